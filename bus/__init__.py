@@ -1,0 +1,102 @@
+"""The event bus: typed events, ordered subscribers that share a context and may change it, observers that only look.
+
+This room knows nothing of models, Ray, vLLM or telemetry, and needs nothing but anyio. Start reading at `_dispatch`.
+"""
+
+from phasebus.bus._bus import Bus
+from phasebus.bus._context import Change, Context, ReadableContext
+from phasebus.bus._dispatch import current_event
+from phasebus.bus._errors import (
+    BusStateError,
+    CallbackSignatureError,
+    CallbackTimeoutError,
+    ConflictError,
+    ContextClosedError,
+    InvalidValueError,
+    NestingError,
+    OrderError,
+    PhasebusError,
+    WrongThreadError,
+)
+from phasebus.bus._events import Event, PhaseEvent, phase_event
+from phasebus.bus._keys import Key
+from phasebus.bus._observers import Observation, Observer
+from phasebus.bus._order import Stage
+from phasebus.bus._outcome import Outcome, Result
+from phasebus.bus._policies import Retry
+from phasebus.bus._runner import CallbackRunner, subscribe_all
+from phasebus.bus._stats import SubscriberStats
+from phasebus.bus._steps import (
+    CALLBACK,
+    AttributeValue,
+    CallbackFailed,
+    CallbackFinished,
+    CallbackStarted,
+    Step,
+    StepEvent,
+    StepFailed,
+    StepFinished,
+    StepKind,
+    StepOutcome,
+    StepProgress,
+    StepStarted,
+    current_step,
+    new_step_id,
+    outcome_of,
+)
+from phasebus.bus._streams import Stream
+from phasebus.bus._subscription import Subscription
+from phasebus.bus._threads import Threads
+from phasebus.bus._view import ReadOnlyContext, View
+
+__all__ = [
+    "CALLBACK",
+    "AttributeValue",
+    "Bus",
+    "BusStateError",
+    "CallbackFailed",
+    "CallbackFinished",
+    "CallbackRunner",
+    "CallbackSignatureError",
+    "CallbackStarted",
+    "CallbackTimeoutError",
+    "Change",
+    "ConflictError",
+    "Context",
+    "ContextClosedError",
+    "Event",
+    "InvalidValueError",
+    "Key",
+    "NestingError",
+    "Observation",
+    "Observer",
+    "OrderError",
+    "Outcome",
+    "PhaseEvent",
+    "PhasebusError",
+    "ReadOnlyContext",
+    "ReadableContext",
+    "Result",
+    "Retry",
+    "Stage",
+    "Step",
+    "StepEvent",
+    "StepFailed",
+    "StepFinished",
+    "StepKind",
+    "StepOutcome",
+    "StepProgress",
+    "StepStarted",
+    "Stream",
+    "SubscriberStats",
+    "Subscription",
+    "Threads",
+    "View",
+    "WrongThreadError",
+    "current_event",
+    "current_step",
+    "new_step_id",
+    "outcome_of",
+    "phase_event",
+    "subscribe_all",
+]

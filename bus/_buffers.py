@@ -1,0 +1,119 @@
+"""Bounded buffers between a publisher and those who only watch.
+
+A publisher never waits for a buffer unless it was asked to (``overflow="block"``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections import deque
+from contextvars import Context as ContextVars
+from typing import Any, Literal
+
+import anyio
+import anyio.from_thread
+from anyio.lowlevel import EventLoopToken
+
+Overflow = Literal["drop_oldest", "block"]
+
+Item = tuple[Any, Any, ContextVars]
+"""An event, its context (or None), and the publisher's context variables."""
+
+
+class TaskBuffer:
+    """A buffer that a task of the publisher's own loop empties."""
+
+    __slots__ = ("_arrived", "_items", "_limit", "_taken", "drops")
+
+    def __init__(self, limit: int) -> None:
+        self._items: deque[Item | None] = deque()
+        self._limit = limit
+        self._arrived: anyio.Event | None = None
+        self._taken: anyio.Event | None = None
+        self.drops = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the next item pushes the oldest one out."""
+        return len(self._items) >= self._limit
+
+    def put(self, item: Item) -> None:
+        """Add `item`; the oldest one is dropped, and counted, when there is no room."""
+        if self.full:
+            self._items.popleft()
+            self.drops += 1
+        self._items.append(item)
+        if self._arrived is not None:
+            self._arrived.set()
+
+    async def room(self) -> None:
+        """Wait until the buffer is not full."""
+        while self.full:
+            if self._taken is None or self._taken.is_set():
+                self._taken = anyio.Event()
+            await self._taken.wait()
+
+    def end(self) -> None:
+        """Let `take` return None once everything put so far is taken."""
+        self._items.append(None)
+        if self._arrived is not None:
+            self._arrived.set()
+
+    async def take(self) -> Item | None:
+        """Take the oldest item, waiting for one if need be; None when the buffer has ended."""
+        while not self._items:
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+            self._arrived = None
+        item = self._items.popleft()
+        if self._taken is not None:
+            self._taken.set()
+        return item
+
+
+class ThreadBuffer:
+    """A buffer that a thread empties; only `take` may be called in that thread."""
+
+    __slots__ = ("_items", "_limit", "_loop", "_taken", "drops")
+
+    def __init__(self, limit: int) -> None:
+        self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._limit = limit
+        self._loop: EventLoopToken | None = None
+        self._taken: anyio.Event | None = None
+        self.drops = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the next item pushes the oldest one out."""
+        return self._items.qsize() >= self._limit
+
+    def put(self, item: Item) -> None:
+        """Add `item`; the oldest one is dropped, and counted, when there is no room."""
+        if self.full:
+            with contextlib.suppress(queue.Empty):
+                self._items.get_nowait()
+                self.drops += 1
+        self._items.put(item)
+
+    def end(self) -> None:
+        """Let `take` return None once everything put so far is taken."""
+        self._items.put(None)
+
+    async def room(self) -> None:
+        """Wait until the buffer is not full."""
+        self._loop = anyio.lowlevel.current_token()
+        while self.full:
+            self._taken = anyio.Event()
+            if self.full:  # again, now that the thread can see whom to wake
+                await self._taken.wait()
+        self._taken = None
+
+    def take(self) -> Item | None:
+        """Take the oldest item, blocking until there is one; None when the buffer has ended."""
+        item = self._items.get()
+        if (taken := self._taken) is not None and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has gone, and with it whoever waited
+                anyio.from_thread.run_sync(taken.set, token=self._loop)
+        return item

@@ -1,0 +1,37 @@
+"""The two base classes of events: `Event`, and `PhaseEvent` for a moment at which callbacks may act."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of the events phasebus itself publishes.
+
+    A bus carries objects of any class; deriving from `Event` is a convenience, not a condition.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseEvent(Event):
+    """A named moment of a process, published so that callbacks can look and act.
+
+    Callbacks of the short form, ``callback(phase, config, data)``, receive every `PhaseEvent`.
+
+    Attributes:
+        phase: The phase's name, the same for every event of a class, such as ``"pre_download"``.
+        config: The configuration of the process that is running. Its type is the process's own.
+    """
+
+    phase: ClassVar[str] = ""
+    config: Any = None
+
+
+@cache
+def phase_event(phase: str) -> type[PhaseEvent]:
+    """Return the event class of a phase known only by its name; the same class for the same name."""
+    title = "".join(part.capitalize() for part in phase.replace("-", "_").split("_")) or "Unnamed"
+    return type(title, (PhaseEvent,), {"__slots__": (), "phase": phase, "__module__": __name__})

@@ -1,0 +1,119 @@
+"""The forms a callback may have, told from its signature once, when it is subscribed.
+
+A callback takes ``(event)``, ``(event, context)``, or, in the short form, ``(phase, config, data)``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, get_type_hints
+
+from phasebus.bus._errors import CallbackSignatureError
+from phasebus.bus._events import PhaseEvent
+
+Callback = Callable[..., Any]
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Form(Enum):
+    """What a callback is called with."""
+
+    EVENT = "event"
+    EVENT_AND_CONTEXT = "event, context"
+    SHORT = "phase, config, data"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the signature of a callback says.
+
+    Attributes:
+        form: What it is called with.
+        awaited: Whether it is known to return a coroutine. Others may still do so; their results are looked at.
+    """
+
+    form: Form
+    awaited: bool
+
+
+def shape_of(callback: Callback) -> Shape:
+    """Read the form of `callback` from its signature.
+
+    Raises:
+        CallbackSignatureError: It takes neither one, two nor three positional arguments.
+    """
+    if not callable(callback):
+        raise CallbackSignatureError(f"{callback!r} is not callable; a callback is a function or has __call__")
+    try:
+        parameters = list(inspect.signature(callback).parameters.values())
+    except ValueError:  # some builtins have no signature; they are given the event alone
+        return Shape(Form.EVENT, awaited=False)
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
+    required = [p for p in positional if p.default is p.empty]
+    stray = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters) and len(positional) < 2:
+        form = Form.EVENT_AND_CONTEXT
+    elif len(required) == 3 or (positional and positional[0].name == "phase" and len(positional) >= 3):
+        form = Form.SHORT
+    elif len(required) == 2 or (len(required) < 2 <= len(positional) and positional[1].name in ("context", "data")):
+        form = Form.EVENT_AND_CONTEXT
+    else:
+        form = Form.EVENT
+    if stray or not parameters or len(required) > 3 or (form is Form.EVENT and not positional):
+        raise CallbackSignatureError(
+            f"{name_of(callback)!r} takes ({', '.join(map(str, parameters))}); "
+            "a callback takes (event), (event, context) or (phase, config, data)"
+        )
+    return Shape(form, awaited=_is_async(callback))
+
+
+def events_of(callback: Callback, form: Form, default: Any) -> Any:
+    """Return which events `callback` wants, by the annotation of its first argument; `default` if it has none.
+
+    Raises:
+        CallbackSignatureError: The annotation names something that cannot be found.
+    """
+    if form is Form.SHORT:
+        return PhaseEvent
+    try:
+        first = next(p for p in inspect.signature(callback).parameters.values() if p.kind in _POSITIONAL)
+    except (ValueError, StopIteration):
+        return default
+    if first.annotation is first.empty:
+        return default
+    try:
+        hint = get_type_hints(_function_of(callback)).get(first.name, default)
+    except Exception as error:
+        raise CallbackSignatureError(
+            f"the annotation {first.annotation!r} of {name_of(callback)!r} cannot be resolved ({error}); "
+            "import the event at module level, or name the events when subscribing"
+        ) from error
+    return PhaseEvent if hint is Any else hint
+
+
+def name_of(callback: object) -> str:
+    """Return the name people know `callback` by: its function's, or its class's."""
+    if isinstance(callback, functools.partial):
+        return name_of(callback.func)
+    name = getattr(callback, "__name__", None)
+    if not isinstance(name, str):
+        return type(callback).__name__
+    return "lambda" if name == "<lambda>" else name
+
+
+def _function_of(callback: Any) -> Any:
+    """Return the function that carries the annotations of `callback`."""
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    if inspect.isroutine(callback):
+        return callback
+    return type(callback).__call__ if not isinstance(callback, type) else callback.__init__  # type: ignore[misc]
+
+
+def _is_async(callback: Any) -> bool:
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(_function_of(callback))

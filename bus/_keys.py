@@ -1,0 +1,64 @@
+"""Context keys: names that know the type of their value and the rules for writing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, Literal, TypeVar
+
+from phasebus.bus._errors import InvalidValueError
+
+T = TypeVar("T")
+
+OnConflict = Literal["last", "error"] | Callable[[Any, Any], Any]
+
+
+class Key(str, Generic[T]):
+    """A context key that knows the type of its value; it equals, and may be used as, its plain name.
+
+    Args:
+        name: The key's name, as untyped callbacks write it.
+        on_conflict: What happens when two callbacks write it during one event: the ``"last"`` write wins, ``"error"``,
+            or a reducer ``f(current, new)`` that returns what both amount to.
+        validate: Called with each value that is written; returns what is stored, or raises ValueError or TypeError.
+        doc: One line that says what the value means.
+    """
+
+    on_conflict: OnConflict
+    validate: Callable[[Any], T] | None
+    doc: str
+
+    def __new__(
+        cls,
+        name: str,
+        *,
+        on_conflict: OnConflict = "last",
+        validate: Callable[[Any], T] | None = None,
+        doc: str = "",
+    ) -> Key[T]:
+        key = super().__new__(cls, name)
+        key.on_conflict = on_conflict
+        key.validate = validate
+        key.doc = doc
+        return key
+
+    @property
+    def has_rule(self) -> bool:
+        """Whether writing it takes more than storing the value."""
+        return self.on_conflict != "last" or self.validate is not None
+
+    def checked(self, value: Any, by: str) -> Any:
+        """Return `value` as it is to be stored when `by` writes it.
+
+        Raises:
+            InvalidValueError: `validate` refused it.
+        """
+        if self.validate is None:
+            return value
+        try:
+            return self.validate(value)
+        except (ValueError, TypeError) as error:
+            raise InvalidValueError(f"{by!r} wrote {self!s} = {value!r}, which is not valid: {error}") from error
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Travel to other processes as the plain name: rules are code, and stay at home."""
+        return str, (str(self),)

@@ -1,0 +1,82 @@
+"""What a subscriber may ask for besides being called: retries, a timeout, a thread."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import partial
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+import anyio.to_thread
+
+from phasebus.bus._errors import CallbackTimeoutError
+
+if TYPE_CHECKING:
+    from phasebus.bus._subscription import Subscription
+    from phasebus.bus._view import View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """An error policy: call again, with an unwritten context, before giving up and raising.
+
+    Attributes:
+        times: How many further tries there are after the first.
+        on: The exceptions worth another try.
+        backoff: The pause before the first further try, in seconds; it doubles each time (exponential backoff).
+        longest: The longest pause, in seconds.
+        jitter: The share of each pause that is drawn at random, 0 to 1, so that many nodes do not retry in step.
+    """
+
+    times: int = 2
+    on: type[Exception] | tuple[type[Exception], ...] = Exception
+    backoff: float = 0.1
+    longest: float = 30.0
+    jitter: float = 0.5
+
+    def pause(self, tries: int) -> float:
+        """Return the seconds to wait after `tries` tries have failed."""
+        whole = min(self.backoff * 2.0 ** (tries - 1), self.longest)
+        return whole * (1 - self.jitter * random.random())
+
+
+OnError = Literal["raise", "isolate"] | Retry
+
+
+async def call_guarded(subscription: Subscription, event: object, view: View | None) -> Any:
+    """Call a subscriber as its policies ask; return its value, or raise its last error."""
+    retry = subscription.on_error
+    tries = 0
+    while True:
+        try:
+            return await _call_in_time(subscription, event, view)
+        except Exception as error:
+            tries += 1
+            if not isinstance(retry, Retry) or tries > retry.times or not isinstance(error, retry.on):
+                raise
+        if view is not None:
+            view.discard()
+        await anyio.sleep(retry.pause(tries))
+
+
+async def _call_in_time(subscription: Subscription, event: object, view: View | None) -> Any:
+    if subscription.timeout is None:
+        return await _call(subscription, event, view)
+    with anyio.move_on_after(subscription.timeout) as scope:
+        return await _call(subscription, event, view)
+    if scope.cancelled_caught:
+        raise CallbackTimeoutError(
+            f"{subscription.name!r} took longer than its {subscription.timeout:g} s during {type(event).__name__}"
+        )
+    raise AssertionError("unreachable: the scope ends by return, by an exception, or by its own deadline")
+
+
+async def _call(subscription: Subscription, event: object, view: View | None) -> Any:
+    call = partial(subscription.call, event) if view is None else partial(subscription.call, event, view)
+    if subscription.thread:
+        value = await anyio.to_thread.run_sync(call, abandon_on_cancel=subscription.timeout is not None)
+    else:
+        value = call()
+    return await value if isawaitable(value) else value

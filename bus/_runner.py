@@ -1,0 +1,70 @@
+"""`CallbackRunner`: a list of callbacks, run phase by phase; the bus for those who want no more than that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from types import TracebackType
+from typing import Any, Self
+
+from phasebus.bus._bus import Bus
+from phasebus.bus._context import Context
+from phasebus.bus._errors import CallbackSignatureError
+from phasebus.bus._events import PhaseEvent, phase_event
+from phasebus.bus._forms import Callback, events_of, shape_of
+from phasebus.bus._observers import Observer
+from phasebus.bus._view import View
+
+
+class CallbackRunner:
+    """Runs callbacks for phases known by their names.
+
+    With observers among the callbacks it has to be opened: ``async with CallbackRunner([…]) as runner``.
+
+    Args:
+        callbacks: Callbacks and observers, in the order they run.
+        bus: The bus they are put on; a new one by default.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback | Observer], *, bus: Bus | None = None) -> None:
+        self.bus = bus or Bus()
+        subscribe_all(self.bus, callbacks)
+
+    async def run(self, phase: str, config: Any = None, data: MutableMapping[str, Any] | None = None) -> dict[str, Any]:
+        """Run every callback for `phase`; return the data with all that they returned merged into it.
+
+        Args:
+            phase: The name of the phase.
+            config: What is handed to the callbacks as their configuration.
+            data: What they share; it is changed in place. Empty by default.
+        """
+        context = data if isinstance(data, Context | View) else Context(data)
+        await self.bus.publish(phase_event(phase)(config=config), context)
+        result = dict(context)
+        if data is not None and data is not context:
+            data.clear()
+            data.update(result)
+        return result
+
+    async def __aenter__(self) -> Self:
+        await self.bus.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.bus.__aexit__(kind, error, at)
+
+
+def subscribe_all(bus: Bus, callbacks: Iterable[Callback | Observer]) -> None:
+    """Put `callbacks` on `bus`: observers to watch, the others for the phases their first argument asks for.
+
+    Raises:
+        CallbackSignatureError: One of them is no callback, or `callbacks` is not a collection of them.
+    """
+    if isinstance(callbacks, Mapping | str) or not isinstance(callbacks, Iterable):
+        raise CallbackSignatureError(f"callbacks is a list of callables, not {callbacks!r}")
+    for callback in callbacks:
+        if isinstance(callback, Observer):
+            bus.observe(None, callback)
+        else:
+            bus.subscribe(events_of(callback, shape_of(callback).form, PhaseEvent), callback)

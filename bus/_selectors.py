@@ -1,0 +1,77 @@
+"""Which events a subscriber wants: a type, a union, a runtime protocol, a phase's name, or everything."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, Union, get_args, get_origin
+
+from phasebus.bus._errors import CallbackSignatureError
+
+Events = Any
+"""What may be given as `events`: a class, ``A | B``, a tuple of these, a runtime protocol, a phase's name, or `Any`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A choice of event classes.
+
+    Attributes:
+        label: The choice in words, for people.
+        matches: Tells whether the events of a class are chosen.
+    """
+
+    label: str
+    matches: Callable[[type], bool]
+
+
+def is_selector(thing: object) -> bool:
+    """Return whether `thing` is a choice of events rather than a callback."""
+    return thing is Any or isinstance(thing, type | str | tuple) or _is_union(thing)
+
+
+def _is_union(thing: object) -> bool:
+    return isinstance(thing, types.UnionType) or get_origin(thing) is Union
+
+
+def selector(events: Events) -> Selector:
+    """Return `events` as a `Selector`.
+
+    Raises:
+        CallbackSignatureError: It is nothing that can choose events.
+    """
+    if events is Any or events is object:
+        return Selector("everything", lambda _: True)
+    if isinstance(events, str):
+        return Selector(f"phase {events!r}", lambda event: getattr(event, "phase", None) == events)
+    if isinstance(events, tuple) or _is_union(events):
+        parts = [selector(part) for part in (events if isinstance(events, tuple) else get_args(events))]
+        return Selector(" | ".join(part.label for part in parts), lambda event: any(p.matches(event) for p in parts))
+    if isinstance(events, type):
+        if getattr(events, "_is_protocol", False) and events is not Protocol:
+            return _protocol_selector(events)
+        return Selector(events.__name__, lambda event: issubclass(event, events))
+    raise CallbackSignatureError(
+        f"{events!r} does not choose events; give a class, a union of classes, a runtime protocol, "
+        "the name of a phase, or typing.Any"
+    )
+
+
+def _protocol_selector(protocol: type) -> Selector:
+    """Choose the classes that have, or declare, every member of `protocol`.
+
+    `issubclass` refuses protocols with data members, and the plan is made per class, before there is an instance.
+    """
+    wanted = _members(protocol)
+    return Selector(f"protocol {protocol.__name__}", lambda event: wanted <= _members(event))
+
+
+def _members(cls: type) -> set[str]:
+    members: set[str] = set()
+    for base in cls.__mro__:
+        if base is object or base.__module__ == "typing":
+            continue
+        members.update(getattr(base, "__annotations__", {}))
+        members.update(name for name in vars(base) if not name.startswith("_"))
+    return members

@@ -1,0 +1,38 @@
+"""The way into a bus from other threads."""
+
+from __future__ import annotations
+
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+import anyio.from_thread
+from anyio.lowlevel import EventLoopToken
+
+from phasebus.bus._context import Context
+from phasebus.bus._errors import WrongThreadError
+from phasebus.bus._outcome import Outcome
+from phasebus.bus._view import View
+
+if TYPE_CHECKING:
+    from phasebus.bus._bus import Bus
+
+
+class Threads:
+    """Publishes on a bus from any thread but the bus's own; made by `Bus.threads`."""
+
+    __slots__ = ("_bus", "_thread", "_token")
+
+    def __init__(self, bus: Bus, thread: int, token: EventLoopToken) -> None:
+        self._bus = bus
+        self._thread = thread
+        self._token = token
+
+    def publish(self, event: object, context: Context | View | None = None) -> Outcome:
+        """Publish `event` in the bus's loop, and wait for the outcome; see `Bus.publish`.
+
+        Raises:
+            WrongThreadError: This is the bus's own thread, which would wait for itself.
+        """
+        if get_ident() == self._thread:
+            raise WrongThreadError("this is the bus's own thread: `await bus.publish(…)` here, not bus.threads()")
+        return anyio.from_thread.run(self._bus.publish, event, context, token=self._token)
