@@ -1,0 +1,31 @@
+# make run    start a local Ray and a real vLLM under phasebus (ARGS=--once: exit when it is ready)
+# make test   every test; make lint   every check; make bench   every measurement
+# Each target first brings .venv up to what it needs. Another Python: make PYTHON=python3.12 …
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+export PYTHON
+
+.PHONY: run test bench lint
+.DEFAULT_GOAL := run
+
+run:
+	@deploy/environment/install run
+	@$(BIN)/phasebus demo $(ARGS)
+
+test:
+	@deploy/environment/install test
+	@deploy/environment/servers
+	$(BIN)/python -m pytest $(ARGS)
+
+bench:
+	@deploy/environment/install bench
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+lint:
+	@deploy/environment/install test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo

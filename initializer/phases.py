@@ -1,0 +1,129 @@
+"""The phases of a node's start-up: their events, in the order of the table, and the kinds of step they are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from phasebus.bus import PhaseEvent, StepFailed, StepFinished, StepKind, StepStarted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreInitialization(PhaseEvent):
+    """Published before anything else: change anything, or set `SKIP_DEFAULT` to take the whole start-up over."""
+
+    phase: ClassVar[str] = "pre_initialization"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomInitialization(PhaseEvent):
+    """Published only after `SKIP_DEFAULT`, in place of download and placement: provide what the node is to use."""
+
+    phase: ClassVar[str] = "custom_initialization"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreDownload(PhaseEvent):
+    """Published before the model is fetched: change its source, mode, destination, extra files, or skip it."""
+
+    phase: ClassVar[str] = "pre_download"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostDownload(PhaseEvent):
+    """Published when the model is there: see `DOWNLOAD_RESULT`."""
+
+    phase: ClassVar[str] = "post_download"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrePlacementGroup(PhaseEvent):
+    """Published before anything is reserved: change `PLACEMENT_BUNDLES` and `PLACEMENT_STRATEGY`."""
+
+    phase: ClassVar[str] = "pre_placement_group"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostPlacementGroup(PhaseEvent):
+    """Published when the resources are reserved: see or replace `PLACEMENT_GROUP`."""
+
+    phase: ClassVar[str] = "post_placement_group"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreEngineInit(PhaseEvent):
+    """Published before the engine starts: change `ENGINE_ARGS`, `ENGINE_ENV` and `RUNTIME_ENV`."""
+
+    phase: ClassVar[str] = "pre_engine_init"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostEngineInit(PhaseEvent):
+    """Published when the engine answers: see `ENGINE`; register parsers, warm caches."""
+
+    phase: ClassVar[str] = "post_engine_init"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostInitialization(PhaseEvent):
+    """Published last, before the node counts as ready."""
+
+    phase: ClassVar[str] = "post_initialization"
+
+
+NODE_PHASES: tuple[type[PhaseEvent], ...] = (
+    PreInitialization,
+    CustomInitialization,
+    PreDownload,
+    PostDownload,
+    PrePlacementGroup,
+    PostPlacementGroup,
+    PreEngineInit,
+    PostEngineInit,
+    PostInitialization,
+)
+"""Every phase event of a node's start-up, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseStarted(StepStarted):
+    """Published when a phase begins, before its callbacks run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseFinished(StepFinished):
+    """Published when a phase has ended well, callbacks included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseFailed(StepFailed):
+    """Published when a phase failed, was cancelled or timed out."""
+
+    @property
+    def phase(self) -> str:
+        """The name of the phase."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStepStarted(StepStarted):
+    """Published when the engine begins a step of its start: loading weights, profiling memory, …"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStepFinished(StepFinished):
+    """Published when the engine has ended a step of its start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStepFailed(StepFailed):
+    """Published when the engine failed in a step of its start, or its process died."""
+
+
+NODE = StepKind("node")
+PHASE = StepKind("phase", started=PhaseStarted, finished=PhaseFinished, failed=PhaseFailed)
+RAY = StepKind("ray")
+ENGINE_INIT = StepKind("engine")
+ENGINE_STEP = StepKind(
+    "engine_step", started=EngineStepStarted, finished=EngineStepFinished, failed=EngineStepFailed
+)
