@@ -1,0 +1,72 @@
+"""`Telemetry`: all that carries what observers saw out of the process, opened and closed as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import anyio.to_thread
+
+from phasebus import __version__
+from phasebus.telemetry.collector import Collector
+from phasebus.telemetry.metrics import Metrics
+from phasebus.telemetry.relay import Forwarder, Relay
+from phasebus.telemetry.run import RunIdentity
+from phasebus.telemetry.service import Server, build_app
+from phasebus.telemetry.status import Status
+from phasebus.telemetry.tracing import Tracing
+
+
+class Telemetry:
+    """The telemetry of one run: ``async with Telemetry(port=9464) as telemetry``.
+
+    Making it binds its ports, so that one that is taken shows at once; opening it starts to answer. Spans go to the
+    collector that the OTEL_* variables of `environment` name, and nowhere if they name none.
+
+    Args:
+        identity: The run; a new one by default.
+        host: Where the service with /metrics, /livez and /readyz listens.
+        port: Its port; 0 picks a free one; None leaves the service out.
+        environment: Where the OTEL_* variables and TRACEPARENT are read from.
+
+    Raises:
+        PortTakenError: The port cannot be had.
+        CollectorError: The OTEL_* variables ask for something that cannot be had.
+    """
+
+    def __init__(
+        self,
+        identity: RunIdentity | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = 9464,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.identity = identity or RunIdentity.fresh(environment=environment)
+        collector = Collector.from_environment(environment)
+        self.status = Status()
+        self.metrics = Metrics(__version__)
+        self.service = None if port is None else Server(build_app(self.metrics, self.status), host, port)
+        self.relay = Relay(Forwarder(collector))
+        self.tracing = Tracing(self.identity, None if collector is None else collector.exporter(), version=__version__)
+
+    async def __aenter__(self) -> Self:
+        self.relay.start()
+        if self.service is not None:
+            self.service.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):  # every part has a deadline of its own
+            async with anyio.create_task_group() as tasks:
+                for part in (self.relay, self.tracing, self.service):
+                    if part is not None:
+                        tasks.start_soon(_close, part)
+
+
+async def _close(part: Relay | Tracing | Server) -> None:
+    await anyio.to_thread.run_sync(part.close)

@@ -1,0 +1,83 @@
+"""Where the user's collector is, by OpenTelemetry's standard environment variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.util.re import parse_env_headers
+
+from phasebus.bus import PhasebusError
+
+Protocol = Literal["http/protobuf", "grpc"]
+
+
+class CollectorError(PhasebusError):
+    """Raised when the OTEL_* variables ask for something that cannot be had."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collector:
+    """A collector that takes OTLP.
+
+    Attributes:
+        protocol: How it is spoken to.
+        endpoint: For HTTP the whole URL of its traces, for gRPC its address.
+        headers: What each request carries; secrets, as a rule.
+        timeout: How long a request may take, in seconds.
+    """
+
+    protocol: Protocol
+    endpoint: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout: float = 10.0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Collector | None:
+        """Return the collector that the OTEL_* variables name; None where they name none.
+
+        Source: OpenTelemetry specification, "OTLP exporter configuration". The default protocol is http/protobuf.
+
+        Raises:
+            CollectorError: They name a protocol there is no exporter for.
+        """
+
+        def setting(name: str, default: str = "") -> str:
+            return environment.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or environment.get(
+                f"OTEL_EXPORTER_OTLP_{name}", default
+            )
+
+        if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return None
+        if environment.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
+            return None
+        endpoint = setting("ENDPOINT")
+        if not endpoint:
+            return None
+        protocol = setting("PROTOCOL", "http/protobuf")
+        if protocol not in ("http/protobuf", "grpc"):
+            raise CollectorError(
+                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; phasebus speaks 'http/protobuf' and 'grpc'"
+            )
+        if protocol == "http/protobuf" and not environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+            endpoint = endpoint.rstrip("/") + "/v1/traces"
+        return cls(
+            protocol=cast("Protocol", protocol),
+            endpoint=endpoint,
+            headers=parse_env_headers(setting("HEADERS"), liberal=True),
+            timeout=float(setting("TIMEOUT", "10")),
+        )
+
+    def exporter(self) -> SpanExporter:
+        """Return an exporter of spans to this collector."""
+        if self.protocol == "grpc":
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+            insecure = not self.endpoint.startswith("https://")
+            return GrpcExporter(endpoint=self.endpoint, insecure=insecure, timeout=self.timeout)
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+        return HttpExporter(endpoint=self.endpoint, headers=dict(self.headers), timeout=self.timeout)

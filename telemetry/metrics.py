@@ -1,0 +1,104 @@
+"""The metric registry: our own, never prometheus_client's default one, with the names of `phasebus.telemetry.names`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from phasebus.bus import SubscriberStats
+from phasebus.telemetry import names
+from phasebus.telemetry.redaction import redact
+
+UNKNOWN = "unknown"
+"""The value of a label that a step does not carry."""
+
+
+class Metrics:
+    """The metrics of one process.
+
+    Args:
+        version: The version of phasebus, for `phasebus_build_info`.
+    """
+
+    def __init__(self, version: str = "") -> None:
+        self.registry = CollectorRegistry()
+        self._lock = threading.Lock()
+        self._durations: dict[str, tuple[Histogram, Gauge]] = {}
+        self.ready = Gauge(*names.READY, registry=self.registry)
+        self.events = Counter(*names.EVENTS, ["event"], registry=self.registry)
+        self.counters = {
+            count.name: Counter(count.name, count.help, count.labels, registry=self.registry)
+            for kind in names.KINDS.values()
+            for count in kind.counts
+        }
+        Gauge(*names.START_TIME, registry=self.registry).set(time.time())
+        build = Gauge(f"{names.BUILD_INFO[0]}_info", names.BUILD_INFO[1], ["version"], registry=self.registry)
+        build.labels(version).set(1)
+
+    def duration(self, duration: names.Duration) -> tuple[Histogram, Gauge]:
+        """Return the histogram and the gauge of `duration`, made when they are first asked for."""
+        with self._lock:
+            if duration.name not in self._durations:
+                labels = [*duration.labels, *([duration.name_label] if duration.name_label else [])]
+                self._durations[duration.name] = (
+                    Histogram(
+                        f"{duration.name}_seconds",
+                        duration.help,
+                        [*labels, "outcome"],
+                        buckets=duration.buckets,
+                        registry=self.registry,
+                    ),
+                    Gauge(
+                        names.in_progress(duration),
+                        f"How many run just now. {duration.help}",
+                        labels,
+                        registry=self.registry,
+                    ),
+                )
+            return self._durations[duration.name]
+
+    def watch_bus(self, stats: Callable[[], Sequence[SubscriberStats]]) -> None:
+        """Export what a bus counts of its subscribers and observers; `stats` is asked at every scrape."""
+        self.registry.register(_BusStats(stats))
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics, and their content type, in the format an Accept header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+def label_value(attributes: Mapping[str, object], name: str) -> str:
+    """Return the value of a label, out of the attributes of a step."""
+    return redact(str(attributes.get(name, UNKNOWN)))
+
+
+class _AskedForStats(Protocol):
+    def __call__(self) -> Sequence[SubscriberStats]: ...
+
+
+class _BusStats(Collector):
+    def __init__(self, stats: _AskedForStats) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the counts as they stand."""
+        calls = CounterMetricFamily(*names.SUBSCRIBER_CALLS, labels=["name", "role"])
+        errors = CounterMetricFamily(*names.SUBSCRIBER_ERRORS, labels=["name", "role"])
+        drops = CounterMetricFamily(*names.EVENTS_DROPPED, labels=["name"])
+        for stats in self._stats():
+            calls.add_metric([stats.name, stats.role], stats.calls)
+            errors.add_metric([stats.name, stats.role], stats.errors)
+            if stats.role == "observer":
+                drops.add_metric([stats.name], stats.drops)
+        return calls, errors, drops
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: the families are known only when asked for."""
+        return ()

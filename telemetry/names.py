@@ -1,0 +1,147 @@
+"""Every name the outside world sees: spans, metrics, labels and their units. Docs, dashboards and tests are held to it.
+
+Rows are keyed by the kind of step, so a new kind needs at most a row here, and without one is still seen: as spans
+called by its kind, and in `phasebus_step_duration_seconds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+START_UP_BUCKETS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
+"""Upper bounds, in seconds: from a callback to the start of the largest models."""
+
+CALLBACK_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A histogram of how long the steps of a kind took, in seconds, with the gauge of those that run.
+
+    Attributes:
+        name: Its name without the unit.
+        help: What it says, for people who read /metrics.
+        labels: The attributes that are its labels; ``name`` is the step's own name. ``outcome`` is always one more.
+        name_label: What the label with the step's name is called; None where it is not a label.
+        buckets: Upper bounds, in seconds.
+    """
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    name_label: str | None = None
+    buckets: tuple[float, ...] = START_UP_BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A counter fed from one attribute of a step, when the step ends.
+
+    Attributes:
+        name: Its name, `_total` included.
+        help: What it says.
+        attribute: The attribute it adds up; None counts the steps themselves.
+        labels: The attributes that are its labels.
+    """
+
+    name: str
+    help: str
+    attribute: str | None
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KindNames:
+    """What the steps of one kind are called outside.
+
+    Attributes:
+        span: The name of their spans; ``{name}`` stands for the step's own.
+        duration: Their histogram.
+        counts: Their counters.
+    """
+
+    span: str
+    duration: Duration
+    counts: tuple[Count, ...] = ()
+
+
+KINDS: Final[Mapping[str, KindNames]] = {
+    "cluster": KindNames(
+        "cluster startup",
+        Duration("phasebus_cluster_startup_duration", "How long starting a whole cluster took.", ()),
+    ),
+    "node": KindNames(
+        "node init",
+        Duration("phasebus_node_startup_duration", "How long a node took from the first phase to ready.", ("model",)),
+    ),
+    "phase": KindNames(
+        "phase {name}",
+        Duration("phasebus_phase_duration", "How long a phase of the start-up took.", (), "phase"),
+    ),
+    "callback": KindNames(
+        "callback {name}",
+        Duration(
+            "phasebus_callback_duration",
+            "How long a callback took, by the phase it was called for.",
+            ("phase",),
+            "callback",
+            CALLBACK_BUCKETS,
+        ),
+    ),
+    "download": KindNames(
+        "download model",
+        Duration("phasebus_download_duration", "How long fetching a model took.", ("model", "source")),
+        (
+            Count("phasebus_download_bytes_total", "Bytes fetched.", "bytes", ("model", "source", "outcome")),
+            Count("phasebus_download_retries_total", "Tries again after a failure.", "retries", ("model", "source")),
+        ),
+    ),
+    "file": KindNames(
+        "download file",
+        Duration("phasebus_download_file_duration", "How long fetching one file took.", ("model", "source")),
+        (Count("phasebus_download_files_total", "Files fetched or found.", None, ("model", "source", "outcome")),),
+    ),
+    "ray": KindNames(
+        "ray {name}",
+        Duration("phasebus_ray_duration", "How long a step of bringing Ray up took.", (), "step"),
+    ),
+    "engine": KindNames(
+        "engine init",
+        Duration("phasebus_engine_init_duration", "How long the engine took until it answered.", ("model",)),
+    ),
+    "engine_step": KindNames(
+        "engine step {name}",
+        Duration("phasebus_engine_step_duration", "How long a step of the engine's start took.", (), "step"),
+    ),
+}
+
+OTHER_KIND: Final = Duration(
+    "phasebus_step_duration", "How long a step of any other kind took.", ("kind",), "step"
+)
+
+READY: Final = ("phasebus_ready", "1 once everything is ready to serve, else 0.")
+EVENTS: Final = ("phasebus_events_total", "Step events seen, by class.")
+START_TIME: Final = ("phasebus_start_time_seconds", "When the start-up began, in seconds since the epoch.")
+BUILD_INFO: Final = ("phasebus_build", "The version of phasebus and the run it reports on.")
+SUBSCRIBER_CALLS: Final = ("phasebus_subscriber_calls_total", "Calls of a subscriber or observer of the bus.")
+SUBSCRIBER_ERRORS: Final = ("phasebus_subscriber_errors_total", "Calls that raised or timed out.")
+EVENTS_DROPPED: Final = ("phasebus_events_dropped_total", "Events an observer's full buffer had no room for.")
+
+
+def in_progress(duration: Duration) -> str:
+    """Return the name of the gauge beside a histogram: how many of its steps run just now."""
+    return duration.name.removesuffix("_duration") + "_in_progress"
+
+
+def span_name(kind: str, name: str) -> str:
+    """Return what the span of a step is called. Names have few values: what varies is an attribute."""
+    if kind in KINDS:
+        return KINDS[kind].span.format(name=name)
+    return f"{kind} {name}"
+
+
+def span_attribute(key: str) -> str:
+    """Return what an attribute of a step is called on its span."""
+    return key if "." in key else f"phasebus.{key}"

@@ -1,0 +1,62 @@
+"""Keeping secrets out of everything that leaves the process: spans, metrics, logs, the journal, the page.
+
+Text is searched for what secrets look like; named values are judged by their names as well.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+MASK: Final = "[redacted]"
+
+_SECRET_NAME: Final = (
+    r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key|private[_-]?key"
+    r"|authorization|signature|session[_-]?key)[\w.-]*)"
+)
+
+_SIGNED_QUERY: Final = (
+    r"(?:x-amz-[\w-]+|x-goog-[\w-]+|awsaccesskeyid|googleaccessid|signature|sig|se|sp|sv|sr|spr|st|skoid|sktid|key-pair-id"
+    r"|policy|expires|token|access_token|auth|apikey|api_key|key|password|secret)"
+)
+
+_PATTERNS: Final = (
+    # userinfo of a URL
+    (re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]*://)[^\s/@?#]+@", re.IGNORECASE), rf"\g<keep>{MASK}@"),
+    # signed query parameters of a URL
+    (re.compile(rf"(?P<keep>[?&;]{_SIGNED_QUERY}=)[^&#\s\"'<>]+", re.IGNORECASE), rf"\g<keep>{MASK}"),
+    # HTTP credentials
+    (re.compile(r"(?P<keep>\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}", re.IGNORECASE), rf"\g<keep>{MASK}"),
+    # tokens that show by their form: Hugging Face, AWS, GitHub, Google, Slack, OpenAI-like, JSON Web Tokens
+    (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), MASK),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}"), MASK),
+    (re.compile(r"\b(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{16,}"), MASK),
+    (re.compile(r"\bAIza[\w-]{20,}"), MASK),
+    (re.compile(r"\bxox[abposr]-[\w-]{8,}"), MASK),
+    (re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"), MASK),
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
+    # name=value, name: value, "name": "value"
+    (
+        re.compile(rf"(?P<keep>\b{_SECRET_NAME}[\"']?\s*[=:]\s*[\"']?)(?!\[redacted\])[^\s\"',;&}}]+", re.IGNORECASE),
+        rf"\g<keep>{MASK}",
+    ),
+)
+
+_SECRET_KEY: Final = re.compile(_SECRET_NAME, re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """Return `text` with everything masked that looks like a secret. Doing so twice changes nothing more."""
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def redact_value(key: str, value: T) -> T | str:
+    """Return `value` as it may be shown under the name `key`."""
+    if isinstance(value, str):
+        return MASK if value and _SECRET_KEY.fullmatch(key) else redact(value)
+    return value
+

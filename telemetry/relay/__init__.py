@@ -1,0 +1,10 @@
+"""The relay: a loopback receiver for the spans an engine exports by itself.
+
+Each request is handed on, as it came, to the user's collector; its spans are also read, for those who asked for them.
+"""
+
+from phasebus.telemetry.relay.forward import Forwarder
+from phasebus.telemetry.relay.receiver import Relay
+from phasebus.telemetry.relay.spans import EngineSpan, read_spans
+
+__all__ = ["EngineSpan", "Forwarder", "Relay", "read_spans"]

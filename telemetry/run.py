@@ -1,0 +1,56 @@
+"""Who a start-up is: the run, the node, and its place in a trace."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from platform import node as host_name
+
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunIdentity:
+    """The ids that all which is told of one start-up carries.
+
+    Attributes:
+        run: The run's id: when it began (UTC) and a random part, so that ids sort by time.
+        trace: The trace id: 32 hexadecimal digits.
+        node: The name of the node.
+        parent: The span outside phasebus that caused the start-up, 16 hexadecimal digits; None if there is none.
+    """
+
+    run: str
+    trace: str
+    node: str
+    parent: str | None = None
+
+    @classmethod
+    def fresh(cls, node: str | None = None, environment: Mapping[str, str] = os.environ) -> RunIdentity:
+        """Return a new identity, in the trace that a TRACEPARENT of `environment` names, if there is a valid one."""
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        trace_id, parent = parse_traceparent(environment.get("TRACEPARENT", ""))
+        return cls(
+            run=f"{began}-{secrets.token_hex(2)}",
+            trace=trace_id or secrets.token_hex(16),
+            node=node or host_name() or "node",
+            parent=parent,
+        )
+
+    def traceparent(self, step: str) -> str:
+        """Return the W3C traceparent under which work caused by `step` continues this trace."""
+        return f"00-{self.trace}-{step}-01"
+
+
+def parse_traceparent(header: str) -> tuple[str | None, str | None]:
+    """Return the trace id and the parent id of a W3C traceparent; None for both if it is not valid."""
+    context = trace.get_current_span(_PROPAGATOR.extract({"traceparent": header})).get_span_context()
+    if not context.is_valid:
+        return None, None
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
