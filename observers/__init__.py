@@ -1,0 +1,12 @@
+"""Subscribers that only watch: spans, metrics, status, journal, log, progress, watchdog.
+
+An observer handles steps, whatever their kind: it cannot tell a download from a training epoch, so the same ones serve
+every process. This room knows `phasebus.bus` and `phasebus.telemetry`, and nothing of what is being started.
+"""
+
+from phasebus.observers.journal import JournalObserver
+from phasebus.observers.metrics import MetricsObserver
+from phasebus.observers.spans import SpanObserver
+from phasebus.observers.status import StatusObserver
+
+__all__ = ["JournalObserver", "MetricsObserver", "SpanObserver", "StatusObserver"]

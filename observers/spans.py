@@ -1,0 +1,65 @@
+"""Steps as OpenTelemetry spans."""
+
+from __future__ import annotations
+
+from opentelemetry.trace import Span
+from opentelemetry.trace.status import Status, StatusCode
+
+from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepStarted
+from phasebus.telemetry.names import span_attribute, span_name
+from phasebus.telemetry.redaction import redact, redact_value
+from phasebus.telemetry.tracing import Tracing
+
+
+class SpanObserver:
+    """Makes a span of every step that is not exported by the process that ran it.
+
+    Args:
+        tracing: What makes and exports the spans.
+    """
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+        self._open: dict[str, Span] = {}
+
+    def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
+        """Begin, or end, the span of a step."""
+        if event.traced:
+            return
+        if isinstance(event, StepStarted):
+            self._open[event.step] = self._tracing.start(
+                span_name(event.kind, event.name),
+                step=event.step,
+                parent=event.parent,
+                time_ns=event.time_ns,
+                attributes=_attributes(event) | {"phasebus.kind": event.kind, "phasebus.name": redact(event.name)},
+            )
+            return
+        span = self._open.pop(event.step, None)
+        if span is None:
+            return
+        span.set_attributes(_attributes(event))
+        if isinstance(event, StepFailed):
+            _fail(span, event)
+        span.end(event.time_ns)
+
+    def close(self) -> None:
+        """End the spans of steps whose end was never told: the bus closed before they did."""
+        for span in self._open.values():
+            span.set_status(Status(StatusCode.ERROR, "its end was never told"))
+            span.set_attribute(span_attribute("outcome"), "died")
+            span.end()
+        self._open.clear()
+
+
+def _attributes(event: StepEvent) -> dict[str, AttributeValue]:
+    return {span_attribute(key): redact_value(key, value) for key, value in event.attributes.items()}
+
+
+def _fail(span: Span, event: StepFailed) -> None:
+    """Say on the span why its step failed, in OpenTelemetry's semantic conventions for exceptions."""
+    kind = type(event.error).__qualname__
+    message = redact(str(event.error))
+    span.set_attributes({span_attribute("outcome"): event.outcome, "error.type": kind})
+    span.add_event("exception", {"exception.type": kind, "exception.message": message}, event.time_ns)
+    span.set_status(Status(StatusCode.ERROR, message or kind))

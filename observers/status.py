@@ -1,0 +1,34 @@
+"""What is running now, kept for the probes."""
+
+from __future__ import annotations
+
+from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
+from phasebus.telemetry.metrics import Metrics
+from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.status import Status
+
+
+class StatusObserver:
+    """Keeps a `Status` up to date: ready when the outermost step has finished.
+
+    Args:
+        status: What it keeps up to date.
+        metrics: Where `phasebus_ready` is set.
+    """
+
+    def __init__(self, status: Status, metrics: Metrics) -> None:
+        self._status = status
+        self._metrics = metrics
+        self._outermost: str | None = None
+
+    def observe(self, event: StepEvent) -> None:
+        """Take note of a step's begin or end."""
+        if isinstance(event, StepStarted):
+            self._outermost = self._outermost or event.step
+            self._status.started(event.step, event.kind, redact(event.name), event.monotonic_ns / 1e9)
+        elif isinstance(event, StepFinished | StepFailed):
+            self._status.ended(event.step)
+            if event.step == self._outermost:
+                error = redact(str(event.error)) if isinstance(event, StepFailed) else None
+                self._status.settle(error)
+                self._metrics.ready.set(error is None)
