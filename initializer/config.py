@@ -1,0 +1,175 @@
+"""The configuration of a node: what is started, and by whom it is watched."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from phasebus.bus import PhasebusError
+from phasebus.initializer.context import Bundles, DownloadMode, Strategy
+
+
+class ConfigError(PhasebusError):
+    """Raised when a configuration cannot be read, or says what cannot be meant."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True)
+
+
+class PlacementConfig(_Section):
+    """What Ray reserves for the engine before it starts."""
+
+    bundles: Bundles | None = None
+    """The resources of each bundle, such as {CPU: 4}. By default one bundle with one GPU for each of the engine's
+    workers, or with one CPU where there is no GPU. An empty list reserves nothing."""
+
+    strategy: Strategy = "PACK"
+    """How the bundles are spread over Ray's nodes."""
+
+    timeout_seconds: float = Field(default=300.0, gt=0)
+    """How long to wait for the resources, in seconds."""
+
+
+class RayConfig(_Section):
+    """Which Ray cluster the node is started on."""
+
+    address: str | None = None
+    """The address of an existing cluster, or "auto". By default RAY_ADDRESS, or else a local one of our own."""
+
+    num_cpus: int | None = Field(default=None, gt=0)
+    """The CPUs a local cluster of our own offers; by default those of the machine."""
+
+
+class ServiceConfig(_Section):
+    """The HTTP service with /metrics, /livez and /readyz."""
+
+    host: str = "127.0.0.1"
+    """The address it listens on."""
+
+    port: int | None = Field(default=9464, ge=0, le=65535)
+    """Its port; 0 picks a free one, null leaves the service out."""
+
+
+class LLMConfig(_Section):
+    """A node that serves one model."""
+
+    model: str = Field(min_length=1)
+    """The model: the path of its folder."""
+
+    name: str | None = None
+    """The node's name in traces and metrics; by default that of the machine."""
+
+    callbacks: list[Any] = Field(default_factory=list)
+    """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
+
+    engine: Literal["vllm", "none"] = "vllm"
+    """What is started; "none" only fetches the model."""
+
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """The engine's own arguments, by their names: max_model_len, tensor_parallel_size, …"""
+
+    engine_env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the engine's processes."""
+
+    engine_timeout_seconds: float = Field(default=1800.0, gt=0)
+    """How long the engine may take to start, in seconds."""
+
+    runtime_env: dict[str, Any] = Field(default_factory=dict)
+    """Ray's runtime_env for the engine's actor."""
+
+    local_node_download_model: DownloadMode = "MODEL_AND_TOKENIZER"
+    """Which of the model's files this node fetches."""
+
+    placement: PlacementConfig = Field(default_factory=PlacementConfig)
+    """What Ray reserves."""
+
+    ray: RayConfig = Field(default_factory=RayConfig)
+    """The Ray cluster."""
+
+    service: ServiceConfig = Field(default_factory=ServiceConfig)
+    """The HTTP service of `phasebus up`."""
+
+    @field_validator("callbacks")
+    @classmethod
+    def _import_callbacks(cls, callbacks: list[Any]) -> list[Any]:
+        return [import_callback(each) if isinstance(each, str) else each for each in callbacks]
+
+
+def import_callback(name: str) -> Any:
+    """Return the callback that ``module:name`` names; a class is called without arguments to make one.
+
+    Raises:
+        ConfigError: There is no such module or name, or importing it failed.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ConfigError(f"callback {name!r} is not of the form module:name, such as my_callbacks:custom_download")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"callback {name!r}: there is no module {error.name!r}; "
+            "run where it can be imported, or put its folder into PYTHONPATH"
+        ) from error
+    except Exception as error:
+        raise ConfigError(f"callback {name!r}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"callback {name!r}: {module_name} has no {part!r}{_nearest(part, dir(found))}")
+        found = getattr(found, part)
+    return found() if isinstance(found, type) else found
+
+
+def load_config(path: Path) -> LLMConfig:
+    """Read a node's configuration from a YAML file.
+
+    Raises:
+        ConfigError: It cannot be read, is not YAML, or does not fit; the message names every field at fault, and for a
+            field there is none of, the nearest there is.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no fields; the least is one line: `model: /path/to/a/model`")
+    try:
+        return LLMConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, LLMConfig)}") from error
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return what is wrong, one line a field: its path, what is the matter, and the nearest right name of a typo."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            *section, name = problem["loc"]
+            known = _section_of(model, section).model_fields
+            lines.append(f"{where}: there is no such field{_nearest(str(name), known) or f' (there are {", ".join(known)})'}")
+        else:
+            lines.append(f"{where}: {problem['msg']} (it is {problem['input']!r})")
+    return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} fields are wrong", *lines])
+
+
+def _section_of(model: type[BaseModel], path: list[int | str]) -> type[BaseModel]:
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation
+        options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+        model = next(each for each in options if isinstance(each, type) and issubclass(each, BaseModel))
+    return model
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

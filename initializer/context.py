@@ -1,0 +1,68 @@
+"""The well-known entries of a node's context. Callbacks may use these constants, or the plain names they equal."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter
+
+from phasebus.bus import Key
+
+Bundles = list[dict[str, float]]
+Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
+DownloadMode = Literal["MODEL_AND_TOKENIZER", "TOKENIZER_ONLY", "EXCLUDE_SAFETENSORS", "NONE"]
+
+SKIP_DEFAULT: Final = Key[bool](
+    "skip_default",
+    validate=TypeAdapter(bool).validate_python,
+    doc="True, set at pre_initialization: callbacks of custom_initialization take the start-up over.",
+)
+MODEL: Final = Key[str](
+    "model", validate=TypeAdapter(str).validate_python, doc="The model: a path, or where it is fetched from."
+)
+LOCAL_NODE_DOWNLOAD_MODEL: Final = Key[DownloadMode](
+    "local_node_download_model",
+    validate=TypeAdapter(DownloadMode).validate_python,
+    doc="Which of the model's files this node fetches.",
+)
+DOWNLOAD_RESULT: Final = Key[Any]("download_result", doc="What was fetched: path, bytes, seconds, cache hits.")
+PLACEMENT_BUNDLES: Final = Key[Bundles](
+    "placement_bundles",
+    validate=TypeAdapter(Bundles).validate_python,
+    doc='The resources to reserve, a mapping each: [{"CPU": 4}, {"GPU": 1}].',
+)
+PLACEMENT_STRATEGY: Final = Key[Strategy](
+    "placement_strategy",
+    validate=TypeAdapter(Strategy).validate_python,
+    doc="How the bundles are spread over Ray's nodes.",
+)
+PLACEMENT_GROUP: Final = Key[Any]("placement_group", doc="Ray's placement group, once it is reserved; None without.")
+RUNTIME_ENV: Final = Key[dict[str, Any]](
+    "runtime_env", validate=TypeAdapter(dict[str, Any]).validate_python, doc="Ray's runtime_env for the engine's actor."
+)
+ENGINE_ARGS: Final = Key[dict[str, Any]](
+    "engine_args",
+    validate=TypeAdapter(dict[str, Any]).validate_python,
+    doc="The engine's own arguments, by their names.",
+)
+ENGINE_ENV: Final = Key[dict[str, str]](
+    "engine_env",
+    validate=TypeAdapter(dict[str, str]).validate_python,
+    doc="Environment variables of the engine's processes.",
+)
+ENGINE: Final = Key[Any]("engine", doc="The engine, once it answers; set by custom_initialization, it is used as it is.")
+
+NODE_KEYS: Final[tuple[Key[Any], ...]] = (
+    SKIP_DEFAULT,
+    MODEL,
+    LOCAL_NODE_DOWNLOAD_MODEL,
+    DOWNLOAD_RESULT,
+    PLACEMENT_BUNDLES,
+    PLACEMENT_STRATEGY,
+    PLACEMENT_GROUP,
+    RUNTIME_ENV,
+    ENGINE_ARGS,
+    ENGINE_ENV,
+    ENGINE,
+)
+"""All of them."""

@@ -1,0 +1,25 @@
+"""No engine: for nodes that only fetch the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phasebus.initializer.engines.protocol import EngineError, Launch
+
+
+class NoEngine:
+    """The launcher, and the engine, of a node that serves nothing."""
+
+    def check(self) -> None:
+        """Do nothing: there is nothing that could be missing."""
+
+    async def start(self, launch: Launch) -> NoEngine:
+        """Return at once."""
+        return self
+
+    async def generate(self, prompt: str, **sampling: Any) -> str:
+        """Raise EngineError: there is nobody to ask."""
+        raise EngineError("this node was started with `engine: none`, which only fetches the model")
+
+    async def close(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,66 @@
+"""What phasebus asks of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from phasebus.bus import Bus, PhasebusError
+from phasebus.telemetry import Telemetry
+
+
+class EngineError(PhasebusError):
+    """Raised when an engine is not installed, cannot start, or has died."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """All that an engine is started with.
+
+    Attributes:
+        bus: Where its steps are published.
+        telemetry: Where its own spans go.
+        step: The id of the step below which its steps belong.
+        model: The model's path, or its name where the engine is to find it by itself.
+        args: The engine's own arguments, by their names.
+        env: Environment variables of its processes.
+        runtime_env: Ray's runtime_env.
+        placement_group: Where it runs; None leaves that to Ray.
+        resources: What it occupies of the group's first bundle.
+        timeout: How long it may take, in seconds.
+        log: The file its processes' output goes to.
+    """
+
+    bus: Bus
+    telemetry: Telemetry
+    step: str
+    model: str
+    args: Mapping[str, Any]
+    env: Mapping[str, str]
+    runtime_env: Mapping[str, Any]
+    placement_group: Any
+    resources: Mapping[str, float]
+    timeout: float
+    log: Path
+
+
+class Engine(Protocol):
+    """An engine that answers."""
+
+    async def generate(self, prompt: str, **sampling: Any) -> str:
+        """Return what the model makes of `prompt`; `sampling` are the engine's own sampling parameters."""
+
+    async def close(self) -> None:
+        """End the engine and every process it has started."""
+
+
+class Launcher(Protocol):
+    """A kind of engine."""
+
+    def check(self) -> None:
+        """Raise EngineError if it cannot be started here, before anything else is begun."""
+
+    async def start(self, launch: Launch) -> Engine:
+        """Return the engine once it answers; if it does not come to that, leave nothing of it behind."""

@@ -1,0 +1,63 @@
+"""What runs in the engine's own process: vLLM's asynchronous engine. Read from vLLM 0.32."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+from uuid import uuid4
+
+
+class EngineActor:
+    """Holds an engine; made an actor by `phasebus.initializer.ray.actors`.
+
+    Args:
+        log: The file that its output, and that of every process it starts, is appended to.
+    """
+
+    def __init__(self, log: str) -> None:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(output, stream.fileno())
+        self._engine: Any = None
+
+    def where(self) -> tuple[str, int]:
+        """Return the name of the machine and the id of the process."""
+        return platform.node(), os.getpid()
+
+    async def start(self, args: Mapping[str, Any]) -> None:
+        """Start the engine, blocking this process for as long as that takes.
+
+        Raises:
+            ValueError: vLLM knows no argument of that name.
+        """
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        known = {field.name for field in fields(AsyncEngineArgs) if field.init}
+        if unknown := sorted(set(args) - known):
+            import difflib
+
+            close = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"vLLM has no engine argument {unknown[0]!r}{hint}")
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
+
+    async def generate(self, prompt: str, sampling: Mapping[str, Any]) -> str:
+        """Return what the model makes of `prompt`."""
+        from vllm import SamplingParams
+
+        output = None
+        async for output in self._engine.generate(prompt, SamplingParams(**sampling), request_id=uuid4().hex):
+            pass
+        return "" if output is None else str(output.outputs[0].text)
+
+    async def stop(self) -> None:
+        """End the engine and its processes in order."""
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None

@@ -1,0 +1,1 @@
+"""Ray: one file for each thing asked of it. Nobody else imports it."""

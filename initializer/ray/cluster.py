@@ -1,0 +1,66 @@
+"""Being connected to a Ray cluster: the user's, or a local one of our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+
+from phasebus.bus import PhasebusError
+from phasebus.initializer.config import RayConfig
+
+
+class RayError(PhasebusError):
+    """Raised when Ray is not there, does not start, or does not answer."""
+
+
+@asynccontextmanager
+async def connected(config: RayConfig) -> AsyncIterator[None]:
+    """Be connected to Ray: to a cluster the process is in already, the one that is named, or a local one of our own.
+
+    A local one, and only that, is shut down at the end.
+
+    Raises:
+        RayError: Ray is not installed, does not start, or there is no cluster at the address.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise RayError("Ray is not installed; install it with: pip install 'phasebus[ray]'") from error
+    if ray.is_initialized():
+        yield
+        return
+    await anyio.to_thread.run_sync(_connect, config)
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(ray.shutdown)
+
+
+def _connect(config: RayConfig) -> None:
+    import ray
+
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        # What dies without saying so takes its children along. Read by the raylet from its environment.
+        os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "true")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray.init(
+            address="local",
+            num_cpus=config.num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=256 * 1024 * 1024,
+        )
+    except Exception as error:
+        what = f"connecting to Ray at {address!r}" if address else "starting a local Ray"
+        way_out = "is the cluster up, and of the same Ray and Python version?" if address else "see /tmp/ray for its logs"
+        raise RayError(f"{what} failed ({way_out}): {error}") from error

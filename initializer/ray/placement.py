@@ -1,0 +1,82 @@
+"""Reserving resources: Ray placement groups, waited for, and explained where they do not come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from phasebus.bus import PhasebusError
+from phasebus.initializer.context import Bundles, Strategy
+
+
+class PlacementError(PhasebusError):
+    """Raised when Ray cannot, or does not in time, reserve what was asked for."""
+
+
+async def reserve(bundles: Bundles, strategy: Strategy, timeout: float) -> Any:
+    """Return a placement group of `bundles`, reserved.
+
+    Args:
+        bundles: The resources of each bundle.
+        strategy: How they are spread over nodes.
+        timeout: How long to wait for them, in seconds.
+
+    Raises:
+        PlacementError: The bundles are malformed, or the cluster did not have them free in time; the message says what
+            was asked and what there is.
+    """
+    from ray.util import placement_group
+
+    try:
+        group = await anyio.to_thread.run_sync(lambda: placement_group(bundles, strategy=strategy))
+    except ValueError as error:
+        raise PlacementError(f"Ray does not take the bundles {bundles}: {error}") from error
+    waited = 0.0
+    try:
+        while not await anyio.to_thread.run_sync(group.wait, 1, abandon_on_cancel=True):
+            waited += 1
+            if waited >= timeout:
+                raise PlacementError(await anyio.to_thread.run_sync(_explain, bundles, strategy, timeout))
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await release(group)
+        raise
+    return group
+
+
+async def release(group: Any) -> None:
+    """Give back what `group` reserves."""
+    from ray.util import remove_placement_group
+
+    await anyio.to_thread.run_sync(remove_placement_group, group)
+
+
+def default_bundles(workers: int) -> Bundles:
+    """Return what an engine of `workers` workers on one node needs: a CPU, and where there are any a GPU, for each."""
+    import ray
+
+    bundle = {"CPU": float(workers)}
+    if ray.cluster_resources().get("GPU"):
+        bundle["GPU"] = float(workers)
+    return [bundle]
+
+
+def _explain(bundles: Bundles, strategy: str, timeout: float) -> str:
+    import ray
+
+    def said(resources: dict[str, float]) -> str:
+        shown = {k: v for k, v in sorted(resources.items()) if ":" not in k and "memory" not in k}
+        return ", ".join(f"{v:g} {k}" for k, v in shown.items()) or "nothing"
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return "\n".join(
+        [
+            f"the resources were not free within {timeout:g} s",
+            f"  asked for: {' + '.join(f'({said(bundle)})' for bundle in bundles)}, {strategy}",
+            *(f"  node {node['NodeManagerAddress']} has {said(node['Resources'])}" for node in nodes),
+            f"  free in the whole cluster: {said(ray.available_resources())}",
+            "  ask for less (placement.bundles), free what is in use, or add nodes",
+        ]
+    )
