@@ -119,7 +119,9 @@ def import_callback(name: str) -> Any:
             "run where it can be imported, or put its folder into PYTHONPATH"
         ) from error
     except Exception as error:
-        raise ConfigError(f"callback {name!r}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"callback {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+        ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ConfigError(f"callback {name!r}: {module_name} has no {part!r}{_nearest(part, dir(found))}")
@@ -156,7 +158,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         if problem["type"] == "extra_forbidden":
             *section, name = problem["loc"]
             known = _section_of(model, section).model_fields
-            lines.append(f"{where}: there is no such field{_nearest(str(name), known) or f' (there are {", ".join(known)})'}")
+            way_out = _nearest(str(name), known) or f" (there are {', '.join(known)})"
+            lines.append(f"{where}: there is no such field{way_out}")
         else:
             lines.append(f"{where}: {problem['msg']} (it is {problem['input']!r})")
     return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} fields are wrong", *lines])

@@ -50,7 +50,9 @@ ENGINE_ENV: Final = Key[dict[str, str]](
     validate=TypeAdapter(dict[str, str]).validate_python,
     doc="Environment variables of the engine's processes.",
 )
-ENGINE: Final = Key[Any]("engine", doc="The engine, once it answers; set by custom_initialization, it is used as it is.")
+ENGINE: Final = Key[Any](
+    "engine", doc="The engine, once it answers; set by custom_initialization, it is used as it is."
+)
 
 NODE_KEYS: Final[tuple[Key[Any], ...]] = (
     SKIP_DEFAULT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Self
 
 from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.assembly import observe_all
@@ -68,7 +68,7 @@ class Node:
         """End the engine and give back what was reserved. May be called twice."""
         await self._resources.aclose()
 
-    async def __aenter__(self) -> Node:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -146,9 +146,7 @@ class _NodeStart:
                 before=CustomInitialization,
                 applies=lambda context: bool(context.get(SKIP_DEFAULT)),
             ),
-            Phase(
-                name="download", before=PreDownload, work=self._download, after=PostDownload, applies=by_default
-            ),
+            Phase(name="download", before=PreDownload, work=self._download, after=PostDownload, applies=by_default),
             Phase(
                 name="placement_group",
                 prepare=self._propose_bundles,

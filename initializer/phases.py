@@ -107,7 +107,7 @@ class PhaseFailed(StepFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStepStarted(StepStarted):
-    """Published when the engine begins a step of its start: loading weights, profiling memory, …"""
+    """Published when the engine begins a step of its start: loading weights, profiling memory, and so on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +124,4 @@ NODE = StepKind("node")
 PHASE = StepKind("phase", started=PhaseStarted, finished=PhaseFinished, failed=PhaseFailed)
 RAY = StepKind("ray")
 ENGINE_INIT = StepKind("engine")
-ENGINE_STEP = StepKind(
-    "engine_step", started=EngineStepStarted, finished=EngineStepFinished, failed=EngineStepFailed
-)
+ENGINE_STEP = StepKind("engine_step", started=EngineStepStarted, finished=EngineStepFinished, failed=EngineStepFailed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def _write(folder: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_LINES, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")  # noqa: S106
+    wrapped.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=512,
@@ -73,3 +75,7 @@ def _write(folder: Path) -> None:
         dtype="bfloat16",
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    write_tiny_model(Path(sys.argv[1]))

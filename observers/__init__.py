@@ -5,8 +5,9 @@ every process. This room knows `phasebus.bus` and `phasebus.telemetry`, and noth
 """
 
 from phasebus.observers.journal import JournalObserver
+from phasebus.observers.log import LogObserver
 from phasebus.observers.metrics import MetricsObserver
 from phasebus.observers.spans import SpanObserver
 from phasebus.observers.status import StatusObserver
 
-__all__ = ["JournalObserver", "MetricsObserver", "SpanObserver", "StatusObserver"]
+__all__ = ["JournalObserver", "LogObserver", "MetricsObserver", "SpanObserver", "StatusObserver"]

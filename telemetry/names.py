@@ -10,7 +10,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-START_UP_BUCKETS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
+START_UP_BUCKETS: Final = (
+    0.01,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    20,
+    30,
+    45,
+    60,
+    90,
+    120,
+    180,
+    300,
+    600,
+    1200,
+    3600,
+)
 """Upper bounds, in seconds: from a callback to the start of the largest models."""
 
 CALLBACK_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
@@ -117,9 +138,7 @@ KINDS: Final[Mapping[str, KindNames]] = {
     ),
 }
 
-OTHER_KIND: Final = Duration(
-    "phasebus_step_duration", "How long a step of any other kind took.", ("kind",), "step"
-)
+OTHER_KIND: Final = Duration("phasebus_step_duration", "How long a step of any other kind took.", ("kind",), "step")
 
 READY: Final = ("phasebus_ready", "1 once everything is ready to serve, else 0.")
 EVENTS: Final = ("phasebus_events_total", "Step events seen, by class.")

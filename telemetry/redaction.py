@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 MASK: Final = "[redacted]"
 
-_SECRET_NAME: Final = (
+_SENSITIVE_NAME: Final = (
     r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key|private[_-]?key"
     r"|authorization|signature|session[_-]?key)[\w.-]*)"
 )
@@ -39,12 +39,14 @@ _PATTERNS: Final = (
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
     # name=value, name: value, "name": "value"
     (
-        re.compile(rf"(?P<keep>\b{_SECRET_NAME}[\"']?\s*[=:]\s*[\"']?)(?!\[redacted\])[^\s\"',;&}}]+", re.IGNORECASE),
+        re.compile(
+            rf"(?P<keep>\b{_SENSITIVE_NAME}[\"']?\s*[=:]\s*[\"']?)(?!\[redacted\])[^\s\"',;&}}]+", re.IGNORECASE
+        ),
         rf"\g<keep>{MASK}",
     ),
 )
 
-_SECRET_KEY: Final = re.compile(_SECRET_NAME, re.IGNORECASE)
+_SECRET_KEY: Final = re.compile(_SENSITIVE_NAME, re.IGNORECASE)
 
 
 def redact(text: str) -> str:
@@ -59,4 +61,3 @@ def redact_value(key: str, value: T) -> T | str:
     if isinstance(value, str):
         return MASK if value and _SECRET_KEY.fullmatch(key) else redact(value)
     return value
-

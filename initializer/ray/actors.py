@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -11,6 +12,9 @@ import anyio.to_thread
 import psutil
 
 from phasebus.initializer.ray.calls import answer
+
+_RAY_SECONDS = 5.0
+"""How long Ray may take to end a process, in seconds."""
 
 
 class Actor:
@@ -34,19 +38,31 @@ class Actor:
 
     async def kill(self) -> None:
         """End the actor and, on this machine, every process it has started, at once."""
-        await anyio.to_thread.run_sync(self._kill)
+        await anyio.to_thread.run_sync(self._kill, self._family())
 
-    def _kill(self) -> None:
+    async def close(self, method: str, seconds: float) -> None:
+        """Let `method` of the actor end it in order, for `seconds` at most; then `kill`, so that nothing is left."""
+        processes = self._family()  # those whose parents will have gone are no longer found afterwards
+        with suppress(Exception), anyio.move_on_after(seconds):
+            await self.call(method)
+        await anyio.to_thread.run_sync(self._kill, processes)
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            return [] if self._process is None else [self._process, *self._process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _kill(self, processes: list[psutil.Process]) -> None:
         import ray
 
-        processes = [] if self._process is None else _family(self._process)
         ray.kill(self.handle)
-        for process in processes:
-            try:
+        # Ray reports a worker that vanishes before it was told of its end as a crash, so Ray comes first
+        _, left = psutil.wait_procs(processes[:1], timeout=_RAY_SECONDS)
+        for process in [*left, *processes[1:]]:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(processes, timeout=5)
+        psutil.wait_procs(processes, timeout=_RAY_SECONDS)
 
 
 async def start_actor(
@@ -88,10 +104,3 @@ async def start_actor(
             await anyio.to_thread.run_sync(ray.kill, handle)
         raise
     return Actor(handle, host, pid)
-
-
-def _family(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []

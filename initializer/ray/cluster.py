@@ -62,5 +62,7 @@ def _connect(config: RayConfig) -> None:
         )
     except Exception as error:
         what = f"connecting to Ray at {address!r}" if address else "starting a local Ray"
-        way_out = "is the cluster up, and of the same Ray and Python version?" if address else "see /tmp/ray for its logs"
+        way_out = (
+            "is the cluster up, and of the same Ray and Python version?" if address else "see /tmp/ray for its logs"
+        )
         raise RayError(f"{what} failed ({way_out}): {error}") from error

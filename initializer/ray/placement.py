@@ -15,13 +15,13 @@ class PlacementError(PhasebusError):
     """Raised when Ray cannot, or does not in time, reserve what was asked for."""
 
 
-async def reserve(bundles: Bundles, strategy: Strategy, timeout: float) -> Any:
+async def reserve(bundles: Bundles, strategy: Strategy, seconds: float) -> Any:
     """Return a placement group of `bundles`, reserved.
 
     Args:
         bundles: The resources of each bundle.
         strategy: How they are spread over nodes.
-        timeout: How long to wait for them, in seconds.
+        seconds: How long to wait for them, in seconds.
 
     Raises:
         PlacementError: The bundles are malformed, or the cluster did not have them free in time; the message says what
@@ -37,8 +37,8 @@ async def reserve(bundles: Bundles, strategy: Strategy, timeout: float) -> Any:
     try:
         while not await anyio.to_thread.run_sync(group.wait, 1, abandon_on_cancel=True):
             waited += 1
-            if waited >= timeout:
-                raise PlacementError(await anyio.to_thread.run_sync(_explain, bundles, strategy, timeout))
+            if waited >= seconds:
+                raise PlacementError(await anyio.to_thread.run_sync(_explain, bundles, strategy, seconds))
     except BaseException:
         with anyio.CancelScope(shield=True):
             await release(group)

@@ -67,7 +67,9 @@ class Forwarder:
                         if not told:
                             told = True
                             where = redact(self._collector.endpoint)
-                            logger.warning("the engine's spans cannot be handed on to %s: %s", where, redact(str(error)))
+                            logger.warning(
+                                "the engine's spans cannot be handed on to %s: %s", where, redact(str(error))
+                            )
                     else:
                         time.sleep(0.1 * tried)
 

@@ -33,7 +33,9 @@ class Server:
         PortTakenError: The address cannot be had.
     """
 
-    def __init__(self, app: Callable[..., Any], host: str = "127.0.0.1", port: int = 0, *, name: str = "service") -> None:
+    def __init__(
+        self, app: Callable[..., Any], host: str = "127.0.0.1", port: int = 0, *, name: str = "service"
+    ) -> None:
         self.name = name
         self.host = host
         self._socket = _bound(name, host, port)

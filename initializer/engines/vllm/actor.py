@@ -51,13 +51,13 @@ class EngineActor:
         """Return what the model makes of `prompt`."""
         from vllm import SamplingParams
 
-        output = None
-        async for output in self._engine.generate(prompt, SamplingParams(**sampling), request_id=uuid4().hex):
-            pass
-        return "" if output is None else str(output.outputs[0].text)
+        outputs = self._engine.generate(prompt, SamplingParams(**sampling), request_id=uuid4().hex)
+        texts = [str(output.outputs[0].text) async for output in outputs]  # each is the whole text so far
+        return texts[-1] if texts else ""
 
     async def stop(self) -> None:
         """End the engine and its processes in order."""
         if self._engine is not None:
-            self._engine.shutdown()
+            # its workers do not go when they are asked to (vLLM 0.32, on the CPU); whoever ends the actor ends them
+            self._engine.shutdown(timeout=1.0)
             self._engine = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ class VLLM:
             EngineError: It did not start; the message has the last lines of its output.
         """
         relay = launch.telemetry.relay
-        env = _environment(launch) | relay.environment(launch.telemetry.identity.traceparent(launch.step))
+        env = {**_environment(launch), **relay.environment(launch.telemetry.identity.traceparent(launch.step))}
         user_env = launch.runtime_env.get("env_vars", {})
         actor = await start_actor(
             EngineActor,
@@ -79,9 +78,7 @@ class VLLMEngine:
 
     async def close(self) -> None:
         """End vLLM in order if it can be done within seconds, and in any case."""
-        with suppress(Exception), anyio.move_on_after(_STOP_SECONDS):
-            await self.actor.call("stop")
-        await self.actor.kill()
+        await self.actor.close("stop", _STOP_SECONDS)
 
 
 def _arguments(launch: Launch) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import Any, Final
 
-from phasebus.bus import PhasebusError, StepEvent
-from phasebus.initializer.phases import EngineStepFailed, EngineStepFinished, EngineStepStarted
+from phasebus.bus import StepEvent
+from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.phases import ENGINE_STEP, EngineStepFailed, EngineStepFinished, EngineStepStarted
 from phasebus.telemetry import EngineSpan
 
 STEP_OF_SPAN: Final = {
@@ -40,26 +41,21 @@ def events_of(span: EngineSpan) -> tuple[StepEvent, StepEvent]:
 
     A span of a name that is not in the table becomes a step called ``other``; its own name is an attribute.
     """
-    monotonic_offset = time.time_ns() - time.monotonic_ns()
+    to_monotonic = time.monotonic_ns() - time.time_ns()
     process = span.resource.get("vllm.process_name") or span.resource.get("vllm.process_kind") or "front_end"
     attributes = {"span": span.name, "process": process}
     if (pid := span.resource.get("vllm.process_id")) is not None:
         attributes["pid"] = pid
-    common = {
+    step: dict[str, Any] = {
         "step": span.span,
         "parent": span.parent,
-        "kind": "engine_step",
+        "kind": ENGINE_STEP.name,
         "name": STEP_OF_SPAN.get(span.name, "other"),
         "attributes": attributes,
         "traced": True,
     }
-    begin = EngineStepStarted(
-        **common, time_ns=span.start_ns, monotonic_ns=span.start_ns - monotonic_offset  # type: ignore[arg-type]
-    )
-    end = {"time_ns": span.end_ns, "monotonic_ns": span.end_ns - monotonic_offset, "seconds": span.seconds}
+    begin = EngineStepStarted(**step, time_ns=span.start_ns, monotonic_ns=span.start_ns + to_monotonic)
+    step |= {"time_ns": span.end_ns, "monotonic_ns": span.end_ns + to_monotonic, "seconds": span.seconds}
     if span.error is not None:
-        failed = EngineStepFailed(
-            **common, **end, outcome="failed", error=PhasebusError(span.error)  # type: ignore[arg-type]
-        )
-        return begin, failed
-    return begin, EngineStepFinished(**common, **end)  # type: ignore[arg-type]
+        return begin, EngineStepFailed(**step, outcome="failed", error=EngineError(span.error))
+    return begin, EngineStepFinished(**step)

@@ -1,0 +1,19 @@
+"""The command line: one file a command; what `up` and `demo` share is in `start`."""
+
+from __future__ import annotations
+
+import click
+
+from phasebus import __version__
+from phasebus.initializer.cli.demo import demo
+from phasebus.initializer.cli.up import up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="phasebus")
+def main() -> None:
+    """See, steer and trace the start-up of an LLM cluster."""
+
+
+main.add_command(demo)
+main.add_command(up)

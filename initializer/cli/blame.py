@@ -1,0 +1,36 @@
+"""The blame table on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from phasebus.telemetry.analysis import blame
+from phasebus.telemetry.journal import Run
+from phasebus.telemetry.names import span_name
+
+_BAR_CELLS = 16
+_SHORTEST_SHARE = 0.001
+_FILE_WIDTH = 120
+
+
+def print_blame(run: Run) -> None:
+    """Print the steps of `run` by how long they took, the longest first, without those too short to matter."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("seconds", justify="right", no_wrap=True, min_width=7)
+    table.add_column("own", justify="right", no_wrap=True, min_width=6)
+    table.add_column("", min_width=_BAR_CELLS, no_wrap=True)
+    table.add_column("where the time went", no_wrap=True)
+    rows = blame(run)
+    shown = [row for row in rows if row.share >= _SHORTEST_SHARE]
+    for row in shown:
+        bar = "█" * round(row.share * _BAR_CELLS)
+        what = span_name(row.step.kind, row.step.name)
+        process = row.step.attributes.get("process")
+        table.add_row(f"{row.seconds:.2f}", f"{row.own:.2f}", bar, f"{what} ({process})" if process else what)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    console.print(table)
+    if len(shown) < len(rows):
+        console.print(f"and {len(rows) - len(shown)} more, each under {_SHORTEST_SHARE:.1%} of the whole")

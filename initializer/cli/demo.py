@@ -1,0 +1,56 @@
+"""`phasebus demo`: start a real Ray and a real vLLM with a model of its own making."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from phasebus.bus import PhasebusError
+from phasebus.initializer.cli.failures import reported
+from phasebus.initializer.cli.start import start_and_serve, starting_options
+
+_PROMPT = "A start-up is"
+
+
+@click.command()
+@click.option("--prompt", default=_PROMPT, show_default=True, help="What the model is to go on from.")
+@starting_options
+def demo(prompt: str, *, once: bool, port: int | None, verbose: bool) -> None:
+    """Start a local Ray and a real vLLM with a tiny model of random weights, and show where the time went.
+
+    The text it generates is gibberish, as random weights have it; everything else is real. It takes about a minute.
+    """
+    from phasebus.initializer.config import LLMConfig
+
+    with reported(tracebacks=verbose):
+        config = LLMConfig(
+            model=str(_tiny_model()),
+            engine_args={"max_model_len": 256, "enforce_eager": True, "dtype": "bfloat16"},
+            engine_env={"VLLM_CPU_KVCACHE_SPACE": "1"},
+        )
+        start_and_serve(config, prompt=prompt, once=once, port=port)
+
+
+def _tiny_model() -> Path:
+    """Return the folder of the tiny model, written if it is not there.
+
+    That takes torch, which would stay in this process for good: so it is done in another.
+    """
+    from phasebus.initializer import tiny_model
+
+    path = tiny_model.tiny_model_path()
+    if not (path / "config.json").is_file():
+        click.echo(f"Writing a tiny model with random weights to {path} (once; about 10 s)", err=True)
+        written = subprocess.run(  # noqa: S603  # our own module
+            [sys.executable, "-m", tiny_model.__name__, str(path)], capture_output=True, text=True, check=False
+        )
+        if written.returncode:
+            reason = (written.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise PhasebusError(
+                f"the tiny model could not be written to {path}: {reason}; "
+                "it takes transformers and torch, which come with vLLM: pip install 'phasebus[vllm]'"
+            )
+    return path

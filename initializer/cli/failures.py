@@ -1,0 +1,52 @@
+"""How a command ends that did not go well: one clear message, and an exit code."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from phasebus.bus import PhasebusError
+from phasebus.telemetry import redact
+
+
+class Interrupted(PhasebusError):  # noqa: N818  # not a fault: somebody asked for it
+    """Raised when a signal has ended a command, after everything was given back."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}; nothing of the start-up is left running")
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def reported(*, tracebacks: bool = False) -> Iterator[None]:
+    """End the command with a message, and no bare traceback, if what is inside fails.
+
+    Args:
+        tracebacks: Whether the whole traceback is shown as well.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # the last stop: whatever it is, a person is to be told
+        if tracebacks:
+            click.echo(redact("".join(traceback.format_exception(error))), err=True)
+        for line in described(error):
+            click.echo(line, err=True)
+        raise SystemExit(error.exit_code if isinstance(error, Interrupted) else 1) from None
+
+
+def described(error: Exception) -> list[str]:
+    """Return the lines that tell a person of `error`: what, where, and in which callback and phase."""
+    if isinstance(error, ExceptionGroup):
+        return [f"phasebus: {error.message}:", *(f"  {line}" for each in error.exceptions for line in described(each))]
+    message = str(error)
+    if not isinstance(error, PhasebusError):
+        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    lines = [redact(f"phasebus: {message}")]
+    lines += [redact(f"  {note}") for note in getattr(error, "__notes__", ())]
+    if not isinstance(error, PhasebusError) and (frames := traceback.extract_tb(error.__traceback__)):
+        lines.append(f"  at {frames[-1].filename}:{frames[-1].lineno} (--verbose shows the whole traceback)")
+    return lines

@@ -1,0 +1,128 @@
+"""What `up` and `demo` share: start a node, show where the time went, serve its metrics until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+import click
+
+from phasebus import __version__
+from phasebus.bus import Bus
+from phasebus.initializer.assembly import observe_all
+from phasebus.initializer.cli.blame import print_blame
+from phasebus.initializer.cli.failures import Interrupted
+from phasebus.initializer.config import LLMConfig
+from phasebus.initializer.node import Node, initialize_node
+from phasebus.observers import LogObserver
+from phasebus.telemetry import Telemetry
+from phasebus.telemetry.analysis import time_to_ready
+from phasebus.telemetry.journal import read_journal
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def starting_options(command: C) -> C:
+    """Give a command the options of every command that starts something."""
+    for option in (
+        click.option("--verbose", "-v", is_flag=True, help="Show tracebacks, and what the callbacks do."),
+        click.option("--port", type=click.IntRange(0, 65535), help="Port of /metrics; 0 picks a free one."),
+        click.option("--once", is_flag=True, help="Stop when the node is ready, instead of serving until Ctrl-C."),
+    ):
+        command = option(command)
+    return command
+
+
+def start_and_serve(config: LLMConfig, *, prompt: str | None, once: bool, port: int | None) -> None:
+    """Start a node and serve its metrics until a signal comes, or only until it is ready.
+
+    Args:
+        config: The node.
+        prompt: What is generated from once the node is ready; None for nothing.
+        once: Whether to stop there.
+        port: The port of the service, over the configuration's.
+
+    Raises:
+        PhasebusError: The node did not start.
+        Interrupted: A signal came before it was ready.
+    """
+    _log_to_terminal()
+    service = config.service
+    telemetry = Telemetry(host=service.host, port=service.port if port is None else port)
+    ready = False
+
+    async def work() -> None:
+        nonlocal ready
+        async with telemetry, Bus("node", timing=True) as bus:
+            journal = observe_all(bus, telemetry)
+            bus.observe(None, LogObserver())
+            _print_where(telemetry, journal)
+            async with await initialize_node(config, telemetry=telemetry, bus=bus) as node:
+                await _print_text(node, prompt)
+                run = read_journal(journal)
+                print_blame(run)
+                click.echo(f"ready in {time_to_ready(run):.1f} s")
+                ready = True
+                if not once:
+                    click.echo("serving metrics until Ctrl-C", err=True)
+                    await anyio.sleep_forever()
+
+    number = anyio.run(_until_signalled, work)
+    if number is not None and not ready:
+        raise Interrupted(number)
+
+
+async def _until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
+    """Do `work`; a signal cancels it, and a second one ends the process at once. Return the first one's number."""
+    caught: int | None = None
+    failure: Exception | None = None
+
+    async def watch(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        nonlocal caught
+        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+            task_status.started()
+            async for caught in signals:  # noqa: B007  # the number is wanted after the loop
+                break
+        working.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as working:
+            await tasks.start(watch)
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
+                failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return caught
+
+
+async def _print_text(node: Node, prompt: str | None) -> None:
+    if prompt is not None and node.engine is not None:
+        text = await node.engine.generate(prompt, max_tokens=24)
+        click.echo(f"prompt   {prompt!r}")
+        click.echo(f"text     {text!r}\n")
+
+
+def _print_where(telemetry: Telemetry, journal: object) -> None:
+    click.echo(f"phasebus {__version__}, run {telemetry.identity.run}, trace {telemetry.identity.trace}", err=True)
+    click.echo(f"journal  {journal}", err=True)
+    if telemetry.service is not None:
+        click.echo(f"metrics  {telemetry.service.url}/metrics", err=True)
+
+
+def _log_to_terminal() -> None:
+    """Have phasebus's own log, and nobody else's, on standard error."""
+    logger = logging.getLogger("phasebus")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

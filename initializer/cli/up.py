@@ -1,0 +1,22 @@
+"""`phasebus up`: start the node a file describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from phasebus.initializer.cli.failures import reported
+from phasebus.initializer.cli.start import start_and_serve, starting_options
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--prompt", help="Generate from this prompt once the node is ready, and print the text.")
+@starting_options
+def up(config: Path, prompt: str | None, *, once: bool, port: int | None, verbose: bool) -> None:
+    """Start the node that the YAML file CONFIG describes, and serve its metrics until Ctrl-C."""
+    from phasebus.initializer.config import load_config
+
+    with reported(tracebacks=verbose):
+        start_and_serve(load_config(config), prompt=prompt, once=once, port=port)

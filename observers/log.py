@@ -1,0 +1,60 @@
+"""Steps as lines of a log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
+from phasebus.telemetry.names import span_name
+from phasebus.telemetry.redaction import redact
+
+logger = logging.getLogger("phasebus.startup")
+
+_OUTCOMES = {"failed": "failed", "cancelled": "was cancelled", "timed_out": "timed out", "died": "died"}
+
+
+class LogObserver:
+    """Logs each step: its end, and of some kinds its beginning too, at INFO; failures at ERROR.
+
+    Args:
+        logger: The logger; ``phasebus.startup`` by default.
+        announced: The kinds of step whose beginning is worth a line.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger = logger,
+        *,
+        announced: Collection[str] = ("cluster", "node", "phase", "download", "engine"),
+    ) -> None:
+        self._logger = logger
+        self._announced = frozenset(announced)
+
+    def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
+        """Log one event."""
+        step = redact(span_name(event.kind, event.name))
+        if isinstance(event, StepFailed):
+            reason = redact(str(event.error)) or type(event.error).__name__
+            self._logger.error(
+                "%s %s after %s: %s", step, _OUTCOMES[event.outcome], spoken(event.seconds), reason, extra=_extra(event)
+            )
+        elif isinstance(event, StepFinished):
+            self._logger.info("%s: %s", step, spoken(event.seconds), extra=_extra(event))
+        elif event.kind in self._announced:
+            self._logger.info("%s …", step, extra=_extra(event))
+
+
+def spoken(seconds: float) -> str:
+    """Return a duration as people say it, to two or three digits: ``85 ms``, ``1.64 s``, ``3 min 5 s``."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.2g} ms" if seconds < 0.0095 else f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def _extra(event: StepEvent) -> dict[str, object]:
+    """Return what a structured formatter may want beside the message."""
+    return {"step": event.step, "kind": event.kind, "step_name": redact(event.name), "seen_ns": event.time_ns}
