@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.names import span_name
-from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.redaction import reason, redact
 
 logger = logging.getLogger("phasebus.startup")
 
@@ -35,9 +35,9 @@ class LogObserver:
         """Log one event."""
         step = redact(span_name(event.kind, event.name))
         if isinstance(event, StepFailed):
-            reason = redact(str(event.error)) or type(event.error).__name__
+            why = reason(event)
             self._logger.error(
-                "%s %s after %s: %s", step, _OUTCOMES[event.outcome], spoken(event.seconds), reason, extra=_extra(event)
+                "%s %s after %s: %s", step, _OUTCOMES[event.outcome], spoken(event.seconds), why, extra=_extra(event)
             )
         elif isinstance(event, StepFinished):
             self._logger.info("%s: %s", step, spoken(event.seconds), extra=_extra(event))

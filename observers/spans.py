@@ -7,7 +7,7 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.names import span_attribute, span_name
-from phasebus.telemetry.redaction import redact, redact_value
+from phasebus.telemetry.redaction import reason, redact, redact_value
 from phasebus.telemetry.tracing import Tracing
 
 
@@ -59,7 +59,7 @@ def _attributes(event: StepEvent) -> dict[str, AttributeValue]:
 def _fail(span: Span, event: StepFailed) -> None:
     """Say on the span why its step failed, in OpenTelemetry's semantic conventions for exceptions."""
     kind = type(event.error).__qualname__
-    message = redact(str(event.error))
+    message = reason(event)
     span.set_attributes({span_attribute("outcome"): event.outcome, "error.type": kind})
     span.add_event("exception", {"exception.type": kind, "exception.message": message}, event.time_ns)
-    span.set_status(Status(StatusCode.ERROR, message or kind))
+    span.set_status(Status(StatusCode.ERROR, message))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.metrics import Metrics
-from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.redaction import reason, redact
 from phasebus.telemetry.status import Status
 
 
@@ -29,6 +29,6 @@ class StatusObserver:
         elif isinstance(event, StepFinished | StepFailed):
             self._status.ended(event.step)
             if event.step == self._outermost:
-                error = redact(str(event.error)) if isinstance(event, StepFailed) else None
+                error = reason(event) if isinstance(event, StepFailed) else None
                 self._status.settle(error)
                 self._metrics.ready.set(error is None)

@@ -42,7 +42,7 @@ class Collector:
         Source: OpenTelemetry specification, "OTLP exporter configuration". The default protocol is http/protobuf.
 
         Raises:
-            CollectorError: They name a protocol there is no exporter for.
+            CollectorError: They name a protocol there is no exporter for, or a timeout that is no number.
         """
 
         def setting(name: str, default: str = "") -> str:
@@ -62,13 +62,18 @@ class Collector:
             raise CollectorError(
                 f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; phasebus speaks 'http/protobuf' and 'grpc'"
             )
+        timeout = setting("TIMEOUT", "10")
+        try:
+            seconds = float(timeout)
+        except ValueError:
+            raise CollectorError(f"OTEL_EXPORTER_OTLP_TIMEOUT is {timeout!r}; it is a number of seconds") from None
         if protocol == "http/protobuf" and not environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
             endpoint = endpoint.rstrip("/") + "/v1/traces"
         return cls(
             protocol=cast("Protocol", protocol),
             endpoint=endpoint,
             headers=parse_env_headers(setting("HEADERS"), liberal=True),
-            timeout=float(setting("TIMEOUT", "10")),
+            timeout=seconds,
         )
 
     def exporter(self) -> SpanExporter:

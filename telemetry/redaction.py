@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final, TypeVar
 
+from phasebus.bus import StepFailed
+
 T = TypeVar("T")
 
 MASK: Final = "[redacted]"
@@ -54,6 +56,13 @@ def redact(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def reason(event: StepFailed) -> str:
+    """Return why a step failed, free of secrets and never empty."""
+    if event.outcome == "cancelled":
+        return "it was cancelled"  # what the error says of that is the event loop's own business
+    return redact(str(event.error)) or type(event.error).__name__
 
 
 def redact_value(key: str, value: T) -> T | str:

@@ -16,7 +16,7 @@ import psutil
 from phasebus import __version__
 from phasebus.bus import PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER
-from phasebus.telemetry.redaction import redact, redact_value
+from phasebus.telemetry.redaction import reason, redact, redact_value
 from phasebus.telemetry.run import RunIdentity
 
 
@@ -105,7 +105,7 @@ def _step(event: StepEvent) -> dict[str, Any]:
         line |= {
             "seconds": event.seconds,
             "outcome": event.outcome,
-            "error": {"type": type(event.error).__qualname__, "message": redact(str(event.error))},
+            "error": {"type": type(event.error).__qualname__, "message": reason(event)},
         }
     return line
 

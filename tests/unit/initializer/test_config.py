@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from phasebus.initializer import ConfigError, LLMConfig, load_config
+from pydantic import BaseModel
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "node.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_least_configuration_is_one_line(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, "model: /models/tiny\n"))
+    assert (config.model, config.engine, config.service.port) == ("/models/tiny", "vllm", 9464)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modle: x\nmodel: y\n", "modle: there is no such field; did you mean 'model'?"),
+        ("model: x\nplacement:\n  bundels: []\n", "placement.bundels: there is no such field; did you mean 'bundles'?"),
+        ("model: x\nzzz: 1\n", r"zzz: there is no such field \(there are model, name"),
+        ("model: x\nservice:\n  port: 99999\n", r"service.port: .* \(it is 99999\)"),
+        ("engine: vllm\n", "model: Field required"),
+        ("model: x\nengine: tgi\n", "engine: .*'vllm' or 'none'"),
+        ("a: [1\n", "is not YAML"),
+        ("just text\n", "holds no fields; the least is one line"),
+        ("", "holds no fields; the least is one line"),
+        ("modle: x\nfoo: y\n", "3 fields are wrong"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_way_out(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(written(tmp_path, text))
+    assert "node.yaml" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read: No such file or directory"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.fixture
+def callbacks_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = "callbacks_of_a_user"
+    (tmp_path / f"{name}.py").write_text(
+        "def custom_download(phase, config, data): pass\n"
+        "class Metrics:\n"
+        "    def __call__(self, phase, config, data): pass\n"
+    )
+    (tmp_path / "broken_of_a_user.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+def test_callbacks_are_imported_by_name_and_classes_are_made(tmp_path: Path, callbacks_module: str) -> None:
+    text = f"model: x\ncallbacks: ['{callbacks_module}:custom_download', '{callbacks_module}:Metrics']\n"
+    function, instance = load_config(written(tmp_path, text)).callbacks
+    assert function.__name__ == "custom_download"
+    assert type(instance).__name__ == "Metrics"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("callbacks_of_a_user:custom_downlod", "has no 'custom_downlod'; did you mean 'custom_download'?"),
+        ("no_such_module:x", "there is no module 'no_such_module'; run where it can be imported"),
+        ("broken_of_a_user:x", "importing broken_of_a_user failed: ZeroDivisionError"),
+        ("without_a_colon", "is not of the form module:name"),
+    ],
+)
+def test_a_callback_that_cannot_be_imported_is_named(
+    tmp_path: Path, callbacks_module: str, name: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(written(tmp_path, f"model: x\ncallbacks: ['{name}']\n"))
+
+
+def test_every_field_is_documented() -> None:
+    def undocumented(model: type[BaseModel], path: str) -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():
+            if not field.description:
+                found.append(f"{path}{name}")
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                found += undocumented(field.annotation, f"{path}{name}.")
+        return found
+
+    assert undocumented(LLMConfig, "") == []

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from phasebus.bus import StepFailed, StepFinished, StepStarted
+from phasebus.observers import LogObserver
+from phasebus.observers.log import spoken
+
+STEP = "a" * 16
+
+
+def test_each_step_is_a_line_when_it_ends_and_a_phase_when_it_begins(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    observer = LogObserver()
+    observer.observe(StepStarted(step=STEP, kind="phase", name="download"))
+    observer.observe(StepStarted(step=STEP, kind="callback", name="mine"))
+    observer.observe(StepFinished(step=STEP, kind="phase", name="download", seconds=2.0))
+    assert [record.getMessage() for record in caplog.records] == ["phase download …", "phase download: 2 s"]
+
+
+def test_a_failure_is_an_error_with_its_reason_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    error = ValueError("token=hunter2secret refused")
+    LogObserver().observe(
+        StepFailed(step=STEP, kind="phase", name="download", seconds=75.0, outcome="failed", error=error)
+    )
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == "phase download failed after 1 min 15 s: token=[redacted] refused"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0, "0 ms"),
+        (0.00012, "0.12 ms"),
+        (0.085, "85 ms"),
+        (0.9996, "1 s"),
+        (1.644, "1.64 s"),
+        (59.9, "59.9 s"),
+        (185.2, "3 min 5 s"),
+    ],
+)
+def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert spoken(seconds) == said

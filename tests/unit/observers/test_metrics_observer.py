@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+from phasebus.bus import StepFailed, StepFinished, StepStarted
+from phasebus.observers import MetricsObserver
+from phasebus.telemetry import Metrics
+
+STEP = "a" * 16
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics("1")
+
+
+@pytest.fixture
+def observer(metrics: Metrics) -> MetricsObserver:
+    return MetricsObserver(metrics, trace="f" * 32)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_a_step_is_in_progress_until_it_ends_and_is_then_timed(metrics: Metrics, observer: MetricsObserver) -> None:
+    observer.observe(StepStarted(step=STEP, kind="phase", name="download"))
+    assert value(metrics, "phasebus_phase_in_progress", phase="download") == 1
+    observer.observe(StepFinished(step=STEP, kind="phase", name="download", seconds=2.0))
+    assert value(metrics, "phasebus_phase_in_progress", phase="download") == 0
+    labels = {"phase": "download", "outcome": "finished"}
+    assert value(metrics, "phasebus_phase_duration_seconds_count", **labels) == 1
+    assert value(metrics, "phasebus_phase_duration_seconds_sum", **labels) == 2.0
+
+
+def test_a_failed_step_is_timed_under_its_outcome(metrics: Metrics, observer: MetricsObserver) -> None:
+    failed = StepFailed(step=STEP, kind="phase", name="download", seconds=2.0, outcome="cancelled", error=ValueError())
+    observer.observe(failed)
+    labels = {"phase": "download", "outcome": "cancelled"}
+    assert value(metrics, "phasebus_phase_duration_seconds_count", **labels) == 1
+
+
+def test_attributes_of_a_step_feed_the_counters_of_its_kind(metrics: Metrics, observer: MetricsObserver) -> None:
+    attributes = {"model": "m", "source": "hf", "bytes": 1000, "retries": 2}
+    observer.observe(StepFinished(step=STEP, kind="download", name="m", seconds=1.0, attributes=attributes))
+    labels = {"model": "m", "source": "hf"}
+    assert value(metrics, "phasebus_download_bytes_total", **labels, outcome="finished") == 1000
+    assert value(metrics, "phasebus_download_retries_total", **labels) == 2
+
+
+def test_a_kind_nobody_has_heard_of_is_timed_all_the_same(metrics: Metrics, observer: MetricsObserver) -> None:
+    observer.observe(StepStarted(step=STEP, kind="epoch", name="train"))
+    observer.observe(StepFinished(step=STEP, kind="epoch", name="train", seconds=1.0))
+    labels = {"kind": "epoch", "step": "train", "outcome": "finished"}
+    assert value(metrics, "phasebus_step_duration_seconds_count", **labels) == 1
+
+
+def test_an_exemplar_leads_from_the_histogram_to_the_trace(metrics: Metrics, observer: MetricsObserver) -> None:
+    observer.observe(StepFinished(step=STEP, kind="phase", name="download", seconds=2.0))
+    body, _ = metrics.render("application/openmetrics-text; version=1.0.0")
+    assert f'span_id="{STEP}",trace_id="{"f" * 32}"' in body.decode() or (
+        f'trace_id="{"f" * 32}",span_id="{STEP}"' in body.decode()
+    )
+
+
+def test_what_was_left_running_is_counted_down_when_the_bus_closes(metrics: Metrics, observer: MetricsObserver) -> None:
+    observer.observe(StepStarted(step=STEP, kind="node", name="n", attributes={"model": "m"}))
+    observer.close()
+    assert value(metrics, "phasebus_node_startup_in_progress", model="m") == 0

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import anyio
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace.status import StatusCode
+from phasebus.bus import Bus, StepFailed, StepFinished, StepKind, StepStarted
+from phasebus.observers import SpanObserver
+from phasebus.telemetry import RunIdentity, Tracing
+
+pytestmark = pytest.mark.anyio
+
+PHASE = StepKind("phase")
+STEP = "a" * 16
+
+
+class Spans:
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self._tracing = Tracing(RunIdentity.fresh("n", {}), self._exporter)
+        self.observer = SpanObserver(self._tracing)
+
+    def exported(self) -> dict[str, ReadableSpan]:
+        self._tracing.close()
+        return {span.name: span for span in self._exporter.get_finished_spans()}
+
+
+async def test_nested_steps_become_nested_spans_with_their_attributes() -> None:
+    spans = Spans()
+    async with Bus() as bus:
+        bus.observe(None, spans.observer)
+        async with bus.step(StepKind("node"), "n1", attributes={"model": "m"}), bus.step(PHASE, "download") as phase:
+            phase.attributes["late"] = 1
+    found = spans.exported()
+    node, download = found["node init"], found["phase download"]
+    assert download.parent is not None
+    assert node.context is not None
+    assert download.parent.span_id == node.context.span_id
+    assert dict(node.attributes or {}) == {"phasebus.kind": "node", "phasebus.name": "n1", "phasebus.model": "m"}
+    assert (download.attributes or {})["phasebus.late"] == 1
+
+
+async def test_a_failure_is_on_the_span_as_the_conventions_for_exceptions_have_it() -> None:
+    spans = Spans()
+    with pytest.raises(ValueError, match="token"):
+        async with Bus() as bus:
+            bus.observe(None, spans.observer)
+            async with bus.step(PHASE, "download"):
+                raise ValueError("token=hunter2secret refused")
+    span = spans.exported()["phase download"]
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.status.description == "token=[redacted] refused"
+    assert (span.attributes or {})["error.type"] == "ValueError"
+    assert (span.attributes or {})["phasebus.outcome"] == "failed"
+    assert [event.name for event in span.events] == ["exception"]
+
+
+async def test_a_cancelled_step_is_told_as_cancelled() -> None:
+    spans = Spans()
+    async with Bus() as bus:
+        bus.observe(None, spans.observer)
+        with anyio.CancelScope() as scope:
+            async with bus.step(PHASE, "download"):
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+    span = spans.exported()["phase download"]
+    assert (span.attributes or {})["phasebus.outcome"] == "cancelled"
+
+
+def test_a_step_whose_process_exports_its_own_span_gets_none_from_us() -> None:
+    spans = Spans()
+    spans.observer.observe(StepStarted(step=STEP, kind="engine_step", name="x", traced=True))
+    spans.observer.observe(StepFinished(step=STEP, kind="engine_step", name="x", traced=True, seconds=1.0))
+    assert spans.exported() == {}
+
+
+def test_what_never_ended_is_ended_as_died_when_the_bus_closes() -> None:
+    spans = Spans()
+    spans.observer.observe(StepStarted(step=STEP, kind="phase", name="download"))
+    spans.observer.close()
+    assert (spans.exported()["phase download"].attributes or {})["phasebus.outcome"] == "died"
+
+
+def test_an_end_without_a_beginning_is_passed_over() -> None:
+    spans = Spans()
+    spans.observer.observe(
+        StepFailed(step=STEP, kind="phase", name="x", seconds=1.0, outcome="failed", error=ValueError())
+    )
+    assert spans.exported() == {}

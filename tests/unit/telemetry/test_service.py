@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import socket
+import time
+
+import httpx
+import pytest
+from phasebus.bus import SubscriberStats
+from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Status, Telemetry
+
+pytestmark = pytest.mark.anyio
+
+
+def telemetry_on_any_port() -> Telemetry:
+    return Telemetry(RunIdentity.fresh("node-1", {}), port=0, environment={})
+
+
+async def test_the_probes_follow_the_start_up() -> None:
+    async with telemetry_on_any_port() as telemetry, httpx.AsyncClient(base_url=service_url(telemetry)) as client:
+        assert (await client.get("/livez")).status_code == 200
+        telemetry.status.started("a", "node", "node-1", time.monotonic())
+        telemetry.status.started("b", "phase", "download", time.monotonic())
+        starting = await client.get("/readyz")
+        assert starting.status_code == 503
+        assert (starting.json()["status"], starting.json()["phase"]) == ("starting", "download")
+        assert [step["name"] for step in starting.json()["running"]] == ["node-1", "download"]
+        telemetry.status.ended("b")
+        telemetry.status.ended("a")
+        telemetry.status.settle()
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+
+
+async def test_a_start_that_failed_is_not_ready_and_says_why() -> None:
+    async with telemetry_on_any_port() as telemetry, httpx.AsyncClient(base_url=service_url(telemetry)) as client:
+        telemetry.status.settle("no such model")
+        failed = await client.get("/readyz")
+        assert (failed.status_code, failed.json()["status"]) == (503, "failed")
+        assert failed.json()["error"] == "no such model"
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [("text/plain", "text/plain"), ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text")],
+)
+async def test_metrics_come_in_the_format_that_is_asked_for(accept: str, content_type: str) -> None:
+    async with telemetry_on_any_port() as telemetry, httpx.AsyncClient(base_url=service_url(telemetry)) as client:
+        answer = await client.get("/metrics", headers={"Accept": accept})
+        assert answer.headers["content-type"].startswith(content_type)
+        assert "phasebus_ready 0.0" in answer.text
+
+
+async def test_the_service_answers_while_the_event_loop_is_blocked() -> None:
+    async with telemetry_on_any_port() as telemetry:
+        answer = httpx.get(f"{service_url(telemetry)}/livez")  # blocks this very loop
+        assert answer.status_code == 200
+
+
+async def test_a_taken_port_is_named_before_anything_is_begun() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTakenError, match=f"port {port} on 127.0.0.1.* is taken"):
+            Telemetry(port=port, environment={})
+
+
+async def test_nothing_listens_once_telemetry_is_closed() -> None:
+    async with telemetry_on_any_port() as telemetry:
+        url = service_url(telemetry)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/livez")
+
+
+def test_what_the_bus_counts_is_exported() -> None:
+    metrics = Metrics("1")
+    metrics.watch_bus(lambda: (SubscriberStats(name="slow", role="observer", calls=5, errors=1, drops=3),))
+    body, _ = metrics.render("text/plain")
+    assert b'phasebus_events_dropped_total{name="slow"} 3.0' in body
+    assert b'phasebus_subscriber_calls_total{name="slow",role="observer"} 5.0' in body
+
+
+def test_the_phase_shown_is_the_one_that_runs_longest() -> None:
+    status = Status()
+    assert status.phase is None
+    status.started("b", "phase", "placement_group", 2.0)
+    status.started("a", "phase", "download", 1.0)
+    assert status.phase == "download"
+
+
+def service_url(telemetry: Telemetry) -> str:
+    assert telemetry.service is not None
+    return telemetry.service.url
