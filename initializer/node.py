@@ -189,7 +189,7 @@ class _NodeStart:
     async def _start_engine(self, context: Context) -> None:
         if self._config.engine != "none":
             await self._connect_ray()
-        fetched, group = context.get(DOWNLOAD_RESULT), context.get(PLACEMENT_GROUP)
+        fetched = context.get(DOWNLOAD_RESULT)
         identity = self._telemetry.identity
         async with self._bus.step(ENGINE_INIT, self._config.engine, attributes={"model": context[MODEL]}) as step:
             engine = await self._launcher.start(
@@ -201,8 +201,7 @@ class _NodeStart:
                     args=context[ENGINE_ARGS],
                     env=context[ENGINE_ENV],
                     runtime_env=context[RUNTIME_ENV],
-                    placement_group=group,
-                    resources={"CPU": 1.0} if group is None else group.bundle_specs[0],
+                    placement_group=context.get(PLACEMENT_GROUP),
                     timeout=self._config.engine_timeout_seconds,
                     log=journal_path(identity.run).with_suffix(".engine.log"),
                 )

@@ -28,7 +28,6 @@ class Launch:
         env: Environment variables of its processes.
         runtime_env: Ray's runtime_env.
         placement_group: Where it runs; None leaves that to Ray.
-        resources: What it occupies of the group's first bundle.
         timeout: How long it may take, in seconds.
         log: The file its processes' output goes to.
     """
@@ -41,7 +40,6 @@ class Launch:
     env: Mapping[str, str]
     runtime_env: Mapping[str, Any]
     placement_group: Any
-    resources: Mapping[str, float]
     timeout: float
     log: Path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -51,6 +52,22 @@ async def release(group: Any) -> None:
     from ray.util import remove_placement_group
 
     await anyio.to_thread.run_sync(remove_placement_group, group)
+
+
+def first_bundle(group: Any) -> Mapping[str, float]:
+    """Return the resources of the first bundle of `group`; one CPU where there is no group.
+
+    Raises:
+        PlacementError: A callback provided something that is no placement group.
+    """
+    if group is None:
+        return {"CPU": 1.0}
+    try:
+        return dict(group.bundle_specs[0])
+    except AttributeError:
+        raise PlacementError(
+            f"placement_group is {group!r}, which is none; give what ray.util.placement_group(…) returns, or None"
+        ) from None
 
 
 def default_bundles(workers: int) -> Bundles:

@@ -15,6 +15,7 @@ from phasebus.initializer.engines.protocol import EngineError, Launch
 from phasebus.initializer.engines.vllm.actor import EngineActor
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.ray.actors import Actor, start_actor
+from phasebus.initializer.ray.placement import first_bundle
 
 _STOP_SECONDS = 5.0
 _LAST_LINES = 12
@@ -37,14 +38,17 @@ class VLLM:
         Raises:
             EngineError: It did not start; the message has the last lines of its output.
         """
-        relay = launch.telemetry.relay
-        env = {**_environment(launch), **relay.environment(launch.telemetry.identity.traceparent(launch.step))}
+        relay, resources = launch.telemetry.relay, first_bundle(launch.placement_group)
+        env = {
+            **_environment(launch, resources),
+            **relay.environment(launch.telemetry.identity.traceparent(launch.step)),
+        }
         user_env = launch.runtime_env.get("env_vars", {})
         actor = await start_actor(
             EngineActor,
             str(launch.log),
             placement_group=launch.placement_group,
-            resources=launch.resources,
+            resources=resources,
             runtime_env={**launch.runtime_env, "env_vars": {**user_env, **env}},
         )
         try:
@@ -86,7 +90,7 @@ def _arguments(launch: Launch) -> dict[str, Any]:
     return {"model": launch.model, "distributed_executor_backend": "mp", **launch.args}
 
 
-def _environment(launch: Launch) -> Mapping[str, str]:
+def _environment(launch: Launch, resources: Mapping[str, float]) -> Mapping[str, str]:
     """Return the variables of vLLM's processes: the user's over our defaults.
 
     On the CPU, vLLM takes nearly all of the memory for its cache unless it is told how much.
@@ -94,7 +98,7 @@ def _environment(launch: Launch) -> Mapping[str, str]:
     defaults: dict[str, str] = {}
     if Path(launch.model).exists():
         defaults["HF_HUB_OFFLINE"] = "1"
-    if not launch.resources.get("GPU") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+    if not resources.get("GPU") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         gibibytes = psutil.virtual_memory().available // 2**30
         defaults["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, min(16, gibibytes // 4)))
     return {**defaults, **launch.env}

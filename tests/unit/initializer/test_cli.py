@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from phasebus.initializer.cli import main
 from phasebus.telemetry.journal import find_journal, read_journal
 
@@ -16,7 +17,8 @@ def up(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
     config = tmp_path / "node.yaml"
     config.write_text(text)
     command = [sys.executable, "-m", "phasebus.initializer.cli", "up", str(config), "--once", "--port", "0"]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
 
 

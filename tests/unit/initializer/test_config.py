@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from phasebus.initializer import ConfigError, LLMConfig, load_config
 from pydantic import BaseModel
+
+from phasebus.initializer import ConfigError, LLMConfig, load_config
 
 
 def written(folder: Path, text: str) -> Path:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from phasebus.bus import Bus, StepEvent
 from phasebus.initializer import EngineStepFailed, EngineStepFinished, EngineStepStarted
 from phasebus.initializer.engines.vllm.spans import events_of

@@ -5,6 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from phasebus.bus import Bus, Context, PhaseEvent, StepFailed, StepFinished, StepStarted
 from phasebus.initializer import (
     ENGINE,

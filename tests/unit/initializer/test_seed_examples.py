@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from phasebus.bus import CallbackRunner
 from phasebus.initializer import LLMConfig, initialize_node
 
@@ -44,7 +46,7 @@ async def test_async_and_sync_callbacks_mix() -> None:
 
 
 async def test_change_one_thing(model: Path) -> None:
-    def custom_download(phase, config, data):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def custom_download(phase, config, data):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, RET503
         if phase == "pre_download":
             return {"local_node_download_model": "NONE"}
 
@@ -58,7 +60,7 @@ async def test_change_one_thing(model: Path) -> None:
 async def test_replace_everything() -> None:
     phases = []
 
-    async def my_initialization(phase, config, data):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    async def my_initialization(phase, config, data):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, RET503
         phases.append(phase)
         if phase == "pre_initialization":
             return {"skip_default": True}
@@ -104,6 +106,7 @@ async def test_every_form_of_callable_is_a_callback() -> None:
     async def coroutine(phase: str, config: Any, data: Any) -> dict[str, Any]:
         return {"lambda": 1}
 
-    callbacks = [Async(), partial(with_extra, "partial"), lambda phase, config, data: coroutine(phase, config, data)]
+    a_lambda = lambda phase, config, data: coroutine(phase, config, data)  # noqa: E731, PLW0108
+    callbacks: list[Callable[..., Any]] = [Async(), partial(with_extra, "partial"), a_lambda]
     result = await CallbackRunner(callbacks).run("test", config={})
     assert result == {"object": 1, "partial": 1, "lambda": 1}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+
 from phasebus.bus import StepFailed, StepFinished, StepStarted
 from phasebus.observers import LogObserver
 from phasebus.observers.log import spoken

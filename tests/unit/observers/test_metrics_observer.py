@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from phasebus.bus import StepFailed, StepFinished, StepStarted
+
+from phasebus.bus import AttributeValue, StepFailed, StepFinished, StepStarted
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
 
@@ -40,7 +41,7 @@ def test_a_failed_step_is_timed_under_its_outcome(metrics: Metrics, observer: Me
 
 
 def test_attributes_of_a_step_feed_the_counters_of_its_kind(metrics: Metrics, observer: MetricsObserver) -> None:
-    attributes = {"model": "m", "source": "hf", "bytes": 1000, "retries": 2}
+    attributes: dict[str, AttributeValue] = {"model": "m", "source": "hf", "bytes": 1000, "retries": 2}
     observer.observe(StepFinished(step=STEP, kind="download", name="m", seconds=1.0, attributes=attributes))
     labels = {"model": "m", "source": "hf"}
     assert value(metrics, "phasebus_download_bytes_total", **labels, outcome="finished") == 1000

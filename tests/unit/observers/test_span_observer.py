@@ -5,6 +5,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace.status import StatusCode
+
 from phasebus.bus import Bus, StepFailed, StepFinished, StepKind, StepStarted
 from phasebus.observers import SpanObserver
 from phasebus.telemetry import RunIdentity, Tracing
@@ -43,9 +44,9 @@ async def test_nested_steps_become_nested_spans_with_their_attributes() -> None:
 
 async def test_a_failure_is_on_the_span_as_the_conventions_for_exceptions_have_it() -> None:
     spans = Spans()
-    with pytest.raises(ValueError, match="token"):
-        async with Bus() as bus:
-            bus.observe(None, spans.observer)
+    async with Bus() as bus:
+        bus.observe(None, spans.observer)
+        with pytest.raises(ValueError, match="token"):
             async with bus.step(PHASE, "download"):
                 raise ValueError("token=hunter2secret refused")
     span = spans.exported()["phase download"]

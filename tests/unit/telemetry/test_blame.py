@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from phasebus.telemetry.analysis import blame, time_to_ready
 from phasebus.telemetry.journal import RecordedStep, Run
 

@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from phasebus.bus import StepFailed, StepFinished, StepStarted, phase_event
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import JournalError, JournalWriter, find_journal, journal_path, read_journal
@@ -100,7 +101,7 @@ def test_a_journal_cut_off_in_the_middle_of_a_line_is_read_up_to_there(journal: 
 def test_a_file_that_is_no_journal_is_refused_by_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text(content)
-    with pytest.raises(JournalError, match="other.jsonl is not a journal of phasebus"):
+    with pytest.raises(JournalError, match=r"other\.jsonl is not a journal of phasebus"):
         read_journal(path)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from phasebus.bus import StepFailed
 from phasebus.telemetry.redaction import MASK, reason, redact, redact_value
 

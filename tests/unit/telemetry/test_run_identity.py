@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.run import parse_traceparent
 

@@ -5,6 +5,7 @@ import time
 
 import httpx
 import pytest
+
 from phasebus.bus import SubscriberStats
 from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Status, Telemetry
 
@@ -52,7 +53,7 @@ async def test_metrics_come_in_the_format_that_is_asked_for(accept: str, content
 
 async def test_the_service_answers_while_the_event_loop_is_blocked() -> None:
     async with telemetry_on_any_port() as telemetry:
-        answer = httpx.get(f"{service_url(telemetry)}/livez")  # blocks this very loop
+        answer = httpx.get(f"{service_url(telemetry)}/livez")  # noqa: ASYNC210  # blocks this very loop
         assert answer.status_code == 200
 
 
@@ -67,7 +68,7 @@ async def test_nothing_listens_once_telemetry_is_closed() -> None:
     async with telemetry_on_any_port() as telemetry:
         url = service_url(telemetry)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/livez")
+        httpx.get(f"{url}/livez")  # noqa: ASYNC210
 
 
 def test_what_the_bus_counts_is_exported() -> None:
