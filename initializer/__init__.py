@@ -5,10 +5,12 @@ The outermost room: it knows all the others. `node` has the phases in order; `as
 
 from phasebus.initializer.config import ConfigError, LLMConfig, load_config
 from phasebus.initializer.context import (
+    DOWNLOAD_DESTINATION,
     DOWNLOAD_RESULT,
     ENGINE,
     ENGINE_ARGS,
     ENGINE_ENV,
+    EXTRA_FILES,
     LOCAL_NODE_DOWNLOAD_MODEL,
     MODEL,
     NODE_KEYS,
@@ -17,6 +19,7 @@ from phasebus.initializer.context import (
     PLACEMENT_STRATEGY,
     RUNTIME_ENV,
     SKIP_DEFAULT,
+    ExtraFile,
 )
 from phasebus.initializer.downloads import (
     DownloadError,
@@ -24,7 +27,12 @@ from phasebus.initializer.downloads import (
     DownloadFinished,
     DownloadProgress,
     DownloadResult,
+    DownloadSettings,
     DownloadStarted,
+    FileFailed,
+    FileFinished,
+    FileProgress,
+    FileStarted,
 )
 from phasebus.initializer.engines import EngineError
 from phasebus.initializer.node import Node, initialize_node
@@ -51,10 +59,12 @@ from phasebus.initializer.ray.cluster import RayError
 from phasebus.initializer.ray.placement import PlacementError
 
 __all__ = [
+    "DOWNLOAD_DESTINATION",
     "DOWNLOAD_RESULT",
     "ENGINE",
     "ENGINE_ARGS",
     "ENGINE_ENV",
+    "EXTRA_FILES",
     "LOCAL_NODE_DOWNLOAD_MODEL",
     "MODEL",
     "NODE_KEYS",
@@ -71,11 +81,17 @@ __all__ = [
     "DownloadFinished",
     "DownloadProgress",
     "DownloadResult",
+    "DownloadSettings",
     "DownloadStarted",
     "EngineError",
     "EngineStepFailed",
     "EngineStepFinished",
     "EngineStepStarted",
+    "ExtraFile",
+    "FileFailed",
+    "FileFinished",
+    "FileProgress",
+    "FileStarted",
     "LLMConfig",
     "Node",
     "Phase",

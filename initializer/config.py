@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from phasebus.bus import PhasebusError
-from phasebus.initializer.context import Bundles, DownloadMode, Strategy
+from phasebus.initializer.context import Bundles, DownloadMode, ExtraFile, Strategy
+from phasebus.initializer.downloads.settings import DownloadSettings
 
 
 class ConfigError(PhasebusError):
@@ -86,6 +87,15 @@ class LLMConfig(_Section):
 
     local_node_download_model: DownloadMode = "MODEL_AND_TOKENIZER"
     """Which of the model's files this node fetches."""
+
+    download_destination: Path | None = None
+    """The folder the model is fetched into; by default the hub's own cache for hf://, else the user's cache folder."""
+
+    extra_files: list[ExtraFile] = Field(default_factory=list)
+    """What is fetched beside the model: pairs of a source and a destination."""
+
+    download: DownloadSettings = Field(default_factory=DownloadSettings)
+    """How downloads go about their work."""
 
     placement: PlacementConfig = Field(default_factory=PlacementConfig)
     """What Ray reserves."""

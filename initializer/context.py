@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
 from phasebus.bus import Key
 
 Bundles = list[dict[str, float]]
 Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 DownloadMode = Literal["MODEL_AND_TOKENIZER", "TOKENIZER_ONLY", "EXCLUDE_SAFETENSORS", "NONE"]
+
+
+class ExtraFile(BaseModel):
+    """A file, or a folder of files, fetched beside the model; a pair of source and destination will do in its place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    source: str
+    """Where it comes from; written as a model is, such as s3://bucket/compile-cache."""
+
+    destination: Path
+    """The folder it goes to."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pair(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) == 2:
+            return {"source": value[0], "destination": value[1]}
+        return value
+
 
 SKIP_DEFAULT: Final = Key[bool](
     "skip_default",
@@ -24,6 +45,16 @@ LOCAL_NODE_DOWNLOAD_MODEL: Final = Key[DownloadMode](
     "local_node_download_model",
     validate=TypeAdapter(DownloadMode).validate_python,
     doc="Which of the model's files this node fetches.",
+)
+DOWNLOAD_DESTINATION: Final = Key[Path | None](
+    "download_destination",
+    validate=TypeAdapter(Path | None).validate_python,
+    doc="The folder the model is fetched into; None leaves that to its source.",
+)
+EXTRA_FILES: Final = Key[list[ExtraFile]](
+    "extra_files",
+    validate=TypeAdapter(list[ExtraFile]).validate_python,
+    doc="What is fetched beside the model: pairs of a source and a destination.",
 )
 DOWNLOAD_RESULT: Final = Key[Any]("download_result", doc="What was fetched: path, bytes, seconds, cache hits.")
 PLACEMENT_BUNDLES: Final = Key[Bundles](
@@ -58,6 +89,8 @@ NODE_KEYS: Final[tuple[Key[Any], ...]] = (
     SKIP_DEFAULT,
     MODEL,
     LOCAL_NODE_DOWNLOAD_MODEL,
+    DOWNLOAD_DESTINATION,
+    EXTRA_FILES,
     DOWNLOAD_RESULT,
     PLACEMENT_BUNDLES,
     PLACEMENT_STRATEGY,

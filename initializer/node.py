@@ -10,10 +10,12 @@ from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.config import LLMConfig
 from phasebus.initializer.context import (
+    DOWNLOAD_DESTINATION,
     DOWNLOAD_RESULT,
     ENGINE,
     ENGINE_ARGS,
     ENGINE_ENV,
+    EXTRA_FILES,
     LOCAL_NODE_DOWNLOAD_MODEL,
     MODEL,
     NODE_KEYS,
@@ -117,6 +119,8 @@ class _NodeStart:
             {
                 MODEL: config.model,
                 LOCAL_NODE_DOWNLOAD_MODEL: config.local_node_download_model,
+                DOWNLOAD_DESTINATION: config.download_destination,
+                EXTRA_FILES: config.extra_files,
                 PLACEMENT_STRATEGY: config.placement.strategy,
                 RUNTIME_ENV: config.runtime_env,
                 ENGINE_ARGS: config.engine_args,
@@ -166,7 +170,14 @@ class _NodeStart:
         )
 
     async def _download(self, context: Context) -> None:
-        context[DOWNLOAD_RESULT] = await fetch(self._bus, context[MODEL], context[LOCAL_NODE_DOWNLOAD_MODEL])
+        context[DOWNLOAD_RESULT] = await fetch(
+            self._bus,
+            context[MODEL],
+            context[LOCAL_NODE_DOWNLOAD_MODEL],
+            destination=context[DOWNLOAD_DESTINATION],
+            extra_files=context[EXTRA_FILES],
+            settings=self._config.download,
+        )
 
     async def _propose_bundles(self, context: Context) -> None:
         """Put into the context what will be reserved unless a callback changes it."""

@@ -1,4 +1,4 @@
-"""The events of a download."""
+"""The events of a download: of a model, and of each of its files."""
 
 from __future__ import annotations
 
@@ -9,24 +9,56 @@ from phasebus.bus import StepFailed, StepFinished, StepKind, StepProgress, StepS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadStarted(StepStarted):
-    """Published when a model begins to be fetched."""
+    """Published when a model begins to be fetched; attributes: ``model``, ``source``, ``mode``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadProgress(StepProgress):
-    """Published while a model is being fetched."""
+    """Published while a model is being fetched, in bytes, at most five times a second.
+
+    The attribute ``bytes_per_second`` is the rate of late; ``waiting`` is True while another process does the fetching.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadFinished(StepFinished):
-    """Published when a model is there, whole; its attributes say how many bytes, files and cache hits."""
+    """Published when a model is there, whole.
+
+    Its attributes say what it took: ``files``, ``bytes`` (those fetched), ``cache_hits`` (files that were there already),
+    ``retries`` (tries again after a failure), ``resumed`` (bytes an earlier process had left), ``revision``.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadFailed(StepFailed):
-    """Published when a model could not be fetched."""
+    """Published when a model could not be fetched; attributes as for `DownloadFinished`, as far as it got."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStarted(StepStarted):
+    """Published when a file begins to be fetched, or is found to be there; attributes: ``model``, ``source``, ``file``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileProgress(StepProgress):
+    """Published while a file is being fetched, in bytes, at most five times a second; see `DownloadProgress`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFinished(StepFinished):
+    """Published when a file is there, whole, under its final name.
+
+    The attribute ``outcome`` is ``"fetched"``, ``"resumed"`` or ``"cache_hit"``; ``bytes``, ``retries`` and ``resumed`` as
+    for `DownloadFinished`.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFailed(StepFailed):
+    """Published when a file could not be fetched."""
 
 
 DOWNLOAD = StepKind(
     "download", started=DownloadStarted, progress=DownloadProgress, finished=DownloadFinished, failed=DownloadFailed
 )
+FILE = StepKind("file", started=FileStarted, progress=FileProgress, finished=FileFinished, failed=FileFailed)

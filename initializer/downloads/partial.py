@@ -1,0 +1,147 @@
+"""A file in the making: kept under another name until it is whole, and taken up again where a killed process left it.
+
+Beside it lies a note of what it is a part of. Bytes are only added to it if that is unchanged; without a note, or with
+another one, it is begun anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from phasebus.initializer.downloads.checks import Hasher
+from phasebus.initializer.downloads.sources.protocol import BLOCK, RemoteFile
+
+
+class Partial:
+    """The file in the making for one file of a listing. Used by one thread at a time.
+
+    Args:
+        folder: Where such files are kept; on the file system of the destination.
+        file: What it is to become.
+
+    Attributes:
+        size: How many bytes of it there are.
+        validator: What to send along when asking for the rest; None without.
+        hasher: Has taken in the bytes there are; None if nothing is known to compare a digest with.
+    """
+
+    def __init__(self, folder: Path, file: RemoteFile) -> None:
+        name = hashlib.sha256(file.name.encode()).hexdigest()[:24]
+        self.path = folder / f"{name}.part"
+        self._note = folder / f"{name}.json"
+        self._file = file
+        self._descriptor: int | None = None
+        self.size = 0
+        self.validator: str | None = None
+        self.hasher: Hasher | None = None
+
+    @property
+    def descriptor(self) -> int:
+        """The open file."""
+        assert self._descriptor is not None, "it has to be opened first"  # noqa: S101  # a fault of ours
+        return self._descriptor
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed since."""
+        return self._descriptor is not None
+
+    def kept(self) -> int:
+        """Return how many bytes of it an earlier process left that can be used."""
+        try:
+            note = json.loads(self._note.read_bytes())
+            size = self.path.stat(follow_symlinks=False).st_size
+        except (OSError, ValueError):
+            return 0
+        usable = isinstance(note, dict) and self._about(note.get("validator")) == note
+        return size if usable and (self._file.size is None or size <= self._file.size) else 0
+
+    def open(self) -> None:
+        """Open it, with the bytes an earlier process left, if they are part of the same file."""
+        kept = self.kept()
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        if kept:
+            self.validator = json.loads(self._note.read_bytes())["validator"]
+            self.size = kept
+            self.hasher = self._new_hasher()
+        else:
+            self._empty()
+
+    def take_in(self, check: Callable[[], None]) -> None:
+        """Have the digest cover the bytes that are kept; `check` is called now and then, and may raise."""
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        if self.hasher is not None:
+            while block := os.read(self.descriptor, BLOCK):
+                check()
+                self.hasher.update(block)
+        os.lseek(self.descriptor, self.size, os.SEEK_SET)
+
+    def restart(self, validator: str | None) -> None:
+        """Begin anew, with a file for the rest of which one asks with `validator`."""
+        self._empty()
+        self.validator = validator
+        # on a file system that loses power, bytes may be missing from the middle: only a digest would tell
+        temporary = self._note.with_suffix(".new")
+        temporary.write_text(json.dumps(self._about(validator)), encoding="utf-8")
+        temporary.replace(self._note)
+
+    def add(self, block: bytes | memoryview) -> None:
+        """Add some bytes at the end."""
+        if self.hasher is not None:
+            self.hasher.update(block)
+        written = os.write(self.descriptor, block)
+        while written < len(block):
+            written += os.write(self.descriptor, memoryview(block)[written:])
+        self.size += len(block)
+
+    def discard(self) -> None:
+        """Forget the bytes: they are not those of the file."""
+        if self.is_open:
+            self._empty()
+        self._note.unlink(missing_ok=True)
+
+    def become(self, target: Path) -> None:
+        """Give it its final name, whole as it is and on the disk."""
+        self.path.replace(target)
+        self._note.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close it; what is there stays. May be called twice."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _empty(self) -> None:
+        os.ftruncate(self.descriptor, 0)
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        self.size, self.validator, self.hasher = 0, None, self._new_hasher()
+
+    def _new_hasher(self) -> Hasher | None:
+        digest, size = self._file.digest, self._file.size
+        if digest is None or (size is None and digest.algorithm == "git-sha1"):
+            return None
+        return digest.hasher(size or 0)
+
+    def _about(self, validator: str | None) -> dict[str, Any]:
+        digest = self._file.digest
+        return {
+            "name": self._file.name,
+            "size": self._file.size,
+            "digest": None if digest is None else digest.value,
+            "listed": self._file.validator,
+            "validator": validator,
+            "boot": None if digest is not None else _boot(),
+        }
+
+
+def _boot() -> str:
+    """Return what changes when the machine starts anew; a file without a digest is not continued across that."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"

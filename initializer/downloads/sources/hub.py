@@ -1,0 +1,132 @@
+"""``hf://org/name@revision``: the Hugging Face hub, or whatever HF_ENDPOINT says is one.
+
+`huggingface_hub` is asked what there is; the bytes come through `HttpClient`, whose progress, resuming and checking are
+the same for every server. Files go where `huggingface_hub` would put them (HF_HOME, HF_HUB_CACHE), so what it fetched
+is found here, and what is fetched here is found by it, by transformers and by vLLM.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from phasebus.initializer.downloads.checks import Digest
+from phasebus.initializer.downloads.errors import DownloadError, TransferError
+from phasebus.initializer.downloads.modes import without_duplicate_weights
+from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, refusal
+from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, SourceKind
+
+REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+"""What comes after ``hf://``."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class HubSource:
+    """A model's repository on the hub.
+
+    Args:
+        repo: ``org/name``.
+        revision: A branch, a tag or a commit.
+        settings: How to fetch.
+        guessed_from: The value this was taken for a repository from, if it could have meant a folder.
+    """
+
+    kind: SourceKind = "hf"
+
+    def __init__(
+        self, repo: str, revision: str | None, settings: DownloadSettings, guessed_from: str | None = None
+    ) -> None:
+        self._repo = repo
+        self._revision = revision or "main"
+        self._commit = self._revision
+        self._guessed_from = guessed_from
+        self._client = HttpClient(settings)
+        self._timeout = settings.stall_seconds
+        self.display = f"hf://{repo}" + ("" if revision is None else f"@{revision}")
+
+    def listing(self) -> Listing:
+        """Return the files of the revision, with their sizes and what they hash to."""
+        from huggingface_hub import HfApi, constants
+
+        api = HfApi(endpoint=_endpoint())
+        try:
+            info = api.model_info(self._repo, revision=self._revision, files_metadata=True, timeout=self._timeout)
+        except Exception as error:  # noqa: BLE001  # the client raises those of two HTTP libraries, and its own
+            raise self._failure(error) from None
+        self._commit = info.sha or self._revision
+        folder = Path(constants.HF_HUB_CACHE).expanduser() / f"models--{self._repo.replace('/', '--')}"
+        refs = {} if _COMMIT.fullmatch(self._revision) else {folder / "refs" / self._revision: self._commit}
+        files = [
+            RemoteFile(
+                name=each.rfilename,
+                size=each.size if each.lfs is None else each.lfs.size,
+                digest=_digest(each),
+                validator=each.blob_id,
+            )
+            for each in info.siblings or ()
+        ]
+        return Listing(
+            files=tuple(without_duplicate_weights(files)),
+            folder=folder / "snapshots" / self._commit,
+            revision=self._commit,
+            refs=refs,
+        )
+
+    def open(self, file: RemoteFile, start: int, validator: str | None) -> HttpBody:
+        """Ask the hub for a file; it mostly leads on to a content delivery network, which never sees the token."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
+
+        url = hf_hub_url(self._repo, file.name, revision=self._commit, endpoint=_endpoint())
+        return self._client.open(url, build_hf_headers(), start, validator)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _failure(self, error: Exception) -> Exception:
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            OfflineModeIsEnabled,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        if isinstance(error, OfflineModeIsEnabled):
+            return DownloadError(f"{self.display} cannot be fetched: HF_HUB_OFFLINE is set; unset it")
+        if isinstance(error, GatedRepoError):
+            return DownloadError(
+                f"{self.display} is a gated repository; accept its terms on the hub's page, and set HF_TOKEN to a token "
+                "of that account"
+            )
+        if isinstance(error, RepositoryNotFoundError):
+            folder = self._guessed_from and f", nor is there a folder {Path(self._guessed_from).absolute()}"
+            return DownloadError(
+                f"there is no repository {self._repo!r} on {_endpoint()}{folder or ''}, or it is private: check the name, or set "
+                "HF_TOKEN to a token that may read it"
+            )
+        if isinstance(error, RevisionNotFoundError):
+            return DownloadError(f"{self._repo!r} has no revision {self._revision!r}; name a branch, a tag or a commit")
+        if isinstance(error, HFValidationError):
+            return DownloadError(f"{self._repo!r} is no repository name of the hub: {error}")
+        if isinstance(error, HfHubHTTPError) and error.response is not None:
+            return refusal(error.response.status_code, error.response.headers, _endpoint())
+        return TransferError(f"{_endpoint()} cannot be reached ({type(error).__name__})")
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
+
+
+def _digest(sibling: Any) -> Digest | None:
+    if sibling.lfs is not None:
+        return Digest("sha256", sibling.lfs.sha256)
+    return Digest("git-sha1", sibling.blob_id) if sibling.blob_id else None

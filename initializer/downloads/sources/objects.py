@@ -1,0 +1,176 @@
+"""``s3://``, ``gs://`` and ``az://`` through obstore, with credentials and endpoints by each ecosystem's variables.
+
+A large object is asked for in pieces, because the store's client knows a time limit for a whole request only, and no
+limit for the pause between two bytes. Each piece names the object's ETag, so pieces of two objects are never glued.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from phasebus.initializer.downloads.errors import CorruptError, DownloadError, TransferError
+from phasebus.initializer.downloads.paths import default_folder
+from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.downloads.sources.protocol import BLOCK, Listing, RemoteFile, SourceKind
+from phasebus.telemetry.redaction import redact
+
+PIECE = 64 * 2**20
+"""How many bytes are asked for at once."""
+
+_SLOWEST = 2 * 2**20
+"""How many bytes a second a connection is expected to bring at least."""
+
+_HINTS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_SKIP_SIGNATURE=true), AWS_REGION and AWS_ENDPOINT_URL",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS (or GOOGLE_SKIP_SIGNATURE=true)",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
+}
+
+
+class ObjectSource:
+    """The objects below a prefix of a bucket, or one object.
+
+    Args:
+        kind: Which store.
+        url: ``scheme://bucket/prefix``.
+        settings: How to fetch.
+    """
+
+    def __init__(self, kind: SourceKind, url: str, settings: DownloadSettings) -> None:
+        parts = urlsplit(url)
+        if not parts.netloc:
+            raise DownloadError(f"{kind}:// is followed by no bucket; write {kind}://bucket/prefix")
+        self._kind = kind
+        self._bucket = parts.netloc
+        self._prefix = parts.path.strip("/")
+        self._settings = settings
+        self._store: Any = None
+        self._single = False
+        self.display = f"{kind}://{self._bucket}/{self._prefix}"
+
+    @property
+    def kind(self) -> SourceKind:
+        """Which store."""
+        return self._kind
+
+    def listing(self) -> Listing:
+        """Return the objects below the prefix; or the one object of exactly that name."""
+        import obstore
+
+        found = []
+        try:
+            store = self._connected()
+            for objects in obstore.list(store, prefix=self._prefix or None, chunk_size=1000):
+                found += [dict(each) for each in objects]
+            if not found and self._prefix:
+                found = [dict(obstore.head(store, self._prefix))]
+                self._single = True
+        except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
+            raise self._failure(error) from None
+        if not found:
+            raise DownloadError(f"there is nothing at {self.display}; check the bucket's name")
+        return Listing(
+            files=tuple(self._file(each) for each in found if each["size"] or not each["path"].endswith("/")),
+            folder=default_folder(self._kind, self.display),
+            single=self._single,
+        )
+
+    def open(self, file: RemoteFile, start: int, validator: str | None) -> ObjectBody:
+        """Ask the store for an object."""
+        if start and validator != file.validator:
+            start = 0
+        return ObjectBody(self, file, start)
+
+    def piece(self, file: RemoteFile, start: int, end: int) -> Iterator[bytes]:
+        """Return the bytes of an object from `start` to before `end`."""
+        import obstore
+
+        options: dict[str, Any] = {"range": (start, end)}
+        if file.validator is not None:
+            options["if_match"] = file.validator
+        path = self._prefix if self._single else "/".join(filter(None, (self._prefix, file.name)))
+        try:
+            result = obstore.get(self._connected(), path, options=options)
+            yield from result.stream(min_chunk_size=BLOCK)
+        except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
+            raise self._failure(error) from None
+
+    def close(self) -> None:
+        """Let go of the store, and with it of its connections."""
+        self._store = None
+
+    def _file(self, each: dict[str, Any]) -> RemoteFile:
+        path: str = each["path"]
+        name = path.rpartition("/")[2] if self._single else path[len(self._prefix) :].removeprefix("/")
+        return RemoteFile(name=name, size=each["size"], validator=each["e_tag"])
+
+    def _connected(self) -> Any:
+        if self._store is None:
+            from obstore.store import AzureStore, GCSStore, S3Store
+
+            seconds = self._settings.stall_seconds + PIECE / _SLOWEST
+            client: dict[str, Any] = {
+                "timeout": timedelta(seconds=seconds),
+                "connect_timeout": timedelta(seconds=self._settings.connect_seconds),
+            }
+            retry = {"max_retries": 0}
+            config: dict[str, Any] = {}
+            if self._kind == "s3":
+                endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+                if endpoint:
+                    config["endpoint"] = endpoint
+                    client["allow_http"] = endpoint.startswith("http://")
+                self._store = S3Store(self._bucket, config=config, client_options=client, retry_config=retry)
+            elif self._kind == "gs":
+                self._store = GCSStore(self._bucket, config=config, client_options=client, retry_config=retry)
+            else:
+                self._store = AzureStore(self._bucket, config=config, client_options=client, retry_config=retry)
+        return self._store
+
+    def _failure(self, error: Exception) -> Exception:
+        from obstore.exceptions import PermissionDeniedError, PreconditionError, UnauthenticatedError
+
+        if isinstance(error, FileNotFoundError):
+            return DownloadError(f"there is nothing at {self.display}; check the bucket and the prefix")
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+            return DownloadError(
+                f"{self.display} refuses access; credentials and endpoint come from {_HINTS[self._kind]}"
+            )
+        if isinstance(error, PreconditionError):
+            return CorruptError("it was replaced while it was being fetched")
+        first = redact(str(error)).strip().splitlines() or [""]
+        return TransferError(f"{self._kind} failed ({type(error).__name__}: {first[0][:200]})")
+
+
+class ObjectBody:
+    """The bytes of an object, piece by piece; see `Body`."""
+
+    def __init__(self, source: ObjectSource, file: RemoteFile, start: int) -> None:
+        self._source = source
+        self._file = file
+        self._stopped = False
+        self.start = start
+        self.size = file.size
+        self.validator = file.validator
+
+    def blocks(self) -> Iterator[bytes]:
+        """Return the bytes in order."""
+        at, size = self.start, self._file.size or 0
+        while at < size and not self._stopped:
+            end = min(at + PIECE, size)
+            for block in self._source.piece(self._file, at, end):
+                at += len(block)
+                yield block
+            if at != end:
+                raise TransferError(f"the store sent the bytes up to {at}, where {end} was asked for")
+
+    def stop(self) -> None:
+        """End the reading before the next piece."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Hold nothing back."""

@@ -1,0 +1,47 @@
+"""Blocking work in worker threads that ends when it is cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio import CapacityLimiter
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T], limiter: CapacityLimiter, stop: Callable[[], None] | None = None) -> T:
+    """Return what `work` returns, run in a worker thread.
+
+    Args:
+        work: What to run.
+        limiter: How many threads there may be.
+        stop: Called when this is cancelled, so that `work` ends soon; it is not waited for then.
+    """
+    try:
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=stop is not None, limiter=limiter)
+    except anyio.get_cancelled_exc_class():
+        if stop is not None:
+            stop()
+        raise
+
+
+async def all_of(workers: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """Run `workers` side by side; the first error cancels the others, and is raised as it is."""
+    failure: Exception | None = None
+
+    async def guarded(worker: Callable[[], Awaitable[None]]) -> None:
+        nonlocal failure
+        try:
+            await worker()
+        except Exception as error:  # noqa: BLE001  # raised below, without the group around it
+            failure = failure or error
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for worker in workers:
+            tasks.start_soon(guarded, worker)
+    if failure is not None:
+        raise failure
