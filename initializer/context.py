@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from phasebus.bus import Key
 
-Bundles = list[dict[str, float]]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""How much of a resource. A negative one crashes the raylet of Ray 2.60, so it must not get there."""
+
+Bundles = list[dict[str, Amount]]
 Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 DownloadMode = Literal["MODEL_AND_TOKENIZER", "TOKENIZER_ONLY", "EXCLUDE_SAFETENSORS", "NONE"]
 

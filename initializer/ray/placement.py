@@ -84,7 +84,8 @@ def _explain(bundles: Bundles, strategy: str, timeout: float) -> str:
     import ray
 
     def said(resources: dict[str, float]) -> str:
-        shown = {k: v for k, v in sorted(resources.items()) if ":" not in k and "memory" not in k}
+        internal = (":", "memory", "_group_")  # addresses, byte counts, and what stands for reserved bundles
+        shown = {k: v for k, v in sorted(resources.items()) if not any(part in k for part in internal)}
         return ", ".join(f"{v:g} {k}" for k, v in shown.items()) or "nothing"
 
     nodes = [node for node in ray.nodes() if node["Alive"]]

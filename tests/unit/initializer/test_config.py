@@ -28,6 +28,7 @@ def test_the_least_configuration_is_one_line(tmp_path: Path) -> None:
         ("model: x\nzzz: 1\n", r"zzz: there is no such field \(there are model, name"),
         ("model: x\nservice:\n  port: 99999\n", r"service.port: .* \(it is 99999\)"),
         ("engine: vllm\n", "model: Field required"),
+        ("model: x\nplacement: {bundles: [{CPU: -1}]}\n", r"placement.bundles.0.CPU: .*greater than or equal to 0"),
         ("model: x\nengine: tgi\n", "engine: .*'vllm' or 'none'"),
         ("a: [1\n", "is not YAML"),
         ("just text\n", "holds no fields; the least is one line"),

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from phasebus.bus import Bus, Context, PhaseEvent, StepFailed, StepFinished, StepStarted
+from phasebus.bus import Bus, Context, InvalidValueError, PhaseEvent, StepFailed, StepFinished, StepStarted
 from phasebus.initializer import (
     ENGINE,
     MODEL,
@@ -84,6 +84,14 @@ async def test_a_callback_that_raises_fails_the_start_with_its_name_and_phase(mo
         "raised by the callback 'broken' during phase 'post_download'",
         "in the phase 'download'",
     ]
+
+
+async def test_a_value_that_cannot_be_meant_is_refused_where_it_is_written(model: Path) -> None:
+    def negative(phase: str, config: Any, data: Any) -> dict[str, Any] | None:
+        return {"placement_bundles": [{"CPU": -1}]} if phase == "pre_placement_group" else None
+
+    with pytest.raises(InvalidValueError, match="'negative' wrote placement_bundles"):
+        await initialize_node(LLMConfig(model=str(model), engine="none", callbacks=[negative]))
 
 
 async def test_a_cancelled_start_tells_which_phase_was_cancelled() -> None:

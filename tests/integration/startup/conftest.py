@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from tests.support.command import Command
+from tests.support.otlp import OtlpBackend
+from tests.support.programs import program
+from tests.support.waiting import wait_until
+
+from phasebus.telemetry import EngineSpan
+from phasebus.telemetry.journal import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """A real start-up, from all sides: what was seen while it ran, and what it left.
+
+    Attributes:
+        phases: What /readyz called the current phase, in the order it was seen; each with the status code.
+        livez: Every status code of /livez.
+        metrics: What /metrics said while the engine was starting.
+        check: What `promtool check metrics` made of that.
+        ready_metrics: What /metrics said when it was ready.
+    """
+
+    phases: list[tuple[int, str | None]]
+    livez: set[int]
+    metrics: str
+    check: subprocess.CompletedProcess[str] | None
+    ready_metrics: str
+    stdout: str
+    stderr: str
+    code: int
+    left_behind: list[str]
+    run: Run
+    spans: list[EngineSpan]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iterator[Demo]:
+    """One `phasebus demo`, watched until it is ready and then ended by Ctrl-C; the one vLLM start of these tests."""
+    promtool = program("promtool", "prometheus")
+    command = Command(
+        "demo",
+        "--port=0",
+        state=tmp_path_factory.mktemp("demo"),
+        environment={"OTEL_EXPORTER_OTLP_ENDPOINT": backend.http},
+    )
+    phases: list[tuple[int, str | None]] = []
+    livez: set[int] = set()
+    metrics, check = "", None
+
+    def look() -> bool:
+        nonlocal metrics, check
+        assert not command.ended, command.stderr
+        command.look()
+        livez.add(command.get("/livez").status_code)
+        answer = command.get("/readyz")
+        moment = (answer.status_code, answer.json()["phase"])
+        if moment not in phases:
+            phases.append(moment)
+        if check is None and moment == (503, "engine_init"):
+            metrics = command.get("/metrics", Accept="text/plain").text
+            check = subprocess.run(
+                [promtool, "check", "metrics"], input=metrics, capture_output=True, text=True, check=False
+            )
+        return answer.status_code == 200
+
+    try:
+        wait_until(look, "the demo is ready", seconds=400)
+        wait_until(lambda: "ready in" in command.stdout, "it says so")
+        ready_metrics = command.get("/metrics", Accept="application/openmetrics-text").text
+        command.send(signal.SIGINT)
+        code = command.wait()
+        run = command.journal()
+        wait_until(lambda: any(span.name == "node init" for span in backend.spans(run.trace)), "the spans have arrived")
+        yield Demo(
+            phases=phases,
+            livez=livez,
+            metrics=metrics,
+            check=check,
+            ready_metrics=ready_metrics,
+            stdout=command.stdout,
+            stderr=command.stderr,
+            code=code,
+            left_behind=command.left_behind(),
+            run=run,
+            spans=backend.spans(run.trace),
+        )
+    finally:
+        command.close()

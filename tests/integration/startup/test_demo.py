@@ -1,0 +1,88 @@
+"""One real start-up of Ray and vLLM, looked at from all sides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from phasebus.initializer import NODE_PHASES
+
+if TYPE_CHECKING:
+    from tests.integration.startup.conftest import Demo
+
+
+def test_it_ends_well_with_a_text_and_a_blame_table(demo: Demo) -> None:
+    assert demo.code == 0, demo.stderr
+    assert "prompt   'A start-up is'" in demo.stdout
+    assert "where the time went" in demo.stdout
+    for step in ("node init", "phase engine_init", "engine step load_model", "ready in"):
+        assert step in demo.stdout
+    assert "Traceback" not in demo.stderr
+
+
+def test_the_probes_answer_from_the_first_moment_and_follow_the_phases(demo: Demo) -> None:
+    assert demo.livez == {200}
+    waiting = [phase for code, phase in demo.phases if code == 503 and phase is not None]
+    assert {"placement_group", "engine_init"} <= set(waiting)
+    assert demo.phases[-1] == (200, None)
+
+
+def test_metrics_are_served_and_clean_while_the_engine_is_loading(demo: Demo) -> None:
+    assert demo.check is not None
+    assert demo.check.returncode == 0, demo.check.stdout + demo.check.stderr
+    assert 'phasebus_phase_in_progress{phase="engine_init"} 1.0' in demo.metrics
+    assert "phasebus_ready 0.0" in demo.metrics
+
+
+def test_when_it_is_ready_the_metrics_say_how_long_each_phase_and_step_took(demo: Demo) -> None:
+    assert "phasebus_ready 1.0" in demo.ready_metrics
+    for phase in ("download", "placement_group", "engine_init"):
+        labels = f'{{outcome="finished",phase="{phase}"}}'
+        assert f"phasebus_phase_duration_seconds_count{labels} 1.0" in demo.ready_metrics
+    assert 'phasebus_engine_step_duration_seconds_count{outcome="finished",step="load_weights"}' in demo.ready_metrics
+    assert f'trace_id="{demo.run.trace}"' in demo.ready_metrics
+
+
+def test_every_pre_has_its_post_in_the_order_of_the_table(demo: Demo) -> None:
+    phases = [moment.phase for moment in demo.run.moments]
+    assert phases == [event.phase for event in NODE_PHASES if event.phase != "custom_initialization"]
+
+
+def test_every_step_in_the_journal_ended_well_and_hangs_in_one_tree(demo: Demo) -> None:
+    ids = {step.id for step in demo.run.steps}
+    assert {step.outcome for step in demo.run.steps} == {"finished"}
+    assert [step.kind for step in demo.run.steps if step.parent not in ids] == ["node"]
+
+
+def test_the_engines_steps_lie_within_its_start_and_come_from_its_processes(demo: Demo) -> None:
+    (engine,) = (step for step in demo.run.steps if step.kind == "engine")
+    steps = [step for step in demo.run.steps if step.kind == "engine_step"]
+    assert {"engine_core_init", "load_model", "load_weights", "allocate_kv_cache"} <= {step.name for step in steps}
+    assert len({step.attributes["process"] for step in steps}) >= 2
+    for step in steps:
+        assert engine.end_ns is not None
+        assert step.end_ns is not None
+        assert engine.start_ns <= step.start_ns <= step.end_ns <= engine.end_ns
+
+
+def test_the_trace_has_one_root_no_orphans_and_spans_of_other_processes(demo: Demo) -> None:
+    ids = {span.span: span for span in demo.spans}
+    assert [span.name for span in demo.spans if span.parent is None] == ["node init"]
+    assert [span.name for span in demo.spans if span.parent is not None and span.parent not in ids] == []
+    processes = {span.resource["vllm.process_id"] for span in demo.spans if "vllm.process_id" in span.resource}
+    assert len(processes) >= 2
+    for span in demo.spans:
+        if "vllm.process_id" in span.resource:
+            ancestors = [span.name]
+            while span.parent is not None:
+                span = ids[span.parent]  # noqa: PLW2901  # walking up
+                ancestors.append(span.name)
+            assert ancestors[-3:] == ["engine init", "phase engine_init", "node init"]
+
+
+def test_the_spans_of_the_trace_are_the_steps_of_the_journal(demo: Demo) -> None:
+    assert {span.span for span in demo.spans} == {step.id for step in demo.run.steps}
+
+
+def test_no_process_is_left_behind(demo: Demo) -> None:
+    assert demo.left_behind == []
+    assert demo.run.state == "closed"

@@ -1,0 +1,55 @@
+"""A real OTLP backend: what is exported to it can be read back."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from tests.support.programs import free_port, program
+from tests.support.waiting import wait_until
+
+from phasebus.telemetry import EngineSpan
+from phasebus.telemetry.relay import read_spans
+
+
+class OtlpBackend:
+    """A running ddapm-test-agent, spoken to over HTTP and gRPC."""
+
+    def __init__(self, http_port: int, grpc_port: int) -> None:
+        self.http = f"http://127.0.0.1:{http_port}"
+        self.grpc = f"http://127.0.0.1:{grpc_port}"
+
+    def spans(self, trace: str) -> list[EngineSpan]:
+        """Return every span of one trace that has arrived."""
+        requests = httpx.get(f"{self.http}/test/session/traces", timeout=30).raise_for_status().json()
+        read = (span for each in requests for span in read_spans(ParseDict(each, ExportTraceServiceRequest())))
+        return [span for span in read if span.trace == trace]
+
+
+@contextmanager
+def otlp_backend(folder: Path) -> Iterator[OtlpBackend]:
+    """Run a backend on free ports, with its log in `folder`."""
+    backend = OtlpBackend(free_port(), free_port())
+    command = [program("ddapm-test-agent", "ddapm-test-agent from PyPI"), "--host", "127.0.0.1"]
+    for option, url in (("--otlp-http-port", backend.http), ("--otlp-grpc-port", backend.grpc)):
+        command += [option, url.rpartition(":")[2]]
+    with (folder / "otlp.log").open("wb") as log:
+        process = subprocess.Popen([*command, "--port", str(free_port())], stdout=log, stderr=log, cwd=folder)
+    try:
+        wait_until(lambda: _answers(backend), "the OTLP backend answers")
+        yield backend
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(backend: OtlpBackend) -> bool:
+    try:
+        return httpx.get(f"{backend.http}/test/session/traces").is_success
+    except httpx.TransportError:
+        return False

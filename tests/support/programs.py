@@ -1,0 +1,31 @@
+"""The real servers that tests talk to, and what happens where one is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def program(name: str, package: str) -> str:
+    """Return the path of a program; where it is missing the test is skipped, and in CI it fails."""
+    found = shutil.which(name)
+    if found is None and (own := ROOT / ".venv-otlp" / "bin" / name).exists():
+        found = str(own)
+    if found is not None:
+        return found
+    missing = f"{name} is not installed: `make test` gets it where it may, else install {package}"
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
