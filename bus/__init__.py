@@ -5,7 +5,6 @@ This room knows nothing of models, Ray, vLLM or telemetry, and needs nothing but
 
 from phasebus.bus._bus import Bus
 from phasebus.bus._context import Change, Context, ReadableContext
-from phasebus.bus._dispatch import current_event
 from phasebus.bus._errors import (
     BusStateError,
     CallbackSignatureError,
@@ -47,6 +46,7 @@ from phasebus.bus._steps import (
 from phasebus.bus._streams import Stream
 from phasebus.bus._subscription import Subscription
 from phasebus.bus._threads import Threads
+from phasebus.bus._trail import current_event
 from phasebus.bus._view import ReadOnlyContext, View
 
 __all__ = [

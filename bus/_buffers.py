@@ -24,11 +24,12 @@ Item = tuple[Any, Any, ContextVars]
 class TaskBuffer:
     """A buffer that a task of the publisher's own loop empties."""
 
-    __slots__ = ("_arrived", "_items", "_limit", "_taken", "drops")
+    __slots__ = ("_arrived", "_ended", "_items", "_limit", "_taken", "drops")
 
     def __init__(self, limit: int) -> None:
-        self._items: deque[Item | None] = deque()
+        self._items: deque[Item] = deque()
         self._limit = limit
+        self._ended = False
         self._arrived: anyio.Event | None = None
         self._taken: anyio.Event | None = None
         self.drops = 0
@@ -40,7 +41,10 @@ class TaskBuffer:
 
     def put(self, item: Item) -> None:
         """Add `item`; the oldest one is dropped, and counted, when there is no room."""
-        if self.full:
+        if self._ended:
+            self.drops += 1
+            return
+        if len(self._items) >= self._limit:
             self._items.popleft()
             self.drops += 1
         self._items.append(item)
@@ -48,39 +52,45 @@ class TaskBuffer:
             self._arrived.set()
 
     async def room(self) -> None:
-        """Wait until the buffer is not full."""
-        while self.full:
-            if self._taken is None or self._taken.is_set():
+        """Wait until the buffer is not full, or has ended."""
+        while self.full and not self._ended:
+            if self._taken is None:
                 self._taken = anyio.Event()
             await self._taken.wait()
 
     def end(self) -> None:
-        """Let `take` return None once everything put so far is taken."""
-        self._items.append(None)
-        if self._arrived is not None:
-            self._arrived.set()
+        """Let `take` return None once everything put so far is taken; refuse, and count, what still comes."""
+        self._ended = True
+        for event in (self._arrived, self._taken):
+            if event is not None:
+                event.set()
 
     async def take(self) -> Item | None:
         """Take the oldest item, waiting for one if need be; None when the buffer has ended."""
         while not self._items:
-            self._arrived = anyio.Event()
+            if self._ended:
+                return None
+            if self._arrived is None:
+                self._arrived = anyio.Event()
             await self._arrived.wait()
             self._arrived = None
         item = self._items.popleft()
         if self._taken is not None:
             self._taken.set()
+            self._taken = None
         return item
 
 
 class ThreadBuffer:
     """A buffer that a thread empties; only `take` may be called in that thread."""
 
-    __slots__ = ("_items", "_limit", "_loop", "_taken", "drops")
+    __slots__ = ("_ended", "_items", "_limit", "_taken", "_token", "drops")
 
     def __init__(self, limit: int) -> None:
         self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._limit = limit
-        self._loop: EventLoopToken | None = None
+        self._ended = False
+        self._token: EventLoopToken | None = None
         self._taken: anyio.Event | None = None
         self.drops = 0
 
@@ -91,29 +101,41 @@ class ThreadBuffer:
 
     def put(self, item: Item) -> None:
         """Add `item`; the oldest one is dropped, and counted, when there is no room."""
-        if self.full:
+        if self._ended:
+            self.drops += 1
+            return
+        if self._items.qsize() >= self._limit:
             with contextlib.suppress(queue.Empty):
                 self._items.get_nowait()
                 self.drops += 1
         self._items.put(item)
 
-    def end(self) -> None:
-        """Let `take` return None once everything put so far is taken."""
-        self._items.put(None)
-
     async def room(self) -> None:
-        """Wait until the buffer is not full."""
-        self._loop = anyio.lowlevel.current_token()
-        while self.full:
-            self._taken = anyio.Event()
+        """Wait until the buffer is not full, or has ended."""
+        self._token = anyio.lowlevel.current_token()
+        while self.full and not self._ended:
+            if self._taken is None:
+                self._taken = anyio.Event()
             if self.full:  # again, now that the thread can see whom to wake
                 await self._taken.wait()
-        self._taken = None
+
+    def end(self) -> None:
+        """Let `take` return None once everything put so far is taken; refuse, and count, what still comes."""
+        if not self._ended:
+            self._ended = True
+            self._items.put(None)
+            if self._taken is not None:
+                self._taken.set()
 
     def take(self) -> Item | None:
         """Take the oldest item, blocking until there is one; None when the buffer has ended."""
         item = self._items.get()
-        if (taken := self._taken) is not None and self._loop is not None:
+        if self._taken is not None and self._token is not None:
             with contextlib.suppress(RuntimeError):  # the loop has gone, and with it whoever waited
-                anyio.from_thread.run_sync(taken.set, token=self._loop)
+                anyio.from_thread.run_sync(self._wake, token=self._token)
         return item
+
+    def _wake(self) -> None:
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            taken.set()

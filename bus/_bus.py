@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import copy_context
-from operator import length_hint
-from threading import get_ident
+from threading import Thread, current_thread
 from types import TracebackType
 from typing import Any, Self, cast, overload
 
@@ -17,29 +13,23 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, current_token
 
 from phasebus.bus._buffers import Overflow
-from phasebus.bus._context import Context
-from phasebus.bus._dispatch import Nested, Plan, dispatch, publishing
-from phasebus.bus._errors import BusStateError, NestingError, OrderError, WrongThreadError
-from phasebus.bus._events import PhaseEvent
-from phasebus.bus._forms import Callback, events_of, name_of, shape_of
-from phasebus.bus._observers import Observation, Observer, TaskObservation, ThreadObservation, logger
-from phasebus.bus._order import Stage, check_names, explained, ordered
-from phasebus.bus._outcome import Outcome
+from phasebus.bus._dispatch import Dispatcher
+from phasebus.bus._errors import BusStateError
+from phasebus.bus._forms import Callback, events_of, shape_of
+from phasebus.bus._observers import Observation, Observer, TaskObservation, ThreadObservation, close_of, logger
+from phasebus.bus._order import Stage
+from phasebus.bus._plan import Plan
 from phasebus.bus._policies import OnError
+from phasebus.bus._registry import Registry
 from phasebus.bus._selectors import Events, is_selector, selector
 from phasebus.bus._stats import SubscriberStats
-from phasebus.bus._steps import AttributeValue, CallbackStarted, Step, StepKind, run_step
+from phasebus.bus._steps import AttributeValue, Step, StepKind, run_step
 from phasebus.bus._streams import Stream
 from phasebus.bus._subscription import Subscription
 from phasebus.bus._threads import Threads
-from phasebus.bus._view import View
-
-_outer = publishing.get
-_enter = publishing.set
-_leave = publishing.reset
 
 
-class Bus:
+class Bus(Dispatcher):
     """An in-process event bus.
 
     Subscribers run one after the other, awaited by the publisher, and may change the context they share. Observers
@@ -52,6 +42,9 @@ class Bus:
         timing: Whether the duration of every call is measured, for outcomes and `stats`.
         max_depth: How deep publishes may be nested in one another.
         drain_seconds: How long observers get, in seconds, to look at what is left when the bus closes.
+
+    Attributes:
+        closed: Whether it was open, and is no more.
     """
 
     def __init__(
@@ -63,90 +56,16 @@ class Bus:
         max_depth: int = 32,
         drain_seconds: float = 2.0,
     ) -> None:
-        self.name = name
-        self._timing = timing
-        self._max_depth = max_depth
+        super().__init__(name, history, max_depth)
         self._drain_seconds = drain_seconds
-        self._history: deque[tuple[object, object, int]] | None = deque(maxlen=history) if history else None
-        self._subscriptions: list[Subscription] = []
-        self._observations: list[Observation | Stream] = []
+        self._registry = Registry(name, self._plans, timing=timing, recorded=history > 0)
         self._leaving: list[Observation] = []
-        self._plans: dict[type, Plan] = {}
-        self._thread: int | None = None
         self._token: EventLoopToken | None = None
         self._tasks: TaskGroup | None = None
-        self._closed = False
+        self.closed = False
 
-    async def publish(self, event: object, context: Context | View | None = None) -> Outcome:
-        """Hand `event` to the observers, and to each subscriber in turn; return what became of them.
-
-        Args:
-            event: An object of any class.
-            context: What the subscribers share; a new one if there is none.
-
-        Raises:
-            Exception: Whatever a subscriber raised, with a note that names the subscriber; an ExceptionGroup if others
-                had been isolated before it.
-            BusStateError: The bus is closed, or has observers and is not open.
-            WrongThreadError: The bus belongs to another thread.
-            NestingError: Publishes have caused one another too deeply.
-        """
-        try:
-            plan = self._plans[type(event)]
-        except KeyError:
-            plan = self._plan(type(event))
-        calls = plan.plain
-        if calls is not None and not calls:
-            return plan.quiet
-        if get_ident() != self._thread:
-            self._bind_thread()
-        outer = _outer(None)
-        if calls is None or outer is not None:
-            return await self._publish_fully(plan, event, context, outer)
-        token = _enter(event)
-        values: dict[int, Any] = {}
-        rest = iter(calls)
-        try:
-            for call in rest:
-                value = await call(event)
-                if value is not None:
-                    plan.keep(values, len(calls) - length_hint(rest) - 1, value, event, context)
-        except BaseException as error:
-            plan.failed(len(calls) - length_hint(rest) - 1, event, error)
-            raise
-        finally:
-            _leave(token)
-        plan.completed += 1
-        return Outcome(plan.subscriptions, values, {}, None, None) if values else plan.quiet
-
-    async def _publish_fully(self, plan: Plan, event: object, context: Context | View | None, outer: Any) -> Outcome:
-        if context is None:
-            context = Context()
-        parent: object = None
-        entered: object = event
-        if outer is not None:
-            parent = outer.event if isinstance(outer, Nested) else outer
-            entered = nested = Nested(event, outer)
-            if nested.depth > self._max_depth:
-                raise NestingError(
-                    f"publishes have caused one another {nested.depth} deep, and {self._max_depth} are allowed: "
-                    f"{nested.chain()}; break the circle, or make the bus with a larger max_depth"
-                )
-        token = _enter(entered)
-        try:
-            if self._history is not None:
-                self._history.append((event, parent, time.time_ns()))
-            for observation in plan.observations:
-                buffer = observation.buffer
-                if observation.overflow == "block" and buffer.full:
-                    await buffer.room()
-                buffer.put((event, context, copy_context()))
-            if not plan.subscriptions:
-                return plan.quiet
-            return await dispatch(self, plan, event, context, parent)
-        finally:
-            _leave(token)
-
+    @overload
+    def subscribe(self, events: Callback, /) -> Subscription: ...
     @overload
     def subscribe(
         self,
@@ -207,6 +126,8 @@ class Bus:
             CallbackSignatureError: The callback takes other arguments than these.
             OrderError: `before` or `after` names nobody, or closes a cycle; or the name is taken.
         """
+        if callback is None and events is not None and not is_selector(events):
+            events, callback = None, events
         if callback is None:
             return lambda function: self.subscribe(
                 events,
@@ -219,13 +140,14 @@ class Bus:
                 timeout=timeout,
                 thread=thread,
             )
+        self._check_thread()
         shape = shape_of(callback)
         subscription = Subscription(
-            self,
+            self._unsubscribe,
             callback,
             shape,
             selector(events_of(callback, shape.form, Any) if events is None else events),
-            name=self._free_name(name, callback),
+            name=self._registry.free_name(name, callback),
             stage=stage,
             before=(before,) if isinstance(before, str) else tuple(before),
             after=(after,) if isinstance(after, str) else tuple(after),
@@ -233,10 +155,7 @@ class Bus:
             timeout=timeout,
             thread=thread,
         )
-        check_names(subscription, {other.name for other in self._subscriptions})
-        ordered([*self._subscriptions, subscription])
-        self._subscriptions.append(subscription)
-        self._forget_plans()
+        self._registry.subscribe(subscription)
         return subscription
 
     def observe(
@@ -259,41 +178,51 @@ class Bus:
             buffer: How many events may wait for it.
             overflow: What happens to one more: the oldest is dropped and counted, or the publisher waits.
         """
-        look = observer.observe if isinstance(observer, Observer) else observer
+        self._check_thread()
+        if self.closed:
+            raise BusStateError(f"the bus {self.name!r} is closed, so there is nothing more to observe")
+        look, close = (observer.observe, close_of(observer)) if isinstance(observer, Observer) else (observer, None)
         shape = shape_of(look)
         kind = TaskObservation if shape.awaited else ThreadObservation
         observation = kind(
-            self,
-            self._free_name(name, observer),
+            self._unobserve,
             look,
             shape,
-            selector(events_of(look, shape.form, Any) if events is None else events),
-            overflow,
+            close,
+            name=self._registry.free_name(name, observer),
+            selector=selector(events_of(look, shape.form, Any) if events is None else events),
+            overflow=overflow,
             limit=buffer,
         )
-        self._observations.append(observation)
-        self._forget_plans()
+        self._registry.observe(observation)
         if self._tasks is not None:
-            observation.start()
+            observation.start(self._tasks, cast("EventLoopToken", self._token))
         return observation
 
     @asynccontextmanager
     async def stream(
-        self, events: Events = Any, *, buffer: int = 1_000, overflow: Overflow = "drop_oldest", replay: int = 0
+        self, events: Events = Any, *, buffer: int = 1_000, overflow: Overflow = "drop_oldest", replay: int | bool = 0
     ) -> AsyncIterator[Stream]:
         """Give the `events` as an asynchronous iterator: ``async with bus.stream(T) as events: async for e in events``.
+
+        It ends when the bus closes.
 
         Args:
             events: As for `subscribe`.
             buffer: How many events may wait to be taken.
             overflow: What happens to one more: the oldest is dropped and counted, or the publisher waits.
-            replay: How many of the latest such events, of those the bus's history has kept, come first.
+            replay: How many of the latest such events, of those the bus's history has kept, come first; True for all.
+
+        Raises:
+            BusStateError: The bus is not open.
         """
+        self._check_open("events can be streamed")
         chosen = selector(events)
         past = [event for event, _, _ in self._history or () if replay and chosen.matches(type(event))]
-        stream = Stream(self._free_name("stream", None), chosen, buffer, overflow, past[-replay:] if replay else ())
-        self._observations.append(stream)
-        self._forget_plans()
+        if replay is not True:
+            past = past[-replay:] if replay else []
+        stream = Stream(self._registry.free_name(None, Stream), chosen, buffer, overflow, past)
+        self._registry.observe(stream)
         try:
             yield stream
         finally:
@@ -322,44 +251,34 @@ class Bus:
 
         Raises:
             BusStateError: The bus is not open.
+            WrongThreadError: This is another thread already; take it in the bus's own and hand it on.
         """
-        if self._thread is None or self._token is None or self._tasks is None:
-            raise BusStateError(f"the bus {self.name!r} has to be open (async with …) before other threads can publish")
-        return Threads(self, self._thread, self._token)
+        self._check_open("other threads can publish")
+        return Threads(self, cast("Thread", self._thread), cast("EventLoopToken", self._token))
 
     def wants(self, event: type) -> bool:
         """Return whether anybody would hear an event of this class: if not, it need not be built."""
-        try:
-            plan = self._plans[event]
-        except KeyError:
-            plan = self._plan(event)
-        return bool(plan.subscriptions or plan.observations) or self._history is not None
+        return not self.closed and self._registry.wants(event)
 
     def stats(self) -> tuple[SubscriberStats, ...]:
-        """Return what every subscriber and observer has done so far."""
-        for plan in self._plans.values():
-            plan.settle()
-        return (
-            *(subscription.tally.read(subscription.name) for subscription in self._subscriptions),
-            *(observation.stats() for observation in self._observations),
-        )
+        """Return what every subscriber and observer has done so far. May be called in any thread."""
+        return self._registry.stats()
 
     def explain(self, event: type) -> str:
         """Return, for people, who is called for events of this class, in which order and why."""
-        matching = [s for s in ordered(self._subscriptions) if s.selector.matches(event)]
-        watching = [o for o in self._observations if o.selector.matches(event)]
-        return explained(event.__name__, matching, [(o.name, o.selector.label) for o in watching])
+        return self._registry.explain(event)
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None or self._closed:
+        if self._tasks is not None or self.closed:
             raise BusStateError(f"the bus {self.name!r} was opened before; make a new one")
+        self._check_thread()
         self._tasks = await anyio.create_task_group().__aenter__()
-        self._thread = get_ident()
+        self._thread = current_thread()
         self._token = current_token()
-        self._forget_plans()
-        for observation in self._observations:
+        self._registry.forget_plans()
+        for observation in self._registry.observations:
             if isinstance(observation, Observation):
-                observation.start()
+                observation.start(self._tasks, self._token)
         return self
 
     async def __aexit__(
@@ -368,91 +287,54 @@ class Bus:
         tasks = cast("TaskGroup", self._tasks)
         with anyio.CancelScope(shield=True):
             await self._drain()
-        self._closed = True
-        self._forget_plans()
         tasks.cancel_scope.cancel()
         await tasks.__aexit__(None, None, None)  # an error of the body is not the observers', and leaves as it came
 
     async def _drain(self) -> None:
-        """End the streams, and let observers look at what is left: all at once, until the deadline."""
-        watching = [o for o in (*self._observations, *self._leaving) if isinstance(o, Observation)]
-        for stream in self._observations:
-            if isinstance(stream, Stream):
-                stream.buffer.end()
-        async with anyio.create_task_group() as tasks:
-            for observation in watching:
-                tasks.start_soon(self._drain_one, observation)
-
-    async def _drain_one(self, observation: Observation) -> None:
-        if not await observation.drain(self._drain_seconds):
-            logger.warning(
-                "observer %r was not done within %g s and is left behind; what it had not seen is lost to it",
-                observation.name,
-                self._drain_seconds,
-            )
+        """Close to publishers, end the streams, and let observers look at what is left until the deadline."""
+        self.closed = True
+        self._registry.forget_plans()
+        watching = [*self._registry.observations, *self._leaving]
+        for observation in watching:
+            observation.buffer.end()
+        late = {observation for observation in watching if isinstance(observation, Observation)}
+        with anyio.move_on_after(self._drain_seconds):
+            while late:
+                observation = next(iter(late))
+                await observation.done.wait()
+                late.discard(observation)
+        for observation in late:
+            if not observation.done.is_set():
+                logger.warning(
+                    "observer %r was not done within %g s and is left behind; what it had not seen is lost to it",
+                    observation.name,
+                    self._drain_seconds,
+                )
 
     def _plan(self, event: type) -> Plan:
-        """Make, and remember, the plan for events of this class."""
-        if self._closed:
-            raise BusStateError(f"the bus {self.name!r} is closed; publish before leaving its `async with`")
-        observations = tuple(o for o in self._observations if o.selector.matches(event))
-        if observations and self._tasks is None:
-            raise BusStateError(f"the bus {self.name!r} has observers, so it has to be opened first: async with bus: …")
-        subscriptions = tuple(s for s in ordered(self._subscriptions) if s.selector.matches(event))
-        narrated = bool(subscriptions) and issubclass(event, PhaseEvent) and self.wants(CallbackStarted)
-        plan = Plan(
-            subscriptions,
-            observations,
-            narrated=narrated,
-            timing=self._timing,
-            recorded=self._history is not None,
-        )
-        self._plans[event] = plan
-        return plan
-
-    def _forget_plans(self) -> None:
-        for plan in self._plans.values():
-            plan.settle()
-        self._plans.clear()
-
-    def _bind_thread(self) -> None:
-        """Take the first publisher's thread for the bus's own, and refuse every other."""
-        if self._thread is not None:
-            raise WrongThreadError(
-                f"the bus {self.name!r} belongs to another thread (and its event loop); "
-                "from here, publish through bus.threads(), taken while the bus is open"
-            )
-        self._thread = get_ident()
-
-    def _free_name(self, name: str | None, callback: object) -> str:
-        """Return the name for a new subscriber or observer: the one asked for, or the first free one like it.
+        """Return a new plan for events of this class.
 
         Raises:
-            OrderError: The name asked for is taken.
+            BusStateError: The bus is closed, or has observers and is not open.
         """
-        taken = {other.name for other in (*self._subscriptions, *self._observations)}
-        if name is not None and callback is not None and name in taken:
-            raise OrderError(f"there is a subscriber or observer {name!r} on the bus {self.name!r} already")
-        wanted = name or name_of(callback)
-        number = 1
-        free = wanted
-        while free in taken:
-            number += 1
-            free = f"{wanted}-{number}"
-        return free
+        if self.closed:
+            raise BusStateError(f"the bus {self.name!r} is closed; publish before leaving its `async with`")
+        if self._registry.observations and self._tasks is None:
+            raise BusStateError(f"the bus {self.name!r} has observers, so it has to be opened first: async with bus: …")
+        return self._registry.plan(event)
 
-    def _start_task(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        cast("TaskGroup", self._tasks).start_soon(run)
+    def _check_open(self, purpose: str) -> None:
+        if self._tasks is None or self.closed:
+            raise BusStateError(f"the bus {self.name!r} has to be open (async with …) before {purpose}")
+        self._check_thread()
 
     def _unsubscribe(self, subscription: Subscription) -> None:
-        if subscription in self._subscriptions:
-            self._subscriptions.remove(subscription)
-            self._forget_plans()
+        self._check_thread()
+        self._registry.remove(subscription)
 
     def _unobserve(self, observation: Observation | Stream) -> None:
-        if observation in self._observations:
-            self._observations.remove(observation)
-            self._forget_plans()
+        self._check_thread()
+        if self._registry.remove(observation):
+            observation.buffer.end()
             if isinstance(observation, Observation) and self._tasks is not None:
-                observation.buffer.end()
-                self._leaving.append(observation)
+                self._leaving = [other for other in (*self._leaving, observation) if not other.done.is_set()]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from time import time
 from typing import Any, Final, TypeVar, overload
 
 from phasebus.bus._keys import Key
@@ -21,9 +21,6 @@ class _Deleted:
 
 
 DELETED: Final = _Deleted()
-
-Author = tuple[str, object]
-"""Who wrote, and during which event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,44 +87,53 @@ class Context(ReadableContext, MutableMapping[str, Any]):
         data: What it holds at first.
         author: The name under which the owner's own writes are remembered.
         keys: Keys whose rules are to hold also where they are written by their plain names.
+
+    Attributes:
+        data: What it holds. This and the following are for the bus: a write to them is in no history.
+        log: The fields of every `Change`, in order.
+        rules: The keys that have rules, by their names.
     """
 
-    __slots__ = ("_author", "_commits", "_data", "_history", "_rules")
+    __slots__ = ("_author", "data", "log", "rules")
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, *, author: str = "phasebus", keys: Iterable[Key[Any]] = ()
     ) -> None:
-        self._data: dict[str, Any] = {}
-        self._history: dict[str, list[tuple[Any, str, object, float, int]]] = {}
-        self._rules: dict[str, Key[Any]] = {key: key for key in keys if key.has_rule}
-        self._commits = 0
+        self.data: dict[str, Any] = {}
+        self.log: list[tuple[str, Any, str, object, float]] = []
         self._author = author
-        self.update(data or {})
+        self.rules: dict[str, Key[Any]] = {key: key for key in keys if key.has_rule} if keys else {}
+        if data:
+            self.update(data)
 
     def __getitem__(self, key: str) -> Any:
-        return self._data[key]
+        return self.data[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.learn(key)
-        rule = self._rules.get(key)
-        self.apply({key: value if rule is None else rule.checked(value, self._author)}, (self._author, None), {})
+        rule = self.rules.get(key)
+        self.apply(key, value if rule is None else rule.checked(value, self._author), self._author, None)
 
     def __delitem__(self, key: str) -> None:
-        if key not in self._data:
+        if key not in self.data:
             raise KeyError(key)
-        self.apply({key: DELETED}, (self._author, None), {})
+        self.apply(key, DELETED, self._author, None)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.data
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._data)
+        return iter(list(self.data))  # a copy: others may write while it is read, observers do so in threads
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self.data)
 
     def history(self, key: str) -> tuple[Change, ...]:
         """Return every committed change of `key`, oldest first."""
         return tuple(
             Change(key, None if value is DELETED else value, by, event, when, value is DELETED)
-            for value, by, event, when, _ in self._history.get(key, ())
+            for name, value, by, event, when in list(self.log)
+            if name == key
         )
 
     # What follows is for the views of this context; see `phasebus.bus._view`.
@@ -138,39 +144,27 @@ class Context(ReadableContext, MutableMapping[str, Any]):
         return self
 
     @property
-    def rules(self) -> Mapping[str, Key[Any]]:
-        """The keys that have rules, by their names."""
-        return self._rules
-
-    @property
     def commits(self) -> int:
-        """How many commits there have been."""
-        return self._commits
+        """How many changes there have been."""
+        return len(self.log)
 
     def learn(self, key: str) -> None:
         """Remember the rules of `key`, if it brings any."""
         if isinstance(key, Key) and key.has_rule:
-            self._rules.setdefault(key, key)
+            self.rules.setdefault(key, key)
 
-    def apply(self, writes: Mapping[str, Any], author: Author, authors: Mapping[str, Author]) -> None:
-        """Commit `writes` as one; they are `author`'s but for those that `authors` gives to somebody else."""
-        now = time.time()
-        self._commits = number = self._commits + 1
-        for key, value in writes.items():
-            if value is DELETED:
-                self._data.pop(key, None)
-            else:
-                self._data[key] = value
-            by, event = authors.get(key, author) if authors else author
-            record = (value, by, event, now, number)
-            try:
-                self._history[key].append(record)
-            except KeyError:
-                self._history[key] = [record]
+    def apply(self, key: str, value: Any, by: str, event: object) -> None:
+        """Commit one write, or with `DELETED` a deletion."""
+        if value is DELETED:
+            self.data.pop(key, None)
+        else:
+            self.data[key] = value
+        self.log.append((key, value, by, event, time()))
 
     def last_change(self, key: str) -> tuple[str, object, int] | None:
-        """Return who changed `key` last, during which event, and in which commit; None if nobody has."""
-        if key not in self._history:
-            return None
-        _, by, event, _, number = self._history[key][-1]
-        return by, event, number
+        """Return who changed `key` last, during which event, and which change that was; None if nobody has."""
+        for number in range(len(self.log), 0, -1):
+            name, _, by, event, _ = self.log[number - 1]
+            if name == key:
+                return by, event, number
+        return None

@@ -1,212 +1,209 @@
 """The heart of the bus: how one event reaches its subscribers.
 
-Everything that can be decided beforehand is decided when the `Plan` of an event's class is made. `Bus.publish` runs the
-plainest plans itself; `dispatch` here is the general case. Both are plain loops.
+Everything that can be decided beforehand is decided when the `Plan` of an event's class is made; what is left are two
+plain loops. They are written for speed: what costs something is entered only where something asked for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass
+import time
+from collections import deque
+from contextvars import Token, copy_context
 from inspect import isawaitable
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from threading import Thread, current_thread
+from typing import Any
 
 from phasebus.bus._context import Context
-from phasebus.bus._errors import CallbackTimeoutError
-from phasebus.bus._events import PhaseEvent
-from phasebus.bus._forms import Callback, Form
-from phasebus.bus._observers import Observation
+from phasebus.bus._errors import NestingError, WrongThreadError
 from phasebus.bus._outcome import Outcome, raise_together
+from phasebus.bus._plan import Plan, merged
 from phasebus.bus._policies import call_guarded
-from phasebus.bus._steps import CALLBACK, AttributeValue, run_step
-from phasebus.bus._streams import Stream
 from phasebus.bus._subscription import Subscription
-from phasebus.bus._view import View
+from phasebus.bus._trail import Nested, Trail, own_trail, passing_trail, trail
+from phasebus.bus._view import Mark, View
 
-if TYPE_CHECKING:
-    from phasebus.bus._bus import Bus
-
-publishing: ContextVar[Any] = ContextVar("phasebus_publishing")
-"""The event being handled in this context: the event itself, or a `Nested` where its publish was caused by another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Nested:
-    """An event that was published while another one was being handled."""
-
-    event: object
-    parent: Any
-
-    @property
-    def depth(self) -> int:
-        """How many publishes it lies inside of."""
-        return 1 + (self.parent.depth if isinstance(self.parent, Nested) else 0)
-
-    def chain(self) -> str:
-        """Return the classes of the events that led here, first cause first."""
-        before = self.parent.chain() if isinstance(self.parent, Nested) else type(self.parent).__name__
-        return f"{before} > {type(self.event).__name__}"
+_here = trail.get
+clock = time.perf_counter
+now = time.time
+MANY, COMMITTED = Mark.MANY, Mark.COMMITTED
 
 
-class Plan:
-    """All that publishing an event of one class needs to know, found out once.
+class Dispatcher:
+    """The publishing side of a bus.
 
-    Attributes:
-        subscriptions: The subscribers, in the order they run.
-        plain: The callbacks themselves, if awaiting each with the event is all there is to do; else None.
-        narrated: Whether each call is told to the observers as a step of its own.
-        observations: The observers that want the event.
-        quiet: The outcome of a publish to which nobody had anything to say.
-        completed: How many publishes have called every subscriber.
+    Args:
+        name: The name it is known by in messages.
+        history: How many of the latest events are kept.
+        max_depth: How deep publishes may be nested in one another.
     """
 
-    __slots__ = ("completed", "narrated", "observations", "plain", "quiet", "subscriptions", "timing")
+    def __init__(self, name: str, history: int, max_depth: int) -> None:
+        self.name = name
+        self._plans: dict[type, Plan] = {}
+        self._max_depth = max_depth
+        self._history: deque[tuple[object, object, int]] | None = deque(maxlen=history) if history else None
+        self._thread: Thread | None = None
 
-    def __init__(
-        self,
-        subscriptions: tuple[Subscription, ...],
-        observations: tuple[Observation | Stream, ...],
-        *,
-        narrated: bool,
-        timing: bool,
-        recorded: bool,
-    ) -> None:
-        self.subscriptions = subscriptions
-        self.observations = observations
-        self.narrated = narrated
-        self.timing = timing
-        self.completed = 0
-        self.quiet = Outcome(subscriptions, {}, {}, None, None)
-        self.plain: tuple[Callback, ...] | None = None
-        if all(map(_is_plain, subscriptions)) and not (narrated or timing or recorded or observations):
-            self.plain = tuple(s.callback for s in subscriptions)
+    async def publish(self, event: object, context: Context | View | None = None) -> Outcome:  # noqa: C901  # calls cost
+        """Hand `event` to the observers, and to each subscriber in turn; return what became of them.
 
-    def failed(self, index: int, event: object, error: BaseException) -> None:
-        """Count a publish that ended with the subscriber at `index`, and put its name on `error`."""
-        for subscription in self.subscriptions[: index + 1]:
-            subscription.tally.calls += 1
-        self.count_error(index, error)
-        _annotate(error, self.subscriptions[index], event)
+        Args:
+            event: An object of any class.
+            context: What the subscribers share; a new one if there is none.
 
-    def keep(
-        self, values: dict[int, Any], index: int, value: Any, event: object, context: Context | View | None
-    ) -> None:
-        """Keep what the subscriber at `index` returned, and merge it into the context if it is a mapping."""
-        values[index] = value
-        if context is not None:
-            _commit(self.subscriptions[index], event, context, None, value)
-
-    def count_error(self, index: int, error: BaseException) -> None:
-        """Count `error` as the subscriber's at `index`."""
-        if isinstance(error, Exception):
-            tally = self.subscriptions[index].tally
-            tally.errors += 1
-            tally.timeouts += isinstance(error, CallbackTimeoutError)
-
-    def settle(self) -> None:
-        """Hand the counts on to the subscribers: the plan is going to be forgotten, or they are being read."""
-        completed, self.completed = self.completed, 0
-        for subscription in self.subscriptions:
-            subscription.tally.calls += completed
-
-
-def _is_plain(subscription: Subscription) -> bool:
-    return (
-        subscription.shape.form is Form.EVENT
-        and subscription.shape.awaited
-        and subscription.on_error == "raise"
-        and not subscription.guarded
-    )
-
-
-async def dispatch(bus: Bus, plan: Plan, event: object, context: Context | View, parent: object) -> Outcome:
-    """Call each subscriber of `plan` in turn; commit what it wrote when it has succeeded.
-
-    Raises:
-        Exception: What a subscriber raised, unless it was subscribed to be isolated; with what was isolated before it,
-            as an ExceptionGroup.
-    """
-    values: dict[int, Any] = {}
-    errors: dict[int, Exception] = {}
-    ticks = [perf_counter()] if plan.timing else None
-    for index, subscription in enumerate(plan.subscriptions):
-        view = None if subscription.blind else View(context, subscription.name, event)
+        Raises:
+            Exception: Whatever a subscriber raised, with a note that names the subscriber; an ExceptionGroup if others
+                had been isolated before it.
+            BusStateError: The bus is closed, or has observers and is not open.
+            WrongThreadError: The bus belongs to another thread.
+            NestingError: Publishes have caused one another too deeply.
+        """
         try:
-            if plan.narrated:
-                value = await _narrated(bus, subscription, event, context, view)
-            else:
-                if subscription.guarded:
-                    value = await call_guarded(subscription, event, view)
-                else:
-                    value = subscription.call(event) if view is None else subscription.call(event, view)
-                    if value is not None and isawaitable(value):
-                        value = await value
-                if value is not None or (view is not None and view.writes is not None):
-                    _commit(subscription, event, context, view, value)
-        except BaseException as error:
-            if view is not None:
-                view.close()
-            if subscription.on_error == "isolate" and isinstance(error, Exception):
-                errors[index] = error
-                plan.count_error(index, error)
-            else:
-                plan.failed(index, event, error)
-                if errors and isinstance(error, Exception):
-                    raise_together((*errors.values(), error))
+            plan = self._plans[type(event)]
+        except KeyError:
+            plan = self._plan(type(event))
+        if plan.deaf:
+            return plan.quiet
+        try:
+            here = _here()
+            mine = here.tasks[here.loop] is here.task and here.thread is self._thread
+        except (LookupError, RuntimeError):  # no publish yet in this context, or no such task in this thread
+            mine = False
+        if not mine:
+            here = self._trail()
+        outer = here.top
+        values: dict[Subscription, Any] | None = None
+        if outer is None and plan.plain is not None:
+            here.top = event
+            try:
+                for call in plan.plain:
+                    value = await call(event)
+                    if value is not None:
+                        values = plan.keep(values, call, value, event, context)
+            except BaseException as error:
+                plan.failed(plan.subscription(call), event, error)
                 raise
+            finally:
+                here.top = None
+            plan.completed += 1
+            return plan.quiet if values is None else plan.outcome(values)
+
+        shared: Any = Context() if context is None and plan.shared else context
+        simple = shared.__class__ is Context  # and not the view of a callback that publishes within its transaction
+        token = parent = errors = ticks = None
+        if plan.watched or outer is not None:
+            token, parent = await self._announce(plan, event, shared, outer)
         else:
-            if value is not None:
-                values[index] = value
-            if view is not None:
-                view.state = "committed"
-        if ticks is not None:
-            now = perf_counter()
-            subscription.tally.seconds.append(now - ticks[-1])
-            ticks.append(now)
-    plan.completed += 1
-    if values or errors or ticks or parent is not None:
-        return Outcome(plan.subscriptions, values, errors, ticks, parent)
-    return plan.quiet
+            here.top = event
+        if plan.times is not None:
+            ticks = [clock()]
+            plan.times.append(ticks)
+        try:
+            for subscription, call, direct in plan.rows:
+                view = None
+                try:
+                    if not subscription.blind:
+                        view = View()
+                        view.base = shared
+                        view.by = subscription.name
+                        view.event = event
+                        view.key = None
+                    if direct:
+                        value = await (call(event) if view is None else call(event, view))
+                    elif plan.narrated:
+                        value, view = await plan.narrate(self, subscription, event, shared, view)
+                    elif subscription.guarded:
+                        value = await call_guarded(subscription, event, view)
+                    else:
+                        value = call(event) if view is None else call(event, view)
+                        if value is not None and isawaitable(value):
+                            value = await value
+                    if value is not None:
+                        if not plan.narrated:
+                            view = merged(value, subscription, event, shared, view)
+                        values = values or {}
+                        values[subscription] = value
+                    if view is not None:
+                        if view.key is None or view.key is COMMITTED:
+                            view.key = COMMITTED
+                        elif view.key is MANY or not simple or shared.rules:
+                            view.commit()
+                        else:  # one key without rules, as in most callbacks: what `commit` does, without the calls
+                            shared.data[view.key] = view.value
+                            shared.log.append((view.key, view.value, view.by, event, now()))
+                            view.key = COMMITTED
+                except BaseException as error:
+                    if view is not None:
+                        view.close()
+                    if values is not None:
+                        values.pop(subscription, None)
+                    if subscription.on_error != "isolate" or not isinstance(error, Exception):
+                        plan.failed(subscription, event, error)
+                        if errors and isinstance(error, Exception):
+                            raise_together((*errors.values(), error))
+                        raise
+                    plan.blame(subscription, event, error)
+                    errors = errors or {}
+                    errors[subscription] = error
+                if ticks is not None:
+                    ticks.append(clock())
+        finally:
+            if token is None:
+                here.top = None
+            else:
+                trail.reset(token)
+        plan.completed += 1
+        if values is None and errors is None and ticks is None and parent is None:
+            return plan.quiet
+        outcome = Outcome()
+        outcome.subscriptions = plan.subscriptions
+        outcome.values = values
+        outcome.caught = errors
+        outcome.ticks = ticks
+        outcome.parent = parent
+        return outcome
 
+    async def _announce(
+        self, plan: Plan, event: object, context: Context | View | None, outer: Any
+    ) -> tuple[Token[Trail], object]:
+        """Begin a publish that is nested or watched: what copies the context meanwhile has to find the event in it."""
+        parent: object = None
+        top: object = event
+        if outer is not None:
+            parent = outer.event if isinstance(outer, Nested) else outer
+            top = nested = Nested(event, outer)
+            if nested.depth > self._max_depth:
+                raise NestingError(
+                    f"publishes have caused one another {nested.depth} deep, and {self._max_depth} are allowed: "
+                    f"{nested.chain()}; break the circle, or make the bus with a larger max_depth"
+                )
+        if self._history is not None:
+            self._history.append((event, parent, time.time_ns()))
+        token = trail.set(passing_trail(top))
+        if plan.observations:
+            try:
+                for observation in plan.observations:
+                    buffer = observation.buffer
+                    if observation.overflow == "block" and buffer.full:
+                        await buffer.room()
+                    buffer.put((event, context, copy_context()))  # a copy each: it can be entered only once
+            except BaseException:
+                trail.reset(token)
+                raise
+        return token, parent
 
-async def _narrated(
-    bus: Bus, subscription: Subscription, event: object, context: Context | View, view: View | None
-) -> Any:
-    """Call a subscriber within a step of its own, so that observers see it begin and end, and what it changed."""
-    attributes: dict[str, AttributeValue] = {"event": type(event).__name__}
-    if isinstance(event, PhaseEvent):
-        attributes["phase"] = event.phase
-    async with run_step(bus, CALLBACK, subscription.name, None, attributes) as step:
-        value = await call_guarded(subscription, event, view)
-        if changed := _commit(subscription, event, context, view, value):
-            step.attributes["changed"] = ",".join(changed)
-    return value
+    def _plan(self, event: type) -> Plan:
+        raise NotImplementedError
 
+    def _trail(self) -> Trail:
+        """Return the trail that a publish here begins with; the first publisher's thread becomes the bus's own."""
+        self._check_thread()
+        self._thread = current_thread()
+        return own_trail()
 
-def _commit(
-    subscription: Subscription, event: object, context: Context | View, view: View | None, value: object
-) -> tuple[str, ...]:
-    """Commit what a subscriber wrote and returned; return the keys."""
-    if value is not None and isinstance(value, Mapping):
-        view = view or View(context, subscription.name, event)
-        view.update(value)
-    if view is None or view.writes is None:
-        return ()
-    changed = tuple(view.writes)
-    view.commit()
-    return changed
-
-
-def _annotate(error: BaseException, subscription: Subscription, event: object) -> None:
-    """Put the names of the callback and of the event on an error that is about to reach the caller."""
-    if isinstance(error, Exception):
-        during = f"phase {event.phase!r}" if isinstance(event, PhaseEvent) else type(event).__name__
-        error.add_note(f"raised by the callback {subscription.name!r} during {during}")
-
-
-def current_event() -> Any:
-    """Return the event that is being handled in this context, or None."""
-    event = publishing.get(None)
-    return event.event if isinstance(event, Nested) else event
+    def _check_thread(self) -> None:
+        if self._thread is not None and current_thread() is not self._thread:
+            raise WrongThreadError(
+                f"the bus {self.name!r} belongs to another thread (and its event loop); "
+                "from here, publish through bus.threads(), taken while the bus is open"
+            )

@@ -49,6 +49,9 @@ def shape_of(callback: Callback) -> Shape:
     """
     if not callable(callback):
         raise CallbackSignatureError(f"{callback!r} is not callable; a callback is a function or has __call__")
+    function = _function_of(callback)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise CallbackSignatureError(f"{name_of(callback)!r} is a generator, which nobody would run; it must not yield")
     try:
         parameters = list(inspect.signature(callback).parameters.values())
     except ValueError:  # some builtins have no signature; they are given the event alone
@@ -93,7 +96,7 @@ def events_of(callback: Callback, form: Form, default: Any) -> Any:
             f"the annotation {first.annotation!r} of {name_of(callback)!r} cannot be resolved ({error}); "
             "import the event at module level, or name the events when subscribing"
         ) from error
-    return PhaseEvent if hint is Any else hint
+    return default if hint is Any else hint
 
 
 def name_of(callback: object) -> str:

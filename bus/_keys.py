@@ -21,11 +21,17 @@ class Key(str, Generic[T]):
             or a reducer ``f(current, new)`` that returns what both amount to.
         validate: Called with each value that is written; returns what is stored, or raises ValueError or TypeError.
         doc: One line that says what the value means.
+
+    Attributes:
+        has_rule: Whether writing it takes more than storing the value.
     """
+
+    __slots__ = ("doc", "has_rule", "on_conflict", "validate")
 
     on_conflict: OnConflict
     validate: Callable[[Any], T] | None
     doc: str
+    has_rule: bool
 
     def __new__(
         cls,
@@ -39,12 +45,8 @@ class Key(str, Generic[T]):
         key.on_conflict = on_conflict
         key.validate = validate
         key.doc = doc
+        key.has_rule = on_conflict != "last" or validate is not None
         return key
-
-    @property
-    def has_rule(self) -> bool:
-        """Whether writing it takes more than storing the value."""
-        return self.on_conflict != "last" or self.validate is not None
 
     def checked(self, value: Any, by: str) -> Any:
         """Return `value` as it is to be stored when `by` writes it.

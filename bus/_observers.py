@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextvars import Context as ContextVars
+from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import anyio
-import anyio.to_thread
+import anyio.from_thread
+from anyio.abc import TaskGroup
+from anyio.lowlevel import EventLoopToken
 
 from phasebus.bus._buffers import Item, Overflow, TaskBuffer, ThreadBuffer
 from phasebus.bus._forms import Form, Shape
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
 from phasebus.bus._view import ReadOnlyContext
-
-if TYPE_CHECKING:
-    from phasebus.bus._bus import Bus
 
 logger = logging.getLogger("phasebus.bus")
 
@@ -35,60 +37,69 @@ class Observer(Protocol):
         """Look at one event. It may be a coroutine function."""
 
 
+def close_of(observer: Observer) -> Callable[[], Any] | None:
+    """Return the method that `observer` wants called after its last event, if it has one."""
+    close: Callable[[], Any] | None = getattr(observer, "close", None)
+    return close
+
+
 class Observation:
     """The handle of an observer; leaving it as a context manager ends the observing.
 
     Attributes:
         name: The name it is known by, unique on its bus.
         overflow: What happens to an event that finds the observer's buffer full.
+        done: Set when it has seen its last event and is closed.
     """
 
+    buffer: TaskBuffer | ThreadBuffer
+
     def __init__(
-        self, bus: Bus, name: str, observe: Callable[..., Any], shape: Shape, selector: Selector, overflow: Overflow
+        self,
+        leave: Callable[[Observation], None],
+        look: Callable[..., Any],
+        shape: Shape,
+        close: Callable[[], Any] | None,
+        *,
+        name: str,
+        selector: Selector,
+        overflow: Overflow,
     ) -> None:
-        self._bus = bus
-        self._observe = observe
+        self._leave = leave
+        self._look = look
         self._with_context = shape.form is Form.EVENT_AND_CONTEXT
-        self._close = getattr(getattr(observe, "__self__", observe), "close", None)
+        self._close = close
+        self._calls = 0
+        self._broken = False
         self.name = name
         self.selector = selector
         self.overflow = overflow
-        self.calls = 0
-        self.broken = False
+        self.done = anyio.Event()
 
-    @property
-    def buffer(self) -> TaskBuffer | ThreadBuffer:
-        """Where events wait for it."""
-        raise NotImplementedError
-
-    def start(self) -> None:
+    def start(self, tasks: TaskGroup, token: EventLoopToken) -> None:
         """Begin to look at what is in the buffer."""
-        raise NotImplementedError
-
-    async def drain(self, seconds: float) -> bool:
-        """Look at what is left and close; return whether that was done within `seconds`."""
         raise NotImplementedError
 
     def unsubscribe(self) -> None:
         """Watch no more. What is in the buffer is still looked at. May be called twice."""
-        self._bus._unobserve(self)
+        self._leave(self)
 
     def stats(self) -> SubscriberStats:
         """Return what it has done so far."""
         return SubscriberStats(
-            name=self.name, role="observer", calls=self.calls, errors=int(self.broken), drops=self.buffer.drops
+            name=self.name, role="observer", calls=self._calls, errors=int(self._broken), drops=self.buffer.drops
         )
 
     def _arguments(self, item: Item) -> tuple[Any, ...]:
         event, context, _ = item
-        if not self._with_context:
-            return (event,)
-        return event, None if context is None else ReadOnlyContext(context)
+        return (event, ReadOnlyContext(context)) if self._with_context else (event,)
 
-    def _break(self) -> None:
+    def _break(self, error: BaseException) -> None:
         """Switch the observer off, and say so: the program goes on without it."""
-        self.broken = True
-        logger.exception("observer %r failed and is switched off; the start-up goes on without it", self.name)
+        self._broken = True
+        logger.error(
+            "observer %r failed and is switched off; the publisher goes on without it", self.name, exc_info=error
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -100,79 +111,66 @@ class Observation:
 class ThreadObservation(Observation):
     """A synchronous observer, in a daemon thread of its own: it may block for as long as it likes."""
 
-    def __init__(self, *args: Any, limit: int) -> None:
-        super().__init__(*args)
-        self._buffer = ThreadBuffer(limit)
-        self._thread = threading.Thread(target=self._run, name=f"phasebus observer {self.name}", daemon=True)
+    def __init__(self, *args: Any, limit: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.buffer: ThreadBuffer = ThreadBuffer(limit)
 
-    @property
-    def buffer(self) -> ThreadBuffer:
-        """Where events wait for it."""
-        return self._buffer
-
-    def start(self) -> None:
+    def start(self, tasks: TaskGroup, token: EventLoopToken) -> None:
         """Begin to look at what is in the buffer."""
-        self._thread.start()
+        threading.Thread(target=self._run, args=(token,), name=f"phasebus observer {self.name}", daemon=True).start()
 
-    async def drain(self, seconds: float) -> bool:
-        """Look at what is left and close; return whether that was done within `seconds`."""
-        self._buffer.end()
-        await anyio.to_thread.run_sync(self._thread.join, seconds, abandon_on_cancel=True)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        while (item := self._buffer.take()) is not None:
-            if not self.broken:
-                try:
-                    item[2].run(self._observe, *self._arguments(item))
-                    self.calls += 1
-                except Exception:
-                    self._break()
+    def _run(self, token: EventLoopToken) -> None:
+        while (item := self.buffer.take()) is not None:
+            if not self._broken:
+                self._calls += 1
+                self._try(token, item[2].run, self._look, *self._arguments(item))
         if self._close is not None:
-            try:
-                self._close()
-            except Exception:
-                self._break()
+            self._try(token, self._close)
+        with contextlib.suppress(RuntimeError):  # the loop has gone without waiting for this thread
+            anyio.from_thread.run_sync(self.done.set, token=token)
+
+    def _try(self, token: EventLoopToken, function: Callable[..., Any], *args: Any) -> None:
+        try:
+            value = function(*args)
+            if inspect.isawaitable(value):  # it did not look asynchronous: the loop has to finish it
+                anyio.from_thread.run(_finish, value, token=token)
+        except BaseException as error:  # noqa: BLE001  # SystemExit, too, ends the observer and not the program
+            self._break(error)
 
 
 class TaskObservation(Observation):
     """An asynchronous observer, in a task of the bus."""
 
-    def __init__(self, *args: Any, limit: int) -> None:
-        super().__init__(*args)
-        self._buffer = TaskBuffer(limit)
-        self._done = anyio.Event()
+    def __init__(self, *args: Any, limit: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.buffer: TaskBuffer = TaskBuffer(limit)
 
-    @property
-    def buffer(self) -> TaskBuffer:
-        """Where events wait for it."""
-        return self._buffer
-
-    def start(self) -> None:
+    def start(self, tasks: TaskGroup, token: EventLoopToken) -> None:
         """Begin to look at what is in the buffer."""
-        self._bus._start_task(self._run)
-
-    async def drain(self, seconds: float) -> bool:
-        """Look at what is left and close; return whether that was done within `seconds`."""
-        self._buffer.end()
-        with anyio.move_on_after(seconds):
-            await self._done.wait()
-        return self._done.is_set()
+        tasks.start_soon(self._run, name=f"phasebus observer {self.name}")
 
     async def _run(self) -> None:
-        while (item := await self._buffer.take()) is not None:
-            if not self.broken:
-                try:
-                    async with anyio.create_task_group() as tasks:  # the way to give a coroutine context variables
-                        item[2].run(tasks.start_soon, self._observe, *self._arguments(item))
-                    self.calls += 1
-                except Exception:
-                    self._break()
+        while (item := await self.buffer.take()) is not None:
+            if not self._broken:
+                self._calls += 1
+                await self._try(item[2], self._look, *self._arguments(item))
         if self._close is not None:
-            try:
-                closing = self._close()
-                if inspect.isawaitable(closing):
-                    await closing
-            except Exception:
-                self._break()
-        self._done.set()
+            await self._try(copy_context(), self._close)
+        self.done.set()
+
+    async def _try(self, variables: ContextVars, function: Callable[..., Any], *args: Any) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:  # the way to give a coroutine context variables
+                variables.run(tasks.start_soon, _call, function, *args)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the observer's
+            self._break(error)
+
+
+async def _call(function: Callable[..., Any], *args: Any) -> None:
+    value = function(*args)
+    if inspect.isawaitable(value):
+        await value
+
+
+async def _finish(value: Awaitable[Any]) -> None:
+    await value

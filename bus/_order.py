@@ -42,15 +42,7 @@ def ordered(subscribers: Sequence[S]) -> list[S]:
     Raises:
         OrderError: `before` and `after` close a cycle.
     """
-    place = {subscriber.name: index for index, subscriber in enumerate(subscribers)}
-    followers: list[set[int]] = [set() for _ in subscribers]
-    for index, subscriber in enumerate(subscribers):
-        for name in subscriber.before:
-            if name in place:
-                followers[index].add(place[name])
-        for name in subscriber.after:
-            if name in place:
-                followers[place[name]].add(index)
+    followers = _followers(subscribers)
     waiting_for = [0] * len(subscribers)
     for following in followers:
         for index in following:
@@ -70,6 +62,20 @@ def ordered(subscribers: Sequence[S]) -> list[S]:
     return order
 
 
+def _followers(subscribers: Sequence[Ordered]) -> list[set[int]]:
+    """Return, for each of `subscribers`, the places of those that have to run after it."""
+    place = {subscriber.name: index for index, subscriber in enumerate(subscribers)}
+    followers: list[set[int]] = [set() for _ in subscribers]
+    for index, subscriber in enumerate(subscribers):
+        for name in subscriber.before:
+            if name in place:
+                followers[index].add(place[name])
+        for name in subscriber.after:
+            if name in place:
+                followers[place[name]].add(index)
+    return followers
+
+
 def check_names(subscriber: Ordered, known: set[str]) -> None:
     """Raise OrderError unless everything `subscriber` names in `before` and `after` is `known`."""
     for name in (*subscriber.before, *subscriber.after):
@@ -80,13 +86,17 @@ def check_names(subscriber: Ordered, known: set[str]) -> None:
             )
 
 
-def explained(event: str, subscribers: Sequence[Ordered], observers: Sequence[tuple[str, str]]) -> str:
+def explained(
+    event: str, subscribers: Sequence[S], registered: Sequence[S], observers: Sequence[tuple[str, str]]
+) -> str:
     """Return, for people, the order of `subscribers` for an event and the reasons, and who observes it."""
     lines = [f"{event}: {len(subscribers)} in order"] if subscribers else [f"{event}: nobody is subscribed"]
     for number, subscriber in enumerate(subscribers, 1):
-        reasons = [f"stage {subscriber.stage.name.lower()}"]
+        reasons = [f"stage {subscriber.stage.name.lower()}", f"registered {registered.index(subscriber) + 1}."]
         reasons += [f"before {name}" for name in subscriber.before]
         reasons += [f"after {name}" for name in subscriber.after]
+        reasons += [f"{other.name} asked to run before it" for other in registered if subscriber.name in other.before]
+        reasons += [f"{other.name} asked to run after it" for other in registered if subscriber.name in other.after]
         lines.append(f"{number:3}. {subscriber.name}  ({', '.join(reasons)})")
     lines += [f"  +  {name} observes {label}" for name, label in observers]
     return "\n".join(lines)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,39 +33,37 @@ class Outcome:
 
     Attributes:
         parent: The event during whose handling this one was published, or None.
+        subscriptions: The subscribers, in the order they ran.
+        values: What those returned that returned something; None if nobody did.
+        caught: The errors that were isolated; None if there were none.
+        ticks: When the first call began and each ended, in seconds; None unless the bus was made with ``timing=True``.
     """
 
-    __slots__ = ("_errors", "_subscriptions", "_ticks", "_values", "parent")
+    # No __init__, as in `View`: an outcome is made for every publish that is timed.
+    __slots__ = ("caught", "parent", "subscriptions", "ticks", "values")
 
-    def __init__(
-        self,
-        subscriptions: tuple[Subscription, ...],
-        values: Mapping[int, Any],
-        errors: Mapping[int, Exception],
-        ticks: list[float] | None,
-        parent: object,
-    ) -> None:
-        self._subscriptions = subscriptions
-        self._values = values
-        self._errors = errors
-        self._ticks = ticks
-        self.parent = parent
+    subscriptions: tuple[Subscription, ...]
+    values: Mapping[Subscription, Any] | None
+    caught: Mapping[Subscription, Exception] | None
+    ticks: list[float] | None
+    parent: object
 
     @property
     def results(self) -> tuple[Result, ...]:
         """What became of each subscriber."""
-        seconds: list[float | None] = [None] * len(self._subscriptions)
-        if self._ticks is not None:
-            seconds = [end - start for start, end in pairwise(self._ticks)]
+        values, caught = self.values or {}, self.caught or {}
+        seconds: Iterable[float | None] = repeat(None)
+        if self.ticks is not None:
+            seconds = (end - start for start, end in pairwise(self.ticks))
         return tuple(
-            Result(subscription.name, self._values.get(index), self._errors.get(index), seconds[index])
-            for index, subscription in enumerate(self._subscriptions)
+            Result(subscription.name, values.get(subscription), caught.get(subscription), took)
+            for subscription, took in zip(self.subscriptions, seconds, strict=False)
         )
 
     @property
     def errors(self) -> tuple[Exception, ...]:
         """The errors that were isolated, in the order they came."""
-        return tuple(self._errors.values())
+        return tuple((self.caught or {}).values())
 
     def raise_errors(self) -> None:
         """Raise what was isolated: nothing, the one error, or all of them as an ExceptionGroup."""
@@ -75,7 +73,7 @@ class Outcome:
         return iter(self.results)
 
     def __len__(self) -> int:
-        return len(self._subscriptions)
+        return len(self.subscriptions)
 
     def __getitem__(self, name: str) -> Result:
         for result in self.results:

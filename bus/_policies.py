@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from phasebus.bus._view import View
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Retry:
     """An error policy: call again, with an unwritten context, before giving up and raising.
 
@@ -31,6 +31,7 @@ class Retry:
     """
 
     times: int = 2
+    _: KW_ONLY
     on: type[Exception] | tuple[type[Exception], ...] = Exception
     backoff: float = 0.1
     longest: float = 30.0
@@ -65,12 +66,13 @@ async def _call_in_time(subscription: Subscription, event: object, view: View | 
     if subscription.timeout is None:
         return await _call(subscription, event, view)
     with anyio.move_on_after(subscription.timeout) as scope:
-        return await _call(subscription, event, view)
-    if scope.cancelled_caught:
+        value = await _call(subscription, event, view)
+    # Also when it came back, but late: a callable that blocks, or that swallows its cancellation, has its writes undone.
+    if scope.cancelled_caught or anyio.current_time() > scope.deadline:
         raise CallbackTimeoutError(
             f"{subscription.name!r} took longer than its {subscription.timeout:g} s during {type(event).__name__}"
         )
-    raise AssertionError("unreachable: the scope ends by return, by an exception, or by its own deadline")
+    return value
 
 
 async def _call(subscription: Subscription, event: object, view: View | None) -> Any:

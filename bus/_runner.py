@@ -38,11 +38,13 @@ class CallbackRunner:
             data: What they share; it is changed in place. Empty by default.
         """
         context = data if isinstance(data, Context | View) else Context(data)
-        await self.bus.publish(phase_event(phase)(config=config), context)
-        result = dict(context)
-        if data is not None and data is not context:
-            data.clear()
-            data.update(result)
+        try:
+            await self.bus.publish(phase_event(phase)(config=config), context)
+        finally:
+            result = dict(context)
+            if data is not None and data is not context:
+                data.clear()
+                data.update(result)
         return result
 
     async def __aenter__(self) -> Self:

@@ -63,15 +63,28 @@ def _protocol_selector(protocol: type) -> Selector:
 
     `issubclass` refuses protocols with data members, and the plan is made per class, before there is an instance.
     """
-    wanted = _members(protocol)
-    return Selector(f"protocol {protocol.__name__}", lambda event: wanted <= _members(event))
+    wanted = {
+        name
+        for base in protocol.__mro__
+        if getattr(base, "_is_protocol", False) and base is not Protocol
+        for name in (*vars(base), *vars(base).get("__annotations__", {}))
+        if name not in _NO_MEMBERS and not name.startswith("_abc_")
+    }
+    return Selector(f"protocol {protocol.__name__}", lambda event: all(_has(event, name) for name in wanted))
 
 
-def _members(cls: type) -> set[str]:
-    members: set[str] = set()
+def _has(cls: type, member: str) -> bool:
+    """Return whether objects of `cls` have a `member`: a None in its place (as with ``__hash__``) says that not."""
     for base in cls.__mro__:
-        if base is object or base.__module__ == "typing":
-            continue
-        members.update(getattr(base, "__annotations__", {}))
-        members.update(name for name in vars(base) if not name.startswith("_"))
-    return members
+        if member in vars(base):
+            return vars(base)[member] is not None or member in vars(base).get("__annotations__", {})
+        if member in vars(base).get("__annotations__", {}):
+            return True
+    return False
+
+
+class _Bare(Protocol): ...
+
+
+_NO_MEMBERS = {*vars(_Bare), "_is_runtime_protocol", "__non_callable_proto_members__", "__orig_bases__", "__slots__"}
+"""What the machinery of protocols puts into every one of them."""

@@ -46,12 +46,12 @@ class Tally:
         self.timeouts = 0
         self.seconds: deque[float] = deque(maxlen=SAMPLES)
 
-    def read(self, name: str) -> SubscriberStats:
-        """Return the counts as they stand."""
+    def read(self, name: str, unsettled: int) -> SubscriberStats:
+        """Return the counts as they stand, with the calls that are `unsettled` yet."""
         return SubscriberStats(
             name=name,
             role="subscriber",
-            calls=self.calls,
+            calls=self.calls + unsettled,
             errors=self.errors,
             timeouts=self.timeouts,
             p50=quantile(self.seconds, 0.5),

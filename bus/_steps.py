@@ -19,7 +19,7 @@ import anyio
 from phasebus.bus._events import Event
 
 if TYPE_CHECKING:
-    from phasebus.bus._bus import Bus
+    from phasebus.bus._dispatch import Dispatcher
 
 AttributeValue = str | int | float | bool
 StepOutcome = Literal["failed", "cancelled", "timed_out", "died"]
@@ -158,7 +158,7 @@ class Step:
 
     __slots__ = ("_bus", "_kind", "_started", "attributes", "id", "name", "parent")
 
-    def __init__(self, bus: Bus, kind: StepKind, name: str, parent: str | None) -> None:
+    def __init__(self, bus: Dispatcher, kind: StepKind, name: str, parent: str | None) -> None:
         self._bus = bus
         self._kind = kind
         self._started = time.monotonic_ns()
@@ -169,9 +169,10 @@ class Step:
 
     async def progress(self, done: float, total: float | None = None, unit: str = "1") -> None:
         """Tell how far the step is: `done` of `total`, in `unit` (UCUM; ``"By"`` for bytes)."""
-        await self._bus.publish(self._event(self._kind.progress, done=done, total=total, unit=unit))
+        await self._bus.publish(self.event(self._kind.progress, done=done, total=total, unit=unit))
 
-    def _event(self, event: type[StepEvent], **fields: object) -> StepEvent:
+    def event(self, event: type[StepEvent], **fields: object) -> StepEvent:
+        """Return an event of this step, as it stands now."""
         return event(
             step=self.id,
             parent=self.parent,
@@ -181,13 +182,15 @@ class Step:
             **fields,  # type: ignore[arg-type]
         )
 
-    def _seconds(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far, in seconds."""
         return (time.monotonic_ns() - self._started) / 1e9
 
 
 @asynccontextmanager
 async def run_step(
-    bus: Bus, kind: StepKind, name: str, parent: str | None, attributes: Mapping[str, AttributeValue]
+    bus: Dispatcher, kind: StepKind, name: str, parent: str | None, attributes: Mapping[str, AttributeValue]
 ) -> AsyncIterator[Step]:
     """Publish a step's start, and its one end whatever happens in between; see `Bus.step`."""
     if parent is None and (outer := _current.get()) is not None:
@@ -196,15 +199,15 @@ async def run_step(
     step.attributes.update(attributes)
     token = _current.set(step)
     try:
-        await bus.publish(step._event(kind.started))
+        await bus.publish(step.event(kind.started))
         yield step
     except BaseException as error:
         outcome = outcome_of(error)
         with anyio.move_on_after(_FAREWELL_SECONDS, shield=True):
-            await bus.publish(step._event(kind.failed, seconds=step._seconds(), outcome=outcome, error=error))
+            await bus.publish(step.event(kind.failed, seconds=step.seconds, outcome=outcome, error=error))
         raise
     else:
-        await bus.publish(step._event(kind.finished, seconds=step._seconds()))
+        await bus.publish(step.event(kind.finished, seconds=step.seconds))
     finally:
         _current.reset(token)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Any, Self
 
@@ -12,13 +12,13 @@ from phasebus.bus._stats import SubscriberStats
 
 
 class Stream:
-    """The events of one selector, from history on, until the bus closes; made by `Bus.stream`."""
+    """The events of one selector, until the bus closes; made by `Bus.stream`."""
 
-    def __init__(self, name: str, selector: Selector, limit: int, overflow: Overflow, past: Iterable[object]) -> None:
+    def __init__(self, name: str, selector: Selector, limit: int, overflow: Overflow, past: Sequence[object]) -> None:
         self.name = name
         self.selector = selector
         self.overflow = overflow
-        self.buffer = TaskBuffer(limit)
+        self.buffer = TaskBuffer(max(limit, len(past)))  # what was asked for is not dropped
         self._taken = 0
         for event in past:
             self.buffer.put((event, None, copy_context()))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from phasebus.bus._forms import Callback, Form, Shape
 from phasebus.bus._order import Stage
 from phasebus.bus._policies import OnError, Retry
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import Tally
-
-if TYPE_CHECKING:
-    from phasebus.bus._bus import Bus
 
 
 class Subscription:
@@ -29,13 +27,15 @@ class Subscription:
         on_error: What happens when it raises.
         timeout: The longest it may take, in seconds; None for no limit.
         thread: Whether it runs in a worker thread.
+        awaited: Whether the call is known to return something to await.
         blind: Whether it takes no context.
         guarded: Whether calling it takes more than calling it.
     """
 
     __slots__ = (
-        "_bus",
+        "_leave",
         "after",
+        "awaited",
         "before",
         "blind",
         "call",
@@ -44,7 +44,6 @@ class Subscription:
         "name",
         "on_error",
         "selector",
-        "shape",
         "stage",
         "tally",
         "thread",
@@ -53,7 +52,7 @@ class Subscription:
 
     def __init__(
         self,
-        bus: Bus,
+        leave: Callable[[Subscription], None],
         callback: Callback,
         shape: Shape,
         selector: Selector,
@@ -66,9 +65,8 @@ class Subscription:
         timeout: float | None,
         thread: bool,
     ) -> None:
-        self._bus = bus
+        self._leave = leave
         self.callback = callback
-        self.shape = shape
         self.selector = selector
         self.call = _from_short_form(callback) if shape.form is Form.SHORT else callback
         self.name = name
@@ -79,12 +77,13 @@ class Subscription:
         self.timeout = timeout
         self.thread = thread
         self.tally = Tally()
+        self.awaited = shape.awaited
         self.blind = shape.form is Form.EVENT
         self.guarded = timeout is not None or thread or isinstance(on_error, Retry)
 
     def unsubscribe(self) -> None:
         """Call the callback no more, from the next publish on. May be called twice."""
-        self._bus._unsubscribe(self)
+        self._leave(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.callback(*args, **kwargs)
@@ -100,4 +99,7 @@ class Subscription:
 
 
 def _from_short_form(callback: Callback) -> Callback:
-    return lambda event, view: callback(event.phase, event.config, view)
+    def call(event: Any, view: Any) -> Any:
+        return callback(getattr(event, "phase", type(event).__name__), getattr(event, "config", None), view)
+
+    return call

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from threading import get_ident
+from threading import Thread, current_thread
 from typing import TYPE_CHECKING
 
 import anyio.from_thread
 from anyio.lowlevel import EventLoopToken
 
 from phasebus.bus._context import Context
-from phasebus.bus._errors import WrongThreadError
+from phasebus.bus._errors import BusStateError, PhasebusError, WrongThreadError
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._view import View
 
@@ -22,7 +22,7 @@ class Threads:
 
     __slots__ = ("_bus", "_thread", "_token")
 
-    def __init__(self, bus: Bus, thread: int, token: EventLoopToken) -> None:
+    def __init__(self, bus: Bus, thread: Thread, token: EventLoopToken) -> None:
         self._bus = bus
         self._thread = thread
         self._token = token
@@ -31,8 +31,14 @@ class Threads:
         """Publish `event` in the bus's loop, and wait for the outcome; see `Bus.publish`.
 
         Raises:
+            BusStateError: The bus is closed.
             WrongThreadError: This is the bus's own thread, which would wait for itself.
         """
-        if get_ident() == self._thread:
+        if current_thread() is self._thread:
             raise WrongThreadError("this is the bus's own thread: `await bus.publish(…)` here, not bus.threads()")
-        return anyio.from_thread.run(self._bus.publish, event, context, token=self._token)
+        try:
+            return anyio.from_thread.run(self._bus.publish, event, context, token=self._token)
+        except (anyio.RunFinishedError, RuntimeError) as error:
+            if self._bus.closed and not isinstance(error, PhasebusError):
+                raise BusStateError(f"the bus {self._bus.name!r} is closed, and its event loop has ended") from error
+            raise

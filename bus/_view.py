@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any, Literal
+from enum import Enum
+from typing import Any
 
-from phasebus.bus._context import DELETED, Author, Change, Context, ReadableContext
+from phasebus.bus._context import DELETED, Change, Context, ReadableContext
 from phasebus.bus._errors import ConflictError, ContextClosedError
 from phasebus.bus._keys import Key
+
+Author = tuple[str, object]
+"""Who wrote, and during which event."""
 
 
 class ReadOnlyContext(ReadableContext):
@@ -22,7 +26,7 @@ class ReadOnlyContext(ReadableContext):
         return self._context[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._context))
+        return iter(self._context)
 
     def __len__(self) -> int:
         return len(self._context)
@@ -32,67 +36,105 @@ class ReadOnlyContext(ReadableContext):
         return self._context.history(key)
 
 
+class Writes(dict[str, Any]):
+    """What a view holds of which there is more to know than one key and its value.
+
+    Attributes:
+        authors: Whose the writes are that came from a view of this view.
+        since: How many commits there had been when the first was written.
+    """
+
+    __slots__ = ("authors", "since")
+
+    def __init__(self, since: int) -> None:
+        super().__init__()
+        self.authors: dict[str, Author] = {}
+        self.since = since
+
+
+class Mark(Enum):
+    """What a view's `key` says when it is no key."""
+
+    MANY = "more than one plain write"
+    COMMITTED = "the callback has succeeded"
+    FAILED = "the callback has failed"
+
+
 class View(ReadableContext, MutableMapping[str, Any]):
     """A context as one callback sees it during one event: a transaction.
 
     What the callback writes is seen by itself at once and by everybody else when it has succeeded. What its own
     background tasks write later is committed at once; after a failure it is refused.
 
+    Most callbacks write one key or none. So a view is cheap to make and to commit as long as it comes to no more.
+
     Attributes:
-        state: Where the transaction stands.
-        writes: What was written and is not yet committed; None if nothing.
+        base: What it is a view of.
+        by: The name of the callback.
+        event: The event it is called for.
+        key: None until something is written; then the key, or a `Mark`.
+        value: What was written to `key`; all `Writes` if that is `Mark.MANY`.
     """
 
-    __slots__ = ("_authors", "_base", "_by", "_event", "_since", "state", "writes")
+    # No __init__: one view is made for every call, and filling the slots in place takes half the time.
+    __slots__ = ("base", "by", "event", "key", "value")
 
-    def __init__(self, base: Context | View, by: str, event: object) -> None:
-        self._base = base
-        self._by = by
-        self._event = event
-        self.state: Literal["open", "committed", "failed"] = "open"
-        self.writes: dict[str, Any] | None = None
+    base: Context | View
+    by: str
+    event: object
+    key: str | Mark | None
+    value: Any
 
     def __getitem__(self, key: str) -> Any:
-        writes = self.writes
-        if writes is not None and key in writes:
+        writes = self.written()
+        if key in writes:
             if (value := writes[key]) is DELETED:
                 raise KeyError(key)
             return value
-        return self._base[key]
+        return self.base[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        writes = self.writes
-        if writes is None:
-            writes = self._begin()
-        if self._authors:
-            self._authors.pop(key, None)
-        writes[key] = value
-        if key.__class__ is Key:
-            self._base.root.learn(key)
-        if self.state == "committed":
-            self.commit()
+        if key.__class__ is Key and key.has_rule:
+            self.root.learn(key)
+        if self.key is None and not self.base.rules:
+            self.key = key
+            self.value = value
+        else:
+            self._write(key, value)
 
     def __delitem__(self, key: str) -> None:
         if key not in self:
             raise KeyError(key)
-        self[key] = DELETED
+        self._write(key, DELETED)
 
     def __iter__(self) -> Iterator[str]:
-        writes = self.writes or {}
-        yield from (key for key in self._base if key not in writes)
-        yield from (key for key, value in writes.items() if value is not DELETED)
+        writes = self.written()
+        keys = [key for key in self.base if writes.get(key) is not DELETED]
+        keys += [key for key, value in writes.items() if value is not DELETED and key not in self.base]
+        return iter(keys)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def history(self, key: str) -> tuple[Change, ...]:
         """Return every committed change of `key`, oldest first; this callback's own are not yet among them."""
-        return self._base.history(key)
+        return self.base.history(key)
 
     @property
     def root(self) -> Context:
         """The context that this is, in the end, a view of."""
-        return self._base.root
+        return self.base.root
+
+    @property
+    def rules(self) -> dict[str, Key[Any]]:
+        """The keys that have rules, by their names."""
+        return self.root.rules
+
+    def written(self) -> Mapping[str, Any]:
+        """Return what was written and is not yet committed."""
+        if isinstance(self.key, str):
+            return {self.key: self.value}
+        return self.value if self.key is Mark.MANY else {}
 
     def commit(self) -> None:
         """Hand the writes, all or none, to the context this is a view of.
@@ -101,66 +143,83 @@ class View(ReadableContext, MutableMapping[str, Any]):
             ConflictError: Another callback wrote a key that allows only one writer an event.
             InvalidValueError: A key refuses its value.
         """
-        writes, self.writes = self.writes, None
-        if writes:
-            if rules := self._base.root.rules:
-                writes = {
-                    key: self._settled(rules[key], value) if key in rules else value for key, value in writes.items()
-                }
-            self._base.apply(writes, (self._by, self._event), self._authors)
-        self.state = "committed"
+        if self.key is Mark.MANY:
+            writes: Writes = self.value
+        else:
+            writes = Writes(-1)  # if there are rules, they came up after the write: whoever wrote since is in conflict
+            writes.update(self.written())
+        rules = self.rules
+        settled = [
+            (key, self._settled(rules[key], value, writes.since) if key in rules else value)
+            for key, value in writes.items()
+        ]
+        for key, value in settled:
+            self.base.apply(key, value, *writes.authors.get(key, (self.by, self.event)))
+        self.key = Mark.COMMITTED
 
     def discard(self) -> None:
         """Forget the writes; the callback may begin again."""
-        self.writes = None
+        self.key = None
 
     def close(self) -> None:
         """Forget the writes, and refuse all that may follow: the callback has failed."""
-        self.writes = None
-        self.state = "failed"
+        self.key = Mark.FAILED
 
-    def apply(self, writes: Mapping[str, Any], author: Author, authors: Mapping[str, Author]) -> None:
-        """Take the writes of a view of this view: they stand or fall with this one."""
-        if self.state == "committed":
-            self._base.apply(writes, author, authors)
-            return
-        for key, value in writes.items():
-            self[key] = value
-            self._authors[key] = authors.get(key, author)
+    def apply(self, key: str, value: Any, by: str, event: object) -> None:
+        """Take a write of a view of this view: it stands or falls with this one."""
+        if self.key is Mark.COMMITTED:
+            self.base.apply(key, value, by, event)
+        else:
+            self._write(key, value)
+            self.value.authors[key] = (by, event)
 
     def last_change(self, key: str) -> tuple[str, object, int] | None:
         """Return who changed `key` last, during which event, and in which commit; None if nobody has."""
-        if self.writes is None or key not in self.writes:
-            return self._base.last_change(key)
-        return *self._authors.get(key, (self._by, self._event)), self._since
+        if key not in self.written():
+            return self.base.last_change(key)
+        writes = self._many()
+        return *writes.authors.get(key, (self.by, self.event)), writes.since
 
-    def _begin(self) -> dict[str, Any]:
-        if self.state == "failed":
+    def _many(self) -> Writes:
+        """Return all that was written, in the form that has room for more."""
+        if self.key is not Mark.MANY:
+            writes = Writes(self.root.commits)
+            writes.update(self.written())
+            self.key, self.value = Mark.MANY, writes
+        many: Writes = self.value
+        return many
+
+    def _write(self, key: str, value: Any) -> None:
+        if self.key is Mark.FAILED:
             raise ContextClosedError(
-                f"{self._by!r} failed during {type(self._event).__name__}, and still writes to its context: "
+                f"{self.by!r} failed during {type(self.event).__name__}, and still writes to its context: "
                 "what a failed callback leaves running must not change anything; end it with the callback"
             )
-        self._authors: dict[str, Author] = {}
-        self._since = self._base.root.commits
-        writes: dict[str, Any] = {}
-        self.writes = writes
-        return writes
+        late = self.key is Mark.COMMITTED
+        writes = self._many()
+        writes[key] = value
+        writes.authors.pop(key, None)
+        if late:
+            try:
+                self.commit()
+            finally:
+                self.key = Mark.COMMITTED
 
-    def _settled(self, key: Key[Any], value: Any) -> Any:
+    def _settled(self, key: Key[Any], value: Any, since: int) -> Any:
         """Return what is to be stored when this view writes `value` to `key`, by the key's rules."""
         if value is not DELETED:
-            value = key.checked(value, self._by)
-        last = self._base.last_change(key)
+            value = key.checked(value, self.by)
+        last = self.base.last_change(key)
         if key.on_conflict == "last" or last is None:
             return value
         by, event, number = last
-        if by == self._by or (event is not self._event and number <= self._since):
+        if by == self.by or (event is not self.event and number <= since):
             return value
         if key.on_conflict == "error":
             raise ConflictError(
-                f"{by!r} and {self._by!r} both wrote {key!s} during {type(self._event).__name__}; "
+                f"{by!r} and {self.by!r} both wrote {key!s} during {type(self.event).__name__}; "
                 "let one of them decide, or give the key a rule that merges (Key(on_conflict=…))"
             )
-        if value is DELETED or key not in self._base:
+        if value is DELETED or key not in self.base:
             return value
-        return key.on_conflict(self._base[key], value)
+        return key.on_conflict(self.base[key], value)
