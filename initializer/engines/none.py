@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from phasebus.initializer.engines.protocol import EngineError, Launch
+from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
 
 
 class NoEngine:
@@ -13,7 +13,10 @@ class NoEngine:
     def check(self) -> None:
         """Do nothing: there is nothing that could be missing."""
 
-    async def start(self, launch: Launch) -> NoEngine:
+    async def prepare(self, launch: Launch) -> None:
+        """Do nothing."""
+
+    async def start(self, launch: Launch, prepared: Prepared | None) -> NoEngine:
         """Return at once."""
         return self
 

@@ -24,6 +24,7 @@ class Launch:
         telemetry: Where its own spans go.
         step: The id of the step below which its steps belong.
         model: The model's path, or its name where the engine is to find it by itself.
+        local: Whether the model is on this machine, or will be.
         args: The engine's own arguments, by their names.
         env: Environment variables of its processes.
         runtime_env: Ray's runtime_env.
@@ -36,12 +37,20 @@ class Launch:
     telemetry: Telemetry
     step: str
     model: str
+    local: bool
     args: Mapping[str, Any]
     env: Mapping[str, str]
     runtime_env: Mapping[str, Any]
     placement_group: Any
     timeout: float
     log: Path
+
+
+class Prepared(Protocol):
+    """What an engine has begun with before its model was there."""
+
+    async def close(self) -> None:
+        """Give it up: it is not going to be used."""
 
 
 class Engine(Protocol):
@@ -60,5 +69,13 @@ class Launcher(Protocol):
     def check(self) -> None:
         """Raise EngineError if it cannot be started here, before anything else is begun."""
 
-    async def start(self, launch: Launch) -> Engine:
-        """Return the engine once it answers; if it does not come to that, leave nothing of it behind."""
+    async def prepare(self, launch: Launch) -> Prepared | None:
+        """Do what takes time and does not take the model: start processes, import. None if there is nothing to do."""
+
+    async def start(self, launch: Launch, prepared: Prepared | None) -> Engine:
+        """Return the engine once it answers; if it does not come to that, leave nothing of it behind.
+
+        Args:
+            launch: What it is started with.
+            prepared: What an earlier `prepare` came to. It is used, or given up if what it was made for has changed.
+        """

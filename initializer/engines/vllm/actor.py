@@ -29,12 +29,21 @@ class EngineActor:
         """Return the name of the machine and the id of the process."""
         return platform.node(), os.getpid()
 
-    async def start(self, args: Mapping[str, Any]) -> None:
+    async def load(self) -> None:
+        """Import vLLM, blocking this process for as long as that takes."""
+        import vllm.v1.engine.async_llm  # noqa: F401
+
+    async def start(self, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
         """Start the engine, blocking this process for as long as that takes.
+
+        Args:
+            args: The engine's own arguments.
+            env: Variables that were not known when this process was started.
 
         Raises:
             ValueError: vLLM knows no argument of that name.
         """
+        os.environ.update(env)
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import anyio
-import psutil
 
-from phasebus.initializer.engines.protocol import EngineError, Launch
-from phasebus.initializer.engines.vllm.actor import EngineActor
+from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
+from phasebus.initializer.engines.vllm.output import last_lines
+from phasebus.initializer.engines.vllm.process import VLLMProcess
 from phasebus.initializer.engines.vllm.steps import relayed_steps
-from phasebus.initializer.ray.actors import Actor, start_actor
-from phasebus.initializer.ray.placement import first_bundle
+from phasebus.initializer.ray.actors import Actor
 
 _STOP_SECONDS = 5.0
-_LAST_LINES = 12
 
 
 class VLLM:
@@ -32,38 +27,41 @@ class VLLM:
                 "or fetch the model only with `engine: none`"
             )
 
-    async def start(self, launch: Launch) -> VLLMEngine:
+    async def prepare(self, launch: Launch) -> VLLMProcess:
+        """Start vLLM's process and import it there, which takes most of a minute on a slow machine."""
+        return await VLLMProcess.begin(launch)
+
+    async def start(self, launch: Launch, prepared: Prepared | None) -> VLLMEngine:
         """Return vLLM once it answers.
 
         Raises:
             EngineError: It did not start; the message has the last lines of its output.
         """
-        relay, resources = launch.telemetry.relay, first_bundle(launch.placement_group)
-        env = {
-            **_environment(launch, resources),
-            **relay.environment(launch.telemetry.identity.traceparent(launch.step)),
-        }
-        user_env = launch.runtime_env.get("env_vars", {})
-        actor = await start_actor(
-            EngineActor,
-            str(launch.log),
-            placement_group=launch.placement_group,
-            resources=resources,
-            runtime_env={**launch.runtime_env, "env_vars": {**user_env, **env}},
-        )
+        process = await self._process(launch, prepared)
+        relay, actor = launch.telemetry.relay, process.actor
+        env = relay.environment(launch.telemetry.identity.traceparent(launch.step))
+        args = {"model": launch.model, "distributed_executor_backend": "mp", **launch.args}
         try:
             async with relayed_steps(launch.bus, relay, launch.step):
                 with anyio.fail_after(launch.timeout):
-                    await actor.call("start", _arguments(launch))
+                    await actor.call("start", args, env)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await actor.kill()
             if isinstance(error, TimeoutError):
-                raise EngineError(f"vLLM was not up within {launch.timeout:g} s; {_last_lines(launch.log)}") from error
+                raise EngineError(f"vLLM was not up within {launch.timeout:g} s; {last_lines(launch.log)}") from error
             if isinstance(error, Exception):
-                raise EngineError(f"vLLM did not start: {error}\n{_last_lines(launch.log)}") from error
+                raise EngineError(f"vLLM did not start: {error}\n{last_lines(launch.log)}") from error
             raise
         return VLLMEngine(actor)
+
+    async def _process(self, launch: Launch, prepared: Prepared | None) -> VLLMProcess:
+        """Return the process that was prepared, or a new one if what that was made for has changed meanwhile."""
+        if isinstance(prepared, VLLMProcess) and prepared.fits(launch):
+            return prepared
+        if prepared is not None:
+            await prepared.close()
+        return await VLLMProcess.begin(launch)
 
 
 class VLLMEngine:
@@ -83,31 +81,3 @@ class VLLMEngine:
     async def close(self) -> None:
         """End vLLM in order if it can be done within seconds, and in any case."""
         await self.actor.close("stop", _STOP_SECONDS)
-
-
-def _arguments(launch: Launch) -> dict[str, Any]:
-    """Return vLLM's engine arguments: the user's over our defaults."""
-    return {"model": launch.model, "distributed_executor_backend": "mp", **launch.args}
-
-
-def _environment(launch: Launch, resources: Mapping[str, float]) -> Mapping[str, str]:
-    """Return the variables of vLLM's processes: the user's over our defaults.
-
-    On the CPU, vLLM takes nearly all of the memory for its cache unless it is told how much.
-    """
-    defaults: dict[str, str] = {}
-    if Path(launch.model).exists():
-        defaults["HF_HUB_OFFLINE"] = "1"
-    if not resources.get("GPU") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-        gibibytes = psutil.virtual_memory().available // 2**30
-        defaults["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, min(16, gibibytes // 4)))
-    return {**defaults, **launch.env}
-
-
-def _last_lines(log: Path) -> str:
-    """Return the end of the engine's output, for an error message."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-    except OSError:
-        return f"its output was to be in {log}"
-    return "\n".join([f"its last lines (all in {log}):", *(f"  {line}" for line in lines)])

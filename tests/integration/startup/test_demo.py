@@ -43,8 +43,13 @@ def test_when_it_is_ready_the_metrics_say_how_long_each_phase_and_step_took(demo
 
 
 def test_every_pre_has_its_post_in_the_order_of_the_table(demo: Demo) -> None:
+    table = [event.phase for event in NODE_PHASES if event.phase != "custom_initialization"]
     phases = [moment.phase for moment in demo.run.moments]
-    assert phases == [event.phase for event in NODE_PHASES if event.phase != "custom_initialization"]
+    assert sorted(phases) == sorted(table)
+    assert [phase for phase in phases if phase.startswith("pre_")] == [p for p in table if p.startswith("pre_")]
+    for phase in phases:
+        if phase.startswith("post_") and phase != "post_initialization":
+            assert phases.index(phase.replace("post_", "pre_")) < phases.index(phase)
 
 
 def test_every_step_in_the_journal_ended_well_and_hangs_in_one_tree(demo: Demo) -> None:

@@ -1,0 +1,85 @@
+"""The process that vLLM runs in: an actor of Ray's, in which vLLM is imported before there is a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import anyio
+import psutil
+
+from phasebus.initializer.engines.protocol import EngineError, Launch
+from phasebus.initializer.engines.vllm.actor import EngineActor
+from phasebus.initializer.engines.vllm.output import last_lines
+from phasebus.initializer.phases import ENGINE_STEP
+from phasebus.initializer.ray.actors import Actor, start_actor
+from phasebus.initializer.ray.placement import first_bundle
+
+
+@dataclass(frozen=True, slots=True)
+class VLLMProcess:
+    """A process with vLLM imported.
+
+    Attributes:
+        actor: The actor it is.
+        made_for: What it was started with, and cannot be changed any more.
+    """
+
+    actor: Actor
+    made_for: Mapping[str, Any]
+
+    @classmethod
+    async def begin(cls, launch: Launch) -> Self:
+        """Start a process and import vLLM there; two engine steps.
+
+        Raises:
+            EngineError: vLLM cannot be imported there.
+        """
+        made_for = _made_for(launch)
+        async with launch.bus.step(ENGINE_STEP, "start_process"):
+            actor = await start_actor(
+                EngineActor,
+                str(launch.log),
+                placement_group=launch.placement_group,
+                resources=first_bundle(launch.placement_group),
+                runtime_env=made_for["runtime_env"],
+            )
+        try:
+            async with launch.bus.step(ENGINE_STEP, "import_engine", attributes={"process": "front_end"}):
+                await actor.call("load")
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await actor.kill()
+            if isinstance(error, Exception):
+                raise EngineError(f"vLLM cannot be imported: {error}\n{last_lines(launch.log)}") from error
+            raise
+        return cls(actor, made_for)
+
+    def fits(self, launch: Launch) -> bool:
+        """Return whether it is what `launch` would start anew."""
+        return self.made_for == _made_for(launch)
+
+    async def close(self) -> None:
+        """End it."""
+        await self.actor.kill()
+
+
+def _made_for(launch: Launch) -> Mapping[str, Any]:
+    env = {**launch.runtime_env.get("env_vars", {}), **_environment(launch)}
+    return {"group": launch.placement_group, "runtime_env": {**launch.runtime_env, "env_vars": env}}
+
+
+def _environment(launch: Launch) -> Mapping[str, str]:
+    """Return the variables of vLLM's processes: the user's over our defaults.
+
+    On the CPU, vLLM takes nearly all of the memory for its cache unless it is told how much.
+    """
+    defaults: dict[str, str] = {}
+    if launch.local:
+        defaults["HF_HUB_OFFLINE"] = "1"
+    if not first_bundle(launch.placement_group).get("GPU") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+        gibibytes = psutil.virtual_memory().total // 2**30
+        defaults["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, min(16, gibibytes // 8)))
+    return {**defaults, **launch.env}
