@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 import psutil
-from tests.support.waiting import wait_until
 
 from phasebus.telemetry.journal import Run, read_journal
+from tests.support.waiting import wait_until
 
 
 class Command:

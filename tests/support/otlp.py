@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from tests.support.programs import free_port, program
-from tests.support.waiting import wait_until
 
 from phasebus.telemetry import EngineSpan
 from phasebus.telemetry.relay import read_spans
+from tests.support.programs import free_port, program
+from tests.support.waiting import wait_until
 
 
 class OtlpBackend:

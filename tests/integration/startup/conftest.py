@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+
+from phasebus.telemetry import EngineSpan
+from phasebus.telemetry.journal import Run
 from tests.support.command import Command
 from tests.support.otlp import OtlpBackend
 from tests.support.programs import program
 from tests.support.waiting import wait_until
-
-from phasebus.telemetry import EngineSpan
-from phasebus.telemetry.journal import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.command import Command
-from tests.support.otlp import OtlpBackend
-from tests.support.waiting import wait_until
 
 from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry.journal import Run
+from tests.support.command import Command
+from tests.support.otlp import OtlpBackend
+from tests.support.waiting import wait_until
 
 Up = Callable[..., Command]
 
