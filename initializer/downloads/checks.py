@@ -19,6 +19,9 @@ _LONGEST_HEADER = 100_000_000
 """In bytes; the limit of the safetensors library."""
 
 
+Algorithm = Literal["sha256", "git-sha1"]
+
+
 class Hasher(Protocol):
     """What hashlib's objects can do, as far as it is used here."""
 
@@ -38,14 +41,13 @@ class Digest:
         value: In lower-case hexadecimal digits.
     """
 
-    algorithm: Literal["sha256", "git-sha1"]
+    algorithm: Algorithm
     value: str
 
-    def hasher(self, size: int) -> Hasher:
-        """Return a new object that takes in the bytes of a file of `size` bytes."""
-        if self.algorithm == "sha256":
-            return hashlib.sha256()
-        return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+def hasher(algorithm: Algorithm, size: int) -> Hasher:
+    """Return a new object that takes in the bytes of a file of `size` bytes."""
+    return hashlib.sha256() if algorithm == "sha256" else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 def safetensors_problem(descriptor: int, size: int) -> str | None:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from phasebus.initializer.downloads.checks import Hasher
+from phasebus.initializer.downloads.checks import Digest, Hasher, hasher
+from phasebus.initializer.downloads.paths import boot
 from phasebus.initializer.downloads.sources.protocol import BLOCK, RemoteFile
 
 
@@ -27,7 +28,6 @@ class Partial:
     Attributes:
         size: How many bytes of it there are.
         validator: What to send along when asking for the rest; None without.
-        hasher: Has taken in the bytes there are; None if nothing is known to compare a digest with.
     """
 
     def __init__(self, folder: Path, file: RemoteFile) -> None:
@@ -38,7 +38,7 @@ class Partial:
         self._descriptor: int | None = None
         self.size = 0
         self.validator: str | None = None
-        self.hasher: Hasher | None = None
+        self._hasher: Hasher = self._new_hasher()
 
     @property
     def descriptor(self) -> int:
@@ -68,36 +68,38 @@ class Partial:
         if kept:
             self.validator = json.loads(self._note.read_bytes())["validator"]
             self.size = kept
-            self.hasher = self._new_hasher()
+            self._hasher = self._new_hasher()
         else:
             self._empty()
 
     def take_in(self, check: Callable[[], None]) -> None:
         """Have the digest cover the bytes that are kept; `check` is called now and then, and may raise."""
         os.lseek(self.descriptor, 0, os.SEEK_SET)
-        if self.hasher is not None:
-            while block := os.read(self.descriptor, BLOCK):
-                check()
-                self.hasher.update(block)
+        while block := os.read(self.descriptor, BLOCK):
+            check()
+            self._hasher.update(block)
         os.lseek(self.descriptor, self.size, os.SEEK_SET)
 
     def restart(self, validator: str | None) -> None:
         """Begin anew, with a file for the rest of which one asks with `validator`."""
         self._empty()
         self.validator = validator
-        # on a file system that loses power, bytes may be missing from the middle: only a digest would tell
         temporary = self._note.with_suffix(".new")
         temporary.write_text(json.dumps(self._about(validator)), encoding="utf-8")
         temporary.replace(self._note)
 
     def add(self, block: bytes | memoryview) -> None:
         """Add some bytes at the end."""
-        if self.hasher is not None:
-            self.hasher.update(block)
+        self._hasher.update(block)
         written = os.write(self.descriptor, block)
         while written < len(block):
             written += os.write(self.descriptor, memoryview(block)[written:])
         self.size += len(block)
+
+    def digest(self) -> Digest:
+        """Return what the bytes hash to; by the algorithm of the source's own digest, if it names one."""
+        named = self._file.digest
+        return Digest("sha256" if named is None else named.algorithm, self._hasher.hexdigest())
 
     def discard(self) -> None:
         """Forget the bytes: they are not those of the file."""
@@ -106,7 +108,7 @@ class Partial:
         self._note.unlink(missing_ok=True)
 
     def become(self, target: Path) -> None:
-        """Give it its final name, whole as it is and on the disk."""
+        """Give it its final name, whole as it is."""
         self.path.replace(target)
         self._note.unlink(missing_ok=True)
 
@@ -119,13 +121,11 @@ class Partial:
     def _empty(self) -> None:
         os.ftruncate(self.descriptor, 0)
         os.lseek(self.descriptor, 0, os.SEEK_SET)
-        self.size, self.validator, self.hasher = 0, None, self._new_hasher()
+        self.size, self.validator, self._hasher = 0, None, self._new_hasher()
 
-    def _new_hasher(self) -> Hasher | None:
+    def _new_hasher(self) -> Hasher:
         digest, size = self._file.digest, self._file.size
-        if digest is None or (size is None and digest.algorithm == "git-sha1"):
-            return None
-        return digest.hasher(size or 0)
+        return hasher("sha256" if digest is None else digest.algorithm, size or 0)
 
     def _about(self, validator: str | None) -> dict[str, Any]:
         digest = self._file.digest
@@ -135,13 +135,6 @@ class Partial:
             "digest": None if digest is None else digest.value,
             "listed": self._file.validator,
             "validator": validator,
-            "boot": None if digest is not None else _boot(),
+            # what is written just before a loss of power may come back as zeros: only a digest would tell
+            "boot": None if digest is not None else boot(),
         }
-
-
-def _boot() -> str:
-    """Return what changes when the machine starts anew; a file without a digest is not continued across that."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return "unknown"

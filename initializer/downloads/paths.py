@@ -75,13 +75,12 @@ def default_folder(kind: str, identity: str) -> Path:
     return platformdirs.user_cache_path("phasebus") / "models" / kind / f"{readable[:80]}-{digest}"
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in `folder` reach the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def boot() -> str:
+    """Return what changes when the machine starts anew: until then, what was written can be trusted to be read back."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"
 
 
 def free_bytes(folder: Path) -> int:

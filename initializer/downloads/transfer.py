@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from phasebus.initializer.downloads.checks import safetensors_problem
+from phasebus.initializer.downloads.checks import hasher, safetensors_problem
 from phasebus.initializer.downloads.errors import CorruptError, DownloadError, StoppedError, TransferError
 from phasebus.initializer.downloads.partial import Partial
 from phasebus.initializer.downloads.paths import STATE, free_bytes, target_of
@@ -118,30 +118,30 @@ class Transfer:
         self._place()
 
     def _found(self) -> bool:
-        """Return whether the file is there, unknown to our record, but with the digest it should have."""
-        digest = self.file.digest
+        """Return whether the file is there, not checked since the machine started, but with the digest it should have."""
+        digest = self._record.digest_of(self.file)
         if self._partial.is_open or digest is None:
             return False
         try:
-            descriptor = os.open(self._target, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             return False
         try:
             status = os.fstat(descriptor)
             if status.st_size != (self.file.size if self.file.size is not None else status.st_size):
                 return False
-            hasher = digest.hasher(status.st_size)
+            seen = hasher(digest.algorithm, status.st_size)
             buffer = memoryview(bytearray(BLOCK))
             while count := os.readv(descriptor, [buffer]):
                 self._check_stopped()
-                hasher.update(buffer[:count])
+                seen.update(buffer[:count])
                 self.done += count
-            self.hit = hasher.hexdigest() == digest.value
+            self.hit = seen.hexdigest() == digest.value
         finally:
             os.close(descriptor)
         if self.hit:
             self.total = status.st_size
-            self._record.add(self.file, status)
+            self._record.add(self.file, status, digest)
         else:
             self.done = 0
         return self.hit
@@ -178,19 +178,18 @@ class Transfer:
 
     def _check(self) -> None:
         """Compare what came with what was announced."""
-        digest, hasher = self.file.digest, self._partial.hasher
-        if digest is not None and hasher is not None and (got := hasher.hexdigest()) != digest.value:
-            raise CorruptError(f"its {digest.algorithm} is {got}, expected {digest.value}")
+        named, got = self.file.digest, self._partial.digest()
+        if named is not None and got != named:
+            raise CorruptError(f"its {named.algorithm} is {got.value}, expected {named.value}")
         if self.file.name.endswith(".safetensors"):
             problem = safetensors_problem(self._partial.descriptor, self._partial.size)
             if problem is not None:
                 raise CorruptError(problem)
 
     def _place(self) -> None:
-        """Give the file its final name, once it is on the disk."""
-        os.fsync(self._partial.descriptor)
+        """Give the file its final name."""
         with self._writing():
-            self._record.add(self.file, os.fstat(self._partial.descriptor))
+            self._record.add(self.file, os.fstat(self._partial.descriptor), self._partial.digest())
             self._partial.become(self._target)
             self._partial.close()
 

@@ -18,7 +18,7 @@ from phasebus.initializer.downloads.events import DOWNLOAD
 from phasebus.initializer.downloads.files import Files
 from phasebus.initializer.downloads.locks import alone
 from phasebus.initializer.downloads.modes import wanted
-from phasebus.initializer.downloads.paths import STATE, free_bytes, sync_folder
+from phasebus.initializer.downloads.paths import STATE, free_bytes
 from phasebus.initializer.downloads.progress import Meter
 from phasebus.initializer.downloads.record import Record
 from phasebus.initializer.downloads.result import DownloadResult
@@ -71,7 +71,7 @@ async def bring(
                 )
             folder = (destination or listing.folder).expanduser().absolute()
             files = await _fetch(bus, step, source, chosen, folder, labels, settings)
-            await in_thread(lambda: _settle(folder, chosen, listing, mode), CapacityLimiter(1))
+            await in_thread(lambda: _settle(folder, listing, mode), CapacityLimiter(1))
     finally:
         source.close()
     summary = files.summary()
@@ -151,10 +151,8 @@ def _look(source: Source, chosen: Sequence[RemoteFile], folder: Path) -> tuple[l
     return transfers, sum(transfer.look() for transfer in transfers)
 
 
-def _settle(folder: Path, chosen: Sequence[RemoteFile], listing: Listing, mode: DownloadMode) -> None:
-    """Have the names reach the disk, and tell other tools where the files are."""
-    for each in {(folder / file.name).parent for file in chosen}:
-        sync_folder(each)
+def _settle(folder: Path, listing: Listing, mode: DownloadMode) -> None:
+    """Tell other tools where the files are, and clear away what was left of others."""
     for path, content in listing.refs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.new")

@@ -12,8 +12,8 @@ from phasebus.initializer.downloads.checks import Digest
 SourceKind = Literal["hf", "s3", "gs", "az", "https", "file"]
 """The values of the label ``source``."""
 
-BLOCK = 512 * 1024
-"""How many bytes are handed on at once: few enough to stay in a core's cache between socket, digest and file."""
+BLOCK = 4 * 2**20
+"""How many bytes are handed on at once, at most. Measured: four mebibytes cost half the system time of half of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
