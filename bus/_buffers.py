@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import queue
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context as ContextVars
 from typing import Any, Literal
 
 import anyio
-import anyio.from_thread
-from anyio.lowlevel import EventLoopToken
+
+from phasebus.bus._loops import call_soon_here
 
 Overflow = Literal["drop_oldest", "block"]
 
@@ -84,13 +85,13 @@ class TaskBuffer:
 class ThreadBuffer:
     """A buffer that a thread empties; only `take` may be called in that thread."""
 
-    __slots__ = ("_ended", "_items", "_limit", "_taken", "_token", "drops")
+    __slots__ = ("_ended", "_items", "_limit", "_soon", "_taken", "drops")
 
     def __init__(self, limit: int) -> None:
         self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._limit = limit
         self._ended = False
-        self._token: EventLoopToken | None = None
+        self._soon: Callable[[Callable[[], object]], object] | None = None
         self._taken: anyio.Event | None = None
         self.drops = 0
 
@@ -112,7 +113,7 @@ class ThreadBuffer:
 
     async def room(self) -> None:
         """Wait until the buffer is not full, or has ended."""
-        self._token = anyio.lowlevel.current_token()
+        self._soon = call_soon_here()
         while self.full and not self._ended:
             if self._taken is None:
                 self._taken = anyio.Event()
@@ -130,9 +131,9 @@ class ThreadBuffer:
     def take(self) -> Item | None:
         """Take the oldest item, blocking until there is one; None when the buffer has ended."""
         item = self._items.get()
-        if self._taken is not None and self._token is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has gone, and with it whoever waited
-                anyio.from_thread.run_sync(self._wake, token=self._token)
+        if self._taken is not None and self._soon is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                self._soon(self._wake)
         return item
 
     def _wake(self) -> None:

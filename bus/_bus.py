@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from threading import Thread, current_thread
-from types import TracebackType
-from typing import Any, Self, cast, overload
+from types import TracebackType, UnionType
+from typing import Any, Self, Unpack, cast, overload
 
 import anyio
 from anyio.abc import TaskGroup
@@ -25,7 +25,7 @@ from phasebus.bus._selectors import Events, is_selector, selector
 from phasebus.bus._stats import SubscriberStats
 from phasebus.bus._steps import AttributeValue, Step, StepKind, run_step
 from phasebus.bus._streams import Stream
-from phasebus.bus._subscription import Subscription
+from phasebus.bus._subscription import Options, Subscription
 from phasebus.bus._threads import Threads
 
 
@@ -65,35 +65,13 @@ class Bus(Dispatcher):
         self.closed = False
 
     @overload
-    def subscribe(self, events: Callback, /) -> Subscription: ...
-    @overload
-    def subscribe(
-        self,
-        events: Events = ...,
-        callback: None = None,
-        *,
-        name: str | None = ...,
-        stage: Stage = ...,
-        before: str | Iterable[str] = ...,
-        after: str | Iterable[str] = ...,
-        on_error: OnError = ...,
-        timeout: float | None = ...,
-        thread: bool = ...,
+    def subscribe(  # type: ignore[overload-overlap]  # classes are callable, but here they choose events
+        self, events: type | UnionType | str | tuple[Any, ...] | None = ..., **options: Unpack[Options]
     ) -> Callable[[Callback], Subscription]: ...
     @overload
-    def subscribe(
-        self,
-        events: Events,
-        callback: Callback,
-        *,
-        name: str | None = ...,
-        stage: Stage = ...,
-        before: str | Iterable[str] = ...,
-        after: str | Iterable[str] = ...,
-        on_error: OnError = ...,
-        timeout: float | None = ...,
-        thread: bool = ...,
-    ) -> Subscription: ...
+    def subscribe(self, events: Callback, /, **options: Unpack[Options]) -> Subscription: ...
+    @overload
+    def subscribe(self, events: Events, callback: Callback, **options: Unpack[Options]) -> Subscription: ...
     def subscribe(
         self,
         events: Events = None,
@@ -108,6 +86,8 @@ class Bus(Dispatcher):
         thread: bool = False,
     ) -> Subscription | Callable[[Callback], Subscription]:
         """Have `callback` called for each of the `events`; without a callback, a decorator for one.
+
+        ``subscribe(callback)`` and ``@subscribe`` leave the choice of events to the callback's annotation.
 
         Args:
             events: A class (and its subclasses), a union, a runtime protocol, the name of a phase, or `Any`. None: what

@@ -54,7 +54,7 @@ class ReadableContext(Mapping[str, Any]):
     @overload
     def __getitem__(self, key: str) -> Any: ...
     def __getitem__(self, key: str) -> Any:
-        raise NotImplementedError
+        return self._value(key)
 
     @overload  # type: ignore[override]
     def get(self, key: Key[T]) -> T | None: ...
@@ -71,6 +71,9 @@ class ReadableContext(Mapping[str, Any]):
 
     def history(self, key: str) -> tuple[Change, ...]:
         """Return every committed change of `key`, oldest first."""
+        raise NotImplementedError
+
+    def _value(self, key: str) -> Any:
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -106,7 +109,7 @@ class Context(ReadableContext, MutableMapping[str, Any]):
         if data:
             self.update(data)
 
-    def __getitem__(self, key: str) -> Any:
+    def _value(self, key: str) -> Any:
         return self.data[key]
 
     def __setitem__(self, key: str, value: Any) -> None:

@@ -19,6 +19,7 @@ from anyio.lowlevel import EventLoopToken
 
 from phasebus.bus._buffers import Item, Overflow, TaskBuffer, ThreadBuffer
 from phasebus.bus._forms import Form, Shape
+from phasebus.bus._loops import call_soon_here
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
 from phasebus.bus._view import ReadOnlyContext
@@ -117,17 +118,19 @@ class ThreadObservation(Observation):
 
     def start(self, tasks: TaskGroup, token: EventLoopToken) -> None:
         """Begin to look at what is in the buffer."""
-        threading.Thread(target=self._run, args=(token,), name=f"phasebus observer {self.name}", daemon=True).start()
+        threading.Thread(
+            target=self._run, args=(token, call_soon_here()), name=f"phasebus observer {self.name}", daemon=True
+        ).start()
 
-    def _run(self, token: EventLoopToken) -> None:
+    def _run(self, token: EventLoopToken, soon: Callable[[Callable[[], object]], object]) -> None:
         while (item := self.buffer.take()) is not None:
             if not self._broken:
                 self._calls += 1
                 self._try(token, item[2].run, self._look, *self._arguments(item))
         if self._close is not None:
             self._try(token, self._close)
-        with contextlib.suppress(RuntimeError):  # the loop has gone without waiting for this thread
-            anyio.from_thread.run_sync(self.done.set, token=token)
+        with contextlib.suppress(RuntimeError):  # the loop has ended without waiting for this thread
+            soon(self.done.set)
 
     def _try(self, token: EventLoopToken, function: Callable[..., Any], *args: Any) -> None:
         try:

@@ -78,7 +78,8 @@ async def _call_in_time(subscription: Subscription, event: object, view: View | 
 async def _call(subscription: Subscription, event: object, view: View | None) -> Any:
     call = partial(subscription.call, event) if view is None else partial(subscription.call, event, view)
     if subscription.thread:
-        value = await anyio.to_thread.run_sync(call, abandon_on_cancel=subscription.timeout is not None)
+        # In a list, because a thread must not return a coroutine to Trio; it is awaited in the loop.
+        (value,) = await anyio.to_thread.run_sync(lambda: [call()], abandon_on_cancel=subscription.timeout is not None)
     else:
         value = call()
     return await value if isawaitable(value) else value

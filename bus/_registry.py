@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from threading import Lock
 
 from phasebus.bus._errors import OrderError
@@ -83,12 +83,17 @@ class Registry:
         plan = Plan(
             subscriptions,
             tuple(o for o in self.observations if o.selector.matches(event)),
-            narrated=bool(subscriptions) and issubclass(event, PhaseEvent) and self.wants(CallbackStarted),
+            narrated=bool(subscriptions) and issubclass(event, PhaseEvent) and self._narrating(),
             timing=self._timing,
             recorded=self._recorded,
         )
         self.plans[event] = plan
         return plan
+
+    def _narrating(self) -> bool:
+        """Return whether calls are told of: somebody asked for that, and not just for everything there may be."""
+        listening = (*self.observations, *(s for s in self.subscriptions if not s.selector.matches(object)))
+        return any(listener.selector.matches(CallbackStarted) for listener in listening)
 
     def forget_plans(self) -> None:
         """Drop the plans: they are no longer right."""
@@ -107,11 +112,14 @@ class Registry:
     def stats(self) -> tuple[SubscriberStats, ...]:
         """Return what every subscriber and observer has done so far."""
         with self._counting:
-            unsettled: Counter[str] = Counter()
+            calls: Counter[Subscription] = Counter()
+            seconds: defaultdict[Subscription, list[float]] = defaultdict(list)
             for plan in list(self.plans.values()):
-                unsettled.update({subscription.name: plan.completed for subscription in plan.subscriptions})
+                calls.update(dict.fromkeys(plan.subscriptions, plan.completed))
+                for subscription, took in plan.seconds():
+                    seconds[subscription].append(took)
             return (
-                *(s.tally.read(s.name, unsettled[s.name]) for s in list(self.subscriptions)),
+                *(s.tally.read(s.name, calls[s], seconds[s]) for s in list(self.subscriptions)),
                 *(o.stats() for o in list(self.observations)),
             )
 

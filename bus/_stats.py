@@ -46,16 +46,17 @@ class Tally:
         self.timeouts = 0
         self.seconds: deque[float] = deque(maxlen=SAMPLES)
 
-    def read(self, name: str, unsettled: int) -> SubscriberStats:
-        """Return the counts as they stand, with the calls that are `unsettled` yet."""
+    def read(self, name: str, calls: int, seconds: list[float]) -> SubscriberStats:
+        """Return the counts as they stand, with `calls` and their `seconds` that are not yet among them."""
+        latest = [*self.seconds, *seconds][-SAMPLES:]
         return SubscriberStats(
             name=name,
             role="subscriber",
-            calls=self.calls + unsettled,
+            calls=self.calls + calls,
             errors=self.errors,
             timeouts=self.timeouts,
-            p50=quantile(self.seconds, 0.5),
-            p99=quantile(self.seconds, 0.99),
+            p50=quantile(latest, 0.5),
+            p99=quantile(latest, 0.99),
         )
 
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from phasebus.bus._forms import Callback, Form, Shape
 from phasebus.bus._order import Stage
 from phasebus.bus._policies import OnError, Retry
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import Tally
+
+
+class Options(TypedDict, total=False):
+    """The options of `Bus.subscribe`, which says what they mean."""
+
+    name: str | None
+    stage: Stage
+    before: str | Iterable[str]
+    after: str | Iterable[str]
+    on_error: OnError
+    timeout: float | None
+    thread: bool
 
 
 class Subscription:

@@ -7,12 +7,12 @@ task keeps one `Trail` that its top-level publishes write on, and only what has 
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Thread, current_thread
 from typing import Any
+
+from phasebus.bus._loops import RunningTasks, running_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def own_trail() -> Trail:
     inherited = trail.get(None)
     if inherited is not None and inherited.top is not None:
         return inherited
-    own = Trail(None, *_running_tasks(), current_thread())
+    own = Trail(None, *running_tasks(), current_thread())
     trail.set(own)
     return own
 
@@ -82,25 +82,3 @@ def current_event() -> Any:
     here = trail.get(None)
     top = None if here is None else here.top
     return top.event if isinstance(top, Nested) else top
-
-
-class _AskTrio:
-    def __getitem__(self, loop: object) -> object:
-        return sys.modules["trio"].lowlevel.current_task()
-
-
-class _AskAsyncio:
-    def __getitem__(self, loop: object) -> object:
-        return asyncio.current_task()
-
-
-RunningTasks = dict[Any, Any] | _AskTrio | _AskAsyncio
-
-
-def _running_tasks() -> tuple[RunningTasks, object]:
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
-        return _AskTrio(), None
-    if sys.version_info < (3, 14):  # from then on, there is no such table
-        return asyncio.tasks._current_tasks, asyncio.get_running_loop()  # type: ignore[attr-defined]  # noqa: SLF001
-    return _AskAsyncio(), None

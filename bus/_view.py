@@ -22,7 +22,7 @@ class ReadOnlyContext(ReadableContext):
     def __init__(self, context: Context | View) -> None:
         self._context = context
 
-    def __getitem__(self, key: str) -> Any:
+    def _value(self, key: str) -> Any:
         return self._context[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -85,7 +85,7 @@ class View(ReadableContext, MutableMapping[str, Any]):
     key: str | Mark | None
     value: Any
 
-    def __getitem__(self, key: str) -> Any:
+    def _value(self, key: str) -> Any:
         writes = self.written()
         if key in writes:
             if (value := writes[key]) is DELETED:

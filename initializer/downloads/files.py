@@ -77,10 +77,7 @@ class Files:
             while queue:
                 await self._one(queue.pop(), limiter)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._tell, meter)
-            await all_of([work] * min(self.settings.concurrency, len(queue)))
-            tasks.cancel_scope.cancel()
+        await all_of([work] * min(self.settings.concurrency, len(queue)), beside=lambda: self._tell(meter))
         await meter.tell(self.done, self.done)
 
     async def _one(self, transfer: Transfer, limiter: CapacityLimiter) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-import platformdirs
+from platformdirs import user_cache_path
 
 from phasebus.initializer.downloads.errors import DownloadError
 
@@ -64,7 +64,7 @@ def _problem(name: str, parts: list[str]) -> str | None:
 
 
 def default_folder(kind: str, identity: str) -> Path:
-    """Return the folder a source is fetched into unless another is named, in the user's cache folder (XDG).
+    """Return the folder a source is fetched into by default: below PHASEBUS_CACHE_DIR, or in the user's cache (XDG).
 
     Args:
         kind: The kind of source.
@@ -72,7 +72,8 @@ def default_folder(kind: str, identity: str) -> Path:
     """
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", identity.rstrip("/").rsplit("/", 1)[-1]).strip(".-") or "model"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    return platformdirs.user_cache_path("phasebus") / "models" / kind / f"{readable[:80]}-{digest}"
+    cache = os.environ.get("PHASEBUS_CACHE_DIR")
+    return (Path(cache) if cache else user_cache_path("phasebus")) / "models" / kind / f"{readable[:80]}-{digest}"
 
 
 def boot() -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,11 +28,19 @@ async def in_thread(work: Callable[[], T], limiter: CapacityLimiter, stop: Calla
         raise
 
 
-async def all_of(workers: Iterable[Callable[[], Awaitable[None]]]) -> None:
-    """Run `workers` side by side; the first error cancels the others, and is raised as it is."""
+async def all_of(
+    workers: Iterable[Callable[[], Coroutine[Any, Any, None]]],
+    beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+) -> None:
+    """Run `workers` side by side; the first error cancels the others, and is raised as it is.
+
+    Args:
+        workers: What to run.
+        beside: Runs meanwhile, and is cancelled when the others are done.
+    """
     failure: Exception | None = None
 
-    async def guarded(worker: Callable[[], Awaitable[None]]) -> None:
+    async def guarded(worker: Callable[[], Coroutine[Any, Any, None]]) -> None:
         nonlocal failure
         try:
             await worker()
@@ -40,8 +48,12 @@ async def all_of(workers: Iterable[Callable[[], Awaitable[None]]]) -> None:
             failure = failure or error
             tasks.cancel_scope.cancel()
 
-    async with anyio.create_task_group() as tasks:
-        for worker in workers:
-            tasks.start_soon(guarded, worker)
+    async with anyio.create_task_group() as around:
+        if beside is not None:
+            around.start_soon(beside)
+        async with anyio.create_task_group() as tasks:
+            for worker in workers:
+                tasks.start_soon(guarded, worker)
+        around.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -1,0 +1,389 @@
+"""What subscribers write: seen when, by whom, and what is left of it when they fail."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import anyio
+import pytest
+
+from phasebus.bus import (
+    Bus,
+    ConflictError,
+    Context,
+    ContextClosedError,
+    InvalidValueError,
+    Key,
+    ReadOnlyContext,
+    Retry,
+    View,
+)
+
+pytestmark = pytest.mark.anyio
+
+COUNT: Key[int] = Key("count", doc="how many")
+
+
+class Ping:
+    pass
+
+
+class Pong:
+    pass
+
+
+def writes(**values: Any) -> Any:
+    def write(event: Any, context: Context) -> None:
+        context.update(values)
+
+    return write
+
+
+async def run(*subscribers: Any, context: Context | None = None, bus: Bus | None = None) -> Context:
+    context = Context() if context is None else context
+    bus = bus or Bus()
+    for number, subscriber in enumerate(subscribers):
+        bus.subscribe(Ping, subscriber, name=f"s{number}")
+    await bus.publish(Ping(), context)
+    return context
+
+
+async def test_a_subscriber_writes_by_item_by_returning_a_mapping_or_by_key() -> None:
+    def item(event: Ping, context: Context) -> None:
+        context["a"] = 1
+
+    def mapping(event: Ping) -> dict[str, int]:
+        return {"b": 2}
+
+    async def mapping_awaited(event: Ping) -> dict[str, int]:
+        return {"c": 3}
+
+    def key(event: Ping, context: Context) -> None:
+        context[COUNT] = 4
+
+    context = await run(item, mapping, mapping_awaited, key)
+    assert dict(context) == {"a": 1, "b": 2, "c": 3, "count": 4}
+    assert [context.history(k)[0].by for k in ("a", "b", "c", COUNT)] == ["s0", "s1", "s2", "s3"]
+
+
+async def test_mappings_of_plain_subscribers_reach_the_publishers_context() -> None:
+    async def first(event: Ping) -> dict[str, int]:
+        return {"a": 1}
+
+    async def second(event: Ping) -> str:
+        return "no mapping"
+
+    context = Context()
+    bus = Bus()
+    bus.subscribe(Ping, first)
+    bus.subscribe(Ping, second)
+    outcome = await bus.publish(Ping(), context)
+    assert dict(context) == {"a": 1}
+    assert [result.value for result in outcome] == [{"a": 1}, "no mapping"]
+
+
+async def test_the_history_of_a_key_tells_who_when_and_during_which_event() -> None:
+    context = Context({"a": 0}, author="owner")
+    ping, pong = Ping(), Pong()
+    bus = Bus()
+    bus.subscribe(Ping, writes(a=1), name="first")
+    bus.subscribe(Pong, writes(a=2), name="second")
+
+    @bus.subscribe(Pong)
+    def remove(event: Pong, context: Context) -> None:
+        del context["a"]
+
+    await bus.publish(ping, context)
+    await bus.publish(pong, context)
+    story = context.history("a")
+    assert [(c.value, c.by, c.event, c.deleted) for c in story] == [
+        (0, "owner", None, False),
+        (1, "first", ping, False),
+        (2, "second", pong, False),
+        (None, "remove", pong, True),
+    ]
+    assert [c.time for c in story] == sorted(c.time for c in story)
+    assert "a" not in context
+    assert context.history("never") == ()
+
+
+async def test_a_write_is_seen_by_its_author_at_once_and_by_others_after_success() -> None:
+    context = Context({"a": 0})
+    seen: list[Any] = []
+
+    async def writer(event: Ping, view: Context) -> None:
+        view["a"] = 1
+        view["b"] = 2
+        seen.append((view["a"], view["b"], dict(context)))
+
+    def reader(event: Ping, view: Context) -> None:
+        seen.append(dict(view))
+
+    await run(writer, reader, context=context)
+    assert seen == [(1, 2, {"a": 0}), {"a": 1, "b": 2}]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "isolate"])
+async def test_a_subscriber_that_raises_leaves_nothing_half_done(on_error: Any) -> None:
+    def broken(event: Ping, context: Context) -> None:
+        context["a"] = 1
+        context["b"] = 2
+        del context["kept"]
+        raise ValueError
+
+    context = Context({"kept": True})
+    bus = Bus()
+    bus.subscribe(Ping, writes(before=1))
+    bus.subscribe(Ping, broken, on_error=on_error)
+    try:
+        await bus.publish(Ping(), context)
+    except ValueError:
+        assert on_error == "raise"
+    assert dict(context) == {"kept": True, "before": 1}
+
+
+async def test_a_subscriber_that_times_out_leaves_nothing_half_done() -> None:
+    async def slow(event: Ping, context: Context) -> None:
+        context["a"] = 1
+        await anyio.sleep_forever()
+
+    context = Context()
+    bus = Bus()
+    bus.subscribe(Ping, slow, timeout=0.01, on_error="isolate")
+    await bus.publish(Ping(), context)
+    assert dict(context) == {}
+    assert context.history("a") == ()
+
+
+async def test_each_try_begins_with_an_unwritten_context() -> None:
+    tries: list[Any] = []
+
+    def flaky(event: Ping, context: Context) -> None:
+        tries.append(context.get("a"))
+        context["a"] = len(tries)
+        if len(tries) < 3:
+            raise ValueError
+
+    context = Context()
+    bus = Bus()
+    bus.subscribe(Ping, flaky, on_error=Retry(2, backoff=0))
+    await bus.publish(Ping(), context)
+    assert tries == [None, None, None]
+    assert [change.value for change in context.history("a")] == [3]
+
+
+async def test_what_a_failed_subscriber_left_running_can_no_longer_write() -> None:
+    kept: list[View] = []
+
+    def broken(event: Ping, view: View) -> None:
+        kept.append(view)
+        raise ValueError
+
+    bus = Bus()
+    bus.subscribe(Ping, broken, on_error="isolate")
+    await bus.publish(Ping(), Context())
+    with pytest.raises(ContextClosedError, match="'broken' failed during Ping"):
+        kept[0]["a"] = 1
+
+
+async def test_what_a_subscriber_that_succeeded_left_running_writes_at_once_and_under_its_name() -> None:
+    kept: list[View] = []
+    context = Context()
+    bus = Bus()
+    bus.subscribe(Ping, lambda event, context: kept.append(context), name="starter")
+    await bus.publish(Ping(), context)
+    kept[0]["late"] = 1
+    del kept[0]["late"]
+    kept[0]["late"] = 2
+    assert dict(context) == {"late": 2}
+    assert [(c.by, c.value) for c in context.history("late")] == [("starter", 1), ("starter", None), ("starter", 2)]
+
+
+async def test_a_view_is_a_mapping_in_every_way() -> None:
+    seen: list[Any] = []
+
+    def use(event: Ping, view: View) -> None:
+        view["new"] = 1
+        del view["gone"]
+        view["old"] += 1
+        view.setdefault("default", []).append(1)
+        assert view.pop("popped") == 5
+        with pytest.raises(KeyError):
+            view["gone"]
+        with pytest.raises(KeyError):
+            del view["gone"]
+        for key in view:  # overwriting while iterating, as with a dict
+            view[key] = view[key]
+        seen.append((dict(view), list(view), len(view), "gone" in view, view.get("gone", "none"), dict(view.items())))
+        json.dumps(dict(view))
+        assert "new" in repr(view)
+
+    context = await run(use, context=Context({"old": 1, "gone": 2, "popped": 5}))
+    expected = {"old": 2, "new": 1, "default": [1]}
+    assert seen == [(expected, ["old", "new", "default"], 3, False, "none", expected)]
+    assert dict(context) == expected
+
+
+async def test_a_nested_publish_within_a_view_stands_or_falls_with_it() -> None:
+    async def outer(bus: Bus, event: Ping, view: View, *, fail: bool) -> None:
+        view["mine"] = 1
+        await bus.publish(Pong(), view)
+        assert view["inner"] == 2
+        assert view["mine"] == 3
+        if fail:
+            raise ValueError
+
+    for fail in (False, True):
+        context = Context()
+        bus = Bus()
+
+        async def call(event: Ping, view: View, bus: Bus = bus, fail: bool = fail) -> None:
+            await outer(bus, event, view, fail=fail)
+
+        bus.subscribe(Ping, call, name="outer", on_error="isolate")
+        bus.subscribe(Pong, writes(inner=2, mine=3), name="inner")
+        await bus.publish(Ping(), context)
+        assert dict(context) == ({} if fail else {"mine": 3, "inner": 2})
+        if not fail:
+            assert [(c.by, type(c.event)) for c in context.history("inner")] == [("inner", Pong)]
+            assert [(c.by, type(c.event)) for c in context.history("mine")] == [("inner", Pong)]
+
+
+async def test_the_last_write_wins_unless_the_key_says_otherwise() -> None:
+    context = await run(writes(a=1), writes(a=2))
+    assert context["a"] == 2
+
+
+async def test_a_key_may_allow_only_one_writer_an_event() -> None:
+    only: Key[int] = Key("only", on_conflict="error")
+    bus = Bus()
+    bus.subscribe(Ping, lambda event, context: context.update({only: 1}), name="first")
+    bus.subscribe(Ping, writes(only=2, other=3), name="second", on_error="isolate")
+    context = Context()
+    outcome = await bus.publish(Ping(), context)
+    assert isinstance(outcome["second"].error, ConflictError)
+    assert str(outcome["second"].error).startswith("'first' and 'second' both wrote only during Ping")
+    assert dict(context) == {"only": 1}, "all of the loser's writes are undone"
+    await bus.publish(Ping(), context)
+    assert [c.by for c in context.history("only")] == ["first", "first"]
+
+
+async def test_the_rules_of_declared_keys_hold_for_plain_names_from_the_start() -> None:
+    only: Key[int] = Key("only", on_conflict="error")
+    bus = Bus()
+    bus.subscribe(Ping, writes(only=1))
+    bus.subscribe(Ping, writes(only=2))
+    with pytest.raises(ConflictError):
+        await bus.publish(Ping(), Context(keys=[only]))
+
+
+async def test_a_rule_that_comes_up_after_a_write_still_holds_for_it() -> None:
+    only: Key[int] = Key("only", on_conflict="error")
+    context = Context()
+
+    def plain(event: Ping, view: Context) -> None:
+        view["only"] = 1
+        context[only] = 0
+
+    bus = Bus()
+    bus.subscribe(Ping, plain)
+    with pytest.raises(ConflictError):
+        await bus.publish(Ping(), context)
+
+
+async def test_one_subscriber_may_write_such_a_key_as_often_as_it_likes_and_in_every_event() -> None:
+    only: Key[int] = Key("only", on_conflict="error")
+
+    def often(event: Any, context: Context) -> None:
+        context[only] = 1
+        context[only] = 2
+
+    bus = Bus()
+    bus.subscribe(Ping, often)
+    context = Context()
+    await bus.publish(Ping(), context)
+    await bus.publish(Ping(), context)
+    bus.subscribe(Pong, writes(only=3))
+    await bus.publish(Pong(), context)
+    assert context["only"] == 3
+
+
+async def test_a_key_may_merge_what_several_write() -> None:
+    flags: Key[list[str]] = Key("flags", on_conflict=lambda old, new: [*old, *new])
+    context = Context(keys=[flags])
+    await run(writes(flags=["a"]), writes(flags=["b"]), writes(flags=["c"]), context=context)
+    assert context[flags] == ["a", "b", "c"]
+    assert [c.value for c in context.history("flags")] == [["a"], ["a", "b"], ["a", "b", "c"]]
+
+
+async def test_concurrent_publishes_with_one_context_conflict_too() -> None:
+    only: Key[int] = Key("only", on_conflict="error")
+    context = Context(keys=[only])
+    bus = Bus()
+    go = anyio.Event()
+
+    @bus.subscribe(Ping)
+    async def waits(event: Ping, view: Context) -> None:
+        view["only"] = 1
+        await go.wait()
+
+    @bus.subscribe(Pong)
+    async def is_quicker(event: Pong, view: Context) -> None:
+        view["only"] = 2
+
+    async with anyio.create_task_group() as tasks:
+
+        async def publish() -> None:
+            with pytest.raises(ConflictError):
+                await bus.publish(Ping(), context)
+
+        tasks.start_soon(publish)
+        await anyio.wait_all_tasks_blocked()
+        await bus.publish(Pong(), context)
+        go.set()
+    assert context["only"] == 2
+
+
+async def test_a_key_may_check_and_convert_what_is_written() -> None:
+    port: Key[int] = Key("port", validate=int)
+    context = Context(keys=[port])
+    await run(writes(port="80"), context=context)
+    assert context[port] == 80
+    with pytest.raises(InvalidValueError, match=r"'s0' wrote port = 'http', which is not valid"):
+        await run(writes(port="http"), context=context)
+    assert context[port] == 80
+    with pytest.raises(InvalidValueError):
+        context["port"] = None
+
+
+def test_a_key_is_its_plain_name_to_everything_else() -> None:
+    key: Key[int] = Key("n", validate=int)
+    assert key == "n"
+    assert {str(key): 1}[key] == 1
+    assert type(pickle.loads(pickle.dumps(key))) is str
+
+
+def test_a_context_is_a_mapping_whose_owner_writes_at_once() -> None:
+    context = Context({"a": 1}, author="me")
+    context[COUNT] = 2
+    assert context.get(COUNT) == 2
+    assert context.get("none", 3) == 3
+    del context["a"]
+    with pytest.raises(KeyError):
+        del context["a"]
+    assert repr(context) == "Context({'count': 2})"
+    assert len(context) == 1
+    assert [c.by for c in context.history("a")] == ["me", "me"]
+
+
+def test_what_observers_get_cannot_be_changed() -> None:
+    context = Context({"a": 1})
+    view = ReadOnlyContext(context)
+    context["b"] = 2
+    assert dict(view) == {"a": 1, "b": 2}
+    assert len(view.history("b")) == 1
+    with pytest.raises(TypeError):
+        view["a"] = 2  # type: ignore[index]
+    assert len(view) == 2

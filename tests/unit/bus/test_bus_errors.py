@@ -1,0 +1,291 @@
+"""Error policies, timeouts and threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from phasebus.bus import Bus, CallbackTimeoutError, Context, PhasebusError, PhaseEvent, Retry, phase_event
+
+pytestmark = pytest.mark.anyio
+
+
+class Ping:
+    pass
+
+
+def raising(error: BaseException) -> Callable[[Any], None]:
+    def callback(event: Any) -> None:
+        raise error
+
+    return callback
+
+
+async def test_an_error_ends_the_publish_and_names_the_callback() -> None:
+    bus = Bus()
+    called: list[object] = []
+    bus.subscribe(Ping, raising(ValueError("no")), name="broken")
+    bus.subscribe(Ping, called.append)
+    with pytest.raises(ValueError, match="no") as caught:
+        await bus.publish(Ping())
+    assert caught.value.__notes__ == ["raised by the callback 'broken' during Ping"]
+    assert called == []
+
+
+async def test_an_error_during_a_phase_names_the_phase() -> None:
+    bus = Bus()
+    bus.subscribe(PhaseEvent, raising(ValueError("no")), name="broken")
+    with pytest.raises(ValueError, match="no") as caught:
+        await bus.publish(phase_event("pre_download")())
+    assert caught.value.__notes__ == ["raised by the callback 'broken' during phase 'pre_download'"]
+
+
+async def test_plain_subscribers_name_themselves_too() -> None:
+    async def fine(event: Ping) -> None: ...
+
+    async def broken(event: Ping) -> None:
+        raise ValueError
+
+    bus = Bus()
+    bus.subscribe(Ping, fine)
+    bus.subscribe(Ping, broken)
+    with pytest.raises(ValueError) as caught:
+        await bus.publish(Ping())
+    assert caught.value.__notes__ == ["raised by the callback 'broken' during Ping"]
+    assert [(s.calls, s.errors) for s in bus.stats()] == [(1, 0), (1, 1)]
+
+
+async def test_what_is_isolated_comes_back_in_the_outcome() -> None:
+    bus = Bus()
+    error = ValueError("no")
+    bus.subscribe(Ping, raising(error), name="broken", on_error="isolate")
+    bus.subscribe(Ping, lambda event: "ran", name="next")
+    outcome = await bus.publish(Ping())
+    assert outcome["broken"].error is error
+    assert outcome["broken"].value is None
+    assert outcome["next"].value == "ran"
+    assert outcome.errors == (error,)
+    assert error.__notes__ == ["raised by the callback 'broken' during Ping"]
+    with pytest.raises(ValueError, match="no"):
+        outcome.raise_errors()
+
+
+async def test_several_isolated_errors_become_an_exception_group() -> None:
+    bus = Bus()
+    errors = [ValueError("a"), KeyError("b")]
+    for error in errors:
+        bus.subscribe(Ping, raising(error), on_error="isolate")
+    outcome = await bus.publish(Ping())
+    with pytest.raises(ExceptionGroup) as caught:
+        outcome.raise_errors()
+    assert list(caught.value.exceptions) == errors
+
+
+async def test_what_was_isolated_before_an_error_is_raised_with_it() -> None:
+    bus = Bus()
+    first, last = ValueError("a"), KeyError("b")
+    bus.subscribe(Ping, raising(first), on_error="isolate")
+    bus.subscribe(Ping, raising(last))
+    with pytest.raises(ExceptionGroup) as caught:
+        await bus.publish(Ping())
+    assert caught.value.exceptions == (first, last)
+
+
+async def test_an_outcome_without_errors_raises_nothing_and_shows_itself() -> None:
+    bus = Bus()
+    bus.subscribe(Ping, lambda event: 1, name="one")
+    outcome = await bus.publish(Ping())
+    outcome.raise_errors()
+    assert repr(outcome) == "Outcome(Result(name='one', value=1, error=None, seconds=None))"
+    with pytest.raises(KeyError):
+        outcome["two"]
+
+
+async def test_isolation_does_not_hold_back_what_ends_the_program() -> None:
+    bus = Bus()
+    bus.subscribe(Ping, raising(SystemExit()), on_error="isolate")
+    with pytest.raises(SystemExit):
+        await bus.publish(Ping())
+
+
+async def test_a_retry_calls_again_until_it_works() -> None:
+    tries: list[int] = []
+
+    async def flaky(event: Ping) -> int:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConnectionError
+        return len(tries)
+
+    bus = Bus()
+    bus.subscribe(Ping, flaky, on_error=Retry(2, backoff=0))
+    assert (await bus.publish(Ping()))["flaky"].value == 3
+
+
+async def test_a_retry_gives_up_after_so_many_times_with_the_last_error() -> None:
+    tries: list[int] = []
+
+    def broken(event: Ping) -> None:
+        tries.append(1)
+        raise ConnectionError(len(tries))
+
+    bus = Bus()
+    bus.subscribe(Ping, broken, on_error=Retry(2, backoff=0))
+    with pytest.raises(ConnectionError, match="3"):
+        await bus.publish(Ping())
+
+
+async def test_a_retry_is_only_for_the_errors_it_names() -> None:
+    tries: list[int] = []
+
+    def broken(event: Ping) -> None:
+        tries.append(1)
+        raise ValueError
+
+    bus = Bus()
+    bus.subscribe(Ping, broken, on_error=Retry(5, on=(ConnectionError, TimeoutError), backoff=0))
+    with pytest.raises(ValueError):
+        await bus.publish(Ping())
+    assert tries == [1]
+
+
+async def test_a_timeout_holds_for_each_try() -> None:
+    tries: list[int] = []
+
+    async def slow_at_first(event: Ping) -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            await anyio.sleep_forever()
+        return "ran"
+
+    bus = Bus()
+    bus.subscribe(Ping, slow_at_first, timeout=0.05, on_error=Retry(1, on=CallbackTimeoutError, backoff=0))
+    assert (await bus.publish(Ping()))["slow_at_first"].value == "ran"
+
+
+def test_the_pause_doubles_up_to_the_longest_and_is_drawn_below_it() -> None:
+    steady = Retry(9, backoff=1.0, longest=5.0, jitter=0.0)
+    assert [steady.pause(tries) for tries in (1, 2, 3, 4)] == [1.0, 2.0, 4.0, 5.0]
+    assert all(0.5 <= Retry(backoff=1.0, jitter=0.5).pause(1) <= 1.0 for _ in range(100))
+
+
+async def test_a_timeout_is_an_error_of_ours_that_names_the_callback_and_the_limit() -> None:
+    async def slow(event: Ping) -> None:
+        await anyio.sleep_forever()
+
+    bus = Bus()
+    bus.subscribe(Ping, slow, timeout=0.01)
+    with pytest.raises(CallbackTimeoutError, match=r"'slow' took longer than its 0.01 s during Ping") as caught:
+        await bus.publish(Ping())
+    assert isinstance(caught.value, PhasebusError | TimeoutError)
+    assert bus.stats()[0].timeouts == 1
+
+
+async def test_a_timeout_error_of_the_callbacks_own_stays_what_it_is() -> None:
+    bus = Bus()
+    bus.subscribe(Ping, raising(TimeoutError("mine")), timeout=5)
+    with pytest.raises(TimeoutError, match="mine") as caught:
+        await bus.publish(Ping())
+    assert not isinstance(caught.value, CallbackTimeoutError)
+    assert bus.stats()[0].timeouts == 0
+
+
+@pytest.mark.parametrize("on_error", ["raise", "isolate", Retry(3)])
+async def test_a_cancellation_from_outside_is_no_timeout_and_is_never_held_back(on_error: Any) -> None:
+    async def slow(event: Ping, context: Context) -> None:
+        context["a"] = 1
+        await anyio.sleep_forever()
+
+    bus = Bus()
+    bus.subscribe(Ping, slow, timeout=60, on_error=on_error)
+    context = Context()
+    outcomes: list[Any] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def publish() -> None:
+            outcomes.append(await bus.publish(Ping(), context))
+
+        tasks.start_soon(publish)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert outcomes == []
+    assert dict(context) == {}
+    assert (bus.stats()[0].errors, bus.stats()[0].timeouts) == (0, 0)
+
+
+async def test_a_timeout_around_the_publish_reaches_its_owner() -> None:
+    async def slow(event: Ping) -> None:
+        await anyio.sleep_forever()
+
+    bus = Bus()
+    bus.subscribe(Ping, slow, timeout=60, on_error="isolate")
+    with pytest.raises(TimeoutError) as caught, anyio.fail_after(0.01):
+        await bus.publish(Ping())
+    assert not isinstance(caught.value, CallbackTimeoutError)
+
+
+async def test_a_callable_that_blocks_past_its_timeout_has_its_writes_undone() -> None:
+    def blocks(event: Ping, context: Context) -> None:
+        context["a"] = 1
+        start = anyio.current_time()
+        while anyio.current_time() < start + 0.03:
+            pass
+
+    bus = Bus()
+    bus.subscribe(Ping, blocks, timeout=0.01)
+    context = Context()
+    with pytest.raises(CallbackTimeoutError):
+        await bus.publish(Ping(), context)
+    assert dict(context) == {}
+
+
+async def test_a_blocking_callable_declared_a_thread_leaves_the_loop_free() -> None:
+    release = threading.Event()
+
+    def blocks(event: Ping, context: Context) -> int:
+        release.wait(5)
+        context["a"] = 1
+        return threading.get_ident()
+
+    bus = Bus()
+    bus.subscribe(Ping, blocks, thread=True)
+    context = Context()
+    idents: list[int] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def publish() -> None:
+            idents.append((await bus.publish(Ping(), context))["blocks"].value)
+
+        tasks.start_soon(publish)
+        await anyio.wait_all_tasks_blocked()
+        release.set()
+    assert idents != [threading.get_ident()]
+    assert dict(context) == {"a": 1}
+
+
+async def test_a_thread_that_runs_out_of_time_is_left_behind_and_can_write_no_more() -> None:
+    release, ended = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+
+    def blocks(event: Ping, context: Context) -> None:
+        release.wait(5)
+        try:
+            context["a"] = 1
+        except PhasebusError as error:
+            errors.append(error)
+        ended.set()
+
+    bus = Bus()
+    bus.subscribe(Ping, blocks, thread=True, timeout=0.02, on_error="isolate")
+    context = Context()
+    outcome = await bus.publish(Ping(), context)
+    assert isinstance(outcome["blocks"].error, CallbackTimeoutError)
+    release.set()
+    await anyio.to_thread.run_sync(ended.wait, 5)
+    assert dict(context) == {}
+    assert "'blocks' failed during Ping" in str(errors[0])

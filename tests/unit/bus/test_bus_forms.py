@@ -1,0 +1,181 @@
+"""How callbacks are told apart, and that nothing they return is left un-awaited."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from phasebus.bus import Bus, CallbackSignatureError, Context
+
+pytestmark = pytest.mark.anyio
+
+
+class Ping:
+    pass
+
+
+async def _one(event: Any) -> str:
+    await anyio.lowlevel.checkpoint()
+    return "ran"
+
+
+async def _two(event: Any, context: Any) -> str:
+    await anyio.lowlevel.checkpoint()
+    context["ran"] = True
+    return "ran"
+
+
+class AsyncCall:
+    async def __call__(self, event: Any) -> str:
+        return await _one(event)
+
+    async def method(self, event: Any) -> str:
+        return await _one(event)
+
+    @staticmethod
+    async def static(event: Any) -> str:
+        return await _one(event)
+
+    @classmethod
+    async def of_class(cls, event: Any) -> str:
+        return await _one(event)
+
+
+def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+ASYNCHRONOUS: dict[str, Callable[..., Any]] = {
+    "function": _one,
+    "with context": _two,
+    "partial": functools.partial(_two, context={}),
+    "partial of partial": functools.partial(functools.partial(_one)),
+    "lambda": lambda event: _one(event),  # noqa: PLW0108  # it hides that the function is asynchronous
+    "lambda with context": lambda event, context: _two(event, context),  # noqa: PLW0108
+    "bound method": AsyncCall().method,
+    "static method": AsyncCall.static,
+    "class method": AsyncCall.of_class,
+    "asynchronous __call__": AsyncCall(),
+    "partial of asynchronous __call__": functools.partial(AsyncCall()),
+    "wrapper": _wrapped(_one),
+    "varargs": lambda *args: _two(*args),  # noqa: PLW0108
+}
+
+
+@pytest.mark.parametrize("form", ASYNCHRONOUS)
+@pytest.mark.parametrize("options", [{}, {"timeout": 5.0}, {"thread": True}, {"on_error": "isolate"}])
+async def test_whatever_returns_an_awaitable_is_awaited(form: str, options: dict[str, Any]) -> None:
+    bus = Bus()
+    bus.subscribe(Ping, ASYNCHRONOUS[form], name="it", **options)
+    assert (await bus.publish(Ping()))["it"].value == "ran"
+
+
+@pytest.mark.parametrize("form", ASYNCHRONOUS)
+async def test_whatever_an_observer_returns_is_awaited_too(form: str) -> None:
+    callback = ASYNCHRONOUS[form]
+    async with Bus() as bus:
+        observation = bus.observe(Ping, callback) if "context" not in form and form != "varargs" else None
+        await bus.publish(Ping())
+    if observation is not None:
+        (stats,) = bus.stats()
+        assert (stats.calls, stats.errors) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda event: "one",
+        lambda event, context: "two",
+        lambda event, context=None: "optional",
+        lambda event, extra=1: "default",
+        lambda *args: "any",
+        lambda phase, config, data: "short",
+    ],
+)
+async def test_every_form_of_a_callback_is_called_with_what_it_takes(callback: Callable[..., str]) -> None:
+    bus = Bus()
+    bus.subscribe(Ping, callback, name="it")
+    assert (await bus.publish(Ping()))["it"].value is not None
+
+
+async def test_a_builtin_is_a_callback() -> None:
+    bus = Bus()
+    got: list[object] = []
+    bus.subscribe(Ping, got.append)
+    event = Ping()
+    await bus.publish(event)
+    assert got == [event]
+
+
+def _generator(event: Any) -> Iterator[int]:
+    yield 1
+
+
+async def _async_generator(event: Any) -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda: None,
+        lambda a, b, c, d: None,
+        lambda event, *, needed: None,
+        "not callable",
+        _generator,
+        _async_generator,
+        functools.partial(_async_generator),
+    ],
+)
+def test_what_fits_no_form_is_refused_when_subscribing(callback: Any) -> None:
+    with pytest.raises(CallbackSignatureError):
+        Bus().subscribe(Ping, callback)
+
+
+async def test_a_decorated_function_can_still_be_called_and_unsubscribed() -> None:
+    bus = Bus()
+
+    @bus.subscribe(Ping)
+    def twice(event: Any) -> int:
+        return 2
+
+    assert twice(None) == 2
+    assert len(await bus.publish(Ping())) == 1
+    with twice:
+        pass
+    twice.unsubscribe()
+    assert len(await bus.publish(Ping())) == 0
+
+
+async def test_names_come_from_the_callback_and_are_made_unique() -> None:
+    bus = Bus()
+    names = [
+        bus.subscribe(Ping, callback).name
+        for callback in (_one, _one, AsyncCall(), functools.partial(_one), lambda event: 1)
+    ]
+    assert names == ["_one", "_one-2", "AsyncCall", "_one-3", "lambda"]
+
+
+async def test_a_context_is_made_where_the_publisher_gives_none() -> None:
+    bus = Bus()
+    seen: list[Any] = []
+
+    @bus.subscribe(Ping)
+    def first(event: Ping, context: Context) -> None:
+        context["a"] = 1
+
+    @bus.subscribe(Ping)
+    def second(event: Ping, context: Context) -> None:
+        seen.append(dict(context))
+
+    await bus.publish(Ping())
+    await bus.publish(Ping())
+    assert seen == [{"a": 1}, {"a": 1}]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import anyio
+import pytest
+
+from phasebus.bus import Bus, Context
+from phasebus.bus._stats import SAMPLES, quantile
+
+pytestmark = pytest.mark.anyio
+
+
+class Ping:
+    pass
+
+
+class Pong:
+    pass
+
+
+@pytest.mark.parametrize("timing", [False, True])
+async def test_stats_count_calls_and_errors_and_the_last_durations(timing: bool) -> None:
+    bus = Bus(timing=timing)
+
+    async def plain(event: Any) -> None: ...
+
+    def broken(event: Any, context: Context) -> None:
+        raise ValueError
+
+    bus.subscribe(Ping | Pong, plain)
+    bus.subscribe(Ping, broken, on_error="isolate")
+    for _ in range(3):
+        await bus.publish(Ping())
+    await bus.publish(Pong())
+    for _ in range(2):  # reading changes nothing
+        first, second = bus.stats()
+        assert (first.name, first.role, first.calls, first.errors) == ("plain", "subscriber", 4, 0)
+        assert (second.name, second.calls, second.errors, second.timeouts, second.drops) == ("broken", 3, 3, 0, 0)
+        assert (first.p50 is not None) is timing
+    bus.subscribe(Ping, lambda event: None, name="new")
+    assert [s.calls for s in bus.stats()] == [4, 3, 0], "a change of plans loses no counts"
+    if timing:
+        assert first.p50 is not None
+        assert first.p99 is not None
+        assert 0 <= first.p50 <= first.p99 < 1
+
+
+async def test_the_durations_that_are_kept_are_limited() -> None:
+    bus = Bus(timing=True)
+
+    async def plain(event: Any) -> None: ...
+
+    bus.subscribe(Ping, plain)
+    for _ in range(SAMPLES + 100):
+        await bus.publish(Ping())
+    assert len(bus._plans[Ping].times or ()) == SAMPLES
+    bus.subscribe(Ping, plain)
+    assert len(bus._registry.subscriptions[0].tally.seconds) == SAMPLES
+
+
+async def test_stats_may_be_read_in_another_thread_while_events_are_published() -> None:
+    bus = Bus(timing=True)
+    bus.subscribe(Ping, lambda event: None, name="it")
+    stop = threading.Event()
+    read: list[int] = []
+    errors: list[Exception] = []
+
+    def scrape() -> None:
+        while not stop.is_set():
+            try:
+                read.append(bus.stats()[0].calls)
+            except Exception as error:  # noqa: BLE001
+                errors.append(error)
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    for number in range(300):
+        await bus.publish(Ping())
+        if number % 10 == 0:
+            with bus.subscribe(Pong, lambda event: None):
+                await bus.publish(Pong())
+    stop.set()
+    thread.join()
+    assert errors == []
+    assert read == sorted(read), "a counter never goes back"
+    assert bus.stats()[0].calls == 300
+
+
+def test_quantiles_are_nearest_ranks() -> None:
+    assert quantile([], 0.5) is None
+    assert quantile([3.0], 0.99) == 3.0
+    values = [float(n) for n in range(1, 101)]
+    assert (quantile(values, 0.5), quantile(values, 0.99)) == (50.0, 99.0)
+
+
+async def test_wants_tells_whether_anybody_would_hear() -> None:
+    async with Bus() as bus:
+        assert not bus.wants(Ping)
+        with bus.subscribe(Ping, lambda event: None):
+            assert bus.wants(Ping)
+            assert not bus.wants(Pong)
+        assert not bus.wants(Ping)
+        with bus.observe(Any, lambda event: None):
+            assert bus.wants(Ping)
+        async with bus.stream(Pong):
+            assert bus.wants(Pong)
+            assert not bus.wants(Ping)
+        await bus.publish(Ping())
+        assert not bus.wants(Ping)
+        await anyio.lowlevel.checkpoint()

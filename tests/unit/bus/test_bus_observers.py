@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from phasebus.bus import Bus, BusStateError, Context, ReadOnlyContext, SubscriberStats
+
+pytestmark = pytest.mark.anyio
+
+
+class Ping:
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+
+
+def stats_of(bus: Bus, name: str) -> SubscriberStats:
+    return next(stats for stats in bus.stats() if stats.name == name)
+
+
+class Recorder:
+    """An observer in the shape of an object."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.threads: set[int] = set()
+        self.closed = 0
+
+    def observe(self, event: Ping) -> None:
+        self.seen.append(event.number)
+        self.threads.add(threading.get_ident())
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class AsyncRecorder(Recorder):
+    async def observe(self, event: Ping) -> None:  # type: ignore[override]
+        await anyio.lowlevel.checkpoint()
+        super().observe(event)
+
+    async def close(self) -> None:  # type: ignore[override]
+        await anyio.lowlevel.checkpoint()
+        super().close()
+
+
+@pytest.mark.parametrize("kind", [Recorder, AsyncRecorder])
+async def test_observers_see_every_event_in_order_and_are_closed_once(kind: type[Recorder]) -> None:
+    recorder = kind()
+    async with Bus() as bus:
+        bus.observe(None, recorder, name="it")
+        for number in range(5):
+            await bus.publish(Ping(number))
+    assert recorder.seen == [0, 1, 2, 3, 4]
+    assert recorder.closed == 1
+    assert (threading.get_ident() in recorder.threads) == (kind is AsyncRecorder)
+    assert stats_of(bus, "it").calls == 5
+
+
+async def test_what_is_no_observer_object_is_not_closed() -> None:
+    closed = []
+
+    class File:
+        def write(self, event: Any) -> None: ...
+
+        def close(self) -> None:
+            closed.append(self)
+
+    async with Bus() as bus:
+        bus.observe(Ping, File().write)
+        await bus.publish(Ping())
+    assert closed == []
+
+
+async def test_observers_get_a_view_that_cannot_be_changed() -> None:
+    seen: list[Any] = []
+
+    def look(event: Ping, context: ReadOnlyContext) -> None:
+        seen.append((dict(context), isinstance(context, ReadOnlyContext), hasattr(context, "__setitem__")))
+
+    async with Bus() as bus:
+        bus.observe(Ping, look)
+        await bus.publish(Ping(), Context({"a": 1}))
+    assert seen == [({"a": 1}, True, False)]
+
+
+async def _raise(event: Ping) -> None:
+    raise ValueError("no")
+
+
+def _raise_in_thread(event: Ping) -> None:
+    raise ValueError("no")
+
+
+def _exit_in_thread(event: Ping) -> None:
+    raise SystemExit
+
+
+@pytest.mark.parametrize("observer", [_raise, _raise_in_thread, _exit_in_thread])
+async def test_an_observer_that_raises_is_switched_off_and_says_so_once(
+    observer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Recorder()
+    async with Bus() as bus:
+        bus.observe(Ping, observer, name="broken")
+        bus.observe(None, other)
+        bus.subscribe(Ping, lambda event: "ran")
+        for number in range(3):
+            assert [r.value for r in await bus.publish(Ping(number))] == ["ran"]
+    assert other.seen == [0, 1, 2]
+    said = [record for record in caplog.records if record.name == "phasebus.bus"]
+    assert [record.message for record in said] == [
+        "observer 'broken' failed and is switched off; the publisher goes on without it"
+    ]
+    assert (stats_of(bus, "broken").calls, stats_of(bus, "broken").errors) == (1, 1)
+
+
+async def test_an_observer_that_fails_to_close_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Recorder):
+        def close(self) -> None:
+            raise OSError
+
+    class AsyncBroken(AsyncRecorder):
+        async def close(self) -> None:  # type: ignore[override]
+            raise OSError
+
+    async with Bus() as bus:
+        bus.observe(None, Broken())
+        bus.observe(None, AsyncBroken())
+        await bus.publish(Ping())
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_an_observer_that_hangs_never_delays_the_publisher_nor_the_exit_past_its_deadline(
+    asynchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hang = threading.Event()
+
+    async def sleeps(event: Ping) -> None:
+        await anyio.sleep_forever()
+
+    def blocks(event: Ping) -> None:
+        hang.wait(30)
+
+    start = anyio.current_time()
+    async with Bus(drain_seconds=0.05) as bus:
+        bus.observe(Ping, sleeps if asynchronous else blocks, name="hung", buffer=10)
+        for number in range(100):
+            await bus.publish(Ping(number))
+    assert anyio.current_time() - start < 5
+    hang.set()
+    assert "observer 'hung' was not done within 0.05 s" in caplog.text
+    assert stats_of(bus, "hung").drops >= 89
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_an_observer_that_is_flooded_loses_the_oldest_and_counts_them(asynchronous: bool) -> None:
+    release, entered = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    async def slow(event: Ping) -> None:
+        entered.set()
+        await anyio.to_thread.run_sync(release.wait, 5)
+        seen.append(event.number)
+
+    def slow_in_thread(event: Ping) -> None:
+        entered.set()
+        release.wait(5)
+        seen.append(event.number)
+
+    async with Bus() as bus:
+        bus.observe(Ping, slow if asynchronous else slow_in_thread, name="slow", buffer=3)
+        await bus.publish(Ping(0))
+        await anyio.to_thread.run_sync(entered.wait, 5)
+        for number in range(1, 11):
+            await bus.publish(Ping(number))
+        release.set()
+    assert seen == [0, 8, 9, 10]
+    assert stats_of(bus, "slow").drops == 7
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_with_overflow_block_the_publisher_waits_and_nothing_is_lost(asynchronous: bool) -> None:
+    release = threading.Event()
+    seen: list[int] = []
+
+    async def slow(event: Ping) -> None:
+        await anyio.to_thread.run_sync(release.wait, 5)
+        seen.append(event.number)
+
+    def slow_in_thread(event: Ping) -> None:
+        release.wait(5)
+        seen.append(event.number)
+
+    published: list[int] = []
+    async with Bus() as bus, anyio.create_task_group() as tasks:
+        bus.observe(Ping, slow if asynchronous else slow_in_thread, name="slow", buffer=2, overflow="block")
+
+        async def publish() -> None:
+            for number in range(10):
+                await bus.publish(Ping(number))
+                published.append(number)
+
+        tasks.start_soon(publish)
+        await anyio.wait_all_tasks_blocked()
+        assert len(published) <= 3
+        release.set()
+    assert seen == published == list(range(10))
+    assert stats_of(bus, "slow").drops == 0
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+@pytest.mark.parametrize("way", ["unsubscribe", "close"])
+async def test_a_publisher_that_waits_for_room_is_let_go_when_the_observer_leaves(asynchronous: bool, way: str) -> None:
+    release = threading.Event()
+
+    async def sleeps(event: Ping) -> None:
+        await anyio.sleep_forever()
+
+    def blocks(event: Ping) -> None:
+        release.wait(30)
+
+    done = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        async with Bus(drain_seconds=0.01) as bus:
+            watching = bus.observe(Ping, sleeps if asynchronous else blocks, buffer=1, overflow="block")
+
+            async def publish() -> None:
+                with contextlib.suppress(BusStateError):  # as the bus is closed when it goes on
+                    for _ in range(3):
+                        await bus.publish(Ping())
+                done.set()
+
+            tasks.start_soon(publish)
+            await anyio.wait_all_tasks_blocked()
+            if way == "unsubscribe":
+                watching.unsubscribe()
+                watching.unsubscribe()
+                await done.wait()
+        await done.wait()
+        release.set()
+
+
+async def test_leaving_an_observation_lets_it_see_what_it_was_sent() -> None:
+    recorder = Recorder()
+    async with Bus() as bus:
+        with bus.observe(None, recorder):
+            await bus.publish(Ping(1))
+        await bus.publish(Ping(2))
+        assert bus.stats() == ()
+    assert recorder.seen == [1]
+    assert recorder.closed == 1
+
+
+async def test_observers_may_come_before_the_bus_is_open_but_events_may_not() -> None:
+    recorder = Recorder()
+    bus = Bus()
+    bus.observe(None, recorder)
+    assert bus.wants(Ping)
+    with pytest.raises(BusStateError, match="has to be opened first"):
+        await bus.publish(Ping(1))
+    async with bus:
+        await bus.publish(Ping(2))
+    assert recorder.seen == [2]
+
+
+async def test_an_observer_may_publish_and_its_events_have_their_parent() -> None:
+    parents: list[Any] = []
+    async with Bus() as bus:
+        bus.subscribe(str, lambda event: None)
+
+        async def echo(event: Ping) -> None:
+            parents.append((await bus.publish("echo")).parent)
+
+        bus.observe(Ping, echo)
+        ping = Ping()
+        await bus.publish(ping)
+        await anyio.wait_all_tasks_blocked()
+    assert parents == [ping]
+
+
+async def test_the_error_of_the_body_leaves_the_bus_as_it_came(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder()
+    with pytest.raises(KeyError, match="mine"):  # noqa: PT012  # the body is what raises
+        async with Bus() as bus:
+            bus.observe(None, recorder)
+            await bus.publish(Ping(1))
+            raise KeyError("mine")
+    assert recorder.seen == [1]
+    assert caplog.records == []
+
+
+async def test_a_cancelled_body_still_drains_its_observers() -> None:
+    recorder = Recorder()
+    with anyio.CancelScope() as scope:
+        async with Bus() as bus:
+            bus.observe(None, recorder)
+            await bus.publish(Ping(1))
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert recorder.seen == [1]
+
+
+async def test_observers_do_not_see_one_another() -> None:
+    slow_started, release = anyio.Event(), anyio.Event()
+    both = threading.Event()
+    quick: list[int] = []
+
+    def look(event: Ping) -> None:
+        quick.append(event.number)
+        if len(quick) == 2:
+            both.set()
+
+    async def slow(event: Ping) -> None:
+        slow_started.set()
+        await release.wait()
+
+    async with Bus() as bus:
+        bus.observe(Ping, slow)
+        bus.observe(Ping, look)
+        await bus.publish(Ping(1))
+        await slow_started.wait()
+        await bus.publish(Ping(2))
+        await anyio.to_thread.run_sync(both.wait, 5)
+        release.set()
+    assert quick == [1, 2]
+
+
+def test_the_logger_is_one_of_phasebus() -> None:
+    assert logging.getLogger("phasebus.bus").parent in (logging.getLogger("phasebus"), logging.getLogger())

@@ -1,0 +1,377 @@
+"""Outcomes, nested publishes, context variables, other threads."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from phasebus.bus import Bus, BusStateError, Context, NestingError, Outcome, WrongThreadError, current_event
+
+pytestmark = pytest.mark.anyio
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+class Ping:
+    pass
+
+
+class Pong:
+    pass
+
+
+@pytest.mark.parametrize("timing", [False, True])
+async def test_an_outcome_tells_of_every_subscriber_in_order(timing: bool) -> None:
+    bus = Bus(timing=timing)
+    bus.subscribe(Ping, lambda event: 1, name="a")
+
+    @bus.subscribe(Ping)
+    async def b(event: Ping, context: Context) -> str:
+        await anyio.lowlevel.checkpoint()
+        return "two"
+
+    outcome = await bus.publish(Ping())
+    assert [(r.name, r.value, r.error) for r in outcome] == [("a", 1, None), ("b", "two", None)]
+    assert all((r.seconds is not None and r.seconds >= 0) if timing else r.seconds is None for r in outcome)
+    assert len(outcome) == 2
+
+
+@pytest.mark.parametrize("with_context", [False, True])
+@pytest.mark.parametrize("observed", [False, True])
+async def test_a_nested_publish_knows_its_parent(with_context: bool, observed: bool) -> None:
+    outcomes: list[Outcome] = []
+    events: list[Any] = []
+    async with Bus() as bus:
+
+        async def plain(event: Ping) -> None:
+            events.append(current_event())
+            outcomes.append(await bus.publish(Pong()))
+            events.append(current_event())
+
+        async def with_view(event: Ping, context: Context) -> None:
+            await plain(event)
+
+        bus.subscribe(Ping, with_view if with_context else plain)
+        bus.subscribe(Pong, lambda event: events.append(current_event()))
+        if observed:
+            bus.observe(Any, lambda event: None)
+        ping = Ping()
+        assert (await bus.publish(ping)).parent is None
+        assert current_event() is None
+    assert outcomes[0].parent is ping
+    assert [type(event) for event in events] == [Ping, Pong, Ping]
+
+
+@pytest.mark.parametrize("observed", [False, True])
+async def test_a_publish_from_a_task_that_a_subscriber_started_is_nested(observed: bool) -> None:
+    outcomes: list[Outcome] = []
+    async with Bus() as bus:
+        bus.subscribe(Pong, lambda event: None)
+
+        @bus.subscribe(Ping)
+        async def fan_out(event: Ping) -> None:
+            async def one() -> None:
+                outcomes.append(await bus.publish(Pong()))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(one)
+                tasks.start_soon(one)
+
+        if observed:
+            bus.observe(Any, lambda event: None)
+        await bus.publish(Pong())  # so that this task has a trail before
+        ping = Ping()
+        await bus.publish(ping)
+    assert [outcome.parent for outcome in outcomes] == [ping, ping]
+
+
+async def test_concurrent_publishes_are_not_taken_for_nested_ones() -> None:
+    outcomes: list[Outcome] = []
+    bus = Bus()
+    go = anyio.Event()
+
+    @bus.subscribe(Ping)
+    async def waits(event: Ping) -> None:
+        await go.wait()
+
+    bus.subscribe(Pong, lambda event: None)
+    await bus.publish(Pong())
+
+    async def publish(event: object) -> None:
+        outcomes.append(await bus.publish(event))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(publish, Ping())
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(publish, Pong())
+        await anyio.wait_all_tasks_blocked()
+        go.set()
+    assert [outcome.parent for outcome in outcomes] == [None, None]
+
+
+async def test_a_task_that_published_by_itself_before_stays_by_itself() -> None:
+    outcomes: list[Outcome] = []
+    bus = Bus()
+    beat, go = anyio.Event(), anyio.Event()
+
+    @bus.subscribe(Ping)
+    async def waits(event: Ping) -> None:
+        beat.set()
+        await go.wait()
+
+    bus.subscribe(Pong, lambda event: None)
+
+    async def heartbeat() -> None:
+        outcomes.append(await bus.publish(Pong()))
+        await beat.wait()
+        outcomes.append(await bus.publish(Pong()))
+        go.set()
+
+    await bus.publish(Pong())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(heartbeat)
+        await anyio.wait_all_tasks_blocked()
+        await bus.publish(Ping())
+    assert [outcome.parent for outcome in outcomes] == [None, None]
+
+
+@pytest.mark.parametrize("in_tasks", [False, True])
+async def test_publishes_that_cause_one_another_without_end_are_an_error_that_names_them(in_tasks: bool) -> None:
+    bus = Bus(max_depth=5)
+    depth = 0
+
+    async def again(event: object) -> None:
+        nonlocal depth
+        depth += 1
+        following = Pong() if isinstance(event, Ping) else Ping()
+        if in_tasks:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(bus.publish, following)
+        else:
+            await bus.publish(following)
+
+    bus.subscribe(Ping | Pong, again)
+    with pytest.raises((NestingError, ExceptionGroup)) as caught:
+        await bus.publish(Ping())
+    error: BaseException = caught.value
+    while isinstance(error, ExceptionGroup):
+        (error,) = error.exceptions
+    assert isinstance(error, NestingError)
+    assert "6 deep, and 5 are allowed: Ping > Pong > Ping > Pong > Ping > Pong > Ping;" in str(error)
+    assert depth == 6
+    assert current_event() is None
+
+
+async def test_a_nested_publish_on_another_bus_has_its_parent_too() -> None:
+    outer, inner = Bus("outer"), Bus("inner")
+    inner.subscribe(Pong, lambda event: "inner")
+    outcomes: list[Outcome] = []
+
+    @outer.subscribe(Ping)
+    async def forward(event: Ping) -> None:
+        outcomes.append(await inner.publish(Pong()))
+
+    ping = Ping()
+    await outer.publish(ping)
+    assert outcomes[0].parent is ping
+
+
+async def test_context_variables_of_the_publisher_reach_everybody() -> None:
+    seen: dict[str, str] = {}
+
+    def look(name: str) -> Any:
+        def callback(event: Ping) -> None:
+            seen[name] = variable.get()
+
+        return callback
+
+    async def look_later(event: Ping) -> None:
+        await anyio.lowlevel.checkpoint()
+        seen["async observer"] = variable.get()
+
+    async def look_at_once(event: Ping) -> None:
+        seen["async subscriber"] = variable.get()
+
+    async with Bus() as bus:
+        bus.subscribe(Ping, look("subscriber"))
+        bus.subscribe(Ping, look_at_once)
+        bus.subscribe(Ping, look("thread"), thread=True)
+        bus.observe(Ping, look("observer"))
+        bus.observe(Ping, look_later)
+        token = variable.set("from the publisher")
+        await bus.publish(Ping())
+        variable.reset(token)
+    assert seen == dict.fromkeys(
+        ["subscriber", "async subscriber", "thread", "observer", "async observer"], "from the publisher"
+    )
+
+
+async def test_another_thread_publishes_through_threads_and_gets_the_outcome() -> None:
+    seen: list[Any] = []
+    async with Bus() as bus:
+        threads = bus.threads()
+
+        @bus.subscribe(Ping)
+        async def subscriber(event: Ping, context: Context) -> str:
+            seen.append((threading.get_ident(), variable.get()))
+            context["a"] = 1
+            return "ran"
+
+        def work() -> tuple[Outcome, Context]:
+            variable.set("from the thread")
+            context = Context()
+            return threads.publish(Ping(), context), context
+
+        outcome, context = await anyio.to_thread.run_sync(work)
+    assert outcome["subscriber"].value == "ran"
+    assert dict(context) == {"a": 1}
+    assert seen == [(threading.get_ident(), "from the thread")]
+
+
+async def test_errors_reach_the_thread_that_published() -> None:
+    async with Bus() as bus:
+
+        @bus.subscribe(Ping)
+        def broken(event: Ping) -> None:
+            raise ValueError("no")
+
+        def work() -> None:
+            with pytest.raises(ValueError, match="no"):
+                threads.publish(Ping())
+
+        threads = bus.threads()
+        await anyio.to_thread.run_sync(work)
+
+
+@pytest.mark.parametrize("bind", ["by opening", "by publishing"])
+async def test_publishing_in_another_thread_without_threads_is_an_error_and_no_race(bind: str) -> None:
+    calls: list[int] = []
+
+    async def subscriber(event: Ping) -> None:
+        calls.append(threading.get_ident())
+
+    bus = Bus()
+    bus.subscribe(Ping, subscriber)
+    if bind == "by publishing":
+        await bus.publish(Ping())
+        calls.clear()
+
+    def work(backend: str) -> None:
+        with pytest.raises(WrongThreadError, match=r"publish through bus.threads\(\)"):
+            anyio.run(bus.publish, Ping(), backend=backend)
+        with pytest.raises(WrongThreadError):
+            bus.subscribe(Ping, subscriber)
+
+    if bind == "by opening":
+        await bus.__aenter__()
+    for backend in ("asyncio", "trio"):
+        await anyio.to_thread.run_sync(work, backend)
+    assert calls == []
+    if bind == "by opening":
+        await bus.__aexit__(None, None, None)
+
+
+async def test_threads_in_the_buss_own_thread_is_an_error_and_no_deadlock() -> None:
+    async with Bus() as bus:
+        with pytest.raises(WrongThreadError, match=r"await bus\.publish"):
+            bus.threads().publish(Ping())
+
+
+async def test_threads_needs_an_open_bus_and_says_when_it_is_closed() -> None:
+    with pytest.raises(BusStateError, match="has to be open"):
+        Bus().threads()
+    async with Bus() as bus:
+        threads = bus.threads()
+
+    def work() -> None:
+        with pytest.raises(BusStateError, match="is closed"):
+            threads.publish(Ping())
+
+    await anyio.to_thread.run_sync(work)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_threads_of_a_loop_that_has_ended_is_a_clear_error(backend: str) -> None:
+    async def main() -> Any:
+        async with Bus() as bus:
+            return bus.threads()
+
+    made: list[Any] = []
+    thread = threading.Thread(target=lambda: made.append(anyio.run(main, backend=backend)))
+    thread.start()
+    thread.join()
+    with pytest.raises(BusStateError, match="is closed"):
+        made[0].publish(Ping())
+
+
+async def test_a_closed_bus_says_so() -> None:
+    async with Bus("mine") as bus:
+        bus.subscribe(Ping, lambda event: None)
+    with pytest.raises(BusStateError, match="'mine' is closed"):
+        await bus.publish(Ping())
+    with pytest.raises(BusStateError, match="is closed"):
+        bus.observe(Ping, lambda event: None)
+    with pytest.raises(BusStateError, match="opened before"):
+        await bus.__aenter__()
+    assert not bus.wants(Ping)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_bus_that_was_never_opened_serves_one_loop_after_the_other(backend: str) -> None:
+    bus = Bus()
+    calls: list[object] = []
+
+    async def subscriber(event: Ping) -> None:
+        calls.append(event)
+
+    bus.subscribe(Ping, subscriber)
+
+    async def main() -> None:
+        await bus.publish(Ping())
+        await bus.publish(Ping())
+
+    anyio.run(main, backend=backend)
+    anyio.run(main, backend="asyncio")
+    anyio.run(main, backend="trio")
+    assert len(calls) == 6
+
+
+async def test_who_unsubscribes_during_a_publish_is_still_called_in_it() -> None:
+    bus = Bus()
+    calls: list[str] = []
+
+    @bus.subscribe(Ping)
+    def first(event: Ping) -> None:
+        calls.append("first")
+        second.unsubscribe()
+
+    @bus.subscribe(Ping)
+    def second(event: Ping) -> None:
+        calls.append("second")
+
+    await bus.publish(Ping())
+    await bus.publish(Ping())
+    assert calls == ["first", "second", "first"]
+
+
+async def test_one_callback_may_be_subscribed_twice() -> None:
+    bus = Bus()
+    calls: list[object] = []
+
+    async def callback(event: Ping) -> int:
+        calls.append(event)
+        if len(calls) == 4:
+            raise ValueError
+        return len(calls)
+
+    bus.subscribe(Ping, callback)
+    bus.subscribe(Ping, callback)
+    assert [result.value for result in await bus.publish(Ping())] == [1, 2]
+    with pytest.raises(ValueError) as caught:
+        await bus.publish(Ping())
+    assert caught.value.__notes__ == ["raised by the callback 'callback-2' during Ping"]
