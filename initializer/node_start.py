@@ -223,6 +223,7 @@ class NodeStart:
             env=context[ENGINE_ENV],
             runtime_env=context[RUNTIME_ENV],
             placement_group=context.get(PLACEMENT_GROUP),
+            preload=self._config.engine_preload,
             timeout=self._config.engine_timeout_seconds,
             log=journal_path(self._telemetry.identity.run).with_suffix(".engine.log"),
         )

@@ -29,6 +29,7 @@ class Launch:
         env: Environment variables of its processes.
         runtime_env: Ray's runtime_env.
         placement_group: Where it runs; None leaves that to Ray.
+        preload: Whether its processes are forked from one that has imported it.
         timeout: How long it may take, in seconds.
         log: The file its processes' output goes to.
     """
@@ -42,6 +43,7 @@ class Launch:
     env: Mapping[str, str]
     runtime_env: Mapping[str, Any]
     placement_group: Any
+    preload: bool
     timeout: float
     log: Path
 
