@@ -132,9 +132,9 @@ def diff(context: click.Context, before: str, after: str, percent: float, second
 
     For several nodes the slowest one counts.
     """
+    if context.obj is not None:
+        raise click.UsageError("diff takes its two runs after its name: phasebus report diff BEFORE AFTER")
     with reported():
-        if context.obj is not None:
-            raise click.UsageError("diff takes its two runs after its name: phasebus report diff BEFORE AFTER")
         first, second = read_journal(find_journal(before)), read_journal(find_journal(after))
         rows = analysis.diff(first, second)
         slower = [row for row in rows if row.before is not None and row.slower(percent / 100, seconds)]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.support.runs import cluster, run_of, step, write_journal
 
 from phasebus.initializer.cli import main
 from phasebus.telemetry.journal import journal_path
+from tests.support.runs import cluster, run_of, step, write_journal
 
 RUN = "20260101T000000-aaaa"
 

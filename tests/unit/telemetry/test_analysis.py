@@ -5,10 +5,10 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.runs import cluster, run_of, step
 
 from phasebus.telemetry.analysis import blame, critical_path, diff, gaps, perfetto, plot, stragglers, walk
 from phasebus.telemetry.journal import RecordedStep, Run
+from tests.support.runs import cluster, run_of, step
 
 
 @pytest.fixture
