@@ -12,12 +12,14 @@ from phasebus.telemetry.relay import EngineSpan, Relay, StepNotice
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import PortTakenError
 from phasebus.telemetry.status import Running, Status
+from phasebus.telemetry.timeline import LiveStep, Timeline
 from phasebus.telemetry.tracing import Tracing
 
 __all__ = [
     "Collector",
     "CollectorError",
     "EngineSpan",
+    "LiveStep",
     "Metrics",
     "PortTakenError",
     "Relay",
@@ -26,6 +28,7 @@ __all__ = [
     "Status",
     "StepNotice",
     "Telemetry",
+    "Timeline",
     "Tracing",
     "redact",
     "redact_value",
