@@ -17,7 +17,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
         OSError: The journal cannot be created.
     """
     identity = telemetry.identity
-    journal = journal_path(identity.run)
+    journal = journal_path(identity)
     for observer in (
         StatusObserver(telemetry.status, telemetry.metrics),
         JournalObserver(JournalWriter(journal, identity)),

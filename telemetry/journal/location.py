@@ -8,6 +8,7 @@ from pathlib import Path
 from platformdirs import user_state_path
 
 from phasebus.telemetry.journal.format import JournalError
+from phasebus.telemetry.run import RunIdentity
 
 
 def runs_folder() -> Path:
@@ -16,9 +17,10 @@ def runs_folder() -> Path:
     return (Path(state) if state else user_state_path("phasebus")) / "runs"
 
 
-def journal_path(run: str) -> Path:
-    """Return where the journal of the run with this id is kept."""
-    return runs_folder() / f"{run}.jsonl"
+def journal_path(identity: RunIdentity) -> Path:
+    """Return where the journal of a run is kept; those of its members are in a folder beside it."""
+    folder = runs_folder()
+    return folder / identity.run / f"{identity.node}.jsonl" if identity.member else folder / f"{identity.run}.jsonl"
 
 
 def find_journal(run: str | None = None) -> Path:

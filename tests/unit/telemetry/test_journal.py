@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def identity() -> RunIdentity:
 
 @pytest.fixture
 def journal(identity: RunIdentity) -> Path:
-    return journal_path(identity.run)
+    return journal_path(identity)
 
 
 def write_start(journal: Path, identity: RunIdentity) -> JournalWriter:
@@ -114,9 +115,9 @@ def test_a_newer_format_says_who_can_read_it(journal: Path, identity: RunIdentit
 
 def test_a_journal_is_found_by_its_run_by_its_beginning_by_its_path_or_as_the_last(identity: RunIdentity) -> None:
     for run in ("20260101T000000-aaaa", "20260102T000000-bbbb", "20260102T000000-cccc"):
-        JournalWriter(journal_path(run), identity).close()
-    first = journal_path("20260101T000000-aaaa")
-    assert find_journal() == journal_path("20260102T000000-cccc")
+        JournalWriter(journal_path(replace(identity, run=run)), identity).close()
+    first = journal_path(replace(identity, run="20260101T000000-aaaa"))
+    assert find_journal() == journal_path(replace(identity, run="20260102T000000-cccc"))
     assert find_journal("20260101T000000-aaaa") == find_journal("20260101") == find_journal(str(first)) == first
     with pytest.raises(JournalError, match="several runs begin with '20260102'"):
         find_journal("20260102")
