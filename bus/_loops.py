@@ -46,5 +46,6 @@ def call_soon_here() -> Callable[[Callable[[], object]], object]:
 
 
 def _in_trio() -> bool:
-    trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_task())
+    # a trio that another thread is just importing is there, and not yet whole
+    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    return lowlevel is not None and bool(lowlevel.in_trio_task())

@@ -93,6 +93,10 @@ class LLMConfig(_Section):
     engine_env: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the engine's processes."""
 
+    engine_preload: bool = True
+    """Whether the engine's processes are forked from one that has imported the engine while the model was fetched.
+    False spawns them, each to import by itself."""
+
     engine_timeout_seconds: float = Field(default=1800.0, gt=0)
     """How long the engine may take to start, in seconds."""
 

@@ -234,6 +234,7 @@ class NodeStart:
             runtime_env=context[RUNTIME_ENV],
             placement_group=context.get(PLACEMENT_GROUP),
             bundle=context.get(PLACEMENT_BUNDLE, 0),
+            preload=self._config.engine_preload,
             timeout=self._config.engine_timeout_seconds,
             log=journal_path(self._telemetry.identity).with_suffix(".engine.log"),
         )

@@ -21,27 +21,37 @@ class SpanObserver:
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
         self._open: dict[str, Span] = {}
+        self._elsewhere: dict[str, StepStarted] = {}
 
     def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
         """Begin, or end, the span of a step."""
-        if event.traced:
-            return
         if isinstance(event, StepStarted):
-            self._open[event.step] = self._tracing.start(
-                span_name(event.kind, event.name),
-                step=event.step,
-                parent=event.parent,
-                time_ns=event.time_ns,
-                attributes=_attributes(event) | {"phasebus.kind": event.kind, "phasebus.name": redact(event.name)},
-            )
+            if event.traced:
+                self._elsewhere[event.step] = event
+            else:
+                self._open[event.step] = self._start(event)
+            return
+        begun_elsewhere = self._elsewhere.pop(event.step, None)
+        if event.traced:
             return
         span = self._open.pop(event.step, None)
         if span is None:
-            return
+            if begun_elsewhere is None:
+                return
+            span = self._start(begun_elsewhere)  # its own process did not live to export it
         span.set_attributes(_attributes(event))
         if isinstance(event, StepFailed):
             _fail(span, event)
         span.end(event.time_ns)
+
+    def _start(self, event: StepStarted) -> Span:
+        return self._tracing.start(
+            span_name(event.kind, event.name),
+            step=event.step,
+            parent=event.parent,
+            time_ns=event.time_ns,
+            attributes=_attributes(event) | {"phasebus.kind": event.kind, "phasebus.name": redact(event.name)},
+        )
 
     def close(self) -> None:
         """End the spans of steps whose end was never told: the bus closed before they did."""

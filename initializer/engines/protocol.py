@@ -30,6 +30,7 @@ class Launch:
         runtime_env: Ray's runtime_env.
         placement_group: Where it runs; None leaves that to Ray.
         bundle: In which bundle of the group its first process runs.
+        preload: Whether its processes are forked from one that has imported it.
         timeout: How long it may take, in seconds.
         log: The file its processes' output goes to.
     """
@@ -44,6 +45,7 @@ class Launch:
     runtime_env: Mapping[str, Any]
     placement_group: Any
     bundle: int
+    preload: bool
     timeout: float
     log: Path
 

@@ -1,4 +1,4 @@
-"""The loopback address an engine's processes export their spans to."""
+"""The loopback address an engine's processes tell of their steps at: spans by OTLP, and notices of their beginnings."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from phasebus.telemetry.relay.forward import Forwarder
+from phasebus.telemetry.relay.notices import StepNotice, read_notices
 from phasebus.telemetry.relay.spans import EngineSpan, read_spans
 from phasebus.telemetry.service.server import Server
 
@@ -24,20 +25,26 @@ logger = logging.getLogger("phasebus.telemetry")
 
 _MOST_BYTES = 64 * 1024 * 1024
 
-OnSpan = Callable[[EngineSpan], None]
+Told = EngineSpan | StepNotice
+Listener = Callable[[Told], None]
 
 
 class Relay:
-    """Receives spans over OTLP/HTTP, hands the requests on, and gives the spans to whoever listens.
+    """Receives spans and notices, hands the spans on, and gives both to whoever listens.
 
     Args:
-        forwarder: Hands each request on, as it came.
+        forwarder: Hands each request of spans on, as it came.
     """
 
     def __init__(self, forwarder: Forwarder) -> None:
         self._forwarder = forwarder
-        self._listeners: list[OnSpan] = []
-        app = Starlette(routes=[Route("/v1/traces", self._receive, methods=["POST"])])
+        self._listeners: list[Listener] = []
+        app = Starlette(
+            routes=[
+                Route("/v1/traces", self._receive_spans, methods=["POST"]),
+                Route("/v1/steps", self._receive_notices, methods=["POST"]),
+            ]
+        )
         self._server = Server(app, name="span relay")
 
     @property
@@ -45,22 +52,26 @@ class Relay:
         """Where spans are to be sent."""
         return f"{self._server.url}/v1/traces"
 
-    def environment(self, traceparent: str) -> Mapping[str, str]:
-        """Return what makes vLLM's processes export their spans here, below `traceparent`, as soon as they end.
+    @property
+    def notices_url(self) -> str:
+        """Where notices are to be sent."""
+        return f"{self._server.url}/v1/steps"
+
+    def environment(self) -> Mapping[str, str]:
+        """Return what makes vLLM's processes export their spans here, as soon as they end.
 
         Source: vllm/tracing/otel.py (the protocol variable is the traces one), OpenTelemetry's batch span processor.
         """
         return {
-            "TRACEPARENT": traceparent,
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": self.url,
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
 
-    def listen(self, on_span: OnSpan) -> Callable[[], None]:
-        """Have `on_span` called, in the relay's thread, for each span that arrives; return what ends that."""
-        self._listeners.append(on_span)
-        return lambda: self._listeners.remove(on_span)
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` called, in the relay's thread, for all that arrives; return what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def start(self) -> None:
         """Begin to receive."""
@@ -71,23 +82,46 @@ class Relay:
         self._server.close()
         self._forwarder.close()
 
-    async def _receive(self, request: Request) -> Response:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MOST_BYTES:
-                return PlainTextResponse("too large\n", status_code=413)
+    async def _receive_spans(self, request: Request) -> Response:
+        body = await _body(request)
+        if body is None:
+            return PlainTextResponse("too large\n", status_code=413)
         try:
-            whole = gzip.decompress(bytes(body)) if request.headers.get("content-encoding") == "gzip" else bytes(body)
+            whole = gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body
             export = ExportTraceServiceRequest.FromString(whole)
         except (DecodeError, OSError, EOFError):
             return PlainTextResponse("this is not an OTLP trace request in protobuf\n", status_code=400)
         self._forwarder.send(export)
         for span in read_spans(export):
-            for listener in tuple(self._listeners):
-                try:
-                    listener(span)
-                except Exception:
-                    logger.exception("a listener failed on the span %r", span.name)
+            self._tell(span)
         answer = ExportTraceServiceResponse().SerializeToString()
         return Response(answer, media_type="application/x-protobuf")
+
+    async def _receive_notices(self, request: Request) -> Response:
+        body = await _body(request)
+        if body is None:
+            return PlainTextResponse("too large\n", status_code=413)
+        try:
+            notices = tuple(read_notices(body))
+        except ValueError:
+            return PlainTextResponse("these are not notices of steps, one JSON object a line\n", status_code=400)
+        for notice in notices:
+            self._tell(notice)
+        return Response(status_code=204)
+
+    def _tell(self, told: Told) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(told)
+            except Exception:
+                logger.exception("a listener failed on the step %r", told.name)
+
+
+async def _body(request: Request) -> bytes | None:
+    """Return the body of `request`; None if it is larger than anything meant."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            return None
+    return bytes(body)

@@ -44,7 +44,7 @@ def test_the_wheel_and_the_wheel_of_the_sdist_hold_every_file_of_every_room(tmp_
 
 
 def build(tree: Path, destination: Path) -> Path:
-    command = [
+    command: list[str | Path] = [
         Path(sys.prefix) / "bin" / "uv",
         "build",
         "--sdist",

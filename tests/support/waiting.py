@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+def wait_until(holds: Callable[[], object], what: str, seconds: float = 120.0) -> None:
     """Return as soon as `holds()`; fail, saying `what`, if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -29,9 +29,21 @@ class EngineActor:
         """Return the name of the machine and the id of the process."""
         return platform.node(), os.getpid()
 
-    async def load(self) -> None:
-        """Import vLLM, blocking this process for as long as that takes."""
+    async def load(self, preload: bool) -> None:
+        """Import vLLM, blocking this process for as long as that takes.
+
+        Args:
+            preload: Whether it is imported beside this process too, for its children.
+        """
+        if preload:
+            from phasebus.initializer.engines.vllm.inside import forkserver
+
+            forkserver.begin()
         import vllm.v1.engine.async_llm  # noqa: F401
+
+        from phasebus.initializer.engines.vllm.inside.processes import birth_is_told
+
+        birth_is_told()
 
     async def start(self, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
         """Start the engine, blocking this process for as long as that takes.

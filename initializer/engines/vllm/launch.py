@@ -39,20 +39,26 @@ class VLLM:
         """
         process = await self._process(launch, prepared)
         relay, actor = launch.telemetry.relay, process.actor
-        env = relay.environment(launch.telemetry.identity.traceparent(launch.step))
+        env = {"TRACEPARENT": launch.telemetry.identity.traceparent(launch.step)}
         args = {"model": launch.model, "distributed_executor_backend": "mp", **launch.args}
+        where: str | None = None
         try:
-            async with relayed_steps(launch.bus, relay, launch.step):
-                with anyio.fail_after(launch.timeout):
-                    await actor.call("start", args, env)
+            async with relayed_steps(launch.bus, relay) as steps:
+                try:
+                    with anyio.fail_after(launch.timeout):
+                        await actor.call("start", args, env)
+                finally:
+                    where = steps.innermost()
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await actor.kill()
-            if isinstance(error, TimeoutError):
-                raise EngineError(f"vLLM was not up within {launch.timeout:g} s; {last_lines(launch.log)}") from error
-            if isinstance(error, Exception):
-                raise EngineError(f"vLLM did not start: {error}\n{last_lines(launch.log)}") from error
-            raise
+            if not isinstance(error, Exception):
+                raise
+            what = f"was not up within {launch.timeout:g} s" if isinstance(error, TimeoutError) else "did not start"
+            step = f", in the step {where}" if where else ""
+            raise EngineError(
+                f"vLLM {what}{step}: {error or type(error).__name__}\n{last_lines(launch.log)}"
+            ) from error
         return VLLMEngine(actor)
 
     async def _process(self, launch: Launch, prepared: Prepared | None) -> VLLMProcess:

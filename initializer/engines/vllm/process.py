@@ -12,6 +12,7 @@ import psutil
 
 from phasebus.initializer.engines.protocol import EngineError, Launch
 from phasebus.initializer.engines.vllm.actor import EngineActor
+from phasebus.initializer.engines.vllm.inside.plugin import STEPS_URL
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.phases import ENGINE_STEP
 from phasebus.initializer.ray.actors import Actor, start_actor
@@ -49,7 +50,7 @@ class VLLMProcess:
             )
         try:
             async with launch.bus.step(ENGINE_STEP, "import_engine", attributes={"process": "front_end"}):
-                await actor.call("load")
+                await actor.call("load", launch.preload)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await actor.kill()
@@ -68,7 +69,12 @@ class VLLMProcess:
 
 
 def _made_for(launch: Launch) -> Mapping[str, Any]:
-    env = {**launch.runtime_env.get("env_vars", {}), **_environment(launch)}
+    env = {
+        **launch.runtime_env.get("env_vars", {}),
+        **_environment(launch),
+        **launch.telemetry.relay.environment(),
+        STEPS_URL: launch.telemetry.relay.notices_url,
+    }
     return {"group": launch.placement_group, "runtime_env": {**launch.runtime_env, "env_vars": env}}
 
 

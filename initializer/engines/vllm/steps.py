@@ -1,4 +1,4 @@
-"""vLLM's own spans as engine steps on the bus."""
+"""What vLLM's processes tell of their steps, as engine steps on the bus."""
 
 from __future__ import annotations
 
@@ -10,44 +10,51 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.to_thread
 
-from phasebus.bus import Bus
-from phasebus.initializer.engines.vllm.spans import events_of
-from phasebus.telemetry import EngineSpan, Relay
+from phasebus.bus import Bus, StepOutcome, outcome_of
+from phasebus.initializer.engines.vllm.told import ToldSteps
+from phasebus.telemetry import EngineSpan, Relay, StepNotice
 
-_LAST_SPANS_SECONDS = 2.0
-"""How long the last spans of a start may take to arrive, in seconds."""
+_LAST_WORDS_SECONDS = 2.0
+"""How long the last steps of a start may take to be told of, in seconds."""
 
 
 @asynccontextmanager
-async def relayed_steps(bus: Bus, relay: Relay, below: str) -> AsyncIterator[None]:
-    """Publish the spans that arrive at `relay` as engine steps, until the one directly below `below` has come.
+async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[ToldSteps]:
+    """Publish what arrives at `relay` as engine steps, until the engine has started; steps are left running by none.
 
-    The relay's thread only puts them into a queue; a thread of ours waits for the bus.
+    The relay's thread only puts things into a queue; a thread of ours waits for the bus.
 
     Args:
         bus: Where they are published.
         relay: Where they arrive.
-        below: The id of the step that the outermost spans have as their parent.
     """
-    arrived: queue.SimpleQueue[EngineSpan | None] = queue.SimpleQueue()
-    threads = bus.threads()
-    outermost = threading.Event()
+    arrived: queue.SimpleQueue[EngineSpan | StepNotice | None] = queue.SimpleQueue()
+    steps, threads, settled = ToldSteps(), bus.threads(), threading.Event()
 
     def publish() -> None:
-        while (span := arrived.get()) is not None:
-            for event in events_of(span):
+        while (told := arrived.get()) is not None:
+            for event in steps.events_of(told):
                 threads.publish(event)
-            if span.parent == below:
-                outermost.set()
+            if steps.running:
+                settled.clear()
+            else:
+                settled.set()
 
     publisher = threading.Thread(target=publish, name="phasebus engine steps", daemon=True)
     publisher.start()
     end = relay.listen(arrived.put)
+    outcome: StepOutcome = "cancelled"
+    why = "the engine was ready before it ended"
     try:
-        yield
-        await anyio.to_thread.run_sync(outermost.wait, _LAST_SPANS_SECONDS, abandon_on_cancel=True)
+        yield steps
+        await anyio.to_thread.run_sync(settled.wait, _LAST_WORDS_SECONDS, abandon_on_cancel=True)
+    except BaseException as error:
+        outcome, why = outcome_of(error), str(error)
+        raise
     finally:
         end()
         arrived.put(None)
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(publisher.join, _LAST_SPANS_SECONDS)
+            await anyio.to_thread.run_sync(publisher.join, _LAST_WORDS_SECONDS)
+            for event in steps.abandoned(outcome, why):
+                await bus.publish(event)

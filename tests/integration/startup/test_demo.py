@@ -61,7 +61,14 @@ def test_every_step_in_the_journal_ended_well_and_hangs_in_one_tree(demo: Demo) 
 def test_the_engines_steps_lie_within_its_start_and_come_from_its_processes(demo: Demo) -> None:
     (engine,) = (step for step in demo.run.steps if step.kind == "engine")
     steps = [step for step in demo.run.steps if step.kind == "engine_step"]
-    assert {"engine_core_init", "load_model", "load_weights", "allocate_kv_cache"} <= {step.name for step in steps}
+    assert {
+        "start_process",
+        "load_tokenizer",
+        "init_device",
+        "load_weights",
+        "profile_memory",
+        "allocate_kv_cache",
+    } <= {step.name for step in steps}
     assert len({step.attributes["process"] for step in steps}) >= 2
     for step in steps:
         assert engine.end_ns is not None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from phasebus.telemetry import Collector, EngineSpan, Relay
+from phasebus.telemetry import Collector, EngineSpan, Relay, StepNotice
 from phasebus.telemetry.relay import Forwarder
 
 TRACE, SPAN, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
@@ -37,12 +38,12 @@ def request(*, error: str | None = None) -> ExportTraceServiceRequest:
 
 
 @pytest.fixture
-def spans() -> SimpleQueue[EngineSpan]:
+def spans() -> SimpleQueue[EngineSpan | StepNotice]:
     return SimpleQueue()
 
 
 @pytest.fixture
-def relay(spans: SimpleQueue[EngineSpan]) -> Iterator[Relay]:
+def relay(spans: SimpleQueue[EngineSpan | StepNotice]) -> Iterator[Relay]:
     relay = Relay(Forwarder(None))
     relay.listen(spans.put)
     relay.start()
@@ -51,7 +52,7 @@ def relay(spans: SimpleQueue[EngineSpan]) -> Iterator[Relay]:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
-def test_a_span_that_arrives_is_read(relay: Relay, spans: SimpleQueue[EngineSpan], encoding: str) -> None:
+def test_a_span_that_arrives_is_read(relay: Relay, spans: SimpleQueue[EngineSpan | StepNotice], encoding: str) -> None:
     body = request().SerializeToString()
     content = gzip.compress(body) if encoding == "gzip" else body
     assert httpx.post(relay.url, content=content, headers={"Content-Encoding": encoding}).status_code == 200
@@ -67,9 +68,11 @@ def test_a_span_that_arrives_is_read(relay: Relay, spans: SimpleQueue[EngineSpan
     )
 
 
-def test_a_failure_is_read_with_its_reason(relay: Relay, spans: SimpleQueue[EngineSpan]) -> None:
+def test_a_failure_is_read_with_its_reason(relay: Relay, spans: SimpleQueue[EngineSpan | StepNotice]) -> None:
     httpx.post(relay.url, content=request(error="out of memory").SerializeToString())
-    assert spans.get(timeout=5).error == "out of memory"
+    told = spans.get(timeout=5)
+    assert isinstance(told, EngineSpan)
+    assert told.error == "out of memory"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
@@ -79,9 +82,9 @@ def test_what_is_no_otlp_is_refused(relay: Relay, encoding: str) -> None:
 
 
 def test_a_listener_that_raises_harms_neither_the_relay_nor_the_others(
-    relay: Relay, spans: SimpleQueue[EngineSpan], caplog: pytest.LogCaptureFixture
+    relay: Relay, spans: SimpleQueue[EngineSpan | StepNotice], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_: EngineSpan) -> None:
+    def broken(_: EngineSpan | StepNotice) -> None:
         raise ValueError("broken")
 
     end = relay.listen(broken)
@@ -91,11 +94,25 @@ def test_a_listener_that_raises_harms_neither_the_relay_nor_the_others(
     end()
 
 
-def test_an_engine_is_told_where_to_send_its_spans_and_below_what(relay: Relay) -> None:
-    environment = relay.environment(f"00-{TRACE}-{SPAN}-01")
-    assert environment["TRACEPARENT"] == f"00-{TRACE}-{SPAN}-01"
+def test_an_engine_is_told_where_to_send_its_spans(relay: Relay) -> None:
+    environment = relay.environment()
     assert environment["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] == relay.url
     assert relay.url.startswith("http://127.0.0.1:")
+
+
+def test_a_notice_that_arrives_is_given_to_those_who_listen(
+    relay: Relay, spans: SimpleQueue[EngineSpan | StepNotice]
+) -> None:
+    line = {"event": "started", "step": SPAN, "name": "x", "time_ns": 1, "pid": 2, "process": "Worker_0"}
+    assert httpx.post(relay.notices_url, content=json.dumps(line) + "\n").status_code == 204
+    assert spans.get(timeout=5) == StepNotice(
+        event="started", step=SPAN, name="x", time_ns=1, pid=2, process="Worker_0"
+    )
+
+
+@pytest.mark.parametrize("line", ["{}", "hello", '{"event": "danced"}'])
+def test_what_is_no_notice_is_refused(relay: Relay, line: str) -> None:
+    assert httpx.post(relay.notices_url, content=line).status_code == 400
 
 
 @pytest.fixture

@@ -1,0 +1,73 @@
+"""Where vLLM's start-up is dark: functions that take seconds and have no span of vLLM's. Read from vLLM 0.32.
+
+Each gets a span whose name is the step's. One that a version does not have is left out.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final
+
+import wrapt
+
+from phasebus.initializer.engines.vllm.inside.spans import known_beforehand
+
+DARK: Final = (
+    ("vllm.engine.arg_utils", "EngineArgs.create_engine_config", "configure_engine"),
+    ("vllm.v1.engine.async_llm", "AsyncLLM.__init__", "init_front_end"),
+    ("vllm.v1.engine.async_llm", "renderer_from_config", "load_tokenizer"),
+    ("vllm.v1.engine.llm_engine", "LLMEngine.__init__", "init_front_end"),
+    ("vllm.v1.engine.llm_engine", "renderer_from_config", "load_tokenizer"),
+    ("vllm.entrypoints.launchers.api_server.entry", "build_app", "build_api_server"),
+    ("vllm.entrypoints.launchers.api_server.entry", "init_app_state", "init_api_server"),
+    ("vllm.v1.worker.cpu_worker", "CPUWorker.init_device", "init_device"),
+    ("vllm.v1.worker.cpu_worker", "CPUWorker.determine_available_memory", "profile_memory"),
+    ("vllm.v1.worker.cpu_worker", "CPUWorker.compile_or_warm_up_model", "warm_up"),
+    ("vllm.v1.worker.gpu_worker", "Worker.determine_available_memory", "profile_memory"),
+)
+"""Module, function, and the name of the step."""
+
+LOADER: Final = ("vllm.model_executor.model_loader.default_loader", "DefaultModelLoader.load_weights")
+"""What loads the weights, into a model that has their sizes already."""
+
+
+def light_up() -> None:
+    """Give every dark function a span, in the modules that are imported and in those that will be."""
+    from vllm.tracing import instrument
+
+    for module, path, step in DARK:
+        wrapt.register_post_import_hook(functools.partial(_replace, path, instrument(span_name=step)), module)
+    wrapt.register_post_import_hook(functools.partial(_replace, LOADER[1], _with_size), LOADER[0])
+
+
+def resolved(module: ModuleType, path: str) -> tuple[Any, str, Any] | None:
+    """Return the owner, the name and the value of what `path` names in `module`; None if there is no such thing."""
+    owner: Any = module
+    *parts, name = path.split(".")
+    for part in parts:
+        owner = getattr(owner, part, None)
+    value = vars(owner).get(name) if owner is not None else None
+    return None if value is None else (owner, name, value)
+
+
+def _replace(path: str, wrap: Callable[[Any], Any], module: ModuleType) -> None:
+    if (found := resolved(module, path)) is not None:
+        owner, name, value = found
+        setattr(owner, name, wrap(value))
+
+
+def _with_size(load_weights: Callable[..., Any]) -> Callable[..., Any]:
+    """Have the span of `load_weights` carry how many bytes are loaded."""
+
+    @functools.wraps(load_weights)
+    def sized(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+        token = known_beforehand.set({"bytes": size})
+        try:
+            return load_weights(self, model, *args, **kwargs)
+        finally:
+            known_beforehand.reset(token)
+
+    return sized

@@ -1,0 +1,37 @@
+"""The entry point that vLLM loads in its front end, its engine core and every worker (`vllm.general_plugins`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+
+STEPS_URL = "PHASEBUS_STEPS_URL"
+"""The variable that says where notices of steps go; without it the plugin does nothing."""
+
+_INSPECTION = "vllm.model_executor.models.registry"
+
+
+def register() -> None:
+    """Begin to tell of this process's steps, if it was started under phasebus. Never raises: the engine comes first."""
+    url = os.environ.get(STEPS_URL)
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if not url or (main is not None and main.name == _INSPECTION):  # that one only looks at a model's class, and ends
+        return
+    try:
+        _begin(url)
+    except Exception:
+        logging.getLogger("phasebus.engine").exception("the steps of this process will not be told")
+
+
+def _begin(url: str) -> None:
+    from phasebus.initializer.engines.vllm.inside import forkserver, hooks, processes, spans
+    from phasebus.initializer.engines.vllm.inside.reporter import Reporter
+
+    reporter = Reporter(url)
+    spans.watch_spans(reporter)
+    processes.tell_of_own_birth(reporter, spans.process_name(), spans.began_ns() or time.time_ns())
+    processes.tell_of_births(reporter)
+    hooks.light_up()
+    forkserver.adopt()

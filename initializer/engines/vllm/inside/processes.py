@@ -1,0 +1,69 @@
+"""The processes an engine starts: the time from a process's birth to its first step is where imports hide.
+
+The parent tells when it begins, for only the parent can; the process itself tells when it is over. Both know the step by
+an id made from the trace and the process id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import psutil
+
+from phasebus.initializer.engines.vllm.inside.reporter import Reporter
+
+START_PROCESS = "start_process"
+"""The name of the step."""
+
+_told_already = False
+
+
+def birth_is_told() -> None:
+    """Note that whoever started this process tells of that itself."""
+    global _told_already  # noqa: PLW0603  # it is a fact about the process
+    _told_already = True
+
+
+def birth_of(pid: int, trace: str) -> str:
+    """Return the id of the step that the start of a process is: 16 hexadecimal digits."""
+    return hashlib.sha256(f"{trace}:{pid}".encode()).hexdigest()[:16]
+
+
+def tell_of_own_birth(reporter: Reporter, name: str, ended_ns: int) -> None:
+    """Tell that this process has come up: it was born, has imported what it needs, and begun to work at `ended_ns`."""
+    if _told_already:
+        return
+    born_ns = int(psutil.Process().create_time() * 1e9)
+    birth = _birth(os.getpid(), name)
+    reporter.send({**birth, "event": "started", "time_ns": born_ns})
+    reporter.send({**birth, "event": "ended", "time_ns": max(born_ns, ended_ns), "began_ns": born_ns})
+
+
+def tell_of_births(reporter: Reporter) -> None:
+    """Tell of every process that this one starts through multiprocessing, from now on."""
+    start = BaseProcess.start
+
+    def telling(self: BaseProcess, *args: Any, **kwargs: Any) -> None:
+        began_ns = time.time_ns()
+        start(self, *args, **kwargs)
+        if self.pid is not None:
+            reporter.send({**_birth(self.pid, self.name), "event": "started", "time_ns": began_ns})
+
+    BaseProcess.start = telling  # type: ignore[method-assign]
+
+
+def _birth(pid: int, name: str) -> dict[str, Any]:
+    _, trace, parent, _ = os.environ.get("TRACEPARENT", "---").split("-")
+    return {
+        "step": birth_of(pid, trace),
+        "parent": parent or None,
+        "name": START_PROCESS,
+        "pid": pid,
+        "process": name,
+        "attributes": {},
+        "traced": False,
+    }

@@ -1,0 +1,65 @@
+"""What we call the steps of vLLM's start. Read from vLLM 0.32 (`@instrument` in its sources)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+OTHER: Final = "other"
+"""The name of a step whose span nobody has heard of; the span's own name is an attribute."""
+
+STEP_OF_SPAN: Final[Mapping[str, str]] = {
+    "Overall Loading": "start_engine_core",
+    "SyncMPClient init": "start_engine_core",
+    "AsyncMPClient init": "connect_engine_core",
+    "EngineCoreProc init": "init_engine_core",
+    "Executor init": "init_executor",
+    "Init device": "init_device",
+    "Loading (CPU)": "load_model",
+    "Loading (GPU)": "load_model",
+    "Load model": "run_loader",
+    "Initialize model": "initialize_model",
+    "Load weights": "load_weights",
+    "Download weights - HF": "download_weights",
+    "Prepare model": "prepare_model",
+    "Warmup (CPU)": "warm_up_model",
+    "Warmup (GPU)": "warm_up",
+    "DeepGemm warmup": "warm_up_kernels",
+    "MiniMax M3 MSA warmup": "warm_up_kernels",
+    "CuTeDSL warmup": "warm_up_kernels",
+    "Compile graph": "compile_graph",
+    "Inductor compilation": "compile_inductor",
+    "Capture model": "capture_graphs",
+    "Allocate KV cache": "allocate_kv_cache",
+    "API server setup": "set_up_api_server",
+}
+"""By the name of the span."""
+
+STEP_OF_FUNCTION: Final[Mapping[str, str]] = {
+    "WorkerProc.__init__": "init_worker",
+    "WorkerWrapperBase.init_worker": "create_worker",
+}
+"""By the function, where two different spans have one name (`Worker init`)."""
+
+OWN_STEPS: Final = frozenset(
+    {
+        "build_api_server",
+        "configure_engine",
+        "import_engine",
+        "init_api_server",
+        "init_device",
+        "init_front_end",
+        "load_tokenizer",
+        "profile_memory",
+        "start_process",
+        "warm_up",
+    }
+)
+"""Steps that vLLM has no span for, told of by our plugin."""
+
+
+def step_name(span: str, function: object = None) -> str:
+    """Return what the step is called that a span of this name, of this function, tells of."""
+    if span in OWN_STEPS:
+        return span
+    return STEP_OF_FUNCTION.get(str(function)) or STEP_OF_SPAN.get(span, OTHER)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+from phasebus.bus import Bus, StepEvent
+from phasebus.initializer import EngineError, EngineStepFailed, EngineStepFinished, EngineStepStarted
+from phasebus.initializer.engines.vllm.inside import hooks
+from phasebus.initializer.engines.vllm.names import OTHER, OWN_STEPS, STEP_OF_SPAN, step_name
+from phasebus.initializer.engines.vllm.steps import relayed_steps
+from phasebus.initializer.engines.vllm.told import ToldSteps
+from phasebus.telemetry import EngineSpan, StepNotice
+from phasebus.telemetry.relay import Forwarder, Relay
+from tests.support.waiting import wait_until
+
+STEP, PARENT = "a" * 16, "b" * 16
+GONE = 2**22 + 1
+"""A process id that no process has: Linux ends before it."""
+
+
+def span(name: str = "Load weights", *, error: str | None = None, **attributes: str) -> EngineSpan:
+    return EngineSpan(
+        name=name,
+        trace="c" * 32,
+        span=STEP,
+        parent=PARENT,
+        start_ns=1_000_000_000,
+        end_ns=3_000_000_000,
+        attributes=attributes,
+        resource={"vllm.process_name": "Worker_0", "vllm.process_id": "7"},
+        error=error,
+    )
+
+
+def notice(event: str, **fields: Any) -> StepNotice:
+    given = {"step": STEP, "parent": PARENT, "name": "Load weights", "pid": os.getpid(), "process": "Worker_0"}
+    return StepNotice(event=event, time_ns=fields.pop("time_ns", 1_000_000_000), traced=True, **(given | fields))  # type: ignore[arg-type]
+
+
+def test_a_span_is_a_step_that_began_and_ended_under_our_name_for_it() -> None:
+    begun, ended = ToldSteps().events_of(span())
+    assert isinstance(begun, EngineStepStarted)
+    assert isinstance(ended, EngineStepFinished)
+    assert begun.name == ended.name == "load_weights"
+    assert (begun.time_ns, ended.time_ns, ended.seconds) == (1_000_000_000, 3_000_000_000, 2.0)
+    assert begun.attributes == {"span": "Load weights", "process": "Worker_0", "pid": "7"}
+    assert begun.traced
+
+
+def test_a_step_is_seen_when_it_begins_and_its_span_tells_nothing_new() -> None:
+    steps = ToldSteps()
+    (begun,) = steps.events_of(notice("started"))
+    assert isinstance(begun, EngineStepStarted)
+    assert [str(step) for step in steps.running] == [f"load_weights (Worker_0, process {os.getpid()})"]
+    (ended,) = steps.events_of(notice("ended", time_ns=3_000_000_000, attributes={"bytes": 5}))
+    assert isinstance(ended, EngineStepFinished)
+    assert (ended.seconds, ended.attributes["bytes"]) == (2.0, 5)
+    assert list(steps.events_of(span())) == []
+    assert list(steps.events_of(notice("started"))) == []
+
+
+def test_an_end_whose_beginning_nobody_told_brings_its_beginning() -> None:
+    begun, ended = ToldSteps().events_of(notice("ended", began_ns=1, time_ns=5))
+    assert isinstance(begun, EngineStepStarted)
+    assert (begun.time_ns, ended.time_ns) == (1, 5)
+
+
+@pytest.mark.parametrize("told", [span(error="out of memory"), notice("ended", error="out of memory")])
+def test_a_failed_step_says_why(told: EngineSpan | StepNotice) -> None:
+    _, ended = ToldSteps().events_of(told)
+    assert isinstance(ended, EngineStepFailed)
+    assert str(ended.error) == "out of memory"
+
+
+def test_what_ran_in_a_process_that_is_gone_has_died_and_the_rest_failed_with_the_engine() -> None:
+    steps = ToldSteps()
+    list(steps.events_of(notice("started", step="1" * 16, name="Executor init", process="EngineCore")))
+    list(steps.events_of(notice("started", pid=GONE, time_ns=2_000_000_000)))
+    assert steps.innermost() == f"load_weights (Worker_0, process {GONE})"
+    inner, outer = steps.abandoned("failed", "the worker is gone")
+    assert isinstance(inner, EngineStepFailed)
+    assert isinstance(outer, EngineStepFailed)
+    assert (inner.name, inner.outcome, str(inner.error)) == ("load_weights", "died", "its process died")
+    assert (outer.name, outer.outcome, str(outer.error)) == ("init_executor", "failed", "the worker is gone")
+    assert not inner.traced  # its process cannot export it any more
+    assert steps.running == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "step"),
+    [
+        ("Worker init", "WorkerProc.__init__", "init_worker"),
+        ("Worker init", "WorkerWrapperBase.init_worker", "create_worker"),
+        ("Capture model", None, "capture_graphs"),
+        ("profile_memory", "CPUWorker.determine_available_memory", "profile_memory"),
+        ("Something new", None, OTHER),
+    ],
+)
+def test_each_span_has_one_name_with_us(name: str, function: str | None, step: str) -> None:
+    assert step_name(name, function) == step
+
+
+def test_every_step_our_plugin_tells_of_has_a_name_in_the_table() -> None:
+    assert {step for _, _, step in hooks.DARK} <= OWN_STEPS
+    assert not OWN_STEPS & set(STEP_OF_SPAN)
+
+
+@pytest.mark.anyio
+async def test_what_arrives_while_the_engine_starts_becomes_events() -> None:
+    relay = Relay(Forwarder(None))
+    seen: list[StepEvent] = []
+    relay.start()
+    try:
+        async with Bus() as bus:
+            bus.subscribe(StepEvent, seen.append)
+            async with relayed_steps(bus, relay):
+                for listener in relay._listeners:
+                    listener(notice("started"))
+                    listener(notice("ended"))
+            assert [type(event) for event in seen] == [EngineStepStarted, EngineStepFinished]
+            assert relay._listeners == []
+    finally:
+        relay.close()
+
+
+@pytest.mark.anyio
+async def test_when_the_engine_fails_its_running_steps_fail_before_its_error_comes() -> None:
+    relay = Relay(Forwarder(None))
+    seen: list[StepEvent] = []
+    relay.start()
+    try:
+        async with Bus() as bus:
+            bus.subscribe(StepEvent, seen.append)
+            with pytest.raises(EngineError, match="boom"):  # noqa: PT012  # it is raised inside, on purpose
+                async with relayed_steps(bus, relay) as steps:
+                    relay._listeners[0](notice("started"))
+                    await anyio.to_thread.run_sync(wait_until, lambda: steps.running, "the step is taken")
+                    raise EngineError("boom")
+    finally:
+        relay.close()
+    assert isinstance(seen[-1], EngineStepFailed)
+    assert (seen[-1].outcome, str(seen[-1].error)) == ("failed", "boom")
