@@ -24,6 +24,9 @@ from phasebus.initializer.ray.calls import ActorDiedError
 from phasebus.telemetry import RunIdentity
 
 _THREADS = 8
+_PROCESS_SECONDS = 120.0
+"""How long a node's process may take to be there at least, in seconds; a busy machine takes its time."""
+
 _FORWARDED = ("OTEL_", "PHASEBUS_")
 """What the names of the driver's variables begin with that the nodes get as well."""
 
@@ -97,7 +100,7 @@ class EngineStart:
 
     async def _start_actor(self, seat: Seat, name: str) -> StartingNode:
         environment = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
-        seconds = self._engine.config.placement.timeout_seconds
+        seconds = max(_PROCESS_SECONDS, self._engine.config.placement.timeout_seconds)
         try:
             with anyio.fail_after(seconds):
                 actor = await start_actor(

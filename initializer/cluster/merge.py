@@ -63,8 +63,8 @@ def changes_of(context: Context) -> list[NodeChange]:
 def merge(context: Context, nodes: Mapping[str, Sequence[NodeChange]], keys: Iterable[Key[Any]]) -> None:
     """Merge what callbacks changed on `nodes` into `context`, by the rules of `keys`, with its history.
 
-    Equal values agree. Else a key's reducer is called, in the order of the nodes, a key of ``on_conflict="last"`` has
-    the latest value, and one with ``"error"``, or without a rule, is a conflict.
+    A key's reducer is called in the order of the nodes; a key of ``on_conflict="last"`` has the latest value; with
+    ``"error"``, or without a rule, equal values agree and others are a conflict.
 
     Raises:
         NodeConflictError: Two nodes wrote different values to a key without such a rule.
@@ -97,10 +97,10 @@ def _merged(
     context: Context, rule: Key[Any] | None, before: tuple[str, NodeChange], now: tuple[str, NodeChange]
 ) -> Any:
     (first_node, first), (second_node, second) = before, now
-    if (first.deleted, first.value) == (second.deleted, second.value) or _last_wins(rule):
-        return second.value
     if rule is not None and callable(rule.on_conflict) and not second.deleted and second.key in context:
         return rule.on_conflict(context[second.key], second.value)
+    if (first.deleted, first.value) == (second.deleted, second.value) or _last_wins(rule):
+        return second.value
     raise NodeConflictError(
         f"{first.by!r} on {first_node} and {second.by!r} on {second_node} wrote different values to {second.key!r} "
         f"(during {first.during} and {second.during}); let them agree, or say how they come together: "

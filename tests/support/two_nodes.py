@@ -36,7 +36,10 @@ class TwoNodes:
     def replace_killed(self) -> None:
         """Have a new raylet in place of the one that was killed."""
         self._cluster.remove_node(self._second, allow_graceful=False)
-        self._second = self._add()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("PHASEBUS_STATE_DIR")  # of the one test; a node keeps what it finds in its environment
+            patch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+            self._second = self._add()
 
     def wait_until_free(self) -> None:
         """Return once nothing is reserved: Ray tells of what was given back with a delay. Connected as somebody else."""

@@ -9,6 +9,12 @@ from tests.support.two_nodes import TwoNodes, two_nodes
 
 
 @pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """The bus is tested on trio elsewhere; here every test takes seconds."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodes]:
     with two_nodes() as running:
         yield running
