@@ -21,9 +21,9 @@ from rich.progress import (
 )
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress
-from phasebus.observers.log import spoken
 from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.spoken import spoken
 
 _NAME_WIDTH = 48
 
