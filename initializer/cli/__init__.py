@@ -6,6 +6,7 @@ import click
 
 from phasebus import __version__
 from phasebus.initializer.cli.demo import demo
+from phasebus.initializer.cli.report import report
 from phasebus.initializer.cli.up import up
 
 
@@ -17,3 +18,4 @@ def main() -> None:
 
 main.add_command(demo)
 main.add_command(up)
+main.add_command(report)
