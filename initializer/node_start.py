@@ -53,7 +53,7 @@ from phasebus.initializer.pipeline import Phase, run_phases
 from phasebus.initializer.ray.cluster import connected
 from phasebus.initializer.ray.placement import default_bundles, release, reserve
 from phasebus.telemetry import Telemetry
-from phasebus.telemetry.journal import journal_path
+from phasebus.telemetry.journal import journal_of
 
 LAUNCHERS: Mapping[str, Launcher] = {"vllm": VLLM(), "none": NoEngine()}
 """The kinds of engine, by their names in the configuration."""
@@ -236,7 +236,7 @@ class NodeStart:
             bundle=context.get(PLACEMENT_BUNDLE, 0),
             preload=self._config.engine_preload,
             timeout=self._config.engine_timeout_seconds,
-            log=journal_path(self._telemetry.identity).with_suffix(".engine.log"),
+            log=journal_of(self._telemetry.identity).with_suffix(".engine.log"),
         )
 
     async def _connect_ray(self) -> None:

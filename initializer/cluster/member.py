@@ -22,7 +22,7 @@ from phasebus.initializer.phases import PreEngineInit
 from phasebus.initializer.ray.calls import answer
 from phasebus.initializer.ray.raylet import end_with_the_raylet
 from phasebus.telemetry import RunIdentity, Telemetry
-from phasebus.telemetry.journal import journal_path
+from phasebus.telemetry.journal import journal_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class NodeActor:
 
     def journal(self) -> str:
         """Return where its journal is going to be."""
-        return str(journal_path(self._identity))
+        return str(journal_of(self._identity))
 
     def ping(self) -> None:
         """Return, which is what is asked for."""

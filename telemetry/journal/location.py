@@ -17,10 +17,15 @@ def runs_folder() -> Path:
     return (Path(state) if state else user_state_path("phasebus")) / "runs"
 
 
-def journal_path(identity: RunIdentity) -> Path:
-    """Return where the journal of a run is kept; those of its members are in a folder beside it."""
-    folder = runs_folder()
-    return folder / identity.run / f"{identity.node}.jsonl" if identity.member else folder / f"{identity.run}.jsonl"
+def journal_path(run: str) -> Path:
+    """Return where the journal of the run with this id is kept."""
+    return runs_folder() / f"{run}.jsonl"
+
+
+def journal_of(identity: RunIdentity) -> Path:
+    """Return where a process keeps its journal: that of the run, or as a member of it one in the folder beside that."""
+    path = journal_path(identity.run)
+    return path.with_suffix("") / f"{identity.node}.jsonl" if identity.member else path
 
 
 def find_journal(run: str | None = None) -> Path:

@@ -9,7 +9,7 @@ from phasebus.initializer import NodeLostError, PhaseFailed
 from phasebus.initializer.cluster.lost import close_steps, steps_of
 from phasebus.initializer.phases import PhaseStarted
 from phasebus.telemetry import RunIdentity
-from phasebus.telemetry.journal import JournalWriter, journal_path
+from phasebus.telemetry.journal import JournalWriter, journal_of
 
 pytestmark = pytest.mark.anyio
 
@@ -25,13 +25,13 @@ def identity() -> RunIdentity:
 @pytest.fixture
 def journal(identity: RunIdentity) -> Path:
     """The journal of a node that was killed in a phase."""
-    writer = JournalWriter(journal_path(identity), identity)
+    writer = JournalWriter(journal_of(identity), identity)
     writer.write(StepStarted(step=NODE, parent="f" * 16, kind="node", name="node-1", time_ns=10**18))
     for step, end in ((EARLY, 10**18 + 10**9), (LATE, 10**18 + 9 * 10**9)):
         writer.write(StepStarted(step=step, parent=NODE, kind="phase", name="p", time_ns=10**18))
         writer.write(StepFinished(step=step, parent=NODE, kind="phase", name="p", time_ns=end, seconds=1.0))
     writer.write(PhaseStarted(step=PHASE, parent=NODE, kind="phase", name="download", time_ns=10**18 + 5 * 10**9))
-    return journal_path(identity)
+    return journal_of(identity)
 
 
 async def published(journal: Path, run: str) -> list[StepEvent]:
