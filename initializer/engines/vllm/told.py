@@ -40,12 +40,16 @@ class ToldSteps:
 
     A step's notice comes at once and its span, by way of vLLM's exporter, up to seconds later; a process without our
     plugin sends spans alone.
+
+    Attributes:
+        ready: Whether the engine has told that it answers.
     """
 
     def __init__(self) -> None:
         self._running: dict[str, RunningStep] = {}
         self._ended: set[str] = set()
         self._names: dict[int, str] = {}
+        self.ready = False
 
     @property
     def running(self) -> tuple[RunningStep, ...]:
@@ -56,6 +60,8 @@ class ToldSteps:
         """Yield what is new in what a process tells."""
         if isinstance(told, EngineSpan):
             yield from self._of_span(told)
+        elif told.event == "ready":
+            self.ready = True
         elif told.event == "started":
             yield from self._start(told.step, _fields(told), told.time_ns, told.process, told.pid)
         elif told.event == "ended":
