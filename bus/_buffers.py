@@ -19,7 +19,7 @@ from phasebus.bus._loops import call_soon_here
 Overflow = Literal["drop_oldest", "block"]
 
 Item = tuple[Any, Any, ContextVars]
-"""An event, its context (or None), and the publisher's context variables."""
+"""An event, as the top of a trail; its context, or None; and the publisher's context variables."""
 
 
 class TaskBuffer:

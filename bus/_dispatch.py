@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextvars import Token, copy_context
+from contextvars import copy_context
 from inspect import isawaitable
 from threading import Thread, current_thread
 from typing import Any
 
 from phasebus.bus._context import Context
 from phasebus.bus._errors import NestingError, WrongThreadError
+from phasebus.bus._observers import Observation
 from phasebus.bus._outcome import Outcome, raise_together
 from phasebus.bus._plan import Plan, merged
 from phasebus.bus._policies import call_guarded
+from phasebus.bus._streams import Stream
 from phasebus.bus._subscription import Subscription
-from phasebus.bus._trail import Nested, Trail, own_trail, passing_trail, trail
+from phasebus.bus._trail import Nested, Trail, event_of, own_trail, passing_trail, trail
 from phasebus.bus._view import Mark, View
 
 _here = trail.get
@@ -91,14 +93,20 @@ class Dispatcher:
         shared: Any = Context() if context is None and plan.shared else context
         simple = shared.__class__ is Context  # and not the view of a callback that publishes within its transaction
         token = parent = errors = ticks = None
-        if plan.watched or outer is not None:
-            token, parent = await self._announce(plan, event, shared, outer)
+        if outer is None:
+            here.top = top = event
         else:
-            here.top = event
-        if plan.times is not None:
-            ticks = [clock()]
-            plan.times.append(ticks)
+            top = self._nested(event, outer)
+            parent = event_of(outer)
+            token = trail.set(passing_trail(top))
         try:
+            if plan.watched:
+                for observation in self._announce(plan, event, parent, top, shared):
+                    await observation.buffer.room()
+                    observation.buffer.put((top, shared, copy_context()))
+            if plan.times is not None:
+                ticks = [clock()]
+                plan.times.append(ticks)
             for subscription, call, direct in plan.rows:
                 view = None
                 try:
@@ -163,34 +171,29 @@ class Dispatcher:
         outcome.parent = parent
         return outcome
 
-    async def _announce(
-        self, plan: Plan, event: object, context: Context | View | None, outer: Any
-    ) -> tuple[Token[Trail], object]:
-        """Begin a publish that is nested or watched: what copies the context meanwhile has to find the event in it."""
-        parent: object = None
-        top: object = event
-        if outer is not None:
-            parent = outer.event if isinstance(outer, Nested) else outer
-            top = nested = Nested(event, outer)
-            if nested.depth > self._max_depth:
-                raise NestingError(
-                    f"publishes have caused one another {nested.depth} deep, and {self._max_depth} are allowed: "
-                    f"{nested.chain()}; break the circle, or make the bus with a larger max_depth"
-                )
+    def _nested(self, event: object, outer: object) -> Nested:
+        """Return `event` as one that was published while `outer` was being handled."""
+        nested = Nested(event, outer)
+        if nested.depth > self._max_depth:
+            raise NestingError(
+                f"publishes have caused one another {nested.depth} deep, and {self._max_depth} are allowed: "
+                f"{nested.chain()}; break the circle, or make the bus with a larger max_depth"
+            )
+        return nested
+
+    def _announce(
+        self, plan: Plan, event: object, parent: object, top: object, context: Context | View | None
+    ) -> list[Observation | Stream]:
+        """Tell the history and the observers of an event; return the observers that have to be waited for."""
         if self._history is not None:
             self._history.append((event, parent, time.time_ns()))
-        token = trail.set(passing_trail(top))
-        if plan.observations:
-            try:
-                for observation in plan.observations:
-                    buffer = observation.buffer
-                    if observation.overflow == "block" and buffer.full:
-                        await buffer.room()
-                    buffer.put((event, context, copy_context()))  # a copy each: it can be entered only once
-            except BaseException:
-                trail.reset(token)
-                raise
-        return token, parent
+        waited_for: list[Observation | Stream] = []
+        for observation in plan.observations:
+            if observation.overflow == "block" and observation.buffer.full:
+                waited_for.append(observation)
+            else:
+                observation.buffer.put((top, context, copy_context()))  # a copy each: it can be entered only once
+        return waited_for
 
     def _plan(self, event: type) -> Plan:
         raise NotImplementedError

@@ -22,6 +22,7 @@ from phasebus.bus._forms import Form, Shape
 from phasebus.bus._loops import call_soon_here
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
+from phasebus.bus._trail import event_of, passing_trail, trail
 from phasebus.bus._view import ReadOnlyContext
 
 logger = logging.getLogger("phasebus.bus")
@@ -50,6 +51,7 @@ class Observation:
     Attributes:
         name: The name it is known by, unique on its bus.
         overflow: What happens to an event that finds the observer's buffer full.
+        takes_context: Whether it is given the context, too.
         done: Set when it has seen its last event and is closed.
     """
 
@@ -68,7 +70,7 @@ class Observation:
     ) -> None:
         self._leave = leave
         self._look = look
-        self._with_context = shape.form is Form.EVENT_AND_CONTEXT
+        self.takes_context = shape.form is Form.EVENT_AND_CONTEXT
         self._close = close
         self._calls = 0
         self._broken = False
@@ -91,9 +93,12 @@ class Observation:
             name=self.name, role="observer", calls=self._calls, errors=int(self._broken), drops=self.buffer.drops
         )
 
-    def _arguments(self, item: Item) -> tuple[Any, ...]:
-        event, context, _ = item
-        return (event, ReadOnlyContext(context)) if self._with_context else (event,)
+    def _enter(self, item: Item) -> tuple[ContextVars, tuple[Any, ...]]:
+        """Return the context variables to look at `item` with, and what to call the observer with."""
+        top, context, variables = item
+        variables.run(trail.set, passing_trail(top))  # what it publishes is nested, whatever the publisher does by now
+        event = event_of(top)
+        return variables, (event, ReadOnlyContext(context)) if self.takes_context else (event,)
 
     def _break(self, error: BaseException) -> None:
         """Switch the observer off, and say so: the program goes on without it."""
@@ -126,7 +131,8 @@ class ThreadObservation(Observation):
         while (item := self.buffer.take()) is not None:
             if not self._broken:
                 self._calls += 1
-                self._try(token, item[2].run, self._look, *self._arguments(item))
+                variables, arguments = self._enter(item)
+                self._try(token, variables.run, self._look, *arguments)
         if self._close is not None:
             self._try(token, self._close)
         with contextlib.suppress(RuntimeError):  # the loop has ended without waiting for this thread
@@ -156,7 +162,8 @@ class TaskObservation(Observation):
         while (item := await self.buffer.take()) is not None:
             if not self._broken:
                 self._calls += 1
-                await self._try(item[2], self._look, *self._arguments(item))
+                variables, arguments = self._enter(item)
+                await self._try(variables, self._look, *arguments)
         if self._close is not None:
             await self._try(copy_context(), self._close)
         self.done.set()

@@ -68,7 +68,7 @@ class Plan:
         self.rows = tuple((s, s.call, s.awaited and not s.guarded and not narrated) for s in subscriptions)
         self.observations = observations
         self.watched = bool(observations) or recorded or narrated
-        self.shared = bool(observations) or not all(subscription.blind for subscription in subscriptions)
+        self.shared = any(o.takes_context for o in observations) or not all(s.blind for s in subscriptions)
         self.narrated = narrated
         self.deaf = not (subscriptions or self.watched)
         self.times: deque[list[float]] | None = deque(maxlen=SAMPLES) if timing else None

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-SAMPLES = 1024
+SAMPLES = 512
 """How many of the latest durations are kept for the percentiles, of each subscriber."""
 
 

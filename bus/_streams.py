@@ -9,6 +9,7 @@ from typing import Any, Self
 from phasebus.bus._buffers import Overflow, TaskBuffer
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
+from phasebus.bus._trail import event_of
 
 
 class Stream:
@@ -18,6 +19,7 @@ class Stream:
         self.name = name
         self.selector = selector
         self.overflow = overflow
+        self.takes_context = False
         self.buffer = TaskBuffer(max(limit, len(past)))  # what was asked for is not dropped
         self._taken = 0
         for event in past:
@@ -40,4 +42,4 @@ class Stream:
         if item is None:
             raise StopAsyncIteration
         self._taken += 1
-        return item[0]
+        return event_of(item[0])

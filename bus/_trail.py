@@ -73,12 +73,16 @@ def own_trail() -> Trail:
 
 
 def passing_trail(top: object) -> Trail:
-    """Return a trail for one publish: what copies the context during it will always lead to `top`."""
+    """Return a trail for one publish: what inherits it will always be led to `top`."""
     return Trail(top, {}, None, None)
+
+
+def event_of(top: object) -> Any:
+    """Return the event that the top of a trail stands for."""
+    return top.event if isinstance(top, Nested) else top
 
 
 def current_event() -> Any:
     """Return the event that is being handled in this context, or None."""
     here = trail.get(None)
-    top = None if here is None else here.top
-    return top.event if isinstance(top, Nested) else top
+    return None if here is None else event_of(here.top)

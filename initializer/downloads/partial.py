@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,14 @@ from typing import Any
 from phasebus.initializer.downloads.checks import Digest, Hasher, hasher
 from phasebus.initializer.downloads.paths import boot
 from phasebus.initializer.downloads.sources.protocol import BLOCK, RemoteFile
+
+_GATHERED = 2**20
+"""How many bytes are written at once; so many are lost when the process is killed, and the kernel's pages stay large."""
+
+_LONGEST_GATHERING = 1.0
+"""How long bytes may wait to be written, in seconds."""
+
+_MOST_BLOCKS = 64
 
 
 class Partial:
@@ -39,6 +48,9 @@ class Partial:
         self.size = 0
         self.validator: str | None = None
         self._hasher: Hasher = self._new_hasher()
+        self._gathered: list[bytes | memoryview] = []
+        self._written = 0
+        self._flushed = 0.0
 
     @property
     def descriptor(self) -> int:
@@ -67,7 +79,7 @@ class Partial:
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         if kept:
             self.validator = json.loads(self._note.read_bytes())["validator"]
-            self.size = kept
+            self.size = self._written = kept
             self._hasher = self._new_hasher()
         else:
             self._empty()
@@ -88,13 +100,25 @@ class Partial:
         temporary.write_text(json.dumps(self._about(validator)), encoding="utf-8")
         temporary.replace(self._note)
 
-    def add(self, block: bytes | memoryview) -> None:
-        """Add some bytes at the end."""
+    def add(self, block: bytes) -> None:
+        """Add some bytes at the end. They are gathered, and written now and then; `flush` writes what is left."""
         self._hasher.update(block)
-        written = os.write(self.descriptor, block)
-        while written < len(block):
-            written += os.write(self.descriptor, memoryview(block)[written:])
+        self._gathered.append(block)
         self.size += len(block)
+        if self.size - self._written >= _GATHERED or time.monotonic() - self._flushed > _LONGEST_GATHERING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added and not yet written."""
+        blocks, self._gathered = self._gathered, []
+        self._flushed = time.monotonic()
+        while blocks:
+            written = os.writev(self.descriptor, blocks[:_MOST_BLOCKS])
+            self._written += written
+            while blocks and written >= len(blocks[0]):
+                written -= len(blocks.pop(0))
+            if written:
+                blocks[0] = memoryview(blocks[0])[written:]
 
     def digest(self) -> Digest:
         """Return what the bytes hash to; by the algorithm of the source's own digest, if it names one."""
@@ -121,7 +145,8 @@ class Partial:
     def _empty(self) -> None:
         os.ftruncate(self.descriptor, 0)
         os.lseek(self.descriptor, 0, os.SEEK_SET)
-        self.size, self.validator, self._hasher = 0, None, self._new_hasher()
+        self.size, self._written, self._gathered = 0, 0, []
+        self.validator, self._hasher = None, self._new_hasher()
 
     def _new_hasher(self) -> Hasher:
         digest, size = self._file.digest, self._file.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
@@ -11,6 +12,9 @@ from anyio import CapacityLimiter
 
 T = TypeVar("T")
 
+_LONGEST_ENDING = 2.0
+"""How long a thread that was told to stop is waited for, in seconds; a client that blocks may take longer."""
+
 
 async def in_thread(work: Callable[[], T], limiter: CapacityLimiter, stop: Callable[[], None] | None = None) -> T:
     """Return what `work` returns, run in a worker thread.
@@ -18,13 +22,26 @@ async def in_thread(work: Callable[[], T], limiter: CapacityLimiter, stop: Calla
     Args:
         work: What to run.
         limiter: How many threads there may be.
-        stop: Called when this is cancelled, so that `work` ends soon; it is not waited for then.
+        stop: Called when this is cancelled, so that `work` ends soon; it is waited for, but not for long.
     """
+    if stop is None:
+        return await anyio.to_thread.run_sync(work, limiter=limiter)
+    running = threading.Event()
+
+    def observed() -> T:
+        running.set()
+        try:
+            return work()
+        finally:
+            running.clear()
+
     try:
-        return await anyio.to_thread.run_sync(work, abandon_on_cancel=stop is not None, limiter=limiter)
+        return await anyio.to_thread.run_sync(observed, abandon_on_cancel=True, limiter=limiter)
     except anyio.get_cancelled_exc_class():
-        if stop is not None:
-            stop()
+        stop()
+        with anyio.move_on_after(_LONGEST_ENDING, shield=True):
+            while running.is_set():  # noqa: ASYNC110  # a thread that was abandoned has no other way to tell
+                await anyio.sleep(0.005)
         raise
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from phasebus.initializer.downloads.checks import hasher, safetensors_problem
@@ -89,8 +89,11 @@ class Transfer:
             self._leave()
 
     def stop(self) -> None:
-        """Have `attempt` end soon. When this returns, nothing more is written."""
+        """Have `attempt` end soon. When this returns, what came is written, and nothing more will be."""
         with self._guard:
+            if self._partial.is_open and not self._stopped:
+                with suppress(OSError):
+                    self._partial.flush()
             self._stopped = True
             if self._body is not None:
                 self._body.stop()
@@ -166,15 +169,23 @@ class Transfer:
             self.done = self.resumed = 0
         elif not trusted and body.validator != partial.validator:
             raise CorruptError("it was replaced while it was being fetched")
-        for block in body.blocks():
-            with self._writing():
-                partial.add(block)
-            self.done = partial.size
-            self.fetched += len(block)
-            if self.total is not None and self.done > self.total:
-                raise CorruptError(f"its size is {self.done} bytes or more, expected {self.total}")
+        try:
+            for block in body.blocks():
+                with self._writing():
+                    partial.add(block)
+                self.done = partial.size
+                self.fetched += len(block)
+                if self.total is not None and self.done > self.total:
+                    raise CorruptError(f"its size is {self.done} bytes or more, expected {self.total}")
+        finally:
+            self._flush()
         if self.total is not None and self.done < self.total:
             raise TransferError(f"it ended after {self.done} bytes, expected {self.total}")
+
+    def _flush(self) -> None:
+        with self._guard:
+            if not self._stopped:
+                self._partial.flush()
 
     def _check(self) -> None:
         """Compare what came with what was announced."""

@@ -63,14 +63,13 @@ class LocalBody:
         self.size = file.size
         self.validator = file.validator
 
-    def blocks(self) -> Iterator[memoryview]:
+    def blocks(self) -> Iterator[bytes]:
         """Return the bytes in order."""
-        buffer = memoryview(bytearray(BLOCK))
         try:
             with self._path.open("rb", buffering=0) as file:
                 file.seek(self.start)
-                while not self._stopped and (count := file.readinto(buffer)):
-                    yield buffer[:count]
+                while not self._stopped and (block := file.read(BLOCK)):
+                    yield block
         except OSError as error:
             raise TransferError(f"{self._path} cannot be read: {error.strerror}") from error
 

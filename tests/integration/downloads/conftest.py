@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import constants
 
 from tests.support.hub_server import HubServer, hub_server
+from tests.support.s3_server import ENVIRONMENT, S3Server, s3_server
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -23,3 +24,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         monkeypatch.setenv("PHASEBUS_CACHE_DIR", str(tmp_path / "cache"))
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3(s3_backend: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """An S3 server, and an environment that leads to it."""
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3_backend.url}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PHASEBUS_CACHE_DIR", str(tmp_path / "cache"))
+    return s3_backend

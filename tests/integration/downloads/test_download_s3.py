@@ -1,0 +1,119 @@
+"""The real S3 client against a real S3 server."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from phasebus.initializer import DownloadError, DownloadFinished, FileFinished
+from phasebus.initializer.downloads import fetch
+from phasebus.initializer.downloads.sources import objects
+from tests.support.downloads import QUICK, noise, safetensors, tree, watched
+from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
+from tests.support.s3_server import ENVIRONMENT, S3Server
+
+pytestmark = pytest.mark.anyio
+
+FILES = {"config.json": b"{}", "model.safetensors": safetensors(2_000_000), "nested/tokenizer.json": noise(30_000)}
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """A bucket with a model, and one whose name begins alike."""
+    name = f"bucket-{secrets.token_hex(4)}"
+    s3.put(name, {f"models/tiny/{file}": content for file, content in FILES.items()} | {"models/tiny-2/x": b"other"})
+    return name
+
+
+@pytest.fixture
+def second_break(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy in front of the server; of its connections the first few that bring much are broken."""
+    broken = 0
+
+    def plan(_: int) -> Fault:
+        nonlocal broken
+        broken += 1
+        return Fault("reset", 700_000) if broken <= 3 else Fault()
+
+    with fault_proxy(s3.port, plan) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+
+
+async def test_what_is_below_a_prefix_arrives(bucket: str) -> None:
+    async with watched() as seen:
+        result = await fetch(seen.bus, f"s3://{bucket}/models/tiny/", settings=QUICK)
+    assert result is not None
+    assert tree(result.path) == FILES
+    [finished] = seen.of(DownloadFinished)
+    assert (finished.attributes["source"], finished.attributes["files"]) == ("s3", 3)
+
+
+async def test_a_second_start_fetches_nothing(bucket: str) -> None:
+    async with watched() as seen:
+        await fetch(seen.bus, f"s3://{bucket}/models/tiny", settings=QUICK)
+        result = await fetch(seen.bus, f"s3://{bucket}/models/tiny", settings=QUICK)
+    assert result is not None
+    assert (result.cache_hits, result.fetched) == (3, 0)
+
+
+async def test_an_object_that_was_replaced_is_fetched_again(bucket: str, s3: S3Server) -> None:
+    async with watched() as seen:
+        await fetch(seen.bus, f"s3://{bucket}/models/tiny", settings=QUICK)
+        s3.put(bucket, {"models/tiny/config.json": b"[]"})
+        result = await fetch(seen.bus, f"s3://{bucket}/models/tiny", settings=QUICK)
+    assert result is not None
+    assert (result.cache_hits, result.fetched) == (2, 2)
+    assert tree(result.path) == {**FILES, "config.json": b"[]"}
+
+
+async def test_one_object_may_be_named(bucket: str, tmp_path: Path) -> None:
+    async with watched() as seen:
+        result = await fetch(
+            seen.bus, f"s3://{bucket}/models/tiny/config.json", destination=tmp_path / "there", settings=QUICK
+        )
+    assert result is not None
+    assert result.path == tmp_path / "there" / "config.json"
+    assert tree(tmp_path / "there") == {"config.json": b"{}"}
+
+
+async def test_a_broken_connection_costs_a_retry_and_not_the_bytes_before(
+    bucket: str, second_break: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(objects, "PIECE", 2**20)
+    async with watched() as seen:
+        result = await fetch(seen.bus, f"s3://{bucket}/models/tiny", destination=tmp_path / "there", settings=QUICK)
+    assert result is not None
+    assert tree(tmp_path / "there") == FILES
+    assert result.retries >= 1
+    assert second_break.passed < 2.2 * sum(map(len, FILES.values()))
+    assert sum(int(each.attributes["retries"]) for each in seen.of(FileFinished)) <= result.retries
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("s3://{bucket}/models/none", "there is nothing at s3://{bucket}/models/none"),
+        ("s3://no-such-bucket/models", "there is nothing at|cannot be listed"),
+        ("s3://", "followed by no bucket"),
+    ],
+)
+async def test_what_is_not_there_is_said(bucket: str, address: str, says: str) -> None:
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match=says.format(bucket=bucket)):
+            await fetch(seen.bus, address.format(bucket=bucket), settings=QUICK)
+
+
+async def test_credentials_show_nowhere(bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with watched() as seen:
+        await fetch(seen.bus, f"s3://{bucket}/models/tiny", settings=QUICK)
+        with pytest.raises(DownloadError) as raised:
+            await fetch(seen.bus, f"s3://{bucket}/nowhere", settings=QUICK)
+    shown = caplog.text + "".join(map(repr, seen.events)) + repr(raised.value)
+    assert ENVIRONMENT["AWS_SECRET_ACCESS_KEY"] not in shown
+    assert ENVIRONMENT["AWS_ACCESS_KEY_ID"] not in shown
