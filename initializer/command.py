@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from phasebus.initializer.context import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.engines import EngineError
 from phasebus.initializer.engines.vllm.environment import environment_of_command
+from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, birth_of
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.engines.vllm.told import ToldSteps
 from phasebus.initializer.phases import (
@@ -31,7 +33,7 @@ from phasebus.initializer.phases import (
     PreInitialization,
 )
 from phasebus.initializer.pipeline import Phase, run_phases
-from phasebus.telemetry import Telemetry
+from phasebus.telemetry import StepNotice, Telemetry
 
 _LOOK_SECONDS = 0.05
 _END_SECONDS = 10.0
@@ -112,7 +114,9 @@ class CommandStart:
         async with self._bus.step(ENGINE_INIT, "vllm", attributes={"model": context[MODEL]}) as step:
             environment = environment_of_command(telemetry, step.id, gate=self._command.download is not None)
             async with relayed_steps(self._bus, telemetry.relay) as steps:
+                began_ns = time.time_ns()
                 self.process = process = await _started(self._command, environment)
+                telemetry.relay.tell(_birth(process.pid, began_ns, telemetry.identity.trace, step.id))
                 try:
                     await self._until_ready(process, steps)
                 except BaseException:
@@ -139,6 +143,20 @@ async def _started(command: Command, environment: Mapping[str, str]) -> Process:
         raise EngineError(f"there is no command {program!r}; is it installed, and on the PATH?")
     return await anyio.open_process(
         command.arguments, stdin=None, stdout=None, stderr=None, env={**os.environ, **environment}
+    )
+
+
+def _birth(pid: int, began_ns: int, trace: str, parent: str) -> StepNotice:
+    """Return what tells that the command's process has been started; its own plugin tells when it has come up."""
+    return StepNotice(
+        event="started",
+        step=birth_of(pid, trace),
+        parent=parent,
+        name=START_PROCESS,
+        time_ns=began_ns,
+        pid=pid,
+        process="front_end",
+        attributes={"process": "front_end", "pid": pid},
     )
 
 

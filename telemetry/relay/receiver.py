@@ -113,7 +113,7 @@ class Relay:
             return PlainTextResponse("this is not an OTLP trace request in protobuf\n", status_code=400)
         self._forwarder.send(export)
         for span in read_spans(export):
-            self._tell(span)
+            self.tell(span)
         answer = ExportTraceServiceResponse().SerializeToString()
         return Response(answer, media_type="application/x-protobuf")
 
@@ -126,7 +126,7 @@ class Relay:
         except ValueError:
             return PlainTextResponse("these are not notices of steps, one JSON object a line\n", status_code=400)
         for notice in notices:
-            self._tell(notice)
+            self.tell(notice)
         return Response(status_code=204)
 
     async def _stand_at_gate(self, _: Request) -> Response:
@@ -136,7 +136,8 @@ class Relay:
             await asyncio.sleep(_GATE_SECONDS)
         return Response(status_code=204)
 
-    def _tell(self, told: Told) -> None:
+    def tell(self, told: Told) -> None:
+        """Give something to those who listen, as if it had arrived."""
         for listener in tuple(self._listeners):
             try:
                 listener(told)
