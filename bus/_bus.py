@@ -267,13 +267,13 @@ class Bus(Dispatcher):
         tasks = cast("TaskGroup", self._tasks)
         with anyio.CancelScope(shield=True):
             await self._drain()
+        self.closed = True  # only now: what observers publish while they are drained still reaches subscribers
+        self._registry.forget_plans()
         tasks.cancel_scope.cancel()
         await tasks.__aexit__(None, None, None)  # an error of the body is not the observers', and leaves as it came
 
     async def _drain(self) -> None:
-        """Close to publishers, end the streams, and let observers look at what is left until the deadline."""
-        self.closed = True
-        self._registry.forget_plans()
+        """End the streams, and let observers look at what is left until the deadline."""
         watching = [*self._registry.observations, *self._leaving]
         for observation in watching:
             observation.buffer.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Union, get_args, get_origin
 
@@ -67,7 +67,7 @@ def _protocol_selector(protocol: type) -> Selector:
         name
         for base in protocol.__mro__
         if getattr(base, "_is_protocol", False) and base is not Protocol
-        for name in (*vars(base), *vars(base).get("__annotations__", {}))
+        for name in (*vars(base), *_annotated(base))
         if name not in _NO_MEMBERS and not name.startswith("_abc_")
     }
     return Selector(f"protocol {protocol.__name__}", lambda event: all(_has(event, name) for name in wanted))
@@ -77,14 +77,24 @@ def _has(cls: type, member: str) -> bool:
     """Return whether objects of `cls` have a `member`: a None in its place (as with ``__hash__``) says that not."""
     for base in cls.__mro__:
         if member in vars(base):
-            return vars(base)[member] is not None or member in vars(base).get("__annotations__", {})
-        if member in vars(base).get("__annotations__", {}):
+            return vars(base)[member] is not None or member in _annotated(base)
+        if member in _annotated(base):
             return True
     return False
+
+
+def _annotated(cls: type) -> Mapping[str, object]:
+    """Return the annotations of `cls` itself: since Python 3.14 they are made when asked for, and not in its `vars`."""
+    annotations: Mapping[str, object] = getattr(cls, "__annotations__", {})
+    return annotations
 
 
 class _Bare(Protocol): ...
 
 
-_NO_MEMBERS = {*vars(_Bare), "_is_runtime_protocol", "__non_callable_proto_members__", "__orig_bases__", "__slots__"}
+_NO_MEMBERS = {
+    *vars(_Bare),
+    *("_is_runtime_protocol", "__non_callable_proto_members__", "__orig_bases__", "__slots__"),
+    *("__annotations__", "__annotate_func__", "__annotations_cache__"),
+}
 """What the machinery of protocols puts into every one of them."""

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import reason, redact
+from phasebus.telemetry.spoken import spoken
 
 logger = logging.getLogger("phasebus.startup")
 
@@ -43,16 +44,6 @@ class LogObserver:
             self._logger.info("%s: %s", step, spoken(event.seconds), extra=_extra(event))
         elif event.kind in self._announced:
             self._logger.info("%s …", step, extra=_extra(event))
-
-
-def spoken(seconds: float) -> str:
-    """Return a duration as people say it, to two or three digits: ``85 ms``, ``1.64 s``, ``3 min 5 s``."""
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.2g} ms" if seconds < 0.0095 else f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
 
 
 def _extra(event: StepEvent) -> dict[str, object]:

@@ -1,5 +1,30 @@
 """What a journal says about where the time went. Pure functions of a `Run`."""
 
 from phasebus.telemetry.analysis.blame import BlameRow, blame, time_to_ready
+from phasebus.telemetry.analysis.critical_path import CriticalPath, Link, Overlap, critical_path
+from phasebus.telemetry.analysis.diff import Difference, diff
+from phasebus.telemetry.analysis.gaps import Gap, gaps
+from phasebus.telemetry.analysis.nesting import PlacedStep, walk
+from phasebus.telemetry.analysis.perfetto import perfetto
+from phasebus.telemetry.analysis.plot import plot
+from phasebus.telemetry.analysis.stragglers import Straggler, stragglers
 
-__all__ = ["BlameRow", "blame", "time_to_ready"]
+__all__ = [
+    "BlameRow",
+    "CriticalPath",
+    "Difference",
+    "Gap",
+    "Link",
+    "Overlap",
+    "PlacedStep",
+    "Straggler",
+    "blame",
+    "critical_path",
+    "diff",
+    "gaps",
+    "perfetto",
+    "plot",
+    "stragglers",
+    "time_to_ready",
+    "walk",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ class RecordedStep:
 
     def seconds(self, now_ns: int) -> float:
         """Return how long it took, or has taken until `now_ns` (nanoseconds since the epoch)."""
-        return ((self.end_ns if self.end_ns is not None else now_ns) - self.start_ns) / 1e9
+        return max(0, (self.end_ns if self.end_ns is not None else now_ns) - self.start_ns) / 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ class Run:
         trace: The trace id.
         phasebus: The version that wrote it.
         start_ns: When the journal was opened, in nanoseconds since the epoch.
-        end_ns: When the last line was written, likewise.
+        end_ns: Until when the journal tells of it, likewise: now, if it is running still.
         state: ``"closed"`` in order; ``"running"`` still; or its process ``"died"``.
         steps: Its steps, by when they began.
         moments: Its phase events, in order.
@@ -112,26 +113,26 @@ def read_journal(path: Path) -> Run:
         )
     steps: dict[str, RecordedStep] = {}
     moments: list[PhaseMoment] = []
-    last = header
-    for line in lines:
-        last = line
-        if "span" in line:
-            _take_step(steps, line)
-        elif "phase" in line:
-            moments.append(PhaseMoment(phase=line["phase"], time_ns=line["time_ns"]))
+    try:
+        last, end_ns = _take_all(header, lines, steps, moments)
+        identity = {key: str(header[key]) for key in ("run", "node", "trace", "phasebus")}
+    except (KeyError, TypeError) as error:
+        raise JournalError(
+            f"{path} is no journal that this phasebus can read: it was written by phasebus {header.get('phasebus')}, "
+            f"and a line lacks what is expected there ({error})"
+        ) from error
     state = "closed" if last["event"] == FOOTER else "running" if _is_alive(header) else "died"
     if state == "died":
         for step in steps.values():
             if step.end_ns is None:
-                step.outcome, step.end_ns, step.error = "died", last["time_ns"], "its process died"
+                step.outcome, step.end_ns, step.error = "died", end_ns, "its process died"
+    elif state == "running":
+        end_ns = max(end_ns, time.time_ns())
     return Run(
         path=path,
-        run=header["run"],
-        node=header["node"],
-        trace=header["trace"],
-        phasebus=header["phasebus"],
+        **identity,
         start_ns=header["time_ns"],
-        end_ns=last["time_ns"],
+        end_ns=end_ns,
         state=state,
         steps=tuple(sorted(steps.values(), key=lambda step: step.start_ns)),
         moments=tuple(moments),
@@ -150,11 +151,26 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError as error:
             raise JournalError(f"{path} is not a journal of phasebus: line {number} is not JSON") from error
-        if not isinstance(entry, dict) or "event" not in entry or "time_ns" not in entry:
+        if not isinstance(entry, dict) or "event" not in entry or not isinstance(entry.get("time_ns"), int):
             raise JournalError(f"{path} is not a journal of phasebus: line {number} is no event")
         yield entry
     if not whole and rest:
         raise JournalError(f"{path} is not a journal of phasebus: it has no whole line")
+
+
+def _take_all(
+    header: dict[str, Any], lines: Iterator[dict[str, Any]], steps: dict[str, RecordedStep], moments: list[PhaseMoment]
+) -> tuple[dict[str, Any], int]:
+    """Take the steps and moments out of `lines`; return the last line, and the latest time any of them tells of."""
+    last, end_ns = header, header["time_ns"]
+    for line in lines:
+        last = line
+        end_ns = max(end_ns, line["time_ns"])
+        if "span" in line:
+            _take_step(steps, line)
+        elif "phase" in line:
+            moments.append(PhaseMoment(phase=line["phase"], time_ns=line["time_ns"]))
+    return last, end_ns
 
 
 def _take_step(steps: dict[str, RecordedStep], line: Mapping[str, Any]) -> None:

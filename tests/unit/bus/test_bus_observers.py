@@ -285,6 +285,19 @@ async def test_an_observer_may_publish_and_its_events_have_their_parent() -> Non
     assert parents == [ping]
 
 
+async def test_what_an_observer_publishes_while_it_is_drained_still_reaches_subscribers() -> None:
+    heard: list[str] = []
+    async with Bus() as bus:
+        bus.subscribe(str, heard.append)
+
+        async def echo(event: Ping) -> None:
+            await bus.publish("echo")
+
+        bus.observe(Ping, echo)
+        await bus.publish(Ping())
+    assert heard == ["echo"]
+
+
 async def test_the_error_of_the_body_leaves_the_bus_as_it_came(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
     with pytest.raises(KeyError, match="mine"):  # noqa: PT012  # the body is what raises

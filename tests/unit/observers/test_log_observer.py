@@ -6,7 +6,7 @@ import pytest
 
 from phasebus.bus import StepFailed, StepFinished, StepStarted
 from phasebus.observers import LogObserver
-from phasebus.observers.log import spoken
+from phasebus.telemetry.spoken import spoken
 
 STEP = "a" * 16
 

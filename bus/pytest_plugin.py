@@ -1,0 +1,18 @@
+"""The pytest plugin: the fixture ``recording_bus``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from phasebus.bus.testing import RecordingBus
+
+
+@pytest.fixture
+def recording_bus() -> RecordingBus:
+    """Return a bus that remembers everything; ``async with`` it to have observers on it."""
+    from phasebus.bus.testing import RecordingBus
+
+    return RecordingBus()

@@ -1,0 +1,68 @@
+"""The reports that are files for other programs: a picture for a browser, a trace for a viewer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from phasebus.bus import PhasebusError
+from phasebus.initializer.cli.failures import reported
+from phasebus.initializer.cli.report.journals import journal_of, json_option, print_json
+from phasebus.telemetry import analysis
+from phasebus.telemetry.journal import Run
+
+
+@click.command()
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; by default RUN.svg here. - prints it.")
+@json_option
+@click.pass_context
+def plot(context: click.Context, output: Path | None, *, as_json: bool) -> None:
+    """Draw the run as one picture (SVG) that a browser shows."""
+    with reported():
+        run = journal_of(context)
+        if as_json:
+            print_json(run, steps=[_placed(at) for at in analysis.walk(run)])
+            return
+        _write(analysis.plot(run), output or Path(f"{run.run}.svg"))
+
+
+@click.command()
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; by default RUN.perfetto.json here.")
+@click.option("--json", "as_json", is_flag=True, help="Print it instead of writing a file.")
+@click.pass_context
+def perfetto(context: click.Context, output: Path | None, *, as_json: bool) -> None:
+    """Write the run as a Chrome trace, which ui.perfetto.dev and chrome://tracing open."""
+    with reported():
+        run: Run = journal_of(context)
+        trace = json.dumps(analysis.perfetto(run), ensure_ascii=False)
+        _write(trace + "\n", Path("-") if as_json else output or Path(f"{run.run}.perfetto.json"))
+
+
+def _placed(at: analysis.PlacedStep) -> dict[str, object]:
+    step = at.step
+    return {
+        "id": step.id,
+        "inside": at.outer.step.id if at.outer is not None else None,
+        "depth": at.depth,
+        "node": at.node,
+        "kind": step.kind,
+        "name": step.name,
+        "start_ns": at.start_ns,
+        "seconds": at.seconds,
+        "outcome": step.outcome,
+        "error": step.error,
+        "attributes": dict(step.attributes),
+    }
+
+
+def _write(content: str, to: Path) -> None:
+    if str(to) == "-":
+        click.echo(content, nl=False)
+        return
+    try:
+        to.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise PhasebusError(f"{to} cannot be written: {error.strerror}; name another file with --output") from error
+    click.echo(f"written to {to}", err=True)

@@ -1,0 +1,52 @@
+"""`phasebus report` as a whole: the run comes first, then what to say of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from phasebus.initializer.cli.report import files, tables
+
+
+class _RunFirst(click.Group):
+    """A group whose first argument is a run, unless it is the name of one of its commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the run out of the arguments, and let `blame` be the command where none is named."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            ctx.obj, args = args[0], args[1:]
+        if not args or (args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx)):
+            args = ["blame", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command; say of which ones there are if it is none."""
+        if args[0] not in self.commands:
+            ctx.fail(f"there is no report {args[0]!r}; there are {', '.join(self.commands)}")
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order they were added, not that of the alphabet."""
+        return list(self.commands)
+
+
+@click.group(cls=_RunFirst, subcommand_metavar="[RUN] [COMMAND] [ARGS]…")
+def report() -> None:
+    """Say where the time of a start-up went, from its journal alone.
+
+    RUN is a run's id, the beginning of one, or the path of a journal; by default the last run. Without a COMMAND it is
+    blame. A run that is still going is counted until now.
+    """
+
+
+for command in (
+    tables.blame,
+    tables.critical_path,
+    tables.gaps,
+    tables.stragglers,
+    tables.diff,
+    files.plot,
+    files.perfetto,
+):
+    report.add_command(command)

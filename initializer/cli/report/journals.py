@@ -1,0 +1,67 @@
+"""Finding the journal a report is of, and saying what state its run is in."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import click
+
+from phasebus.telemetry.analysis import time_to_ready
+from phasebus.telemetry.journal import JournalError, Run, find_journal, read_journal
+from phasebus.telemetry.spoken import spoken
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def journal_of(context: click.Context) -> Run:
+    """Return the run that `phasebus report` was asked for.
+
+    Raises:
+        JournalError: It is not there, or its journal cannot be read.
+    """
+    wanted: str | None = context.obj
+    try:
+        return read_journal(find_journal(wanted))
+    except JournalError as error:
+        commands = context.parent.command.list_commands(context) if context.parent else []  # type: ignore[attr-defined]
+        for close in difflib.get_close_matches(wanted or "", commands, n=1):
+            error.add_note(f"did you mean `phasebus report {close}`?")
+        raise
+
+
+def described(run: Run) -> str:
+    """Return a line that says which run it is and how it stands."""
+    seconds = spoken(time_to_ready(run))
+    root = run.root
+    if root is None:
+        return f"run {run.run}: nothing has begun"
+    if run.state == "running" and root.outcome == "running":
+        return f"run {run.run}: still starting, for {seconds} so far"
+    if root.outcome == "finished":
+        return f"run {run.run}: ready in {seconds}"
+    return f"run {run.run}: {root.outcome} after {seconds}" + (f": {root.error}" if root.error else "")
+
+
+def print_json(run: Run, **content: object) -> None:
+    """Print `content` as JSON, with what is to be known of its run."""
+    about = {
+        "run": run.run,
+        "node": run.node,
+        "trace": run.trace,
+        "phasebus": run.phasebus,
+        "state": run.state,
+        "outcome": run.root.outcome if run.root is not None else None,
+        "seconds": time_to_ready(run),
+    }
+    click.echo(json.dumps(about | content, indent=2, ensure_ascii=False))
+
+
+def plain(row: Any, **more: object) -> dict[str, Any]:
+    """Return a row of an analysis as JSON can say it."""
+    return asdict(row) | more

@@ -1,0 +1,51 @@
+"""A table on a terminal or in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from phasebus.telemetry import redact
+
+_FILE_WIDTH = 140
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: Its heading.
+        holds: ``"s"`` for seconds, ``"+"`` for a change of seconds, ``"n"`` for a count, ``""`` for text.
+    """
+
+    name: str
+    holds: Literal["s", "+", "n", ""] = ""
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
+    """Print `rows` under `columns`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.name, justify="right" if column.holds else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(_cell(column, value) for column, value in zip(columns, row, strict=True)))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    console.print(table)
+
+
+def _cell(column: Column, value: object) -> Text:
+    if value is None:
+        return Text("-")
+    if column.holds == "s" and isinstance(value, float):
+        return Text(f"{value:.2f}")
+    if column.holds == "+" and isinstance(value, float):
+        return Text(f"{value:+.2f}", style="red" if value > 0.005 else "green" if value < -0.005 else "")
+    return Text(redact(str(value)))

@@ -1,0 +1,137 @@
+"""How far steps are, for people: live bars on a terminal, a line now and then in a log.
+
+Only steps that tell their progress in bytes are shown, whatever they are. A step inside one that is shown has a bar of
+its own while it runs, and no lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress
+from phasebus.telemetry.names import span_name
+from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.spoken import spoken
+
+_NAME_WIDTH = 48
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A step that is shown: whether inside another one, what was last said of it, and its bar."""
+
+    inner: bool
+    done: float
+    said_ns: int
+    bar: TaskID | None = None
+
+
+class ProgressObserver:
+    """Shows the progress of steps that move bytes.
+
+    Args:
+        console: Where it is shown; by default standard error. Bars are drawn if it is a terminal.
+        interval: How often a step gets a line where there are no bars, in seconds.
+    """
+
+    def __init__(self, console: Console | None = None, *, interval: float = 10.0) -> None:
+        self._console = console or Console(stderr=True)
+        self._interval_ns = int(interval * 1e9)
+        self._shown: dict[str, _Shown] = {}
+        self._bars: Progress | None = None
+
+    def observe(self, event: StepProgress | StepFinished | StepFailed) -> None:
+        """Show one event."""
+        if isinstance(event, StepProgress):
+            if event.unit == "By":
+                self._advance(event)
+            return
+        shown = self._shown.pop(event.step, None)
+        if shown is not None:
+            self._end(event, shown)
+
+    def close(self) -> None:
+        """Leave the terminal as it was found."""
+        self._shown.clear()
+        self._stop_bars()
+
+    def _advance(self, event: StepProgress) -> None:
+        shown = self._shown.get(event.step)
+        if shown is None:
+            inner = event.parent in self._shown
+            shown = self._shown[event.step] = _Shown(inner, event.done, event.monotonic_ns)
+            if self._console.is_terminal:
+                shown.bar = self._started_bars().add_task(
+                    _label(event, inner=inner), total=event.total, completed=int(event.done)
+                )
+            return
+        if shown.bar is not None:
+            self._started_bars().update(shown.bar, completed=event.done, total=event.total)
+        elif not shown.inner and event.monotonic_ns - shown.said_ns >= self._interval_ns:
+            rate = (event.done - shown.done) / ((event.monotonic_ns - shown.said_ns) / 1e9)
+            shown.done, shown.said_ns = event.done, event.monotonic_ns
+            self._say(f"{_label(event)}: {_how_far(event, rate)}")
+
+    def _end(self, event: StepFinished | StepFailed, shown: _Shown) -> None:
+        if shown.bar is not None and self._bars is not None:
+            if shown.inner:
+                self._bars.remove_task(shown.bar)
+            else:
+                self._bars.stop_task(shown.bar)
+                if not any(each.bar is not None for each in self._shown.values()):
+                    self._stop_bars()
+        elif not shown.inner:
+            how = event.outcome if isinstance(event, StepFailed) else "done"
+            self._say(f"{_label(event)}: {how} after {spoken(event.seconds)}")
+
+    def _started_bars(self) -> Progress:
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+                expand=True,
+            )
+            self._bars.start()
+        return self._bars
+
+    def _stop_bars(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _label(event: StepEvent, *, inner: bool = False) -> str:
+    name = redact(event.name)
+    if inner:
+        return f"  {name if len(name) <= _NAME_WIDTH else '…' + name[1 - _NAME_WIDTH :]}"
+    return f"{span_name(event.kind, event.name)} {name}"
+
+
+def _how_far(event: StepProgress, rate: float) -> str:
+    """Return how far a step is: ``1.2 GB of 4.8 GB (25 %), 310.0 MB/s, 11 s left``."""
+    parts = [decimal(int(event.done))]
+    if event.total:
+        parts[0] += f" of {decimal(int(event.total))} ({event.done / event.total:.0%})".replace("%", " %")
+    parts.append(f"{decimal(int(rate))}/s")
+    if event.total and rate > 0:
+        parts.append(f"{spoken(round((event.total - event.done) / rate))} left")
+    return ", ".join(parts)

@@ -1,0 +1,66 @@
+"""Diff: two runs, phase by phase, with what got slower first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from phasebus.telemetry.analysis.nesting import walk
+from phasebus.telemetry.journal import Run
+
+_COMPARED = ("cluster", "node", "phase", "engine", "engine_step", "ray")
+"""The kinds whose steps have the same names in every run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How long one sort of step took in two runs.
+
+    Attributes:
+        kind: The kind of step.
+        name: Its name; "" where there is one for a whole node or cluster.
+        before: How long it took in the first run, in seconds; None if it was not there.
+        after: How long it took in the second, likewise.
+    """
+
+    kind: str
+    name: str
+    before: float | None
+    after: float | None
+
+    @property
+    def change(self) -> float:
+        """How much longer the second run took for it, in seconds."""
+        return (self.after or 0.0) - (self.before or 0.0)
+
+    def slower(self, share: float, seconds: float) -> bool:
+        """Return whether it got slower by more than `share` (0.1 for 10 %) and by more than `seconds`."""
+        return self.change > seconds and self.change > share * (self.before or 0.0)
+
+
+def diff(before: Run, after: Run) -> tuple[Difference, ...]:
+    """Return a row for every sort of step of the two runs, what got slower by most first.
+
+    With several nodes the slowest one counts, which is the one that the others wait for; what a node did several times
+    counts together.
+    """
+    first, second = _durations(before), _durations(after)
+    rows = [
+        Difference(kind=kind, name=name, before=first.get((kind, name)), after=second.get((kind, name)))
+        for kind, name in dict.fromkeys([*first, *second])
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.change))
+
+
+def _durations(run: Run) -> dict[tuple[str, str], float]:
+    nodes: dict[tuple[str, str], dict[str, float]] = {}
+    for at in walk(run):
+        if at.step.kind in _COMPARED:
+            name = "" if at.step.kind in ("cluster", "node", "engine") else at.step.name
+            seconds = nodes.setdefault((at.step.kind, name), {})
+            nested = any(
+                outer.step.kind == at.step.kind and outer.step.name == at.step.name
+                for outer in at.outward()
+                if outer is not at
+            )
+            seconds[at.node] = seconds.get(at.node, 0.0) + (0.0 if nested else at.seconds)
+    return {each: max(seconds.values()) for each, seconds in nodes.items()}

@@ -1,0 +1,51 @@
+"""Gaps: the time that no step accounts for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from phasebus.telemetry.analysis.nesting import PlacedStep, uncovered, walk
+from phasebus.telemetry.journal import RecordedStep, Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A stretch of a step during which none of the steps inside it ran.
+
+    Attributes:
+        step: The step it lies in.
+        node: The node.
+        after: The step that ended before it; None at the beginning of `step`.
+        before: The step that began after it; None at the end of `step`.
+        start_ns: When it began, in nanoseconds since the epoch.
+        seconds: How long it was.
+    """
+
+    step: RecordedStep
+    node: str
+    after: RecordedStep | None
+    before: RecordedStep | None
+    start_ns: int
+    seconds: float
+
+
+def gaps(run: Run, shortest: float = 0.01) -> tuple[Gap, ...]:
+    """Return the gaps of `run` of at least `shortest` seconds, longest first.
+
+    A step with none inside it has a name for all of its time, and so no gap.
+    """
+    found = [_gap(at, start, end) for at in walk(run) if at.inside for start, end in uncovered(at)]
+    return tuple(sorted((gap for gap in found if gap.seconds >= shortest), key=lambda gap: -gap.seconds))
+
+
+def _gap(at: PlacedStep, start: int, end: int) -> Gap:
+    ended = [each for each in at.inside if each.end_ns <= start]
+    later = [each for each in at.inside if each.start_ns >= end]
+    return Gap(
+        step=at.step,
+        node=at.node,
+        after=max(ended, key=lambda each: each.end_ns).step if ended else None,
+        before=min(later, key=lambda each: each.start_ns).step if later else None,
+        start_ns=start,
+        seconds=(end - start) / 1e9,
+    )

@@ -1,0 +1,74 @@
+"""Digests, and what a safetensors file has to look like."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from phasebus.initializer.downloads.checks import hasher, safetensors_problem
+from tests.support.downloads import safetensors
+from tests.support.hub_server import git_id
+
+
+def problem_of(content: bytes, folder: Path) -> str | None:
+    path = folder / "weights"
+    path.write_bytes(content)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return safetensors_problem(descriptor, len(content))
+    finally:
+        os.close(descriptor)
+
+
+def with_header(header: Any, tail: bytes = b"") -> bytes:
+    encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(encoded)) + encoded + tail
+
+
+def test_what_the_safetensors_library_writes_is_well_formed(tmp_path: Path) -> None:
+    tensors = {"a": torch.zeros(3, 5), "b": torch.ones(7, dtype=torch.bfloat16), "empty": torch.zeros(0)}
+    save_file(tensors, tmp_path / "real", metadata={"format": "pt"})
+    assert problem_of((tmp_path / "real").read_bytes(), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "8 bytes at least"),
+        (b"\xff" * 100, "header claims"),
+        (with_header(b"not json"), "malformed"),
+        (with_header([1, 2]), "malformed"),
+        (with_header({"a": {}}), "malformed"),
+        (with_header({"a": {"data_offsets": [4, 2]}}), "malformed"),
+        (with_header({"a": {"data_offsets": [1, 2]}}, b"xx"), "first tensor begins at byte 1"),
+        (with_header({"a": {"data_offsets": [0, 2]}, "b": {"data_offsets": [3, 4]}}, b"xxxx"), "begins at byte 3"),
+        (with_header({"a": {"data_offsets": [0, 2]}}, b"x"), "describes 2 bytes of tensors, and 1 are there"),
+    ],
+)
+def test_a_malformed_header_is_named(content: bytes, says: str, tmp_path: Path) -> None:
+    assert says in (problem_of(content, tmp_path) or "")
+
+
+@given(cut=st.integers(0, 1_000), data=st.data())
+def test_a_file_that_lost_its_end_is_found_out(tmp_path_factory: pytest.TempPathFactory, cut: int, data: Any) -> None:
+    whole = safetensors(1_000)
+    assert problem_of(whole[: len(whole) - 1 - cut], tmp_path_factory.getbasetemp()) is not None
+
+
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_digests_are_the_same_however_the_bytes_come(content: bytes, at: int) -> None:
+    for algorithm, expected in (("sha256", hashlib.sha256(content).hexdigest()), ("git-sha1", git_id(content))):
+        seen = hasher(algorithm, len(content))  # type: ignore[arg-type]
+        seen.update(content[:at])
+        seen.update(content[at:])
+        assert seen.hexdigest() == expected

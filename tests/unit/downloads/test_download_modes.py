@@ -1,0 +1,42 @@
+"""Modes choose as Ray Serve LLM does."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from phasebus.initializer.context import DownloadMode
+from phasebus.initializer.downloads.modes import wanted, without_duplicate_weights
+from phasebus.initializer.downloads.sources.protocol import RemoteFile
+
+NAMES = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "a.bin",
+]
+
+
+def names(mode: DownloadMode) -> set[str]:
+    return {file.name for file in wanted([RemoteFile(name=name) for name in NAMES], mode)}
+
+
+def test_the_modes_are_rays() -> None:
+    module = pytest.importorskip("ray.llm._internal.common.utils.download_utils")
+    assert {mode.name for mode in module.NodeModelDownloadable} == set(get_args(DownloadMode))
+
+
+def test_each_mode_chooses_its_files() -> None:
+    assert names("MODEL_AND_TOKENIZER") == set(NAMES)
+    assert names("EXCLUDE_SAFETENSORS") == set(NAMES) - {"model.safetensors"}
+    assert names("TOKENIZER_ONLY") == set(NAMES) - {"model.safetensors", "a.bin"}
+    assert names("NONE") == set()
+
+
+def test_weights_in_other_formats_are_kept_where_there_are_no_safetensors() -> None:
+    files = [RemoteFile(name=name) for name in ("config.json", "pytorch_model.bin", "original/a.pth")]
+    assert without_duplicate_weights(files) == files
+    assert without_duplicate_weights([*files, RemoteFile(name="model.safetensors")])[1].name == "model.safetensors"

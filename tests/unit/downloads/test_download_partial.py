@@ -1,0 +1,109 @@
+"""A file in the making is taken up again exactly if it is part of the same file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phasebus.initializer.downloads import partial as partial_module
+from phasebus.initializer.downloads.checks import Digest
+from phasebus.initializer.downloads.partial import Partial
+from phasebus.initializer.downloads.sources.protocol import RemoteFile
+from tests.support.downloads import noise
+
+CONTENT = noise(1_000)
+FILE = RemoteFile(name="a", size=1_000, digest=Digest("sha256", hashlib.sha256(CONTENT).hexdigest()), validator="v1")
+
+
+def begin(folder: Path, file: RemoteFile, content: bytes, validator: str | None = None) -> None:
+    """Leave a part of a file, as a process that is killed does."""
+    made = Partial(folder, file)
+    made.open()
+    made.restart(validator)
+    made.add(content)
+    made.flush()
+    made.close()
+
+
+@given(cuts=st.lists(st.integers(1, 400), max_size=6))
+def test_a_file_is_the_same_however_often_it_was_interrupted(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("partial")
+    at = 0
+    for cut in [*cuts, 1_000]:
+        made = Partial(folder, FILE)
+        made.open()
+        made.take_in(lambda: None)
+        assert made.size == at
+        if at == 0:
+            made.restart(None)
+        made.add(CONTENT[at : at + cut])
+        at = made.size
+        made.flush()
+        if at == 1_000:
+            assert made.digest() == FILE.digest
+            made.become(folder / "done")
+        made.close()
+        if at == 1_000:
+            break
+    assert (folder / "done").read_bytes() == CONTENT
+    assert [each.name for each in folder.iterdir()] == ["done"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 999},
+        {"digest": Digest("sha256", "0" * 64)},
+        {"digest": None},
+        {"validator": "v2"},
+    ],
+    ids=lambda change: str(next(iter(change))),
+)
+def test_a_part_of_another_file_is_not_continued(tmp_path: Path, change: dict[str, Any]) -> None:
+    begin(tmp_path, FILE, CONTENT[:400])
+    assert Partial(tmp_path, FILE).kept() == 400
+    assert Partial(tmp_path, dataclasses.replace(FILE, **change)).kept() == 0
+
+
+def test_a_part_without_its_note_is_not_continued(tmp_path: Path) -> None:
+    begin(tmp_path, FILE, CONTENT[:400])
+    next(tmp_path.glob("*.json")).unlink()
+    assert Partial(tmp_path, FILE).kept() == 0
+
+
+def test_a_note_that_is_torn_counts_for_nothing(tmp_path: Path) -> None:
+    begin(tmp_path, FILE, CONTENT[:400])
+    note = next(tmp_path.glob("*.json"))
+    note.write_text(note.read_text()[:20])
+    assert Partial(tmp_path, FILE).kept() == 0
+
+
+def test_a_part_that_is_too_long_is_not_continued(tmp_path: Path) -> None:
+    begin(tmp_path, FILE, CONTENT + b"more")
+    assert Partial(tmp_path, FILE).kept() == 0
+
+
+def test_without_a_digest_a_part_outlives_no_loss_of_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = dataclasses.replace(FILE, digest=None)
+    begin(tmp_path, plain, CONTENT[:400], "etag")
+    begin(tmp_path, dataclasses.replace(FILE, name="b"), CONTENT[:400])
+    assert Partial(tmp_path, plain).kept() == 400
+    monkeypatch.setattr(partial_module, "boot", lambda: "another")
+    assert Partial(tmp_path, plain).kept() == 0
+    assert Partial(tmp_path, dataclasses.replace(FILE, name="b")).kept() == 400
+
+
+def test_a_symbolic_link_in_its_place_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"mine")
+    Partial(tmp_path, FILE).path.symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic"):
+        Partial(tmp_path, FILE).open()
+    assert (tmp_path / "victim").read_bytes() == b"mine"

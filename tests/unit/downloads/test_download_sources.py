@@ -1,0 +1,69 @@
+"""One field says where a model comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from phasebus.initializer import DownloadError
+from phasebus.initializer.downloads import DownloadSettings
+from phasebus.initializer.downloads.sources import source_of
+
+SETTINGS = DownloadSettings()
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "display"),
+    [
+        ("org/name", "hf", "hf://org/name"),
+        ("org/name@refs/pr/1", "hf", "hf://org/name@refs/pr/1"),
+        ("hf://org/name", "hf", "hf://org/name"),
+        ("hf://org/name@v1.0", "hf", "hf://org/name@v1.0"),
+        ("https://huggingface.co/org/name", "hf", "hf://org/name"),
+        ("https://huggingface.co/org/name/tree/dev", "hf", "hf://org/name@dev"),
+        ("s3://bucket/prefix/", "s3", "s3://bucket/prefix"),
+        ("gs://bucket", "gs", "gs://bucket/"),
+        ("az://container/prefix", "az", "az://container/prefix"),
+        ("https://host/folder/", "https", "https://host/folder/"),
+        ("https://host/folder/SHA256SUMS", "https", "https://host/folder/"),
+        ("https://host/a%20b.gguf", "https", "https://host/a%20b.gguf"),
+        ("file:///models/a%20b", "file", "file:///models/a%20b"),
+        ("/models/tiny", "file", "/models/tiny"),
+        ("./org", "file", "./org"),
+        ("~/org/name", "file", "~/org/name"),
+    ],
+)
+def test_a_source_is_told_by_how_it_is_written(model: str, kind: str, display: str) -> None:
+    source = source_of(model, SETTINGS)
+    assert (source.kind, source.display) == (kind, display)
+
+
+def test_a_folder_that_is_there_wins_over_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert source_of("org/name", SETTINGS).kind == "hf"
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    assert source_of("org/name", SETTINGS).kind == "file"
+
+
+@pytest.mark.parametrize(
+    "model", ["https://user:hunter2@host/file?sig=hunter2", "https://host/file?X-Amz-Credential=hunter2&a=hunter2"]
+)
+def test_credentials_and_queries_are_no_part_of_what_is_shown(model: str) -> None:
+    assert source_of(model, SETTINGS).display == "https://host/file"
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("ftp://host/x", r"scheme ftp://.*hf://, s3://"),
+        ("hf://name", "hf://org/name@revision"),
+        ("hf://a/b/c", "names no repository"),
+        ("https:///path", "followed by no host"),
+        ("s3:///prefix", "followed by no bucket"),
+        ("ftp://user:hunter2@host/x", r"redacted"),
+    ],
+)
+def test_what_names_no_source_says_how_one_is_written(model: str, says: str) -> None:
+    with pytest.raises(DownloadError, match=says):
+        source_of(model, SETTINGS)

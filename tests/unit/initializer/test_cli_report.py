@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from phasebus.initializer.cli import main
+from phasebus.telemetry.journal import journal_path
+from tests.support.runs import cluster, run_of, step, write_journal
+
+RUN = "20260101T000000-aaaa"
+
+
+@pytest.fixture
+def journal() -> Path:
+    run = run_of(
+        step("node", 0, 20, kind="node", model="m"),
+        step("download", 0, 8, "node"),
+        step("engine_init", 8, 20, "node"),
+        step("load_weights", 12, 18, "engine_init", kind="engine_step"),
+        run=RUN,
+        end=20,
+    )
+    return write_journal(journal_path(RUN), run)
+
+
+def report(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["report", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "phase engine_init"),
+        (["blame"], "phase engine_init"),
+        (["critical-path"], "load weights"),
+        (["gaps"], "its begin"),
+        (["stragglers"], "nothing to compare"),
+    ],
+)
+@pytest.mark.parametrize("run", [[], [RUN], ["20260101"]])
+def test_each_report_is_of_the_last_run_or_of_the_one_that_is_named(
+    journal: Path, run: list[str], arguments: list[str], said: str
+) -> None:
+    result = report(*run, *arguments)
+    assert result.exit_code == 0, result.output
+    assert f"run {RUN}: ready in 20 s" in result.output
+    assert said in result.output
+
+
+def test_a_journal_is_named_by_its_path(journal: Path, tmp_path: Path) -> None:
+    elsewhere = journal.rename(tmp_path / "mine.jsonl")
+    assert "ready in 20 s" in report(str(elsewhere), "blame").output
+
+
+@pytest.mark.parametrize("name", ["blame", "critical-path", "gaps", "stragglers", "plot"])
+def test_every_report_is_to_be_had_as_json(journal: Path, name: str) -> None:
+    result = report(name, "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert (said["run"], said["seconds"], said["outcome"]) == (RUN, 20.0, "finished")
+    assert said[{"critical-path": "critical_path", "plot": "steps"}.get(name, name)] or name == "stragglers"
+
+
+def test_json_without_a_command_is_that_of_blame(journal: Path) -> None:
+    assert json.loads(report("--json").stdout)["blame"][0]["seconds"] == 20.0
+
+
+def test_the_slowest_nodes_of_a_cluster_are_named() -> None:
+    write_journal(journal_path("c"), cluster(3, slowest=1))
+    assert "node-1" in report("stragglers").output
+
+
+def test_a_picture_and_a_trace_are_written_where_they_are_wanted(journal: Path, tmp_path: Path) -> None:
+    picture, trace = tmp_path / "a.svg", tmp_path / "b.json"
+    assert report("plot", "-o", str(picture)).exit_code == 0
+    assert report("perfetto", "-o", str(trace)).exit_code == 0
+    assert picture.read_text().startswith("<svg")
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert report("plot", "-o", "-").stdout == picture.read_text()
+    assert json.loads(report("perfetto", "--json").stdout) == json.loads(trace.read_text())
+
+
+def test_a_file_that_cannot_be_written_is_named(journal: Path, tmp_path: Path) -> None:
+    result = report("plot", "-o", str(tmp_path / "no" / "a.svg"))
+    assert result.exit_code == 1
+    assert "a.svg cannot be written" in result.output
+
+
+def slower(seconds: float, run: str) -> Path:
+    steps = (step("node", 0, 20 + seconds, kind="node"), step("download", 0, 8 + seconds, "node"))
+    return write_journal(journal_path(run), run_of(*steps, run=run, end=20 + seconds))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "options", "code"), [(5, [], 3), (0.4, [], 0), (5, ["--percent", "80"], 0), (-3, [], 0)]
+)
+def test_diff_ends_with_3_only_if_the_second_run_is_slower(seconds: float, options: list[str], code: int) -> None:
+    slower(0, "a")
+    slower(seconds, "b")
+    result = report("diff", "a", "b", *options)
+    assert result.exit_code == code, result.output
+    assert "download" in result.output
+    as_json = report("diff", "a", "b", "--json", *options)
+    assert as_json.exit_code == code
+    assert json.loads(as_json.stdout)["slower"] is (code == 3)
+
+
+def test_diff_wants_its_runs_after_its_name(journal: Path) -> None:
+    result = report(RUN, "diff", RUN, RUN)
+    assert result.exit_code == 2
+    assert "phasebus report diff BEFORE AFTER" in result.output
+
+
+# journals that are not whole, and things that are no journal
+
+
+def test_a_run_that_is_still_going_is_counted_until_now(journal: Path) -> None:
+    import os
+
+    import psutil
+
+    lines = journal.read_text().splitlines()
+    me = {"pid": os.getpid(), "process_created": psutil.Process().create_time()}
+    began = [line for line in lines[1:] if json.loads(line)["event"] == "StepStarted"]
+    journal.write_text("\n".join([json.dumps(json.loads(lines[0]) | me), *began, ""]))
+    result = report()
+    assert result.exit_code == 0
+    assert "still starting, for" in result.output
+
+
+def test_a_run_whose_process_was_killed_says_so(journal: Path) -> None:
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-3]) + lines[-3][:20])
+    result = report("critical-path")
+    assert result.exit_code == 0
+    assert "died after 18 s: its process died" in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("hello\n", "is not a journal of phasebus: line 1 is not JSON"),
+        ('{"event": "JournalOpened", "format": 0, "time_ns": 1}\n', "no journal that this phasebus can read"),
+        (
+            '{"event": "JournalOpened", "format": 9, "time_ns": 1, "phasebus": "9.0"}\n',
+            "written by phasebus 9.0 in format 9",
+        ),
+    ],
+)
+def test_what_is_no_journal_or_not_one_of_this_version_is_refused_in_one_line(content: str, said: str) -> None:
+    path = journal_path("x")
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    result = report("gaps")
+    assert result.exit_code == 1
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_binary_file_is_no_journal(tmp_path: Path) -> None:
+    path = tmp_path / "picture.jsonl"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
+    result = report(str(path))
+    assert result.exit_code == 1
+    assert "not a journal" in result.output
+
+
+def test_a_mistyped_command_is_recognized(journal: Path) -> None:
+    result = report("blmae")
+    assert result.exit_code == 1
+    assert "did you mean `phasebus report blame`?" in result.output
+
+
+def test_an_unknown_command_after_a_run_lists_what_there_is(journal: Path) -> None:
+    result = report(RUN, "nonsense")
+    assert result.exit_code == 2
+    assert "critical-path" in result.output
+
+
+def test_it_explains_itself_without_any_run() -> None:
+    assert "critical-path" in report("--help").output
+    assert report("diff", "--help").exit_code == 0
