@@ -46,6 +46,9 @@ def call_soon_here() -> Callable[[Callable[[], object]], object]:
 
 
 def _in_trio() -> bool:
-    # a trio that another thread is just importing is there, and not yet whole
-    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
-    return lowlevel is not None and bool(lowlevel.in_trio_task())
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        return trio is not None and bool(trio.lowlevel.in_trio_task())
+    return False  # without having touched Trio, which another thread may be importing just now

@@ -52,7 +52,7 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
         PhasebusError: The node did not start.
         Interrupted: A signal came before it was ready.
     """
-    _log_to_terminal()
+    log_to_terminal()
     service = config.service
     telemetry = Telemetry(host=service.host, port=service.port if port is None else port)
     ready = False
@@ -124,7 +124,7 @@ def _print_where(telemetry: Telemetry, journal: object) -> None:
         click.echo(f"metrics  {telemetry.service.url}/metrics", err=True)
 
 
-def _log_to_terminal() -> None:
+def log_to_terminal() -> None:
     """Have phasebus's own log, and nobody else's, on standard error."""
     logger = logging.getLogger("phasebus")
     if not logger.handlers:

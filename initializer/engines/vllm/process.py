@@ -12,7 +12,7 @@ import psutil
 
 from phasebus.initializer.engines.protocol import EngineError, Launch
 from phasebus.initializer.engines.vllm.actor import EngineActor
-from phasebus.initializer.engines.vllm.inside.plugin import STEPS_URL
+from phasebus.initializer.engines.vllm.environment import environment_of_engine
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.phases import ENGINE_STEP
 from phasebus.initializer.ray.actors import Actor, start_actor
@@ -72,8 +72,7 @@ def _made_for(launch: Launch) -> Mapping[str, Any]:
     env = {
         **launch.runtime_env.get("env_vars", {}),
         **_environment(launch),
-        **launch.telemetry.relay.environment(),
-        STEPS_URL: launch.telemetry.relay.notices_url,
+        **environment_of_engine(launch.telemetry),
     }
     return {"group": launch.placement_group, "runtime_env": {**launch.runtime_env, "env_vars": env}}
 
