@@ -148,6 +148,21 @@ SUBSCRIBER_CALLS: Final = ("phasebus_subscriber_calls_total", "Calls of a subscr
 SUBSCRIBER_ERRORS: Final = ("phasebus_subscriber_errors_total", "Calls that raised or timed out.")
 EVENTS_DROPPED: Final = ("phasebus_events_dropped_total", "Events an observer's full buffer had no room for.")
 
+CLUSTER_NODES: Final = ("phasebus_cluster_nodes", "The nodes of the cluster, by where they stand.", ["state"])
+NODE_READY: Final = ("phasebus_cluster_node_ready", "1 once the node is ready to serve, else 0.", ["node"])
+NODE_PHASE: Final = ("phasebus_cluster_node_phase", "1 for the phase the node is in.", ["node", "phase"])
+NODE_SEEN: Final = (
+    "phasebus_cluster_node_last_seen_seconds",
+    "When the node was last heard of, in seconds since the epoch.",
+    ["node"],
+)
+NODE_EVENTS: Final = ("phasebus_cluster_node_events_total", "Events of the node that have arrived.", ["node"])
+NODE_DROPPED: Final = (
+    "phasebus_cluster_node_events_dropped_total",
+    "Events of the node that its journal had no room for.",
+    ["node"],
+)
+
 
 def in_progress(duration: Duration) -> str:
     """Return the name of the gauge beside a histogram: how many of its steps run just now."""

@@ -16,6 +16,7 @@ from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import Interrupted
 from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
+from phasebus.initializer.cluster.hub.start import chosen_port
 from phasebus.initializer.config import LLMConfig
 from phasebus.initializer.node import Node, initialize_node
 from phasebus.observers import LogObserver
@@ -53,8 +54,16 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
         Interrupted: A signal came before it was ready.
     """
     log_to_terminal()
-    service = config.service
-    telemetry = Telemetry(host=service.host, port=service.port if port is None else port)
+    service = config.service.model_copy(update={} if port is None else {"port": port})
+    if isinstance(config, ClusterConfig) or max(config.nodes, config.replicas or 1) > 1:
+        # the hub serves a cluster, and is to be found from the first moment
+        service = service.model_copy(update={"port": chosen_port(service)})
+        config = ClusterConfig.of(config).model_copy(update={"service": service})
+        telemetry = Telemetry(port=None)
+        url = None if service.port is None else f"http://{service.host}:{service.port}"
+    else:
+        telemetry = Telemetry(host=service.host, port=service.port)
+        url = None if telemetry.service is None else telemetry.service.url
     ready = False
 
     async def work() -> None:
@@ -62,7 +71,7 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
         async with telemetry, Bus("node", timing=True) as bus:
             journal = observe_all(bus, telemetry)
             bus.observe(None, LogObserver())
-            _print_where(telemetry, journal)
+            _print_where(telemetry, journal, url)
             async with await _started(config, telemetry, bus) as node:
                 await _print_text(node, prompt)
                 run = read_journal(journal)
@@ -79,9 +88,9 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
 
 
 async def _started(config: LLMConfig | ClusterConfig, telemetry: Telemetry, bus: Bus) -> Node | Cluster:
-    if isinstance(config, LLMConfig) and max(config.nodes, config.replicas or 1) == 1:
-        return await initialize_node(config, telemetry=telemetry, bus=bus)
-    return await initialize_cluster(config, telemetry=telemetry, bus=bus)
+    if isinstance(config, ClusterConfig):
+        return await initialize_cluster(config, telemetry=telemetry, bus=bus)
+    return await initialize_node(config, telemetry=telemetry, bus=bus)
 
 
 async def _until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
@@ -117,11 +126,11 @@ async def _print_text(node: Node | Cluster, prompt: str | None) -> None:
         click.echo(f"text     {text!r}\n")
 
 
-def _print_where(telemetry: Telemetry, journal: object) -> None:
+def _print_where(telemetry: Telemetry, journal: object, url: str | None) -> None:
     click.echo(f"phasebus {__version__}, run {telemetry.identity.run}, trace {telemetry.identity.trace}", err=True)
     click.echo(f"journal  {journal}", err=True)
-    if telemetry.service is not None:
-        click.echo(f"metrics  {telemetry.service.url}/metrics", err=True)
+    if url is not None:
+        click.echo(f"metrics  {url}/metrics", err=True)
 
 
 def log_to_terminal() -> None:

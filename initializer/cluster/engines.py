@@ -41,6 +41,7 @@ class EngineStart:
         step: The step below which the nodes' spans belong.
         group: The placement group of the cluster.
         given: What every node finds in its context.
+        hub: Ray's handle of the hub; None without one.
         silence: How long a node may leave pings unanswered, in seconds.
         held: What is closed when the cluster is; the actors end with it.
     """
@@ -54,6 +55,7 @@ class EngineStart:
         step: str,
         group: Any,
         given: Mapping[str, Any],
+        hub: Any,
         silence: float,
         held: AsyncExitStack,
     ) -> None:
@@ -63,6 +65,7 @@ class EngineStart:
         self._step = step
         self._group = group
         self._given = given
+        self._hub = hub
         self._silence = silence
         self._held = held
 
@@ -140,7 +143,7 @@ class EngineStart:
             given[ENGINE_ARGS] = {"distributed_executor_backend": "ray", **args}
             indices = ",".join(map(str, self._engine.bundles))
             update["engine_env"] = {"VLLM_RAY_BUNDLE_INDICES": indices, **config.engine_env}
-        return node.actor.handle.start.remote(config.model_copy(update=update), given, list(others))
+        return node.actor.handle.start.remote(config.model_copy(update=update), given, list(others), self._hub)
 
     async def _all_ready(self, asked: Sequence[tuple[StartingNode, Any]]) -> list[Report]:
         """Return the reports of all nodes, in order; the first failure ends the wait for the others."""

@@ -34,7 +34,7 @@ async def close_steps(bus: Bus, node: str, steps: Iterable[RecordedStep], reason
 
     Args:
         bus: Where what is left of the cluster watches.
-        node: The node's name, an attribute of each event.
+        node: The node's name, an attribute of each event; others are ``lost``, and ``retold`` for what had ended.
         steps: The steps of the node.
         reason: Why it is gone.
     """
@@ -52,7 +52,7 @@ async def close_steps(bus: Bus, node: str, steps: Iterable[RecordedStep], reason
             "parent": step.parent,
             "kind": step.kind,
             "name": step.name,
-            "attributes": {**step.attributes, "node": node, **({"lost": True} if died else {})},
+            "attributes": {**step.attributes, "node": node, "lost" if died else "retold": True},
         }
         begun = kind.started(**fields, time_ns=step.start_ns, monotonic_ns=step.start_ns + to_monotonic)
         await bus.publish(begun)

@@ -7,7 +7,9 @@ import platform
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
@@ -15,10 +17,12 @@ from anyio.from_thread import start_blocking_portal
 
 from phasebus.bus import Bus, Stage
 from phasebus.initializer.assembly import observe_all
+from phasebus.initializer.cluster.hub.start import told
 from phasebus.initializer.cluster.merge import NodeChange, changes_of, snapshot
 from phasebus.initializer.config import LLMConfig
 from phasebus.initializer.node import Node, initialize_node
 from phasebus.initializer.phases import PreEngineInit
+from phasebus.initializer.ray.actors import node_address
 from phasebus.initializer.ray.calls import answer
 from phasebus.initializer.ray.raylet import end_with_the_raylet
 from phasebus.telemetry import RunIdentity, Telemetry
@@ -75,15 +79,16 @@ class NodeActor:
     def ping(self) -> None:
         """Return, which is what is asked for."""
 
-    def start(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any]) -> Report:
+    def start(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> Report:
         """Start the node and return once it is ready; it lives until it is told to stop.
 
         Args:
             config: What is started.
             given: What the context holds at first over the configuration's values.
             others: References to the answers of nodes that have to be ready before the engine starts.
+            hub: Ray's handle of the hub; None without one.
         """
-        self._life = self._portal.start_task_soon(self._settle, config, given, others)
+        self._life = self._portal.start_task_soon(self._settle, config, given, others, hub)
         return self._ready.result()
 
     def generate(self, prompt: str, sampling: Mapping[str, Any]) -> str:
@@ -103,10 +108,10 @@ class NodeActor:
             self._life.cancel()
             self._ended.wait()
 
-    async def _settle(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any]) -> None:
+    async def _settle(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
         """Live, and see to it that `start` has an answer and `stop` an end, whatever comes."""
         try:
-            await self._live(config, given, others)
+            await self._live(config, given, others, hub)
         except BaseException as error:
             if not self._ready.done():
                 self._ready.set_exception(error if isinstance(error, Exception) else CancelledError())
@@ -114,10 +119,15 @@ class NodeActor:
         finally:
             self._ended.set()
 
-    async def _live(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any]) -> None:
+    async def _live(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
         telemetry = Telemetry(self._identity, host=config.service.host, port=0)
-        async with telemetry, Bus(self._identity.node, timing=True) as bus:
-            observe_all(bus, telemetry)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(telemetry)
+            bus = Bus(self._identity.node, timing=True)
+            journal = observe_all(bus, telemetry)
+            telling = told(hub, self._identity.node, journal, dropped=partial(_dropped, bus), target=_target(telemetry))
+            await stack.enter_async_context(telling)
+            await stack.enter_async_context(bus)
             if others:
                 bus.subscribe(PreEngineInit, _waiting_for(others), name="wait_for_other_nodes", stage=Stage.LATE)
             async with await initialize_node(config, telemetry=telemetry, bus=bus, given=given) as self._node:
@@ -130,6 +140,19 @@ class NodeActor:
                     )
                 )
                 await anyio.sleep_forever()
+
+
+def _dropped(bus: Bus) -> int:
+    return sum(each.drops for each in bus.stats() if each.name == "JournalObserver")
+
+
+def _target(telemetry: Telemetry) -> str | None:
+    """Return where Prometheus finds the metrics of this process, ``host:port``."""
+    service = telemetry.service
+    if service is None:
+        return None
+    everywhere = service.host in ("0.0.0.0", "::")  # noqa: S104
+    return f"{node_address() if everywhere else service.host}:{service.port}"
 
 
 def _waiting_for(references: Sequence[Any]) -> Any:

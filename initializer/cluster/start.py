@@ -11,6 +11,7 @@ import anyio
 from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.cluster.engines import EngineStart
+from phasebus.initializer.cluster.hub.start import chosen_port, running_hub, told
 from phasebus.initializer.cluster.layout import EnginePlan, EngineSeats, plan_engines, strategy_of, take_seats
 from phasebus.initializer.cluster.merge import merge, snapshot
 from phasebus.initializer.cluster.nodes import ClusterNode
@@ -28,6 +29,7 @@ from phasebus.initializer.pipeline import Phase, run_phases
 from phasebus.initializer.ray.cluster import connected
 from phasebus.initializer.ray.placement import has_gpus, nodes_of, release, reserve
 from phasebus.telemetry import Telemetry
+from phasebus.telemetry.journal import journal_of
 
 _NOT_FOR_NODES = (PLACEMENT_BUNDLES, PLACEMENT_STRATEGY, PLACEMENT_GROUP)
 
@@ -48,6 +50,7 @@ class ClusterStart:
         self._held = AsyncExitStack()
         self._plans: Sequence[EnginePlan] = ()
         self._own_ray = False
+        self._hub: Any = None
 
     async def run(self) -> tuple[Context, list[ClusterNode], AsyncExitStack]:
         """Return the merged context, the nodes, and what has to be closed to give everything back.
@@ -91,6 +94,7 @@ class ClusterStart:
         """Put into the context what will be reserved unless a callback changes it."""
         async with self._bus.step(RAY, "start"):
             self._own_ray = await self._held.enter_async_context(connected(self._config.ray))
+            await self._start_hub()
         config = self._config
         if ENGINE_ARGS in context:  # a callback may have changed how many workers there are
             changed = [model.model_copy(update={"engine_args": context[ENGINE_ARGS]}) for model in config.models]
@@ -98,6 +102,15 @@ class ClusterStart:
         self._plans = plan_engines(config, gpus=has_gpus())
         context[PLACEMENT_BUNDLES] = [bundle for plan in self._plans for bundle in plan.bundles]
         context[PLACEMENT_STRATEGY] = strategy_of(config, self._plans, own_ray=self._own_ray)
+
+    async def _start_hub(self) -> None:
+        """Have a hub, and have it told of what the driver does from the beginning."""
+        service, journal = self._config.service, journal_of(self._telemetry.identity)
+        port = chosen_port(service)
+        if port is not None:
+            self._hub = await self._held.enter_async_context(running_hub(service.host, port))
+            if journal.exists():
+                await self._held.enter_async_context(told(self._hub, "driver", journal))
 
     async def _place(self, context: Context) -> None:
         group = await reserve(
@@ -137,6 +150,7 @@ class ClusterStart:
             step=step,
             group=group,
             given=given,
+            hub=self._hub,
             silence=self._config.silence_seconds,
             held=self._held,
         )

@@ -43,5 +43,17 @@ async def answer(reference: Any) -> Any:
         raise ActorDiedError(f"its process died: {_first_line(error)}") from error
 
 
+def answer_within(reference: Any, seconds: float) -> Any:
+    """Return what a Ray object reference comes to; blocks a thread, for `seconds` at most.
+
+    Raises:
+        TimeoutError: It was not there in time.
+        Exception: What Ray or the remote call raised.
+    """
+    import ray
+
+    return ray.get(reference, timeout=seconds)
+
+
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -38,7 +38,16 @@ class HangIn:
 
 
 def config(ray: TwoNodes, model: str, **fields: Any) -> LLMConfig:
-    return LLMConfig(**{"model": model, "engine": "none", "nodes": 2, "ray": {"address": ray.address}, **fields})
+    return LLMConfig(
+        **{
+            "model": model,
+            "engine": "none",
+            "nodes": 2,
+            "ray": {"address": ray.address},
+            "service": {"port": None},
+            **fields,
+        }
+    )
 
 
 async def start_and_break(whole: LLMConfig, marker: Path, destroy: Callable[[], None]) -> tuple[Exception, float]:

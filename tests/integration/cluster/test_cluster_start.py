@@ -33,7 +33,14 @@ pytestmark = pytest.mark.anyio
 
 def config(ray: TwoNodes, model: str, **fields: Any) -> LLMConfig:
     return LLMConfig(
-        **{"model": model, "engine": "none", "nodes": 2, "ray": {"address": ray.address}, **fields},
+        **{
+            "model": model,
+            "engine": "none",
+            "nodes": 2,
+            "ray": {"address": ray.address},
+            "service": {"port": None},
+            **fields,
+        },
     )
 
 
