@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,19 @@ import anyio
 from phasebus.bus import Bus
 from phasebus.initializer.cluster.errors import NodeLostError
 from phasebus.initializer.cluster.layout import EngineSeats, Seat
-from phasebus.initializer.cluster.lost import close_steps, steps_of
+from phasebus.initializer.cluster.lost import close_steps, steps_from_hub, steps_of
 from phasebus.initializer.cluster.member import NodeActor, Report
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, ready_node, stop_nodes
 from phasebus.initializer.cluster.watching import SilentError, answered_or_silent
 from phasebus.initializer.config import RayConfig
 from phasebus.initializer.context import ENGINE_ARGS, PLACEMENT_BUNDLE, PLACEMENT_GROUP
 from phasebus.initializer.ray.actors import start_actor
-from phasebus.initializer.ray.calls import ActorDiedError
+from phasebus.initializer.ray.calls import ActorDiedError, answer
 from phasebus.telemetry import RunIdentity
+from phasebus.telemetry.journal import RecordedStep
 
 _THREADS = 8
+_HUB_SECONDS = 2.0
 _PROCESS_SECONDS = 120.0
 """How long a node's process may take to be there at least, in seconds; a busy machine takes its time."""
 
@@ -181,7 +183,14 @@ class EngineStart:
                 lost = NodeLostError(
                     f"the node {node.name!r} was lost: its process {node.actor.pid} on {node.actor.host} {what}"
                 )
-                steps = steps_of(node.journal, self._identity.run)
-                await close_steps(self._bus, node.name, steps, lost)
+                await close_steps(self._bus, node.name, await self._begun_by(node), lost)
             raise lost from error
         return report
+
+    async def _begun_by(self, node: StartingNode) -> Sequence[RecordedStep]:
+        """Return the steps of a node that is gone."""
+        steps = steps_of(node.journal, self._identity.run)
+        if not steps and self._hub is not None:
+            with suppress(Exception), anyio.fail_after(_HUB_SECONDS):
+                return steps_from_hub(await answer(self._hub.open_steps.remote(node.name)))
+        return steps

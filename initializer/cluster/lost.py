@@ -1,4 +1,7 @@
-"""Closing, in the name of a node that is gone, what it had begun: from its journal, under the original ids."""
+"""Closing, in the name of a node that is gone, what it had begun, under the original ids.
+
+What that was its journal tells, where that can be read here; else the hub, which may have missed the last quarter second.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,22 @@ def steps_of(journal: Path, run: str) -> list[RecordedStep]:
     except JournalError:
         return []
     return list(recorded.steps) if recorded.run == run else []
+
+
+def steps_from_hub(lines: Iterable[Mapping[str, Any]]) -> list[RecordedStep]:
+    """Return the steps that a hub knows to be open, from the lines of their beginnings."""
+    return [
+        RecordedStep(
+            id=line["span"],
+            parent=line["parent"],
+            node=line["node"],
+            kind=line["kind"],
+            name=line["name"],
+            start_ns=line["time_ns"],
+            attributes=line["attributes"],
+        )
+        for line in lines
+    ]
 
 
 async def close_steps(bus: Bus, node: str, steps: Iterable[RecordedStep], reason: Exception) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import Any
 
 from phasebus import __version__
 from phasebus.initializer.cluster.hub.app import build_hub_app
@@ -28,3 +29,8 @@ class HubActor:
         """Take lines of a node's journal; see `Board.take`."""
         with self._lock:
             return self._board.take(node, offset, lines, dropped=dropped, target=target)
+
+    def open_steps(self, node: str) -> list[dict[str, Any]]:
+        """Return what a node has begun and not ended; see `Board.open_steps`."""
+        with self._lock:
+            return self._board.open_steps(node)

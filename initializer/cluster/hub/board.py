@@ -67,7 +67,7 @@ class Board:
         self._dropped = Counter(*names.NODE_DROPPED, registry=registry)
         self.nodes: dict[str, NodeBoard] = {}
         self.cluster: NodeBoard | None = None
-        self._open: dict[str, tuple[str, str, str, Gauge]] = {}
+        self._open: dict[str, tuple[str, Gauge, dict[str, Any]]] = {}
         self._gauges: dict[tuple[str, ...], Gauge] = {}
         self._ends: dict[tuple[str, ...], Histogram] = {}
         self._counts: dict[tuple[str, ...], Counter] = {}
@@ -131,7 +131,7 @@ class Board:
         kind, step = line["kind"], line["name"]
         gauge = self._gauge(kind, step, line["attributes"])
         gauge.inc()
-        self._open[span] = (node.name, kind, step, gauge)
+        self._open[span] = (node.name, gauge, line)
         if kind == "phase":
             self._enter(node, step)
         elif kind == "cluster":
@@ -141,7 +141,8 @@ class Board:
         opened = self._open.pop(line["span"], None)
         if opened is None:
             return
-        owner, kind, step, gauge = opened
+        owner, gauge, _ = opened
+        kind, step = line["kind"], line["name"]
         gauge.dec()
         outcome, attributes = line["outcome"], line["attributes"]
         exemplar = {"trace_id": line["trace"], "span_id": line["span"]} if kind in ("node", "phase") else None
@@ -168,6 +169,10 @@ class Board:
         node.ready.set(status == "ready")
         if node is self.cluster:
             self.metrics.ready.set(status == "ready")
+
+    def open_steps(self, name: str) -> list[dict[str, Any]]:
+        """Return, of every step of a node that has begun and not ended, the journal's line of its beginning."""
+        return [line for owner, _, line in self._open.values() if owner == name]
 
     def count_states(self) -> None:
         """Bring the number of nodes in each state up to date."""

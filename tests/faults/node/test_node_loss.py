@@ -10,12 +10,14 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx
 import psutil
 import pytest
 
 from phasebus.initializer import NODE_NAME, Cluster, LLMConfig, NodeLostError, initialize_cluster
 from phasebus.telemetry.journal import Run, find_journal, read_journal
 from tests.support.otlp import OtlpBackend
+from tests.support.programs import free_port
 from tests.support.two_nodes import TwoNodes
 from tests.support.waiting import wait_until
 
@@ -65,7 +67,7 @@ async def start_and_break(whole: LLMConfig, marker: Path, destroy: Callable[[], 
         tasks.start_soon(start)
         await anyio.to_thread.run_sync(wait_until, marker.exists, "node-1 hangs")
         destroyed = time.monotonic()
-        destroy()
+        await anyio.to_thread.run_sync(destroy)
     return failed[0], time.monotonic() - destroyed
 
 
@@ -120,6 +122,35 @@ async def test_a_node_whose_actor_is_killed_is_closed_in_its_name(
     assert seconds < _NOTICED_SECONDS
     assert "the node 'node-1' was lost" in str(error)
     check_accounted_for(read_journal(find_journal()), error, phase, backend)
+    nodes.wait_until_free()
+
+
+async def test_a_node_whose_journal_is_lost_with_it_is_closed_from_what_the_hub_has_heard(
+    nodes: TwoNodes, model: str, tmp_path: Path
+) -> None:
+    marker, port = tmp_path / "marker", free_port()
+
+    def destroy() -> None:
+        def heard() -> bool:
+            try:
+                known = httpx.get(f"http://127.0.0.1:{port}/state").json()["nodes"]
+            except httpx.TransportError:
+                return False
+            return ("node-1", "download") in {(node["name"], node["phase"]) for node in known}
+
+        wait_until(heard, "the hub has heard of the phase")
+        (journal,) = (tmp_path / "state" / "runs").glob("*/node-1.jsonl")
+        journal.unlink()
+        psutil.Process(int(marker.read_text())).kill()
+
+    service = {"port": port}
+    error, _ = await start_and_break(
+        config(nodes, model, callbacks=[HangIn("post_download", marker)], service=service), marker, destroy
+    )
+    assert "the node 'node-1' was lost" in str(error)
+    closed = [step for step in read_journal(find_journal()).steps if step.attributes.get("lost")]
+    assert {step.kind for step in closed} == {"node", "phase", "callback"}
+    assert {(step.outcome, step.error) for step in closed} == {("died", str(error))}
     nodes.wait_until_free()
 
 
