@@ -224,6 +224,7 @@ class NodeStart:
             runtime_env=context[RUNTIME_ENV],
             placement_group=context.get(PLACEMENT_GROUP),
             preload=self._config.engine_preload,
+            iteration_sampling=self._config.engine_iteration_sampling,
             timeout=self._config.engine_timeout_seconds,
             log=journal_path(self._telemetry.identity.run).with_suffix(".engine.log"),
         )

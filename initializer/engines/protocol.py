@@ -30,6 +30,7 @@ class Launch:
         runtime_env: Ray's runtime_env.
         placement_group: Where it runs; None leaves that to Ray.
         preload: Whether its processes are forked from one that has imported it.
+        iteration_sampling: Of how many iterations, while it serves, one gets a span; 0 for none.
         timeout: How long it may take, in seconds.
         log: The file its processes' output goes to.
     """
@@ -44,6 +45,7 @@ class Launch:
     runtime_env: Mapping[str, Any]
     placement_group: Any
     preload: bool
+    iteration_sampling: int
     timeout: float
     log: Path
 
