@@ -15,6 +15,7 @@ from phasebus.bus import Bus
 from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import Interrupted
+from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
 from phasebus.initializer.config import LLMConfig
 from phasebus.initializer.node import Node, initialize_node
 from phasebus.observers import LogObserver
@@ -38,11 +39,11 @@ def starting_options(command: C) -> C:
     return command
 
 
-def start_and_serve(config: LLMConfig, *, prompt: str | None, once: bool, port: int | None) -> None:
-    """Start a node and serve its metrics until a signal comes, or only until it is ready.
+def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, once: bool, port: int | None) -> None:
+    """Start a node or a cluster and serve its metrics until a signal comes, or only until it is ready.
 
     Args:
-        config: The node.
+        config: The node or the cluster.
         prompt: What is generated from once the node is ready; None for nothing.
         once: Whether to stop there.
         port: The port of the service, over the configuration's.
@@ -62,7 +63,7 @@ def start_and_serve(config: LLMConfig, *, prompt: str | None, once: bool, port: 
             journal = observe_all(bus, telemetry)
             bus.observe(None, LogObserver())
             _print_where(telemetry, journal)
-            async with await initialize_node(config, telemetry=telemetry, bus=bus) as node:
+            async with await _started(config, telemetry, bus) as node:
                 await _print_text(node, prompt)
                 run = read_journal(journal)
                 print_blame(run)
@@ -75,6 +76,12 @@ def start_and_serve(config: LLMConfig, *, prompt: str | None, once: bool, port: 
     number = anyio.run(_until_signalled, work)
     if number is not None and not ready:
         raise Interrupted(number)
+
+
+async def _started(config: LLMConfig | ClusterConfig, telemetry: Telemetry, bus: Bus) -> Node | Cluster:
+    if isinstance(config, LLMConfig) and max(config.nodes, config.replicas or 1) == 1:
+        return await initialize_node(config, telemetry=telemetry, bus=bus)
+    return await initialize_cluster(config, telemetry=telemetry, bus=bus)
 
 
 async def _until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
@@ -103,7 +110,7 @@ async def _until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
     return caught
 
 
-async def _print_text(node: Node, prompt: str | None) -> None:
+async def _print_text(node: Node | Cluster, prompt: str | None) -> None:
     if prompt is not None and node.engine is not None:
         text = await node.engine.generate(prompt, max_tokens=24)
         click.echo(f"prompt   {prompt!r}")

@@ -28,6 +28,8 @@ class Actor:
 
     def __init__(self, handle: Any, host: str, pid: int) -> None:
         self.handle = handle
+        self.host = host
+        self.pid = pid
         self._process = None
         if host == platform.node() and psutil.pid_exists(pid):
             self._process = psutil.Process(pid)
@@ -69,8 +71,10 @@ async def start_actor(
     actor: type,
     *args: Any,
     placement_group: Any = None,
+    bundle: int = 0,
     resources: Mapping[str, float],
     runtime_env: Mapping[str, Any],
+    threads: int | None = None,
 ) -> Actor:
     """Return an actor of the class `actor`, made with `args`, once its process answers.
 
@@ -78,8 +82,10 @@ async def start_actor(
         actor: A class with a method ``where()`` that returns its host's name and its process id.
         args: What it is made with.
         placement_group: Where it runs; None leaves that to Ray.
-        resources: What it occupies of the first bundle, or of any node: CPU, GPU and others by name.
+        bundle: In which bundle of the group.
+        resources: What it occupies of the bundle, or of any node: CPU, GPU and others by name.
         runtime_env: Ray's runtime_env for it.
+        threads: How many calls it answers at once; None for one, or if it is asynchronous for many.
     """
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -92,9 +98,11 @@ async def start_actor(
         "runtime_env": dict(runtime_env),
         "max_restarts": 0,
     }
+    if threads is not None:
+        options["max_concurrency"] = threads
     if placement_group is not None:
         options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-            placement_group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+            placement_group, placement_group_bundle_index=bundle, placement_group_capture_child_tasks=True
         )
     handle = await anyio.to_thread.run_sync(lambda: ray.remote(actor).options(**options).remote(*args))
     try:

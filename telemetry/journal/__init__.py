@@ -5,7 +5,7 @@ written whole and at once, so that whatever kills the process costs at most the 
 """
 
 from phasebus.telemetry.journal.format import FORMAT, JournalError
-from phasebus.telemetry.journal.location import find_journal, journal_path, runs_folder
+from phasebus.telemetry.journal.location import find_journal, journal_of, journal_path, runs_folder
 from phasebus.telemetry.journal.reader import PhaseMoment, RecordedStep, Run, read_journal
 from phasebus.telemetry.journal.writer import JournalWriter
 
@@ -17,6 +17,7 @@ __all__ = [
     "RecordedStep",
     "Run",
     "find_journal",
+    "journal_of",
     "journal_path",
     "read_journal",
     "runs_folder",

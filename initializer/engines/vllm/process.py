@@ -18,7 +18,7 @@ from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.phases import ENGINE_STEP
 from phasebus.initializer.ray.actors import Actor, start_actor
-from phasebus.initializer.ray.placement import first_bundle
+from phasebus.initializer.ray.placement import bundle_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class VLLMProcess:
                 EngineActor,
                 str(launch.log),
                 placement_group=launch.placement_group,
-                resources=first_bundle(launch.placement_group),
+                bundle=launch.bundle,
+                resources=bundle_of(launch.placement_group, launch.bundle),
                 runtime_env=made_for["runtime_env"],
             )
         try:
@@ -87,7 +88,7 @@ def _environment(launch: Launch) -> Mapping[str, str]:
     defaults: dict[str, str] = {}
     if launch.local:
         defaults["HF_HUB_OFFLINE"] = "1"
-    if not first_bundle(launch.placement_group).get("GPU") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+    if not bundle_of(launch.placement_group, launch.bundle).get("GPU") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         gibibytes = psutil.virtual_memory().total // 2**30
         defaults["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, min(16, gibibytes // 8)))
     return {**defaults, **launch.env}
