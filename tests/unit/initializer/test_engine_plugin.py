@@ -10,7 +10,7 @@ import pytest
 from phasebus.initializer.engines.vllm.inside import gates, plugin
 from phasebus.initializer.engines.vllm.inside.processes import birth_of
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
-from phasebus.telemetry import EngineSpan, StepNotice
+from phasebus.telemetry import StepNotice
 from phasebus.telemetry.relay import Forwarder, Relay
 from phasebus.telemetry.relay.receiver import Told
 
