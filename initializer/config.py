@@ -97,6 +97,9 @@ class LLMConfig(_Section):
     """Whether the engine's processes are forked from one that has imported the engine while the model was fetched.
     False spawns them, each to import by itself."""
 
+    engine_iteration_sampling: int = Field(default=1000, ge=0)
+    """Of how many iterations of the serving engine one gets a span; 0 for none."""
+
     engine_timeout_seconds: float = Field(default=1800.0, gt=0)
     """How long the engine may take to start, in seconds."""
 

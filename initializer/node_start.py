@@ -235,6 +235,7 @@ class NodeStart:
             placement_group=context.get(PLACEMENT_GROUP),
             bundle=context.get(PLACEMENT_BUNDLE, 0),
             preload=self._config.engine_preload,
+            iteration_sampling=self._config.engine_iteration_sampling,
             timeout=self._config.engine_timeout_seconds,
             log=journal_of(self._telemetry.identity).with_suffix(".engine.log"),
         )

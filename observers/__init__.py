@@ -9,5 +9,6 @@ from phasebus.observers.log import LogObserver
 from phasebus.observers.metrics import MetricsObserver
 from phasebus.observers.spans import SpanObserver
 from phasebus.observers.status import StatusObserver
+from phasebus.observers.watchdog import Watchdog
 
-__all__ = ["JournalObserver", "LogObserver", "MetricsObserver", "SpanObserver", "StatusObserver"]
+__all__ = ["JournalObserver", "LogObserver", "MetricsObserver", "SpanObserver", "StatusObserver", "Watchdog"]

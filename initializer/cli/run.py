@@ -19,7 +19,7 @@ from phasebus.initializer.cli.failures import described, reported
 from phasebus.initializer.cli.start import log_to_terminal
 from phasebus.initializer.command import Command, CommandStart
 from phasebus.initializer.engines import EngineError
-from phasebus.observers import LogObserver
+from phasebus.observers import LogObserver, Watchdog
 from phasebus.telemetry import Telemetry
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -51,6 +51,7 @@ async def _run(command: Command, telemetry: Telemetry, verbose: bool) -> int:
         if verbose:
             log_to_terminal()
             bus.observe(None, LogObserver())
+            bus.observe(None, Watchdog())
         if (verbose or sys.stderr.isatty()) and telemetry.service is not None:
             click.echo(f"phasebus: metrics at {telemetry.service.url}/metrics, journal {journal}", err=True)
         start = CommandStart(command, bus, telemetry)

@@ -19,7 +19,7 @@ from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_clus
 from phasebus.initializer.cluster.hub.start import chosen_port
 from phasebus.initializer.config import LLMConfig
 from phasebus.initializer.node import Node, initialize_node
-from phasebus.observers import LogObserver
+from phasebus.observers import LogObserver, Watchdog
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.journal import read_journal
@@ -71,6 +71,7 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
         async with telemetry, Bus("node", timing=True) as bus:
             journal = observe_all(bus, telemetry)
             bus.observe(None, LogObserver())
+            bus.observe(None, Watchdog())
             _print_where(telemetry, journal, url)
             async with await _started(config, telemetry, bus) as node:
                 await _print_text(node, prompt)

@@ -31,6 +31,7 @@ class Launch:
         placement_group: Where it runs; None leaves that to Ray.
         bundle: In which bundle of the group its first process runs.
         preload: Whether its processes are forked from one that has imported it.
+        iteration_sampling: Of how many iterations, while it serves, one gets a span; 0 for none.
         timeout: How long it may take, in seconds.
         log: The file its processes' output goes to.
     """
@@ -46,6 +47,7 @@ class Launch:
     placement_group: Any
     bundle: int
     preload: bool
+    iteration_sampling: int
     timeout: float
     log: Path
 

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from phasebus.telemetry.relay.forward import Forwarder
-from phasebus.telemetry.relay.notices import StepNotice, read_notices
+from phasebus.telemetry.relay.notices import IterationsNotice, StepNotice, read_notices
 from phasebus.telemetry.relay.spans import EngineSpan, read_spans
 from phasebus.telemetry.service.server import Server
 
@@ -29,7 +29,7 @@ _MOST_BYTES = 64 * 1024 * 1024
 
 _GATE_LOOKS, _GATE_SECONDS = 100, 0.1
 
-Told = EngineSpan | StepNotice
+Told = EngineSpan | StepNotice | IterationsNotice
 Listener = Callable[[Told], None]
 
 

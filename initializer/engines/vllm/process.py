@@ -13,6 +13,8 @@ import psutil
 from phasebus.initializer.engines.protocol import EngineError, Launch
 from phasebus.initializer.engines.vllm.actor import EngineActor
 from phasebus.initializer.engines.vllm.environment import environment_of_engine
+from phasebus.initializer.engines.vllm.inside.iterations import SAMPLING
+from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.phases import ENGINE_STEP
 from phasebus.initializer.ray.actors import Actor, start_actor
@@ -39,7 +41,7 @@ class VLLMProcess:
             EngineError: vLLM cannot be imported there.
         """
         made_for = _made_for(launch)
-        async with launch.bus.step(ENGINE_STEP, "start_process"):
+        async with launch.bus.step(ENGINE_STEP, START_PROCESS, attributes={"process": "front_end"}):
             actor = await start_actor(
                 EngineActor,
                 str(launch.log),
@@ -73,6 +75,7 @@ def _made_for(launch: Launch) -> Mapping[str, Any]:
         **launch.runtime_env.get("env_vars", {}),
         **_environment(launch),
         **environment_of_engine(launch.telemetry),
+        SAMPLING: str(launch.iteration_sampling),
     }
     return {"group": launch.placement_group, "runtime_env": {**launch.runtime_env, "env_vars": env}}
 

@@ -13,7 +13,7 @@ from phasebus.bus import StepEvent, StepOutcome
 from phasebus.initializer.engines.protocol import EngineError
 from phasebus.initializer.engines.vllm.names import step_name
 from phasebus.initializer.phases import ENGINE_STEP, EngineStepFailed, EngineStepFinished, EngineStepStarted
-from phasebus.telemetry import EngineSpan, StepNotice
+from phasebus.telemetry import EngineSpan, IterationsNotice, StepNotice
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,10 +57,12 @@ class ToldSteps:
         """The steps that have not ended, in the order they began."""
         return tuple(sorted(self._running.values(), key=lambda step: step.started.time_ns))
 
-    def events_of(self, told: EngineSpan | StepNotice) -> Iterator[StepEvent]:
+    def events_of(self, told: EngineSpan | StepNotice | IterationsNotice) -> Iterator[StepEvent]:
         """Yield what is new in what a process tells."""
         if isinstance(told, EngineSpan):
             yield from self._of_span(told)
+        elif isinstance(told, IterationsNotice):
+            return
         elif told.event == "ready":
             self.ready = True
         elif told.event == "started":

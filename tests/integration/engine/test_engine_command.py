@@ -26,6 +26,8 @@ class Served:
     """A `vllm serve` under `phasebus run`, from all sides."""
 
     while_importing: str
+    serving: str
+    iterations: list[EngineSpan]
     answered: int
     code: int
     stdout: str
@@ -47,6 +49,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
             "OTEL_EXPORTER_OTLP_ENDPOINT": backend.http,
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "HF_HUB_OFFLINE": "1",
+            "PHASEBUS_ITERATION_SAMPLING": "5",
             "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]),
         },
     )
@@ -54,13 +57,21 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
         command.wait_for("engine_step", "start_process")
         importing = command.get("/metrics", Accept="text/plain").text
         wait_until(lambda: ready(command), "the server is ready", seconds=400)
-        answered = httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=60).status_code
+        answered = httpx.post(
+            f"http://127.0.0.1:{port}/v1/completions",
+            json={"model": str(model), "prompt": "A start-up is", "max_tokens": 20},
+            timeout=60,
+        ).status_code
+        wait_until(lambda: "iteration_requests_count" in command.get("/metrics").text, "the iterations are told of")
+        serving = command.get("/metrics", Accept="text/plain").text
         command.send(signal.SIGTERM)
         code = command.wait()
         run = command.journal()
         wait_until(lambda: any(span.name == "node init" for span in backend.spans(run.trace)), "the spans have arrived")
         yield Served(
             while_importing=importing,
+            serving=serving,
+            iterations=backend.spans_called("engine iteration"),
             answered=answered,
             code=code,
             stdout=command.stdout,
@@ -120,6 +131,17 @@ def test_the_trace_is_one_tree_with_a_span_for_every_step(served: Served) -> Non
     assert [span.name for span in served.spans if span.parent is None] == ["node init"]
     assert [span.name for span in served.spans if span.parent is not None and span.parent not in ids] == []
     assert {step.id for step in served.run.steps} <= ids
+
+
+def test_iterations_are_counted_and_what_vllm_says_itself_is_left_to_it(served: Served) -> None:
+    assert 'phasebus_engine_iteration_duration_seconds_count{engine="0"}' in served.serving
+    assert "phasebus_engine_tokens_total" not in served.serving
+
+
+def test_one_iteration_in_so_many_has_a_span_outside_the_trace_of_the_start_up(served: Served) -> None:
+    assert served.iterations
+    assert {span.trace for span in served.iterations} & {served.run.trace} == set()
+    assert served.iterations[0].attributes["phasebus.requests"] == 1
 
 
 def test_every_step_ended(served: Served) -> None:

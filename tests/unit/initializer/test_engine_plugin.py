@@ -10,8 +10,9 @@ import pytest
 from phasebus.initializer.engines.vllm.inside import gates, plugin
 from phasebus.initializer.engines.vllm.inside.processes import birth_of
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
-from phasebus.telemetry import EngineSpan, StepNotice
+from phasebus.telemetry import StepNotice
 from phasebus.telemetry.relay import Forwarder, Relay
+from phasebus.telemetry.relay.receiver import Told
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def line(number: int) -> dict[str, object]:
 
 
 def test_notices_arrive_in_the_order_they_were_sent(relay: Relay) -> None:
-    told: SimpleQueue[EngineSpan | StepNotice] = SimpleQueue()
+    told: SimpleQueue[Told] = SimpleQueue()
     relay.listen(told.put)
     reporter = Reporter(relay.notices_url)
     for number in range(100):

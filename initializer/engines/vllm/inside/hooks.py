@@ -37,6 +37,10 @@ LOADER: Final = ("vllm.model_executor.model_loader.default_loader", "DefaultMode
 """What loads the weights, into a model that has their sizes already."""
 
 
+STAT_LOGGERS: Final = ("vllm.v1.engine.async_llm", "load_stat_logger_plugin_factories")
+"""What finds the stat loggers that plugins bring. An entry point of ours would be found in every vLLM, and would switch
+its statistics on."""
+
 READY: Final = "f" * 16
 """Stands in the place of a step's id when the engine as a whole is ready."""
 
@@ -76,6 +80,22 @@ def tell_when_ready(reporter: Reporter) -> None:
         path = "AsyncLLM.__init__" if module.endswith("async_llm") else "LLMEngine.__init__"
         wrapt.register_post_import_hook(functools.partial(_replace, path, engine_made), module)
     wrapt.register_post_import_hook(functools.partial(_replace, "Server.startup", listening), "uvicorn.server")
+
+
+def count_iterations(reporter: Reporter) -> None:
+    """Have the front end count what its engine does while it serves."""
+
+    def with_ours(factories: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
+        @functools.wraps(factories)
+        def extended() -> list[Any]:
+            from phasebus.initializer.engines.vllm.inside.iterations import logger_class
+
+            return [*factories(), logger_class(reporter, served=_SERVER in sys.modules)]
+
+        return extended
+
+    module, path = STAT_LOGGERS
+    wrapt.register_post_import_hook(functools.partial(_replace, path, with_ours), module)
 
 
 def _ready() -> dict[str, object]:

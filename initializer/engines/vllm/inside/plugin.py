@@ -39,6 +39,7 @@ def _begin(url: str) -> None:
     processes.tell_of_births(reporter)
     hooks.light_up()
     hooks.tell_when_ready(reporter)
+    hooks.count_iterations(reporter)
     forkserver.adopt()
     if gate is not None:
         gates.wait_at(gate)
