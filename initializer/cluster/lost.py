@@ -1,6 +1,6 @@
 """Closing, in the name of a node that is gone, what it had begun, under the original ids.
 
-What that was its journal tells, where that can be read here; else the hub, which may have missed the last quarter second.
+What that was its journal tells, where that can be read here; else the hub, which may have missed the last second.
 """
 
 from __future__ import annotations

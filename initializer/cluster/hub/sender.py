@@ -15,7 +15,7 @@ Send = Callable[[int, bytes], int]
 """Sends lines that begin at an offset of the journal; returns the offset up to which the hub has everything."""
 
 _MOST_BYTES: Final = 128 * 1024
-_PAUSE_SECONDS: Final = 0.25
+_PAUSE_SECONDS: Final = 1.0
 _SIGN_OF_LIFE_SECONDS: Final = 2.0
 
 
