@@ -58,7 +58,7 @@ def _watching(model: str) -> Table:
         ["", "on / off"],
         [
             ["time to ready", Number(median(ready), mark=1.01, beside=_spread(ready))],
-            ["seconds a generated token", Number(1 / median(served), mark=1.01, beside=_spread(served))],
+            ["seconds a generated token", Number(median(served), mark=1.01, beside=_spread(served))],
         ],
         ["A start takes half a minute, and varies by several per cent: see the spread, lowest to highest."],
     )
