@@ -17,6 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.context import ENGINE, ENGINE_ENV, NODE_KEYS, NODE_NAME, SKIP_DEFAULT
+from phasebus.initializer.engines import EngineError
 from phasebus.initializer.engines.vllm.environment import environment_of_engine
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.phases import (
@@ -32,13 +33,13 @@ from phasebus.initializer.phases import (
     PreInitialization,
 )
 from phasebus.initializer.pipeline import Phase, run_phases
-from phasebus.telemetry import EngineSpan, RunIdentity, Telemetry
+from phasebus.telemetry import RunIdentity, StepNotice, Telemetry
 
 DOWNLOAD: Final = "download"
 ENGINE_START: Final = "engine_init"
 
-_OUTERMOST_SPANS: Final = ("AsyncMPClient init", "SyncMPClient init")
-"""vLLM's span around the start of its engine's processes, the last thing it does that takes long."""
+_OUTERMOST_STEP: Final = "init_front_end"
+"""The step of vLLM's that has all of its start in it, as the plugin in its processes calls it."""
 
 
 class ReplicaStart:
@@ -168,11 +169,15 @@ class ReplicaStart:
         return await asyncio.wrap_future(self._done[phase])
 
     def _ends_with(self, step: str) -> Callable[[object], None]:
-        """Return what takes the end of vLLM's outermost span for that of its start, where nobody else tells of it."""
+        """Return what takes the end of vLLM's outermost step for that of its start, where nobody else tells of it."""
 
         def look(told: object) -> None:
-            ended = isinstance(told, EngineSpan) and told.parent == step and told.name in _OUTERMOST_SPANS
-            if ended and not self.is_told:
-                self.done(ENGINE_START)
+            if self.is_told or not isinstance(told, StepNotice) or told.event != "ended":
+                return
+            if (told.parent, told.name) == (step, _OUTERMOST_STEP):
+                if told.error is None:
+                    self.done(ENGINE_START)
+                else:
+                    self.fail(EngineError(told.error))
 
         return look
