@@ -16,10 +16,9 @@ import click
 from phasebus.bus import Bus
 from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cli.failures import described, reported
-from phasebus.initializer.cli.start import log_to_terminal
+from phasebus.initializer.cli.terminal import tell_people
 from phasebus.initializer.command import Command, CommandStart
 from phasebus.initializer.engines import EngineError
-from phasebus.observers import LogObserver, Watchdog
 from phasebus.telemetry import Telemetry
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -49,9 +48,7 @@ async def _run(command: Command, telemetry: Telemetry, verbose: bool) -> int:
     async with telemetry, Bus("run", timing=True) as bus:
         journal = observe_all(bus, telemetry)
         if verbose:
-            log_to_terminal()
-            bus.observe(None, LogObserver())
-            bus.observe(None, Watchdog())
+            tell_people(bus)
         if (verbose or sys.stderr.isatty()) and telemetry.service is not None:
             click.echo(f"phasebus: metrics at {telemetry.service.url}/metrics, journal {journal}", err=True)
         start = CommandStart(command, bus, telemetry)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -15,11 +14,11 @@ from phasebus.bus import Bus
 from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import Interrupted
+from phasebus.initializer.cli.terminal import tell_people
 from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
 from phasebus.initializer.cluster.hub.start import chosen_port
 from phasebus.initializer.config import LLMConfig
 from phasebus.initializer.node import Node, initialize_node
-from phasebus.observers import LogObserver, Watchdog
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.journal import read_journal
@@ -53,7 +52,6 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
         PhasebusError: The node did not start.
         Interrupted: A signal came before it was ready.
     """
-    log_to_terminal()
     service = config.service.model_copy(update={} if port is None else {"port": port})
     if isinstance(config, ClusterConfig) or max(config.nodes, config.replicas or 1) > 1:
         # the hub serves a cluster, and is to be found from the first moment
@@ -70,8 +68,7 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
         nonlocal ready
         async with telemetry, Bus("node", timing=True) as bus:
             journal = observe_all(bus, telemetry)
-            bus.observe(None, LogObserver())
-            bus.observe(None, Watchdog())
+            tell_people(bus)
             _print_where(telemetry, journal, url)
             async with await _started(config, telemetry, bus) as node:
                 await _print_text(node, prompt)
@@ -132,14 +129,3 @@ def _print_where(telemetry: Telemetry, journal: object, url: str | None) -> None
     click.echo(f"journal  {journal}", err=True)
     if url is not None:
         click.echo(f"metrics  {url}/metrics", err=True)
-
-
-def log_to_terminal() -> None:
-    """Have phasebus's own log, and nobody else's, on standard error."""
-    logger = logging.getLogger("phasebus")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -159,10 +159,11 @@ def slow_server(folder: Path, seconds: float) -> Iterator[str]:
 
         def do_GET(self) -> None:
             content = self._answer()
-            for start in range(0, len(content), _CHUNK):
-                chunk = content[start : start + _CHUNK]
-                time.sleep(seconds * len(chunk) / whole)
-                self.wfile.write(chunk)
+            with suppress(BrokenPipeError):  # who only wants to know the size hangs up
+                for start in range(0, len(content), _CHUNK):
+                    chunk = content[start : start + _CHUNK]
+                    time.sleep(seconds * len(chunk) / whole)
+                    self.wfile.write(chunk)
 
         def _answer(self) -> bytes:
             content = (files | {"SHA256SUMS": sums.encode()})[self.path.removeprefix("/")]

@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -32,14 +32,11 @@ def phasebus_up(model: str, **config: Any) -> tuple[float, Run]:
         path.write_text(json.dumps(described))  # JSON is YAML
         began = time.monotonic()
         command = [sys.executable, "-m", "phasebus.initializer.cli", "up", str(path), "--once", "--prompt", "A"]
-        with _running(command, {"PHASEBUS_STATE_DIR": folder}) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith("text"):
-                    seconds = time.monotonic() - began
-                    (journal,) = Path(folder).glob("runs/*.jsonl")
-                    return seconds, read_journal(journal)
-    raise AssertionError("phasebus up printed no text")
+        with _running(command, {"PHASEBUS_STATE_DIR": folder}) as output:
+            wait_until(lambda: "\ntext " in output(), "phasebus up prints a text", seconds=600)
+            seconds = time.monotonic() - began
+            (journal,) = Path(folder).glob("runs/*.jsonl")
+            return seconds, read_journal(journal)
 
 
 def vllm_serve(model: str) -> float:
@@ -48,8 +45,8 @@ def vllm_serve(model: str) -> float:
     options = ["--max-model-len=256", "--enforce-eager", "--dtype=bfloat16", "--host=127.0.0.1", f"--port={port}"]
     began = time.monotonic()
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
-    with _running([str(BIN / "vllm"), "serve", model, *options], environment):
-        _first_completion(f"http://127.0.0.1:{port}", model)
+    with _running([str(BIN / "vllm"), "serve", model, *options], environment) as output:
+        _first_completion(f"http://127.0.0.1:{port}", model, output)
         return time.monotonic() - began
 
 
@@ -57,15 +54,16 @@ def ray_serve_llm(model: str) -> float:
     """Return the seconds that a Ray Serve LLM application takes from its start to its first completion."""
     port = free_port()
     began = time.monotonic()
-    with _running([sys.executable, "-m", __name__, model, str(port)], {"HF_HUB_OFFLINE": "1"}):
-        _first_completion(f"http://127.0.0.1:{port}", "tiny")
+    with _running([sys.executable, "-m", __name__, model, str(port)], {"HF_HUB_OFFLINE": "1"}) as output:
+        _first_completion(f"http://127.0.0.1:{port}", "tiny", output)
         return time.monotonic() - began
 
 
-def _first_completion(url: str, model: str) -> None:
+def _first_completion(url: str, model: str, output: Callable[[], str]) -> None:
     body = {"model": model, "prompt": "A start-up is", "max_tokens": 4}
 
     def answered() -> bool:
+        output()
         try:
             return httpx.post(f"{url}/v1/completions", json=body, timeout=60).is_success
         except httpx.TransportError:
@@ -75,15 +73,21 @@ def _first_completion(url: str, model: str) -> None:
 
 
 @contextmanager
-def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **environment}
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=120)
+def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[Callable[[], str]]:
+    """Run a command; give what returns all that it has printed, and fails with that if it has failed."""
+    with NamedTemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
+
+        def output() -> str:
+            printed = Path(log.name).read_text(errors="replace")
+            assert not process.poll(), printed
+            return printed
+
+        try:
+            yield output
+        finally:
+            process.terminate()
+            process.wait(120)
 
 
 def _serve(model: str, port: int) -> None:
