@@ -46,5 +46,9 @@ def call_soon_here() -> Callable[[Callable[[], object]], object]:
 
 
 def _in_trio() -> bool:
-    trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_task())
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        return trio is not None and bool(trio.lowlevel.in_trio_task())
+    return False  # without having touched Trio, which another thread may be importing just now

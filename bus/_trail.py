@@ -67,7 +67,10 @@ def own_trail() -> Trail:
     inherited = trail.get(None)
     if inherited is not None and inherited.top is not None:
         return inherited
-    own = Trail(None, *running_tasks(), current_thread())
+    try:
+        own = Trail(None, *running_tasks(), current_thread())
+    except (LookupError, RuntimeError):  # no task, perhaps no event loop: somebody drives the coroutine by hand
+        own = passing_trail(None)
     trail.set(own)
     return own
 

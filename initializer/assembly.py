@@ -7,7 +7,7 @@ from pathlib import Path
 from phasebus.bus import Bus
 from phasebus.observers import JournalObserver, MetricsObserver, SpanObserver, StatusObserver, TimelineObserver
 from phasebus.telemetry import Telemetry
-from phasebus.telemetry.journal import JournalWriter, journal_path
+from phasebus.telemetry.journal import JournalWriter, journal_of
 
 
 def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
@@ -17,7 +17,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
         OSError: The journal cannot be created.
     """
     identity = telemetry.identity
-    journal = journal_path(identity.run)
+    journal = journal_of(identity)
     for observer in (
         StatusObserver(telemetry.status, telemetry.metrics),
         TimelineObserver(telemetry.timeline),

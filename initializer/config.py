@@ -6,14 +6,16 @@ import difflib
 import importlib
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from phasebus.bus import PhasebusError
 from phasebus.initializer.context import Bundles, DownloadMode, ExtraFile, Strategy
 from phasebus.initializer.downloads.settings import DownloadSettings
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class ConfigError(PhasebusError):
@@ -59,7 +61,7 @@ class ServiceConfig(_Section):
 
 
 class LLMConfig(_Section):
-    """A node that serves one model."""
+    """One model, and the node or the nodes that serve it."""
 
     model: str = Field(min_length=1)
     """The model: the path of its folder."""
@@ -69,6 +71,18 @@ class LLMConfig(_Section):
 
     callbacks: list[Any] = Field(default_factory=list)
     """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
+
+    driver_callbacks: list[Any] = Field(default_factory=list)
+    """Callbacks and observers of `initialize_cluster` that are called where it is, not on the nodes."""
+
+    nodes: int = Field(default=1, gt=0)
+    """On how many of Ray's nodes `initialize_cluster` and `phasebus up` start it."""
+
+    replicas: int | None = Field(default=None, gt=0)
+    """How many engines these nodes run; by default one each. Where they are fewer than the nodes, each spans several."""
+
+    retries: int = Field(default=0, ge=0)
+    """How often `initialize_cluster` starts a node again that was lost or has failed."""
 
     engine: Literal["vllm", "none"] = "vllm"
     """What is started; "none" only fetches the model."""
@@ -82,6 +96,9 @@ class LLMConfig(_Section):
     engine_preload: bool = True
     """Whether the engine's processes are forked from one that has imported the engine while the model was fetched.
     False spawns them, each to import by itself."""
+
+    engine_iteration_sampling: int = Field(default=1000, ge=0)
+    """Of how many iterations of the serving engine one gets a span; 0 for none."""
 
     engine_timeout_seconds: float = Field(default=1800.0, gt=0)
     """How long the engine may take to start, in seconds."""
@@ -110,10 +127,17 @@ class LLMConfig(_Section):
     service: ServiceConfig = Field(default_factory=ServiceConfig)
     """The HTTP service of `phasebus up`."""
 
-    @field_validator("callbacks")
+    @field_validator("callbacks", "driver_callbacks")
     @classmethod
     def _import_callbacks(cls, callbacks: list[Any]) -> list[Any]:
         return [import_callback(each) if isinstance(each, str) else each for each in callbacks]
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> Self:
+        more, fewer = sorted((self.nodes, self.replicas or self.nodes), reverse=True)
+        if more % fewer:
+            raise ValueError(f"{self.replicas} replicas cannot be spread evenly over {self.nodes} nodes")
+        return self
 
 
 def import_callback(name: str) -> Any:
@@ -150,6 +174,15 @@ def load_config(path: Path) -> LLMConfig:
         ConfigError: It cannot be read, is not YAML, or does not fit; the message names every field at fault, and for a
             field there is none of, the nearest there is.
     """
+    return validated(path, read_fields(path), LLMConfig)
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Return the fields that a YAML file has.
+
+    Raises:
+        ConfigError: It cannot be read, or is not YAML.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -158,10 +191,19 @@ def load_config(path: Path) -> LLMConfig:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no fields; the least is one line: `model: /path/to/a/model`")
+    return content
+
+
+def validated(path: Path, fields: dict[str, Any], model: type[M]) -> M:
+    """Return `fields`, read from `path`, as a configuration of the class `model`.
+
+    Raises:
+        ConfigError: They do not fit.
+    """
     try:
-        return LLMConfig.model_validate(content)
+        return model.model_validate(fields)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, LLMConfig)}") from error
+        raise ConfigError(f"{path}: {explain(error, model)}") from error
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -181,7 +223,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _section_of(model: type[BaseModel], path: list[int | str]) -> type[BaseModel]:
     for part in path:
-        annotation = model.model_fields[str(part)].annotation
+        if isinstance(part, int):  # which one of a list
+            continue
+        annotation = model.model_fields[part].annotation
+        if get_origin(annotation) is list:
+            (annotation,) = get_args(annotation)
         options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
         model = next(each for each in options if isinstance(each, type) and issubclass(each, BaseModel))
     return model

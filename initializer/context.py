@@ -41,6 +41,9 @@ SKIP_DEFAULT: Final = Key[bool](
     validate=TypeAdapter(bool).validate_python,
     doc="True, set at pre_initialization: callbacks of custom_initialization take the start-up over.",
 )
+NODE_NAME: Final = Key[str](
+    "node_name", validate=TypeAdapter(str).validate_python, doc="The name of this node, as traces and metrics have it."
+)
 MODEL: Final = Key[str](
     "model", validate=TypeAdapter(str).validate_python, doc="The model: a path, or where it is fetched from."
 )
@@ -71,6 +74,11 @@ PLACEMENT_STRATEGY: Final = Key[Strategy](
     doc="How the bundles are spread over Ray's nodes.",
 )
 PLACEMENT_GROUP: Final = Key[Any]("placement_group", doc="Ray's placement group, once it is reserved; None without.")
+PLACEMENT_BUNDLE: Final = Key[int](
+    "placement_bundle",
+    validate=TypeAdapter(int).validate_python,
+    doc="The index of the bundle in the placement group that the engine's first process runs in.",
+)
 RUNTIME_ENV: Final = Key[dict[str, Any]](
     "runtime_env", validate=TypeAdapter(dict[str, Any]).validate_python, doc="Ray's runtime_env for the engine's actor."
 )
@@ -90,6 +98,7 @@ ENGINE: Final = Key[Any](
 
 NODE_KEYS: Final[tuple[Key[Any], ...]] = (
     SKIP_DEFAULT,
+    NODE_NAME,
     MODEL,
     LOCAL_NODE_DOWNLOAD_MODEL,
     DOWNLOAD_DESTINATION,
@@ -98,6 +107,7 @@ NODE_KEYS: Final[tuple[Key[Any], ...]] = (
     PLACEMENT_BUNDLES,
     PLACEMENT_STRATEGY,
     PLACEMENT_GROUP,
+    PLACEMENT_BUNDLE,
     RUNTIME_ENV,
     ENGINE_ARGS,
     ENGINE_ENV,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Self
+from typing import Any, Self
 
 from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.assembly import observe_all
@@ -38,7 +39,13 @@ class Node:
         await self.close()
 
 
-async def initialize_node(config: LLMConfig, *, telemetry: Telemetry | None = None, bus: Bus | None = None) -> Node:
+async def initialize_node(
+    config: LLMConfig,
+    *,
+    telemetry: Telemetry | None = None,
+    bus: Bus | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Node:
     """Start a node: fetch the model, reserve its place, start the engine; every phase an event on the bus.
 
     Args:
@@ -47,6 +54,8 @@ async def initialize_node(config: LLMConfig, *, telemetry: Telemetry | None = No
             of the start, without the HTTP service.
         bus: An open bus with whatever subscribers and observers it has. By default one of its own for the time of the
             start, with the built-in observers on it.
+        given: What the context holds at first over the configuration's values; with a `PLACEMENT_GROUP` among it,
+            nothing is reserved.
 
     Raises:
         PhasebusError: A phase failed; notes name the phase and, where it was one, the callback. Nothing is left behind.
@@ -59,5 +68,5 @@ async def initialize_node(config: LLMConfig, *, telemetry: Telemetry | None = No
             bus = await stack.enter_async_context(Bus("node", timing=True))
             observe_all(bus, telemetry)
         subscribe_all(bus, config.callbacks)
-        context, resources = await NodeStart(config, bus, telemetry).run()
+        context, resources = await NodeStart(config, bus, telemetry, given or {}).run()
         return Node(context.get(ENGINE), context, resources)

@@ -21,6 +21,8 @@ from phasebus.initializer.context import (
     LOCAL_NODE_DOWNLOAD_MODEL,
     MODEL,
     NODE_KEYS,
+    NODE_NAME,
+    PLACEMENT_BUNDLE,
     PLACEMENT_BUNDLES,
     PLACEMENT_GROUP,
     PLACEMENT_STRATEGY,
@@ -30,7 +32,7 @@ from phasebus.initializer.context import (
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource
-from phasebus.initializer.engines import Launch, Launcher, Prepared
+from phasebus.initializer.engines import Launch, Launcher, Prepared, workers_of
 from phasebus.initializer.engines.none import NoEngine
 from phasebus.initializer.engines.vllm import VLLM
 from phasebus.initializer.phases import (
@@ -51,10 +53,24 @@ from phasebus.initializer.pipeline import Phase, run_phases
 from phasebus.initializer.ray.cluster import connected
 from phasebus.initializer.ray.placement import default_bundles, release, reserve
 from phasebus.telemetry import Telemetry
-from phasebus.telemetry.journal import journal_path
+from phasebus.telemetry.journal import journal_of
 
 LAUNCHERS: Mapping[str, Launcher] = {"vllm": VLLM(), "none": NoEngine()}
 """The kinds of engine, by their names in the configuration."""
+
+
+def configured(config: LLMConfig) -> dict[str, Any]:
+    """Return the entries of a context that come from the configuration."""
+    return {
+        MODEL: config.model,
+        LOCAL_NODE_DOWNLOAD_MODEL: config.local_node_download_model,
+        DOWNLOAD_DESTINATION: config.download_destination,
+        EXTRA_FILES: config.extra_files,
+        PLACEMENT_STRATEGY: config.placement.strategy,
+        RUNTIME_ENV: config.runtime_env,
+        ENGINE_ARGS: config.engine_args,
+        ENGINE_ENV: config.engine_env,
+    }
 
 
 class NodeStart:
@@ -67,12 +83,15 @@ class NodeStart:
         config: What is started.
         bus: Where its phases are published.
         telemetry: Where the engine's own spans go.
+        given: What the context holds at first over the configuration's values. With a `PLACEMENT_GROUP` among it,
+            nothing is reserved.
     """
 
-    def __init__(self, config: LLMConfig, bus: Bus, telemetry: Telemetry) -> None:
+    def __init__(self, config: LLMConfig, bus: Bus, telemetry: Telemetry, given: Mapping[str, Any]) -> None:
         self._config = config
         self._bus = bus
         self._telemetry = telemetry
+        self._given = given
         self._launcher = LAUNCHERS[config.engine]
         self._held = AsyncExitStack()
         self._prepared: Prepared | None = None
@@ -84,23 +103,11 @@ class NodeStart:
         If a phase fails, everything has been given back when its error comes.
         """
         config, identity = self._config, self._telemetry.identity
-        context = Context(
-            {
-                MODEL: config.model,
-                LOCAL_NODE_DOWNLOAD_MODEL: config.local_node_download_model,
-                DOWNLOAD_DESTINATION: config.download_destination,
-                EXTRA_FILES: config.extra_files,
-                PLACEMENT_STRATEGY: config.placement.strategy,
-                RUNTIME_ENV: config.runtime_env,
-                ENGINE_ARGS: config.engine_args,
-                ENGINE_ENV: config.engine_env,
-            },
-            keys=NODE_KEYS,
-        )
         name = config.name or identity.node
+        context = Context({NODE_NAME: name, **configured(config), **self._given}, keys=NODE_KEYS)
         attributes = {"run": identity.run, "node": name, "model": config.model, "engine": config.engine}
         try:
-            async with self._bus.step(NODE, name, attributes=attributes):
+            async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):
                 self._launcher.check()
                 await run_phases(self._bus, self._phases(), context, config)
         except BaseException:
@@ -119,6 +126,9 @@ class NodeStart:
         def without_engine(context: Context) -> bool:
             return ENGINE not in context
 
+        def without_place(context: Context) -> bool:
+            return by_default(context) and PLACEMENT_GROUP not in context
+
         return (
             Phase(name="pre_initialization", before=PreInitialization),
             Phase(name="custom_initialization", before=CustomInitialization, applies=taken_over),
@@ -136,7 +146,7 @@ class NodeStart:
                 before=PrePlacementGroup,
                 work=self._place,
                 after=PostPlacementGroup,
-                applies=by_default,
+                applies=without_place,
                 joins=False,
             ),
             Phase(
@@ -177,7 +187,7 @@ class NodeStart:
             bundles = bundles or []
         elif bundles is None:
             await self._connect_ray()
-            bundles = default_bundles(_workers(context[ENGINE_ARGS]))
+            bundles = default_bundles(workers_of(context[ENGINE_ARGS]))
         context[PLACEMENT_BUNDLES] = bundles
 
     async def _place(self, context: Context) -> None:
@@ -223,9 +233,11 @@ class NodeStart:
             env=context[ENGINE_ENV],
             runtime_env=context[RUNTIME_ENV],
             placement_group=context.get(PLACEMENT_GROUP),
+            bundle=context.get(PLACEMENT_BUNDLE, 0),
             preload=self._config.engine_preload,
+            iteration_sampling=self._config.engine_iteration_sampling,
             timeout=self._config.engine_timeout_seconds,
-            log=journal_path(self._telemetry.identity.run).with_suffix(".engine.log"),
+            log=journal_of(self._telemetry.identity).with_suffix(".engine.log"),
         )
 
     async def _connect_ray(self) -> None:
@@ -234,8 +246,3 @@ class NodeStart:
             async with self._bus.step(RAY, "start"):
                 await self._held.enter_async_context(connected(self._config.ray))
             self._ray = True
-
-
-def _workers(engine_args: Mapping[str, Any]) -> int:
-    """Return how many workers an engine of these arguments has: tensor times pipeline parallel."""
-    return int(engine_args.get("tensor_parallel_size", 1)) * int(engine_args.get("pipeline_parallel_size", 1))

@@ -7,8 +7,19 @@ every process. This room knows `phasebus.bus` and `phasebus.telemetry`, and noth
 from phasebus.observers.journal import JournalObserver
 from phasebus.observers.log import LogObserver
 from phasebus.observers.metrics import MetricsObserver
+from phasebus.observers.progress import ProgressObserver
 from phasebus.observers.spans import SpanObserver
 from phasebus.observers.status import StatusObserver
 from phasebus.observers.timeline import TimelineObserver
+from phasebus.observers.watchdog import Watchdog
 
-__all__ = ["JournalObserver", "LogObserver", "MetricsObserver", "SpanObserver", "StatusObserver", "TimelineObserver"]
+__all__ = [
+    "JournalObserver",
+    "LogObserver",
+    "MetricsObserver",
+    "ProgressObserver",
+    "SpanObserver",
+    "StatusObserver",
+    "TimelineObserver",
+    "Watchdog",
+]

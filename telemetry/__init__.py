@@ -8,7 +8,7 @@ from phasebus.telemetry._telemetry import Telemetry
 from phasebus.telemetry.collector import Collector, CollectorError
 from phasebus.telemetry.metrics import Metrics
 from phasebus.telemetry.redaction import redact, redact_value
-from phasebus.telemetry.relay import EngineSpan, Relay, StepNotice
+from phasebus.telemetry.relay import EngineSpan, IterationsNotice, Relay, StepNotice
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import PortTakenError
 from phasebus.telemetry.status import Running, Status
@@ -19,6 +19,7 @@ __all__ = [
     "Collector",
     "CollectorError",
     "EngineSpan",
+    "IterationsNotice",
     "LiveStep",
     "Metrics",
     "PortTakenError",

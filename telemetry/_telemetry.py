@@ -12,7 +12,7 @@ import anyio.to_thread
 from phasebus import __version__
 from phasebus.telemetry.collector import Collector
 from phasebus.telemetry.metrics import Metrics
-from phasebus.telemetry.relay import Forwarder, Relay
+from phasebus.telemetry.relay import Forwarder, IterationMetrics, Relay
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import Server, build_app
 from phasebus.telemetry.status import Status
@@ -55,6 +55,9 @@ class Telemetry:
         self.timeline = Timeline(self.identity, trace_url or environment.get("PHASEBUS_TRACE_URL") or None)
         self.service = None if port is None else Server(build_app(self.metrics, self.status, self.timeline), host, port)
         self.relay = Relay(Forwarder(collector))
+        iterations = IterationMetrics()
+        self.metrics.registry.register(iterations)
+        self.relay.listen(iterations.take)
         self.tracing = Tracing(self.identity, None if collector is None else collector.exporter(), version=__version__)
 
     async def __aenter__(self) -> Self:

@@ -148,6 +148,44 @@ SUBSCRIBER_CALLS: Final = ("phasebus_subscriber_calls_total", "Calls of a subscr
 SUBSCRIBER_ERRORS: Final = ("phasebus_subscriber_errors_total", "Calls that raised or timed out.")
 EVENTS_DROPPED: Final = ("phasebus_events_dropped_total", "Events an observer's full buffer had no room for.")
 
+CLUSTER_NODES: Final = ("phasebus_cluster_nodes", "The nodes of the cluster, by where they stand.", ["state"])
+NODE_READY: Final = ("phasebus_cluster_node_ready", "1 once the node is ready to serve, else 0.", ["node"])
+NODE_PHASE: Final = ("phasebus_cluster_node_phase", "1 for the phase the node is in.", ["node", "phase"])
+NODE_SEEN: Final = (
+    "phasebus_cluster_node_last_seen_seconds",
+    "When the node was last heard of, in seconds since the epoch.",
+    ["node"],
+)
+NODE_EVENTS: Final = ("phasebus_cluster_node_events_total", "Events of the node that have arrived.", ["node"])
+NODE_DROPPED: Final = (
+    "phasebus_cluster_node_events_dropped_total",
+    "Events of the node that its journal had no room for.",
+    ["node"],
+)
+ITERATION_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds, in seconds, of how long an engine's iteration takes."""
+
+ITERATION_REQUESTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Upper bounds of how many requests one iteration works on."""
+
+ITERATION_DURATION: Final = (
+    "phasebus_engine_iteration_duration_seconds",
+    "How long one iteration of the serving engine took.",
+)
+ITERATION_BATCH: Final = ("phasebus_engine_iteration_requests", "How many requests one iteration worked on.")
+
+# What vLLM's own /metrics says as vllm:num_requests_running and so on; here only where that is not served.
+ENGINE_RUNNING: Final = ("phasebus_engine_requests_running", "Requests the engine works on: vllm:num_requests_running.")
+ENGINE_WAITING: Final = ("phasebus_engine_requests_waiting", "Requests that wait: vllm:num_requests_waiting.")
+ENGINE_CACHE: Final = (
+    "phasebus_engine_kv_cache_usage_ratio",
+    "The share of the KV cache in use, 0 to 1: vllm:kv_cache_usage_perc.",
+)
+ENGINE_TOKENS: Final = (
+    "phasebus_engine_tokens_total",
+    "Tokens computed: vllm:prompt_tokens_total and vllm:generation_tokens_total.",
+)
+
 
 def in_progress(duration: Duration) -> str:
     """Return the name of the gauge beside a histogram: how many of its steps run just now."""

@@ -6,7 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from platform import node as host_name
 
 from opentelemetry import trace
@@ -23,13 +23,15 @@ class RunIdentity:
         run: The run's id: when it began (UTC) and a random part, so that ids sort by time.
         trace: The trace id: 32 hexadecimal digits.
         node: The name of the node.
-        parent: The span outside phasebus that caused the start-up, 16 hexadecimal digits; None if there is none.
+        parent: The span outside the process that caused the start-up, 16 hexadecimal digits; None if there is none.
+        member: Whether it is one of several processes of its run, started by another one.
     """
 
     run: str
     trace: str
     node: str
     parent: str | None = None
+    member: bool = False
 
     @classmethod
     def fresh(cls, node: str | None = None, environment: Mapping[str, str] = os.environ) -> RunIdentity:
@@ -42,6 +44,10 @@ class RunIdentity:
             node=node or host_name() or "node",
             parent=parent,
         )
+
+    def of_member(self, node: str, step: str) -> RunIdentity:
+        """Return the identity of another process of this run, called `node`, that the step with the id `step` starts."""
+        return replace(self, node=node, parent=step, member=True)
 
     def traceparent(self, step: str) -> str:
         """Return the W3C traceparent under which work caused by `step` continues this trace."""

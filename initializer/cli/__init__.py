@@ -7,6 +7,7 @@ import click
 from phasebus import __version__
 from phasebus.initializer.cli.demo import demo
 from phasebus.initializer.cli.report import report
+from phasebus.initializer.cli.run import run
 from phasebus.initializer.cli.up import up
 
 
@@ -17,5 +18,6 @@ def main() -> None:
 
 
 main.add_command(demo)
+main.add_command(run)
 main.add_command(up)
 main.add_command(report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -15,9 +14,11 @@ from phasebus.bus import Bus
 from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import Interrupted
+from phasebus.initializer.cli.terminal import tell_people
+from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
+from phasebus.initializer.cluster.hub.start import chosen_port
 from phasebus.initializer.config import LLMConfig
 from phasebus.initializer.node import Node, initialize_node
-from phasebus.observers import LogObserver
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.journal import read_journal
@@ -38,11 +39,11 @@ def starting_options(command: C) -> C:
     return command
 
 
-def start_and_serve(config: LLMConfig, *, prompt: str | None, once: bool, port: int | None) -> None:
-    """Start a node and serve its metrics until a signal comes, or only until it is ready.
+def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, once: bool, port: int | None) -> None:
+    """Start a node or a cluster and serve its metrics until a signal comes, or only until it is ready.
 
     Args:
-        config: The node.
+        config: The node or the cluster.
         prompt: What is generated from once the node is ready; None for nothing.
         once: Whether to stop there.
         port: The port of the service, over the configuration's.
@@ -51,18 +52,25 @@ def start_and_serve(config: LLMConfig, *, prompt: str | None, once: bool, port: 
         PhasebusError: The node did not start.
         Interrupted: A signal came before it was ready.
     """
-    _log_to_terminal()
-    service = config.service
-    telemetry = Telemetry(host=service.host, port=service.port if port is None else port)
+    service = config.service.model_copy(update={} if port is None else {"port": port})
+    if isinstance(config, ClusterConfig) or max(config.nodes, config.replicas or 1) > 1:
+        # the hub serves a cluster, and is to be found from the first moment
+        service = service.model_copy(update={"port": chosen_port(service)})
+        config = ClusterConfig.of(config).model_copy(update={"service": service})
+        telemetry = Telemetry(port=None)
+        url = None if service.port is None else f"http://{service.host}:{service.port}"
+    else:
+        telemetry = Telemetry(host=service.host, port=service.port)
+        url = None if telemetry.service is None else telemetry.service.url
     ready = False
 
     async def work() -> None:
         nonlocal ready
         async with telemetry, Bus("node", timing=True) as bus:
             journal = observe_all(bus, telemetry)
-            bus.observe(None, LogObserver())
-            _print_where(telemetry, journal)
-            async with await initialize_node(config, telemetry=telemetry, bus=bus) as node:
+            tell_people(bus)
+            _print_where(telemetry, journal, url)
+            async with await _started(config, telemetry, bus) as node:
                 await _print_text(node, prompt)
                 run = read_journal(journal)
                 print_blame(run)
@@ -75,6 +83,12 @@ def start_and_serve(config: LLMConfig, *, prompt: str | None, once: bool, port: 
     number = anyio.run(_until_signalled, work)
     if number is not None and not ready:
         raise Interrupted(number)
+
+
+async def _started(config: LLMConfig | ClusterConfig, telemetry: Telemetry, bus: Bus) -> Node | Cluster:
+    if isinstance(config, ClusterConfig):
+        return await initialize_cluster(config, telemetry=telemetry, bus=bus)
+    return await initialize_node(config, telemetry=telemetry, bus=bus)
 
 
 async def _until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
@@ -103,26 +117,15 @@ async def _until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
     return caught
 
 
-async def _print_text(node: Node, prompt: str | None) -> None:
+async def _print_text(node: Node | Cluster, prompt: str | None) -> None:
     if prompt is not None and node.engine is not None:
         text = await node.engine.generate(prompt, max_tokens=24)
         click.echo(f"prompt   {prompt!r}")
         click.echo(f"text     {text!r}\n")
 
 
-def _print_where(telemetry: Telemetry, journal: object) -> None:
+def _print_where(telemetry: Telemetry, journal: object, url: str | None) -> None:
     click.echo(f"phasebus {__version__}, run {telemetry.identity.run}, trace {telemetry.identity.trace}", err=True)
     click.echo(f"journal  {journal}", err=True)
-    if telemetry.service is not None:
-        click.echo(f"metrics  {telemetry.service.url}/metrics", err=True)
-
-
-def _log_to_terminal() -> None:
-    """Have phasebus's own log, and nobody else's, on standard error."""
-    logger = logging.getLogger("phasebus")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+    if url is not None:
+        click.echo(f"metrics  {url}/metrics", err=True)

@@ -1,4 +1,4 @@
-"""`phasebus up`: start the node a file describes."""
+"""`phasebus up`: start the node, or the cluster, a file describes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from phasebus.initializer.cli.start import start_and_serve, starting_options
 @click.option("--prompt", help="Generate from this prompt once the node is ready, and print the text.")
 @starting_options
 def up(config: Path, prompt: str | None, *, once: bool, port: int | None, verbose: bool) -> None:
-    """Start the node that the YAML file CONFIG describes, and serve its metrics until Ctrl-C."""
-    from phasebus.initializer.config import load_config
+    """Start the node, or the nodes, that the YAML file CONFIG describes, and serve the metrics until Ctrl-C."""
+    from phasebus.initializer.cluster import load_cluster_config
 
     with reported(tracebacks=verbose):
-        start_and_serve(load_config(config), prompt=prompt, once=once, port=port)
+        start_and_serve(load_cluster_config(config), prompt=prompt, once=once, port=port)

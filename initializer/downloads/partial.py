@@ -26,6 +26,9 @@ _LONGEST_GATHERING = 1.0
 
 _MOST_BLOCKS = 64
 
+_WITHOUT_NOTE = _GATHERED
+"""The largest size, in bytes, of a file that is not taken up again: it is written at once or not at all."""
+
 
 class Partial:
     """The file in the making for one file of a listing. Used by one thread at a time.
@@ -96,6 +99,8 @@ class Partial:
         """Begin anew, with a file for the rest of which one asks with `validator`."""
         self._empty()
         self.validator = validator
+        if self._file.size is not None and self._file.size <= _WITHOUT_NOTE:
+            return
         temporary = self._note.with_suffix(".new")
         temporary.write_text(json.dumps(self._about(validator)), encoding="utf-8")
         temporary.replace(self._note)

@@ -29,7 +29,9 @@ class Launch:
         env: Environment variables of its processes.
         runtime_env: Ray's runtime_env.
         placement_group: Where it runs; None leaves that to Ray.
+        bundle: In which bundle of the group its first process runs.
         preload: Whether its processes are forked from one that has imported it.
+        iteration_sampling: Of how many iterations, while it serves, one gets a span; 0 for none.
         timeout: How long it may take, in seconds.
         log: The file its processes' output goes to.
     """
@@ -43,7 +45,9 @@ class Launch:
     env: Mapping[str, str]
     runtime_env: Mapping[str, Any]
     placement_group: Any
+    bundle: int
     preload: bool
+    iteration_sampling: int
     timeout: float
     log: Path
 
@@ -81,3 +85,8 @@ class Launcher(Protocol):
             launch: What it is started with.
             prepared: What an earlier `prepare` came to. It is used, or given up if what it was made for has changed.
         """
+
+
+def workers_of(args: Mapping[str, Any]) -> int:
+    """Return how many workers an engine of these arguments has: tensor times pipeline parallel."""
+    return int(args.get("tensor_parallel_size", 1)) * int(args.get("pipeline_parallel_size", 1))

@@ -28,6 +28,8 @@ class Actor:
 
     def __init__(self, handle: Any, host: str, pid: int) -> None:
         self.handle = handle
+        self.host = host
+        self.pid = pid
         self._process = None
         if host == platform.node() and psutil.pid_exists(pid):
             self._process = psutil.Process(pid)
@@ -65,24 +67,71 @@ class Actor:
         psutil.wait_procs(processes, timeout=_RAY_SECONDS)
 
 
-async def start_actor(
-    actor: type,
-    *args: Any,
-    placement_group: Any = None,
-    resources: Mapping[str, float],
-    runtime_env: Mapping[str, Any],
-) -> Actor:
+async def end_actor(handle: Any) -> None:
+    """End an actor at once, and for good."""
+    import ray
+
+    await anyio.to_thread.run_sync(ray.kill, handle)
+
+
+def here() -> str:
+    """Return the id of Ray's node that this process is on."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def node_address() -> str:
+    """Return the address under which Ray's other nodes reach the one that this process is on."""
+    import ray
+
+    return str(ray.util.get_node_ip_address())
+
+
+async def start_actor(actor: type, *args: Any, **options: Any) -> Actor:
     """Return an actor of the class `actor`, made with `args`, once its process answers.
 
     Args:
         actor: A class with a method ``where()`` that returns its host's name and its process id.
         args: What it is made with.
+        options: As for `create_actor`.
+    """
+    handle = await create_actor(actor, *args, **options)
+    try:
+        host, pid = await answer(handle.where.remote())
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await end_actor(handle)
+        raise
+    return Actor(handle, host, pid)
+
+
+async def create_actor(
+    actor: type,
+    *args: Any,
+    placement_group: Any = None,
+    bundle: int = 0,
+    resources: Mapping[str, float],
+    runtime_env: Mapping[str, Any],
+    threads: int | None = None,
+    node: str | None = None,
+    restarts: int = 0,
+) -> Any:
+    """Return Ray's handle of an actor of the class `actor`, made with `args`; calls of it wait until it is there.
+
+    Args:
+        actor: The class.
+        args: What it is made with.
         placement_group: Where it runs; None leaves that to Ray.
-        resources: What it occupies of the first bundle, or of any node: CPU, GPU and others by name.
+        bundle: In which bundle of the group.
+        resources: What it occupies of the bundle, or of any node: CPU, GPU and others by name.
         runtime_env: Ray's runtime_env for it.
+        threads: How many calls it answers at once; None for one, or if it is asynchronous for many.
+        node: The id of Ray's node it is to run on, without a placement group.
+        restarts: How often Ray starts it again when it dies; -1 for always.
     """
     import ray
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
     others = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU", "memory")}
     options: dict[str, Any] = {
@@ -90,17 +139,14 @@ async def start_actor(
         "num_gpus": resources.get("GPU", 0),
         "resources": others,
         "runtime_env": dict(runtime_env),
-        "max_restarts": 0,
+        "max_restarts": restarts,
     }
+    if threads is not None:
+        options["max_concurrency"] = threads
+    if node is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     if placement_group is not None:
         options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-            placement_group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+            placement_group, placement_group_bundle_index=bundle, placement_group_capture_child_tasks=True
         )
-    handle = await anyio.to_thread.run_sync(lambda: ray.remote(actor).options(**options).remote(*args))
-    try:
-        host, pid = await answer(handle.where.remote())
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(ray.kill, handle)
-        raise
-    return Actor(handle, host, pid)
+    return await anyio.to_thread.run_sync(lambda: ray.remote(actor).options(**options).remote(*args))

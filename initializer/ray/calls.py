@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import anyio
-import anyio.to_thread
+from anyio.lowlevel import current_token
 
 from phasebus.bus import PhasebusError
 
@@ -15,25 +16,43 @@ class ActorDiedError(PhasebusError):
 
 
 async def answer(reference: Any) -> Any:
-    """Return what a Ray object reference comes to, whether under asyncio or trio.
+    """Return what a Ray object reference comes to, whether under asyncio or trio; no thread is kept waiting for it.
 
     Raises:
         ActorDiedError: The actor's process died.
         Exception: What the remote call raised, as itself.
     """
-    import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+    from ray.exceptions import RayActorError, RayTaskError
 
-    while True:
-        try:
-            # in slices, so that the thread of a caller that was cancelled does not wait for ever
-            return await anyio.to_thread.run_sync(lambda: ray.get(reference, timeout=5), abandon_on_cancel=True)
-        except GetTimeoutError:
-            continue
-        except RayTaskError as error:
-            raise error.cause if isinstance(error.cause, Exception) else error from None
-        except RayActorError as error:
-            raise ActorDiedError(f"the engine's process died: {_first_line(error)}") from error
+    loop: Any = current_token().native_token
+    wake = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
+    arrived = anyio.Event()
+
+    def tell(_: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            wake(arrived.set)
+
+    future = reference.future()
+    future.add_done_callback(tell)
+    await arrived.wait()
+    try:
+        return future.result()
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else error from None
+    except RayActorError as error:
+        raise ActorDiedError(f"its process died: {_first_line(error)}") from error
+
+
+def answer_within(reference: Any, seconds: float) -> Any:
+    """Return what a Ray object reference comes to; blocks a thread, for `seconds` at most.
+
+    Raises:
+        TimeoutError: It was not there in time.
+        Exception: What Ray or the remote call raised.
+    """
+    import ray
+
+    return ray.get(reference, timeout=seconds)
 
 
 def _first_line(error: Exception) -> str:

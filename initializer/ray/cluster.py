@@ -18,10 +18,10 @@ class RayError(PhasebusError):
 
 
 @asynccontextmanager
-async def connected(config: RayConfig) -> AsyncIterator[None]:
+async def connected(config: RayConfig) -> AsyncIterator[bool]:
     """Be connected to Ray: to a cluster the process is in already, the one that is named, or a local one of our own.
 
-    A local one, and only that, is shut down at the end.
+    A local one, and only that, is shut down at the end. Gives whether it is such a one.
 
     Raises:
         RayError: Ray is not installed, does not start, or there is no cluster at the address.
@@ -31,20 +31,24 @@ async def connected(config: RayConfig) -> AsyncIterator[None]:
     except ModuleNotFoundError as error:
         raise RayError("Ray is not installed; install it with: pip install 'phasebus[ray]'") from error
     if ray.is_initialized():
-        yield
+        yield False
         return
     await anyio.to_thread.run_sync(_connect, config)
     try:
-        yield
+        yield not _address(config)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(ray.shutdown)
 
 
+def _address(config: RayConfig) -> str | None:
+    return config.address or os.environ.get("RAY_ADDRESS")
+
+
 def _connect(config: RayConfig) -> None:
     import ray
 
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = _address(config)
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

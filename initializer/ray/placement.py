@@ -54,8 +54,17 @@ async def release(group: Any) -> None:
     await anyio.to_thread.run_sync(remove_placement_group, group)
 
 
-def first_bundle(group: Any) -> Mapping[str, float]:
-    """Return the resources of the first bundle of `group`; one CPU where there is no group.
+async def nodes_of(group: Any) -> list[str]:
+    """Return the id of Ray's node that each bundle of a reserved `group` is on, in the order of the bundles."""
+    from ray.util import placement_group_table
+
+    table = await anyio.to_thread.run_sync(placement_group_table, group)
+    nodes: Mapping[int, str] = table["bundles_to_node_id"]
+    return [nodes[index] for index in sorted(nodes)]
+
+
+def bundle_of(group: Any, bundle: int = 0) -> Mapping[str, float]:
+    """Return the resources of one bundle of `group`, by its index; one CPU where there is no group.
 
     Raises:
         PlacementError: A callback provided something that is no placement group.
@@ -63,19 +72,24 @@ def first_bundle(group: Any) -> Mapping[str, float]:
     if group is None:
         return {"CPU": 1.0}
     try:
-        return dict(group.bundle_specs[0])
+        return dict(group.bundle_specs[bundle])
     except AttributeError:
         raise PlacementError(
             f"placement_group is {group!r}, which is none; give what ray.util.placement_group(…) returns, or None"
         ) from None
 
 
-def default_bundles(workers: int) -> Bundles:
-    """Return what an engine of `workers` workers on one node needs: a CPU, and where there are any a GPU, for each."""
+def has_gpus() -> bool:
+    """Return whether the cluster has any GPU."""
     import ray
 
+    return bool(ray.cluster_resources().get("GPU"))
+
+
+def default_bundles(workers: int) -> Bundles:
+    """Return what an engine of `workers` workers on one node needs: a CPU, and where there are any a GPU, for each."""
     bundle = {"CPU": float(workers)}
-    if ray.cluster_resources().get("GPU"):
+    if has_gpus():
         bundle["GPU"] = float(workers)
     return [bundle]
 
@@ -95,6 +109,17 @@ def _explain(bundles: Bundles, strategy: str, timeout: float) -> str:
             f"  asked for: {' + '.join(f'({said(bundle)})' for bundle in bundles)}, {strategy}",
             *(f"  node {node['NodeManagerAddress']} has {said(node['Resources'])}" for node in nodes),
             f"  free in the whole cluster: {said(ray.available_resources())}",
+            f"  {_verdict(bundles, strategy, [node['Resources'] for node in nodes])}",
             "  ask for less (placement.bundles), free what is in use, or add nodes",
         ]
     )
+
+
+def _verdict(bundles: Bundles, strategy: str, nodes: list[Mapping[str, float]]) -> str:
+    """Return whether it could be had once other things are gone, or not with the nodes there are."""
+    for bundle in bundles:
+        if not any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes):
+            return "infeasible: no node is large enough for one of the bundles"
+    if strategy == "STRICT_SPREAD" and len(bundles) > len(nodes):
+        return f"infeasible: STRICT_SPREAD puts {len(bundles)} bundles on as many nodes, and there are {len(nodes)}"
+    return "pending: the nodes are large enough, so what is missing is in use"

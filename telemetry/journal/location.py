@@ -8,6 +8,7 @@ from pathlib import Path
 from platformdirs import user_state_path
 
 from phasebus.telemetry.journal.format import JournalError
+from phasebus.telemetry.run import RunIdentity
 
 
 def runs_folder() -> Path:
@@ -19,6 +20,12 @@ def runs_folder() -> Path:
 def journal_path(run: str) -> Path:
     """Return where the journal of the run with this id is kept."""
     return runs_folder() / f"{run}.jsonl"
+
+
+def journal_of(identity: RunIdentity) -> Path:
+    """Return where a process keeps its journal: that of the run, or as a member of it one in the folder beside that."""
+    path = journal_path(identity.run)
+    return path.with_suffix("") / f"{identity.node}.jsonl" if identity.member else path
 
 
 def find_journal(run: str | None = None) -> Path:

@@ -30,6 +30,7 @@ class RecordedStep:
             ``"died"``.
         error: What it failed with; None if it did not.
         attributes: What was known of it at last.
+        traced: Whether the process that ran it exports its span by itself.
     """
 
     id: str
@@ -42,6 +43,7 @@ class RecordedStep:
     outcome: str = "running"
     error: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    traced: bool = False
 
     def seconds(self, now_ns: int) -> float:
         """Return how long it took, or has taken until `now_ns` (nanoseconds since the epoch)."""
@@ -99,6 +101,8 @@ class Run:
 def read_journal(path: Path) -> Run:
     """Read the journal at `path`; one cut off in the middle of a line, or still being written, is read as far as it goes.
 
+    With it are read those of the run's members that are in the folder beside it, and none that is on another machine.
+
     Raises:
         JournalError: It is not there, is no journal, or was written by a newer phasebus.
     """
@@ -111,7 +115,10 @@ def read_journal(path: Path) -> Run:
             f"{path} was written by phasebus {header.get('phasebus')} in format {header.get('format')}, "
             f"and this one reads up to {FORMAT}; read it with that version or a newer one"
         )
-    steps: dict[str, RecordedStep] = {}
+    # what the run's own journal tells of a lost member's steps comes later, and so is what holds
+    steps = {
+        step.id: step for each in sorted(path.with_suffix("").glob("*.jsonl")) for step in read_journal(each).steps
+    }
     moments: list[PhaseMoment] = []
     try:
         last, end_ns = _take_all(header, lines, steps, moments)
@@ -183,6 +190,7 @@ def _take_step(steps: dict[str, RecordedStep], line: Mapping[str, Any]) -> None:
             kind=line["kind"],
             name=line["name"],
             start_ns=line["time_ns"],
+            traced=line.get("traced", False),
         )
     step.attributes = {**step.attributes, **line["attributes"]}
     if "outcome" in line:

@@ -4,8 +4,9 @@ Each request is handed on, as it came, to the user's collector; its spans are al
 """
 
 from phasebus.telemetry.relay.forward import Forwarder
-from phasebus.telemetry.relay.notices import StepNotice
+from phasebus.telemetry.relay.iterations import IterationMetrics
+from phasebus.telemetry.relay.notices import IterationsNotice, StepNotice
 from phasebus.telemetry.relay.receiver import Relay
 from phasebus.telemetry.relay.spans import EngineSpan, read_spans
 
-__all__ = ["EngineSpan", "Forwarder", "Relay", "StepNotice", "read_spans"]
+__all__ = ["EngineSpan", "Forwarder", "IterationMetrics", "IterationsNotice", "Relay", "StepNotice", "read_spans"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter
 
 Value = StrictStr | StrictInt | StrictFloat | StrictBool
 
@@ -49,11 +49,63 @@ class StepNotice(BaseModel):
     """What it failed with."""
 
 
-def read_notices(body: bytes) -> Iterator[StepNotice]:
+class IterationsNotice(BaseModel):
+    """What an engine has done so far while it served: counts since it began."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    event: Literal["iterations"]
+    """What is told."""
+
+    engine: int
+    """Which of the engines behind one front end."""
+
+    served: bool
+    """Whether this vLLM serves a /metrics of its own."""
+
+    seconds: tuple[int, ...]
+    """How many iterations fell into each bucket of `names.ITERATION_SECONDS`, and above."""
+
+    seconds_sum: float
+    """How long they all took, in seconds."""
+
+    requests: tuple[int, ...]
+    """How many iterations fell into each bucket of `names.ITERATION_REQUESTS`, and above."""
+
+    requests_sum: float
+    """How many requests they all worked on."""
+
+    prompt_tokens: int
+    """How many prompt tokens were computed."""
+
+    generation_tokens: int
+    """How many tokens were generated."""
+
+    running: int
+    """How many requests are worked on now."""
+
+    waiting: int
+    """How many requests wait now."""
+
+    cache: float
+    """The share of the KV cache in use now, 0 to 1."""
+
+    @property
+    def name(self) -> str:
+        """What is said of it in messages."""
+        return f"iterations of engine {self.engine}"
+
+
+_NOTICE: TypeAdapter[StepNotice | IterationsNotice] = TypeAdapter(
+    Annotated[StepNotice | IterationsNotice, Field(discriminator="event")]
+)
+
+
+def read_notices(body: bytes) -> Iterator[StepNotice | IterationsNotice]:
     """Yield the notices in `body`.
 
     Raises:
         ValueError: A line is none.
     """
     for line in body.splitlines():
-        yield StepNotice.model_validate_json(line)
+        yield _NOTICE.validate_json(line)

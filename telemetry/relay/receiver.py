@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import logging
+import threading
 from collections.abc import Callable, Mapping
 
 from google.protobuf.message import DecodeError
@@ -17,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from phasebus.telemetry.relay.forward import Forwarder
-from phasebus.telemetry.relay.notices import StepNotice, read_notices
+from phasebus.telemetry.relay.notices import IterationsNotice, StepNotice, read_notices
 from phasebus.telemetry.relay.spans import EngineSpan, read_spans
 from phasebus.telemetry.service.server import Server
 
@@ -25,7 +27,9 @@ logger = logging.getLogger("phasebus.telemetry")
 
 _MOST_BYTES = 64 * 1024 * 1024
 
-Told = EngineSpan | StepNotice
+_GATE_LOOKS, _GATE_SECONDS = 100, 0.1
+
+Told = EngineSpan | StepNotice | IterationsNotice
 Listener = Callable[[Told], None]
 
 
@@ -39,10 +43,13 @@ class Relay:
     def __init__(self, forwarder: Forwarder) -> None:
         self._forwarder = forwarder
         self._listeners: list[Listener] = []
+        self._gate = threading.Event()
+        self._gate.set()
         app = Starlette(
             routes=[
                 Route("/v1/traces", self._receive_spans, methods=["POST"]),
                 Route("/v1/steps", self._receive_notices, methods=["POST"]),
+                Route("/v1/gate", self._stand_at_gate, methods=["GET"]),
             ]
         )
         self._server = Server(app, name="span relay")
@@ -56,6 +63,19 @@ class Relay:
     def notices_url(self) -> str:
         """Where notices are to be sent."""
         return f"{self._server.url}/v1/steps"
+
+    @property
+    def gate_url(self) -> str:
+        """Where an engine may ask whether to go on: answered with 200 once the gate is open, else with 204 in a while."""
+        return f"{self._server.url}/v1/gate"
+
+    def close_gate(self) -> None:
+        """Have engines wait that ask whether to go on."""
+        self._gate.clear()
+
+    def open_gate(self) -> None:
+        """Have them go on."""
+        self._gate.set()
 
     def environment(self) -> Mapping[str, str]:
         """Return what makes vLLM's processes export their spans here, as soon as they end.
@@ -93,7 +113,7 @@ class Relay:
             return PlainTextResponse("this is not an OTLP trace request in protobuf\n", status_code=400)
         self._forwarder.send(export)
         for span in read_spans(export):
-            self._tell(span)
+            self.tell(span)
         answer = ExportTraceServiceResponse().SerializeToString()
         return Response(answer, media_type="application/x-protobuf")
 
@@ -106,10 +126,18 @@ class Relay:
         except ValueError:
             return PlainTextResponse("these are not notices of steps, one JSON object a line\n", status_code=400)
         for notice in notices:
-            self._tell(notice)
+            self.tell(notice)
         return Response(status_code=204)
 
-    def _tell(self, told: Told) -> None:
+    async def _stand_at_gate(self, _: Request) -> Response:
+        for _look in range(_GATE_LOOKS):
+            if self._gate.is_set():
+                return Response(status_code=200)
+            await asyncio.sleep(_GATE_SECONDS)
+        return Response(status_code=204)
+
+    def tell(self, told: Told) -> None:
+        """Give something to those who listen, as if it had arrived."""
         for listener in tuple(self._listeners):
             try:
                 listener(told)

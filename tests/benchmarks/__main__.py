@@ -27,7 +27,12 @@ def main(names: list[str]) -> int:
             assert isinstance(table, Table)
             print(f"\n{table}", flush=True)
             missed += table.missed
-    print(f"\n{missed} numbers missed their marks." if missed else "\nEvery number met its mark.")
+    if missed:
+        print(
+            f"\n{missed} numbers missed their marks, at a load average of {os.getloadavg()[0]:.1f}: run it again alone."
+        )
+    else:
+        print("\nEvery number met its mark.")
     return missed
 
 

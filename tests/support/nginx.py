@@ -21,7 +21,8 @@ error_log {folder}/error.log;
 {user}
 events {{ worker_connections 512; }}
 http {{
-  access_log off;
+  log_format sent '$body_bytes_sent';
+  access_log {folder}/sent.log sent;
   sendfile on;
   tcp_nopush on;
   client_body_temp_path {folder}/body;

@@ -26,9 +26,15 @@ class OtlpBackend:
 
     def spans(self, trace: str) -> list[EngineSpan]:
         """Return every span of one trace that has arrived."""
+        return [span for span in self._all() if span.trace == trace]
+
+    def spans_called(self, name: str) -> list[EngineSpan]:
+        """Return every span of this name that has arrived, of whatever trace."""
+        return [span for span in self._all() if span.name == name]
+
+    def _all(self) -> list[EngineSpan]:
         requests = httpx.get(f"{self.http}/test/session/traces", timeout=30).raise_for_status().json()
-        read = (span for each in requests for span in read_spans(ParseDict(each, ExportTraceServiceRequest())))
-        return [span for span in read if span.trace == trace]
+        return [span for each in requests for span in read_spans(ParseDict(each, ExportTraceServiceRequest()))]
 
 
 @contextmanager

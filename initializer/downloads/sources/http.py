@@ -30,6 +30,10 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 10
 _WORTH_RETRYING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PERSONAL: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+_LARGEST: Final = 16 * BLOCK
+_SHORT, _LONG = 0.05, 0.2
+"""More is read at once, or less, when a block took less, or more, than this to come, in seconds: a fast connection
+wants few calls, and of a slow one that breaks little is to be lost."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
@@ -52,7 +56,7 @@ class HttpClient:
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
         self._timeout = urllib3.Timeout(connect=settings.connect_seconds, read=settings.stall_seconds)
-        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
         logger = logging.getLogger("urllib3.connectionpool")
         if not any(isinstance(each, _Redacting) for each in logger.filters):
             logger.addFilter(_Redacting())
@@ -141,16 +145,17 @@ class HttpClient:
     def _pool(self, url: str) -> urllib3.PoolManager:
         """Return the connections for `url`: through a proxy, if the environment names one for it."""
         parts = urlsplit(url)
-        proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-        if proxy not in self._pools:
+        where = parts.scheme, parts.netloc
+        if (pool := self._pools.get(where)) is None:
+            proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
             certificates = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
             size = self._settings.concurrency
-            self._pools[proxy] = (
+            pool = self._pools[where] = (
                 urllib3.PoolManager(maxsize=size, ca_certs=certificates)
                 if proxy is None
                 else urllib3.ProxyManager(proxy, maxsize=size, ca_certs=certificates)
             )
-        return self._pools[proxy]
+        return pool
 
     def _failure(self, error: HTTPError, host: str) -> Exception:
         if isinstance(error, SSLError):
@@ -195,11 +200,15 @@ class HttpBody:
         """Return the bytes in order."""
         if self._response.status == 416:
             return
-        got = 0
+        got, size = 0, BLOCK
         try:
-            while block := self._response.read(BLOCK, decode_content=False):
+            began = time.monotonic()
+            while block := self._response.read(size, decode_content=False):
                 got += len(block)
+                took = time.monotonic() - began
+                size = min(_LARGEST, size * 2) if took < _SHORT else max(BLOCK, size // 2) if took > _LONG else size
                 yield block
+                began = time.monotonic()
         except ReadTimeoutError:
             raise TransferError(f"no byte came for {self._stall:g} s") from None
         except (ProtocolError, HTTPError, OSError) as error:

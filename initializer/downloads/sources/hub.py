@@ -43,6 +43,7 @@ class HubSource:
         self._repo = repo
         self._revision = revision or "main"
         self._commit = self._revision
+        self._headers: dict[str, str] = {}
         self._guessed_from = guessed_from
         self._client = HttpClient(settings)
         self._timeout = settings.stall_seconds
@@ -51,6 +52,7 @@ class HubSource:
     def listing(self) -> Listing:
         """Return the files of the revision, with their sizes and what they hash to."""
         from huggingface_hub import HfApi, constants
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
 
         api = HfApi(endpoint=_endpoint())
         try:
@@ -58,6 +60,7 @@ class HubSource:
         except Exception as error:  # noqa: BLE001  # the client raises those of two HTTP libraries, and its own
             raise self._failure(error) from None
         self._commit = info.sha or self._revision
+        self._headers = build_hf_headers()
         folder = Path(constants.HF_HUB_CACHE).expanduser() / f"models--{self._repo.replace('/', '--')}"
         refs = {} if _COMMIT.fullmatch(self._revision) else {folder / "refs" / self._revision: self._commit}
         files = [
@@ -79,10 +82,9 @@ class HubSource:
     def open(self, file: RemoteFile, start: int, validator: str | None) -> HttpBody:
         """Ask the hub for a file; it mostly leads on to a content delivery network, which never sees the token."""
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
 
         url = hf_hub_url(self._repo, file.name, revision=self._commit, endpoint=_endpoint())
-        return self._client.open(url, build_hf_headers(), start, validator)
+        return self._client.open(url, self._headers, start, validator)
 
     def close(self) -> None:
         """Close the connections."""

@@ -52,6 +52,7 @@ OWN_STEPS: Final = frozenset(
         "load_tokenizer",
         "profile_memory",
         "start_process",
+        "wait_for_model",
         "warm_up",
     }
 )

@@ -12,11 +12,13 @@ import psutil
 
 from phasebus.initializer.engines.protocol import EngineError, Launch
 from phasebus.initializer.engines.vllm.actor import EngineActor
-from phasebus.initializer.engines.vllm.inside.plugin import STEPS_URL
+from phasebus.initializer.engines.vllm.environment import environment_of_engine
+from phasebus.initializer.engines.vllm.inside.iterations import SAMPLING
+from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.phases import ENGINE_STEP
 from phasebus.initializer.ray.actors import Actor, start_actor
-from phasebus.initializer.ray.placement import first_bundle
+from phasebus.initializer.ray.placement import bundle_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,13 @@ class VLLMProcess:
             EngineError: vLLM cannot be imported there.
         """
         made_for = _made_for(launch)
-        async with launch.bus.step(ENGINE_STEP, "start_process"):
+        async with launch.bus.step(ENGINE_STEP, START_PROCESS, attributes={"process": "front_end"}):
             actor = await start_actor(
                 EngineActor,
                 str(launch.log),
                 placement_group=launch.placement_group,
-                resources=first_bundle(launch.placement_group),
+                bundle=launch.bundle,
+                resources=bundle_of(launch.placement_group, launch.bundle),
                 runtime_env=made_for["runtime_env"],
             )
         try:
@@ -71,8 +74,8 @@ def _made_for(launch: Launch) -> Mapping[str, Any]:
     env = {
         **launch.runtime_env.get("env_vars", {}),
         **_environment(launch),
-        **launch.telemetry.relay.environment(),
-        STEPS_URL: launch.telemetry.relay.notices_url,
+        **environment_of_engine(launch.telemetry),
+        SAMPLING: str(launch.iteration_sampling),
     }
     return {"group": launch.placement_group, "runtime_env": {**launch.runtime_env, "env_vars": env}}
 
@@ -85,7 +88,7 @@ def _environment(launch: Launch) -> Mapping[str, str]:
     defaults: dict[str, str] = {}
     if launch.local:
         defaults["HF_HUB_OFFLINE"] = "1"
-    if not first_bundle(launch.placement_group).get("GPU") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+    if not bundle_of(launch.placement_group, launch.bundle).get("GPU") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         gibibytes = psutil.virtual_memory().total // 2**30
         defaults["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, min(16, gibibytes // 8)))
     return {**defaults, **launch.env}

@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from phasebus.bus import Bus, StepOutcome, outcome_of
 from phasebus.initializer.engines.vllm.told import ToldSteps
-from phasebus.telemetry import EngineSpan, Relay, StepNotice
+from phasebus.telemetry import EngineSpan, IterationsNotice, Relay, StepNotice
 
 _LAST_WORDS_SECONDS = 2.0
 """How long the last steps of a start may take to be told of, in seconds."""
@@ -28,7 +28,7 @@ async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[ToldSteps]:
         bus: Where they are published.
         relay: Where they arrive.
     """
-    arrived: queue.SimpleQueue[EngineSpan | StepNotice | None] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[EngineSpan | StepNotice | IterationsNotice | None] = queue.SimpleQueue()
     steps, threads, settled = ToldSteps(), bus.threads(), threading.Event()
 
     def publish() -> None:

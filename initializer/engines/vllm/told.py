@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -13,10 +13,10 @@ from phasebus.bus import StepEvent, StepOutcome
 from phasebus.initializer.engines.protocol import EngineError
 from phasebus.initializer.engines.vllm.names import step_name
 from phasebus.initializer.phases import ENGINE_STEP, EngineStepFailed, EngineStepFinished, EngineStepStarted
-from phasebus.telemetry import EngineSpan, StepNotice
+from phasebus.telemetry import EngineSpan, IterationsNotice, StepNotice
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class RunningStep:
     """A step that has begun and not ended.
 
@@ -40,34 +40,50 @@ class ToldSteps:
 
     A step's notice comes at once and its span, by way of vLLM's exporter, up to seconds later; a process without our
     plugin sends spans alone.
+
+    Attributes:
+        ready: Whether the engine has told that it answers.
     """
 
     def __init__(self) -> None:
         self._running: dict[str, RunningStep] = {}
         self._ended: set[str] = set()
+        self._failed: dict[str, EngineStepFailed] = {}
         self._names: dict[int, str] = {}
+        self.ready = False
 
     @property
     def running(self) -> tuple[RunningStep, ...]:
         """The steps that have not ended, in the order they began."""
         return tuple(sorted(self._running.values(), key=lambda step: step.started.time_ns))
 
-    def events_of(self, told: EngineSpan | StepNotice) -> Iterator[StepEvent]:
+    def events_of(self, told: EngineSpan | StepNotice | IterationsNotice) -> Iterator[StepEvent]:
         """Yield what is new in what a process tells."""
         if isinstance(told, EngineSpan):
             yield from self._of_span(told)
+        elif isinstance(told, IterationsNotice):
+            return
+        elif told.event == "ready":
+            self.ready = True
         elif told.event == "started":
             yield from self._start(told.step, _fields(told), told.time_ns, told.process, told.pid)
         elif told.event == "ended":
             if told.step not in self._running:  # it began before its process had our plugin
                 yield from self._start(told.step, _fields(told), told.began_ns or told.time_ns, told.process, told.pid)
-            yield from self._end(told.step, told.time_ns, dict(told.attributes), told.error)
+            for end in self._end(told.step, told.time_ns, dict(told.attributes), told.error):
+                if isinstance(end, EngineStepFailed) and end.traced:
+                    self._failed[end.step] = end  # whether its process lives to export the span is still to be seen
+                else:
+                    yield end
 
     def abandoned(self, outcome: StepOutcome, why: str) -> Iterator[StepEvent]:
         """Yield the ends of all that still runs: the engine has failed or was given up, and its processes with it.
 
         What ran in a process that is gone has died with it. The spans are ours to make: they will export no more.
         """
+        for failed in self._failed.values():
+            yield dataclasses.replace(failed, traced=False)
+        self._failed.clear()
         now = time.time_ns()
         for step in reversed(self.running):
             died = step.pid is not None and _is_gone(step.pid)
@@ -83,6 +99,8 @@ class ToldSteps:
         return str(last[0]) if last else None
 
     def _of_span(self, span: EngineSpan) -> Iterator[StepEvent]:
+        if (failed := self._failed.pop(span.span, None)) is not None:
+            yield failed
         if span.span in self._ended:
             return
         process = str(span.resource.get("vllm.process_name") or span.resource.get("vllm.process_kind") or "front_end")

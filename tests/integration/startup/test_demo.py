@@ -42,6 +42,12 @@ def test_when_it_is_ready_the_metrics_say_how_long_each_phase_and_step_took(demo
     assert f'trace_id="{demo.run.trace}"' in demo.ready_metrics
 
 
+def test_the_iterations_of_the_serving_engine_are_counted(demo: Demo) -> None:
+    for name in ("duration_seconds_count", "requests_count"):
+        assert f'phasebus_engine_iteration_{name}{{engine="0"}}' in demo.ready_metrics
+    assert 'phasebus_engine_tokens_total{engine="0",type="generation"} 24.0' in demo.ready_metrics
+
+
 def test_every_pre_has_its_post_in_the_order_of_the_table(demo: Demo) -> None:
     table = [event.phase for event in NODE_PHASES if event.phase != "custom_initialization"]
     phases = [moment.phase for moment in demo.run.moments]
@@ -60,20 +66,21 @@ def test_every_step_in_the_journal_ended_well_and_hangs_in_one_tree(demo: Demo) 
 
 def test_the_engines_steps_lie_within_its_start_and_come_from_its_processes(demo: Demo) -> None:
     (engine,) = (step for step in demo.run.steps if step.kind == "engine")
-    steps = [step for step in demo.run.steps if step.kind == "engine_step"]
-    assert {
-        "start_process",
-        "load_tokenizer",
-        "init_device",
-        "load_weights",
-        "profile_memory",
-        "allocate_kv_cache",
-    } <= {step.name for step in steps}
-    assert len({step.attributes["process"] for step in steps}) >= 2
+    assert engine.end_ns is not None
+    steps = [step for step in demo.run.steps if step.kind == "engine_step" and step.start_ns >= engine.start_ns]
+    names = {"start_process", "load_tokenizer", "init_device", "load_weights", "profile_memory", "allocate_kv_cache"}
+    assert names <= {step.name for step in steps}
+    assert {"front_end", "EngineCore", "Worker_0"} <= {step.attributes["process"] for step in steps}
     for step in steps:
-        assert engine.end_ns is not None
         assert step.end_ns is not None
-        assert engine.start_ns <= step.start_ns <= step.end_ns <= engine.end_ns
+        assert step.start_ns <= step.end_ns <= engine.end_ns
+
+
+def test_the_engine_is_imported_before_it_is_started(demo: Demo) -> None:
+    steps = {(step.kind, step.name): step for step in demo.run.steps}
+    imported, engine = steps["engine_step", "import_engine"], steps["engine", "vllm"]
+    assert imported.end_ns is not None
+    assert imported.end_ns <= engine.start_ns
 
 
 def test_the_trace_has_one_root_no_orphans_and_spans_of_other_processes(demo: Demo) -> None:

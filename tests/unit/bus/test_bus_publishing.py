@@ -341,6 +341,24 @@ def test_a_bus_that_was_never_opened_serves_one_loop_after_the_other(backend: st
     assert len(calls) == 6
 
 
+def test_a_publish_that_never_waits_needs_no_event_loop() -> None:
+    bus = Bus()
+    parents: list[Any] = []
+
+    @bus.subscribe(Ping)
+    async def subscriber(event: Ping) -> str:
+        parents.append((await bus.publish(Pong())).parent)
+        return "ran"
+
+    bus.subscribe(Pong, lambda event: None)
+    ping = Ping()
+    for _ in range(2):
+        with pytest.raises(StopIteration) as ended:
+            contextvars.copy_context().run(bus.publish(ping).send, None)
+        assert ended.value.value["subscriber"].value == "ran"
+    assert parents == [ping, ping]
+
+
 async def test_who_unsubscribes_during_a_publish_is_still_called_in_it() -> None:
     bus = Bus()
     calls: list[str] = []

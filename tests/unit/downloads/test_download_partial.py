@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,20 @@ from tests.support.downloads import noise
 
 CONTENT = noise(1_000)
 FILE = RemoteFile(name="a", size=1_000, digest=Digest("sha256", hashlib.sha256(CONTENT).hexdigest()), validator="v1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_files_are_noted_too() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partial_module, "_WITHOUT_NOTE", 0)
+        yield
+
+
+def test_a_file_that_is_written_at_once_leaves_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial_module, "_WITHOUT_NOTE", 1_000)
+    begin(tmp_path, FILE, CONTENT[:400])
+    assert not list(tmp_path.glob("*.json"))
+    assert Partial(tmp_path, FILE).kept() == 0
 
 
 def begin(folder: Path, file: RemoteFile, content: bytes, validator: str | None = None) -> None:

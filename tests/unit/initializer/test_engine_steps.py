@@ -68,11 +68,22 @@ def test_an_end_whose_beginning_nobody_told_brings_its_beginning() -> None:
     assert (begun.time_ns, ended.time_ns) == (1, 5)
 
 
-@pytest.mark.parametrize("told", [span(error="out of memory"), notice("ended", error="out of memory")])
-def test_a_failed_step_says_why(told: EngineSpan | StepNotice) -> None:
-    _, ended = ToldSteps().events_of(told)
+def test_a_failed_step_says_why() -> None:
+    _, ended = ToldSteps().events_of(span(error="out of memory"))
     assert isinstance(ended, EngineStepFailed)
     assert str(ended.error) == "out of memory"
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_the_span_of_a_failed_step_is_made_by_whoever_lives_to_make_it(exported: bool) -> None:
+    steps = ToldSteps()
+    begun = list(steps.events_of(notice("ended", error="out of memory")))
+    assert [type(event) for event in begun] == [EngineStepStarted]
+    (ended,) = steps.events_of(span(error="out of memory")) if exported else steps.abandoned("failed", "it failed")
+    assert isinstance(ended, EngineStepFailed)
+    assert str(ended.error) == "out of memory"
+    assert ended.traced is exported
+    assert list(steps.abandoned("failed", "it failed")) == []
 
 
 def test_what_ran_in_a_process_that_is_gone_has_died_and_the_rest_failed_with_the_engine() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from phasebus.bus import StepFailed, StepFinished, StepStarted, phase_event
 from phasebus.telemetry import RunIdentity
-from phasebus.telemetry.journal import JournalError, JournalWriter, find_journal, journal_path, read_journal
+from phasebus.telemetry.journal import JournalError, JournalWriter, find_journal, journal_of, journal_path, read_journal
 from phasebus.telemetry.journal.format import FORMAT
 
 NODE, PHASE = "a" * 16, "b" * 16
@@ -127,3 +127,22 @@ def test_a_journal_is_found_by_its_run_by_its_beginning_by_its_path_or_as_the_la
 def test_without_any_run_it_says_how_to_make_one() -> None:
     with pytest.raises(JournalError, match="phasebus demo"):
         find_journal()
+
+
+def test_the_journals_of_a_runs_members_are_read_with_its_own_and_what_that_says_of_their_steps_holds(
+    journal: Path, identity: RunIdentity
+) -> None:
+    member = identity.of_member("node-2", NODE)
+    inner, phase = "c" * 16, "d" * 16
+    lost = JournalWriter(journal_of(member), member)
+    lost.write(StepStarted(step=inner, parent=NODE, kind="node", name="node-2"))
+    lost.write(StepStarted(step=phase, parent=inner, kind="phase", name="download"))
+    lost.write(StepFinished(step=phase, parent=inner, kind="phase", name="download", seconds=1.0))
+    writer = write_start(journal, identity)
+    writer.write(
+        StepFailed(step=inner, parent=NODE, kind="node", name="x", seconds=1.0, outcome="died", error=OSError("lost"))
+    )
+    steps = {step.id: step for step in read_journal(journal).steps}
+    assert (steps[inner].outcome, steps[inner].error, steps[inner].node) == ("died", "lost", "node-2")
+    assert (steps[phase].outcome, steps[phase].parent) == ("finished", inner)
+    assert find_journal() == journal

@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from phasebus.telemetry import Collector, EngineSpan, Relay, StepNotice
 from phasebus.telemetry.relay import Forwarder
+from phasebus.telemetry.relay.receiver import Told
 
 TRACE, SPAN, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
 
@@ -38,12 +39,12 @@ def request(*, error: str | None = None) -> ExportTraceServiceRequest:
 
 
 @pytest.fixture
-def spans() -> SimpleQueue[EngineSpan | StepNotice]:
+def spans() -> SimpleQueue[Told]:
     return SimpleQueue()
 
 
 @pytest.fixture
-def relay(spans: SimpleQueue[EngineSpan | StepNotice]) -> Iterator[Relay]:
+def relay(spans: SimpleQueue[Told]) -> Iterator[Relay]:
     relay = Relay(Forwarder(None))
     relay.listen(spans.put)
     relay.start()
@@ -52,7 +53,7 @@ def relay(spans: SimpleQueue[EngineSpan | StepNotice]) -> Iterator[Relay]:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
-def test_a_span_that_arrives_is_read(relay: Relay, spans: SimpleQueue[EngineSpan | StepNotice], encoding: str) -> None:
+def test_a_span_that_arrives_is_read(relay: Relay, spans: SimpleQueue[Told], encoding: str) -> None:
     body = request().SerializeToString()
     content = gzip.compress(body) if encoding == "gzip" else body
     assert httpx.post(relay.url, content=content, headers={"Content-Encoding": encoding}).status_code == 200
@@ -68,7 +69,7 @@ def test_a_span_that_arrives_is_read(relay: Relay, spans: SimpleQueue[EngineSpan
     )
 
 
-def test_a_failure_is_read_with_its_reason(relay: Relay, spans: SimpleQueue[EngineSpan | StepNotice]) -> None:
+def test_a_failure_is_read_with_its_reason(relay: Relay, spans: SimpleQueue[Told]) -> None:
     httpx.post(relay.url, content=request(error="out of memory").SerializeToString())
     told = spans.get(timeout=5)
     assert isinstance(told, EngineSpan)
@@ -82,9 +83,9 @@ def test_what_is_no_otlp_is_refused(relay: Relay, encoding: str) -> None:
 
 
 def test_a_listener_that_raises_harms_neither_the_relay_nor_the_others(
-    relay: Relay, spans: SimpleQueue[EngineSpan | StepNotice], caplog: pytest.LogCaptureFixture
+    relay: Relay, spans: SimpleQueue[Told], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_: EngineSpan | StepNotice) -> None:
+    def broken(_: Told) -> None:
         raise ValueError("broken")
 
     end = relay.listen(broken)
@@ -100,9 +101,7 @@ def test_an_engine_is_told_where_to_send_its_spans(relay: Relay) -> None:
     assert relay.url.startswith("http://127.0.0.1:")
 
 
-def test_a_notice_that_arrives_is_given_to_those_who_listen(
-    relay: Relay, spans: SimpleQueue[EngineSpan | StepNotice]
-) -> None:
+def test_a_notice_that_arrives_is_given_to_those_who_listen(relay: Relay, spans: SimpleQueue[Told]) -> None:
     line = {"event": "started", "step": SPAN, "name": "x", "time_ns": 1, "pid": 2, "process": "Worker_0"}
     assert httpx.post(relay.notices_url, content=json.dumps(line) + "\n").status_code == 204
     assert spans.get(timeout=5) == StepNotice(

@@ -6,13 +6,17 @@ Each gets a span whose name is the step's. One that a version does not have is l
 from __future__ import annotations
 
 import functools
+import os
+import sys
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
 import wrapt
 
-from phasebus.initializer.engines.vllm.inside.spans import known_beforehand
+from phasebus.initializer.engines.vllm.inside.reporter import Reporter
+from phasebus.initializer.engines.vllm.inside.spans import known_beforehand, process_name
 
 DARK: Final = (
     ("vllm.engine.arg_utils", "EngineArgs.create_engine_config", "configure_engine"),
@@ -33,6 +37,16 @@ LOADER: Final = ("vllm.model_executor.model_loader.default_loader", "DefaultMode
 """What loads the weights, into a model that has their sizes already."""
 
 
+STAT_LOGGERS: Final = ("vllm.v1.engine.async_llm", "load_stat_logger_plugin_factories")
+"""What finds the stat loggers that plugins bring. An entry point of ours would be found in every vLLM, and would switch
+its statistics on."""
+
+READY: Final = "f" * 16
+"""Stands in the place of a step's id when the engine as a whole is ready."""
+
+_SERVER: Final = "vllm.entrypoints.launchers.api_server.entry"
+
+
 def light_up() -> None:
     """Give every dark function a span, in the modules that are imported and in those that will be."""
     from vllm.tracing import instrument
@@ -40,6 +54,59 @@ def light_up() -> None:
     for module, path, step in DARK:
         wrapt.register_post_import_hook(functools.partial(_replace, path, instrument(span_name=step)), module)
     wrapt.register_post_import_hook(functools.partial(_replace, LOADER[1], _with_size), LOADER[0])
+
+
+def tell_when_ready(reporter: Reporter) -> None:
+    """Tell when the engine answers: a server when it listens, any other program when its engine is made."""
+
+    def engine_made(init: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(init)
+        def telling(self: Any, *args: Any, **kwargs: Any) -> None:
+            init(self, *args, **kwargs)
+            if _SERVER not in sys.modules:
+                reporter.send(_ready())
+
+        return telling
+
+    def listening(startup: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(startup)
+        async def telling(self: Any, *args: Any, **kwargs: Any) -> None:
+            await startup(self, *args, **kwargs)
+            reporter.send(_ready())
+
+        return telling
+
+    for module in ("vllm.v1.engine.async_llm", "vllm.v1.engine.llm_engine"):
+        path = "AsyncLLM.__init__" if module.endswith("async_llm") else "LLMEngine.__init__"
+        wrapt.register_post_import_hook(functools.partial(_replace, path, engine_made), module)
+    wrapt.register_post_import_hook(functools.partial(_replace, "Server.startup", listening), "uvicorn.server")
+
+
+def count_iterations(reporter: Reporter) -> None:
+    """Have the front end count what its engine does while it serves."""
+
+    def with_ours(factories: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
+        @functools.wraps(factories)
+        def extended() -> list[Any]:
+            from phasebus.initializer.engines.vllm.inside.iterations import logger_class
+
+            return [*factories(), logger_class(reporter, served=_SERVER in sys.modules)]
+
+        return extended
+
+    module, path = STAT_LOGGERS
+    wrapt.register_post_import_hook(functools.partial(_replace, path, with_ours), module)
+
+
+def _ready() -> dict[str, object]:
+    return {
+        "event": "ready",
+        "step": READY,
+        "name": "ready",
+        "time_ns": time.time_ns(),
+        "pid": os.getpid(),
+        "process": process_name(),
+    }
 
 
 def resolved(module: ModuleType, path: str) -> tuple[Any, str, Any] | None:

@@ -10,6 +10,9 @@ import time
 STEPS_URL = "PHASEBUS_STEPS_URL"
 """The variable that says where notices of steps go; without it the plugin does nothing."""
 
+GATE_URL = "PHASEBUS_GATE_URL"
+"""The variable that says where the front end asks whether its model is there; without it, it is taken to be."""
+
 _INSPECTION = "vllm.model_executor.models.registry"
 
 
@@ -26,12 +29,17 @@ def register() -> None:
 
 
 def _begin(url: str) -> None:
-    from phasebus.initializer.engines.vllm.inside import forkserver, hooks, processes, spans
+    from phasebus.initializer.engines.vllm.inside import forkserver, gates, hooks, processes, spans
     from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 
     reporter = Reporter(url)
+    gate = os.environ.pop(GATE_URL, None)  # asked once, and not by the processes this one starts
     spans.watch_spans(reporter)
     processes.tell_of_own_birth(reporter, spans.process_name(), spans.began_ns() or time.time_ns())
     processes.tell_of_births(reporter)
     hooks.light_up()
+    hooks.tell_when_ready(reporter)
+    hooks.count_iterations(reporter)
     forkserver.adopt()
+    if gate is not None:
+        gates.wait_at(gate)

@@ -1,0 +1,22 @@
+"""A whole cluster's start-up: `initialize_cluster`, from the driver's side and from the nodes'.
+
+`start` has the driver's phases, `engines` starts and watches the nodes, `member` is what runs on each of them.
+"""
+
+from phasebus.initializer.cluster._cluster import Cluster, initialize_cluster
+from phasebus.initializer.cluster.config import ClusterConfig, load_cluster_config
+from phasebus.initializer.cluster.errors import NodeConflictError, NodeLostError
+from phasebus.initializer.cluster.nodes import ClusterNode
+from phasebus.initializer.cluster.phases import PostCluster, PreCluster
+
+__all__ = [
+    "Cluster",
+    "ClusterConfig",
+    "ClusterNode",
+    "NodeConflictError",
+    "NodeLostError",
+    "PostCluster",
+    "PreCluster",
+    "initialize_cluster",
+    "load_cluster_config",
+]

@@ -1,0 +1,91 @@
+"""The configuration of a cluster: several models side by side, or one on several nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from phasebus.bus import Key
+from phasebus.initializer.config import (
+    LLMConfig,
+    RayConfig,
+    ServiceConfig,
+    import_callback,
+    read_fields,
+    validated,
+)
+from phasebus.initializer.context import Strategy
+
+
+class ClusterConfig(BaseModel):
+    """Several models on one Ray cluster."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True)
+
+    models: list[LLMConfig] = Field(min_length=1)
+    """The models, each with the number of its nodes and replicas."""
+
+    name: str = "cluster"
+    """The cluster's name in traces."""
+
+    callbacks: list[Any] = Field(default_factory=list)
+    """Callbacks and observers that are called where `initialize_cluster` is; those of a model are called on its nodes."""
+
+    keys: list[Any] = Field(default_factory=list)
+    """Keys whose rules say how what several nodes have written comes together; without a rule, it has to be equal."""
+
+    strategy: Strategy | None = None
+    """How the bundles are spread over Ray's nodes; by default so that each model gets its number of nodes."""
+
+    placement_timeout_seconds: float = Field(default=300.0, gt=0)
+    """How long to wait for the resources of all nodes, in seconds."""
+
+    silence_seconds: float = Field(default=6.0, gt=0)
+    """A node that has not answered for so long, in seconds, is taken for lost."""
+
+    ray: RayConfig = Field(default_factory=RayConfig)
+    """The Ray cluster."""
+
+    service: ServiceConfig = Field(default_factory=ServiceConfig)
+    """The HTTP service of the whole cluster."""
+
+    @field_validator("callbacks")
+    @classmethod
+    def _import_callbacks(cls, callbacks: list[Any]) -> list[Any]:
+        return [import_callback(each) if isinstance(each, str) else each for each in callbacks]
+
+    @field_validator("keys")
+    @classmethod
+    def _check_keys(cls, keys: list[Any]) -> list[Any]:
+        if wrong := [key for key in keys if not isinstance(key, Key)]:
+            raise ValueError(f"{wrong[0]!r} is no Key; write Key({wrong[0]!r}, on_conflict=…)")
+        return keys
+
+    @classmethod
+    def of(cls, config: LLMConfig | ClusterConfig) -> Self | ClusterConfig:
+        """Return `config` as the configuration of a cluster: one model is a cluster as well."""
+        if isinstance(config, ClusterConfig):
+            return config
+        placement = config.placement
+        return cls(
+            models=[config],
+            callbacks=config.driver_callbacks,
+            strategy=placement.strategy if "strategy" in placement.model_fields_set else None,
+            placement_timeout_seconds=placement.timeout_seconds,
+            ray=config.ray,
+            service=config.service,
+        )
+
+
+def load_cluster_config(path: Path) -> LLMConfig | ClusterConfig:
+    """Read a YAML file that has either one model's fields or a cluster's, which begin with `models`.
+
+    Raises:
+        ConfigError: As for `load_config`.
+    """
+    fields = read_fields(path)
+    if "models" in fields:
+        return validated(path, fields, ClusterConfig)
+    return validated(path, fields, LLMConfig)

@@ -1,0 +1,196 @@
+"""Starting one engine of a cluster: an actor on each of its nodes, watched until it is ready, and tried again if lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from phasebus.bus import Bus
+from phasebus.initializer.cluster.errors import NodeLostError
+from phasebus.initializer.cluster.layout import EngineSeats, Seat
+from phasebus.initializer.cluster.lost import close_steps, steps_from_hub, steps_of
+from phasebus.initializer.cluster.member import NodeActor, Report
+from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, ready_node, stop_nodes
+from phasebus.initializer.cluster.watching import SilentError, answered_or_silent
+from phasebus.initializer.config import RayConfig
+from phasebus.initializer.context import ENGINE_ARGS, PLACEMENT_BUNDLE, PLACEMENT_GROUP
+from phasebus.initializer.ray.actors import start_actor
+from phasebus.initializer.ray.calls import ActorDiedError, answer
+from phasebus.telemetry import RunIdentity
+from phasebus.telemetry.journal import RecordedStep
+
+_THREADS = 8
+_HUB_SECONDS = 2.0
+_PROCESS_SECONDS = 120.0
+"""How long a node's process may take to be there at least, in seconds; a busy machine takes its time."""
+
+_FORWARDED = ("OTEL_", "PHASEBUS_")
+"""What the names of the driver's variables begin with that the nodes get as well."""
+
+
+class EngineStart:
+    """The start of one engine on its nodes.
+
+    Args:
+        engine: What it is and where.
+        bus: The driver's bus, where what a lost node leaves open is closed.
+        identity: The driver's.
+        step: The step below which the nodes' spans belong.
+        group: The placement group of the cluster.
+        given: What every node finds in its context.
+        hub: Ray's handle of the hub; None without one.
+        silence: How long a node may leave pings unanswered, in seconds.
+        held: What is closed when the cluster is; the actors end with it.
+    """
+
+    def __init__(
+        self,
+        engine: EngineSeats,
+        *,
+        bus: Bus,
+        identity: RunIdentity,
+        step: str,
+        group: Any,
+        given: Mapping[str, Any],
+        hub: Any,
+        silence: float,
+        held: AsyncExitStack,
+    ) -> None:
+        self._engine = engine
+        self._bus = bus
+        self._identity = identity
+        self._step = step
+        self._group = group
+        self._given = given
+        self._hub = hub
+        self._silence = silence
+        self._held = held
+
+    async def run(self) -> Sequence[ClusterNode]:
+        """Return the nodes once all are ready.
+
+        Raises:
+            NodeLostError: One was lost, and there is no try left.
+            Exception: One failed with this, and there is no try left; a note names the node.
+        """
+        for tried in range(self._engine.config.retries + 1):
+            try:
+                return await self._try("" if tried == 0 else f"-try{tried + 1}")
+            except Exception:
+                if tried == self._engine.config.retries:
+                    raise
+        raise AssertionError  # a number of retries is never negative
+
+    async def _try(self, suffix: str) -> Sequence[ClusterNode]:
+        nodes: list[StartingNode] = []
+        try:
+            for seat in self._engine.seats:
+                nodes.append(await self._start_actor(seat, seat.node + suffix))  # noqa: PERF401  # one may fail
+            leader, *others = nodes
+            answers = [self._ask(node, [], follows=True) for node in others]
+            reports = await self._all_ready(
+                [(leader, self._ask(leader, answers, follows=False)), *zip(others, answers, strict=True)]
+            )
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await stop_nodes(nodes)
+            raise
+        self._held.push_async_callback(stop_nodes, nodes)
+        return [ready_node(node, report) for node, report in zip(nodes, reports, strict=True)]
+
+    async def _start_actor(self, seat: Seat, name: str) -> StartingNode:
+        environment = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
+        seconds = max(_PROCESS_SECONDS, self._engine.config.placement.timeout_seconds)
+        try:
+            with anyio.fail_after(seconds):
+                actor = await start_actor(
+                    NodeActor,
+                    self._identity.of_member(name, self._step),
+                    environment,
+                    placement_group=self._group,
+                    bundle=seat.bundle,
+                    resources={},
+                    runtime_env={},
+                    threads=_THREADS,
+                )
+            return StartingNode(name, seat.bundle, actor, Path(await actor.call("journal")))
+        except ActorDiedError as error:
+            raise NodeLostError(f"the node {name!r} was lost before it had begun: {error}") from error
+        except TimeoutError as error:
+            raise NodeLostError(
+                f"the node {name!r} could not be started within {seconds:g} s: Ray has lost the node its place was on, "
+                "and no other one has room; add a node, or ask for less"
+            ) from error
+
+    def _ask(self, node: StartingNode, others: Sequence[Any], *, follows: bool) -> Any:
+        """Have a node start; return the reference to its answer."""
+        config = self._engine.config
+        given = {**self._given, PLACEMENT_GROUP: self._group, PLACEMENT_BUNDLE: node.bundle}
+        update: dict[str, Any] = {
+            "name": None,
+            "nodes": 1,
+            "replicas": None,
+            "ray": RayConfig(),
+            "driver_callbacks": [],
+        }
+        if follows:
+            update["engine"] = "none"
+        elif len(self._engine.seats) > 1:
+            args = given.get(ENGINE_ARGS, config.engine_args)
+            given[ENGINE_ARGS] = {"distributed_executor_backend": "ray", **args}
+            indices = ",".join(map(str, self._engine.bundles))
+            update["engine_env"] = {"VLLM_RAY_BUNDLE_INDICES": indices, **config.engine_env}
+        return node.actor.handle.start.remote(config.model_copy(update=update), given, list(others), self._hub)
+
+    async def _all_ready(self, asked: Sequence[tuple[StartingNode, Any]]) -> list[Report]:
+        """Return the reports of all nodes, in order; the first failure ends the wait for the others."""
+        reports: dict[int, Report] = {}
+        errors: list[Exception] = []
+
+        async def wait(number: int, node: StartingNode, reference: Any) -> None:
+            try:
+                reports[number] = await self._watched(node, reference)
+            except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
+                error.add_note(f"on the node {node.name!r} ({node.actor.host})")
+                errors.append(error)
+                tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            for number, (node, reference) in enumerate(asked):
+                tasks.start_soon(wait, number, node, reference)
+        # where a lost node takes others down, its loss is the reason
+        for error in sorted(errors, key=lambda error: not isinstance(error, NodeLostError)):
+            raise error
+        return [reports[number] for number in sorted(reports)]
+
+    async def _watched(self, node: StartingNode, reference: Any) -> Report:
+        """Return what a node reports.
+
+        Raises:
+            NodeLostError: It is gone; what it had begun has been closed in its name.
+        """
+        try:
+            report: Report = await answered_or_silent(node.actor, reference, self._silence)
+        except (ActorDiedError, SilentError) as error:
+            with anyio.CancelScope(shield=True):
+                await node.actor.kill()
+                what = "fell silent" if isinstance(error, SilentError) else "died"
+                lost = NodeLostError(
+                    f"the node {node.name!r} was lost: its process {node.actor.pid} on {node.actor.host} {what}"
+                )
+                await close_steps(self._bus, node.name, await self._begun_by(node), lost)
+            raise lost from error
+        return report
+
+    async def _begun_by(self, node: StartingNode) -> Sequence[RecordedStep]:
+        """Return the steps of a node that is gone."""
+        steps = steps_of(node.journal, self._identity.run)
+        if not steps and self._hub is not None:
+            with suppress(Exception), anyio.fail_after(_HUB_SECONDS):
+                return steps_from_hub(await answer(self._hub.open_steps.remote(node.name)))
+        return steps

@@ -1,0 +1,36 @@
+"""The hub's process; made an actor, which Ray starts again whenever it dies, by `phasebus.initializer.ray.actors`."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any
+
+from phasebus import __version__
+from phasebus.initializer.cluster.hub.app import build_hub_app
+from phasebus.initializer.cluster.hub.board import Board
+from phasebus.telemetry.service import Server
+
+
+class HubActor:
+    """Takes what the nodes send, one after the other, and serves it from a thread of its own.
+
+    Args:
+        host: The address it listens on.
+        port: The port.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._board = Board(__version__)
+        self._lock = Lock()
+        self._server = Server(build_hub_app(self._board, self._lock), host, port, name="hub")
+        self._server.start()
+
+    def take(self, node: str, offset: int, lines: bytes, dropped: int, target: str | None) -> int:
+        """Take lines of a node's journal; see `Board.take`."""
+        with self._lock:
+            return self._board.take(node, offset, lines, dropped=dropped, target=target)
+
+    def open_steps(self, node: str) -> list[dict[str, Any]]:
+        """Return what a node has begun and not ended; see `Board.open_steps`."""
+        with self._lock:
+            return self._board.open_steps(node)

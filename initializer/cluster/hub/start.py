@@ -1,0 +1,79 @@
+"""Starting a hub, and telling it of a process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from phasebus.initializer.cluster.hub.actor import HubActor
+from phasebus.initializer.cluster.hub.sender import JournalSender
+from phasebus.initializer.config import ServiceConfig
+from phasebus.initializer.ray.actors import create_actor, end_actor, here
+from phasebus.initializer.ray.calls import answer_within
+from phasebus.telemetry.service import Server
+
+_ANSWER_SECONDS = 5.0
+
+
+def chosen_port(service: ServiceConfig) -> int | None:
+    """Return the port of the hub: the configured one, or a free one for 0; None if there is to be no hub.
+
+    It has to be known beforehand: a hub that comes back is to be found where it was.
+
+    Raises:
+        PortTakenError: It cannot be had.
+    """
+    if service.port is None:
+        return None
+    probe = Server(_nobody, service.host, service.port, name="hub")
+    probe.close()
+    return probe.port
+
+
+@asynccontextmanager
+async def running_hub(host: str, port: int) -> AsyncIterator[Any]:
+    """Run a hub on this process's own node of Ray's; give Ray's handle of it, without waiting until it is there."""
+    hub = await create_actor(HubActor, host, port, resources={}, runtime_env={}, node=here(), restarts=-1, threads=1)
+    try:
+        yield hub
+    finally:
+        with anyio.CancelScope(shield=True):
+            await end_actor(hub)
+
+
+@asynccontextmanager
+async def told(
+    hub: Any, node: str, journal: Path, *, dropped: Callable[[], int] = lambda: 0, target: str | None = None
+) -> AsyncIterator[None]:
+    """Have the hub told of what the journal of this process has, until the end of the block and what came last in it.
+
+    Args:
+        hub: Ray's handle of the hub; None tells nobody.
+        node: What this process is called.
+        journal: Its journal.
+        dropped: Returns how many events the journal has had no room for.
+        target: Where the metrics of this process are, ``host:port``.
+    """
+    if hub is None:
+        yield
+        return
+
+    def send(offset: int, lines: bytes) -> int:
+        return int(answer_within(hub.take.remote(node, offset, lines, dropped(), target), _ANSWER_SECONDS))
+
+    sender = JournalSender(journal, send)
+    sender.start()
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(sender.close)
+
+
+async def _nobody(*_: Any) -> None:
+    """Answer nothing: the server that this is the application of is never started."""

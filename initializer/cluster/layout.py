@@ -1,0 +1,134 @@
+"""Which engine runs where: from the configuration to bundles, and from reserved bundles to nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from phasebus.initializer.cluster.config import ClusterConfig
+from phasebus.initializer.config import LLMConfig
+from phasebus.initializer.context import Bundles, Strategy
+from phasebus.initializer.engines import workers_of
+from phasebus.initializer.ray.placement import PlacementError
+
+_WITHOUT_ENGINE = {"CPU": 0.01}
+"""What a node reserves that only fetches the model, so that it has a place at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePlan:
+    """One engine, before its place is known.
+
+    Attributes:
+        config: What it is.
+        bundles: What it needs: one bundle on a single node, one for each worker where it spans several.
+        nodes: On how many nodes.
+    """
+
+    config: LLMConfig
+    bundles: Bundles
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A node's place in an engine.
+
+    Attributes:
+        node: The node's name.
+        bundle: The index of its bundle in the placement group.
+    """
+
+    node: str
+    bundle: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSeats:
+    """One engine with its places.
+
+    Attributes:
+        config: What it is.
+        bundles: The indices of its bundles in the placement group.
+        seats: Its nodes; the first one runs the engine, the others have the model at hand for its workers.
+    """
+
+    config: LLMConfig
+    bundles: Sequence[int]
+    seats: Sequence[Seat]
+
+
+def plan_engines(config: ClusterConfig, *, gpus: bool) -> list[EnginePlan]:
+    """Return the engines of a cluster.
+
+    Args:
+        config: The cluster.
+        gpus: Whether there are GPUs, so that each worker needs one.
+    """
+    plans = []
+    for model in config.models:
+        engines = model.replicas or model.nodes
+        span = max(1, model.nodes // engines)
+        bundles = _bundles(model, span, gpus=gpus) if model.placement.bundles is None else model.placement.bundles
+        plans += [EnginePlan(config=model, bundles=bundles, nodes=span) for _ in range(engines)]
+    return plans
+
+
+def strategy_of(config: ClusterConfig, plans: Sequence[EnginePlan], *, own_ray: bool) -> Strategy:
+    """Return how the bundles are spread, unless a callback changes it.
+
+    A Ray of our own is one node, whatever number the configuration names. Elsewhere, as many nodes as it names are
+    insisted on where every engine has one bundle on a node of its own.
+    """
+    if config.strategy is not None:
+        return config.strategy
+    if own_ray or any(plan.nodes > 1 for plan in plans):
+        return "PACK"
+    if len(plans) == sum(model.nodes for model in config.models) and all(len(plan.bundles) == 1 for plan in plans):
+        return "STRICT_SPREAD"
+    return "SPREAD"
+
+
+def take_seats(plans: Sequence[EnginePlan], bundles: Bundles, nodes_of_bundles: Sequence[str]) -> list[EngineSeats]:
+    """Return the engines with their places.
+
+    Args:
+        plans: The engines.
+        bundles: What was reserved; as planned, or as a callback has it.
+        nodes_of_bundles: The id of Ray's node that each bundle is on.
+
+    Raises:
+        PlacementError: A callback left a number of bundles that cannot be shared out among the engines.
+    """
+    planned = sum(len(plan.bundles) for plan in plans)
+    if len(bundles) == planned:
+        shares = [len(plan.bundles) for plan in plans]
+    elif len(bundles) % len(plans) == 0 and bundles:
+        shares = [len(bundles) // len(plans)] * len(plans)
+    else:
+        raise PlacementError(
+            f"placement_bundles has {len(bundles)} bundles, and {len(plans)} engines cannot share them evenly; "
+            f"{planned} were proposed, in the order of the engines"
+        )
+    engines, taken, nodes = [], 0, 0
+    for plan, share in zip(plans, shares, strict=True):
+        own = range(taken, taken + share)
+        first_on_each = {nodes_of_bundles[index]: index for index in reversed(own)}
+        seats = [
+            Seat(node=f"{plan.config.name or 'node'}-{nodes + number}", bundle=bundle)
+            for number, bundle in enumerate(sorted(first_on_each.values()))
+        ]
+        engines.append(EngineSeats(config=plan.config, bundles=tuple(own), seats=seats))
+        taken += share
+        nodes += len(seats)
+    return engines
+
+
+def _bundles(model: LLMConfig, span: int, *, gpus: bool) -> Bundles:
+    if model.engine == "none":
+        return [dict(_WITHOUT_ENGINE) for _ in range(span)]
+    workers = workers_of(model.engine_args)
+    if span == 1:
+        return [{"CPU": float(workers), **({"GPU": float(workers)} if gpus else {})}]
+    # Ray's executor of vLLM wants a bundle with at most one GPU for each worker
+    return [{"CPU": 1.0, **({"GPU": 1.0} if gpus else {})} for _ in range(max(workers, span))]

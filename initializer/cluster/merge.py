@@ -1,0 +1,134 @@
+"""The context between processes: a snapshot goes out to a node, what was changed there comes back and is merged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from phasebus.bus import Change, Context, Key
+from phasebus.initializer.cluster.errors import NodeConflictError
+
+logger = logging.getLogger("phasebus.cluster")
+
+_SYSTEM: Final = "phasebus"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeChange:
+    """One change of a node's context, as it travels.
+
+    Attributes:
+        key: The key that was changed.
+        value: Its value from then on.
+        by: The callback that changed it.
+        during: The phase during which it did.
+        time: When, in seconds since the epoch.
+        deleted: Whether the key was removed.
+    """
+
+    key: str
+    value: Any
+    by: str
+    during: str
+    time: float
+    deleted: bool = False
+
+
+def snapshot(context: Context, keys: Iterable[str]) -> dict[str, Any]:
+    """Return of `context` what travels to a node: the values of `keys` that can be pickled."""
+    kept = {}
+    for key in keys:
+        if key in context:
+            if _travels(context[key]):
+                kept[str(key)] = context[key]
+            else:
+                by = context.history(key)[-1].by
+                logger.warning("%r, written by %r, cannot be pickled, so the nodes do not get it", str(key), by)
+    return kept
+
+
+def changes_of(context: Context) -> list[NodeChange]:
+    """Return what callbacks changed in a node's context, in order; what cannot be pickled stays there."""
+    changes = [
+        _travelling(change)
+        for key in dict.fromkeys(name for name, *_ in context.log)
+        for change in context.history(key)
+        if change.by != _SYSTEM and _travels(change.value)
+    ]
+    return sorted(changes, key=lambda change: change.time)
+
+
+def merge(context: Context, nodes: Mapping[str, Sequence[NodeChange]], keys: Iterable[Key[Any]]) -> None:
+    """Merge what callbacks changed on `nodes` into `context`, by the rules of `keys`, with its history.
+
+    A key's reducer is called in the order of the nodes; a key of ``on_conflict="last"`` has the latest value; with
+    ``"error"``, or without a rule, equal values agree and others are a conflict.
+
+    Raises:
+        NodeConflictError: Two nodes wrote different values to a key without such a rule.
+        InvalidValueError: A key refuses the value.
+    """
+    rules = {str(key): key for key in keys}
+    written: dict[str, dict[str, NodeChange]] = {}
+    for node, changes in nodes.items():
+        for change in changes:
+            written.setdefault(change.key, {})[node] = change
+    for key, last_of in written.items():
+        rule = rules.get(key)
+        order = sorted(last_of.items(), key=lambda each: each[1].time) if _last_wins(rule) else list(last_of.items())
+        for number, (node, change) in enumerate(order):
+            if number:
+                before_node, before = order[number - 1]
+                value = _merged(context, rule, (before_node, before), (node, change))
+            else:
+                value = change.value
+            if rule is not None and not change.deleted:
+                value = rule.checked(value, change.by)
+            _commit(context, node, change, value)
+
+
+def _last_wins(rule: Key[Any] | None) -> bool:
+    return rule is not None and rule.on_conflict == "last"
+
+
+def _merged(
+    context: Context, rule: Key[Any] | None, before: tuple[str, NodeChange], now: tuple[str, NodeChange]
+) -> Any:
+    (first_node, first), (second_node, second) = before, now
+    if rule is not None and callable(rule.on_conflict) and not second.deleted and second.key in context:
+        return rule.on_conflict(context[second.key], second.value)
+    if (first.deleted, first.value) == (second.deleted, second.value) or _last_wins(rule):
+        return second.value
+    raise NodeConflictError(
+        f"{first.by!r} on {first_node} and {second.by!r} on {second_node} wrote different values to {second.key!r} "
+        f"(during {first.during} and {second.during}); let them agree, or say how they come together: "
+        f"ClusterConfig(keys=[Key({second.key!r}, on_conflict=…)])"
+    )
+
+
+def _commit(context: Context, node: str, change: NodeChange, value: Any) -> None:
+    author = f"{change.by} on {node}"
+    if change.deleted:
+        if change.key in context:
+            del context[change.key]
+    else:
+        context.apply(change.key, value, author, change.during)
+
+
+def _travelling(change: Change) -> NodeChange:
+    return NodeChange(
+        key=change.key,
+        value=change.value,
+        by=change.by,
+        during=getattr(change.event, "phase", type(change.event).__name__),
+        time=change.time,
+        deleted=change.deleted,
+    )
+
+
+def _travels(value: Any) -> bool:
+    from phasebus.initializer.ray.pickling import can_be_pickled
+
+    return can_be_pickled(value)

@@ -1,0 +1,172 @@
+"""The start-up of a cluster, as the driver sees it: placement, then a node in each place, then what they bring back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+
+from phasebus.bus import Bus, Context, subscribe_all
+from phasebus.initializer.cluster.config import ClusterConfig
+from phasebus.initializer.cluster.engines import EngineStart
+from phasebus.initializer.cluster.hub.start import chosen_port, running_hub, told
+from phasebus.initializer.cluster.layout import EnginePlan, EngineSeats, plan_engines, strategy_of, take_seats
+from phasebus.initializer.cluster.merge import merge, snapshot
+from phasebus.initializer.cluster.nodes import ClusterNode
+from phasebus.initializer.cluster.phases import CLUSTER, PostCluster, PreCluster
+from phasebus.initializer.context import (
+    ENGINE_ARGS,
+    NODE_KEYS,
+    PLACEMENT_BUNDLES,
+    PLACEMENT_GROUP,
+    PLACEMENT_STRATEGY,
+)
+from phasebus.initializer.node_start import configured
+from phasebus.initializer.phases import RAY, PostPlacementGroup, PrePlacementGroup
+from phasebus.initializer.pipeline import Phase, run_phases
+from phasebus.initializer.ray.cluster import connected
+from phasebus.initializer.ray.placement import has_gpus, nodes_of, release, reserve
+from phasebus.telemetry import Telemetry
+from phasebus.telemetry.journal import journal_of
+
+_NOT_FOR_NODES = (PLACEMENT_BUNDLES, PLACEMENT_STRATEGY, PLACEMENT_GROUP)
+
+
+class ClusterStart:
+    """One start-up of a cluster.
+
+    Args:
+        config: What is started.
+        bus: Where the driver's phases are published.
+        telemetry: Whose run it is.
+    """
+
+    def __init__(self, config: ClusterConfig, bus: Bus, telemetry: Telemetry) -> None:
+        self._config = config
+        self._bus = bus
+        self._telemetry = telemetry
+        self._held = AsyncExitStack()
+        self._plans: Sequence[EnginePlan] = ()
+        self._own_ray = False
+        self._hub: Any = None
+
+    async def run(self) -> tuple[Context, list[ClusterNode], AsyncExitStack]:
+        """Return the merged context, the nodes, and what has to be closed to give everything back.
+
+        If the start fails, everything has been given back when its error comes.
+        """
+        config = self._config
+        first = configured(config.models[0]) if len(config.models) == 1 else {}
+        context = Context(first, keys=[*NODE_KEYS, *config.keys])
+        for model in config.models:
+            subscribe_to_placement(self._bus, model.callbacks)
+        attributes = {"run": self._telemetry.identity.run}
+        try:
+            async with self._bus.step(CLUSTER, config.name, attributes=attributes) as step:
+                await run_phases(self._bus, self._phases(), context, config)
+                seats = take_seats(self._plans, context[PLACEMENT_BUNDLES], await nodes_of(context[PLACEMENT_GROUP]))
+                step.attributes["nodes"] = sum(len(engine.seats) for engine in seats)
+                nodes = await self._start_nodes(seats, context, step.id)
+                merge(context, {node.name: node.changes for node in nodes}, [*NODE_KEYS, *config.keys])
+                last = Phase(name="post_cluster", before=PostCluster)
+                await run_phases(self._bus, [last], context, config)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._held.aclose()
+            raise
+        return context, nodes, self._held.pop_all()
+
+    def _phases(self) -> tuple[Phase, ...]:
+        return (
+            Phase(name="pre_cluster", before=PreCluster),
+            Phase(
+                name="placement_group",
+                prepare=self._propose,
+                before=PrePlacementGroup,
+                work=self._place,
+                after=PostPlacementGroup,
+            ),
+        )
+
+    async def _propose(self, context: Context) -> None:
+        """Put into the context what will be reserved unless a callback changes it."""
+        async with self._bus.step(RAY, "start"):
+            self._own_ray = await self._held.enter_async_context(connected(self._config.ray))
+            await self._start_hub()
+        config = self._config
+        if ENGINE_ARGS in context:  # a callback may have changed how many workers there are
+            changed = [model.model_copy(update={"engine_args": context[ENGINE_ARGS]}) for model in config.models]
+            config = config.model_copy(update={"models": changed})
+        self._plans = plan_engines(config, gpus=has_gpus())
+        context[PLACEMENT_BUNDLES] = [bundle for plan in self._plans for bundle in plan.bundles]
+        context[PLACEMENT_STRATEGY] = strategy_of(config, self._plans, own_ray=self._own_ray)
+
+    async def _start_hub(self) -> None:
+        """Have a hub, and have it told of what the driver does from the beginning."""
+        service, journal = self._config.service, journal_of(self._telemetry.identity)
+        port = chosen_port(service)
+        if port is not None:
+            self._hub = await self._held.enter_async_context(running_hub(service.host, port))
+            if journal.exists():
+                await self._held.enter_async_context(told(self._hub, "driver", journal))
+
+    async def _place(self, context: Context) -> None:
+        group = await reserve(
+            context[PLACEMENT_BUNDLES], context[PLACEMENT_STRATEGY], self._config.placement_timeout_seconds
+        )
+        self._held.push_async_callback(release, group)
+        context[PLACEMENT_GROUP] = group
+
+    async def _start_nodes(self, engines: Sequence[EngineSeats], context: Context, step: str) -> list[ClusterNode]:
+        """Start all engines side by side; the first that fails for good cancels the others."""
+        written = [key for key in context if key not in _NOT_FOR_NODES and context.history(key)[-1].by != "phasebus"]
+        given = snapshot(context, written)
+        nodes: dict[int, Sequence[ClusterNode]] = {}
+        errors: list[Exception] = []
+
+        async def start(number: int, engine: EngineSeats) -> None:
+            try:
+                nodes[number] = await self._engine(engine, context[PLACEMENT_GROUP], given, step).run()
+            except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
+                errors.append(error)
+                tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            for number, engine in enumerate(engines):
+                tasks.start_soon(start, number, engine)
+        if len(errors) > 1:
+            raise ExceptionGroup(f"{len(errors)} engines did not start", errors)
+        if errors:
+            raise errors[0]
+        return [node for number in sorted(nodes) for node in nodes[number]]
+
+    def _engine(self, engine: EngineSeats, group: Any, given: Mapping[str, Any], step: str) -> EngineStart:
+        return EngineStart(
+            engine,
+            bus=self._bus,
+            identity=self._telemetry.identity,
+            step=step,
+            group=group,
+            given=given,
+            hub=self._hub,
+            silence=self._config.silence_seconds,
+            held=self._held,
+        )
+
+
+def subscribe_to_placement(bus: Bus, callbacks: Sequence[Any]) -> None:
+    """Have the nodes' own `callbacks` called on the driver for what is done there in their place: the placement."""
+    for callback in callbacks:
+        probe = Bus()
+        subscribe_all(probe, [callback])
+        wanted = tuple(event for event in (PrePlacementGroup, PostPlacementGroup) if probe.wants(event))
+        if wanted and not _observes(callback):
+            bus.subscribe(wanted, callback)
+
+
+def _observes(callback: object) -> bool:
+    from phasebus.bus import Observer
+
+    return isinstance(callback, Observer)

@@ -1,0 +1,53 @@
+"""Waiting for an actor that may vanish without Ray noticing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+
+from phasebus.bus import PhasebusError
+from phasebus.initializer.ray.actors import Actor
+from phasebus.initializer.ray.calls import ActorDiedError, answer
+
+_PING_SECONDS = 1.0
+
+
+class SilentError(PhasebusError):
+    """Raised when an actor leaves pings unanswered."""
+
+
+async def answered_or_silent(actor: Actor, reference: Any, silence: float) -> Any:
+    """Return what `reference` comes to, as long as `actor` answers pings meanwhile.
+
+    Ray itself takes about 15 s to notice that a raylet is gone, and until then keeps calls waiting.
+
+    Raises:
+        SilentError: It has not answered for `silence` seconds.
+    """
+    result: list[Any] = []
+    error: list[Exception] = []
+
+    async def wait() -> None:
+        try:
+            result.append(await answer(reference))
+        except Exception as raised:  # noqa: BLE001  # raised again below: the task group would wrap it
+            error.append(raised)
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        while True:
+            await anyio.sleep(_PING_SECONDS)
+            try:
+                with anyio.fail_after(silence):
+                    await actor.call("ping")
+            except (TimeoutError, ActorDiedError):
+                error.append(SilentError(f"no answer for {silence:g} s"))
+                tasks.cancel_scope.cancel()
+                break
+    if result:
+        return result[0]
+    if error:
+        raise error[0]
+    raise AssertionError  # the task group was cancelled from outside, which does not come here

@@ -1,0 +1,190 @@
+"""What watching an engine costs, and what starting it our way saves. Takes about 25 minutes (ROUNDS=1: 5)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from threading import Thread
+
+import anyio
+
+from phasebus.bus import Bus
+from phasebus.initializer import LLMConfig, initialize_node
+from phasebus.initializer.assembly import observe_all
+from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
+from phasebus.telemetry import Telemetry
+from phasebus.telemetry.journal import Run
+from tests.benchmarks.engine_starts import ENGINE_ARGS, phasebus_up, ray_serve_llm, vllm_serve
+from tests.benchmarks.measuring import Number, Table
+
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
+
+UNWATCHED = {"VLLM_PLUGINS": "none", "OTEL_SDK_DISABLED": "true"}
+"""What keeps our plugin, and vLLM's own tracing, out of an engine."""
+
+PROMPTS = 64
+TOKENS = 32
+DOWNLOAD_SECONDS = 25
+_CHUNK = 65536
+
+
+def tables() -> Iterator[Table]:
+    """Measure, and return what there is to print."""
+    model = str(write_tiny_model(tiny_model_path()))
+    yield _watching(model)
+    yield _starting(model)
+    yield _downloading(model)
+
+
+def _watching(model: str) -> Table:
+    """Observers on against off. Processes are spawned in both, for the fork server is the plugin's."""
+    ready: list[float] = []
+    served: list[float] = []
+    for _ in range(ROUNDS):
+        off = anyio.run(_start_and_serve, model, False)
+        on = anyio.run(_start_and_serve, model, True)
+        ready.append(on[0] / off[0])
+        served.append(off[1] / on[1])
+    return Table(
+        f"Watching: everything on / everything off, medians of {ROUNDS} pairs",
+        ["", "on / off"],
+        [
+            ["time to ready", Number(median(ready), mark=1.01, beside=_spread(ready))],
+            ["seconds a generated token", Number(median(served), mark=1.01, beside=_spread(served))],
+        ],
+        ["A start takes half a minute, and varies by several per cent: see the spread, lowest to highest."],
+    )
+
+
+async def _start_and_serve(model: str, watched: bool) -> tuple[float, float]:
+    """Return how long a start took, in seconds, and how many tokens a second it then generated."""
+    config = LLMConfig(
+        model=model,
+        engine_args=ENGINE_ARGS,
+        engine_env={"VLLM_CPU_KVCACHE_SPACE": "1", **({} if watched else UNWATCHED)},
+        engine_preload=False,
+    )
+    async with Telemetry(port=0 if watched else None) as telemetry, Bus("bench", timing=watched) as bus:
+        if watched:
+            observe_all(bus, telemetry)
+        began = time.monotonic()
+        async with await initialize_node(config, telemetry=telemetry, bus=bus) as node:
+            seconds = time.monotonic() - began
+            assert node.engine is not None
+            await node.engine.generate("warm up", max_tokens=TOKENS, ignore_eos=True)
+            began = time.monotonic()
+            async with anyio.create_task_group() as tasks:
+                for number in range(PROMPTS):
+                    generate = partial(node.engine.generate, max_tokens=TOKENS, ignore_eos=True)
+                    tasks.start_soon(generate, f"prompt {number}")
+            return seconds, PROMPTS * TOKENS / (time.monotonic() - began)
+
+
+def _starting(model: str) -> Table:
+    """The same model and arguments, started by us and by others."""
+    ways: dict[str, Callable[[str], float]] = {
+        "phasebus up": lambda model: phasebus_up(model)[0],
+        "vllm serve": vllm_serve,
+        "Ray Serve LLM": ray_serve_llm,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, start in ways.items():
+            seconds[name].append(start(model))
+    ours = seconds["phasebus up"]
+
+    def against(name: str) -> list[float]:
+        return [own / other for own, other in zip(ours, seconds[name], strict=True)]
+
+    marks = {"vllm serve": 1.1, "Ray Serve LLM": 0.75}
+    rows: list[list[Number | str | None]] = [["phasebus up", f"{median(ours):.1f} s", None]]
+    for name, mark in marks.items():
+        ratios = against(name)
+        ratio = Number(median(ratios), mark=mark, beside=_spread(ratios))
+        rows.append([name, f"{median(seconds[name]):.1f} s", ratio])
+    return Table(
+        f"From the start of the process to the first answer, medians of {ROUNDS} rounds",
+        ["", "seconds", "phasebus / this"],
+        [*rows],
+        ["phasebus up starts a Ray cluster too, as Ray Serve LLM does; vllm serve has none to start."],
+    )
+
+
+def _downloading(model: str) -> Table:
+    """A download of some seconds beside the placement and the imports."""
+    alone, beside, ratios = [], [], []
+    for _ in range(max(1, ROUNDS // 2)):
+        without, run = phasebus_up(model)
+        alone.append(without)
+        with slow_server(Path(model), DOWNLOAD_SECONDS) as url, TemporaryDirectory() as destination:
+            beside.append(phasebus_up(url, download_destination=destination)[0])
+        ratios.append(beside[-1] / (without + max(0.0, DOWNLOAD_SECONDS - _until_imported(run))))
+    return Table(
+        f"A download of {DOWNLOAD_SECONDS} s beside the start of the engine's process",
+        ["", "seconds", "of the ideal overlap"],
+        [
+            ["without a download", f"{median(alone):.1f} s", None],
+            ["with it", f"{median(beside):.1f} s", Number(median(ratios), mark=1.1, beside=_spread(ratios))],
+        ],
+        ["Ideal: the start without a download, and what of the download outlasts placement and imports."],
+    )
+
+
+def _until_imported(run: Run) -> float:
+    """Return how long placement and imports took in a start without a download, in seconds."""
+    (process,) = (step for step in run.steps if (step.kind, step.name) == ("phase", "engine_process"))
+    assert run.root is not None
+    assert process.end_ns is not None
+    return (process.end_ns - run.root.start_ns) / 1e9
+
+
+@contextmanager
+def slow_server(folder: Path, seconds: float) -> Iterator[str]:
+    """Serve the files of `folder` so slowly that all of them take `seconds`."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    sums = "".join(f"{sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+    whole = sum(map(len, files.values()))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def do_GET(self) -> None:
+            content = self._answer()
+            with suppress(BrokenPipeError):  # who only wants to know the size hangs up
+                for start in range(0, len(content), _CHUNK):
+                    chunk = content[start : start + _CHUNK]
+                    time.sleep(seconds * len(chunk) / whole)
+                    self.wfile.write(chunk)
+
+        def _answer(self) -> bytes:
+            content = (files | {"SHA256SUMS": sums.encode()})[self.path.removeprefix("/")]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            return content
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _spread(values: list[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}"

@@ -1,0 +1,121 @@
+"""Ways to start an engine, each a process of its own, timed from its start to its first answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import Any
+
+import httpx
+
+from phasebus.telemetry.journal import Run, read_journal
+from tests.support.programs import free_port
+from tests.support.waiting import wait_until
+
+ENGINE_ARGS = {"max_model_len": 256, "enforce_eager": True, "dtype": "bfloat16"}
+BIN = Path(sys.executable).parent
+
+
+def phasebus_up(model: str, **config: Any) -> tuple[float, Run]:
+    """Return the seconds that `phasebus up` takes from its start to its first generated text, and its journal."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "node.yaml"
+        described = {"model": model, "engine_args": ENGINE_ARGS, "service": {"port": 0}} | config
+        described["engine_env"] = {"VLLM_CPU_KVCACHE_SPACE": "1"} | config.get("engine_env", {})
+        path.write_text(json.dumps(described))  # JSON is YAML
+        began = time.monotonic()
+        command = [sys.executable, "-m", "phasebus.initializer.cli", "up", str(path), "--once", "--prompt", "A"]
+        with _running(command, {"PHASEBUS_STATE_DIR": folder}) as output:
+            wait_until(lambda: "\ntext " in output(), "phasebus up prints a text", seconds=600)
+            seconds = time.monotonic() - began
+            (journal,) = Path(folder).glob("runs/*.jsonl")
+            return seconds, read_journal(journal)
+
+
+def vllm_serve(model: str) -> float:
+    """Return the seconds that a plain `vllm serve` takes from its start to its first completion."""
+    port = free_port()
+    options = ["--max-model-len=256", "--enforce-eager", "--dtype=bfloat16", "--host=127.0.0.1", f"--port={port}"]
+    began = time.monotonic()
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    with _running([str(BIN / "vllm"), "serve", model, *options], environment) as output:
+        _first_completion(f"http://127.0.0.1:{port}", model, output)
+        return time.monotonic() - began
+
+
+def ray_serve_llm(model: str) -> float:
+    """Return the seconds that a Ray Serve LLM application takes from its start to its first completion."""
+    port = free_port()
+    began = time.monotonic()
+    with _running([sys.executable, "-m", __name__, model, str(port)], {"HF_HUB_OFFLINE": "1"}) as output:
+        _first_completion(f"http://127.0.0.1:{port}", "tiny", output)
+        return time.monotonic() - began
+
+
+def _first_completion(url: str, model: str, output: Callable[[], str]) -> None:
+    body = {"model": model, "prompt": "A start-up is", "max_tokens": 4}
+
+    def answered() -> bool:
+        output()
+        try:
+            return httpx.post(f"{url}/v1/completions", json=body, timeout=60).is_success
+        except httpx.TransportError:
+            return False
+
+    wait_until(answered, f"{url} completes a prompt", seconds=600)
+
+
+@contextmanager
+def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[Callable[[], str]]:
+    """Run a command; give what returns all that it has printed, and fails with that if it has failed."""
+    with NamedTemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
+
+        def output() -> str:
+            printed = Path(log.name).read_text(errors="replace")
+            assert not process.poll(), printed
+            return printed
+
+        try:
+            yield output
+        finally:
+            process.terminate()
+            process.wait(120)
+
+
+def _serve(model: str, port: int) -> None:
+    """Run a Ray Serve LLM application until this process is terminated."""
+    import signal
+    import threading
+
+    import ray
+    from ray import serve
+    from ray.serve.llm import LLMConfig, build_openai_app
+
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    config = LLMConfig(
+        model_loading_config={"model_id": "tiny", "model_source": model},
+        accelerator_type=None,
+        placement_group_config={"bundles": [{"CPU": 1}], "strategy": "PACK"},
+        deployment_config={"num_replicas": 1, "ray_actor_options": {"num_cpus": 1}},
+        engine_kwargs={**ENGINE_ARGS, "distributed_executor_backend": "mp"},
+        runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}},
+    )
+    serve.run(build_openai_app({"llm_configs": [config]}), blocking=False)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    ended.wait()
+    serve.shutdown()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], int(sys.argv[2]))

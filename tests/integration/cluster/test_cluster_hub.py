@@ -1,0 +1,115 @@
+"""The hub of a cluster: what it serves, and that nothing depends on it."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx
+import psutil
+import pytest
+
+from phasebus.initializer import Cluster, LLMConfig, initialize_cluster
+from tests.support.programs import free_port, program
+from tests.support.two_nodes import TwoNodes
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+def config(ray: TwoNodes, model: str, port: int, **fields: Any) -> LLMConfig:
+    service = {"port": port}
+    return LLMConfig(
+        **{"model": model, "engine": "none", "nodes": 2, "ray": {"address": ray.address}, "service": service, **fields},
+    )
+
+
+def state(port: int) -> Any:
+    return httpx.get(f"http://127.0.0.1:{port}/state").json()
+
+
+def hub_of(port: int) -> psutil.Process:
+    """The process that listens there."""
+    (found,) = (
+        connection.pid
+        for connection in psutil.net_connections("tcp4")
+        if connection.status == psutil.CONN_LISTEN and tuple(connection.laddr)[-1:] == (port,) and connection.pid
+    )
+    return psutil.Process(found)
+
+
+def get(url: str) -> httpx.Response:
+    return httpx.get(url, headers={"Accept": "text/plain"})
+
+
+def checked(promtool: str, metrics: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([promtool, "check", "metrics"], input=metrics, capture_output=True, text=True, check=False)
+
+
+def answers(port: int) -> bool:
+    try:
+        return state(port) is not None
+    except httpx.TransportError:
+        return False
+
+
+def ready(port: int) -> bool:
+    if not answers(port):
+        return False
+    answer = httpx.get(f"http://127.0.0.1:{port}/readyz")
+    return answer.status_code == 200 and [node["status"] for node in answer.json()["nodes"]] == ["ready"] * 2
+
+
+async def test_it_serves_the_metrics_and_the_state_of_all_nodes_and_where_theirs_are(
+    nodes: TwoNodes, model: str
+) -> None:
+    promtool = program("promtool", "prometheus")
+    port = free_port()
+    async with await initialize_cluster(config(nodes, model, port)):
+        await anyio.to_thread.run_sync(wait_until, lambda: ready(port), "the hub has heard of everything")
+        seen = {node["name"]: node for node in state(port)["nodes"]}
+        assert sorted(seen) == ["node-0", "node-1"]
+        metrics = get(f"http://127.0.0.1:{port}/metrics").text
+        check = checked(promtool, metrics)
+        assert check.returncode == 0, check.stdout + check.stderr
+        for line in (
+            'phasebus_cluster_node_ready{node="node-1"} 1.0',
+            'phasebus_cluster_nodes{state="ready"} 2.0',
+            'phasebus_phase_duration_seconds_count{outcome="finished",phase="download"} 2.0',
+            f'phasebus_node_startup_duration_seconds_count{{model="{model}",outcome="finished"}} 2.0',
+            'phasebus_cluster_startup_duration_seconds_count{outcome="finished"} 1.0',
+            "phasebus_ready 1.0",
+        ):
+            assert line in metrics
+        targets = get(f"http://127.0.0.1:{port}/sd").json()
+        assert [target["labels"]["node"] for target in targets] == ["node-0", "node-1"]
+        for target in targets:
+            assert "phasebus_ready 1.0" in get(f"http://{target['targets'][0]}/metrics").text
+
+
+async def test_a_hub_that_dies_holds_nothing_up_comes_back_and_is_told_what_it_missed(
+    nodes: TwoNodes, model: str
+) -> None:
+    port = free_port()
+    started: list[Cluster] = []
+
+    async def kill_hub(phase: str, config: Any, data: Any) -> None:
+        if phase == "post_placement_group":
+            await anyio.to_thread.run_sync(wait_until, lambda: answers(port), "the hub is there")
+            await anyio.to_thread.run_sync(hub_of(port).kill)
+
+    with anyio.fail_after(120):
+        started.append(await initialize_cluster(config(nodes, model, port, driver_callbacks=[kill_hub])))
+    async with started[0]:
+        await anyio.to_thread.run_sync(wait_until, lambda: ready(port), "the hub is back and knows everything")
+        before = get(f"http://127.0.0.1:{port}/metrics").text
+        hub_of(port).kill()
+        await anyio.to_thread.run_sync(wait_until, lambda: ready(port), "and once more")
+        after = get(f"http://127.0.0.1:{port}/metrics").text
+
+    def counts(metrics: str) -> list[str]:
+        return sorted(line for line in metrics.splitlines() if "_count{" in line or "node_events_total{" in line)
+
+    assert counts(before) == counts(after)

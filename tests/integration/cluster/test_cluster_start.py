@@ -1,0 +1,195 @@
+"""A cluster's start on two real raylets."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from phasebus.bus import Context, Key
+from phasebus.initializer import (
+    MODEL,
+    NODE_NAME,
+    PLACEMENT_BUNDLES,
+    ClusterConfig,
+    DownloadError,
+    LLMConfig,
+    NodeConflictError,
+    PlacementError,
+    PostCluster,
+    PreCluster,
+    PreDownload,
+    PrePlacementGroup,
+    initialize_cluster,
+)
+from phasebus.telemetry.journal import find_journal, read_journal
+from tests.support.otlp import OtlpBackend
+from tests.support.two_nodes import TwoNodes
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+def config(ray: TwoNodes, model: str, **fields: Any) -> LLMConfig:
+    return LLMConfig(
+        **{
+            "model": model,
+            "engine": "none",
+            "nodes": 2,
+            "ray": {"address": ray.address},
+            "service": {"port": None},
+            **fields,
+        },
+    )
+
+
+def write_pid(phase: str, config: Any, data: Any) -> dict[str, Any] | None:
+    return {f"pid of {data[NODE_NAME]}": os.getpid()} if phase == "pre_download" else None
+
+
+async def test_every_node_has_an_actor_on_a_node_of_rays_of_its_own(nodes: TwoNodes, model: str) -> None:
+    async with await initialize_cluster(config(nodes, model, callbacks=[write_pid])) as cluster:
+        import ray
+
+        assert [node.name for node in cluster.nodes] == ["node-0", "node-1"]
+        assert len(set(bundles(ray).values())) == 2
+        for node in cluster.nodes:
+            assert cluster.context[f"pid of {node.name}"] == node.pid
+            assert node.context["download_result"].path.name == model.rpartition("/")[2]
+    nodes.wait_until_free()
+
+
+def bundles(ray: Any) -> dict[int, str]:
+    (group,) = (each for each in ray.util.placement_group_table().values() if each["state"] == "CREATED")
+    placed: dict[int, str] = group["bundles_to_node_id"]
+    return placed
+
+
+async def test_the_trace_has_one_root_and_every_node_hangs_in_it(
+    nodes: TwoNodes, model: str, backend: OtlpBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.http)
+    async with await initialize_cluster(config(nodes, model)):
+        pass
+    run = read_journal(find_journal())
+    wait_until(lambda: len(backend.spans(run.trace)) == len(run.steps), "every span has arrived")
+    spans = {span.span: span for span in backend.spans(run.trace)}
+    (root,) = (span for span in spans.values() if span.parent is None)
+    assert root.name == "cluster startup"
+    assert [span.name for span in spans.values() if span.parent and span.parent not in spans] == []
+    inits = [span for span in spans.values() if span.name == "node init"]
+    assert [span.parent for span in inits] == [root.span, root.span]
+    assert {span.resource["service.instance.id"] for span in inits} == {"node-0", "node-1"}
+    for name in ("phase download", "download model", "phase post_initialization"):
+        assert sum(span.name == name for span in spans.values()) == 2
+    assert set(spans) == {step.id for step in run.steps}
+    assert {step.outcome for step in run.steps} == {"finished"}
+
+
+async def test_callbacks_run_where_they_are_declared_and_for_the_placement_on_the_driver(
+    nodes: TwoNodes, model: str
+) -> None:
+    driver: list[tuple[str, int]] = []
+
+    def on_driver(phase: str, config: Any, data: Any) -> None:
+        driver.append((phase, os.getpid()))
+
+    async with await initialize_cluster(
+        config(nodes, model, callbacks=[write_phases], driver_callbacks=[on_driver])
+    ) as cluster:
+        first, second = (node.context["phases"] for node in cluster.nodes)
+    assert [phase for phase, _ in driver] == [
+        "pre_cluster",
+        "pre_placement_group",
+        "post_placement_group",
+        "post_cluster",
+    ]
+    assert {pid for _, pid in driver} == {os.getpid()}
+    assert first == second == ["pre_initialization", "pre_download", "post_download", "pre_engine_init",
+                               "post_engine_init", "post_initialization"]  # fmt: skip
+
+
+def write_phases(phase: str, config: Any, data: Any) -> dict[str, Any] | None:
+    if "placement" in phase:
+        return None
+    return {"phases": [*data.get("phases", []), phase]}
+
+
+async def test_what_a_callback_asks_for_before_the_placement_is_what_ray_reserves(nodes: TwoNodes, model: str) -> None:
+    async with await initialize_cluster(config(nodes, model, callbacks=[ask_for_a_cpu])) as cluster:
+        group = cluster.context["placement_group"]
+        assert group.bundle_specs == [{"CPU": 1.0}, {"CPU": 1.0}]
+
+
+async def ask_for_a_cpu(event: PrePlacementGroup, context: Context) -> None:
+    context[PLACEMENT_BUNDLES] = [{"CPU": 1}, {"CPU": 1}]
+
+
+async def test_a_node_finds_what_the_driver_wrote_and_the_driver_what_the_nodes_wrote_with_its_authors(
+    nodes: TwoNodes, model: str
+) -> None:
+    async def set_model(event: PreCluster, context: Context) -> None:
+        context[MODEL] = model
+
+    seen: dict[str, Any] = {}
+
+    async def look(event: PostCluster, context: Context) -> None:
+        seen.update(context)
+
+    names = Key[list[str]]("names", on_conflict=lambda current, new: [*current, *new])
+    whole = ClusterConfig(
+        models=[config(nodes, "/not/there", callbacks=[write_name])],
+        callbacks=[set_model, look],
+        keys=[names],
+        ray={"address": nodes.address},  # type: ignore[arg-type]
+    )
+    async with await initialize_cluster(whole) as cluster:
+        assert seen["names"] == cluster.context[names] == ["node-0", "node-1"]
+        assert [change.by for change in cluster.context.history("names")] == [
+            "write_name on node-0",
+            "write_name on node-1",
+        ]
+
+
+async def write_name(event: PreDownload, context: Context) -> None:
+    context["names"] = [context[NODE_NAME]]
+
+
+async def test_a_conflict_names_both_nodes_and_both_callbacks(nodes: TwoNodes, model: str) -> None:
+    with pytest.raises(NodeConflictError) as caught:
+        await initialize_cluster(config(nodes, model, callbacks=[write_name]))
+    assert "'write_name' on node-0 and 'write_name' on node-1 wrote different values to 'names'" in str(caught.value)
+    nodes.wait_until_free()
+
+
+async def test_a_node_that_fails_fails_the_cluster_by_name_and_gives_everything_back(
+    nodes: TwoNodes, model: str
+) -> None:
+    with pytest.raises(DownloadError, match="/not/there") as caught:
+        await initialize_cluster(config(nodes, model, callbacks=[break_second]))
+    assert any(note.startswith("on the node 'node-1'") for note in caught.value.__notes__)
+    assert "in the phase 'download'" in caught.value.__notes__
+    run = read_journal(find_journal())
+    assert {(step.node, step.outcome) for step in run.steps if step.kind == "node"} >= {("node-1", "failed")}
+    assert "running" not in {step.outcome for step in run.steps}
+    nodes.wait_until_free()
+
+
+async def break_second(event: PreDownload, context: Context) -> None:
+    if context[NODE_NAME] == "node-1":
+        context[MODEL] = "/not/there"
+
+
+async def test_more_nodes_than_there_are_is_explained_as_infeasible(nodes: TwoNodes, model: str) -> None:
+    with pytest.raises(PlacementError) as caught:
+        await initialize_cluster(config(nodes, model, nodes=3, placement={"timeout_seconds": 2}))
+    assert "infeasible: STRICT_SPREAD puts 3 bundles on as many nodes, and there are 2" in str(caught.value)
+    nodes.wait_until_free()
+
+
+async def test_resources_in_use_are_explained_as_pending(nodes: TwoNodes, model: str) -> None:
+    whole_nodes = {"bundles": [{"CPU": 2}], "timeout_seconds": 2}
+    async with await initialize_cluster(config(nodes, model, placement=whole_nodes)):
+        with pytest.raises(PlacementError, match="pending: the nodes are large enough, so what is missing is in use"):
+            await initialize_cluster(config(nodes, model, placement=whole_nodes))

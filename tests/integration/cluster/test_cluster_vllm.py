@@ -1,0 +1,115 @@
+"""`phasebus up` on two real raylets, one of them with a real vLLM, told from outside: the command, the hub, the trace."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
+from phasebus.telemetry import EngineSpan
+from phasebus.telemetry.journal import Run
+from tests.support.command import Command
+from tests.support.otlp import OtlpBackend
+from tests.support.two_nodes import TwoNodes
+from tests.support.waiting import wait_until
+
+pytest.importorskip("vllm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """What a start was seen to be, and what it left."""
+
+    state: dict[str, Any]
+    metrics: str
+    stdout: str
+    stderr: str
+    code: int
+    left_behind: list[str]
+    run: Run
+    spans: list[EngineSpan]
+
+
+@pytest.fixture(scope="module")
+def started(nodes: TwoNodes, backend: OtlpBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    folder = tmp_path_factory.mktemp("up")
+    config = folder / "cluster.yaml"
+    model = write_tiny_model(tiny_model_path())
+    config.write_text(
+        "models:\n"
+        f"  - {{name: chat, model: {model}, engine_env: {{VLLM_CPU_KVCACHE_SPACE: '1'}},"
+        "     engine_args: {max_model_len: 256, enforce_eager: true, dtype: bfloat16}}\n"
+        f"  - {{name: store, model: {model}, engine: none}}\n"
+        "strategy: STRICT_SPREAD\n"
+        f"ray: {{address: '{nodes.address}'}}\n"
+        "service: {port: 0}\n"
+    )
+    command = Command(
+        "up",
+        str(config),
+        "--prompt=A start-up is",
+        state=folder,
+        environment={"OTEL_EXPORTER_OTLP_ENDPOINT": backend.http},
+    )
+    try:
+        wait_until(lambda: command.ended or "ready in" in command.stdout, "it is ready", seconds=400)
+        assert not command.ended, command.stderr
+        wait_until(lambda: command.get("/readyz").status_code == 200, "the hub has heard of it")
+        state, metrics = command.get("/state").json(), command.get("/metrics").text
+        command.send(signal.SIGINT)
+        code = command.wait()
+        run = command.journal()
+        wait_until(
+            lambda: {step.id for step in run.steps} <= {span.span for span in backend.spans(run.trace)}, "spans arrived"
+        )
+        yield Started(
+            state=state,
+            metrics=metrics,
+            stdout=command.stdout,
+            stderr=command.stderr,
+            code=code,
+            left_behind=command.left_behind(),
+            run=run,
+            spans=backend.spans(run.trace),
+        )
+    finally:
+        command.close()
+    nodes.wait_until_free()
+
+
+def test_it_ends_well_with_a_text_and_where_the_time_went(started: Started) -> None:
+    assert started.code == 0, started.stderr
+    assert "prompt   'A start-up is'" in started.stdout
+    for step in ("cluster startup", "node init", "phase engine_init", "engine step load_model"):
+        assert step in started.stdout
+    assert "Traceback" not in started.stderr
+    assert started.left_behind == []
+
+
+def test_the_hub_knew_both_nodes_and_the_engines_steps(started: Started) -> None:
+    assert {(node["name"], node["status"]) for node in started.state["nodes"]} == {
+        ("chat-0", "ready"),
+        ("store-1", "ready"),
+    }
+    assert 'phasebus_engine_step_duration_seconds_count{outcome="finished",step="load_weights"} 1.0' in started.metrics
+    assert 'phasebus_phase_duration_seconds_count{outcome="finished",phase="download"} 2.0' in started.metrics
+
+
+def test_the_whole_start_is_one_trace_from_the_driver_to_vllms_processes(started: Started) -> None:
+    spans = {span.span: span for span in started.spans}
+    assert [span.name for span in spans.values() if span.parent is None] == ["cluster startup"]
+    assert [span.name for span in spans.values() if span.parent and span.parent not in spans] == []
+    assert {step.outcome for step in started.run.steps} == {"finished"}
+    engines = [span for span in spans.values() if "vllm.process_id" in span.resource]
+    assert engines
+    for span in engines:
+        ancestors = [span]
+        while ancestors[-1].parent is not None:
+            ancestors.append(spans[ancestors[-1].parent])
+        names = [each.name for each in ancestors]
+        assert names[-4:] == ["engine init", "phase engine_init", "node init", "cluster startup"]
+        assert ancestors[-2].resource["service.instance.id"] == "chat-0"

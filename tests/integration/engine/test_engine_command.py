@@ -1,0 +1,148 @@
+"""`phasebus run` around a plain `vllm serve`: the same trace, metrics and probes, and nothing of it changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from phasebus.telemetry import EngineSpan
+from phasebus.telemetry.journal import Run
+from tests.support.command import Command
+from tests.support.otlp import OtlpBackend
+from tests.support.programs import free_port
+from tests.support.waiting import wait_until
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A `vllm serve` under `phasebus run`, from all sides."""
+
+    while_importing: str
+    serving: str
+    iterations: list[EngineSpan]
+    answered: int
+    code: int
+    stdout: str
+    left_behind: list[str]
+    run: Run
+    spans: list[EngineSpan]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: OtlpBackend) -> Iterator[Served]:
+    folder, port = tmp_path_factory.mktemp("run"), free_port()
+    model = folder / "model"
+    command = Command(
+        *("run", "-v", "--port=0", "--download", tiny_model, "--destination", str(model), "--"),
+        *(str(Path(sys.prefix) / "bin" / "vllm"), "serve", str(model), f"--port={port}"),
+        *("--host=127.0.0.1", "--max-model-len=256", "--enforce-eager", "--dtype=bfloat16"),
+        state=folder,
+        environment={
+            "OTEL_EXPORTER_OTLP_ENDPOINT": backend.http,
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PHASEBUS_ITERATION_SAMPLING": "5",
+            "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]),
+        },
+    )
+    try:
+        command.wait_for("engine_step", "start_process")
+        importing = command.get("/metrics", Accept="text/plain").text
+        wait_until(lambda: ready(command), "the server is ready", seconds=400)
+        answered = httpx.post(
+            f"http://127.0.0.1:{port}/v1/completions",
+            json={"model": str(model), "prompt": "A start-up is", "max_tokens": 20},
+            timeout=60,
+        ).status_code
+        wait_until(lambda: "iteration_requests_count" in command.get("/metrics").text, "the iterations are told of")
+        serving = command.get("/metrics", Accept="text/plain").text
+        command.send(signal.SIGTERM)
+        code = command.wait()
+        run = command.journal()
+        wait_until(lambda: any(span.name == "node init" for span in backend.spans(run.trace)), "the spans have arrived")
+        yield Served(
+            while_importing=importing,
+            serving=serving,
+            iterations=backend.spans_called("engine iteration"),
+            answered=answered,
+            code=code,
+            stdout=command.stdout,
+            left_behind=command.left_behind(),
+            run=run,
+            spans=backend.spans(run.trace),
+        )
+    finally:
+        command.close()
+        shutil.rmtree(model, ignore_errors=True)
+
+
+def ready(command: Command) -> bool:
+    command.look()
+    assert not command.ended, command.stderr
+    return command.get("/readyz").status_code == 200
+
+
+def test_it_is_ready_when_the_server_answers_and_ends_as_the_server_does(served: Served) -> None:
+    assert served.answered == 200
+    assert served.code == 0
+    assert served.left_behind == []
+
+
+def test_metrics_show_a_process_that_is_still_importing(served: Served) -> None:
+    assert 'phasebus_engine_step_in_progress{step="start_process"} 1.0' in served.while_importing
+
+
+def test_nearly_all_of_the_engines_start_lies_under_a_named_step(served: Served) -> None:
+    (engine,) = (step for step in served.run.steps if step.kind == "engine")
+    assert engine.end_ns is not None
+    covered, reached = 0, engine.start_ns
+    for step in served.run.steps:  # in the order they began
+        if step.kind == "engine_step" and step.name != "other" and step.end_ns is not None:
+            covered += max(0, step.end_ns - max(step.start_ns, reached))
+            reached = max(reached, step.end_ns)
+    assert covered / (engine.end_ns - engine.start_ns) >= 0.95
+
+
+def test_the_model_is_fetched_while_the_command_imports(served: Served) -> None:
+    steps = {(step.kind, step.name): step for step in served.run.steps}
+    download = steps["phase", "download"]
+    imports = steps["engine_step", "start_process"]
+    assert download.outcome == "finished"
+    assert imports.end_ns is not None
+    assert download.start_ns < imports.end_ns
+    assert ("engine_step", "wait_for_model") in steps
+
+
+def test_the_weights_step_says_how_many_bytes_were_loaded(served: Served) -> None:
+    (weights,) = (step for step in served.run.steps if step.name == "load_weights")
+    assert weights.attributes["bytes"] > 1_000_000
+
+
+def test_the_trace_is_one_tree_with_a_span_for_every_step(served: Served) -> None:
+    ids = {span.span for span in served.spans}
+    assert [span.name for span in served.spans if span.parent is None] == ["node init"]
+    assert [span.name for span in served.spans if span.parent is not None and span.parent not in ids] == []
+    assert {step.id for step in served.run.steps} <= ids
+
+
+def test_iterations_are_counted_and_what_vllm_says_itself_is_left_to_it(served: Served) -> None:
+    assert 'phasebus_engine_iteration_duration_seconds_count{engine="0"}' in served.serving
+    assert "phasebus_engine_tokens_total" not in served.serving
+
+
+def test_one_iteration_in_so_many_has_a_span_outside_the_trace_of_the_start_up(served: Served) -> None:
+    assert served.iterations
+    assert {span.trace for span in served.iterations} & {served.run.trace} == set()
+    assert served.iterations[0].attributes["phasebus.requests"] == 1
+
+
+def test_every_step_ended(served: Served) -> None:
+    assert {step.outcome for step in served.run.steps} == {"finished"}

@@ -1,0 +1,72 @@
+"""A real Ray of two nodes: two raylets on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.waiting import wait_until
+
+_STORE_BYTES = 96 * 2**20
+
+
+class TwoNodes:
+    """A running cluster of two raylets with two CPUs each.
+
+    Attributes:
+        address: Where it is.
+    """
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self._second = self._add()
+        self.address: str = cluster.address
+
+    def _add(self) -> Any:
+        return self._cluster.add_node(num_cpus=2, object_store_memory=_STORE_BYTES)
+
+    def kill_raylet_of(self, worker: int) -> None:
+        """Kill the raylet that has started the process `worker`; the one of the head takes the whole cluster along."""
+        psutil.Process(worker).parent().kill()  # type: ignore[union-attr]
+
+    def replace_killed(self) -> None:
+        """Have a new raylet in place of the one that was killed."""
+        self._cluster.remove_node(self._second, allow_graceful=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("PHASEBUS_STATE_DIR")  # of the one test; a node keeps what it finds in its environment
+            patch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+            self._second = self._add()
+
+    def wait_until_free(self) -> None:
+        """Return once nothing is reserved: Ray tells of what was given back with a delay. Connected as somebody else."""
+        import ray
+
+        ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+        try:
+            wait_until(lambda: ray.available_resources().get("CPU", 0) == _alive_cpus(ray), "every CPU is free")
+            groups = ray.util.placement_group_table().values()
+            assert [group for group in groups if group["state"] != "REMOVED"] == []
+        finally:
+            ray.shutdown()
+
+
+def _alive_cpus(ray: Any) -> float:
+    return sum(float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+
+
+@contextmanager
+def two_nodes() -> Iterator[TwoNodes]:
+    """Run a cluster of two nodes."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield TwoNodes(cluster)
+    finally:
+        cluster.shutdown()

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phasebus.bus import Bus, Context, InvalidValueError, Key, phase_event
+from phasebus.initializer import MODEL, PLACEMENT_BUNDLES, NodeConflictError, PreDownload
+from phasebus.initializer.cluster.merge import NodeChange, changes_of, merge, snapshot
+
+pytest.importorskip("ray")
+
+FOLD = Key[list[int]]("key", on_conflict=lambda current, new: current + new)
+
+
+def change(value: Any, *, key: str = "key", by: str = "cb", time: float = 0.0, deleted: bool = False) -> NodeChange:
+    return NodeChange(key=key, value=value, by=by, during="pre_download", time=time, deleted=deleted)
+
+
+def test_equal_values_agree_and_the_history_says_who_wrote_them() -> None:
+    context = Context()
+    merge(context, {"node-0": [change(1)], "node-1": [change(1)]}, [])
+    assert context["key"] == 1
+    assert [(each.by, each.event) for each in context.history("key")] == [
+        ("cb on node-0", "pre_download"),
+        ("cb on node-1", "pre_download"),
+    ]
+
+
+def test_different_values_without_a_rule_name_both_nodes_and_callbacks_and_the_way_out() -> None:
+    with pytest.raises(NodeConflictError) as caught:
+        merge(Context(), {"node-0": [change(1, by="one")], "node-1": [change(2, by="two")]}, [])
+    for part in ("'one' on node-0", "'two' on node-1", "'key'", "Key('key', on_conflict=…)"):
+        assert part in str(caught.value)
+
+
+def test_a_key_that_says_error_is_a_conflict_as_well() -> None:
+    with pytest.raises(NodeConflictError):
+        merge(Context(), {"a": [change(1)], "b": [change(2)]}, [Key("key", on_conflict="error")])
+
+
+def test_a_key_that_says_last_has_the_latest_value_in_time() -> None:
+    context = Context()
+    merge(context, {"a": [change(1, time=2.0)], "b": [change(2, time=1.0)]}, [Key("key")])
+    assert context["key"] == 1
+
+
+def test_what_a_node_took_back_is_taken_back() -> None:
+    context = Context({"key": 1})
+    merge(context, {"a": [change(2), change(None, deleted=True)]}, [])
+    assert "key" not in context
+
+
+def test_a_value_the_key_refuses_is_refused_on_the_driver_too() -> None:
+    with pytest.raises(InvalidValueError):
+        merge(Context(), {"a": [change([{"CPU": -1}], key="placement_bundles")]}, [PLACEMENT_BUNDLES])
+
+
+@given(st.lists(st.lists(st.lists(st.integers(), max_size=3), min_size=1, max_size=3), min_size=1, max_size=5))
+def test_a_reducer_folds_the_last_value_of_each_node_in_the_order_of_the_nodes(written: list[list[list[int]]]) -> None:
+    context = Context()
+    merge(context, {f"n{i}": [change(value) for value in values] for i, values in enumerate(written)}, [FOLD])
+    assert context["key"] == [number for values in written for number in values[-1]]
+
+
+def test_a_snapshot_leaves_out_what_cannot_be_pickled_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    context = Context({"lock": threading.Lock(), "model": "m"})
+    assert snapshot(context, ["lock", "model", "absent"]) == {"model": "m"}
+    assert "'lock', written by 'phasebus', cannot be pickled" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_changes_are_those_of_callbacks_with_the_phase_and_not_the_systems_own() -> None:
+    async def set_model(event: PreDownload, context: Context) -> None:
+        context[MODEL] = "other"
+
+    def set_more(phase: str, config: Any, data: Any) -> dict[str, Any]:
+        return {"more": 1, "lock": threading.Lock()}
+
+    bus, context = Bus(), Context({"model": "m"})
+    bus.subscribe(PreDownload, set_model)
+    bus.subscribe(set_more)
+    await bus.publish(PreDownload(), context)
+    await bus.publish(phase_event("later")(), context)
+    assert [(each.key, each.value, each.by, each.during) for each in changes_of(context)] == [
+        ("model", "other", "set_model", "pre_download"),
+        ("more", 1, "set_more", "pre_download"),
+        ("more", 1, "set_more", "later"),
+    ]

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import anyio
+import pytest
+
+from phasebus.initializer.cluster import watching
+from phasebus.initializer.cluster.watching import SilentError, answered_or_silent
+from phasebus.initializer.ray.calls import ActorDiedError
+
+pytest.importorskip("ray")
+
+pytestmark = pytest.mark.anyio
+
+
+class Reference:
+    """A reference of Ray's, as far as it is waited for."""
+
+    def __init__(self) -> None:
+        self.answer: Future[Any] = Future()
+
+    def future(self) -> Future[Any]:
+        return self.answer
+
+
+class Actor:
+    """An actor whose pings do what they are told."""
+
+    def __init__(self, ping: Callable[[], Any], enough: int = 0) -> None:
+        self._ping = ping
+        self._left = enough
+        self.enough = anyio.Event()
+
+    async def call(self, method: str) -> None:
+        assert method == "ping"
+        self._left -= 1
+        if self._left == 0:
+            self.enough.set()
+        await self._ping()
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_PING_SECONDS", 0.01)
+
+
+async def answers() -> None:
+    """Answer at once."""
+
+
+async def is_gone() -> None:
+    raise ActorDiedError("gone")
+
+
+async def test_an_actor_that_answers_its_pings_may_take_as_long_as_it_likes() -> None:
+    reference, actor = Reference(), Actor(answers, enough=5)
+    async with anyio.create_task_group() as tasks:
+
+        async def finish() -> None:
+            await actor.enough.wait()
+            reference.answer.set_result("done")
+
+        tasks.start_soon(finish)
+        assert await answered_or_silent(actor, reference, 5) == "done"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ping", [anyio.sleep_forever, is_gone])
+async def test_an_actor_that_does_not_answer_them_is_given_up(ping: Callable[[], Any]) -> None:
+    with pytest.raises(SilentError, match=r"no answer for 0\.05 s"):
+        await answered_or_silent(Actor(ping), Reference(), 0.05)  # type: ignore[arg-type]
+
+
+async def test_what_the_call_raised_is_raised() -> None:
+    reference = Reference()
+    reference.answer.set_exception(ValueError("boom"))
+    with pytest.raises(ValueError, match="boom"):
+        await answered_or_silent(Actor(answers), reference, 5)  # type: ignore[arg-type]
+
+
+async def test_a_wait_that_is_cancelled_ends() -> None:
+    with anyio.move_on_after(0.05) as scope:
+        await answered_or_silent(Actor(answers), Reference(), 5)  # type: ignore[arg-type]
+    assert scope.cancelled_caught

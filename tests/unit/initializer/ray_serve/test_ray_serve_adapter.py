@@ -1,0 +1,161 @@
+"""What is used of Ray Serve LLM is there, and what is asked for reaches it; without starting anything."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from phasebus.bus import Context
+from phasebus.initializer import (
+    ENGINE_ARGS,
+    MODEL,
+    PLACEMENT_BUNDLES,
+    PostEngineInit,
+    PreDownload,
+    PreEngineInit,
+    PrePlacementGroup,
+)
+
+pytest.importorskip("ray.serve")
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray, of pydantic, while it is imported
+]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Ray Serve runs on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture
+def serve() -> Any:
+    from phasebus.initializer import ray_serve
+
+    return ray_serve
+
+
+@pytest.fixture
+def ray_config() -> Any:
+    """Ray's configuration of a replica, as far as a callback is shown it."""
+    engine = SimpleNamespace(hf_model_id="m", actual_hf_model_id="m", engine_kwargs={"max_model_len": 256})
+    return SimpleNamespace(model_id="m", get_engine_config=lambda: engine)
+
+
+@pytest.fixture
+def make(serve: Any, ray_config: Any) -> Any:
+    from ray.llm._internal.common.utils.download_utils import NodeModelDownloadable
+
+    def make(*callbacks: Any) -> Any:
+        context = {
+            "worker_node_download_model": NodeModelDownloadable.MODEL_AND_TOKENIZER,
+            "placement_group": None,
+            "runtime_env": {"env_vars": {"A": "1"}},
+        }
+        return serve.BusCallback(
+            ray_config, callbacks=callbacks, port=None, raise_error_on_callback=True, ctx_kwargs=context
+        )
+
+    return make
+
+
+def test_the_ray_that_is_installed_has_every_seam(serve: Any) -> None:
+    serve.check_ray()
+
+
+def test_rays_callback_is_made_with_the_arguments_and_called_by_the_names_that_are_used() -> None:
+    from ray.llm._internal.common.callbacks.base import CallbackBase, CallbackCtx
+
+    assert list(inspect.signature(CallbackBase.__init__).parameters)[1:] == [
+        "llm_config",
+        "raise_error_on_callback",
+        "ctx_kwargs",
+        "kwargs",
+    ]
+    assert set(CallbackCtx.__dataclass_fields__) >= {
+        "worker_node_download_model",
+        "placement_group",
+        "runtime_env",
+        "run_init_node",
+    }
+
+
+def test_a_ray_without_a_seam_is_refused_with_what_is_missing_and_the_way_out(serve: Any) -> None:
+    with pytest.raises(serve.RayServeError, match=r"Ray 9.0 has no Path.no_such.*was made for Ray 2\.60"):
+        serve.check_ray("9.0", [(Path, ("no_such", "exists"))])
+
+
+def test_a_version_that_was_not_tried_is_warned_of(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    serve.check_ray("2.99.0")
+    assert "was made for Ray 2.60 and is not tried on 2.99.0" in caplog.text
+
+
+async def test_what_callbacks_write_reaches_rays_download_and_its_engine(make: Any, ray_config: Any) -> None:
+    async def another(event: PreDownload, context: Context) -> None:
+        context[MODEL] = "other"
+        context["local_node_download_model"] = "NONE"
+
+    async def longer(event: PreEngineInit, context: Context) -> None:
+        context[ENGINE_ARGS] = {**context[ENGINE_ARGS], "max_model_len": 512}
+        context["engine_env"] = {"B": "2"}
+
+    engines: list[Any] = []
+
+    async def see(event: PostEngineInit, context: Context) -> None:
+        engines.append(context["engine"])
+
+    callback = make(another, longer, see)
+    await callback.run_callback("on_before_node_init")
+    assert ray_config.get_engine_config().hf_model_id == "other"
+    assert not callback.ctx.worker_node_download_model
+    assert not callback.ctx.run_init_node
+    await callback.run_callback("on_after_node_init")
+    assert ray_config.get_engine_config().engine_kwargs == {"max_model_len": 512}
+    assert callback.ctx.runtime_env["env_vars"] == {"A": "1", "B": "2"}
+    callback.replica.done("engine_init", "the engine")
+    await callback.replica.over()
+    assert engines == ["the engine"]
+
+
+async def test_a_callback_that_raises_fails_rays_hook_with_its_error(make: Any) -> None:
+    async def broken(event: PreDownload) -> None:
+        raise ValueError("boom")
+
+    with pytest.raises(Exception, match=r"on_before_node_init.*boom"):
+        await make(broken).run_callback("on_before_node_init")
+
+
+async def test_an_engine_that_fails_ends_the_phases_with_its_error(make: Any) -> None:
+    callback = make()
+    await callback.run_callback("on_before_node_init")
+    await callback.run_callback("on_after_node_init")
+    callback.replica.fail(RuntimeError("no memory"))
+    with pytest.raises(RuntimeError, match="no memory"):
+        await callback.replica.over()
+
+
+def test_a_copy_for_the_tasks_of_the_download_travels_without_the_replica(serve: Any, make: Any) -> None:
+    callback = make()
+    callback.llm_config = None  # a real one can be pickled; this stand-in cannot
+    copy = pickle.loads(pickle.dumps(callback))
+    assert copy.ctx.runtime_env == {"env_vars": {"A": "1"}}
+    with pytest.raises(serve.RayServeError, match="a copy of a BusCallback"):
+        _ = copy.replica
+
+
+def test_callbacks_change_the_placement_where_the_application_is_built(serve: Any) -> None:
+    from phasebus.initializer.ray_serve.adapter import publish_placement
+
+    async def more(event: PrePlacementGroup, context: Context) -> None:
+        context[PLACEMENT_BUNDLES] = [{"CPU": 2}]
+
+    context = Context({PLACEMENT_BUNDLES: [{"CPU": 1}]})
+    publish_placement([more], context)
+    assert context[PLACEMENT_BUNDLES] == [{"CPU": 2}]

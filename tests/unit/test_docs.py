@@ -1,0 +1,38 @@
+"""The examples of the documentation, each run as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.docs import ROOT, blocks
+
+pytestmark = pytest.mark.anyio
+
+ELSEWHERE = {"bus.md"}
+"""Pages whose examples have a test of their own."""
+
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name not in ELSEWHERE)
+EXAMPLES = [
+    pytest.param(example, id=f"{page}-{number}")
+    for page in PAGES
+    for number, example in enumerate(blocks(f"docs/{page}", "python"), 1)
+    if "async def main()" in example and "import ray" not in example
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+async def test_the_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, "example", "exec"), names)
+    await names["main"]()
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ELSEWHERE])
+def test_what_a_page_links_to_is_there(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "docs" / page).read_text()):
+        assert (ROOT / "docs" / target).exists(), target
