@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from prometheus_client import Gauge
 
-from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepStarted
+from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
 from phasebus.telemetry.metrics import Metrics, label_value
 from phasebus.telemetry.names import KINDS, OTHER_KIND, Count, Duration
 from phasebus.telemetry.redaction import redact
@@ -24,12 +24,15 @@ class MetricsObserver:
         self._metrics = metrics
         self._trace = trace
         self._running: dict[str, Gauge] = {}
+        self._done: dict[str, float] = {}
 
     def observe(self, event: StepEvent) -> None:
         """Count one event."""
         self._metrics.events.labels(type(event).__name__).inc()
         if isinstance(event, StepStarted):
             self._start(event)
+        elif isinstance(event, StepProgress):
+            self._advance(event)
         elif isinstance(event, StepFinished):
             self._end(event, event.seconds, "finished")
         elif isinstance(event, StepFailed):
@@ -49,7 +52,14 @@ class MetricsObserver:
         running.inc()
         self._running[event.step] = running
 
+    def _advance(self, event: StepProgress) -> None:
+        if event.unit == "By":
+            moved = event.done - self._done.get(event.step, event.done)  # what was there at first was not moved
+            self._done[event.step] = event.done
+            self._metrics.progress.labels(event.kind).inc(max(0.0, moved))
+
     def _end(self, event: StepEvent, seconds: float, outcome: str) -> None:
+        self._done.pop(event.step, None)
         if (running := self._running.pop(event.step, None)) is not None:
             running.dec()
         duration = _duration(event.kind)
