@@ -76,7 +76,7 @@ def test_the_manifests_are_valid_to_the_letter() -> None:
 
 def containers(document: Any) -> list[dict[str, Any]]:
     if isinstance(document, dict):
-        here = document.get("containers", [])
+        here: list[dict[str, Any]] = document.get("containers", [])
         return here + [each for value in document.values() for each in containers(value)]
     return [each for value in document for each in containers(value)] if isinstance(document, list) else []
 
