@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from phasebus.bus import Bus
-from phasebus.observers import JournalObserver, MetricsObserver, SpanObserver, StatusObserver
+from phasebus.observers import JournalObserver, MetricsObserver, SpanObserver, StatusObserver, TimelineObserver
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.journal import JournalWriter, journal_of
 
@@ -20,6 +20,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
     journal = journal_of(identity)
     for observer in (
         StatusObserver(telemetry.status, telemetry.metrics),
+        TimelineObserver(telemetry.timeline),
         JournalObserver(JournalWriter(journal, identity)),
         MetricsObserver(telemetry.metrics, identity.trace),
         SpanObserver(telemetry.tracing),

@@ -10,6 +10,7 @@ from phasebus.observers.metrics import MetricsObserver
 from phasebus.observers.progress import ProgressObserver
 from phasebus.observers.spans import SpanObserver
 from phasebus.observers.status import StatusObserver
+from phasebus.observers.timeline import TimelineObserver
 from phasebus.observers.watchdog import Watchdog
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "ProgressObserver",
     "SpanObserver",
     "StatusObserver",
+    "TimelineObserver",
     "Watchdog",
 ]

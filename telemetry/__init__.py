@@ -12,6 +12,7 @@ from phasebus.telemetry.relay import EngineSpan, IterationsNotice, Relay, StepNo
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import PortTakenError
 from phasebus.telemetry.status import Running, Status
+from phasebus.telemetry.timeline import LiveStep, Timeline
 from phasebus.telemetry.tracing import Tracing
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "CollectorError",
     "EngineSpan",
     "IterationsNotice",
+    "LiveStep",
     "Metrics",
     "PortTakenError",
     "Relay",
@@ -27,6 +29,7 @@ __all__ = [
     "Status",
     "StepNotice",
     "Telemetry",
+    "Timeline",
     "Tracing",
     "redact",
     "redact_value",

@@ -16,6 +16,7 @@ from phasebus.telemetry.relay import Forwarder, IterationMetrics, Relay
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import Server, build_app
 from phasebus.telemetry.status import Status
+from phasebus.telemetry.timeline import Timeline
 from phasebus.telemetry.tracing import Tracing
 
 
@@ -29,7 +30,9 @@ class Telemetry:
         identity: The run; a new one by default.
         host: Where the service with /metrics, /livez and /readyz listens.
         port: Its port; 0 picks a free one; None leaves the service out.
-        environment: Where the OTEL_* variables and TRACEPARENT are read from.
+        trace_url: Where the page sends people who want to see a trace, with ``{trace}`` and ``{span}`` in the places of
+            their ids, such as ``http://localhost:16686/trace/{trace}?uiFind={span}``; by default PHASEBUS_TRACE_URL.
+        environment: Where the OTEL_* variables, TRACEPARENT and PHASEBUS_TRACE_URL are read from.
 
     Raises:
         PortTakenError: The port cannot be had.
@@ -42,13 +45,15 @@ class Telemetry:
         *,
         host: str = "127.0.0.1",
         port: int | None = 9464,
+        trace_url: str | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.identity = identity or RunIdentity.fresh(environment=environment)
         collector = Collector.from_environment(environment)
         self.status = Status()
         self.metrics = Metrics(__version__)
-        self.service = None if port is None else Server(build_app(self.metrics, self.status), host, port)
+        self.timeline = Timeline(self.identity, trace_url or environment.get("PHASEBUS_TRACE_URL") or None)
+        self.service = None if port is None else Server(build_app(self.metrics, self.status, self.timeline), host, port)
         self.relay = Relay(Forwarder(collector))
         iterations = IterationMetrics()
         self.metrics.registry.register(iterations)
@@ -64,6 +69,7 @@ class Telemetry:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
+        self.timeline.close()
         with anyio.CancelScope(shield=True):  # every part has a deadline of its own
             async with anyio.create_task_group() as tasks:
                 for part in (self.relay, self.tracing, self.service):

@@ -8,13 +8,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from phasebus.telemetry.metrics import Metrics
+from phasebus.telemetry.service.stream import page_routes
 from phasebus.telemetry.status import Status
+from phasebus.telemetry.timeline import Timeline
 
 
-def build_app(metrics: Metrics, status: Status) -> Starlette:
-    """Return the application that serves `metrics` and `status`: /metrics, /livez and /readyz.
+def build_app(metrics: Metrics, status: Status, timeline: Timeline) -> Starlette:
+    """Return the application that serves /metrics, the probes /livez and /readyz, and the page.
 
-    The probes answer as Kubernetes' own API server does: 200 where the answer is yes, 503 where it is not (yet).
+    The page is at /; it hears of the `timeline` by server-sent events from /events, and /timeline is the same at once. The probes answer as Kubernetes' own API server does: 200 where the answer is yes, 503 where it is not (yet).
     """
 
     async def render_metrics(request: Request) -> Response:
@@ -29,6 +31,7 @@ def build_app(metrics: Metrics, status: Status) -> Starlette:
 
     return Starlette(
         routes=[
+            *page_routes(timeline),
             Route("/metrics", render_metrics),
             Route("/livez", livez),
             Route("/readyz", readyz),

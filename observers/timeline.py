@@ -1,0 +1,45 @@
+"""Steps as they stand, for the page and the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
+from phasebus.telemetry.redaction import reason, redact, redact_value
+from phasebus.telemetry.timeline import LiveStep, Timeline
+
+
+class TimelineObserver:
+    """Keeps a `Timeline` up to date.
+
+    Args:
+        timeline: What it keeps up to date.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+
+    def observe(self, event: StepEvent) -> None:
+        """Take note of what happened to a step."""
+        if isinstance(event, StepStarted):
+            self._timeline.started(
+                LiveStep(
+                    id=event.step,
+                    parent=event.parent,
+                    node=self._timeline.identity.node,
+                    kind=event.kind,
+                    name=redact(event.name),
+                    start=event.time_ns / 1e9,
+                    attributes=_attributes(event),
+                )
+            )
+        elif isinstance(event, StepProgress):
+            self._timeline.progressed(event.step, event.done, event.total, event.unit, event.time_ns / 1e9)
+        elif isinstance(event, StepFinished):
+            self._timeline.ended(event.step, event.time_ns / 1e9, "finished", None, _attributes(event))
+        elif isinstance(event, StepFailed):
+            self._timeline.ended(event.step, event.time_ns / 1e9, event.outcome, reason(event), _attributes(event))
+
+
+def _attributes(event: StepEvent) -> dict[str, Any]:
+    return {key: redact_value(key, value) for key, value in event.attributes.items()}

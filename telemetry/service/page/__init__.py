@@ -1,0 +1,46 @@
+"""The page: one HTML document with its style and its script inside, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+_SCRIPTS: Final = ("state.js", "words.js", "waterfall.js", "panels.js", "main.js")
+
+
+def page(embedded: str = "") -> str:
+    """Return the document; with `embedded`, a state as JSON, it shows that and asks no server."""
+    html = _read("page.html").replace("/* style */", _read("page.css"))
+    return html.replace("/* script */", _script()).replace("/* state */", embedded)
+
+
+@cache
+def content_security_policy() -> str:
+    """Return the policy under which the page is served: it may run its own script and ask its own server, no more.
+
+    See https://www.w3.org/TR/CSP3/.
+    """
+    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    )
+
+
+def page_of(state: Mapping[str, Any]) -> str:
+    """Return a document that shows `state`, as `Timeline.state` says it, wherever it is opened."""
+    said = json.dumps(state, ensure_ascii=False)
+    return page(said.replace("<", "\\u003c"))  # nothing in it may end the element it stands in
+
+
+def _script() -> str:
+    return '"use strict";\n' + "\n".join(_read(name) for name in _SCRIPTS)
+
+
+def _read(name: str) -> str:
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")
