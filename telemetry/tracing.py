@@ -47,9 +47,12 @@ class Tracing:
             }
         )
         self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        if exporter is not None:
+        self._exporter = None if exporter is None else _TellsOnce(exporter)
+        if self._exporter is not None:
+            # what the exporter says of every try is left to those who have asked for OpenTelemetry's log
+            logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
             self._provider.add_span_processor(
-                BatchSpanProcessor(_TellsOnce(exporter), schedule_delay_millis=int(delay * 1000))
+                BatchSpanProcessor(self._exporter, schedule_delay_millis=int(delay * 1000))
             )
         self._tracer = self._provider.get_tracer("phasebus", version)
 
@@ -73,7 +76,7 @@ class Tracing:
         with self._ids.use(int(step, 16)):
             return self._tracer.start_span(name, context, attributes=dict(attributes), start_time=time_ns)
 
-    def close(self, seconds: float = 2.0) -> bool:
+    def close(self, seconds: float = 1.5) -> bool:
         """Export what is left, for `seconds` at most; return whether that was done.
 
         A collector that is away would hold up the exporter's own shutdown for much longer, so it is left to a thread.
@@ -81,6 +84,8 @@ class Tracing:
         thread = threading.Thread(target=self._provider.shutdown, name="phasebus tracing shutdown", daemon=True)
         thread.start()
         thread.join(seconds)
+        if thread.is_alive() and self._exporter is not None:
+            self._exporter.tell(f"it did not take them within {seconds:g} s")
         return not thread.is_alive()
 
 
@@ -136,9 +141,13 @@ class _TellsOnce(SpanExporter):
         """Export what the exporter holds back."""
         return self._exporter.force_flush(timeout_millis)
 
-    def _failed(self, why: str) -> SpanExportResult:
+    def tell(self, why: str) -> None:
+        """Say that spans are not exported; once."""
         if not self._told:
             self._told = True
             endpoint = redact(str(getattr(self._exporter, "_endpoint", "the collector")))
             logger.warning("spans cannot be exported to %s (%s); the start-up goes on without", endpoint, redact(why))
+
+    def _failed(self, why: str) -> SpanExportResult:
+        self.tell(why)
         return SpanExportResult.FAILURE
