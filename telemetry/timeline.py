@@ -7,6 +7,7 @@ slow it is, nothing is kept for it and nothing piles up.
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Mapping
@@ -76,6 +77,7 @@ class Timeline:
         self.identity = identity
         self.trace_url = trace_url
         self.closed = False
+        self.epoch = secrets.token_hex(4)  # a reader's version means something only to the timeline that told it
         self._lock = threading.Lock()
         self._steps: dict[str, LiveStep] = {}
         self._changed: dict[str, int] = {}  # by the id of a step, in the order of the versions
@@ -92,7 +94,9 @@ class Timeline:
     def started(self, step: LiveStep) -> None:
         """Note that a step has begun; its node is that of the step it belongs to, if there is one."""
         with self._lock:
-            if len(self._steps) >= MOST_STEPS and step.id not in self._steps:
+            if step.id in self._steps:
+                return  # told once more, by somebody who took over
+            if len(self._steps) >= MOST_STEPS:
                 self._left_out += 1
                 return
             parent = self._steps.get(step.parent or "")
@@ -129,6 +133,29 @@ class Timeline:
                 step.attributes.update(attributes)
                 self._told.pop(id_, None)
                 self._touch(id_)
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """Note what a line of a journal tells of a step."""
+        if "span" not in line:
+            return
+        seconds = line["time_ns"] / 1e9
+        if "outcome" in line:
+            error = line.get("error", {}).get("message")
+            self.ended(line["span"], seconds, line["outcome"], error, line["attributes"])
+        elif "done" in line:
+            self.progressed(line["span"], line["done"], line["total"], line["unit"], seconds)
+        else:
+            self.started(
+                LiveStep(
+                    id=line["span"],
+                    parent=line["parent"],
+                    node=line["node"],
+                    kind=line["kind"],
+                    name=line["name"],
+                    start=seconds,
+                    attributes=dict(line["attributes"]),
+                )
+            )
 
     def close(self) -> None:
         """Let every reader know that there is nothing more to come."""

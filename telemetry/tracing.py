@@ -37,7 +37,7 @@ class Tracing:
         self, identity: RunIdentity, exporter: SpanExporter | None, *, version: str = "", delay: float = 0.5
     ) -> None:
         self._identity = identity
-        self._ids = _StepIds(int(identity.trace, 16))
+        self._ids = _StepIds()
         resource = Resource.create(
             {
                 "service.name": os.environ.get("OTEL_SERVICE_NAME", "phasebus"),
@@ -57,7 +57,14 @@ class Tracing:
         self._tracer = self._provider.get_tracer("phasebus", version)
 
     def start(
-        self, name: str, *, step: str, parent: str | None, time_ns: int, attributes: Mapping[str, AttributeValue]
+        self,
+        name: str,
+        *,
+        step: str,
+        parent: str | None,
+        time_ns: int,
+        attributes: Mapping[str, AttributeValue],
+        trace_id: str | None = None,
     ) -> Span:
         """Return the running span of the step with the id `step`; its parent is the step `parent`.
 
@@ -67,13 +74,16 @@ class Tracing:
             parent: The id of its parent; None hangs it under what caused the run, if anything did.
             time_ns: When it began, in nanoseconds since the epoch.
             attributes: Its attributes, free of secrets.
+            trace_id: Another trace than the run's that it belongs to, 32 hexadecimal digits.
         """
-        parent = parent or self._identity.parent
+        if trace_id is None:
+            parent = parent or self._identity.parent
+        trace_number = int(trace_id or self._identity.trace, 16)
         context = Context()
         if parent is not None:
-            outer = SpanContext(int(self._identity.trace, 16), int(parent, 16), True, TraceFlags(TraceFlags.SAMPLED))
+            outer = SpanContext(trace_number, int(parent, 16), True, TraceFlags(TraceFlags.SAMPLED))
             context = trace.set_span_in_context(NonRecordingSpan(outer), context)
-        with self._ids.use(int(step, 16)):
+        with self._ids.use(int(step, 16), trace_number):
             return self._tracer.start_span(name, context, attributes=dict(attributes), start_time=time_ns)
 
     def close(self, seconds: float = 1.5) -> bool:
@@ -90,17 +100,17 @@ class Tracing:
 
 
 class _StepIds(IdGenerator):
-    """Gives each span the id of its step. The spans of one run are all of one trace."""
+    """Gives each span the id of its step, in the trace it is told."""
 
-    def __init__(self, trace_id: int) -> None:
-        self._trace_id = trace_id
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next = 0
+        self._trace_id = 0
 
-    def use(self, span_id: int) -> _StepIds:
-        """Return a context manager within which, in one thread at a time, `span_id` is given out."""
+    def use(self, span_id: int, trace_id: int) -> _StepIds:
+        """Return a context manager within which, in one thread at a time, these ids are given out."""
         self._lock.acquire()
-        self._next = span_id
+        self._next, self._trace_id = span_id, trace_id
         return self
 
     def __enter__(self) -> None:
@@ -114,7 +124,7 @@ class _StepIds(IdGenerator):
         return self._next
 
     def generate_trace_id(self) -> int:
-        """Return the run's trace id."""
+        """Return the id of the trace that the span belongs to."""
         return self._trace_id
 
 

@@ -2,5 +2,6 @@
 
 from phasebus.telemetry.service.app import build_app
 from phasebus.telemetry.service.server import PortTakenError, Server
+from phasebus.telemetry.service.stream import page_routes
 
-__all__ = ["PortTakenError", "Server", "build_app"]
+__all__ = ["PortTakenError", "Server", "build_app", "page_routes"]

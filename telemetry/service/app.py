@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from phasebus.telemetry.metrics import Metrics
-from phasebus.telemetry.service.page import content_security_policy, page
-from phasebus.telemetry.service.stream import stream
+from phasebus.telemetry.service.stream import page_routes
 from phasebus.telemetry.status import Status
 from phasebus.telemetry.timeline import Timeline
-
-_UNCACHED = {"Cache-Control": "no-store"}
 
 
 def build_app(metrics: Metrics, status: Status, timeline: Timeline) -> Starlette:
     """Return the application that serves /metrics, the probes /livez and /readyz, and the page.
 
-    The page is at /; it hears of the `timeline` by server-sent events from /events, and /state is the same at once. The
-    probes answer as Kubernetes' own API server does: 200 where the answer is yes, 503 where it is not (yet).
+    The page is at /; it hears of the `timeline` by server-sent events from /events, and /timeline is the same at once. The probes answer as Kubernetes' own API server does: 200 where the answer is yes, 503 where it is not (yet).
     """
 
     async def render_metrics(request: Request) -> Response:
@@ -33,21 +29,9 @@ def build_app(metrics: Metrics, status: Status, timeline: Timeline) -> Starlette
     async def readyz(_: Request) -> Response:
         return JSONResponse(status.describe(), status_code=200 if status.ready else 503)
 
-    async def show_page(_: Request) -> Response:
-        return HTMLResponse(page(), headers={"Content-Security-Policy": content_security_policy(), **_UNCACHED})
-
-    async def events(request: Request) -> Response:
-        told = stream(timeline, request.headers.get("last-event-id"))
-        return StreamingResponse(told, media_type="text/event-stream", headers={"X-Accel-Buffering": "no", **_UNCACHED})
-
-    async def state(_: Request) -> Response:
-        return JSONResponse(timeline.state(), headers=_UNCACHED)
-
     return Starlette(
         routes=[
-            Route("/", show_page),
-            Route("/events", events),
-            Route("/state", state),
+            *page_routes(timeline),
             Route("/metrics", render_metrics),
             Route("/livez", livez),
             Route("/readyz", readyz),

@@ -1,4 +1,4 @@
-"""Server-sent events: the timeline as it stands, then what changes in it.
+"""The page, and what it is told by server-sent events: the timeline as it stands, then what changes in it.
 
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -10,6 +10,11 @@ import json
 import time
 from collections.abc import AsyncIterator
 
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from phasebus.telemetry.service.page import content_security_policy, page
 from phasebus.telemetry.timeline import Timeline
 
 INTERVAL = 0.25
@@ -23,6 +28,24 @@ _HEARTBEAT = 10.0
 
 _RETRY = 2000
 """After how many milliseconds a reader that has lost the connection is to try again."""
+
+_UNCACHED = {"Cache-Control": "no-store"}
+
+
+def page_routes(timeline: Timeline) -> list[Route]:
+    """Return the routes of the page at /, of what it hears of `timeline` at /events, and of the same at once at /timeline."""
+
+    async def show(_: Request) -> Response:
+        return HTMLResponse(page(), headers={"Content-Security-Policy": content_security_policy(), **_UNCACHED})
+
+    async def events(request: Request) -> Response:
+        told = stream(timeline, request.headers.get("last-event-id"))
+        return StreamingResponse(told, media_type="text/event-stream", headers={"X-Accel-Buffering": "no", **_UNCACHED})
+
+    async def at_once(_: Request) -> Response:
+        return JSONResponse(timeline.state(), headers=_UNCACHED)
+
+    return [Route("/", show), Route("/events", events), Route("/timeline", at_once)]
 
 
 async def stream(timeline: Timeline, last_seen: str | None = None) -> AsyncIterator[str]:
@@ -57,12 +80,12 @@ async def stream(timeline: Timeline, last_seen: str | None = None) -> AsyncItera
 
 
 def _event(timeline: Timeline, name: str, version: int, data: str) -> str:
-    return f"event: {name}\nid: {timeline.identity.run}:{version}\ndata: {data}\n\n"
+    return f"event: {name}\nid: {timeline.epoch}:{version}\ndata: {data}\n\n"
 
 
 def _known(timeline: Timeline, last_seen: str | None) -> int | None:
-    """Return the version that the reader knows; None if it knows none of this run."""
-    run, _, version = (last_seen or "").rpartition(":")
-    if run != timeline.identity.run or not version.isascii() or not version.isdigit():
+    """Return the version that the reader knows; None if it knows none of this timeline."""
+    epoch, _, version = (last_seen or "").rpartition(":")
+    if epoch != timeline.epoch or not version.isascii() or not version.isdigit():
         return None
     return int(version) if int(version) <= timeline.version else None

@@ -11,10 +11,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from phasebus.initializer.cluster.hub.board import Board
+from phasebus.telemetry.service import page_routes
 
 
 def build_hub_app(board: Board, lock: Lock) -> Starlette:
-    """Return the application that serves `board`: /metrics, /livez, /readyz, /state and /sd.
+    """Return the application that serves `board`: the page, /metrics, /livez, /readyz, /state and /sd.
 
     Args:
         board: What is known.
@@ -51,6 +52,7 @@ def build_hub_app(board: Board, lock: Lock) -> Starlette:
 
     return Starlette(
         routes=[
+            *page_routes(board.timeline),
             Route("/metrics", metrics),
             Route("/livez", livez),
             Route("/readyz", readyz),

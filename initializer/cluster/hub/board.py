@@ -6,6 +6,7 @@ Metrics of steps are those of a single node, summed over all of them; only a han
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from phasebus.telemetry import Metrics, names
+from phasebus.telemetry import Metrics, RunIdentity, Timeline, names
 from phasebus.telemetry.journal import FOOTER, HEADER
 from phasebus.telemetry.metrics import UNKNOWN
 
@@ -58,6 +59,8 @@ class Board:
 
     def __init__(self, version: str = "") -> None:
         self.metrics = Metrics(version)
+        unknown = RunIdentity(run="", trace="", node="")  # until the first journal says
+        self.timeline = Timeline(unknown, os.environ.get("PHASEBUS_TRACE_URL"))
         registry = self.metrics.registry
         self._states = Gauge(*names.CLUSTER_NODES, registry=registry)
         self._ready = Gauge(*names.NODE_READY, registry=registry)
@@ -114,9 +117,11 @@ class Board:
         return node.offset
 
     def _take_line(self, node: NodeBoard, line: dict[str, Any]) -> None:
+        self.timeline.take(line)
         if "span" not in line:
             if line["event"] == HEADER:
                 node.header = line
+                self.timeline.identity = RunIdentity(run=line["run"], trace=line["trace"], node=line["node"])
             elif line["event"] == FOOTER and node.status == "ready" and node is not self.cluster:
                 self._settle(node, "ended", None)
         elif "outcome" in line:

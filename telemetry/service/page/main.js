@@ -50,7 +50,7 @@ function freeze() {
 
 function move(by) {
   const at = listing.findIndex(each => each.step.id === chosen);
-  const next = listing[Math.max(0, Math.min(listing.length - 1, at < 0 ? 0 : at + by))];
+  const next = listing[Math.max(0, Math.min(listing.length - 1, at < 0 && Math.abs(by) < 1e8 ? 0 : at + by))];
   if (next) choose(next.step.id);
   if (!byId("details").hidden) details();
 }

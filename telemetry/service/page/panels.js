@@ -72,7 +72,7 @@ function drawProgress() {
     const all = { done: sum("done"), total: steps.every(step => step.total) ? sum("total") : null, rate: sum("rate"), unit: last.unit };
     const share = all.total ? 100 * Math.min(1, all.done / all.total) : 0, percent = all.total ? `${Math.floor(share)} %` : "";
     const name = `${titleOf(last)}${steps.length > 1 ? ` · ${steps.length} times` : makeTree().nodes > 1 ? ` · ${last.node}` : ""}`;
-    const far = () => steps.length > 1 ? `${howFar({ ...all, total: null })} of ${amount(all.total ?? 0, all.unit)} · last is ${last.node} with ${howFar(last)}` : howFar(all);
+    const far = () => steps.length > 1 ? `${howFar({ ...all, rate: null })} · ${amount(all.rate, all.unit)}/s · last is ${last.node}: ${howFar(last)}` : howFar(all);
     const bar = make("i", { kind: colourOf(last) });
     bar.style.width = `${share}%`;
     return { key: name, left: left(last), element: make("li", { onclick: () => choose(last.id) }, make("span", {}, name), make("span", { className: "num" }, percent),

@@ -78,7 +78,7 @@ async def test_a_stream_begins_with_the_state_and_ends_when_the_run_does(timelin
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_reader_that_comes_back_gets_only_what_it_missed(timeline: Timeline) -> None:
     timeline.started(step(NODE, kind="node"))
-    known = f"{timeline.identity.run}:{timeline.version}"
+    known = f"{timeline.epoch}:{timeline.version}"
     timeline.started(step(PHASE, NODE))
     timeline.close()
     told = await events(stream(timeline, known))
@@ -104,6 +104,6 @@ def test_the_service_serves_the_page_under_a_policy(timeline: Timeline) -> None:
         answer = httpx.get(server.url)
         assert answer.headers["content-type"].startswith("text/html")
         assert "default-src 'none'" in answer.headers["content-security-policy"]
-        assert httpx.get(f"{server.url}/state").json()["run"] == timeline.identity.run
+        assert httpx.get(f"{server.url}/timeline").json()["run"] == timeline.identity.run
     finally:
         server.close()

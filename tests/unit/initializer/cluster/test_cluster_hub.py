@@ -18,7 +18,10 @@ from tests.support.waiting import wait_until
 
 
 def line(event: str, **fields: Any) -> bytes:
-    return json.dumps({"event": event, "trace": "f" * 32, "time_ns": 1, **fields}).encode() + b"\n"
+    return (
+        json.dumps({"event": event, "run": "r", "node": "n", "trace": "f" * 32, "time_ns": 1, **fields}).encode()
+        + b"\n"
+    )
 
 
 def begun(span: str, kind: str, name: str, **attributes: Any) -> bytes:
@@ -178,3 +181,13 @@ def test_what_came_last_is_sent_when_it_is_closed(journal: Path) -> None:
         file.write(END)
     sender.close()
     assert hub.taken == START + END
+
+
+def test_the_hub_serves_a_page_of_the_whole_cluster() -> None:
+    board = Board()
+    board.take("node-0", 0, START)
+    client = TestClient(build_hub_app(board, threading.Lock()))
+    assert "<html" in client.get("/").text
+    told = client.get("/timeline").json()
+    assert (told["run"], told["trace"]) == ("r", "f" * 32)
+    assert [(step["kind"], step["name"]) for step in told["steps"]] == [("node", "node-0"), ("phase", "download")]

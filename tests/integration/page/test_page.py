@@ -1,0 +1,213 @@
+"""The live page in a real browser."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from phasebus.telemetry import Timeline
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.integration.page.conftest import Service
+
+
+@pytest.fixture
+def node(service: Service) -> str:
+    """A node that downloads; what a callback has changed is known."""
+    node = service.start("node", "node-1", model="org/llama")
+    before = service.start("phase", "pre_initialization", node)
+    called = service.start("callback", "pin_to_rack", before, phase="pre_initialization")
+    service.end(called, 1, changed="placement_bundles,placement_strategy")
+    service.end(before, 1)
+    phase = service.start("phase", "download", node, 1)
+    download = service.start("download", "org/llama", phase, 1, model="org/llama")
+    service.progress(download, 2e9, 10e9, 10)
+    service.progress(download, 3e9, 10e9, 12)
+    return node
+
+
+def names(page: Page) -> list[str]:
+    return page.locator(".row .name > span:last-child").all_inner_texts()
+
+
+def test_it_shows_phases_steps_progress_and_what_callbacks_changed(service: Service, node: str, page: Page) -> None:
+    page.goto(service.url)
+    expect(page.locator("#status")).to_have_text("starting")
+    expect(page.locator("#subject")).to_have_text("node-1 · llama")
+    assert names(page) == [
+        "node node-1",
+        "pre initialization",
+        "callback pin_to_rack",
+        "download",
+        "download org/llama",
+    ]
+    expect(page.locator("#progress")).to_contain_text("3 GB of 10 GB · 500 MB/s · 14.0 s left")
+    expect(page.locator("#running")).to_contain_text("download org/llama")
+    expect(page.locator("#callbacks .chip")).to_have_text(["placement_bundles", "placement_strategy"])
+
+
+def test_it_follows_what_happens_without_a_reload(service: Service, node: str, page: Page) -> None:
+    page.goto(service.url)
+    expect(page.locator("#status")).to_have_text("starting")
+    init = service.start("phase", "engine_init", node, 29)
+    expect(page.locator("#running")).to_contain_text("engine init")
+    service.end(init, 40)
+    service.end(node, 40)
+    expect(page.locator("#status")).to_have_text("ready")
+    expect(page.locator("#elapsed")).to_have_text("40.0 s")
+
+
+def test_a_failure_is_shown_with_its_reason_as_text_and_never_as_markup(
+    service: Service, node: str, page: Page
+) -> None:
+    reason = "<img src=x onerror=alert(1)> no space left"
+    broken = service.start("phase", "placement_group", node, 1)
+    service.end(broken, 2, reason)
+    service.end(node, 2, reason)
+    page.goto(service.url)
+    expect(page.locator("#status")).to_have_text("failed")
+    expect(page.locator("#errors")).to_contain_text(f"placement group failed on node-1: {reason}")
+    assert page.locator("img").count() == 0
+
+
+def test_a_step_links_to_its_trace(service: Service, node: str, page: Page) -> None:
+    page.goto(service.url)
+    trace = service.timeline.identity.trace
+    expect(page.locator("#trace")).to_have_attribute("href", f"http://jaeger.test/trace/{trace}?uiFind={node}")
+
+
+def test_a_trace_url_that_is_a_script_is_no_link(service: Service, node: str, page: Page) -> None:
+    service.timeline.trace_url = "javascript:alert('{trace}')"
+    page.goto(service.url)
+    expect(page.locator("#status")).to_have_text("starting")
+    expect(page.locator("#trace")).to_be_hidden()
+
+
+def test_it_is_used_by_keyboard(service: Service, node: str, page: Page) -> None:
+    page.goto(service.url)
+    expect(page.locator(".row")).to_have_count(5)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".row")).to_have_count(1)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("r")
+    expect(page.locator(".row.chosen")).to_contain_text("download org/llama")
+    page.keyboard.press("Enter")
+    expect(page.locator("#details")).to_contain_text("3 GB of 10 GB")
+    page.keyboard.press("Escape")
+    expect(page.locator("#details")).to_be_hidden()
+    page.keyboard.press("/")
+    page.keyboard.type("callback")
+    expect(page.locator(".row")).to_have_count(3)
+
+
+def test_who_comes_late_or_reloads_sees_the_same(service: Service, node: str, page: Page, browser: Browser) -> None:
+    page.goto(service.url)
+    expect(page.locator(".row")).to_have_count(5)
+    before = names(page)
+    page.reload()
+    expect(page.locator(".row")).to_have_count(5)
+    assert names(page) == before
+
+
+def test_it_comes_back_when_the_server_does(service: Service, node: str, page: Page) -> None:
+    page.goto(service.url)
+    expect(page.locator("#status")).to_have_text("starting")
+    service.close()
+    expect(page.locator("#notice")).to_be_visible()
+    expect(page.locator(".row")).to_have_count(5)  # as it stood
+    from tests.integration.page.conftest import Service as Again
+
+    again = Again(service.server.port)
+    try:
+        other = again.start("node", "node-2")
+        again.start("phase", "engine_init", other)
+        expect(page.locator("#notice")).to_be_hidden(timeout=30_000)
+        expect(page.locator("#running")).to_contain_text("engine init")
+        assert names(page) == ["node node-2", "engine init"]
+    finally:
+        again.close()
+
+
+def test_five_hundred_nodes_are_scrolled_through_with_few_elements(service: Service, page: Page) -> None:
+    whole = service.start("cluster", "prod")
+    for number in range(500):
+        node = service.start("node", f"node-{number:03d}", whole, number / 100)
+        for phase in ("pre_initialization", "download", "placement_group", "engine_init"):
+            step = service.start("phase", phase, node, number / 100)
+            if phase != "engine_init":
+                service.end(step, 10)
+    page.goto(service.url)
+    expect(page.locator("#subject")).to_have_text("500 nodes")
+    expect(page.locator("#running")).to_contain_text("engine init · 500 times")
+    assert page.locator(".row").count() < 80
+    page.keyboard.press("End")
+    expect(page.locator(".row.chosen")).to_contain_text("node-499")
+    page.locator("#filter").fill("node-123")
+    expect(page.locator(".row", has_text="node-123")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_keeps_to_light_or_dark(service: Service, node: str, browser: Browser, scheme: str) -> None:
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    phone = context.new_page()
+    phone.goto(service.url)
+    expect(phone.locator(".row")).to_have_count(5)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    shade = phone.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (shade == "rgb(15, 18, 24)") == (scheme == "dark")
+    context.close()
+
+
+def test_its_policy_lets_it_ask_nobody_else(service: Service) -> None:
+    policy = httpx.get(service.url).headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
+
+
+def test_fifty_readers_hear_everything_and_those_who_leave_do_not_matter(service: Service, node: str) -> None:
+    def read(_: int) -> str:
+        with httpx.stream("GET", f"{service.url}events", timeout=60) as answer:
+            heard = ""
+            for text in answer.iter_text():
+                heard += text
+                if "engine_init" in heard:
+                    return heard
+        return heard
+
+    with ThreadPoolExecutor(50) as readers:
+        told = [readers.submit(read, number) for number in range(50)]
+        with httpx.stream("GET", f"{service.url}events") as leaving:
+            next(leaving.iter_text())
+        service.start("phase", "engine_init", node)
+        assert all("engine_init" in each.result() for each in told)
+    assert httpx.get(f"{service.url}livez").is_success
+
+
+def test_a_reader_who_comes_back_is_told_only_what_it_missed(service: Service, node: str) -> None:
+    timeline: Timeline = service.timeline
+    seen = {"Last-Event-ID": f"{timeline.epoch}:{timeline.version}"}
+    service.start("phase", "engine_init", node)
+    with httpx.stream("GET", f"{service.url}events", headers=seen, timeout=30) as answer:
+        heard = ""
+        for text in answer.iter_text():
+            heard += text
+            if "engine_init" in heard:
+                break
+    assert "event: state" not in heard
+    assert "pin_to_rack" not in heard
+
+
+def test_closing_ends_the_streams_at_once_even_while_they_are_read(service: Service, node: str) -> None:
+    with httpx.stream("GET", f"{service.url}events", timeout=30) as answer, ThreadPoolExecutor(1) as reader:
+        told = reader.submit(lambda: "".join(answer.iter_text()))
+        wait_until(lambda: service.server.url != "", "it serves")
+        service.close()
+        assert "event: closed" in told.result(10)
