@@ -99,6 +99,27 @@ class StepFailed(StepEvent):
     error: BaseException
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepsCounted(Event):
+    """Published for steps that are too many to be told one by one: those that ended alike since the last time.
+
+    It is no `StepEvent`: it has no id, no parent and no moment, and whoever wants those does not want this.
+
+    Attributes:
+        kind: What sort of work they were.
+        name: Which one of its kind.
+        attributes: What is true of all of them.
+        outcome: How they ended: ``"finished"``, or as a `StepFailed` says.
+        seconds: How long each of them took.
+    """
+
+    kind: str
+    name: str
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    outcome: StepOutcome | Literal["finished"] = "finished"
+    seconds: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class StepKind:
     """A kind of step, with the event classes that tell of it.

@@ -14,7 +14,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
     """Have the built-in observers watch `bus` and hand what they see to `telemetry`; return the journal's path.
 
     Raises:
-        OSError: The journal cannot be created.
+        JournalError: The journal cannot be created.
     """
     identity = telemetry.identity
     journal = journal_of(identity)

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 
 from prometheus_client import Gauge
 
-from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
+from phasebus.bus import (
+    AttributeValue,
+    StepEvent,
+    StepFailed,
+    StepFinished,
+    StepProgress,
+    StepsCounted,
+    StepStarted,
+)
 from phasebus.telemetry.metrics import Metrics, label_value
 from phasebus.telemetry.names import KINDS, OTHER_KIND, Count, Duration
 from phasebus.telemetry.redaction import redact
@@ -26,10 +34,12 @@ class MetricsObserver:
         self._running: dict[str, Gauge] = {}
         self._done: dict[str, float] = {}
 
-    def observe(self, event: StepEvent) -> None:
+    def observe(self, event: StepEvent | StepsCounted) -> None:
         """Count one event."""
         self._metrics.events.labels(type(event).__name__).inc()
-        if isinstance(event, StepStarted):
+        if isinstance(event, StepsCounted):
+            self._add(event)
+        elif isinstance(event, StepStarted):
             self._start(event)
         elif isinstance(event, StepProgress):
             self._advance(event)
@@ -70,8 +80,19 @@ class MetricsObserver:
             for count in KINDS[event.kind].counts:
                 self._count(count, event.attributes, outcome)
 
-    def _count(self, count: Count, attributes: Mapping[str, AttributeValue], outcome: str) -> None:
-        amount = 1 if count.attribute is None else attributes.get(count.attribute, 0)
+    def _add(self, event: StepsCounted) -> None:
+        """Add steps that were counted together."""
+        duration = _duration(event.kind)
+        histogram, _ = self._metrics.duration(duration)
+        child = histogram.labels(**_labels(duration, event), outcome=event.outcome)
+        for seconds in event.seconds:
+            child.observe(seconds)
+        if event.kind in KINDS:
+            for count in KINDS[event.kind].counts:
+                self._count(count, event.attributes, event.outcome, len(event.seconds))
+
+    def _count(self, count: Count, attributes: Mapping[str, AttributeValue], outcome: str, steps: int = 1) -> None:
+        amount = steps if count.attribute is None else attributes.get(count.attribute, 0)
         if isinstance(amount, int | float):
             known = {"outcome": outcome, **attributes}
             labels = [label_value(known, label) for label in count.labels]
@@ -82,7 +103,7 @@ def _duration(kind: str) -> Duration:
     return KINDS[kind].duration if kind in KINDS else OTHER_KIND
 
 
-def _labels(duration: Duration, event: StepEvent) -> dict[str, str]:
+def _labels(duration: Duration, event: StepEvent | StepsCounted) -> dict[str, str]:
     known = {"kind": event.kind, **event.attributes}
     labels = {label: label_value(known, label) for label in duration.labels}
     if duration.name_label is not None:

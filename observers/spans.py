@@ -14,6 +14,8 @@ from phasebus.telemetry.tracing import Tracing
 class SpanObserver:
     """Makes a span of every step that is not exported by the process that ran it.
 
+    A step with an attribute ``trace_id`` is of that trace and not of the run's; so are the steps inside it.
+
     Args:
         tracing: What makes and exports the spans.
     """
@@ -21,6 +23,7 @@ class SpanObserver:
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
         self._open: dict[str, Span] = {}
+        self._traces: dict[str, str] = {}
         self._elsewhere: dict[str, StepStarted] = {}
 
     def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
@@ -35,6 +38,7 @@ class SpanObserver:
         if event.traced:
             return
         span = self._open.pop(event.step, None)
+        self._traces.pop(event.step, None)
         if span is None:
             if begun_elsewhere is None:
                 return
@@ -45,11 +49,15 @@ class SpanObserver:
         span.end(event.time_ns)
 
     def _start(self, event: StepStarted) -> Span:
+        trace_id = event.attributes.get("trace_id") or self._traces.get(event.parent or "")
+        if trace_id is not None:
+            self._traces[event.step] = str(trace_id)
         return self._tracing.start(
             span_name(event.kind, event.name),
             step=event.step,
             parent=event.parent,
             time_ns=event.time_ns,
+            trace_id=None if trace_id is None else str(trace_id),
             attributes=_attributes(event) | {"phasebus.kind": event.kind, "phasebus.name": redact(event.name)},
         )
 

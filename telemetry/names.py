@@ -36,6 +36,9 @@ START_UP_BUCKETS: Final = (
 
 CALLBACK_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 
+REQUEST_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""Upper bounds, in seconds: from a health check to a long text, streamed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Duration:
@@ -135,6 +138,24 @@ KINDS: Final[Mapping[str, KindNames]] = {
     "engine_step": KindNames(
         "engine step {name}",
         Duration("phasebus_engine_step_duration", "How long a step of the engine's start took.", (), "step"),
+    ),
+    "request": KindNames(
+        "request {name}",
+        Duration(
+            "phasebus_request_duration",
+            "How long a request to a served application took, until the end of its response.",
+            ("method",),
+            "application",
+            REQUEST_BUCKETS,
+        ),
+        (
+            Count(
+                "phasebus_requests_total",
+                "Requests to a served application.",
+                None,
+                ("method", "route", "status", "outcome"),
+            ),
+        ),
     ),
 }
 

@@ -37,7 +37,7 @@ class Tracing:
         self, identity: RunIdentity, exporter: SpanExporter | None, *, version: str = "", delay: float = 0.5
     ) -> None:
         self._identity = identity
-        self._ids = _StepIds(int(identity.trace, 16))
+        self._ids = _StepIds()
         resource = Resource.create(
             {
                 "service.name": os.environ.get("OTEL_SERVICE_NAME", "phasebus"),
@@ -47,14 +47,24 @@ class Tracing:
             }
         )
         self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        if exporter is not None:
+        self._exporter = None if exporter is None else _TellsOnce(exporter)
+        if self._exporter is not None:
+            # what the exporter says of every try is left to those who have asked for OpenTelemetry's log
+            logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
             self._provider.add_span_processor(
-                BatchSpanProcessor(_TellsOnce(exporter), schedule_delay_millis=int(delay * 1000))
+                BatchSpanProcessor(self._exporter, schedule_delay_millis=int(delay * 1000))
             )
         self._tracer = self._provider.get_tracer("phasebus", version)
 
     def start(
-        self, name: str, *, step: str, parent: str | None, time_ns: int, attributes: Mapping[str, AttributeValue]
+        self,
+        name: str,
+        *,
+        step: str,
+        parent: str | None,
+        time_ns: int,
+        attributes: Mapping[str, AttributeValue],
+        trace_id: str | None = None,
     ) -> Span:
         """Return the running span of the step with the id `step`; its parent is the step `parent`.
 
@@ -64,16 +74,19 @@ class Tracing:
             parent: The id of its parent; None hangs it under what caused the run, if anything did.
             time_ns: When it began, in nanoseconds since the epoch.
             attributes: Its attributes, free of secrets.
+            trace_id: Another trace than the run's that it belongs to, 32 hexadecimal digits.
         """
-        parent = parent or self._identity.parent
+        if trace_id is None:
+            parent = parent or self._identity.parent
+        trace_number = int(trace_id or self._identity.trace, 16)
         context = Context()
         if parent is not None:
-            outer = SpanContext(int(self._identity.trace, 16), int(parent, 16), True, TraceFlags(TraceFlags.SAMPLED))
+            outer = SpanContext(trace_number, int(parent, 16), True, TraceFlags(TraceFlags.SAMPLED))
             context = trace.set_span_in_context(NonRecordingSpan(outer), context)
-        with self._ids.use(int(step, 16)):
+        with self._ids.use(int(step, 16), trace_number):
             return self._tracer.start_span(name, context, attributes=dict(attributes), start_time=time_ns)
 
-    def close(self, seconds: float = 2.0) -> bool:
+    def close(self, seconds: float = 1.5) -> bool:
         """Export what is left, for `seconds` at most; return whether that was done.
 
         A collector that is away would hold up the exporter's own shutdown for much longer, so it is left to a thread.
@@ -81,21 +94,23 @@ class Tracing:
         thread = threading.Thread(target=self._provider.shutdown, name="phasebus tracing shutdown", daemon=True)
         thread.start()
         thread.join(seconds)
+        if thread.is_alive() and self._exporter is not None:
+            self._exporter.tell(f"it did not take them within {seconds:g} s")
         return not thread.is_alive()
 
 
 class _StepIds(IdGenerator):
-    """Gives each span the id of its step. The spans of one run are all of one trace."""
+    """Gives each span the id of its step, in the trace it is told."""
 
-    def __init__(self, trace_id: int) -> None:
-        self._trace_id = trace_id
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next = 0
+        self._trace_id = 0
 
-    def use(self, span_id: int) -> _StepIds:
-        """Return a context manager within which, in one thread at a time, `span_id` is given out."""
+    def use(self, span_id: int, trace_id: int) -> _StepIds:
+        """Return a context manager within which, in one thread at a time, these ids are given out."""
         self._lock.acquire()
-        self._next = span_id
+        self._next, self._trace_id = span_id, trace_id
         return self
 
     def __enter__(self) -> None:
@@ -109,7 +124,7 @@ class _StepIds(IdGenerator):
         return self._next
 
     def generate_trace_id(self) -> int:
-        """Return the run's trace id."""
+        """Return the id of the trace that the span belongs to."""
         return self._trace_id
 
 
@@ -136,9 +151,13 @@ class _TellsOnce(SpanExporter):
         """Export what the exporter holds back."""
         return self._exporter.force_flush(timeout_millis)
 
-    def _failed(self, why: str) -> SpanExportResult:
+    def tell(self, why: str) -> None:
+        """Say that spans are not exported; once."""
         if not self._told:
             self._told = True
             endpoint = redact(str(getattr(self._exporter, "_endpoint", "the collector")))
             logger.warning("spans cannot be exported to %s (%s); the start-up goes on without", endpoint, redact(why))
+
+    def _failed(self, why: str) -> SpanExportResult:
+        self.tell(why)
         return SpanExportResult.FAILURE

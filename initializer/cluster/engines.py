@@ -13,8 +13,9 @@ import anyio
 from phasebus.bus import Bus
 from phasebus.initializer.cluster.errors import NodeLostError
 from phasebus.initializer.cluster.layout import EngineSeats, Seat
+from phasebus.initializer.cluster.life import Report
 from phasebus.initializer.cluster.lost import close_steps, steps_from_hub, steps_of
-from phasebus.initializer.cluster.member import NodeActor, Report
+from phasebus.initializer.cluster.member import NodeActor
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, ready_node, stop_nodes
 from phasebus.initializer.cluster.watching import SilentError, answered_or_silent
 from phasebus.initializer.config import RayConfig

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from phasebus.initializer.cluster.member import Report
+from phasebus.initializer.cluster.life import Report
 from phasebus.initializer.cluster.merge import NodeChange
 from phasebus.initializer.ray.actors import Actor
 

@@ -14,4 +14,4 @@ FOOTER: Final = "JournalClosed"
 
 
 class JournalError(PhasebusError):
-    """Raised when a journal is not there, is none, or is of a version that this phasebus cannot read."""
+    """Raised when a journal is not there, is none, cannot be created, or is of a version that this phasebus cannot read."""

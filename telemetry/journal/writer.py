@@ -15,7 +15,7 @@ import psutil
 
 from phasebus import __version__
 from phasebus.bus import PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress
-from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER
+from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, JournalError
 from phasebus.telemetry.redaction import reason, redact, redact_value
 from phasebus.telemetry.run import RunIdentity
 
@@ -28,15 +28,20 @@ class JournalWriter:
         identity: The run.
 
     Raises:
-        OSError: The file cannot be created.
+        JournalError: The file cannot be created.
     """
 
     def __init__(self, path: Path, identity: RunIdentity) -> None:
         self._identity = identity
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = os.fdopen(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode=0o600), "w", encoding="utf-8"
-        )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode=0o600)
+        except OSError as error:
+            raise JournalError(
+                f"the journal {path} cannot be created: {error.strerror}; "
+                "set PHASEBUS_STATE_DIR to a folder that can be written"
+            ) from error
+        self._file: TextIO = os.fdopen(descriptor, "w", encoding="utf-8")
         process = psutil.Process()
         self._write(
             {

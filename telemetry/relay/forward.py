@@ -43,7 +43,7 @@ class Forwarder:
         except queue.Full:
             self.dropped += 1
 
-    def close(self, seconds: float = 2.0) -> None:
+    def close(self, seconds: float = 1.5) -> None:
         """Send what is left, for `seconds` at most."""
         if self._thread.is_alive():
             try:

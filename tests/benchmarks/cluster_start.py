@@ -21,7 +21,7 @@ from tests.support.two_nodes import two_nodes
 _ENGINE_SECONDS = 20.0
 """What stands for an engine's start; vLLM takes three times as long on the machine this was written on."""
 
-_ROUNDS = 3
+_ROUNDS = 2
 
 
 class BareNode:

@@ -45,7 +45,7 @@ def build_hub_app(board: Board, lock: Lock) -> Starlette:
             return JSONResponse(
                 [
                     {"targets": [node.target], "labels": {"node": node.name}}
-                    for node in board.nodes.values()
+                    for node in sorted(board.nodes.values(), key=lambda node: node.name)
                     if node.target is not None and node.status in ("starting", "ready")
                 ]
             )
@@ -78,7 +78,7 @@ def describe(board: Board) -> dict[str, Any]:
                 "metrics": node.target,
                 **({"error": node.error} if node.error else {}),
             }
-            for node in board.nodes.values()
+            for node in sorted(board.nodes.values(), key=lambda node: node.name)
             if node is not whole
         ],
     }

@@ -17,7 +17,7 @@ from phasebus.initializer.ray.actors import create_actor, end_actor, here
 from phasebus.initializer.ray.calls import answer_within
 from phasebus.telemetry.service import Server
 
-_ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 15.0
 
 
 def chosen_port(service: ServiceConfig) -> int | None:

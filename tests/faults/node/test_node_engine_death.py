@@ -12,7 +12,7 @@ import pytest
 
 from phasebus.initializer import ClusterConfig, EngineError, LLMConfig, initialize_cluster
 from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
-from phasebus.telemetry.journal import find_journal, read_journal
+from phasebus.telemetry.journal import JournalError, find_journal, read_journal
 from tests.support.otlp import OtlpBackend
 from tests.support.two_nodes import TwoNodes
 from tests.support.waiting import wait_until
@@ -24,9 +24,36 @@ pytestmark = pytest.mark.anyio
 _NOTICED_SECONDS = 10.0
 
 
-def running_engine_cores() -> list[psutil.Process]:
-    """The engine cores that run on this machine, by the name vLLM gives them."""
-    return [each for each in psutil.process_iter(["cmdline"]) if "EngineCore" in " ".join(each.info["cmdline"] or ())]
+def engine_processes(folder: Path) -> list[psutil.Process]:
+    """The processes that the engine of the start whose state is in `folder` has started: all but Ray's actor itself."""
+    actors = [
+        process
+        for process in psutil.process_iter()
+        if " ".join(cmdline(process)).startswith("ray::EngineActor") and writes_in(process, folder)
+    ]
+    return [child for actor in actors for child in actor.children(recursive=True)]
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def writes_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return any(str(folder) in file.path for file in process.open_files())
+    except psutil.Error:
+        return False
+
+
+def runs(name: str) -> bool:
+    try:
+        steps = read_journal(find_journal()).steps
+    except JournalError:
+        return False
+    return any((step.name, step.outcome) == (name, "running") for step in steps)
 
 
 async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_step(
@@ -43,11 +70,7 @@ async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_
         ray={"address": nodes.address},  # type: ignore[arg-type]
         service={"port": None},  # type: ignore[arg-type]
     )
-    before = {process.pid for process in running_engine_cores()}
     failed: list[EngineError] = []
-
-    def own_engine_cores() -> list[psutil.Process]:
-        return [process for process in running_engine_cores() if process.pid not in before and of(process, tmp_path)]
 
     async def start() -> None:
         try:
@@ -57,10 +80,10 @@ async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(start)
-        await anyio.to_thread.run_sync(
-            wait_until, lambda: len(own_engine_cores()) > 0, "the engine core has started", 300
-        )
-        for process in own_engine_cores():
+        await anyio.to_thread.run_sync(wait_until, lambda: runs("init_engine_core"), "the engine core starts", 200)
+        processes = engine_processes(tmp_path)
+        assert processes
+        for process in processes:
             process.kill()
         killed = time.monotonic()
     assert time.monotonic() - killed < _NOTICED_SECONDS
@@ -73,11 +96,3 @@ async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_
         lambda: {step.id for step in run.steps} <= {span.span for span in backend.spans(run.trace)}, "the spans arrived"
     )
     nodes.wait_until_free()
-
-
-def of(process: psutil.Process, folder: Path) -> bool:
-    """Return whether a process belongs to the start whose state is in `folder`: others may run on this machine."""
-    try:
-        return any(str(folder) in file.path for file in process.open_files())
-    except psutil.Error:
-        return False

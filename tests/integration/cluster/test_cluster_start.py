@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import anyio
 import pytest
 
 from phasebus.bus import Context, Key
@@ -174,6 +175,29 @@ async def test_a_node_that_fails_fails_the_cluster_by_name_and_gives_everything_
     assert {(step.node, step.outcome) for step in run.steps if step.kind == "node"} >= {("node-1", "failed")}
     assert "running" not in {step.outcome for step in run.steps}
     nodes.wait_until_free()
+
+
+async def test_a_node_that_hangs_longer_than_pings_may_is_no_lost_one_and_is_cancelled_in_order(
+    nodes: TwoNodes, model: str
+) -> None:
+    slow = ClusterConfig(
+        models=[config(nodes, model, callbacks=[hang_on_first_and_break_second_late])],
+        silence_seconds=2,
+        ray={"address": nodes.address},  # type: ignore[arg-type]
+        service={"port": None},  # type: ignore[arg-type]
+    )
+    with pytest.raises(DownloadError):
+        await initialize_cluster(slow)
+    first = {step.name: step.outcome for step in read_journal(find_journal()).steps if step.node == "node-0"}
+    assert (first["node-0"], first["download"]) == ("cancelled", "cancelled")
+    nodes.wait_until_free()
+
+
+async def hang_on_first_and_break_second_late(event: PreDownload, context: Context) -> None:
+    if context[NODE_NAME] == "node-0":
+        await anyio.sleep_forever()
+    await anyio.sleep(5)
+    context[MODEL] = "/not/there"
 
 
 async def break_second(event: PreDownload, context: Context) -> None:

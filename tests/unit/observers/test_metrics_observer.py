@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from phasebus.bus import AttributeValue, StepFailed, StepFinished, StepStarted
+from phasebus.bus import AttributeValue, StepFailed, StepFinished, StepsCounted, StepStarted
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
 
@@ -67,3 +67,13 @@ def test_what_was_left_running_is_counted_down_when_the_bus_closes(metrics: Metr
     observer.observe(StepStarted(step=STEP, kind="node", name="n", attributes={"model": "m"}))
     observer.close()
     assert value(metrics, "phasebus_node_startup_in_progress", model="m") == 0
+
+
+def test_steps_that_were_counted_together_are_timed_each(metrics: Metrics, observer: MetricsObserver) -> None:
+    attributes: dict[str, AttributeValue] = {"method": "GET", "route": "/x", "status": 200}
+    observer.observe(StepsCounted(kind="request", name="api", attributes=attributes, seconds=(0.5, 1.5)))
+    labels = {"application": "api", "method": "GET", "outcome": "finished"}
+    assert value(metrics, "phasebus_request_duration_seconds_count", **labels) == 2
+    assert value(metrics, "phasebus_request_duration_seconds_sum", **labels) == 2.0
+    counted = {"method": "GET", "route": "/x", "status": "200", "outcome": "finished"}
+    assert value(metrics, "phasebus_requests_total", **counted) == 2

@@ -89,3 +89,22 @@ def test_an_end_without_a_beginning_is_passed_over() -> None:
         StepFailed(step=STEP, kind="phase", name="x", seconds=1.0, outcome="failed", error=ValueError())
     )
     assert spans.exported() == {}
+
+
+async def test_a_step_of_another_trace_takes_those_inside_it_along() -> None:
+    spans = Spans()
+    async with Bus() as bus:
+        bus.observe(None, spans.observer)
+        trace = {"trace_id": "ab" * 16}
+        async with bus.step(StepKind("request"), "api", parent="cd" * 8, attributes=trace), bus.step(PHASE, "inner"):
+            pass
+        async with bus.step(PHASE, "outside"):
+            pass
+    found = spans.exported()
+    request, inner, outside = found["request api"], found["phase inner"], found["phase outside"]
+    assert request.context is not None
+    assert inner.context is not None
+    assert outside.context is not None
+    assert request.context.trace_id == inner.context.trace_id == int("ab" * 16, 16) != outside.context.trace_id
+    assert request.parent is not None
+    assert request.parent.span_id == int("cd" * 8, 16)

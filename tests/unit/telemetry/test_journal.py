@@ -146,3 +146,9 @@ def test_the_journals_of_a_runs_members_are_read_with_its_own_and_what_that_says
     assert (steps[inner].outcome, steps[inner].error, steps[inner].node) == ("died", "lost", "node-2")
     assert (steps[phase].outcome, steps[phase].parent) == ("finished", inner)
     assert find_journal() == journal
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path, identity: RunIdentity) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="cannot be created: File exists; set PHASEBUS_STATE_DIR"):
+        JournalWriter(tmp_path / "file" / "run.jsonl", identity)

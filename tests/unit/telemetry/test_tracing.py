@@ -58,11 +58,12 @@ class Hanging(SpanExporter):
         pass
 
 
-def test_an_exporter_that_hangs_is_left_behind_at_the_deadline() -> None:
+def test_an_exporter_that_hangs_is_left_behind_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
     exporter = Hanging()
     tracing = Tracing(RunIdentity.fresh(environment={}), exporter)
     tracing.start("node init", step=STEP, parent=None, time_ns=1, attributes={}).end(2)
     assert not tracing.close(seconds=0.2)
+    assert "spans cannot be exported to the collector (it did not take them within 0.2 s)" in caplog.text
     exporter.release.set()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -8,6 +9,8 @@ import anyio
 import pytest
 
 from phasebus.initializer.cluster import watching
+from phasebus.initializer.cluster.hub.actor import HubActor
+from phasebus.initializer.cluster.member import NodeActor
 from phasebus.initializer.cluster.watching import SilentError, answered_or_silent
 from phasebus.initializer.ray.calls import ActorDiedError
 
@@ -84,3 +87,9 @@ async def test_a_wait_that_is_cancelled_ends() -> None:
     with anyio.move_on_after(0.05) as scope:
         await answered_or_silent(Actor(answers), Reference(), 5)  # type: ignore[arg-type]
     assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("actor", [NodeActor, HubActor])
+def test_an_actor_that_answers_while_it_works_has_no_asynchronous_methods(actor: type) -> None:
+    """Ray would run all of its methods in one event loop, one after the other."""
+    assert inspect.getmembers(actor, inspect.iscoroutinefunction) == []

@@ -1,0 +1,23 @@
+"""HTTP serving as a phase list: an ASGI middleware whose callbacks may change, answer and see every request.
+
+It knows ASGI and nothing of models or engines, so it goes around any Starlette or FastAPI application.
+"""
+
+from phasebus.initializer.serving.config import ServingConfig
+from phasebus.initializer.serving.events import ANSWER, REQUEST, RESPONSE, PostRequest, PreRequest
+from phasebus.initializer.serving.middleware import ServingError, ServingMiddleware
+from phasebus.initializer.serving.request import Request
+from phasebus.initializer.serving.response import ResponseStart
+
+__all__ = [
+    "ANSWER",
+    "REQUEST",
+    "RESPONSE",
+    "PostRequest",
+    "PreRequest",
+    "Request",
+    "ResponseStart",
+    "ServingConfig",
+    "ServingError",
+    "ServingMiddleware",
+]

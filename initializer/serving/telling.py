@@ -1,0 +1,122 @@
+"""What observers are told of the requests: some one by one, as steps; the others counted together."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+
+from phasebus.bus import AttributeValue, Bus, Step, StepOutcome, StepsCounted, StepStarted, outcome_of
+from phasebus.initializer.serving.events import REQUEST_STEP
+from phasebus.initializer.serving.request import Request
+from phasebus.telemetry.run import parse_traceparent
+
+_FLUSH_SECONDS = 0.25
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+"""Those of RFC 9110 and 5789; clients may send any word, and a label must not take them all."""
+
+_UNMATCHED = "unmatched"
+"""The route of a request that no route of the application matched: paths themselves are without number."""
+
+Group = tuple[str, str, int, StepOutcome | None]
+"""What requests are counted together by: method, route, status and outcome."""
+
+
+class Allowance:
+    """So many a second, and no more (a token bucket that holds what one second brings).
+
+    Args:
+        per_second: How many.
+        clock: What tells the time, in seconds.
+    """
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._clock = clock
+        self._left = self._most = max(per_second, 1.0) if per_second else 0.0
+        self._then = clock()
+
+    def take(self) -> bool:
+        """Return whether there is one left, and take it."""
+        now = self._clock()
+        self._left = min(self._most, self._left + (now - self._then) * self._per_second)
+        self._then = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Telling:
+    """Tells the observers on `bus` of requests.
+
+    Args:
+        bus: Where the observers are.
+        name: The name of the application.
+        per_second: How many requests a second are told one by one.
+    """
+
+    def __init__(self, bus: Bus, name: str, per_second: float) -> None:
+        self._bus = bus
+        self._name = name
+        self._allowance = Allowance(per_second)
+        self._counted: dict[Group, list[float]] = {}
+
+    def alone(self) -> bool:
+        """Return whether the request that begins now is told as a step of its own."""
+        return self._bus.wants(StepStarted) and self._allowance.take()
+
+    @asynccontextmanager
+    async def step(self, request: Request) -> AsyncIterator[Step]:
+        """Tell of one request as a step, in the trace of whoever sent it or else in one of its own.
+
+        What the application calls finds the step in the request's ``traceparent`` (W3C Trace Context).
+        """
+        trace, caller = parse_traceparent(request.headers.get("traceparent", ""))
+        trace = trace or secrets.token_hex(16)
+        attributes: dict[str, AttributeValue] = {"method": _method(request), "trace_id": trace}
+        async with self._bus.step(REQUEST_STEP, self._name, parent=caller, attributes=attributes) as step:
+            request.headers["traceparent"] = f"00-{trace}-{step.id}-01"
+            try:
+                yield step
+            finally:
+                step.attributes["route"] = _route(request)
+
+    def count(self, request: Request, status: int, seconds: float, error: BaseException | None) -> None:
+        """Count a request that is not told as a step."""
+        group = (_method(request), _route(request), status, None if error is None else outcome_of(error))
+        self._counted.setdefault(group, []).append(seconds)
+
+    async def flush(self) -> None:
+        """Tell what has been counted."""
+        counted, self._counted = self._counted, {}
+        for (method, route, status, outcome), seconds in counted.items():
+            await self._bus.publish(
+                StepsCounted(
+                    kind=REQUEST_STEP.name,
+                    name=self._name,
+                    attributes={"method": method, "route": route, "status": status},
+                    outcome=outcome or "finished",
+                    seconds=tuple(seconds),
+                )
+            )
+
+    async def flush_forever(self) -> None:
+        """Tell what has been counted a few times a second, until cancelled."""
+        while True:
+            await anyio.sleep(_FLUSH_SECONDS)
+            await self.flush()
+
+
+def _method(request: Request) -> str:
+    method: str = request.scope["method"]
+    return method if method in _METHODS else "other"
+
+
+def _route(request: Request) -> str:
+    route = request.scope.get("route")
+    return str(getattr(route, "path", _UNMATCHED))

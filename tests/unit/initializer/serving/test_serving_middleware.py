@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request as AppRequest
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from phasebus.bus import Context, StepEvent, StepFailed, StepFinished, StepStarted
+from phasebus.initializer.serving import (
+    ANSWER,
+    REQUEST,
+    RESPONSE,
+    PostRequest,
+    PreRequest,
+    ServingConfig,
+    ServingError,
+    ServingMiddleware,
+)
+from phasebus.observers import MetricsObserver
+from phasebus.telemetry import Metrics
+
+
+async def echo(request: AppRequest) -> Response:
+    body = (await request.body()).decode()
+    return JSONResponse(
+        {"method": request.method, "path": request.url.path, "query": request.url.query, "body": body}
+        | {"headers": dict(request.headers)}
+    )
+
+
+async def fail(request: AppRequest) -> Response:
+    raise LookupError("no such model")
+
+
+def count_to_three(request: AppRequest) -> Response:
+    return StreamingResponse((f"{number} " for number in (1, 2, 3)), media_type="text/plain")
+
+
+def client(*callbacks: Any, told_per_second: float = 1000.0) -> TestClient:
+    app = Starlette(
+        routes=[
+            Route("/echo/{id}", echo, methods=["GET", "POST"]),
+            Route("/elsewhere", echo, methods=["PUT"]),
+            Route("/fail", fail),
+            Route("/stream", count_to_three),
+        ]
+    )
+    config = ServingConfig(callbacks=list(callbacks), told_per_second=told_per_second)
+    app.add_middleware(ServingMiddleware, config=config)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.events: list[StepEvent] = []
+
+    def observe(self, event: StepEvent) -> None:
+        self.events.append(event)
+
+
+def test_pre_request_changes_what_the_application_is_asked() -> None:
+    async def preprocess(event: PreRequest, context: Context) -> None:
+        request = context[REQUEST]
+        request.headers["x-tenant"] = "blue"
+        body = (await request.body()).decode()
+        request.replace(method="PUT", path="/elsewhere", query="a=1", body=body.upper().encode())
+
+    asked = client(preprocess).post("/echo/1", content=b"hello").json()
+    assert (asked["method"], asked["path"], asked["query"], asked["body"]) == ("PUT", "/elsewhere", "a=1", "HELLO")
+    assert asked["headers"]["x-tenant"] == "blue"
+    assert asked["headers"]["content-length"] == "5"
+
+
+def test_a_body_that_a_callback_has_read_still_reaches_the_application() -> None:
+    seen: list[Any] = []
+
+    async def look(event: PreRequest, context: Context) -> None:
+        seen.append(await context[REQUEST].json())
+
+    asked = client(look).post("/echo/1", json={"n": 1}).json()
+    assert seen == [{"n": 1}]
+    assert asked["body"] == '{"n":1}'
+
+
+def test_pre_request_may_answer_in_place_of_the_application() -> None:
+    def refuse(phase, config, data):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, RET503
+        if phase == "pre_request" and "authorization" not in data["request"].headers:
+            return {"answer": PlainTextResponse("who are you?", 401)}
+
+    served = client(refuse)
+    refused = served.get("/echo/1")
+    assert (refused.status_code, refused.text) == (401, "who are you?")
+    assert served.get("/echo/1", headers={"authorization": "Bearer me"}).status_code == 200
+
+
+def test_post_request_changes_status_headers_and_body_and_sees_an_answer_too() -> None:
+    async def answer(event: PreRequest, context: Context) -> None:
+        context[ANSWER] = PlainTextResponse("made up")
+
+    async def postprocess(event: PostRequest, context: Context) -> None:
+        response = context[RESPONSE]
+        response.status = 203
+        response.headers["x-served-by"] = "phasebus"
+        response.each_chunk(bytes.upper)
+
+    response = client(answer, postprocess).get("/echo/1")
+    assert (response.status_code, response.headers["x-served-by"], response.text) == (203, "phasebus", "MADE UP")
+    assert "content-length" not in response.headers
+
+
+def test_chunks_are_changed_one_by_one_by_functions_of_either_sort() -> None:
+    chunks: list[bytes] = []
+
+    async def mark(chunk: bytes) -> bytes:
+        chunks.append(chunk)
+        return chunk + b"| "
+
+    def postprocess(event: PostRequest, context: Context) -> None:
+        context[RESPONSE].each_chunk(bytes.strip)
+        context[RESPONSE].each_chunk(mark)
+
+    assert client(postprocess).get("/stream").text == "1| 2| 3| "
+    assert chunks == [b"1", b"2", b"3"]
+
+
+def test_an_error_of_a_callback_fails_the_request_with_the_callbacks_name_on_it() -> None:
+    def check_quota(event: PreRequest) -> None:
+        raise LookupError("no quota for blue")
+
+    watch = Watch()
+    with client(check_quota, watch) as served:
+        assert served.get("/echo/1").status_code == 500
+    failed = watch.events[-1]
+    assert isinstance(failed, StepFailed)
+    assert failed.error.__notes__ == ["raised by the callback 'check_quota' during phase 'pre_request'"]
+
+
+@pytest.mark.parametrize("told_per_second", [0.0, 1000.0])
+def test_an_error_of_an_observer_never_fails_a_request(told_per_second: float) -> None:
+    class Broken:
+        def observe(self, event: object) -> None:
+            raise RuntimeError("the disk is full")
+
+    with client(Broken(), told_per_second=told_per_second) as served:
+        assert [served.get("/echo/1").status_code for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_request_is_a_step_with_its_method_route_and_status() -> None:
+    watch = Watch()
+    with client(watch) as served:
+        served.get("/echo/17")
+        served.get("/nowhere")
+        served.get("/fail")
+    ends = [event for event in watch.events if not isinstance(event, StepStarted)]
+    told = [(end.kind, end.attributes["method"], end.attributes["route"], end.attributes["status"]) for end in ends]
+    assert told[:2] == [("request", "GET", "/echo/{id}", 200), ("request", "GET", "unmatched", 404)]
+    assert isinstance(ends[0], StepFinished)
+    assert isinstance(ends[2], StepFailed)
+    assert isinstance(ends[2].error, LookupError)
+
+
+def test_a_method_nobody_has_heard_of_makes_no_label_of_its_own() -> None:
+    watch = Watch()
+    with client(watch) as served:
+        served.request("BREW", "/echo/1")
+    assert {event.attributes["method"] for event in watch.events} == {"other"}
+
+
+def test_a_request_is_part_of_its_senders_trace_and_hands_it_on() -> None:
+    watch = Watch()
+    trace, caller = "ab" * 16, "cd" * 8
+    with client(watch) as served:
+        asked = served.get("/echo/1", headers={"traceparent": f"00-{trace}-{caller}-01"}).json()
+        served.get("/echo/2")
+    first, second = (event for event in watch.events if isinstance(event, StepStarted))
+    assert (first.parent, first.attributes["trace_id"]) == (caller, trace)
+    assert asked["headers"]["traceparent"] == f"00-{trace}-{first.step}-01"
+    assert second.parent is None
+    assert second.attributes["trace_id"] not in (trace, None)
+
+
+@pytest.fixture(params=[0.0, 1.0, 1000.0])
+def told_per_second(request: pytest.FixtureRequest) -> float:
+    return float(request.param)
+
+
+def test_every_request_is_counted_whether_told_alone_or_not(told_per_second: float) -> None:
+    metrics = Metrics()
+    with client(MetricsObserver(metrics), told_per_second=told_per_second) as served:
+        for number in range(5):
+            served.get(f"/echo/{number}")
+        served.get("/fail")
+    text = generate_latest(metrics.registry).decode()
+    labels = 'application="serving",method="GET"'
+    assert f'phasebus_request_duration_seconds_count{{{labels},outcome="finished"}} 5.0' in text.replace(
+        'method="GET",application="serving"', labels
+    )
+    assert 'phasebus_requests_total{method="GET",outcome="finished",route="/echo/{id}",status="200"} 5.0' in text
+    assert 'phasebus_requests_total{method="GET",outcome="failed",route="/fail",status="0"} 1.0' in text
+
+
+def test_observers_without_a_lifespan_to_watch_in_are_an_error_that_says_what_to_do() -> None:
+    served = client(Watch())
+    served_raising = TestClient(served.app)
+    with pytest.raises(ServingError, match="with its lifespan on"):
+        served_raising.get("/echo/1")
