@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 
 class Threads:
-    """Publishes on a bus from any thread but the bus's own; made by `Bus.threads`."""
+    """Publishes on a bus from any thread but the bus's own; made by `Bus.threads`.
 
-    __slots__ = ("_bus", "_thread", "_token")
+    Attributes:
+        bus: The bus.
+    """
+
+    __slots__ = ("_thread", "_token", "bus")
 
     def __init__(self, bus: Bus, thread: Thread, token: EventLoopToken) -> None:
-        self._bus = bus
+        self.bus = bus
         self._thread = thread
         self._token = token
 
@@ -37,8 +41,8 @@ class Threads:
         if current_thread() is self._thread:
             raise WrongThreadError("this is the bus's own thread: `await bus.publish(…)` here, not bus.threads()")
         try:
-            return anyio.from_thread.run(self._bus.publish, event, context, token=self._token)
+            return anyio.from_thread.run(self.bus.publish, event, context, token=self._token)
         except (anyio.RunFinishedError, RuntimeError) as error:
-            if self._bus.closed and not isinstance(error, PhasebusError):
-                raise BusStateError(f"the bus {self._bus.name!r} is closed, and its event loop has ended") from error
+            if self.bus.closed and not isinstance(error, PhasebusError):
+                raise BusStateError(f"the bus {self.bus.name!r} is closed, and its event loop has ended") from error
             raise

@@ -1,0 +1,29 @@
+"""Dataset processing as a phase list: a Ray Data pipeline whose callbacks may change how it is executed."""
+
+from phasebus.initializer.datasets.config import DatasetConfig
+from phasebus.initializer.datasets.events import (
+    MAX_BLOCK_BYTES,
+    OPERATORS,
+    RESOURCE_LIMITS,
+    RESULT,
+    STATS,
+    PostDataset,
+    PostExecution,
+    PreDataset,
+    PreExecution,
+)
+from phasebus.initializer.datasets.run import run_dataset
+
+__all__ = [
+    "MAX_BLOCK_BYTES",
+    "OPERATORS",
+    "RESOURCE_LIMITS",
+    "RESULT",
+    "STATS",
+    "DatasetConfig",
+    "PostDataset",
+    "PostExecution",
+    "PreDataset",
+    "PreExecution",
+    "run_dataset",
+]

@@ -1,0 +1,35 @@
+"""The configuration of a dataset's processing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from phasebus.initializer.config import import_callback
+
+
+class DatasetConfig(BaseModel):
+    """A pipeline whose executions have phases."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    callbacks: list[Any] = Field(default_factory=list)
+    """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
+
+    name: str = "dataset"
+    """The name of the pipeline in spans, metrics and messages."""
+
+    max_block_bytes: int | None = Field(default=None, gt=0)
+    """The size at which Ray Data closes a block, in bytes; by default Ray's own."""
+
+    resource_limits: dict[str, float] = Field(default_factory=dict)
+    """What an execution may use at most, of cpu, gpu, memory and object_store_memory; by default all there is."""
+
+    progress_seconds: float = Field(default=0.5, gt=0)
+    """How often the progress of the operators is told, in seconds."""
+
+    @field_validator("callbacks")
+    @classmethod
+    def _import_callbacks(cls, callbacks: list[Any]) -> list[Any]:
+        return [import_callback(each) if isinstance(each, str) else each for each in callbacks]

@@ -1,0 +1,123 @@
+"""Hearing of the executions of Ray Data: the one file that touches its `ExecutionCallback`.
+
+Read from Ray 2.60 (`ray/data/_internal/execution/execution_callback.py`, `streaming_executor.py`). Of the executor it
+takes `_topology` and `get_stats()`; of an operator `name`, `has_completed()`, `num_output_rows_total()` and
+`metrics.row_outputs_taken`. Ray calls what is registered without arguments, for an object with four hooks; it says that
+these are classes, and any callable will do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from phasebus.bus import Context, Step, StepFailed, StepFinished, StepProgress, StepStarted, Threads
+from phasebus.initializer.datasets.config import DatasetConfig
+from phasebus.initializer.datasets.events import (
+    EXECUTION,
+    OPERATOR,
+    OPERATORS,
+    STATS,
+    PostExecution,
+    PreExecution,
+)
+
+
+class StaysHere(list[Callable[[], Any]]):
+    """What is registered with Ray in this process and in no other: it is copied as itself, and travels as nothing."""
+
+    def __deepcopy__(self, memo: object) -> StaysHere:
+        return self
+
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[()]]:
+        return list, ()
+
+
+class ExecutionWatch:
+    """Tells a bus of one execution.
+
+    Args:
+        threads: The way to the bus: Ray calls the hooks in threads of its own.
+        config: The configuration of the pipeline.
+        context: What the callbacks share.
+        parent: The id of the step that the execution belongs to.
+        failures: Where the errors of callbacks are kept, for Ray hands them on without their notes.
+    """
+
+    def __init__(
+        self, threads: Threads, config: DatasetConfig, context: Context, parent: str, failures: list[Exception]
+    ) -> None:
+        self._threads = threads
+        self._config = config
+        self._context = context
+        self._step = Step(threads.bus, EXECUTION, config.name, parent)
+        self._operators: dict[Any, Step] = {}
+        self._told = 0.0
+        self._failures = failures
+
+    def before_execution_starts(self, executor: Any) -> None:
+        """Tell of the plan; an error of a callback prevents the execution."""
+        names = [str(operator.name) for operator in executor._topology]  # noqa: SLF001
+        self._context[OPERATORS] = names
+        self._step.attributes["operators"] = len(names)
+        self._threads.publish(self._step.event(StepStarted))
+        try:
+            self._publish(PreExecution(config=self._config))
+        except Exception as error:
+            self._end(error)
+            raise
+        for operator, name in zip(executor._topology, names, strict=True):  # noqa: SLF001
+            self._operators[operator] = step = Step(self._threads.bus, OPERATOR, name, self._step.id)
+            self._threads.publish(step.event(StepStarted))
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Tell how far the operators are, now and then."""
+        now = time.monotonic()
+        if now - self._told < self._config.progress_seconds:
+            return
+        self._told = now
+        for operator, step in list(self._operators.items()):
+            if operator.has_completed():
+                self._finish(operator)
+            else:
+                rows, total = operator.metrics.row_outputs_taken, operator.num_output_rows_total()
+                self._threads.publish(step.event(StepProgress, done=rows, total=total, unit="{row}"))
+
+    def after_execution_succeeds(self, executor: Any) -> None:
+        """Tell that it has ended well."""
+        for operator in list(self._operators):
+            self._finish(operator)
+        self._context[STATS] = executor.get_stats().to_summary().to_string(include_parent=False)
+        try:
+            self._publish(PostExecution(config=self._config))
+        except Exception as error:
+            self._end(error)
+            raise
+        self._end(None)
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None:
+        """Tell that it has failed."""
+        for step in self._operators.values():
+            self._threads.publish(step.event(StepFailed, seconds=step.seconds, outcome="failed", error=error))
+        self._operators.clear()
+        self._end(error)
+
+    def _finish(self, operator: Any) -> None:
+        step = self._operators.pop(operator)
+        step.attributes["rows"] = int(operator.metrics.row_outputs_taken)
+        self._threads.publish(step.event(StepFinished, seconds=step.seconds))
+
+    def _end(self, error: Exception | None) -> None:
+        step = self._step
+        if error is None:
+            self._threads.publish(step.event(StepFinished, seconds=step.seconds))
+        else:
+            self._threads.publish(step.event(StepFailed, seconds=step.seconds, outcome="failed", error=error))
+
+    def _publish(self, event: PreExecution | PostExecution) -> None:
+        try:
+            self._threads.publish(event, self._context)
+        except Exception as error:
+            self._failures.append(error)
+            raise

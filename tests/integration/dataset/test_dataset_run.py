@@ -1,0 +1,137 @@
+"""Real Ray Data pipelines with phases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phasebus.bus import Context, PhaseEvent, StepEvent, StepFailed, StepFinished
+from phasebus.initializer.datasets import (
+    MAX_BLOCK_BYTES,
+    OPERATORS,
+    RESOURCE_LIMITS,
+    RESULT,
+    DatasetConfig,
+    PostDataset,
+    PreDataset,
+    PreExecution,
+    run_dataset,
+)
+from phasebus.observers import MetricsObserver
+from phasebus.telemetry import Metrics
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("ray_cluster", "own_folder"),
+    pytest.mark.filterwarnings("default"),  # those of Ray Data's own code
+]
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHASEBUS_STATE_DIR", str(tmp_path))
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def observe(self, event: StepEvent | PhaseEvent) -> None:
+        self.events.append(event)
+
+
+def doubled() -> list[int]:
+    import ray
+
+    rows = ray.data.range(100, override_num_blocks=4).map(lambda row: {"id": row["id"] * 2}).take_all()
+    return sorted(row["id"] for row in rows)
+
+
+def broken() -> list[dict[str, Any]]:
+    import ray
+
+    def fail(row: dict[str, Any]) -> dict[str, Any]:
+        raise ValueError("row without a label")
+
+    found: list[dict[str, Any]] = ray.data.range(4).map(fail).take_all()
+    return found
+
+
+async def test_a_pipeline_has_its_phases_and_its_operators_are_steps() -> None:
+    watch, metrics = Watch(), Metrics()
+    config = DatasetConfig(callbacks=[watch, MetricsObserver(metrics)], name="double")
+    assert await run_dataset(config, doubled) == list(range(0, 200, 2))
+    moments = [event.phase for event in watch.events if isinstance(event, PhaseEvent)]
+    assert moments == ["pre_dataset", "pre_execution", "post_execution", "post_dataset"]
+    ends = {event.kind: event for event in watch.events if isinstance(event, StepFinished)}
+    assert set(ends) == {"dataset", "execution", "operator"}
+    assert ends["operator"].parent == ends["execution"].step
+    assert ends["execution"].parent == ends["dataset"].step
+    rows = [
+        event.attributes["rows"]
+        for event in watch.events
+        if event.__class__ is StepFinished and event.kind == "operator"
+    ]
+    assert 100 in rows
+    labels = {"kind": "dataset", "step": "double", "outcome": "finished"}
+    assert metrics.registry.get_sample_value("phasebus_step_duration_seconds_count", labels) == 1
+
+
+async def test_callbacks_change_the_block_size_and_the_limits_before_anything_is_executed() -> None:
+    from ray.data import DataContext
+
+    seen: list[tuple[Any, Any, Any]] = []
+
+    def tune(event: PreDataset, context: Context) -> None:
+        context[MAX_BLOCK_BYTES] = 12345
+        context[RESOURCE_LIMITS] = {"cpu": 1}
+
+    def pipeline() -> int:
+        import ray
+
+        dataset = ray.data.range(10)
+        settings = dataset.context
+        seen.append((settings.target_max_block_size, settings.execution_options.resource_limits.cpu, None))
+        return int(dataset.map(lambda row: row).materialize().count())
+
+    assert await run_dataset(DatasetConfig(callbacks=[tune]), pipeline) == 10
+    assert seen == [(12345, 1, None)]
+    assert DataContext.get_current().target_max_block_size != 12345
+
+
+async def test_an_error_of_a_callback_fails_the_run_with_the_callbacks_name_on_it() -> None:
+    def refuse(event: PreExecution, context: Context) -> None:
+        raise PermissionError(f"no execution of {len(context[OPERATORS])} operators today")
+
+    watch = Watch()
+    with pytest.raises(PermissionError, match="operators today") as caught:
+        await run_dataset(DatasetConfig(callbacks=[refuse, watch]), doubled)
+    assert "raised by the callback 'refuse' during phase 'pre_execution'" in caught.value.__notes__
+    failed = [event.kind for event in watch.events if isinstance(event, StepFailed)]
+    assert failed[-2:] == ["execution", "dataset"]
+
+
+async def test_an_error_of_an_observer_never_fails_a_run() -> None:
+    class Broken:
+        def observe(self, event: StepEvent) -> None:
+            raise RuntimeError("the disk is full")
+
+    assert len(await run_dataset(DatasetConfig(callbacks=[Broken()]), doubled)) == 100
+
+
+async def test_a_failure_of_the_pipeline_is_told_and_comes_out_as_it_is() -> None:
+    watch = Watch()
+    with pytest.raises(Exception, match="row without a label"):
+        await run_dataset(DatasetConfig(callbacks=[watch]), broken)
+    failed = {event.kind for event in watch.events if isinstance(event, StepFailed)}
+    assert failed == {"operator", "execution", "dataset"}
+
+
+async def test_a_callback_may_replace_the_result() -> None:
+    def count(event: PostDataset, context: Context) -> dict[str, int]:
+        return {RESULT: len(context[RESULT])}
+
+    result: Any = await run_dataset(DatasetConfig(callbacks=[count]), doubled)
+    assert result == 100
