@@ -6,7 +6,15 @@ from collections.abc import Mapping
 
 from prometheus_client import Gauge
 
-from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepsCounted, StepStarted
+from phasebus.bus import (
+    AttributeValue,
+    StepEvent,
+    StepFailed,
+    StepFinished,
+    StepProgress,
+    StepsCounted,
+    StepStarted,
+)
 from phasebus.telemetry.metrics import Metrics, label_value
 from phasebus.telemetry.names import KINDS, OTHER_KIND, Count, Duration
 from phasebus.telemetry.redaction import redact
@@ -24,6 +32,7 @@ class MetricsObserver:
         self._metrics = metrics
         self._trace = trace
         self._running: dict[str, Gauge] = {}
+        self._done: dict[str, float] = {}
 
     def observe(self, event: StepEvent | StepsCounted) -> None:
         """Count one event."""
@@ -32,6 +41,8 @@ class MetricsObserver:
             self._add(event)
         elif isinstance(event, StepStarted):
             self._start(event)
+        elif isinstance(event, StepProgress):
+            self._advance(event)
         elif isinstance(event, StepFinished):
             self._end(event, event.seconds, "finished")
         elif isinstance(event, StepFailed):
@@ -51,7 +62,14 @@ class MetricsObserver:
         running.inc()
         self._running[event.step] = running
 
+    def _advance(self, event: StepProgress) -> None:
+        if event.unit == "By":
+            moved = event.done - self._done.get(event.step, event.done)  # what was there at first was not moved
+            self._done[event.step] = event.done
+            self._metrics.progress.labels(event.kind).inc(max(0.0, moved))
+
     def _end(self, event: StepEvent, seconds: float, outcome: str) -> None:
+        self._done.pop(event.step, None)
         if (running := self._running.pop(event.step, None)) is not None:
             running.dec()
         duration = _duration(event.kind)

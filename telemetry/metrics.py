@@ -33,6 +33,7 @@ class Metrics:
         self._durations: dict[str, tuple[Histogram, Gauge]] = {}
         self.ready = Gauge(*names.READY, registry=self.registry)
         self.events = Counter(*names.EVENTS, ["event"], registry=self.registry)
+        self.progress = Counter(*names.PROGRESS, ["kind"], registry=self.registry)
         self.counters = {
             count.name: Counter(count.name, count.help, count.labels, registry=self.registry)
             for kind in names.KINDS.values()

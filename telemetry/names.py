@@ -163,6 +163,7 @@ OTHER_KIND: Final = Duration("phasebus_step_duration", "How long a step of any o
 
 READY: Final = ("phasebus_ready", "1 once everything is ready to serve, else 0.")
 EVENTS: Final = ("phasebus_events_total", "Step events seen, by class.")
+PROGRESS: Final = ("phasebus_progress_bytes_total", "Bytes moved so far by steps of each kind, told while they run.")
 START_TIME: Final = ("phasebus_start_time_seconds", "When the start-up began, in seconds since the epoch.")
 BUILD_INFO: Final = ("phasebus_build", "The version of phasebus and the run it reports on.")
 SUBSCRIBER_CALLS: Final = ("phasebus_subscriber_calls_total", "Calls of a subscriber or observer of the bus.")

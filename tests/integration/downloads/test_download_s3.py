@@ -11,7 +11,6 @@ import pytest
 
 from phasebus.initializer import DownloadError, DownloadFinished, FileFinished
 from phasebus.initializer.downloads import fetch
-from phasebus.initializer.downloads.sources import objects
 from tests.support.downloads import QUICK, noise, safetensors, tree, watched
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.support.s3_server import ENVIRONMENT, S3Server
@@ -30,16 +29,9 @@ def bucket(s3: S3Server) -> str:
 
 
 @pytest.fixture
-def second_break(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A proxy in front of the server; of its connections the first few that bring much are broken."""
-    broken = 0
-
-    def plan(_: int) -> Fault:
-        nonlocal broken
-        broken += 1
-        return Fault("reset", 700_000) if broken <= 3 else Fault()
-
-    with fault_proxy(s3.port, plan) as proxy:
+def breaking(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy in front of the server that breaks every connection before a large object is through."""
+    with fault_proxy(s3.port, lambda _: Fault("reset", 1_300_000)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy
 
@@ -82,15 +74,14 @@ async def test_one_object_may_be_named(bucket: str, tmp_path: Path) -> None:
 
 
 async def test_a_broken_connection_costs_a_retry_and_not_the_bytes_before(
-    bucket: str, second_break: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bucket: str, breaking: FaultProxy, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(objects, "PIECE", 2**20)
     async with watched() as seen:
         result = await fetch(seen.bus, f"s3://{bucket}/models/tiny", destination=tmp_path / "there", settings=QUICK)
     assert result is not None
     assert tree(tmp_path / "there") == FILES
     assert result.retries >= 1
-    assert second_break.passed < 2.2 * sum(map(len, FILES.values()))
+    assert breaking.passed < 2.2 * sum(map(len, FILES.values()))
     assert sum(int(each.attributes["retries"]) for each in seen.of(FileFinished)) <= result.retries
 
 

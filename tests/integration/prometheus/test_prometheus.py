@@ -1,0 +1,183 @@
+"""A real Prometheus, with the rules of deploy/, scraping a real service."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from phasebus.bus import StepFailed, StepFinished, StepStarted, SubscriberStats, new_step_id
+from phasebus.observers import MetricsObserver
+from phasebus.telemetry import Metrics, RunIdentity, Status, Timeline
+from phasebus.telemetry.service import Server, build_app
+from tests.support.programs import ROOT, free_port, program
+from tests.support.waiting import wait_until
+
+RULES = ROOT / "deploy" / "prometheus"
+TRACE = "f" * 32
+
+
+class Prometheus:
+    """A running Prometheus."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def get(self, path: str, **parameters: str) -> Any:
+        return httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30).json()["data"]
+
+    def firing(self) -> set[str]:
+        return {each["labels"]["alertname"] for each in self.get("alerts")["alerts"] if each["state"] == "firing"}
+
+
+@pytest.fixture(scope="module")
+def metrics() -> Metrics:
+    """What a start-up that went wrong in every way leaves in its metrics."""
+    metrics = Metrics("1")
+    observer = MetricsObserver(metrics, TRACE)
+    observer.observe(StepStarted(step=new_step_id(), kind="phase", name="engine_init"))
+    observer.observe(
+        StepStarted(step=new_step_id(), kind="download", name="m", attributes={"model": "m", "source": "hf"})
+    )
+    observer.observe(StepFinished(step="a" * 16, kind="phase", name="placement_group", seconds=1.5))
+    error = ValueError("no")
+    for kind, name, attributes in (
+        ("callback", "mine", {"phase": "pre_download"}),
+        ("node", "n", {"model": "m"}),
+    ):
+        observer.observe(
+            StepFailed(
+                step=new_step_id(),
+                kind=kind,
+                name=name,
+                seconds=1,
+                outcome="failed",
+                error=error,
+                attributes=attributes,
+            )
+        )
+    metrics.watch_bus(lambda: (SubscriberStats(name="slow", role="observer", calls=5, errors=0, drops=3),))
+    return metrics
+
+
+@pytest.fixture(scope="module")
+def prometheus(metrics: Metrics, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    service = Server(build_app(metrics, Status(), Timeline(RunIdentity.fresh("n", {}))))
+    service.start()
+    rules = yaml.safe_load((RULES / "rules.yml").read_text())
+    for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+        rule.pop("for", None)  # how long each waits is tested by promtool, which has time
+    (folder / "rules.yml").write_text(yaml.safe_dump(rules))
+    config = yaml.safe_load((RULES / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["scrape_configs"] = config["scrape_configs"][:1]
+    targets = [f"127.0.0.1:{service.port}", f"127.0.0.1:{free_port()}"]  # and one that is gone
+    config["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    command = [
+        program("prometheus", "prometheus"),
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--enable-feature=exemplar-storage",
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    running = Prometheus(f"http://127.0.0.1:{port}")
+
+    def scraped() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()
+        try:
+            return bool(running.get("query", query="phasebus_ready")["result"])
+        except (httpx.TransportError, ValueError, KeyError):
+            return False
+
+    try:
+        wait_until(scraped, "Prometheus has scraped the service")
+        yield running
+    finally:
+        process.terminate()
+        process.wait(30)
+        service.close()
+
+
+def test_the_alerts_fire(prometheus: Prometheus) -> None:
+    expected = {
+        "PhasebusPhaseStuck",
+        "PhasebusDownloadStalled",
+        "PhasebusCallbacksFailing",
+        "PhasebusEventsDropped",
+        "PhasebusStartUpFailed",
+        "PhasebusNodeLost",
+    }
+    wait_until(lambda: expected <= prometheus.firing(), "the alerts fire")
+
+
+def test_an_exemplar_leads_from_a_histogram_to_the_trace(prometheus: Prometheus) -> None:
+    def exemplars() -> list[Any]:
+        found: list[Any] = prometheus.get(
+            "query_exemplars",
+            query="phasebus_phase_duration_seconds_bucket",
+            start="2000-01-01T00:00:00Z",
+            end="2100-01-01T00:00:00Z",
+        )
+        return found
+
+    wait_until(lambda: bool(exemplars()), "an exemplar has arrived")
+    labels = [each["labels"] for series in exemplars() for each in series["exemplars"]]
+    assert {"trace_id": TRACE, "span_id": "a" * 16} in labels
+
+
+def test_the_recorded_phases_are_there(prometheus: Prometheus) -> None:
+    def recorded() -> list[Any]:
+        found: list[Any] = prometheus.get("query", query="phasebus:phase_seconds:mean")["result"]
+        return found
+
+    wait_until(lambda: bool(recorded()), "the rule has been evaluated")
+    (series,) = recorded()
+    assert (series["metric"]["phase"], series["value"][1]) == ("placement_group", "1.5")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["check", "rules", "rules.yml"], ["check", "config", "prometheus.yml"], ["test", "rules", "rules.test.yml"]],
+)
+def test_promtool_finds_nothing_wrong(arguments: list[str]) -> None:
+    checked = subprocess.run(
+        [program("promtool", "prometheus"), *arguments], cwd=RULES, capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_metrics_are_clean(metrics: Metrics, tmp_path: Path) -> None:
+    body, _ = metrics.render("text/plain")
+    checked = subprocess.run(
+        [program("promtool", "prometheus"), "check", "metrics"], input=body, capture_output=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_scrape_while_the_service_shuts_down_is_answered_or_refused_and_never_hangs() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    service = Server(build_app(Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {}))))
+    service.start()
+
+    def scrape(_: int) -> str:
+        try:
+            return str(httpx.get(f"{service.url}/metrics", timeout=10).status_code)
+        except httpx.TransportError as error:
+            return type(error).__name__
+
+    with ThreadPoolExecutor(8) as scrapers:
+        told = [scrapers.submit(scrape, number) for number in range(40)]
+        service.close()
+        answers = {each.result(30) for each in told}
+    assert not answers & {"ReadTimeout", "ConnectTimeout", "500"}
