@@ -38,7 +38,8 @@ def said(step: Mapping[str, Any], now: float) -> Text:
     """Return one line about a step: whether it runs, its title, how long, how far, and why it failed."""
     mark, style = {"running": ("●", "yellow"), "finished": ("✓", "green")}.get(step["outcome"], ("✗", "red"))
     process = step.get("attributes", {}).get("process")
-    line = Text(f"{mark} ", style=style)
+    line = Text()
+    line.append(f"{mark} ", style=style)
     line.append(redact(title(step["kind"], step["name"])), style="bold" if step["kind"] in ("node", "phase") else "")
     if process:
         line.append(f" ({process})", style="dim")
