@@ -1,5 +1,6 @@
 # make run    start a local Ray and a real vLLM under phasebus (ARGS=--once: exit when it is ready)
 # make test   every test; make lint   every check; make bench   every measurement
+# make pictures   those in docs/pictures, of the last run (ARGS=RUN: of that one)
 # Each target first brings .venv up to what it needs. Another Python: make PYTHON=python3.12 …
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ ARGS ?=
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: run test bench lint
+.PHONY: run test bench lint pictures
 .DEFAULT_GOAL := run
 
 run:
@@ -29,3 +30,8 @@ lint:
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+pictures:
+	@deploy/environment/install test
+	@deploy/environment/servers
+	$(BIN)/python -m tests.support.pictures $(ARGS)

@@ -9,6 +9,7 @@ from phasebus.initializer.cli.demo import demo
 from phasebus.initializer.cli.report import report
 from phasebus.initializer.cli.run import run
 from phasebus.initializer.cli.up import up
+from phasebus.initializer.cli.watch import watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,3 +22,4 @@ main.add_command(demo)
 main.add_command(run)
 main.add_command(up)
 main.add_command(report)
+main.add_command(watch)

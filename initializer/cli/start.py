@@ -14,7 +14,7 @@ from phasebus.bus import Bus
 from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import Interrupted
-from phasebus.initializer.cli.terminal import tell_people
+from phasebus.initializer.cli.terminal import shown_to_people
 from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
 from phasebus.initializer.cluster.hub.start import chosen_port
 from phasebus.initializer.config import LLMConfig
@@ -68,9 +68,10 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
         nonlocal ready
         async with telemetry, Bus("node", timing=True) as bus:
             journal = observe_all(bus, telemetry)
-            tell_people(bus)
             _print_where(telemetry, journal, url)
-            async with await _started(config, telemetry, bus) as node:
+            with shown_to_people(bus, telemetry.timeline):
+                started = await _started(config, telemetry, bus)
+            async with started as node:
                 await _print_text(node, prompt)
                 run = read_journal(journal)
                 print_blame(run)
@@ -129,3 +130,4 @@ def _print_where(telemetry: Telemetry, journal: object, url: str | None) -> None
     click.echo(f"journal  {journal}", err=True)
     if url is not None:
         click.echo(f"metrics  {url}/metrics", err=True)
+        click.echo(f"page     {url}/", err=True)

@@ -5,6 +5,7 @@ from phasebus.telemetry.analysis.critical_path import CriticalPath, Link, Overla
 from phasebus.telemetry.analysis.diff import Difference, diff
 from phasebus.telemetry.analysis.gaps import Gap, gaps
 from phasebus.telemetry.analysis.nesting import PlacedStep, walk
+from phasebus.telemetry.analysis.page_state import page_state
 from phasebus.telemetry.analysis.perfetto import perfetto
 from phasebus.telemetry.analysis.plot import plot
 from phasebus.telemetry.analysis.stragglers import Straggler, stragglers
@@ -22,6 +23,7 @@ __all__ = [
     "critical_path",
     "diff",
     "gaps",
+    "page_state",
     "perfetto",
     "plot",
     "stragglers",

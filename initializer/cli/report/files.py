@@ -12,20 +12,22 @@ from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.report.journals import journal_of, json_option, print_json
 from phasebus.telemetry import analysis
 from phasebus.telemetry.journal import Run
+from phasebus.telemetry.service.page import page_of
 
 
 @click.command()
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; by default RUN.svg here. - prints it.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; by default RUN.svg here.")
 @json_option
 @click.pass_context
 def plot(context: click.Context, output: Path | None, *, as_json: bool) -> None:
-    """Draw the run as one picture (SVG) that a browser shows."""
+    """Draw the run as one picture (SVG), or as one page if the file's name ends in .html; - prints the picture."""
     with reported():
         run = journal_of(context)
         if as_json:
             print_json(run, steps=[_placed(at) for at in analysis.walk(run)])
             return
-        _write(analysis.plot(run), output or Path(f"{run.run}.svg"))
+        to = output or Path(f"{run.run}.svg")
+        _write(page_of(analysis.page_state(run)) if to.suffix == ".html" else analysis.plot(run), to)
 
 
 @click.command()

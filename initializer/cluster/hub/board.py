@@ -108,11 +108,10 @@ class Board:
             node.told_dropped = dropped
         if offset != node.offset:
             return node.offset
-        taken = 0
-        for line in lines.splitlines():
-            self._take_line(node, json.loads(line))
-            taken += 1
-        node.events.inc(taken)
+        taken = json.loads(b"[%b]" % lines.rstrip(b"\n").replace(b"\n", b","))  # cheaper than line by line
+        for line in taken:
+            self._take_line(node, line)
+        node.events.inc(len(taken))
         node.offset += len(lines)
         return node.offset
 

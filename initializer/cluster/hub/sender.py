@@ -17,6 +17,8 @@ Send = Callable[[int, bytes], int]
 _MOST_BYTES: Final = 128 * 1024
 _PAUSE_SECONDS: Final = 1.0
 _SIGN_OF_LIFE_SECONDS: Final = 2.0
+_FIRST_ANSWER_SECONDS: Final = 60.0
+"""How long a hub that is only starting, as its nodes are, may be away without a word, in seconds."""
 
 
 class JournalSender:
@@ -37,6 +39,8 @@ class JournalSender:
         self._ending = threading.Event()
         self._offset = 0
         self._said = 0.0
+        self._began = time.monotonic()
+        self._reached = False
         self._told = False
         self._thread = threading.Thread(target=self._run, name="phasebus hub sender", daemon=True)
 
@@ -66,9 +70,9 @@ class JournalSender:
             if not lines and time.monotonic() - self._said < _SIGN_OF_LIFE_SECONDS:
                 return False
             sent_from, self._offset = self._offset, self._send(self._offset, lines)
-            self._said = time.monotonic()
+            self._said, self._reached = time.monotonic(), True
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the start-up
-            if not self._told:
+            if not self._told and (self._reached or time.monotonic() - self._began > _FIRST_ANSWER_SECONDS):
                 self._told = True
                 why = str(error).partition("\n")[0] or type(error).__name__
                 logger.warning("the hub cannot be reached (%s); the start goes on, and it is told later", why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -10,6 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from phasebus.telemetry import Timeline
+from phasebus.telemetry.analysis import page_state
+from phasebus.telemetry.service.page import page_of
+from tests.support.runs import run_of, step
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -211,3 +215,11 @@ def test_closing_ends_the_streams_at_once_even_while_they_are_read(service: Serv
         wait_until(lambda: service.server.url != "", "it serves")
         service.close()
         assert "event: closed" in told.result(10)
+
+
+def test_the_page_of_a_finished_run_needs_no_server(page: Page, tmp_path: Path) -> None:
+    run = run_of(step("n", 0, 20, kind="node", model="m"), step("download", 0, 8, "n", error="</script>"))
+    page.set_content(page_of(page_state(run)))
+    expect(page.locator("#status")).to_have_text("ready")
+    expect(page.locator("#elapsed")).to_have_text("20.0 s")
+    assert names(page) == ["node n", "download"]

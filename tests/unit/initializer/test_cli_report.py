@@ -83,6 +83,18 @@ def test_a_picture_and_a_trace_are_written_where_they_are_wanted(journal: Path, 
     assert json.loads(report("perfetto", "--json").stdout) == json.loads(trace.read_text())
 
 
+def test_a_page_of_the_run_is_one_file_with_all_in_it(journal: Path, tmp_path: Path) -> None:
+    page = tmp_path / "run.html"
+    assert report("plot", "-o", str(page)).exit_code == 0
+    embedded = page.read_text().partition('id="embedded">')[2].partition("</script>")[0]
+    assert [step["name"] for step in json.loads(embedded)["steps"]] == [
+        "node",
+        "download",
+        "engine_init",
+        "load_weights",
+    ]
+
+
 def test_a_file_that_cannot_be_written_is_named(journal: Path, tmp_path: Path) -> None:
     result = report("plot", "-o", str(tmp_path / "no" / "a.svg"))
     assert result.exit_code == 1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from phasebus.bus import AttributeValue, StepFailed, StepFinished, StepsCounted, StepStarted
+from phasebus.bus import AttributeValue, StepFailed, StepFinished, StepProgress, StepsCounted, StepStarted
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
 
@@ -77,3 +77,13 @@ def test_steps_that_were_counted_together_are_timed_each(metrics: Metrics, obser
     assert value(metrics, "phasebus_request_duration_seconds_sum", **labels) == 2.0
     counted = {"method": "GET", "route": "/x", "status": "200", "outcome": "finished"}
     assert value(metrics, "phasebus_requests_total", **counted) == 2
+
+
+def test_bytes_are_counted_while_they_move_without_those_that_were_there_before() -> None:
+    metrics = Metrics("1")
+    observer = MetricsObserver(metrics)
+    for done in (100, 250, 400):
+        observer.observe(StepProgress(step="c" * 16, kind="download", name="m", done=done, total=1000, unit="By"))
+    observer.observe(StepProgress(step="d" * 16, kind="training", name="epoch", done=3, total=10))
+    assert metrics.registry.get_sample_value("phasebus_progress_bytes_total", {"kind": "download"}) == 300
+    assert metrics.registry.get_sample_value("phasebus_progress_bytes_total", {"kind": "training"}) is None

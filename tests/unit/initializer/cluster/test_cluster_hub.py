@@ -161,6 +161,7 @@ def test_a_hub_that_forgot_everything_is_told_everything(journal: Path, hub: Hub
 def test_a_hub_that_is_away_is_told_later_and_that_is_said_once(
     journal: Path, hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
+    wait_until(lambda: hub.taken == START, "the first lines have arrived")
     hub.away = True
     hub.taken = b""
     calls = hub.calls

@@ -1,0 +1,104 @@
+"""The steps of a start as a tree that lives on a terminal: what runs is open, what is done is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from rich.tree import Tree
+
+from phasebus.telemetry import redact
+from phasebus.telemetry.names import title
+from phasebus.telemetry.spoken import spoken, spoken_amount
+
+_MOST_NODES = 8
+"""From how many nodes on each is one line, and only those that run or have failed are shown."""
+
+_MOST_LINES = 16
+
+Steps = Mapping[str, Mapping[str, Any]]
+"""Steps as `Timeline.state` tells of them, by their ids."""
+
+
+def live_tree(steps: Steps, now: float) -> RenderableType:
+    """Return the tree of `steps` as it stands `now` seconds after the epoch."""
+    inside: dict[str | None, list[Mapping[str, Any]]] = {}
+    for step in steps.values():
+        parent = step.get("parent")
+        inside.setdefault(parent if parent in steps else None, []).append(step)
+    nodes = [step for step in steps.values() if step["kind"] == "node"]
+    if len(nodes) > _MOST_NODES:
+        return Group(*_many(nodes, inside, now))
+    return Group(*(_tree(step, inside, now) for step in inside.get(None, ())))
+
+
+def said(step: Mapping[str, Any], now: float) -> Text:
+    """Return one line about a step: whether it runs, its title, how long, how far, and why it failed."""
+    mark, style = {"running": ("●", "yellow"), "finished": ("✓", "green")}.get(step["outcome"], ("✗", "red"))
+    process = step.get("attributes", {}).get("process")
+    line = Text()
+    line.append(f"{mark} ", style=style)
+    line.append(redact(title(step["kind"], step["name"])), style="bold" if step["kind"] in ("node", "phase") else "")
+    if process:
+        line.append(f" ({process})", style="dim")
+    line.append(f"  {spoken(max(0.0, step.get('end', now) - step['start']))}", style="dim")
+    if step["outcome"] == "running" and step.get("done") is not None:
+        line.append(f"  {how_far(step)}", style="cyan")
+    if step.get("error"):
+        line.append(f"  {step['outcome']}: {redact(step['error'])}", style="red")
+    if changed := step.get("attributes", {}).get("changed"):
+        line.append(f"  changed {changed}", style="magenta")
+    return line
+
+
+def how_far(step: Mapping[str, Any]) -> str:
+    """Return how far a step is: ``3 GB of 10 GB (30 %), 500 MB/s, 14 s left``."""
+    done, total, rate = step["done"], step.get("total"), step.get("rate")
+    parts = [spoken_amount(done, step["unit"])]
+    if total:
+        parts[0] += f" of {spoken_amount(total, step['unit'])} ({100 * done / total:.0f} %)"
+    if rate:
+        parts.append(f"{spoken_amount(rate, step['unit'])}/s")
+        if total:
+            parts.append(f"{spoken(max(1, round((total - done) / rate)))} left")
+    return ", ".join(parts)
+
+
+def _tree(step: Mapping[str, Any], inside: Mapping[str | None, list[Mapping[str, Any]]], now: float) -> Tree:
+    tree = Tree(said(step, now), guide_style="dim")
+    shown = [each for each in inside.get(step["id"], ()) if _is_worth_a_line(step, each)]
+    for each in shown[-_MOST_LINES:]:
+        tree.children.append(_tree(each, inside, now))
+    if len(shown) > _MOST_LINES:
+        tree.add(Text(f"and {len(shown) - _MOST_LINES} before these", style="dim"))
+    return tree
+
+
+def _is_worth_a_line(outer: Mapping[str, Any], step: Mapping[str, Any]) -> bool:
+    if step["outcome"] == "finished" and step["kind"] == "callback":
+        return bool(step.get("attributes", {}).get("changed"))
+    return step["outcome"] != "finished" or outer["outcome"] != "finished" or outer["kind"] in ("cluster", "node")
+
+
+def _many(
+    nodes: list[Mapping[str, Any]], inside: Mapping[str | None, list[Mapping[str, Any]]], now: float
+) -> Iterable[Text]:
+    outcomes = [node["outcome"] for node in nodes]
+    ready, running = outcomes.count("finished"), outcomes.count("running")
+    failed = len(nodes) - ready - running
+    yield Text(f"{len(nodes)} nodes: {ready} ready, {running} starting, {failed} failed", style="bold")
+    telling = sorted(
+        (node for node in nodes if node["outcome"] != "finished"),
+        key=lambda node: (node["outcome"] == "running", node["start"]),
+    )
+    for node in telling[:_MOST_LINES]:
+        line = said(node, now)
+        phases = [
+            title(step["kind"], step["name"]) for step in inside.get(node["id"], ()) if step["outcome"] == "running"
+        ]
+        line.append(f"  {', '.join(phases)}", style="yellow")
+        yield line
+    if len(telling) > _MOST_LINES:
+        yield Text(f"and {len(telling) - _MOST_LINES} more", style="dim")

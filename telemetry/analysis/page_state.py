@@ -1,0 +1,30 @@
+"""A run as the page wants it, so that a finished one can be looked at as a live one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phasebus.telemetry.analysis.nesting import end_of, walk
+from phasebus.telemetry.journal import Run
+
+
+def page_state(run: Run) -> dict[str, Any]:
+    """Return `run` as `Timeline.state` says it of one that is going on."""
+    steps: list[dict[str, Any]] = []
+    for at in walk(run):
+        step = at.step
+        told = {
+            "id": step.id,
+            "parent": step.parent,
+            "node": at.node,
+            "kind": step.kind,
+            "name": step.name,
+            "start": at.start_ns / 1e9,
+            "end": None if step.end_ns is None else end_of(step, run) / 1e9,
+            "outcome": step.outcome,
+            "error": step.error,
+            "attributes": dict(step.attributes),
+        }
+        steps.append({key: value for key, value in told.items() if value is not None})
+    about = {"run": run.run, "node": run.node, "trace": run.trace, "phasebus": run.phasebus, "trace_url": None}
+    return about | {"now": run.end_ns / 1e9, "version": 0, "left_out": 0, "closed": True, "steps": steps}

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from phasebus.initializer.cli import main
+from phasebus.initializer.cli.live import live_tree
+from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
+from phasebus.telemetry.service import Server, build_app
+
+
+def step(id_: str, parent: str | None, kind: str, name: str, **fields: Any) -> LiveStep:
+    return LiveStep(id=id_, parent=parent, node="n", kind=kind, name=name, start=100.0, **fields)
+
+
+def drawn(timeline: Timeline, now: float = 110.0) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(live_tree({each["id"]: each for each in timeline.state()["steps"]}, now))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def timeline() -> Timeline:
+    timeline = Timeline(RunIdentity.fresh("n", {}))
+    timeline.started(step("a", None, "node", "n"))
+    timeline.started(step("b", "a", "phase", "download"))
+    timeline.started(step("c", "b", "download", "org/llama"))
+    return timeline
+
+
+@pytest.fixture
+def service(timeline: Timeline) -> Iterator[Server]:
+    server = Server(build_app(Metrics("1"), Status(), timeline))
+    server.start()
+    yield server
+    server.close()
+
+
+def watch(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["watch", *arguments])
+
+
+def test_the_tree_shows_what_runs_how_long_and_how_far(timeline: Timeline) -> None:
+    timeline.progressed("c", 2e9, 10e9, "By", 105.0)
+    timeline.progressed("c", 3e9, 10e9, "By", 107.0)
+    tree = drawn(timeline)
+    assert "● node n  10 s" in tree
+    assert "download org/llama  10 s  3 GB of 10 GB (30 %), 500 MB/s, 14 s left" in tree
+
+
+def test_what_is_done_is_one_line_and_what_failed_says_why(timeline: Timeline) -> None:
+    timeline.ended("c", 104.0, "finished", None, {})
+    timeline.ended("b", 104.0, "finished", None, {})
+    timeline.started(step("d", "a", "phase", "engine_init"))
+    timeline.ended("d", 105.0, "failed", "out of memory", {})
+    tree = drawn(timeline)
+    assert "✓ download  4 s" in tree
+    assert "org/llama" not in tree
+    assert "✗ engine init  5 s  failed: out of memory" in tree
+
+
+def test_of_many_nodes_only_those_are_shown_that_are_not_ready() -> None:
+    timeline = Timeline(RunIdentity.fresh("n", {}))
+    timeline.started(step("whole", None, "cluster", "c"))
+    for number in range(500):
+        timeline.started(step(f"{number}", "whole", "node", f"node-{number}"))
+        timeline.ended(f"{number}", 101.0, "finished" if number != 321 else "died", "its raylet died", {})
+    tree = drawn(timeline)
+    assert "500 nodes: 499 ready, 0 starting, 1 failed" in tree
+    assert "node-321" in tree
+    assert len(tree.splitlines()) < 20
+
+
+def test_watching_says_in_lines_what_begins_and_ends_until_it_is_ready(timeline: Timeline, service: Server) -> None:
+    timeline.ended("a", 108.0, "finished", None, {})
+    result = watch(service.url, "--until-ready")
+    assert result.exit_code == 0
+    assert "✓ node n  8 s" in result.output
+    assert "● download org/llama" in result.output
+
+
+def test_watching_a_start_that_failed_ends_with_1(timeline: Timeline, service: Server) -> None:
+    timeline.ended("a", 108.0, "failed", "no such model", {})
+    result = watch(service.url, "--until-ready")
+    assert result.exit_code == 1
+    assert "failed: no such model" in result.output
+
+
+def test_watching_ends_when_what_is_watched_does(timeline: Timeline, service: Server) -> None:
+    timeline.ended("a", time.time(), "finished", None, {})
+    timeline.close()
+    assert watch(service.url).exit_code == 0
+
+
+def test_where_nobody_answers_it_says_so() -> None:
+    result = watch("127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "nobody answers at http://127.0.0.1:1" in result.output
+    assert "Traceback" not in result.output
