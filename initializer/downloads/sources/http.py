@@ -30,10 +30,6 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 10
 _WORTH_RETRYING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PERSONAL: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
-_LARGEST: Final = 8 * BLOCK
-_SHORT, _LONG = 0.05, 0.2
-"""More is read at once, or less, when a block took less, or more, than this to come, in seconds: a fast connection
-wants few calls, and of a slow one that breaks little is to be lost."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
@@ -200,15 +196,11 @@ class HttpBody:
         """Return the bytes in order."""
         if self._response.status == 416:
             return
-        got, size = 0, BLOCK
+        got = 0
         try:
-            began = time.monotonic()
-            while block := self._response.read(size, decode_content=False):
+            while block := self._response.read(BLOCK, decode_content=False):
                 got += len(block)
-                took = time.monotonic() - began
-                size = min(_LARGEST, size * 2) if took < _SHORT else max(BLOCK, size // 2) if took > _LONG else size
                 yield block
-                began = time.monotonic()
         except ReadTimeoutError:
             raise TransferError(f"no byte came for {self._stall:g} s") from None
         except (ProtocolError, HTTPError, OSError) as error:

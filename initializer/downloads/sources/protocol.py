@@ -13,7 +13,7 @@ SourceKind = Literal["hf", "s3", "gs", "az", "https", "file"]
 """The values of the label ``source``."""
 
 BLOCK = 256 * 1024
-"""How many bytes are handed on at once, where nothing speaks for more."""
+"""How many bytes are handed on at once, at most: it fits a core's cache, and is what a broken connection loses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ async def main():
 anyio.run(main)
 """
 
-FILES = {"config.json": b"{}", "model.safetensors": safetensors(100_000_000), "second.bin": noise(100_000_000, 1)}
+FILES = {"config.json": b"{}", "model.safetensors": safetensors(40_000_000), "second.bin": noise(40_000_000, 1)}
 TOTAL = sum(map(len, FILES.values()))
 
 
@@ -76,7 +76,7 @@ async def test_after_a_kill_at_half_at_most_55_percent_are_fetched(hub: HubServe
     assert tree(folder) == FILES
     assert hub.sent - sent <= 0.55 * TOTAL
     assert result.fetched <= 0.55 * TOTAL
-    assert not {each.attributes["outcome"] for each in seen.of(FileFinished)} <= {"fetched"}
+    assert "resumed" in {each.attributes["outcome"] for each in seen.of(FileFinished)}
 
 
 async def test_a_killed_process_leaves_no_lock_that_stays(hub: HubServer, tmp_path: Path) -> None:
