@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 pytest.importorskip("vllm")
 
 pytestmark = [
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(450),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray, of pydantic, while it is imported
 ]
 
@@ -50,7 +50,7 @@ def serve() -> Iterator[int]:
     import ray
     from ray import serve
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
+    ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     yield port
