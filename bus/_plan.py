@@ -135,7 +135,7 @@ class Plan:
 
     def blame(self, subscription: Subscription, event: object, error: BaseException) -> None:
         """Count `error` as the subscriber's, and put the names of both on it."""
-        if isinstance(error, Exception):
+        if isinstance(error, Exception | SystemExit):
             subscription.tally.errors += 1
             subscription.tally.timeouts += isinstance(error, CallbackTimeoutError)
             during = f"phase {event.phase!r}" if isinstance(event, PhaseEvent) else type(event).__name__

@@ -66,7 +66,7 @@ from phasebus.initializer.phases import (
     PreInitialization,
     PrePlacementGroup,
 )
-from phasebus.initializer.pipeline import Phase, run_phases
+from phasebus.initializer.pipeline import CallbackError, Phase, run_phases
 from phasebus.initializer.ray.cluster import RayError
 from phasebus.initializer.ray.placement import PlacementError
 
@@ -88,6 +88,7 @@ __all__ = [
     "PLACEMENT_STRATEGY",
     "RUNTIME_ENV",
     "SKIP_DEFAULT",
+    "CallbackError",
     "Cluster",
     "ClusterConfig",
     "ClusterNode",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from phasebus.bus import Bus, Context
 from phasebus.initializer.context import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.engines import EngineError
+from phasebus.initializer.engines.exits import how_it_ended
 from phasebus.initializer.engines.vllm.environment import environment_of_command
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, birth_of
 from phasebus.initializer.engines.vllm.steps import relayed_steps
@@ -85,7 +86,7 @@ class CommandStart:
         context = Context({MODEL: self._command.download or ""}, keys=NODE_KEYS)
         attributes = {"run": identity.run, "node": identity.node, "engine": "vllm", "command": self._command.name}
         async with self._bus.step(NODE, identity.node, attributes={"model": context[MODEL], **attributes}):
-            await run_phases(self._bus, self._phases(), context, self._command)
+            await run_phases(self._bus, self._phases(), context, self._command, keys=NODE_KEYS)
         assert self.process is not None  # noqa: S101  # the engine's phase has made it
         return self.process
 
@@ -134,15 +135,17 @@ class CommandStart:
             with anyio.move_on_after(_LOOK_SECONDS):
                 code = await process.wait()
                 step = f", in the step {where}" if (where := steps.innermost()) else ""
-                raise EngineError(f"`{self._command.name}` {said(code)} before its engine answered{step}")
+                raise EngineError(f"`{self._command.name}` {how_it_ended(code)} before its engine answered{step}")
 
 
 async def _started(command: Command, environment: Mapping[str, str]) -> Process:
-    program = command.arguments[0]
-    if shutil.which(program) is None:
-        raise EngineError(f"there is no command {program!r}; is it installed, and on the PATH?")
+    program, *rest = command.arguments
+    beside_python = str(Path(sys.executable).parent)  # where `vllm` is, if the environment is not activated
+    found = shutil.which(program) or shutil.which(program, path=beside_python)
+    if found is None:
+        raise EngineError(f"there is no command {program!r} on the PATH or in {beside_python}; is it installed?")
     return await anyio.open_process(
-        command.arguments, stdin=None, stdout=None, stderr=None, env={**os.environ, **environment}
+        [found, *rest], stdin=None, stdout=None, stderr=None, env={**os.environ, **environment}
     )
 
 
@@ -169,10 +172,3 @@ async def _end(process: Process) -> None:
     if process.returncode is None:
         process.kill()
         await process.wait()
-
-
-def said(code: int) -> str:
-    """Return how a process ended, in words, from its return code."""
-    if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}"

@@ -109,7 +109,7 @@ class NodeStart:
         try:
             async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):
                 self._launcher.check()
-                await run_phases(self._bus, self._phases(), context, config)
+                await run_phases(self._bus, self._phases(), context, config, keys=NODE_KEYS)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._held.aclose()

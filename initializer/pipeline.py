@@ -5,15 +5,23 @@ A phase list is data, so that any process, not only the start of a node, can be 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import difflib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
 
-from phasebus.bus import Bus, Context, PhaseEvent
+from phasebus.bus import Bus, Context, Key, PhasebusError, PhaseEvent
 from phasebus.initializer.phases import PHASE
+
+_ALIKE = 0.85
+"""From which likeness on, as difflib has it, a key is taken for a misspelt one."""
+
+
+class CallbackError(PhasebusError):
+    """Raised when a callback did what can only be a mistake: it misspelt a key, or called ``sys.exit``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +49,9 @@ class Phase:
     joins: bool = True
 
 
-async def run_phases(bus: Bus, phases: Sequence[Phase], context: Context, config: Any = None) -> None:
+async def run_phases(
+    bus: Bus, phases: Sequence[Phase], context: Context, config: Any = None, *, keys: Iterable[str] = ()
+) -> None:
     """Run `phases` in order on `bus`, with one `context` that all of their callbacks share.
 
     A phase that runs beside the next ones ends, its last callbacks included, before any phase begins that joins it.
@@ -51,18 +61,25 @@ async def run_phases(bus: Bus, phases: Sequence[Phase], context: Context, config
         phases: The phases, in order.
         context: What the callbacks and the phases' work share.
         config: The configuration of the process, handed to every callback.
+        keys: What the work reads. A callback that writes nearly one of them has misspelt it, unless it uses a `Key`.
 
     Raises:
+        CallbackError: A callback misspelt a key, or called ``sys.exit``.
         Exception: What the work or a callback raised, with a note that names the phase; the phases that ran beside it
             are cancelled. An ExceptionGroup if several failed at once.
     """
     errors: list[Exception] = []
     running: list[anyio.Event] = []
+    spelling = _Spelling(context, keys)
+
+    async def ask(event: type[PhaseEvent]) -> None:
+        await bus.publish(event(config=config), context)
+        spelling.check()
 
     async def run(phase: Phase, ended: anyio.Event, *, task_status: TaskStatus[None]) -> None:
         go_on = _Once(task_status.started)
         try:
-            await _run(bus, phase, context, config, go_on)
+            await _run(bus, phase, context, ask, go_on)
         except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
             errors.append(error)
             tasks.cancel_scope.cancel()
@@ -84,23 +101,55 @@ async def run_phases(bus: Bus, phases: Sequence[Phase], context: Context, config
         raise errors[0]
 
 
-async def _run(bus: Bus, phase: Phase, context: Context, config: Any, go_on: Callable[[], None]) -> None:
-    """Run one phase; `go_on` is called when the phases that follow may begin."""
+async def _run(
+    bus: Bus,
+    phase: Phase,
+    context: Context,
+    ask: Callable[[type[PhaseEvent]], Awaitable[None]],
+    go_on: Callable[[], None],
+) -> None:
+    """Run one phase; `ask` publishes an event, and `go_on` is called when the phases that follow may begin."""
     try:
         async with bus.step(PHASE, phase.name):
             if phase.prepare is not None:
                 await phase.prepare(context)
             if phase.before is not None:
-                await bus.publish(phase.before(config=config), context)
+                await ask(phase.before)
             if phase.beside(context):
                 go_on()
             if phase.work is not None:
                 await phase.work(context)
             if phase.after is not None:
-                await bus.publish(phase.after(config=config), context)
+                await ask(phase.after)
+    except SystemExit as error:  # it would tear the event loop down, and with it what gives everything back
+        failure = CallbackError(f"sys.exit({error.code!r}) was called; a callback that wants the start to end raises")
+        for note in (*getattr(error, "__notes__", ()), f"in the phase {phase.name!r}"):
+            failure.add_note(note)
+        raise failure from error
     except Exception as error:
         error.add_note(f"in the phase {phase.name!r}")
         raise
+
+
+class _Spelling:
+    """Looks at the keys that come up in a context."""
+
+    def __init__(self, context: Context, known: Iterable[str]) -> None:
+        self._context = context
+        self._known = [str(key) for key in known]
+        self._seen = {*context, *self._known}
+
+    def check(self) -> None:
+        """Raise CallbackError if a key has come up since the last time that is nearly a known one."""
+        for key in self._context.keys() - self._seen:
+            self._seen.add(key)
+            if isinstance(key, Key) or not (close := difflib.get_close_matches(key, self._known, n=1, cutoff=_ALIKE)):
+                continue
+            by = self._context.history(key)[-1].by
+            raise CallbackError(
+                f"the callback {by!r} wrote {key!r}, which nothing reads; did you mean {close[0]!r}? "
+                f"(a key of your own that is so much alike is written as Key({key!r}))"
+            )
 
 
 class _Once:

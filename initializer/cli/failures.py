@@ -14,10 +14,16 @@ from phasebus.telemetry import redact
 
 
 class Interrupted(PhasebusError):  # noqa: N818  # not a fault: somebody asked for it
-    """Raised when a signal has ended a command, after everything was given back."""
+    """Raised when a signal has ended a command, after everything was given back.
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"ended by {signal.Signals(number).name}; nothing of the start-up is left running")
+    Args:
+        number: The signal.
+        callback: Where the callback was that it has interrupted; None if it was none.
+    """
+
+    def __init__(self, number: int, callback: str | None = None) -> None:
+        where = f", in the callback {callback}" if callback else ""
+        super().__init__(f"ended by {signal.Signals(number).name}{where}; nothing of the start-up is left running")
         self.exit_code = 128 + number
 
 
@@ -30,6 +36,8 @@ def reported(*, tracebacks: bool = False) -> Iterator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt:
+        raise SystemExit(Interrupted(signal.SIGINT).exit_code) from None
     except Exception as error:  # noqa: BLE001  # the last stop: whatever it is, a person is to be told
         if tracebacks:
             click.echo(redact("".join(traceback.format_exception(error))), err=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import anyio
@@ -14,6 +13,7 @@ from phasebus.bus import Bus
 from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import Interrupted
+from phasebus.initializer.cli.signals import until_signalled
 from phasebus.initializer.cli.terminal import shown_to_people
 from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
 from phasebus.initializer.cluster.hub.start import chosen_port
@@ -22,10 +22,9 @@ from phasebus.initializer.node import Node, initialize_node
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.journal import read_journal
+from phasebus.telemetry.names import title
 
 C = TypeVar("C", bound=Callable[..., Any])
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def starting_options(command: C) -> C:
@@ -81,7 +80,7 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
                     click.echo("serving metrics until Ctrl-C", err=True)
                     await anyio.sleep_forever()
 
-    number = anyio.run(_until_signalled, work)
+    number = anyio.run(until_signalled, work, lambda: _waiting_for(telemetry))
     if number is not None and not ready:
         raise Interrupted(number)
 
@@ -92,30 +91,11 @@ async def _started(config: LLMConfig | ClusterConfig, telemetry: Telemetry, bus:
     return await initialize_node(config, telemetry=telemetry, bus=bus)
 
 
-async def _until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
-    """Do `work`; a signal cancels it, and a second one ends the process at once. Return the first one's number."""
-    caught: int | None = None
-    failure: Exception | None = None
-
-    async def watch(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-        nonlocal caught
-        with anyio.open_signal_receiver(*_SIGNALS) as signals:
-            task_status.started()
-            async for caught in signals:  # noqa: B007  # the number is wanted after the loop
-                break
-        working.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        with anyio.CancelScope() as working:
-            await tasks.start(watch)
-            try:
-                await work()
-            except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
-                failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return caught
+def _waiting_for(telemetry: Telemetry) -> str | None:
+    """Return what began last of all that runs, in a few words."""
+    running = [step for step in telemetry.timeline.state()["steps"] if step["outcome"] == "running"]
+    last = max(running, key=lambda step: float(step["start"]), default=None)
+    return None if last is None else title(last["kind"], last["name"])
 
 
 async def _print_text(node: Node | Cluster, prompt: str | None) -> None:

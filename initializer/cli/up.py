@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -19,4 +20,5 @@ def up(config: Path, prompt: str | None, *, once: bool, port: int | None, verbos
     from phasebus.initializer.cluster import load_cluster_config
 
     with reported(tracebacks=verbose):
+        sys.path.insert(0, str(config.parent.absolute()))  # callbacks beside it are found, as a script's modules are
         start_and_serve(load_cluster_config(config), prompt=prompt, once=once, port=port)

@@ -132,7 +132,7 @@ class ReplicaStart:
             observe_all(bus, self._telemetry)
             subscribe_all(bus, self._callbacks)
             async with bus.step(NODE, identity.node, parent=identity.parent, attributes=attributes):
-                await run_phases(bus, self._phases(bus), self.context, self._config)
+                await run_phases(bus, self._phases(bus), self.context, self._config, keys=NODE_KEYS)
 
     def _phases(self, bus: Bus) -> Sequence[Phase]:
         def taken_over(context: Context) -> bool:

@@ -15,8 +15,9 @@ class StepNotice(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    event: Literal["started", "ended", "ready"]
-    """What has happened: to the step; or the engine as a whole is ready."""
+    event: Literal["started", "ended", "exited", "ready"]
+    """What has happened: to the step; to the process that the step is the start of, which has ended with the attribute
+    ``exit_code``; or the engine as a whole is ready."""
 
     step: str = Field(pattern="^[0-9a-f]{16}$")
     """The step's id, and that of its span."""

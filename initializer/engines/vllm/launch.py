@@ -11,6 +11,7 @@ from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.engines.vllm.process import VLLMProcess
 from phasebus.initializer.engines.vllm.steps import relayed_steps
+from phasebus.initializer.engines.vllm.weights import check_weights
 from phasebus.initializer.ray.actors import Actor
 
 _STOP_SECONDS = 5.0
@@ -37,18 +38,19 @@ class VLLM:
         Raises:
             EngineError: It did not start; the message has the last lines of its output.
         """
+        check_weights(launch.model, launch.args)
         process = await self._process(launch, prepared)
         relay, actor = launch.telemetry.relay, process.actor
         env = {"TRACEPARENT": launch.telemetry.identity.traceparent(launch.step)}
         args = {"model": launch.model, "distributed_executor_backend": "mp", **launch.args}
-        where: str | None = None
+        where = died = ""
         try:
             async with relayed_steps(launch.bus, relay) as steps:
                 try:
                     with anyio.fail_after(launch.timeout):
                         await actor.call("start", args, env)
                 finally:
-                    where = steps.innermost()
+                    where, died = steps.innermost() or "", steps.first_death() or ""
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await actor.kill()
@@ -56,8 +58,9 @@ class VLLM:
                 raise
             what = f"was not up within {launch.timeout:g} s" if isinstance(error, TimeoutError) else "did not start"
             step = f", in the step {where}" if where else ""
+            cause = f"\n{died}" if died else ""
             raise EngineError(
-                f"vLLM {what}{step}: {error or type(error).__name__}\n{last_lines(launch.log)}"
+                f"vLLM {what}{step}: {error or type(error).__name__}{cause}{last_lines(launch.log)}"
             ) from error
         return VLLMEngine(actor)
 

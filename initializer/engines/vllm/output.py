@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 _LAST_LINES = 12
+_PREFIX = re.compile(r"^(\([^)]*\) )?(ERROR [\d: .-]+ \[[^\]]*\] )?")
+_RAISED = re.compile(r"^(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Killed)\b(: .+)?$")
 
 
 def last_lines(log: Path) -> str:
-    """Return the end of the engine's output, for an error message."""
+    """Return the first error in the engine's output and its end, for an error message; "" if it printed nothing."""
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return f"its output was to be in {log}"
-    return "\n".join([f"its last lines (all in {log}):", *(f"  {line}" for line in lines)])
+        return f"\nits output was to be in {log}"
+    if not lines:
+        return ""
+    error = first_error(lines)
+    cause = [] if error is None else [f"the first error in its output: {error}"]
+    told = [*cause, f"its last lines (all in {log}):", *(f"  {line}" for line in lines[-_LAST_LINES:])]
+    return "\n" + "\n".join(told)
+
+
+def first_error(lines: list[str]) -> str | None:
+    """Return what the first traceback in `lines` ends with; those after it mostly tell that somebody else has failed."""
+    inside = False
+    for line in lines:
+        bare = _PREFIX.sub("", line)
+        if bare.startswith("Traceback (most recent call last)"):
+            inside = True
+        elif inside and _RAISED.match(bare):
+            return bare
+    return None

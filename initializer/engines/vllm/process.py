@@ -57,7 +57,7 @@ class VLLMProcess:
             with anyio.CancelScope(shield=True):
                 await actor.kill()
             if isinstance(error, Exception):
-                raise EngineError(f"vLLM cannot be imported: {error}\n{last_lines(launch.log)}") from error
+                raise EngineError(f"vLLM cannot be imported: {error}{last_lines(launch.log)}") from error
             raise
         return cls(actor, made_for)
 

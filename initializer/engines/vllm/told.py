@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 from phasebus.bus import StepEvent, StepOutcome
+from phasebus.initializer.engines.exits import how_it_ended
 from phasebus.initializer.engines.protocol import EngineError
 from phasebus.initializer.engines.vllm.names import step_name
 from phasebus.initializer.phases import ENGINE_STEP, EngineStepFailed, EngineStepFinished, EngineStepStarted
@@ -50,6 +51,7 @@ class ToldSteps:
         self._ended: set[str] = set()
         self._failed: dict[str, EngineStepFailed] = {}
         self._names: dict[int, str] = {}
+        self._exits: dict[int, str] = {}
         self.ready = False
 
     @property
@@ -65,6 +67,8 @@ class ToldSteps:
             return
         elif told.event == "ready":
             self.ready = True
+        elif told.event == "exited":
+            self._exits.setdefault(told.pid, how_it_ended(int(told.attributes.get("exit_code", 1))))
         elif told.event == "started":
             yield from self._start(told.step, _fields(told), told.time_ns, told.process, told.pid)
         elif told.event == "ended":
@@ -88,7 +92,7 @@ class ToldSteps:
         for step in reversed(self.running):
             died = step.pid is not None and _is_gone(step.pid)
             end = _end_of(step.started, now, {}) | {"traced": False}
-            error = EngineError("its process died" if died else why)
+            error = EngineError(f"its process {self._exits.get(step.pid or 0, 'died')}" if died else why)
             yield EngineStepFailed(**end, outcome="died" if died else outcome, error=error)
         self._running.clear()
 
@@ -97,6 +101,12 @@ class ToldSteps:
         gone = [step for step in self.running if step.pid is not None and _is_gone(step.pid)]
         last = (gone or self.running)[-1:]
         return str(last[0]) if last else None
+
+    def first_death(self) -> str | None:
+        """Return which process was told first to have ended not well, and how."""
+        for pid, ended in self._exits.items():
+            return f"{self._names.get(pid, 'a process')} (process {pid}) {ended}"
+        return None
 
     def _of_span(self, span: EngineSpan) -> Iterator[StepEvent]:
         if (failed := self._failed.pop(span.span, None)) is not None:

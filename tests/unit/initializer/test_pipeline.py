@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-from phasebus.bus import Bus, Context, PhaseEvent, phase_event
-from phasebus.initializer import Phase, PhaseFailed, PhaseFinished, PhaseStarted, run_phases
+from phasebus.bus import Bus, Context, Key, PhaseEvent, phase_event
+from phasebus.initializer import CallbackError, Phase, PhaseFailed, PhaseFinished, PhaseStarted, run_phases
 
 pytestmark = pytest.mark.anyio
 
@@ -118,3 +118,31 @@ async def test_no_phase_begins_after_one_has_failed() -> None:
     with pytest.raises(ValueError, match="broken"):
         await moments_of(phase("a", fail), phase("b", joins=False), bus=bus)
     assert begun == ["a"]
+
+
+@pytest.mark.parametrize("misspelt", ["local_node_download_modle", "engine_arg"])
+async def test_a_misspelt_key_is_named_with_its_callback_and_the_nearest(misspelt: str) -> None:
+    bus = Bus()
+    bus.subscribe("pre_a", lambda event, context: {misspelt: 1}, name="mine")
+    with pytest.raises(
+        CallbackError, match=f"'mine' wrote '{misspelt}', which nothing reads; did you mean '"
+    ) as caught:
+        await run_phases(bus, [phase("a")], Context(), keys=["local_node_download_model", "engine_args"])
+    assert "in the phase 'a'" in caught.value.__notes__
+
+
+async def test_keys_of_the_users_own_are_not_taken_for_misspelt_ones() -> None:
+    bus = Bus()
+    bus.subscribe("pre_a", lambda event, context: {"reader": "x", Key[int]("engine_arg"): 1})
+    await run_phases(bus, [phase("a")], Context({"engine_argz": 1}), keys=["engine_args"])
+
+
+async def test_a_callback_that_exits_fails_its_phase_by_name() -> None:
+    def leave(event: PhaseEvent) -> None:
+        raise SystemExit(3)
+
+    bus = Bus()
+    bus.subscribe("pre_a", leave)
+    with pytest.raises(CallbackError, match=r"sys.exit\(3\) was called") as caught:
+        await run_phases(bus, [phase("a")], Context())
+    assert caught.value.__notes__ == ["raised by the callback 'leave' during phase 'pre_a'", "in the phase 'a'"]

@@ -44,7 +44,7 @@ def tell_of_own_birth(reporter: Reporter, name: str, ended_ns: int) -> None:
 
 
 def tell_of_births(reporter: Reporter) -> None:
-    """Tell of every process that this one starts through multiprocessing, from now on."""
+    """Tell of every process that this one starts through multiprocessing, from now on, and of how it ends if not well."""
     start = BaseProcess.start
 
     def telling(self: BaseProcess, *args: Any, **kwargs: Any) -> None:
@@ -52,8 +52,25 @@ def tell_of_births(reporter: Reporter) -> None:
         start(self, *args, **kwargs)
         if self.pid is not None:
             reporter.send({**_birth(self.pid, self.name), "event": "started", "time_ns": began_ns})
+            _tell_of_end(reporter, self)
 
     BaseProcess.start = telling  # type: ignore[method-assign]
+
+
+def _tell_of_end(reporter: Reporter, process: Any) -> None:
+    """Tell how `process` has ended once this one has asked: nobody but its parent can know."""
+    birth, poll = _birth(process.pid, process.name), process._popen.poll  # noqa: SLF001  # where all questions come by
+    told = False
+
+    def telling(*args: Any, **kwargs: Any) -> int | None:
+        nonlocal told
+        code: int | None = poll(*args, **kwargs)
+        if code and not told:
+            told = True
+            reporter.send({**birth, "event": "exited", "time_ns": time.time_ns(), "attributes": {"exit_code": code}})
+        return code
+
+    process._popen.poll = telling  # noqa: SLF001
 
 
 def _birth(pid: int, name: str) -> dict[str, Any]:

@@ -1,0 +1,103 @@
+"""What is said of an engine that does not start."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phasebus.initializer import EngineError
+from phasebus.initializer.engines.exits import how_it_ended
+from phasebus.initializer.engines.vllm.inside import processes
+from phasebus.initializer.engines.vllm.output import first_error, last_lines
+from phasebus.initializer.engines.vllm.told import ToldSteps
+from phasebus.initializer.engines.vllm.weights import check_weights
+from phasebus.telemetry.relay.notices import read_notices
+
+_OUTPUT = """\
+INFO 11-24 08:20:01 [config.py:1] Error: nothing is wrong yet
+(EngineCore pid=7) ERROR 11-24 08:20:01 [core.py:1101] Traceback (most recent call last):
+(EngineCore pid=7) ERROR 11-24 08:20:01 [core.py:1101]   File "loader.py", line 3, in load
+(EngineCore pid=7) ERROR 11-24 08:20:01 [core.py:1101]     raise RuntimeError("no weights")
+(EngineCore pid=7) ERROR 11-24 08:20:01 [core.py:1101] RuntimeError: no weights
+Traceback (most recent call last):
+RuntimeError: Engine core initialization failed. See root cause above.
+""".splitlines()
+
+
+def test_the_first_error_is_named_and_not_those_that_follow_from_it() -> None:
+    assert first_error(_OUTPUT) == "RuntimeError: no weights"
+    assert first_error(_OUTPUT[:1]) is None
+    assert first_error(["Traceback (most recent call last):", "torch.OutOfMemoryError: CUDA out of memory."]) == (
+        "torch.OutOfMemoryError: CUDA out of memory."
+    )
+
+
+def test_the_end_of_the_output_is_shown_where_there_is_one(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    assert last_lines(log) == f"\nits output was to be in {log}"
+    log.write_text("")
+    assert last_lines(log) == ""
+    log.write_text("\n".join(_OUTPUT))
+    shown = last_lines(log).splitlines()
+    assert shown[1:3] == ["the first error in its output: RuntimeError: no weights", f"its last lines (all in {log}):"]
+
+
+def test_a_folder_without_weights_is_refused_unless_none_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(EngineError, match=r"has no weights .*there are: config.json.*load_format: dummy"):
+        check_weights(str(tmp_path), {})
+    check_weights(str(tmp_path), {"load_format": "dummy"})
+    check_weights("org/name", {})
+    (tmp_path / "model.safetensors").touch()
+    check_weights(str(tmp_path), {})
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (1, "ended with exit code 1"),
+        (-15, "was ended by SIGTERM"),
+        (-9, "was ended by SIGKILL, as the kernel does when memory runs out"),
+        (-99, "was ended by signal 99"),
+    ],
+)
+def test_how_a_process_ended_is_told_in_words(code: int, words: str) -> None:
+    assert how_it_ended(code) == words
+
+
+class _Sent:
+    def __init__(self) -> None:
+        self.notices: list[dict[str, Any]] = []
+
+    def send(self, notice: dict[str, Any]) -> None:
+        self.notices.append(notice)
+
+
+def test_the_end_of_an_engines_process_is_told_by_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", multiprocessing.process.BaseProcess.start)
+    sent, steps = _Sent(), ToldSteps()
+    processes.tell_of_births(sent)  # type: ignore[arg-type]
+    process = multiprocessing.get_context("fork").Process(target=signal.pause, name="VllmWorker-0")
+    process.start()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -9
+    assert [notice["event"] for notice in sent.notices] == ["started", "exited"]
+    for notice in sent.notices:
+        (read,) = read_notices(_json(notice))
+        list(steps.events_of(read))
+    words = "was ended by SIGKILL, as the kernel does when memory runs out"
+    assert steps.first_death() == f"VllmWorker-0 (process {process.pid}) {words}"
+    (died,) = steps.abandoned("failed", "")
+    assert str(died.error) == f"its process {words}"  # type: ignore[attr-defined]
+
+
+def _json(notice: dict[str, Any]) -> bytes:
+    return json.dumps(notice).encode()
