@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ class PhaseEvent(Event):
     """
 
     phase: ClassVar[str] = ""
-    config: Any = None
+    config: Any = field(default=None, repr=False)
 
 
 @cache

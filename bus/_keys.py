@@ -59,8 +59,18 @@ class Key(str, Generic[T]):
         try:
             return self.validate(value)
         except (ValueError, TypeError) as error:
-            raise InvalidValueError(f"{by!r} wrote {self!s} = {value!r}, which is not valid: {error}") from error
+            raise InvalidValueError(
+                f"{by!r} wrote {self!s} = {value!r}, which is not valid: {_reason(error)}"
+            ) from error
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         """Travel to other processes as the plain name: rules are code, and stay at home."""
         return str, (str(self),)
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong; of a validation error of pydantic's the reasons alone, without its links."""
+    problems = getattr(error, "errors", None)
+    if not callable(problems):
+        return str(error)
+    return "; ".join(": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in problems())

@@ -152,9 +152,13 @@ def import_callback(name: str) -> Any:
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        missing = str(error.name)
+        if module_name != missing and not module_name.startswith(f"{missing}."):
+            raise ConfigError(
+                f"callback {name!r}: {module_name} imports {missing!r}, which is not installed"
+            ) from error
         raise ConfigError(
-            f"callback {name!r}: there is no module {error.name!r}; "
-            "run where it can be imported, or put its folder into PYTHONPATH"
+            f"callback {name!r}: there is no module {missing!r} beside the configuration, in PYTHONPATH or installed"
         ) from error
     except Exception as error:
         raise ConfigError(
@@ -164,7 +168,10 @@ def import_callback(name: str) -> Any:
         if not hasattr(found, part):
             raise ConfigError(f"callback {name!r}: {module_name} has no {part!r}{_nearest(part, dir(found))}")
         found = getattr(found, part)
-    return found() if isinstance(found, type) else found
+    made = found() if isinstance(found, type) else found
+    if not callable(made):
+        raise ConfigError(f"callback {name!r} is {made!r}, which cannot be called; name a function or a class")
+    return made
 
 
 def load_config(path: Path) -> LLMConfig:
@@ -177,6 +184,17 @@ def load_config(path: Path) -> LLMConfig:
     return validated(path, read_fields(path), LLMConfig)
 
 
+class _NoDuplicates(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_fields(path: Path) -> dict[str, Any]:
     """Return the fields that a YAML file has.
 
@@ -184,7 +202,7 @@ def read_fields(path: Path) -> dict[str, Any]:
         ConfigError: It cannot be read, or is not YAML.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _NoDuplicates)  # noqa: S506  # it is a SafeLoader
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -40,6 +40,10 @@ def find_journal(run: str | None = None) -> Path:
             raise JournalError(f"there is no journal at {run}")
         return path
     folder = runs_folder()
+    if (taken := next((each for each in (folder, folder.parent) if each.is_file()), None)) is not None:
+        raise JournalError(
+            f"{taken} is a file, and the journals of runs are to be in a folder there; see PHASEBUS_STATE_DIR"
+        )
     journals = sorted(folder.glob(f"{run or ''}*.jsonl"))
     if not journals:
         wanted = f"no run {run!r}" if run else "no run yet"

@@ -45,6 +45,8 @@ def described(run: Run) -> str:
         return f"run {run.run}: still starting, for {seconds} so far"
     if root.outcome == "finished":
         return f"run {run.run}: ready in {seconds}"
+    if run.state == "died":
+        return f"run {run.run}: its process died; it was last heard of {seconds} after its beginning"
     return f"run {run.run}: {root.outcome} after {seconds}" + (f": {root.error}" if root.error else "")
 
 

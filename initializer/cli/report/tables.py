@@ -60,8 +60,8 @@ def critical_path(context: click.Context, *, as_json: bool) -> None:
         )
         if path.overlap.longest is not None:
             click.echo(
-                f"With everything beside {title(path.overlap.longest.kind, path.overlap.longest.name)}, ready would come "
-                f"after {spoken(path.overlap.at_best)} at best: {spoken(path.overlap.saved)} saved."
+                f"If all of it could run beside {title(path.overlap.longest.kind, path.overlap.longest.name)}, ready would come "
+                f"after {spoken(path.overlap.at_best)} at best, {spoken(path.overlap.saved)} sooner; what waits for another's result cannot."
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ def test_the_first_example_starts_an_engine_that_answers(tmp_path: Path) -> None
         [sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment, timeout=400
     )
     assert ended.returncode == 0, ended.stderr
-    assert "by='short_contexts'" in ended.stdout
+    assert re.search(r"^short_contexts \{.*'max_model_len': 256.*PreEngineInit\(\)$", ended.stdout, re.MULTILINE), (
+        ended.stdout
+    )
     (journal,) = tmp_path.glob("runs/*.jsonl")
     assert {step.outcome for step in read_journal(journal).steps} == {"finished"}

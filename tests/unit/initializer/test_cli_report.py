@@ -148,7 +148,7 @@ def test_a_run_whose_process_was_killed_says_so(journal: Path) -> None:
     journal.write_text("".join(lines[:-3]) + lines[-3][:20])
     result = report("critical-path")
     assert result.exit_code == 0
-    assert "died after 18 s: its process died" in result.output
+    assert "its process died; it was last heard of 18 s after its beginning" in result.output
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from phasebus.initializer import ConfigError, LLMConfig, load_config
+from phasebus.initializer.config import import_callback
 
 
 def written(folder: Path, text: str) -> Path:
@@ -72,7 +74,7 @@ def test_callbacks_are_imported_by_name_and_classes_are_made(tmp_path: Path, cal
     ("name", "message"),
     [
         ("callbacks_of_a_user:custom_downlod", "has no 'custom_downlod'; did you mean 'custom_download'?"),
-        ("no_such_module:x", "there is no module 'no_such_module'; run where it can be imported"),
+        ("no_such_module:x", "there is no module 'no_such_module' beside the configuration"),
         ("broken_of_a_user:x", "importing broken_of_a_user failed: ZeroDivisionError"),
         ("without_a_colon", "is not of the form module:name"),
     ],
@@ -95,3 +97,26 @@ def test_every_field_is_documented() -> None:
         return found
 
     assert undocumented(LLMConfig, "") == []
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        ("os:sep", "'os:sep' is '/', which cannot be called"),
+        ("needs_more:f", "needs_more imports 'not_installed', which is not installed"),
+    ],
+)
+def test_a_callback_that_is_none_or_lacks_something_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callback: str, message: str
+) -> None:
+    (tmp_path / "needs_more.py").write_text("import not_installed\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        import_callback(callback)
+
+
+def test_a_field_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "node.yaml"
+    config.write_text("model: a\nengine_args: {dtype: half, dtype: float}\n")
+    with pytest.raises(ConfigError, match=r"'dtype' is given twice(.|\n)*line 2"):
+        load_config(config)
