@@ -52,8 +52,9 @@ class Service:
         self.server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser for a module: while one runs, playwright keeps an event loop in this thread, and there can be no other."""
     with chromium() as running:
         yield running
 
