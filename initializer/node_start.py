@@ -108,7 +108,6 @@ class NodeStart:
         attributes = {"run": identity.run, "node": name, "model": config.model, "engine": config.engine}
         try:
             async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):
-                self._launcher.check()
                 await run_phases(self._bus, self._phases(), context, config, keys=NODE_KEYS)
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -130,7 +129,7 @@ class NodeStart:
             return by_default(context) and PLACEMENT_GROUP not in context
 
         return (
-            Phase(name="pre_initialization", before=PreInitialization),
+            Phase(name="pre_initialization", before=PreInitialization, work=self._check_engine),
             Phase(name="custom_initialization", before=CustomInitialization, applies=taken_over),
             Phase(
                 name="download",
@@ -165,6 +164,11 @@ class NodeStart:
             ),
             Phase(name="post_initialization", before=PostInitialization),
         )
+
+    async def _check_engine(self, context: Context) -> None:
+        """Refuse what cannot come to anything before minutes are spent on it."""
+        if not context.get(SKIP_DEFAULT):
+            self._launcher.check(context[ENGINE_ARGS])
 
     def _takes_time(self, context: Context) -> bool:
         """Return whether the download is worth running beside other things; a wrong path is better told at once."""

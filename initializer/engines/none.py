@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
@@ -10,7 +11,7 @@ from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
 class NoEngine:
     """The launcher, and the engine, of a node that serves nothing."""
 
-    def check(self) -> None:
+    def check(self, args: Mapping[str, Any]) -> None:
         """Do nothing: there is nothing that could be missing."""
 
     async def prepare(self, launch: Launch) -> None:

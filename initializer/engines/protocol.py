@@ -72,8 +72,8 @@ class Engine(Protocol):
 class Launcher(Protocol):
     """A kind of engine."""
 
-    def check(self) -> None:
-        """Raise EngineError if it cannot be started here, before anything else is begun."""
+    def check(self, args: Mapping[str, Any]) -> None:
+        """Raise EngineError if it cannot be started here, or not with these arguments, before anything else is begun."""
 
     async def prepare(self, launch: Launch) -> Prepared | None:
         """Do what takes time and does not take the model: start processes, import. None if there is nothing to do."""

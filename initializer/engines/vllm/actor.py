@@ -10,6 +10,8 @@ from dataclasses import fields
 from typing import Any
 from uuid import uuid4
 
+from phasebus.initializer.engines.vllm.arguments import check_arguments
+
 
 class EngineActor:
     """Holds an engine; made an actor by `phasebus.initializer.ray.actors`.
@@ -53,19 +55,13 @@ class EngineActor:
             env: Variables that were not known when this process was started.
 
         Raises:
-            ValueError: vLLM knows no argument of that name.
+            EngineError: vLLM knows no argument of that name.
         """
         os.environ.update(env)
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        known = {field.name for field in fields(AsyncEngineArgs) if field.init}
-        if unknown := sorted(set(args) - known):
-            import difflib
-
-            close = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"vLLM has no engine argument {unknown[0]!r}{hint}")
+        check_arguments(args, {field.name for field in fields(AsyncEngineArgs) if field.init})
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
 
     async def generate(self, prompt: str, sampling: Mapping[str, Any]) -> str:

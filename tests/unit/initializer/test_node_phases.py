@@ -120,7 +120,7 @@ async def test_a_cancelled_start_tells_which_phase_was_cancelled() -> None:
 async def test_without_vllm_the_start_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     with pytest.raises(EngineError, match=r"vLLM is not installed; install it with: pip install 'phasebus\[vllm\]'"):
-        VLLM().check()
+        VLLM().check({})
 
 
 async def test_every_step_that_began_ends_and_hangs_in_one_tree(model: Path) -> None:
