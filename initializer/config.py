@@ -59,6 +59,10 @@ class ServiceConfig(_Section):
     port: int | None = Field(default=9464, ge=0, le=65535)
     """Its port; 0 picks a free one, null leaves the service out."""
 
+    trace_url: str | None = Field(default=None, pattern="^https?://")
+    """Where the page links to for a trace, with {trace} and {span} in the places of their ids, such as
+    http://localhost:16686/trace/{trace}?uiFind={span}; by default PHASEBUS_TRACE_URL."""
+
 
 class LLMConfig(_Section):
     """One model, and the node or the nodes that serve it."""

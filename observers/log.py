@@ -27,7 +27,7 @@ class LogObserver:
         self,
         logger: logging.Logger = logger,
         *,
-        announced: Collection[str] = ("cluster", "node", "phase", "download", "engine", "engine_step"),
+        announced: Collection[str] = ("cluster", "node", "phase", "ray", "download", "engine", "engine_step"),
     ) -> None:
         self._logger = logger
         self._announced = frozenset(announced)

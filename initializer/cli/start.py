@@ -59,7 +59,7 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
         telemetry = Telemetry(port=None)
         url = None if service.port is None else f"http://{service.host}:{service.port}"
     else:
-        telemetry = Telemetry(host=service.host, port=service.port)
+        telemetry = Telemetry(host=service.host, port=service.port, trace_url=service.trace_url)
         url = None if telemetry.service is None else telemetry.service.url
     ready = False
 
@@ -68,7 +68,7 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
         async with telemetry, Bus("node", timing=True) as bus:
             journal = observe_all(bus, telemetry)
             _print_where(telemetry, journal, url)
-            with shown_to_people(bus, telemetry.timeline):
+            with shown_to_people(bus, telemetry.timeline, url if isinstance(config, ClusterConfig) else None):
                 started = await _started(config, telemetry, bus)
             async with started as node:
                 await _print_text(node, prompt)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
 from phasebus.bus import Bus
-from phasebus.initializer.cli.live import live_tree
+from phasebus.initializer.cli.live import live_tree, said
+from phasebus.initializer.cli.watched import ANNOUNCED, Follower, Watched
 from phasebus.observers import LogObserver, ProgressObserver, Watchdog
 from phasebus.telemetry import Timeline
 
@@ -25,16 +27,36 @@ def tell_people(bus: Bus) -> None:
 
 
 @contextmanager
-def shown_to_people(bus: Bus, timeline: Timeline) -> Iterator[None]:
-    """Show what happens on `bus` as a tree for as long as this is entered; where that is no terminal, in lines."""
+def shown_to_people(bus: Bus, timeline: Timeline, cluster: str | None = None) -> Iterator[None]:
+    """Show what happens on `bus` as a tree for as long as this is entered; where that is no terminal, in lines.
+
+    Args:
+        bus: The bus.
+        timeline: What has happened on it.
+        cluster: The URL of the service that tells of all nodes of a cluster; None where there is one node.
+    """
     console = Console(stderr=True)
-    if not console.is_terminal:
-        tell_people(bus)
-        yield
-        return
-    _log_to(console)
-    bus.observe(None, Watchdog())
-    with Live(console=console, get_renderable=lambda: _tree(timeline), refresh_per_second=4):
+    nodes = None if cluster is None else Watched(cluster)
+    told: dict[str, str] = {}
+
+    def tell(changed: list[dict[str, Any]]) -> None:
+        own = {step["id"] for step in timeline.state()["steps"]}
+        for step in changed:
+            if step["id"] not in own and step["kind"] in ANNOUNCED and told.get(step["id"]) != step["outcome"]:
+                told[step["id"]] = step["outcome"]
+                logging.getLogger("phasebus").info("%s: %s", step["node"], said(step, time.time()).plain)
+
+    with ExitStack() as stack:
+        if console.is_terminal:
+            _log_to(console)
+            bus.observe(None, Watchdog())
+            tree = Live(console=console, get_renderable=lambda: _tree(timeline, nodes), refresh_per_second=4)
+            stack.enter_context(tree)
+        else:
+            tell_people(bus)
+        if nodes is not None:
+            follower = Follower(nodes) if console.is_terminal else Follower(nodes, tell)
+            stack.callback(follower.close)
         yield
 
 
@@ -48,8 +70,10 @@ def _log_to(console: Console) -> None:
         logger.propagate = False
 
 
-def _tree(timeline: Timeline) -> RenderableType:
-    return live_tree({step["id"]: step for step in timeline.state()["steps"]}, time.time())
+def _tree(timeline: Timeline, nodes: Watched | None) -> RenderableType:
+    steps = {} if nodes is None else dict(nodes.steps)
+    steps.update((step["id"], step) for step in timeline.state()["steps"])  # what happens here is known here first
+    return live_tree(steps, time.time())
 
 
 class _ConsoleHandler(logging.Handler):

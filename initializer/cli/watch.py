@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -12,67 +10,11 @@ import httpx
 from rich.console import Console
 from rich.live import Live
 
-from phasebus.bus import PhasebusError
 from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.live import live_tree, said
+from phasebus.initializer.cli.watched import ANNOUNCED, Watched, WatchError
 
-_ANNOUNCED = ("cluster", "node", "phase", "download", "engine")
 _AGAIN_SECONDS = 1.0
-
-
-class WatchError(PhasebusError):
-    """Raised when there is nothing to watch at a URL."""
-
-
-class Watched:
-    """The steps of a start somewhere else, as far as they have been told.
-
-    Args:
-        url: The URL of the service.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self.steps: dict[str, dict[str, Any]] = {}
-        self.offset = 0.0
-        self._seen: str | None = None
-
-    @property
-    def root(self) -> dict[str, Any] | None:
-        """The outermost step; None before there is one."""
-        return next((step for step in self.steps.values() if step.get("parent") not in self.steps), None)
-
-    def hear(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield the steps that have changed, each time some have, until the other side closes in order.
-
-        Raises:
-            WatchError: Nobody answers there, or somebody else.
-            httpx.TransportError: The connection was lost after it had stood.
-        """
-        headers = {} if self._seen is None else {"Last-Event-ID": self._seen}
-        timeout = httpx.Timeout(30.0)  # there is a heartbeat every ten seconds
-        with httpx.stream("GET", f"{self.url}/events", headers=headers, timeout=timeout) as answer:
-            if answer.headers.get("content-type", "").partition(";")[0] != "text/event-stream":
-                raise WatchError(f"{self.url} is no service of phasebus: it answers {answer.status_code} to /events")
-            name = ""
-            for line in answer.iter_lines():
-                field, _, value = line.partition(": ")
-                if field == "event":
-                    name = value
-                elif field == "id":
-                    self._seen = value
-                elif field == "data":
-                    yield self._take(name, json.loads(value))
-                    if name == "closed":
-                        return
-
-    def _take(self, name: str, told: dict[str, Any]) -> list[dict[str, Any]]:
-        self.offset = told["now"] - time.time()
-        changed: list[dict[str, Any]] = told.get("steps", [])
-        if name == "state":
-            self.steps = {}
-        self.steps.update((step["id"], step) for step in changed)
-        return changed
 
 
 @click.command()
@@ -126,6 +68,6 @@ def _follow(watched: Watched, console: Console | None, *, until_ready: bool) -> 
 
 def _say(console: Console, changed: list[dict[str, Any]], told: dict[str, str], now: float) -> None:
     for step in changed:
-        if step["kind"] in _ANNOUNCED and told.get(step["id"]) != step["outcome"]:
+        if step["kind"] in ANNOUNCED and told.get(step["id"]) != step["outcome"]:
             told[step["id"]] = step["outcome"]
             console.print(said(step, now), soft_wrap=True)

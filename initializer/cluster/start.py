@@ -108,7 +108,7 @@ class ClusterStart:
         service, journal = self._config.service, journal_of(self._telemetry.identity)
         port = chosen_port(service)
         if port is not None:
-            self._hub = await self._held.enter_async_context(running_hub(service.host, port))
+            self._hub = await self._held.enter_async_context(running_hub(service.host, port, service.trace_url))
             if journal.exists():
                 await self._held.enter_async_context(told(self._hub, "driver", journal))
 

@@ -17,10 +17,11 @@ class HubActor:
     Args:
         host: The address it listens on.
         port: The port.
+        trace_url: Where its page links to for a trace; see `Timeline`.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._board = Board(__version__)
+    def __init__(self, host: str, port: int, trace_url: str | None = None) -> None:
+        self._board = Board(__version__, trace_url)
         self._lock = Lock()
         self._server = Server(build_hub_app(self._board, self._lock), host, port, name="hub")
         self._server.start()

@@ -55,12 +55,13 @@ class Board:
 
     Args:
         version: The version of phasebus.
+        trace_url: Where the page links to for a trace; by default PHASEBUS_TRACE_URL.
     """
 
-    def __init__(self, version: str = "") -> None:
+    def __init__(self, version: str = "", trace_url: str | None = None) -> None:
         self.metrics = Metrics(version)
         unknown = RunIdentity(run="", trace="", node="")  # until the first journal says
-        self.timeline = Timeline(unknown, os.environ.get("PHASEBUS_TRACE_URL"))
+        self.timeline = Timeline(unknown, trace_url or os.environ.get("PHASEBUS_TRACE_URL"))
         registry = self.metrics.registry
         self._states = Gauge(*names.CLUSTER_NODES, registry=registry)
         self._ready = Gauge(*names.NODE_READY, registry=registry)

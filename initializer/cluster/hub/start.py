@@ -36,9 +36,10 @@ def chosen_port(service: ServiceConfig) -> int | None:
 
 
 @asynccontextmanager
-async def running_hub(host: str, port: int) -> AsyncIterator[Any]:
+async def running_hub(host: str, port: int, trace_url: str | None) -> AsyncIterator[Any]:
     """Run a hub on this process's own node of Ray's; give Ray's handle of it, without waiting until it is there."""
-    hub = await create_actor(HubActor, host, port, resources={}, runtime_env={}, node=here(), restarts=-1, threads=1)
+    about = (host, port, trace_url)
+    hub = await create_actor(HubActor, *about, resources={}, runtime_env={}, node=here(), restarts=-1, threads=1)
     try:
         yield hub
     finally:

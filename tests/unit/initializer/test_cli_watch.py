@@ -11,8 +11,11 @@ from rich.console import Console
 
 from phasebus.initializer.cli import main
 from phasebus.initializer.cli.live import live_tree
+from phasebus.initializer.cli.watched import Follower, Watched
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.service import Server, build_app
+from tests.support.programs import free_port
+from tests.support.waiting import wait_until
 
 
 def step(id_: str, parent: str | None, kind: str, name: str, **fields: Any) -> LiveStep:
@@ -104,3 +107,16 @@ def test_where_nobody_answers_it_says_so() -> None:
     assert result.exit_code == 1
     assert "nobody answers at http://127.0.0.1:1" in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_follower_waits_for_the_service_and_tells_what_changes(timeline: Timeline) -> None:
+    port = free_port()
+    told: list[str] = []
+    follower = Follower(Watched(f"http://127.0.0.1:{port}"), lambda steps: told.extend(step["name"] for step in steps))
+    served = Server(build_app(Metrics("1"), Status(), timeline), port=port)
+    served.start()
+    try:
+        wait_until(lambda: told, "the follower has heard of the steps")
+    finally:
+        follower.close()
+        served.close()

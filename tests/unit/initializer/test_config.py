@@ -120,3 +120,11 @@ def test_a_field_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     config.write_text("model: a\nengine_args: {dtype: half, dtype: float}\n")
     with pytest.raises(ConfigError, match=r"'dtype' is given twice(.|\n)*line 2"):
         load_config(config)
+
+
+def test_where_traces_are_looked_at_is_configured_and_has_to_be_a_url(tmp_path: Path) -> None:
+    text = "model: a\nservice: {trace_url: '%s'}\n"
+    config = load_config(written(tmp_path, text % "http://jaeger:16686/trace/{trace}"))
+    assert config.service.trace_url == "http://jaeger:16686/trace/{trace}"
+    with pytest.raises(ConfigError, match=r"service.trace_url: .*pattern"):
+        load_config(written(tmp_path, text % "jaeger:16686"))
