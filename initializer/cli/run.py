@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +14,7 @@ import click
 from phasebus.bus import Bus
 from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cli.failures import described, reported
+from phasebus.initializer.cli.signals import Handler, handled_by
 from phasebus.initializer.cli.terminal import tell_people
 from phasebus.initializer.command import Command, CommandStart
 from phasebus.initializer.engines import EngineError
@@ -52,7 +51,7 @@ async def _run(command: Command, telemetry: Telemetry, verbose: bool) -> int:
         if (verbose or sys.stderr.isatty()) and telemetry.service is not None:
             click.echo(f"phasebus: metrics at {telemetry.service.url}/metrics, journal {journal}", err=True)
         start = CommandStart(command, bus, telemetry)
-        with _forwarded_signals(start):
+        with handled_by(_forwarding(start), _FORWARDED):
             try:
                 process = await start.run()
             except EngineError as error:
@@ -65,9 +64,8 @@ async def _run(command: Command, telemetry: Telemetry, verbose: bool) -> int:
     return code if code >= 0 else 128 - code
 
 
-@contextmanager
-def _forwarded_signals(start: CommandStart) -> Iterator[None]:
-    """Hand the signals that come to this process on to the command."""
+def _forwarding(start: CommandStart) -> Handler:
+    """Return what hands the signals that come to this process on to the command."""
 
     def forward(number: int, _: FrameType | None) -> None:
         process = start.process
@@ -76,12 +74,7 @@ def _forwarded_signals(start: CommandStart) -> Iterator[None]:
         if process.returncode is None and not (number in _FROM_KEYBOARD and _in_foreground()):
             process.send_signal(signal.Signals(number))
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return forward
 
 
 def _in_foreground() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -17,6 +17,8 @@ from phasebus.initializer.cli.failures import Interrupted
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAY_SECONDS = 3.0
+
+Handler = Callable[[int, FrameType | None], None]
 
 
 async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable[[], str | None]) -> int | None:
@@ -59,7 +61,7 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
-        with anyio.CancelScope() as working, _handled_by(catch):
+        with anyio.CancelScope() as working, handled_by(catch, _SIGNALS):
             try:
                 await work()
             except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
@@ -71,8 +73,9 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+def handled_by(handler: Handler, numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Have the signals of these `numbers` handled by `handler`, and as they were before in the end."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
