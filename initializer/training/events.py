@@ -1,0 +1,64 @@
+"""The phases of a training run, the entries of its context, and the kinds of step it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from phasebus.bus import Key, PhaseEvent, StepKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreTraining(PhaseEvent):
+    """Published before anything starts: change `LOOP_CONFIG`, `SCALING_CONFIG` and `RUN_CONFIG`."""
+
+    phase: ClassVar[str] = "pre_training"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreWorkerGroup(PhaseEvent):
+    """Published before a group of workers is started; again after each failure that is recovered from."""
+
+    phase: ClassVar[str] = "pre_worker_group"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostWorkerGroup(PhaseEvent):
+    """Published when the workers of a group are ready."""
+
+    phase: ClassVar[str] = "post_worker_group"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported(PhaseEvent):
+    """Published when every worker has reported: see `CHECKPOINT`, add to `METRICS`, set `STOP` to end the run."""
+
+    phase: ClassVar[str] = "reported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersFailed(PhaseEvent):
+    """Published when workers have raised: see `WORKER_ERRORS`. What follows is up to the run's FailureConfig."""
+
+    phase: ClassVar[str] = "workers_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostTraining(PhaseEvent):
+    """Published when the run has ended well: see `RESULT`."""
+
+    phase: ClassVar[str] = "post_training"
+
+
+LOOP_CONFIG: Final = Key[dict[str, Any]]("loop_config", doc="What each worker's loop is given.")
+SCALING_CONFIG: Final = Key[Any]("scaling_config", doc="Ray's ScalingConfig.")
+RUN_CONFIG: Final = Key[Any]("run_config", doc="Ray's RunConfig.")
+METRICS: Final = Key[dict[str, Any]]("metrics", doc="What the first worker reported; what is written is what is kept.")
+CHECKPOINT: Final = Key[str | None]("checkpoint", doc="The path of the checkpoint that came with the report, or None.")
+WORKER_ERRORS: Final = Key[dict[int, str]]("worker_errors", doc="What the workers raised, by their ranks.")
+STOP: Final = Key[bool]("stop", doc="True, set at reported: the run ends now, and ends well.")
+RESULT: Final = Key[Any]("result", doc="Ray's Result.")
+
+TRAINING: Final = StepKind("training")
+WORKER_GROUP: Final = StepKind("worker_group")
+REPORT: Final = StepKind("report")
