@@ -1,5 +1,6 @@
 """Training as a phase list: a run of Ray Train whose callbacks may change it, add to its reports, and stop it."""
 
+from phasebus.initializer.training.answers import WorkersError
 from phasebus.initializer.training.config import TrainingConfig
 from phasebus.initializer.training.events import (
     CHECKPOINT,
@@ -9,7 +10,9 @@ from phasebus.initializer.training.events import (
     RUN_CONFIG,
     SCALING_CONFIG,
     STOP,
+    TRAINER_OPTIONS,
     WORKER_ERRORS,
+    CheckpointSaved,
     PostTraining,
     PostWorkerGroup,
     PreTraining,
@@ -27,7 +30,9 @@ __all__ = [
     "RUN_CONFIG",
     "SCALING_CONFIG",
     "STOP",
+    "TRAINER_OPTIONS",
     "WORKER_ERRORS",
+    "CheckpointSaved",
     "PostTraining",
     "PostWorkerGroup",
     "PreTraining",
@@ -35,6 +40,7 @@ __all__ = [
     "Reported",
     "TrainingConfig",
     "TrainingError",
+    "WorkersError",
     "WorkersFailed",
     "run_training",
 ]
