@@ -15,7 +15,9 @@ class _AskTrio:
 
 class _AskAsyncio:
     def __getitem__(self, loop: object) -> object:
-        return asyncio.current_task()
+        if (task := asyncio.current_task()) is None:
+            raise LookupError("no task is running")
+        return task
 
 
 RunningTasks = dict[Any, Any] | _AskTrio | _AskAsyncio
