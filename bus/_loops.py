@@ -28,10 +28,14 @@ def running_tasks() -> tuple[RunningTasks, object]:
 
     `anyio.get_current_task` takes many times as long.
     """
-    if _in_trio():
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        if not _in_trio():
+            raise
         return _AskTrio(), None
     if sys.version_info < (3, 14):  # from then on, there is no such table
-        return asyncio.tasks._current_tasks, asyncio.get_running_loop()  # type: ignore[attr-defined]  # noqa: SLF001
+        return asyncio.tasks._current_tasks, loop  # type: ignore[attr-defined]  # noqa: SLF001
     return _AskAsyncio(), None
 
 
