@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 from phasebus.bus._errors import CallbackSignatureError
-from phasebus.bus._events import PhaseEvent
+from phasebus.bus._events import Event, PhaseEvent
 
 Callback = Callable[..., Any]
 
@@ -90,13 +93,38 @@ def events_of(callback: Callback, form: Form, default: Any) -> Any:
     if first.annotation is first.empty:
         return default
     try:
-        hint = get_type_hints(_function_of(callback)).get(first.name, default)
+        hint = _resolved(_function_of(callback), first)
     except Exception as error:
         raise CallbackSignatureError(
             f"the annotation {first.annotation!r} of {name_of(callback)!r} cannot be resolved ({error}); "
             "import the event at module level, or name the events when subscribing"
         ) from error
     return default if hint is Any else hint
+
+
+def _resolved(function: Any, parameter: inspect.Parameter) -> Any:
+    """Return what the annotation of `parameter` means.
+
+    A function that was pickled by value, as Ray does with those of a script or a notebook, has left behind what only its
+    annotations name. The event it wants is then found by its name.
+    """
+    try:
+        return get_type_hints(function).get(parameter.name, Any)
+    except NameError:
+        known = getattr(function, "__globals__", {})
+        alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+        return get_type_hints(alone, known, ChainMap(known, _events_by_name()))[parameter.name]
+
+
+def _events_by_name() -> dict[str, Any]:
+    """Return the event classes at the top of any module that is loaded, those whose names are the only ones of their kind."""
+    found: dict[str, list[type]] = {}
+    classes: list[type] = [Event]
+    for each in classes:
+        classes += each.__subclasses__()
+        if getattr(sys.modules.get(each.__module__), each.__name__, None) is each:
+            found.setdefault(each.__name__, []).append(each)
+    return {name: events[0] for name, events in found.items() if len(events) == 1}
 
 
 def name_of(callback: object) -> str:

@@ -15,7 +15,9 @@ class _AskTrio:
 
 class _AskAsyncio:
     def __getitem__(self, loop: object) -> object:
-        return asyncio.current_task()
+        if (task := asyncio.current_task()) is None:
+            raise LookupError("no task is running")
+        return task
 
 
 RunningTasks = dict[Any, Any] | _AskTrio | _AskAsyncio
@@ -26,10 +28,14 @@ def running_tasks() -> tuple[RunningTasks, object]:
 
     `anyio.get_current_task` takes many times as long.
     """
-    if _in_trio():
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        if not _in_trio():
+            raise
         return _AskTrio(), None
     if sys.version_info < (3, 14):  # from then on, there is no such table
-        return asyncio.tasks._current_tasks, asyncio.get_running_loop()  # type: ignore[attr-defined]  # noqa: SLF001
+        return asyncio.tasks._current_tasks, loop  # type: ignore[attr-defined]  # noqa: SLF001
     return _AskAsyncio(), None
 
 

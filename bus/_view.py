@@ -86,6 +86,8 @@ class View(ReadableContext, MutableMapping[str, Any]):
     value: Any
 
     def _value(self, key: str) -> Any:
+        if self.key is None:
+            return self.base[key]
         writes = self.written()
         if key in writes:
             if (value := writes[key]) is DELETED:

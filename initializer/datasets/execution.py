@@ -8,11 +8,15 @@ these are classes, and any callable will do.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from phasebus.bus import Context, Step, StepFailed, StepFinished, StepProgress, StepStarted, Threads
+import anyio
+
+from phasebus.bus import Context, PhasebusError, Step, StepFailed, StepFinished, StepProgress, StepStarted, Threads
 from phasebus.initializer.datasets.config import DatasetConfig
 from phasebus.initializer.datasets.events import (
     EXECUTION,
@@ -34,27 +38,53 @@ class StaysHere(list[Callable[[], Any]]):
         return list, ()
 
 
+@dataclass
+class DatasetRun:
+    """What the executions of one run share.
+
+    Attributes:
+        threads: The way to the bus: Ray calls the hooks in threads of its own.
+        config: The configuration of the pipeline.
+        context: What the callbacks share.
+        step: The id of the step that the executions belong to.
+        failure: The first error of a callback, for Ray hands it on without its notes; None so far.
+        cancelled: Set when the run is cancelled.
+    """
+
+    threads: Threads
+    config: DatasetConfig
+    context: Context
+    step: str
+    failure: Exception | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    async def notice_cancellation(self) -> None:
+        """Wait, and set `cancelled` when this is cancelled."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.cancelled.set()
+
+
+class ExecutionCancelledError(PhasebusError):
+    """Raised in an execution whose run has been cancelled."""
+
+
 class ExecutionWatch:
     """Tells a bus of one execution.
 
     Args:
-        threads: The way to the bus: Ray calls the hooks in threads of its own.
-        config: The configuration of the pipeline.
-        context: What the callbacks share.
-        parent: The id of the step that the execution belongs to.
-        failures: Where the errors of callbacks are kept, for Ray hands them on without their notes.
+        run: The run it is of.
     """
 
-    def __init__(
-        self, threads: Threads, config: DatasetConfig, context: Context, parent: str, failures: list[Exception]
-    ) -> None:
-        self._threads = threads
-        self._config = config
-        self._context = context
-        self._step = Step(threads.bus, EXECUTION, config.name, parent)
+    def __init__(self, run: DatasetRun) -> None:
+        self._run = run
+        self._threads = run.threads
+        self._config = run.config
+        self._context = run.context
+        self._step = Step(run.threads.bus, EXECUTION, run.config.name, run.step)
         self._operators: dict[Any, Step] = {}
         self._told = 0.0
-        self._failures = failures
 
     def before_execution_starts(self, executor: Any) -> None:
         """Tell of the plan; an error of a callback prevents the execution."""
@@ -72,7 +102,9 @@ class ExecutionWatch:
             self._threads.publish(step.event(StepStarted))
 
     def on_execution_step(self, executor: Any) -> None:
-        """Tell how far the operators are, now and then."""
+        """Tell how far the operators are, now and then; end what has been cancelled."""
+        if self._run.cancelled.is_set():
+            raise ExecutionCancelledError(f"the run of {self._config.name!r} has been cancelled")
         now = time.monotonic()
         if now - self._told < self._config.progress_seconds:
             return
@@ -99,7 +131,7 @@ class ExecutionWatch:
     def after_execution_fails(self, executor: Any, error: Exception) -> None:
         """Tell that it has failed."""
         for step in self._operators.values():
-            self._threads.publish(step.event(StepFailed, seconds=step.seconds, outcome="failed", error=error))
+            self._fail(step, error)
         self._operators.clear()
         self._end(error)
 
@@ -113,11 +145,15 @@ class ExecutionWatch:
         if error is None:
             self._threads.publish(step.event(StepFinished, seconds=step.seconds))
         else:
-            self._threads.publish(step.event(StepFailed, seconds=step.seconds, outcome="failed", error=error))
+            self._fail(step, error)
+
+    def _fail(self, step: Step, error: Exception) -> None:
+        outcome = "cancelled" if self._run.cancelled.is_set() else "failed"
+        self._threads.publish(step.event(StepFailed, seconds=step.seconds, outcome=outcome, error=error))
 
     def _publish(self, event: PreExecution | PostExecution) -> None:
         try:
             self._threads.publish(event, self._context)
         except Exception as error:
-            self._failures.append(error)
+            self._run.failure = self._run.failure or error
             raise

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
-import anyio.to_thread
-
-from phasebus.bus import Bus, Context, Step, Threads
+from phasebus.bus import Bus, Context
 from phasebus.initializer.assembly import watched
+from phasebus.initializer.beside import call_beside
 from phasebus.initializer.datasets.config import DatasetConfig
 from phasebus.initializer.datasets.events import (
     DATASET,
@@ -19,7 +19,7 @@ from phasebus.initializer.datasets.events import (
     PostDataset,
     PreDataset,
 )
-from phasebus.initializer.datasets.execution import ExecutionWatch, StaysHere
+from phasebus.initializer.datasets.execution import DatasetRun, ExecutionWatch, StaysHere
 from phasebus.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -30,7 +30,8 @@ async def run_dataset(
 ) -> T:
     """Run a pipeline of Ray Data; every execution in it has its phases, and each of its operators is a step.
 
-    While it runs, Ray Data's settings in this process are those of this run; so one pipeline runs at a time.
+    While it runs, Ray Data's settings in this process are those of this run; so one pipeline runs at a time. When this
+    is cancelled, the execution is ended, and that is waited for.
 
     Args:
         config: The callbacks and observers, and the settings they may change.
@@ -50,32 +51,29 @@ async def run_dataset(
         opened.step(DATASET, config.name) as step,
     ):
         await opened.publish(PreDataset(config=config), context)
-        context[RESULT] = await anyio.to_thread.run_sync(_run, config, pipeline, opened.threads(), context, step)
+        run = DatasetRun(opened.threads(), config, context, step.id)
+        context[RESULT] = await call_beside(partial(_run, pipeline, run), run.notice_cancellation)
         await opened.publish(PostDataset(config=config), context)
         result: T = context[RESULT]
         return result
 
 
-def _run(config: DatasetConfig, pipeline: Callable[[], T], threads: Threads, context: Context, step: Step) -> T:
+def _run(pipeline: Callable[[], T], run: DatasetRun) -> T:
     """Run the pipeline with Ray Data's settings as the callbacks have left them."""
     from ray.data import DataContext, ExecutionResources
 
-    failures: list[Exception] = []
     settings: Any = DataContext.get_current().copy()
     settings.custom_execution_callback_classes = StaysHere(
-        [
-            *settings.custom_execution_callback_classes,
-            lambda: ExecutionWatch(threads, config, context, step.id, failures),
-        ]
+        [*settings.custom_execution_callback_classes, partial(ExecutionWatch, run)]
     )
-    if (size := context[MAX_BLOCK_BYTES]) is not None:
+    if (size := run.context[MAX_BLOCK_BYTES]) is not None:
         settings.target_max_block_size = size
-    if limits := context[RESOURCE_LIMITS]:
+    if limits := run.context[RESOURCE_LIMITS]:
         settings.execution_options.resource_limits = ExecutionResources.for_limits(**limits)
     with DataContext.current(settings):
         try:
             return pipeline()
         except Exception as error:
-            if failures and error is not failures[0]:
-                raise failures[0] from error
+            if run.failure is not None and error is not run.failure:
+                raise run.failure from error
             raise

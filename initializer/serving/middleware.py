@@ -51,36 +51,19 @@ class ServingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's whole lifespan."""
-        if scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the observers watch from the application's start-up to its shutdown."""
-        async with self._steps:
-            self._needs_lifespan = False
-            async with anyio.create_task_group() as tasks:
-                if self._observed:
-                    tasks.start_soon(self._telling.flush_forever)
-                await self._app(scope, receive, send)
-                tasks.cancel_scope.cancel()
-            await self._telling.flush()
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await (self._live if scope["type"] == "lifespan" else self._app)(scope, receive, send)
+            return
         if self._needs_lifespan:
             raise ServingError(
                 f"the observers of {self._config.name!r} watch during the application's lifespan, which did not reach "
                 "the middleware: put it around the outermost application, and run that with its lifespan on"
             )
-        request = Request(scope, receive)
-        exchange = _Exchange(self._here.callbacks, self._post_request, request, send)
+        exchange = _Exchange(self._here.callbacks, self._post_request, Request(scope, receive), send)
         if not self._observed:
             await self._answer(exchange, receive)
         elif self._telling.alone():
-            async with self._telling.step(request) as step:
+            async with self._telling.step(exchange.request) as step:
                 try:
                     await self._answer(exchange, receive)
                 finally:
@@ -93,13 +76,24 @@ class ServingMiddleware:
                 error = caught
                 raise
             finally:
-                self._telling.count(request, exchange.status, time.perf_counter() - began, error)
+                self._telling.count(exchange.request, exchange.status, time.perf_counter() - began, error)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the observers watch from the application's start-up to its shutdown."""
+        async with self._steps:
+            self._needs_lifespan = False
+            async with anyio.create_task_group() as tasks:
+                if self._observed:
+                    tasks.start_soon(self._telling.flush_forever)
+                await self._app(scope, receive, send)
+                tasks.cancel_scope.cancel()
+            await self._telling.flush()
 
     async def _answer(self, exchange: _Exchange, receive: Receive) -> None:
         """Have the application, or what a callback put in its place, answer the request."""
         request, context = exchange.request, exchange.context
-        await self._here.callbacks.publish(self._pre_request, context)
-        app = context.get(ANSWER, self._app)
+        await exchange.callbacks.publish(self._pre_request, context)
+        app = context.data.get(ANSWER, self._app)
         await app(request.scope, receive if request.untouched else request.replayed(receive), exchange.send)
 
 
@@ -114,10 +108,10 @@ class _Here(threading.local):
 class _Exchange:
     """One request on its way through: what its callbacks share, and what has become of its response."""
 
-    __slots__ = ("_callbacks", "_event", "_response", "_send", "context", "request", "status")
+    __slots__ = ("_event", "_response", "_send", "callbacks", "context", "request", "status")
 
     def __init__(self, callbacks: Bus, event: PostRequest, request: Request, send: Send) -> None:
-        self._callbacks = callbacks
+        self.callbacks = callbacks
         self._event = event
         self._send = send
         self._response: ResponseStart | None = None
@@ -133,7 +127,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._response = response = ResponseStart(message)
             self.context.data[RESPONSE] = response
-            await self._callbacks.publish(self._event, self.context)
+            await self.callbacks.publish(self._event, self.context)
             self.status = response.status
             message = response.message
         elif self._response is not None and self._response.rewritten and message["type"] == "http.response.body":

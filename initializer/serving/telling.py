@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from phasebus.bus import AttributeValue, Bus, Step, StepOutcome, StepsCounted, StepStarted, outcome_of
+from phasebus.bus import AttributeValue, Bus, Step, StepOutcome, StepsCounted, outcome_of
 from phasebus.initializer.serving.events import REQUEST_STEP
 from phasebus.initializer.serving.request import Request
 from phasebus.telemetry.run import parse_traceparent
@@ -68,7 +68,7 @@ class Telling:
 
     def alone(self) -> bool:
         """Return whether the request that begins now is told as a step of its own."""
-        return self._bus.wants(StepStarted) and self._allowance.take()
+        return self._allowance.take()
 
     @asynccontextmanager
     async def step(self, request: Request) -> AsyncIterator[Step]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from phasebus.bus import Context, PhaseEvent, StepEvent, StepFailed, StepFinished
+from phasebus.bus import Context, PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress
 from phasebus.initializer.datasets import (
     MAX_BLOCK_BYTES,
     OPERATORS,
@@ -127,6 +129,30 @@ async def test_a_failure_of_the_pipeline_is_told_and_comes_out_as_it_is() -> Non
         await run_dataset(DatasetConfig(callbacks=[watch]), broken)
     failed = {event.kind for event in watch.events if isinstance(event, StepFailed)}
     assert failed == {"operator", "execution", "dataset"}
+
+
+async def test_cancelling_ends_the_execution() -> None:
+    def endless() -> None:
+        import ray
+
+        def wait(row: dict[str, Any]) -> dict[str, Any]:
+            time.sleep(0.1)
+            return row
+
+        ray.data.range(10_000, override_num_blocks=10_000).map(wait).materialize()
+
+    begun = anyio.Event()
+
+    async def note(event: StepProgress) -> None:
+        begun.set()
+
+    watch = Watch()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_dataset, DatasetConfig(callbacks=[note, watch]), endless)
+        await begun.wait()
+        tasks.cancel_scope.cancel()
+    ended = {event.kind: event.outcome for event in watch.events if isinstance(event, StepFailed)}
+    assert ended == {"operator": "cancelled", "execution": "cancelled", "dataset": "cancelled"}
 
 
 async def test_a_callback_may_replace_the_result() -> None:

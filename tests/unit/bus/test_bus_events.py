@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import attrs
@@ -162,6 +163,18 @@ def test_an_annotation_that_cannot_be_resolved_is_refused_when_subscribing() -> 
 
     with pytest.raises(CallbackSignatureError, match="NotImported"):
         Bus().subscribe(callback)
+
+
+async def test_a_function_that_has_left_its_module_behind_still_finds_its_event_by_its_name() -> None:
+    def callback(event: Any, context: Any) -> Any:
+        return event.phase
+
+    travelled = FunctionType(callback.__code__, {}, "travelled")
+    travelled.__annotations__ = {"event": "PreFlight", "context": "Gone"}
+    bus = Bus()
+    subscription = bus.subscribe(travelled)
+    await bus.publish(Download())
+    assert (await bus.publish(PreFlight())).values == {subscription: "pre_flight"}
 
 
 async def test_the_plan_is_made_once_for_a_class_and_again_after_a_change() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import threading
+import weakref
 from typing import Any
 
 import anyio
@@ -393,3 +395,27 @@ async def test_one_callback_may_be_subscribed_twice() -> None:
     with pytest.raises(ValueError) as caught:
         await bus.publish(Ping())
     assert caught.value.__notes__ == ["raised by the callback 'callback-2' during Ping"]
+
+
+async def test_what_a_task_held_is_freed_when_it_ends_though_it_has_published() -> None:
+    class Held(str):
+        __slots__ = ("__weakref__",)
+
+    bus = Bus()
+    bus.subscribe(Ping, lambda event: None)
+    freed: list[str] = []
+
+    async def publish() -> None:
+        held = Held("by the task's context")
+        weakref.finalize(held, freed.append, "by its end")
+        variable.set(held)
+        await bus.publish(Ping())
+
+    gc.disable()  # which would free it too, at a price, and at some time
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish)
+        await anyio.lowlevel.checkpoint()
+        assert freed
+    finally:
+        gc.enable()

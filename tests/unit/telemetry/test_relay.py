@@ -14,7 +14,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from phasebus.telemetry import Collector, EngineSpan, Relay, StepNotice
+from phasebus.telemetry import Collector, EngineSpan, Relay, StepNotice, Telemetry
 from phasebus.telemetry.relay import Forwarder
 from phasebus.telemetry.relay.receiver import Told
 
@@ -158,3 +158,10 @@ def test_a_collector_that_is_away_costs_the_sender_nothing_and_is_counted(caplog
     forwarder.close(seconds=20)
     assert forwarder.dropped == 20
     assert caplog.text.count("cannot be handed on") == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("relay", [True, False])
+async def test_telemetry_receives_spans_only_where_an_engine_is_going_to_send_them(relay: bool) -> None:
+    async with Telemetry(port=None, relay=relay, environment={}):
+        assert ("phasebus span relay" in {thread.name for thread in threading.enumerate()}) == relay

@@ -1,0 +1,23 @@
+"""The example of the page on training, data and HTTP, with a real Ray Data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.docs import blocks
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("ray_cluster"),
+    pytest.mark.filterwarnings("default"),  # those of Ray Data's own code
+]
+
+
+async def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHASEBUS_STATE_DIR", str(tmp_path))
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(blocks("docs/training-data-http.md", "python")[1], "example", "exec", dont_inherit=True), names)
+    await names["main"]()

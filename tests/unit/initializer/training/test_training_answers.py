@@ -1,0 +1,164 @@
+"""What the controller tells, as it would: without a controller, and without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from phasebus.bus import (
+    Bus,
+    Context,
+    InvalidValueError,
+    PhaseEvent,
+    StepEvent,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+    subscribe_all,
+)
+from phasebus.initializer.training import (
+    CHECKPOINT,
+    METRICS,
+    STOP,
+    CheckpointSaved,
+    Reported,
+    TrainingConfig,
+    WorkersFailed,
+)
+from phasebus.initializer.training.answers import Answers
+from phasebus.initializer.training.events import TRAINING_KEYS
+
+pytestmark = pytest.mark.anyio
+RUN = "00000000000000aa"
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    async def observe(self, event: StepEvent | PhaseEvent) -> None:
+        self.events.append(event)
+
+    def told(self, kind: str) -> list[tuple[str, str]]:
+        return [
+            (type(event).__name__, str(getattr(event, "error", "")))
+            for event in self.events
+            if isinstance(event, StepEvent) and event.kind == kind
+        ]
+
+
+@asynccontextmanager
+async def answers(*callbacks: Any) -> AsyncIterator[Answers]:
+    config = TrainingConfig(train_loop=lambda: None, callbacks=list(callbacks), name="fine-tune")
+    async with Bus() as bus:
+        subscribe_all(bus, callbacks)
+        yield Answers(bus, config, Context(keys=TRAINING_KEYS), RUN)
+
+
+async def test_each_group_of_workers_is_a_step_and_each_report_is_one_inside_it() -> None:
+    watch = Watch()
+    async with answers(watch) as asked:
+        await asked.answer("pre_worker_group", {"workers": 2})
+        await asked.answer("post_worker_group", {})
+        assert await asked.answer("reported", {"metrics": {"loss": 1.5}, "checkpoint": None}) == {"loss": 1.5}
+        await asked.answer("reported", {"metrics": {"loss": 1.0}, "checkpoint": "/results/1"})
+        assert await asked.answer("polled", {"errors": {}}) is False
+        await asked.answer("worker_group_ended", {})
+        await asked.close(None)
+    moments = [event.phase for event in watch.events if isinstance(event, PhaseEvent)]
+    assert moments == ["pre_worker_group", "post_worker_group", "reported", "reported", "checkpoint_saved"]
+    (group,) = [event for event in watch.events if isinstance(event, StepFinished) and event.kind == "worker_group"]
+    assert (group.name, group.parent, group.attributes) == ("fine-tune", RUN, {"workers": 2, "attempt": 1})
+    reports = [event for event in watch.events if isinstance(event, StepStarted) and event.kind == "report"]
+    assert [event.parent for event in reports] == [group.step, group.step]
+    assert [event.attributes for event in reports] == [
+        {"number": 1, "checkpoint": False},
+        {"number": 2, "checkpoint": True},
+    ]
+
+
+async def test_what_callbacks_make_of_the_metrics_and_of_stop_is_the_answer() -> None:
+    def add(event: Reported, context: Context) -> dict[str, Any]:
+        return {"metrics": {**context[METRICS], "team": "blue"}}
+
+    def enough(event: CheckpointSaved, context: Context) -> None:
+        context[STOP] = context[CHECKPOINT] == "/results/1"
+
+    async with answers(add, enough) as asked:
+        await asked.answer("pre_worker_group", {"workers": 1})
+        assert await asked.answer("reported", {"metrics": {"loss": 1.0}, "checkpoint": "/results/0"}) == {
+            "loss": 1.0,
+            "team": "blue",
+        }
+        assert not await asked.answer("polled", {"errors": {}})
+        await asked.answer("reported", {"metrics": {}, "checkpoint": "/results/1"})
+        assert await asked.answer("polled", {"errors": {}})
+
+
+async def test_metrics_that_are_no_mapping_are_refused_with_the_callbacks_name() -> None:
+    def forget(event: Reported, context: Context) -> None:
+        context[METRICS] = None
+
+    async with answers(forget) as asked:
+        with pytest.raises(InvalidValueError, match="metrics") as caught:
+            await asked.answer("reported", {"metrics": {}, "checkpoint": None})
+    assert caught.value is asked.failure
+    assert "'forget'" in str(caught.value) + "".join(caught.value.__notes__)
+
+
+async def test_workers_that_fail_end_their_group_and_are_told_of_once() -> None:
+    watch, seen = Watch(), []
+
+    def note(event: WorkersFailed, context: Context) -> None:
+        seen.append(context["worker_errors"])
+
+    async with answers(watch, note) as asked:
+        for attempt in (1, 2):
+            await asked.answer("pre_worker_group", {"workers": 2})
+            for _ in range(attempt):
+                await asked.answer("polled", {"errors": {1: "ValueError: no data"}})
+            await asked.answer("worker_group_ended", {})
+    assert seen == [{1: "ValueError: no data"}] * 2
+    failed = ("StepFailed", "rank 1: ValueError: no data")
+    assert watch.told("worker_group") == [("StepStarted", ""), failed, ("StepStarted", ""), failed]
+
+
+async def test_workers_that_never_start_are_a_step_that_failed() -> None:
+    watch = Watch()
+    async with answers(watch) as asked:
+        await asked.answer("pre_worker_group", {"workers": 2})
+        await asked.answer("pre_worker_group", {"workers": 2})
+        await asked.close(TimeoutError("no resources"))
+    assert watch.told("worker_group") == [
+        ("StepStarted", ""),
+        ("StepFailed", "the workers did not start"),
+        ("StepStarted", ""),
+        ("StepFailed", "no resources"),
+    ]
+
+
+async def test_the_group_of_a_run_that_is_cancelled_is_told_as_cancelled() -> None:
+    watch = Watch()
+    async with answers(watch) as asked:
+        await asked.answer("pre_worker_group", {"workers": 2})
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await anyio.lowlevel.checkpoint()
+            except BaseException as error:
+                await asked.close(error)
+                raise
+    (failed,) = [event for event in watch.events if isinstance(event, StepFailed)]
+    assert failed.outcome == "cancelled"
+
+
+async def test_reports_are_kept_in_no_history() -> None:
+    async with answers() as asked:
+        for number in range(3):
+            await asked.answer("reported", {"metrics": {"epoch": number}, "checkpoint": None})
+        assert asked._context.history("metrics") == ()
+        assert asked._context[METRICS] == {"epoch": 2}

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from typing import Any
+
+import anyio
+import pytest
+
+from phasebus.initializer.training.line import AnswerError, Line, LineLostError, call_answering
+
+pytest.importorskip("ray")  # whose pickling it uses
+pytestmark = pytest.mark.anyio
+
+
+async def echo(moment: str, told: dict[str, Any]) -> Any:
+    return moment, told
+
+
+async def test_questions_are_answered_in_turn_however_long_they_are() -> None:
+    def ask(address: str) -> list[Any]:
+        line = Line(address)
+        return [line.ask("reported", metrics="x" * size) for size in (0, 1, 3_000_000)]
+
+    answers = await call_answering(ask, echo)
+    assert answers == [("reported", {"metrics": "x" * size}) for size in (0, 1, 3_000_000)]
+
+
+async def test_an_error_is_raised_where_the_question_was_asked_with_its_notes_and_the_next_is_answered() -> None:
+    async def answer(moment: str, told: dict[str, Any]) -> str:
+        if moment == "bad":
+            error = ValueError("no such rack")
+            error.add_note("raised by the callback 'pin'")
+            raise error
+        return "well"
+
+    def ask(address: str) -> tuple[str, str]:
+        line = Line(address)
+        with pytest.raises(AnswerError) as caught:
+            line.ask("bad")
+        return str(caught.value), line.ask("good")
+
+    assert await call_answering(ask, answer) == ("ValueError: no such rack\nraised by the callback 'pin'", "well")
+
+
+async def test_an_answer_that_cannot_travel_is_an_error_too() -> None:
+    async def answer(moment: str, told: dict[str, Any]) -> Any:
+        return threading.Lock()
+
+    def ask(address: str) -> None:
+        with pytest.raises(AnswerError, match="TypeError: cannot pickle"):
+            Line(address).ask("reported")
+
+    await call_answering(ask, answer)
+
+
+async def test_a_line_that_has_been_used_is_copied_and_pickled_without_its_connection() -> None:
+    def ask(address: str) -> list[Any]:
+        line = Line(address)
+        line.ask("first")
+        return [other.ask("second") for other in (copy.copy(line), pickle.loads(pickle.dumps(line)))] + [line.ask("3")]
+
+    assert await call_answering(ask, echo) == [("second", {}), ("second", {}), ("3", {})]
+
+
+async def test_what_the_function_raises_comes_out_as_it_is() -> None:
+    def fail(address: str) -> None:
+        raise LookupError("no such trainer")
+
+    with pytest.raises(LookupError, match="no such trainer"):
+        await call_answering(fail, echo)
+
+
+async def test_when_it_is_cancelled_whoever_asks_next_is_told_and_the_function_is_waited_for() -> None:
+    asked, ended = anyio.Event(), threading.Event()
+
+    async def answer(moment: str, told: dict[str, Any]) -> None:
+        asked.set()
+
+    def ask(address: str) -> None:
+        line = Line(address)
+        try:
+            while True:
+                line.ask("polled")
+        except LineLostError:
+            ended.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call_answering, ask, answer)
+        await asked.wait()
+        tasks.cancel_scope.cancel()
+    assert ended.is_set()
+
+
+async def test_nobody_answers_after_the_end() -> None:
+    line = await call_answering(Line, echo)
+    with pytest.raises(LineLostError):
+        line.ask("polled")
