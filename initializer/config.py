@@ -8,7 +8,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from phasebus.bus import PhasebusError
@@ -183,6 +182,8 @@ def read_fields(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, or is not YAML.
     """
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

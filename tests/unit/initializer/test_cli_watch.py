@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def timeline() -> Timeline:
 
 @pytest.fixture
 def service(timeline: Timeline) -> Iterator[Server]:
-    server = Server(build_app(Metrics("1"), Status(), timeline))
+    server = Server(partial(build_app, Metrics("1"), Status(), timeline))
     server.start()
     yield server
     server.close()
