@@ -51,6 +51,7 @@ from phasebus.initializer.node import Node, initialize_node
 from phasebus.initializer.phases import (
     NODE_PHASES,
     CustomInitialization,
+    EngineDied,
     EngineStepFailed,
     EngineStepFinished,
     EngineStepStarted,
@@ -101,6 +102,7 @@ __all__ = [
     "DownloadResult",
     "DownloadSettings",
     "DownloadStarted",
+    "EngineDied",
     "EngineError",
     "EngineStepFailed",
     "EngineStepFinished",

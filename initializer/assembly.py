@@ -42,14 +42,13 @@ async def watched(
     Args:
         name: What a bus of its own is called.
         callbacks: Callbacks and observers, in the order they run.
-        telemetry: Open telemetry that is to carry what is seen; by default one of its own, without the HTTP service
-            and without what receives an engine's spans.
+        telemetry: Open telemetry that is to carry what is seen; by default one of its own, without the HTTP service.
         bus: An open bus with whatever is on it. By default one of its own, with the built-in observers on it.
     """
     async with AsyncExitStack() as stack:
         if bus is None:
             if telemetry is None:
-                telemetry = await stack.enter_async_context(Telemetry(port=None, relay=False))
+                telemetry = await stack.enter_async_context(Telemetry(port=None))
             bus = await stack.enter_async_context(Bus(name, timing=True))
             observe_all(bus, telemetry)
         subscribe_all(bus, callbacks)

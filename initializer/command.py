@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,11 @@ class CommandStart:
         command: What is started.
         bus: Where its phases are published.
         telemetry: Where its own spans go.
+
+    Attributes:
+        process: Its process, once that is known.
+        is_starting: Whether its process is being started just now, and may be there already.
+        signals: The numbers of signals that came for it meanwhile; it gets them then.
     """
 
     def __init__(self, command: Command, bus: Bus, telemetry: Telemetry) -> None:
@@ -74,6 +80,8 @@ class CommandStart:
         self._bus = bus
         self._telemetry = telemetry
         self.process: Process | None = None
+        self.is_starting = False
+        self.signals: list[int] = []
 
     async def run(self) -> Process:
         """Start the command; return its process once its engine answers.
@@ -116,7 +124,10 @@ class CommandStart:
             environment = environment_of_command(telemetry, step.id, gate=self._command.download is not None)
             async with relayed_steps(self._bus, telemetry.relay) as steps:
                 began_ns = time.time_ns()
+                self.is_starting = True
                 self.process = process = await _started(self._command, environment)
+                for number in self.signals:
+                    process.send_signal(signal.Signals(number))
                 telemetry.relay.tell(_birth(process.pid, began_ns, telemetry.identity.trace, step.id))
                 try:
                     await self._until_ready(process, steps)

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from phasebus.bus import PhasebusError
@@ -188,28 +187,19 @@ def load_config(path: Path) -> LLMConfig:
     return validated(path, read_fields(path), LLMConfig)
 
 
-class _NoDuplicates(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, of which YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_fields(path: Path) -> dict[str, Any]:
     """Return the fields that a YAML file has.
 
     Raises:
-        ConfigError: It cannot be read, or is not YAML.
+        ConfigError: It cannot be read, is not YAML, or gives a field twice.
     """
+    from phasebus.initializer import yaml_file
+
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _NoDuplicates)  # noqa: S506  # it is a SafeLoader
+        content = yaml_file.read(path)
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no fields; the least is one line: `model: /path/to/a/model`")

@@ -71,6 +71,18 @@ class PostInitialization(PhaseEvent):
     phase: ClassVar[str] = "post_initialization"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineDied(PhaseEvent):
+    """Published on a node that was ready when its engine is found to be gone; no phase of the start.
+
+    Attributes:
+        error: Why.
+    """
+
+    phase: ClassVar[str] = "engine_died"
+    error: str = ""
+
+
 NODE_PHASES: tuple[type[PhaseEvent], ...] = (
     PreInitialization,
     CustomInitialization,

@@ -7,23 +7,16 @@ its own while it runs, and no lines.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from typing import TYPE_CHECKING
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress
 from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.spoken import spoken
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 _NAME_WIDTH = 48
 
@@ -47,6 +40,8 @@ class ProgressObserver:
     """
 
     def __init__(self, console: Console | None = None, *, interval: float = 10.0) -> None:
+        from rich.console import Console
+
         self._console = console or Console(stderr=True)
         self._interval_ns = int(interval * 1e9)
         self._shown: dict[str, _Shown] = {}
@@ -97,6 +92,15 @@ class ProgressObserver:
             self._say(f"{_label(event)}: {how} after {spoken(event.seconds)}")
 
     def _started_bars(self) -> Progress:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
         if self._bars is None:
             self._bars = Progress(
                 TextColumn("{task.description}"),
@@ -128,6 +132,8 @@ def _label(event: StepEvent, *, inner: bool = False) -> str:
 
 def _how_far(event: StepProgress, rate: float) -> str:
     """Return how far a step is: ``1.2 GB of 4.8 GB (25 %), 310.0 MB/s, 11 s left``."""
+    from rich.filesize import decimal
+
     parts = [decimal(int(event.done))]
     if event.total:
         parts[0] += f" of {decimal(int(event.total))} ({event.done / event.total:.0%})".replace("%", " %")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -30,7 +31,7 @@ class Telemetry:
         identity: The run; a new one by default.
         host: Where the service with /metrics, /livez and /readyz listens.
         port: Its port; 0 picks a free one; None leaves the service out.
-        relay: Whether an engine is going to send its spans here; closing what receives them takes a fifth of a second.
+        relay_host: Where the engine's own spans are received; loopback, unless it has processes on other machines.
         trace_url: Where the page sends people who want to see a trace, with ``{trace}`` and ``{span}`` in the places of
             their ids, such as ``http://localhost:16686/trace/{trace}?uiFind={span}``; by default PHASEBUS_TRACE_URL.
         environment: Where the OTEL_* variables, TRACEPARENT and PHASEBUS_TRACE_URL are read from.
@@ -46,7 +47,7 @@ class Telemetry:
         *,
         host: str = "127.0.0.1",
         port: int | None = 9464,
-        relay: bool = True,
+        relay_host: str = "127.0.0.1",
         trace_url: str | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
@@ -55,17 +56,15 @@ class Telemetry:
         self.status = Status()
         self.metrics = Metrics(__version__)
         self.timeline = Timeline(self.identity, trace_url or environment.get("PHASEBUS_TRACE_URL") or None)
-        self.service = None if port is None else Server(build_app(self.metrics, self.status, self.timeline), host, port)
-        self.relay = Relay(Forwarder(collector))
-        self._relayed = relay
+        app = partial(build_app, self.metrics, self.status, self.timeline)
+        self.service = None if port is None else Server(app, host, port)
+        self.relay = Relay(Forwarder(collector), relay_host)
         iterations = IterationMetrics()
         self.metrics.registry.register(iterations)
         self.relay.listen(iterations.take)
         self.tracing = Tracing(self.identity, None if collector is None else collector.exporter(), version=__version__)
 
     async def __aenter__(self) -> Self:
-        if self._relayed:
-            self.relay.start()
         if self.service is not None:
             self.service.start()
         return self

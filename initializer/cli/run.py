@@ -69,6 +69,9 @@ def _forwarding(start: CommandStart) -> Handler:
 
     def forward(number: int, _: FrameType | None) -> None:
         process = start.process
+        if process is None and start.is_starting:
+            start.signals.append(number)
+            return
         if process is None:
             raise KeyboardInterrupt
         if process.returncode is None and not (number in _FROM_KEYBOARD and _in_foreground()):

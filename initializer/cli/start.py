@@ -19,6 +19,7 @@ from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_clus
 from phasebus.initializer.cluster.hub.start import chosen_port
 from phasebus.initializer.config import LLMConfig
 from phasebus.initializer.node import Node, initialize_node
+from phasebus.initializer.supervision import engine_died
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.journal import read_journal
@@ -78,6 +79,8 @@ def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, on
                 ready = True
                 if not once:
                     click.echo("serving metrics until Ctrl-C", err=True)
+                    if isinstance(node, Node):
+                        click.echo(await engine_died(node, config, bus, telemetry), err=True)
                     await anyio.sleep_forever()
 
     number = anyio.run(until_signalled, work, lambda: _waiting_for(telemetry))

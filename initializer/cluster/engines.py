@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class EngineStart:
         given: What every node finds in its context.
         hub: Ray's handle of the hub; None without one.
         silence: How long a node may leave pings unanswered, in seconds.
-        held: What is closed when the cluster is; the actors end with it.
+        started: Takes the nodes that are ready, all of which end when the cluster is closed.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class EngineStart:
         given: Mapping[str, Any],
         hub: Any,
         silence: float,
-        held: AsyncExitStack,
+        started: list[StartingNode],
     ) -> None:
         self._engine = engine
         self._bus = bus
@@ -70,7 +70,7 @@ class EngineStart:
         self._given = given
         self._hub = hub
         self._silence = silence
-        self._held = held
+        self._started = started
 
     async def run(self) -> Sequence[ClusterNode]:
         """Return the nodes once all are ready.
@@ -90,8 +90,7 @@ class EngineStart:
     async def _try(self, suffix: str) -> Sequence[ClusterNode]:
         nodes: list[StartingNode] = []
         try:
-            for seat in self._engine.seats:
-                nodes.append(await self._start_actor(seat, seat.node + suffix))  # noqa: PERF401  # one may fail
+            await self._start_actors(suffix, nodes)
             leader, *others = nodes
             answers = [self._ask(node, [], follows=True) for node in others]
             reports = await self._all_ready(
@@ -101,8 +100,29 @@ class EngineStart:
             with anyio.CancelScope(shield=True):
                 await stop_nodes(nodes)
             raise
-        self._held.push_async_callback(stop_nodes, nodes)
+        self._started += nodes
         return [ready_node(node, report) for node, report in zip(nodes, reports, strict=True)]
+
+    async def _start_actors(self, suffix: str, nodes: list[StartingNode]) -> None:
+        """Start the actors of all nodes side by side; put them into `nodes`, in order, also where one fails."""
+        actors: dict[int, StartingNode] = {}
+        errors: list[Exception] = []
+
+        async def start(number: int, seat: Seat) -> None:
+            try:
+                actors[number] = await self._start_actor(seat, seat.node + suffix)
+            except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
+                errors.append(error)
+                tasks.cancel_scope.cancel()
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for number, seat in enumerate(self._engine.seats):
+                    tasks.start_soon(start, number, seat)
+        finally:
+            nodes += [actors[number] for number in sorted(actors)]
+        if errors:
+            raise errors[0]
 
     async def _start_actor(self, seat: Seat, name: str) -> StartingNode:
         environment = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}

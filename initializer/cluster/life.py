@@ -22,6 +22,7 @@ from phasebus.initializer.node import Node, initialize_node
 from phasebus.initializer.phases import PreEngineInit
 from phasebus.initializer.ray.actors import node_address
 from phasebus.initializer.ray.calls import answer
+from phasebus.initializer.supervision import engine_died
 from phasebus.telemetry import RunIdentity, Telemetry
 
 
@@ -77,7 +78,14 @@ class NodeLife:
             self.ended.set()
 
     async def _live(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
-        telemetry = Telemetry(self._identity, host=config.service.host, port=0)
+        telemetry = Telemetry(
+            self._identity,
+            host=config.service.host,
+            port=0,
+            relay_host=node_address()
+            if others
+            else "127.0.0.1",  # with others, the engine has workers on their machines
+        )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(telemetry)
             bus = Bus(self._identity.node, timing=True)
@@ -96,6 +104,7 @@ class NodeLife:
                         engine=self.node.engine is not None,
                     )
                 )
+                await engine_died(self.node, config, bus, telemetry)
                 await anyio.sleep_forever()
 
     async def generate(self, prompt: str, sampling: Mapping[str, Any]) -> str:

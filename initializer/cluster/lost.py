@@ -17,8 +17,9 @@ from phasebus.telemetry.journal import JournalError, RecordedStep, read_journal
 _KINDS: Final[Mapping[str, StepKind]] = {kind.name: kind for kind in (PHASE, ENGINE_STEP, CALLBACK)}
 """The kinds whose events have classes of their own."""
 
-_UNSENT_SECONDS = 1.5
-"""How long before its end a process may have ended spans that it has not exported, in seconds."""
+_UNSENT_SECONDS = 5.0
+"""How long before its end a process may have ended spans that it has not exported, in seconds: they wait half a second
+for others, and a busy machine or collector takes its time. Told twice is better than lost."""
 
 
 def steps_of(journal: Path, run: str) -> list[RecordedStep]:

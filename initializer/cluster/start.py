@@ -14,7 +14,7 @@ from phasebus.initializer.cluster.engines import EngineStart
 from phasebus.initializer.cluster.hub.start import chosen_port, running_hub, told
 from phasebus.initializer.cluster.layout import EnginePlan, EngineSeats, plan_engines, strategy_of, take_seats
 from phasebus.initializer.cluster.merge import merge, snapshot
-from phasebus.initializer.cluster.nodes import ClusterNode
+from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, stop_nodes
 from phasebus.initializer.cluster.phases import CLUSTER, PostCluster, PreCluster
 from phasebus.initializer.context import (
     ENGINE_ARGS,
@@ -124,11 +124,13 @@ class ClusterStart:
         written = [key for key in context if key not in _NOT_FOR_NODES and context.history(key)[-1].by != "phasebus"]
         given = snapshot(context, written)
         nodes: dict[int, Sequence[ClusterNode]] = {}
+        started: list[StartingNode] = []
+        self._held.push_async_callback(stop_nodes, started)
         errors: list[Exception] = []
 
         async def start(number: int, engine: EngineSeats) -> None:
             try:
-                nodes[number] = await self._engine(engine, context[PLACEMENT_GROUP], given, step).run()
+                nodes[number] = await self._engine(engine, context[PLACEMENT_GROUP], given, step, started).run()
             except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
                 errors.append(error)
                 tasks.cancel_scope.cancel()
@@ -142,7 +144,9 @@ class ClusterStart:
             raise errors[0]
         return [node for number in sorted(nodes) for node in nodes[number]]
 
-    def _engine(self, engine: EngineSeats, group: Any, given: Mapping[str, Any], step: str) -> EngineStart:
+    def _engine(
+        self, engine: EngineSeats, group: Any, given: Mapping[str, Any], step: str, started: list[StartingNode]
+    ) -> EngineStart:
         return EngineStart(
             engine,
             bus=self._bus,
@@ -152,7 +156,7 @@ class ClusterStart:
             given=given,
             hub=self._hub,
             silence=self._config.silence_seconds,
-            held=self._held,
+            started=started,
         )
 
 

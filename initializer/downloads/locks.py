@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-from filelock import FileLock, Timeout
 
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.paths import STATE
@@ -33,6 +32,8 @@ async def alone(folder: Path, waiting: Callable[[int, int | None], Awaitable[Non
     Raises:
         DownloadError: The folder cannot be written.
     """
+    from filelock import FileLock, Timeout
+
     state = folder / STATE
     try:
         state.mkdir(parents=True, exist_ok=True)

@@ -25,5 +25,8 @@ class NoEngine:
         """Raise EngineError: there is nobody to ask."""
         raise EngineError("this node was started with `engine: none`, which only fetches the model")
 
+    async def probe(self) -> None:
+        """Do nothing: there is nothing that could die."""
+
     async def close(self) -> None:
         """Do nothing."""

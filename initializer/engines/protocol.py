@@ -65,6 +65,9 @@ class Engine(Protocol):
     async def generate(self, prompt: str, **sampling: Any) -> str:
         """Return what the model makes of `prompt`; `sampling` are the engine's own sampling parameters."""
 
+    async def probe(self) -> None:
+        """Raise whatever there is to say if the engine has died."""
+
     async def close(self) -> None:
         """End the engine and every process it has started."""
 

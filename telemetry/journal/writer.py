@@ -66,6 +66,8 @@ class JournalWriter:
             line |= _step(event)
         elif isinstance(event, PhaseEvent):
             line["phase"] = event.phase
+            if error := getattr(event, "error", None):
+                line["error"] = _plain("error", error)
         elif is_dataclass(event):
             line |= {f.name: _plain(f.name, getattr(event, f.name)) for f in fields(event)}
         self._write(line)

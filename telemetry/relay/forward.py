@@ -7,11 +7,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from typing import TYPE_CHECKING
 
 from phasebus.telemetry.collector import Collector
 from phasebus.telemetry.redaction import redact
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 logger = logging.getLogger("phasebus.telemetry")
 

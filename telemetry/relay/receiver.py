@@ -1,4 +1,4 @@
-"""The loopback address an engine's processes tell of their steps at: spans by OTLP, and notices of their beginnings."""
+"""The address, of loopback mostly, that an engine's processes tell of their steps at: spans by OTLP, and notices of their beginnings."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ import gzip
 import logging
 import threading
 from collections.abc import Callable, Mapping
-
-from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from typing import TYPE_CHECKING
 
 from phasebus.telemetry.relay.forward import Forwarder
 from phasebus.telemetry.relay.notices import IterationsNotice, StepNotice, read_notices
 from phasebus.telemetry.relay.spans import EngineSpan, read_spans
 from phasebus.telemetry.service.server import Server
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 logger = logging.getLogger("phasebus.telemetry")
 
@@ -38,21 +34,16 @@ class Relay:
 
     Args:
         forwarder: Hands each request of spans on, as it came.
+        host: The address it listens on; one that others reach, where the engine has processes on other machines.
     """
 
-    def __init__(self, forwarder: Forwarder) -> None:
+    def __init__(self, forwarder: Forwarder, host: str = "127.0.0.1") -> None:
         self._forwarder = forwarder
         self._listeners: list[Listener] = []
+        self._receives = False
         self._gate = threading.Event()
         self._gate.set()
-        app = Starlette(
-            routes=[
-                Route("/v1/traces", self._receive_spans, methods=["POST"]),
-                Route("/v1/steps", self._receive_notices, methods=["POST"]),
-                Route("/v1/gate", self._stand_at_gate, methods=["GET"]),
-            ]
-        )
-        self._server = Server(app, name="span relay")
+        self._server = Server(self._app, host, name="span relay")
 
     @property
     def url(self) -> str:
@@ -78,10 +69,11 @@ class Relay:
         self._gate.set()
 
     def environment(self) -> Mapping[str, str]:
-        """Return what makes vLLM's processes export their spans here, as soon as they end.
+        """Return what makes vLLM's processes export their spans here, as soon as they end; from now on it receives.
 
         Source: vllm/tracing/otel.py (the protocol variable is the traces one), OpenTelemetry's batch span processor.
         """
+        self.start()
         return {
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": self.url,
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
@@ -94,15 +86,36 @@ class Relay:
         return lambda: self._listeners.remove(listener)
 
     def start(self) -> None:
-        """Begin to receive."""
-        self._server.start()
+        """Begin to receive. May be called again, from one thread."""
+        if not self._receives:
+            self._receives = True
+            self._server.start()
 
     def close(self) -> None:
         """Receive no more, and hand on what is left."""
         self._server.close()
         self._forwarder.close()
 
+    def _app(self) -> Starlette:
+        from starlette.applications import Starlette
+        from starlette.routing import Route
+
+        return Starlette(
+            routes=[
+                Route("/v1/traces", self._receive_spans, methods=["POST"]),
+                Route("/v1/steps", self._receive_notices, methods=["POST"]),
+                Route("/v1/gate", self._stand_at_gate, methods=["GET"]),
+            ]
+        )
+
     async def _receive_spans(self, request: Request) -> Response:
+        from google.protobuf.message import DecodeError
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+            ExportTraceServiceRequest,
+            ExportTraceServiceResponse,
+        )
+        from starlette.responses import PlainTextResponse, Response
+
         body = await _body(request)
         if body is None:
             return PlainTextResponse("too large\n", status_code=413)
@@ -118,6 +131,8 @@ class Relay:
         return Response(answer, media_type="application/x-protobuf")
 
     async def _receive_notices(self, request: Request) -> Response:
+        from starlette.responses import PlainTextResponse, Response
+
         body = await _body(request)
         if body is None:
             return PlainTextResponse("too large\n", status_code=413)
@@ -130,6 +145,8 @@ class Relay:
         return Response(status_code=204)
 
     async def _stand_at_gate(self, _: Request) -> Response:
+        from starlette.responses import Response
+
         for _look in range(_GATE_LOOKS):
             if self._gate.is_set():
                 return Response(status_code=200)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Status
+if TYPE_CHECKING:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 Value = str | int | float | bool
 
@@ -46,6 +47,8 @@ class EngineSpan:
 
 def read_spans(request: ExportTraceServiceRequest) -> Iterator[EngineSpan]:
     """Yield the spans of `request`, in the order they stand there."""
+    from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
     for of_resource in request.resource_spans:
         resource = _plain(of_resource.resource.attributes)
         for of_scope in of_resource.scope_spans:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from typing import TYPE_CHECKING
 
 from phasebus.telemetry.metrics import Metrics
 from phasebus.telemetry.service.stream import page_routes
 from phasebus.telemetry.status import Status
 from phasebus.telemetry.timeline import Timeline
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 
 def build_app(metrics: Metrics, status: Status, timeline: Timeline) -> Starlette:
@@ -18,6 +20,9 @@ def build_app(metrics: Metrics, status: Status, timeline: Timeline) -> Starlette
 
     The page is at /; it hears of the `timeline` by server-sent events from /events, and /timeline is the same at once. The probes answer as Kubernetes' own API server does: 200 where the answer is yes, 503 where it is not (yet).
     """
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse, PlainTextResponse, Response
+    from starlette.routing import Route
 
     async def render_metrics(request: Request) -> Response:
         body, content_type = metrics.render(request.headers.get("accept", ""))

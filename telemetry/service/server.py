@@ -7,11 +7,13 @@ import errno
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
-import uvicorn
-
 from phasebus.bus import PhasebusError
+
+_IMPORT_SECONDS = 10.0
+"""How long importing may take. A thread that the interpreter's end interrupts there holds locks, and that end never comes."""
 
 
 class PortTakenError(PhasebusError):
@@ -21,10 +23,11 @@ class PortTakenError(PhasebusError):
 class Server:
     """Serves an ASGI application until it is closed.
 
-    The address is bound when the server is made, so that a port that is taken shows before anything else is begun.
+    The address is bound when the server is made, so that a port that is taken shows before anything else is begun. What
+    serves is imported, and the application made, in the thread: a start-up does not wait for it.
 
     Args:
-        app: The application.
+        build: Makes the ASGI application.
         host: The address to listen on; loopback unless told otherwise.
         port: The port; 0 picks a free one.
         name: What it is called in messages and as a thread.
@@ -34,22 +37,16 @@ class Server:
     """
 
     def __init__(
-        self, app: Callable[..., Any], host: str = "127.0.0.1", port: int = 0, *, name: str = "service"
+        self, build: Callable[[], Callable[..., Any]], host: str = "127.0.0.1", port: int = 0, *, name: str = "service"
     ) -> None:
         self.name = name
         self.host = host
         self._socket = _bound(name, host, port)
         self.port: int = self._socket.getsockname()[1]
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            log_level="critical",
-            ws="none",
-        )
-        self._server = _Quiet(config)
+        self._build = build
+        self._closing = threading.Event()
+        self._imported = threading.Event()
+        self._server: Any = None
         self._thread = threading.Thread(target=self._run, name=f"phasebus {name}", daemon=True)
 
     @property
@@ -64,24 +61,41 @@ class Server:
 
     def close(self, seconds: float = 2.0) -> None:
         """Answer no more; wait for what is being answered for `seconds` at most."""
-        self._server.should_exit = True
+        self._closing.set()
         if self._thread.ident is not None:
+            self._imported.wait(_IMPORT_SECONDS)
+            if self._server is not None:
+                self._server.should_exit = True
             self._thread.join(seconds)
-        self._server.force_exit = True
+        if self._server is not None:
+            self._server.force_exit = True
         self._socket.close()
 
     def _run(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._socket]))
+        try:
+            self._server = _uvicorn(self._build)
+        finally:
+            self._imported.set()
+        if not self._closing.is_set():
+            asyncio.run(self._server.serve(sockets=[self._socket]))
 
 
-class _Quiet(uvicorn.Server):
-    """A server that leaves the process's signals alone."""
+def _uvicorn(build: Callable[[], Callable[..., Any]]) -> Any:
+    import uvicorn
 
-    def capture_signals(self) -> Any:
-        """Capture nothing: this is a thread of somebody else's program."""
-        import contextlib
-
-        return contextlib.nullcontext()
+    config = uvicorn.Config(
+        build(),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        log_level="critical",
+        ws="none",
+    )
+    config.load()  # imports what else it needs
+    server = uvicorn.Server(config)
+    server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # they are somebody else's
+    return server
 
 
 def _bound(name: str, host: str, port: int) -> socket.socket:

@@ -9,13 +9,15 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from typing import TYPE_CHECKING
 
 from phasebus.telemetry.service.page import content_security_policy, page
 from phasebus.telemetry.timeline import Timeline
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
 
 INTERVAL = 0.25
 """How often a reader is told of changes, in seconds."""
@@ -34,6 +36,8 @@ _UNCACHED = {"Cache-Control": "no-store"}
 
 def page_routes(timeline: Timeline) -> list[Route]:
     """Return the routes of the page at /, of what it hears of `timeline` at /events, and of the same at once at /timeline."""
+    from starlette.responses import HTMLResponse, JSONResponse, StreamingResponse
+    from starlette.routing import Route
 
     async def show(_: Request) -> Response:
         return HTMLResponse(page(), headers={"Content-Security-Policy": content_security_policy(), **_UNCACHED})

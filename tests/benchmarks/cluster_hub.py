@@ -77,7 +77,7 @@ class MeasuredHub(HubActor):
 
     def rendering(self) -> tuple[int, float, float]:
         """Return the number of series, the seconds to render them, and those to render as many bare ones."""
-        self._board.count_states()
+        self._board.look()
         text, _ = self._board.metrics.render("text/plain")
         series = sum(not line.startswith(b"#") for line in text.splitlines())
         bare = CollectorRegistry()

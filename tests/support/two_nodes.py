@@ -15,23 +15,29 @@ _STORE_BYTES = 96 * 2**20
 
 
 class TwoNodes:
-    """A running cluster of two raylets with two CPUs each.
+    """A running cluster of two raylets with two CPUs each, one of which has a resource ``first``, the other ``second``.
 
     Attributes:
         address: Where it is.
     """
 
-    def __init__(self, cluster: Any) -> None:
+    def __init__(self, cluster: Any, **resources: Any) -> None:
         self._cluster = cluster
+        self._resources = resources
         self._second = self._add()
         self.address: str = cluster.address
 
     def _add(self) -> Any:
-        return self._cluster.add_node(num_cpus=2, object_store_memory=_STORE_BYTES)
+        return self._cluster.add_node(
+            num_cpus=2, object_store_memory=_STORE_BYTES, resources={"second": 1}, **self._resources
+        )
 
     def kill_raylet_of(self, worker: int) -> None:
-        """Kill the raylet that has started the process `worker`; the one of the head takes the whole cluster along."""
-        psutil.Process(worker).parent().kill()  # type: ignore[union-attr]
+        """Kill the raylet that has started the process `worker`; not that of the head, which cannot be replaced."""
+        raylet = psutil.Process(worker).parent()
+        assert raylet is not None
+        assert raylet.pid == self._second.all_processes["raylet"][0].process.pid
+        raylet.kill()
 
     def replace_killed(self) -> None:
         """Have a new raylet in place of the one that was killed."""
@@ -59,14 +65,20 @@ def _alive_cpus(ray: Any) -> float:
 
 
 @contextmanager
-def two_nodes() -> Iterator[TwoNodes]:
-    """Run a cluster of two nodes."""
+def two_nodes(**resources: Any) -> Iterator[TwoNodes]:
+    """Run a cluster of two nodes; `resources` are what each says it has besides its CPUs, as Ray's `add_node` takes it."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    head = {
+        "num_cpus": 2,
+        "include_dashboard": False,
+        "object_store_memory": _STORE_BYTES,
+        "resources": {"first": 1},
+        **resources,
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        yield TwoNodes(cluster)
+        yield TwoNodes(cluster, **resources)
     finally:
         cluster.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -23,7 +24,7 @@ class HubActor:
     def __init__(self, host: str, port: int, trace_url: str | None = None) -> None:
         self._board = Board(__version__, trace_url)
         self._lock = Lock()
-        self._server = Server(build_hub_app(self._board, self._lock), host, port, name="hub")
+        self._server = Server(partial(build_hub_app, self._board, self._lock), host, port, name="hub")
         self._server.start()
 
     def take(self, node: str, offset: int, lines: bytes, dropped: int, target: str | None) -> int:

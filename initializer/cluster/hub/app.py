@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import Any
-
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from typing import TYPE_CHECKING, Any
 
 from phasebus.initializer.cluster.hub.board import Board
 from phasebus.telemetry.service import page_routes
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 
 def build_hub_app(board: Board, lock: Lock) -> Starlette:
@@ -21,10 +21,13 @@ def build_hub_app(board: Board, lock: Lock) -> Starlette:
         board: What is known.
         lock: Held while it is read: somebody else writes it.
     """
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse, PlainTextResponse, Response
+    from starlette.routing import Route
 
     async def metrics(request: Request) -> Response:
         with lock:
-            board.count_states()
+            board.look()
             body, content_type = board.metrics.render(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
@@ -33,15 +36,18 @@ def build_hub_app(board: Board, lock: Lock) -> Starlette:
 
     async def readyz(_: Request) -> Response:
         with lock:
+            board.look()
             described = describe(board)
         return JSONResponse(described, status_code=200 if described["status"] == "ready" else 503)
 
     async def state(_: Request) -> Response:
         with lock:
+            board.look()
             return JSONResponse(describe(board))
 
     async def service_discovery(_: Request) -> Response:
         with lock:
+            board.look()
             return JSONResponse(
                 [
                     {"targets": [node.target], "labels": {"node": node.name}}
@@ -66,7 +72,7 @@ def describe(board: Board) -> dict[str, Any]:
     """Return where the cluster and each of its nodes stand, as JSON will say it."""
     whole = board.cluster
     return {
-        "status": "starting" if whole is None else whole.status,
+        "status": board.status,
         "phase": None if whole is None else whole.phase,
         **({"error": whole.error} if whole is not None and whole.error else {}),
         "nodes": [

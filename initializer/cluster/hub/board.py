@@ -8,15 +8,19 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from phasebus.initializer.phases import EngineDied
 from phasebus.telemetry import Metrics, RunIdentity, Timeline, names
 from phasebus.telemetry.journal import FOOTER, HEADER
 from phasebus.telemetry.metrics import UNKNOWN
+
+_SILENT_SECONDS = 10.0
+"""A node that was ready is taken for lost when nothing has been heard of it for so long, in seconds: five signs of life."""
 
 _STATES = ("starting", "ready", "failed", "lost", "ended")
 
@@ -34,6 +38,8 @@ class NodeBoard:
         target: Where its own metrics are, ``host:port``; None where they are not served.
         header: The first line of its journal.
         error: What it failed with.
+        heard: When it was last heard of, by the board's clock, in seconds.
+        silent: Whether it is taken for lost because nothing is heard of it.
     """
 
     name: str
@@ -48,6 +54,8 @@ class NodeBoard:
     header: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
     told_dropped: int = 0
+    heard: float = 0.0
+    silent: bool = False
 
 
 class Board:
@@ -56,9 +64,13 @@ class Board:
     Args:
         version: The version of phasebus.
         trace_url: Where the page links to for a trace; by default PHASEBUS_TRACE_URL.
+        clock: Tells the time by which nodes fall silent, in seconds.
     """
 
-    def __init__(self, version: str = "", trace_url: str | None = None) -> None:
+    def __init__(
+        self, version: str = "", trace_url: str | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self.metrics = Metrics(version)
         unknown = RunIdentity(run="", trace="", node="")  # until the first journal says
         self.timeline = Timeline(unknown, trace_url or os.environ.get("PHASEBUS_TRACE_URL"))
@@ -71,6 +83,7 @@ class Board:
         self._dropped = Counter(*names.NODE_DROPPED, registry=registry)
         self.nodes: dict[str, NodeBoard] = {}
         self.cluster: NodeBoard | None = None
+        self._nodes_wanted = 0
         self._open: dict[str, tuple[str, Gauge, dict[str, Any]]] = {}
         self._gauges: dict[tuple[str, ...], Gauge] = {}
         self._ends: dict[tuple[str, ...], Histogram] = {}
@@ -103,6 +116,10 @@ class Board:
         """
         node = self.node(name)
         node.seen.set(time.time())
+        node.heard = self._clock()
+        if node.silent:
+            node.silent = False
+            self._settle(node, "ready", None)
         node.target = target
         if dropped > node.told_dropped:
             node.dropped.inc(dropped - node.told_dropped)
@@ -122,6 +139,8 @@ class Board:
             if line["event"] == HEADER:
                 node.header = line
                 self.timeline.identity = RunIdentity(run=line["run"], trace=line["trace"], node=line["node"])
+            elif line["event"] == EngineDied.__name__:
+                self._settle(node, "failed", line["error"])
             elif line["event"] == FOOTER and node.status == "ready" and node is not self.cluster:
                 self._settle(node, "ended", None)
         elif "outcome" in line:
@@ -160,6 +179,8 @@ class Board:
             self._enter(of, None)
         elif kind in ("node", "cluster"):
             status = {"finished": "ready", "died": "lost"}.get(outcome, "failed")
+            if kind == "cluster":
+                self._nodes_wanted = attributes.get("nodes", 0)
             self._settle(of, status, line.get("error", {}).get("message"))
 
     def _enter(self, node: NodeBoard, phase: str | None) -> None:
@@ -172,15 +193,27 @@ class Board:
     def _settle(self, node: NodeBoard, status: str, error: str | None) -> None:
         node.status, node.error = status, error
         node.ready.set(status == "ready")
-        if node is self.cluster:
-            self.metrics.ready.set(status == "ready")
 
     def open_steps(self, name: str) -> list[dict[str, Any]]:
         """Return, of every step of a node that has begun and not ended, the journal's line of its beginning."""
         return [line for owner, _, line in self._open.values() if owner == name]
 
-    def count_states(self) -> None:
-        """Bring the number of nodes in each state up to date."""
+    @property
+    def status(self) -> str:
+        """Where the cluster stands: starting, ready, failed; degraded if it was ready and some of its nodes no longer are."""
+        if self.cluster is None:
+            return "starting"
+        ready = sum(node.status == "ready" for node in self.nodes.values() if node is not self.cluster)
+        return "degraded" if self.cluster.status == "ready" and ready < self._nodes_wanted else self.cluster.status
+
+    def look(self) -> None:
+        """Bring up to date what changes with time: nodes that have fallen silent, the number of nodes in each state."""
+        silent_since = self._clock() - _SILENT_SECONDS
+        for node in self.nodes.values():
+            if node.status == "ready" and node is not self.cluster and node.heard < silent_since:
+                node.silent = True
+                self._settle(node, "lost", f"nothing has been heard of it for {_SILENT_SECONDS:g} s")
+        self.metrics.ready.set(self.status == "ready")
         for state in _STATES:
             count = sum(node.status == state for node in self.nodes.values() if node is not self.cluster)
             self._states.labels(state).set(count)

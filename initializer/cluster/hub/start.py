@@ -76,5 +76,5 @@ async def told(
             await anyio.to_thread.run_sync(sender.close)
 
 
-async def _nobody(*_: Any) -> None:
-    """Answer nothing: the server that this is the application of is never started."""
+def _nobody() -> Any:
+    """Make nothing: the server that this would make the application of is never started."""

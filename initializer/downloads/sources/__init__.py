@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.hub import REPOSITORY, HubSource
 from phasebus.initializer.downloads.sources.local import LocalSource
-from phasebus.initializer.downloads.sources.objects import ObjectSource
-from phasebus.initializer.downloads.sources.protocol import Source
-from phasebus.initializer.downloads.sources.web import WebSource
+from phasebus.initializer.downloads.sources.protocol import Source, SourceKind
 from phasebus.telemetry.redaction import redact
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _HUB_PAGE = re.compile(r"/(?P<repo>[\w.-]+/[\w.-]+?)(?:/tree/(?P<revision>[\w./%-]+?))?/?")
 _HUB_HOSTS = {"huggingface.co", "hf.co"}
 
@@ -36,21 +35,21 @@ def source_of(model: str, settings: DownloadSettings) -> Source:
     if scheme == "file":
         return LocalSource(model, Path(unquote(urlsplit(model).path)))
     if scheme == "hf":
-        if (repository := REPOSITORY.fullmatch(rest.rstrip("/"))) is None:
+        if (repository := _REPOSITORY.fullmatch(rest.rstrip("/"))) is None:
             raise DownloadError(f"{model!r} names no repository; write hf://org/name or hf://org/name@revision")
-        return HubSource(repository["repo"], repository["revision"], settings)
+        return _hub(repository["repo"], repository["revision"], settings)
     if scheme in {"https", "http"}:
         parts = urlsplit(model)
         page = _HUB_PAGE.fullmatch(parts.path)
         if parts.hostname in _HUB_HOSTS and page is not None and not parts.query:
-            return HubSource(page["repo"], unquote(page["revision"]) if page["revision"] else None, settings)
+            return _hub(page["repo"], unquote(page["revision"]) if page["revision"] else None, settings)
+        from phasebus.initializer.downloads.sources.web import WebSource
+
         return WebSource(model, settings)
-    if scheme == "s3":
-        return ObjectSource("s3", model, settings)
-    if scheme == "gs":
-        return ObjectSource("gs", model, settings)
-    if scheme == "az":
-        return ObjectSource("az", model, settings)
+    if scheme in {"s3", "gs", "az"}:
+        from phasebus.initializer.downloads.sources.objects import ObjectSource
+
+        return ObjectSource(cast("SourceKind", scheme), model, settings)
     raise DownloadError(
         f"{redact(model)!r} has the scheme {scheme}://, and models come from hf://, s3://, gs://, az://, https://, file:// "
         "or a path"
@@ -60,6 +59,12 @@ def source_of(model: str, settings: DownloadSettings) -> Source:
 def _without_scheme(model: str, settings: DownloadSettings) -> Source:
     path = Path(model).expanduser()
     looks_like_a_path = model.startswith((os.sep, "./", "../", "~")) or model in {"", ".", ".."}
-    if not looks_like_a_path and not path.exists() and (repository := REPOSITORY.fullmatch(model)) is not None:
-        return HubSource(repository["repo"], repository["revision"], settings, guessed_from=model)
+    if not looks_like_a_path and not path.exists() and (repository := _REPOSITORY.fullmatch(model)) is not None:
+        return _hub(repository["repo"], repository["revision"], settings, guessed_from=model)
     return LocalSource(model, path)
+
+
+def _hub(repo: str, revision: str | None, settings: DownloadSettings, guessed_from: str | None = None) -> Source:
+    from phasebus.initializer.downloads.sources.hub import HubSource
+
+    return HubSource(repo, revision, settings, guessed_from=guessed_from)

@@ -19,9 +19,6 @@ from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, refusal
 from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, SourceKind
 
-REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-"""What comes after ``hf://``."""
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 

@@ -72,6 +72,10 @@ class EngineActor:
         texts = [str(output.outputs[0].text) async for output in outputs]  # each is the whole text so far
         return texts[-1] if texts else ""
 
+    async def probe(self) -> None:
+        """Raise vLLM's EngineDeadError if its engine core, or a worker, is gone."""
+        await self._engine.check_health()
+
     async def stop(self) -> None:
         """End the engine and its processes in order."""
         if self._engine is not None:

@@ -90,6 +90,10 @@ class VLLMEngine:
         """Return what the model makes of `prompt`; `sampling` are the arguments of vLLM's SamplingParams."""
         return str(await self.actor.call("generate", prompt, sampling))
 
+    async def probe(self) -> None:
+        """Raise what vLLM, or Ray, says of its death."""
+        await self.actor.call("probe")
+
     async def close(self) -> None:
         """End vLLM in order if it can be done within seconds, and in any case."""
         await self.actor.close("stop", _STOP_SECONDS)

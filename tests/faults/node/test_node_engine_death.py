@@ -13,7 +13,9 @@ import pytest
 from phasebus.initializer import ClusterConfig, EngineError, LLMConfig, initialize_cluster
 from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry.journal import JournalError, find_journal, read_journal
+from tests.support.cluster_hub import Hub
 from tests.support.otlp import OtlpBackend
+from tests.support.programs import free_port
 from tests.support.two_nodes import TwoNodes
 from tests.support.waiting import wait_until
 
@@ -56,20 +58,24 @@ def runs(name: str) -> bool:
     return any((step.name, step.outcome) == (name, "running") for step in steps)
 
 
-async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_step(
-    nodes: TwoNodes, tmp_path: Path, backend: OtlpBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.http)
+def config(nodes: TwoNodes, port: int | None) -> ClusterConfig:
     model = str(write_tiny_model(tiny_model_path()))
     args = {"max_model_len": 256, "enforce_eager": True, "dtype": "bfloat16"}
-    whole = ClusterConfig(
+    return ClusterConfig(
         models=[
             LLMConfig(name="chat", model=model, engine_args=args, engine_env={"VLLM_CPU_KVCACHE_SPACE": "1"}),
             LLMConfig(name="store", model=model, engine="none"),
         ],
         ray={"address": nodes.address},  # type: ignore[arg-type]
-        service={"port": None},  # type: ignore[arg-type]
+        service={"port": port},  # type: ignore[arg-type]
     )
+
+
+async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_step(
+    nodes: TwoNodes, tmp_path: Path, backend: OtlpBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.http)
+    whole = config(nodes, None)
     failed: list[EngineError] = []
 
     async def start() -> None:
@@ -95,4 +101,28 @@ async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_
     wait_until(
         lambda: {step.id for step in run.steps} <= {span.span for span in backend.spans(run.trace)}, "the spans arrived"
     )
+    nodes.wait_until_free()
+
+
+async def test_an_engine_core_that_is_killed_once_the_cluster_is_ready_is_told_by_its_node_and_the_hub(
+    nodes: TwoNodes, tmp_path: Path
+) -> None:
+    hub = Hub(free_port())
+    async with await initialize_cluster(config(nodes, hub.port)) as cluster:
+        ready = {"chat_0": "ready", "store_1": "ready"}
+        await anyio.to_thread.run_sync(wait_until, lambda: hub.says(200, **ready), "the hub calls the cluster ready")
+        assert cluster.engine is not None
+        assert await cluster.engine.generate("A start-up is", max_tokens=2)
+        for process in engine_processes(tmp_path):
+            process.kill()
+        dead = {"chat_0": "failed", "store_1": "ready"}
+        await anyio.to_thread.run_sync(wait_until, lambda: hub.says(503, **dead), "the hub knows that it is gone")
+        state = hub.state()
+        (chat,) = (node for node in state["nodes"] if node["name"] == "chat-0")
+        assert state["status"] == "degraded"
+        assert chat["error"].startswith("the engine has died: ")
+        own = Hub(int(chat["metrics"].rpartition(":")[2])).get("/readyz")
+        assert (own.status_code, own.json()["error"]) == (503, chat["error"])
+        moments = read_journal(find_journal().with_suffix("") / "chat-0.jsonl").moments
+        assert moments[-1].phase == "engine_died"
     nodes.wait_until_free()

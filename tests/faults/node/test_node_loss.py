@@ -14,8 +14,18 @@ import httpx
 import psutil
 import pytest
 
-from phasebus.initializer import NODE_NAME, Cluster, LLMConfig, NodeLostError, initialize_cluster
-from phasebus.telemetry.journal import Run, find_journal, read_journal
+from phasebus.bus import Context
+from phasebus.initializer import (
+    NODE_NAME,
+    PLACEMENT_BUNDLES,
+    Cluster,
+    LLMConfig,
+    NodeLostError,
+    PrePlacementGroup,
+    initialize_cluster,
+)
+from phasebus.telemetry.journal import JournalError, Run, find_journal, read_journal
+from tests.support.cluster_hub import Hub
 from tests.support.otlp import OtlpBackend
 from tests.support.programs import free_port
 from tests.support.two_nodes import TwoNodes
@@ -26,17 +36,28 @@ pytestmark = pytest.mark.anyio
 _NOTICED_SECONDS = 60.0  # ten are promised; a shared machine gets more
 
 
+_HANGING = ("callback", "running")
+"""The kind, and where it stands, of the step that the hanging callback is."""
+
+
 class HangIn:
     """A callback that, in one phase of the node node-1, says so in a file and then waits for ever; the first time."""
 
-    def __init__(self, phase: str, marker: Path) -> None:
-        self._phase = phase
-        self._marker = marker
+    def __init__(self, phase: str, folder: Path) -> None:
+        self.phase = phase
+        self.marker = folder / "marker"
 
     async def __call__(self, phase: str, config: Any, data: Any) -> None:
-        if phase == self._phase and data.get(NODE_NAME) == "node-1":
-            self._marker.write_text(str(os.getpid()))
+        if phase == self.phase and data.get(NODE_NAME) == "node-1":
+            written = self.marker.with_suffix(".new")
+            written.write_text(str(os.getpid()))
+            written.rename(self.marker)
             await anyio.sleep_forever()
+
+    @property
+    def pid(self) -> int:
+        """The process of the node that hangs."""
+        return int(self.marker.read_text())
 
 
 def config(ray: TwoNodes, model: str, **fields: Any) -> LLMConfig:
@@ -52,7 +73,18 @@ def config(ray: TwoNodes, model: str, **fields: Any) -> LLMConfig:
     )
 
 
-async def start_and_break(whole: LLMConfig, marker: Path, destroy: Callable[[], None]) -> tuple[Exception, float]:
+def hangs(hang: HangIn) -> bool:
+    """Whether node-1 hangs, and its journal, which a thread of its own writes, has come as far."""
+    if not hang.marker.exists():
+        return False
+    try:
+        steps = read_journal(find_journal().with_suffix("") / "node-1.jsonl").steps
+    except JournalError:
+        return False
+    return hang.phase in {step.attributes["phase"] for step in steps if (step.kind, step.outcome) == _HANGING}
+
+
+async def start_and_break(whole: LLMConfig, hang: HangIn, destroy: Callable[[], None]) -> tuple[Exception, float]:
     """Start a cluster; destroy something once node-1 hangs. Return the start's error and the seconds it took to come."""
     failed: list[Exception] = []
     destroyed = 0.0
@@ -65,14 +97,10 @@ async def start_and_break(whole: LLMConfig, marker: Path, destroy: Callable[[], 
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(start)
-        await anyio.to_thread.run_sync(wait_until, marker.exists, "node-1 hangs")
+        await anyio.to_thread.run_sync(wait_until, lambda: hangs(hang), "node-1 hangs")
         destroyed = time.monotonic()
         await anyio.to_thread.run_sync(destroy)
     return failed[0], time.monotonic() - destroyed
-
-
-def lost_steps(run: Run) -> list[tuple[str, str, str | None]]:
-    return [(step.kind, step.outcome, step.error) for step in run.steps if step.node == "node-1"]
 
 
 def check_accounted_for(run: Run, error: Exception, phase: str, backend: OtlpBackend) -> None:
@@ -113,11 +141,9 @@ async def test_a_node_whose_actor_is_killed_is_closed_in_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.http)
-    marker = tmp_path / "marker"
+    hang = HangIn(event, tmp_path)
     error, seconds = await start_and_break(
-        config(nodes, model, callbacks=[HangIn(event, marker)]),
-        marker,
-        lambda: psutil.Process(int(marker.read_text())).kill(),
+        config(nodes, model, callbacks=[hang]), hang, lambda: psutil.Process(hang.pid).kill()
     )
     assert seconds < _NOTICED_SECONDS
     assert "the node 'node-1' was lost" in str(error)
@@ -128,25 +154,24 @@ async def test_a_node_whose_actor_is_killed_is_closed_in_its_name(
 async def test_a_node_whose_journal_is_lost_with_it_is_closed_from_what_the_hub_has_heard(
     nodes: TwoNodes, model: str, tmp_path: Path
 ) -> None:
-    marker, port = tmp_path / "marker", free_port()
+    hang, port = HangIn("post_download", tmp_path), free_port()
 
     def destroy() -> None:
         def heard() -> bool:
             try:
-                known = httpx.get(f"http://127.0.0.1:{port}/state").json()["nodes"]
+                steps = httpx.get(f"http://127.0.0.1:{port}/timeline").json()["steps"]
             except httpx.TransportError:
                 return False
-            return ("node-1", "download") in {(node["name"], node["phase"]) for node in known}
+            hanging = [each for each in steps if (each["kind"], each["outcome"]) == _HANGING]
+            return ("node-1", hang.phase) in {(each["node"], each["attributes"]["phase"]) for each in hanging}
 
-        wait_until(heard, "the hub has heard of the phase")
+        wait_until(heard, "the hub has heard of the callback that hangs")
         (journal,) = (tmp_path / "state" / "runs").glob("*/node-1.jsonl")
         journal.unlink()
-        psutil.Process(int(marker.read_text())).kill()
+        psutil.Process(hang.pid).kill()
 
     service = {"port": port}
-    error, _ = await start_and_break(
-        config(nodes, model, callbacks=[HangIn("post_download", marker)], service=service), marker, destroy
-    )
+    error, _ = await start_and_break(config(nodes, model, callbacks=[hang], service=service), hang, destroy)
     assert "the node 'node-1' was lost" in str(error)
     closed = [step for step in read_journal(find_journal()).steps if step.attributes.get("lost")]
     assert {step.kind for step in closed} == {"node", "phase", "callback"}
@@ -157,41 +182,64 @@ async def test_a_node_whose_journal_is_lost_with_it_is_closed_from_what_the_hub_
 async def test_a_node_that_was_lost_is_started_again_if_that_is_configured(
     nodes: TwoNodes, model: str, tmp_path: Path
 ) -> None:
-    marker = tmp_path / "marker"
+    hang = HangIn("post_download", tmp_path)
     started: list[Cluster] = []
 
     async def start() -> None:
-        callbacks = [HangIn("post_download", marker)]
-        started.append(await initialize_cluster(config(nodes, model, callbacks=callbacks, retries=1)))
+        started.append(await initialize_cluster(config(nodes, model, callbacks=[hang], retries=1)))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(start)
-        await anyio.to_thread.run_sync(wait_until, marker.exists, "node-1 hangs")
-        psutil.Process(int(marker.read_text())).kill()
+        await anyio.to_thread.run_sync(wait_until, lambda: hangs(hang), "node-1 hangs")
+        psutil.Process(hang.pid).kill()
     async with started[0] as cluster:
         assert [node.name for node in cluster.nodes] == ["node-0", "node-1-try2"]
-        run = read_journal(find_journal())
-        assert {step.outcome for step in run.steps if step.node == "node-1" and step.kind == "node"} == {"died"}
-        assert {step.outcome for step in run.steps if step.node == "node-1-try2"} == {"finished"}
+
+        def outcomes(node: str) -> set[str]:
+            return {step.outcome for step in read_journal(find_journal()).steps if step.node == node}
+
+        assert "running" not in outcomes("node-1")
+        assert "died" in outcomes("node-1")
+        await anyio.to_thread.run_sync(wait_until, lambda: outcomes("node-1-try2") == {"finished"}, "all is written")
     nodes.wait_until_free()
+
+
+async def part(event: PrePlacementGroup, context: Context) -> None:
+    """Put node-1 on the raylet that can be replaced."""
+    context[PLACEMENT_BUNDLES] = [{"CPU": 0.01, "first": 0.01}, {"CPU": 0.01, "second": 0.01}]
 
 
 async def test_a_node_whose_raylet_is_killed_is_closed_in_its_name_long_before_ray_notices(
     nodes: TwoNodes, model: str, tmp_path: Path, backend: OtlpBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.http)
-    marker = tmp_path / "marker"
+    hang = HangIn("post_download", tmp_path)
 
     def destroy() -> None:
-        nodes.kill_raylet_of(int(marker.read_text()))
+        nodes.kill_raylet_of(hang.pid)
 
     try:
-        error, seconds = await start_and_break(
-            config(nodes, model, callbacks=[HangIn("post_download", marker)]), marker, destroy
-        )
+        error, seconds = await start_and_break(config(nodes, model, callbacks=[hang, part]), hang, destroy)
         assert seconds < _NOTICED_SECONDS
         check_accounted_for(read_journal(find_journal()), error, "download", backend)
-        assert not psutil.pid_exists(int(marker.read_text()))
+        wait_until(lambda: not psutil.pid_exists(hang.pid), "its process has gone as well")
     finally:
         nodes.replace_killed()
+    nodes.wait_until_free()
+
+
+async def test_a_node_that_goes_away_once_the_cluster_is_ready_is_told_by_the_hub(nodes: TwoNodes, model: str) -> None:
+    hub = Hub(free_port())
+    async with await initialize_cluster(config(nodes, model, service={"port": hub.port})) as cluster:
+        ready = {"node_0": "ready", "node_1": "ready"}
+        await anyio.to_thread.run_sync(wait_until, lambda: hub.says(200, **ready), "the hub calls both ready")
+        psutil.Process(cluster.nodes[1].pid).kill()
+        lost = {"node_0": "ready", "node_1": "lost"}
+        await anyio.to_thread.run_sync(wait_until, lambda: hub.says(503, **lost), "the hub misses one")
+        state = hub.state()
+        assert state["status"] == "degraded"
+        assert state["nodes"][1]["error"] == "nothing has been heard of it for 10 s"
+        metrics = hub.get("/metrics").text
+        for line in ('phasebus_cluster_node_ready{node="node-1"} 0.0', "phasebus_ready 0.0"):
+            assert line in metrics
     nodes.wait_until_free()

@@ -11,7 +11,9 @@ import httpx
 import psutil
 import pytest
 
-from phasebus.initializer import Cluster, LLMConfig, initialize_cluster
+from phasebus.bus import current_step
+from phasebus.initializer import NODE_NAME, Cluster, LLMConfig, initialize_cluster
+from phasebus.telemetry.journal import find_journal
 from tests.support.programs import free_port, program
 from tests.support.two_nodes import TwoNodes
 from tests.support.waiting import wait_until
@@ -113,3 +115,51 @@ async def test_a_hub_that_dies_holds_nothing_up_comes_back_and_is_told_what_it_m
         return sorted(line for line in metrics.splitlines() if "_count{" in line or "node_events_total{" in line)
 
     assert counts(before) == counts(after)
+
+
+async def test_what_a_hub_that_was_killed_missed_arrives_and_what_no_journal_had_room_for_is_counted(
+    nodes: TwoNodes, model: str
+) -> None:
+    port = free_port()
+
+    async def kill_hub(phase: str, config: Any, data: Any) -> None:
+        if phase == "post_placement_group":
+            await anyio.to_thread.run_sync(wait_until, lambda: answers(port), "the hub is there")
+            await anyio.to_thread.run_sync(hub_of(port).kill)
+
+    with anyio.fail_after(240):
+        cluster = await initialize_cluster(config(nodes, model, port, callbacks=[storm], driver_callbacks=[kill_hub]))
+    async with cluster:
+        run = find_journal()
+        journals = {"driver": run, **{name: run.with_suffix("") / f"{name}.jsonl" for name in ("node-0", "node-1")}}
+
+        def everything_arrived() -> bool:
+            if not answers(port):
+                return False
+            metrics = get(f"http://127.0.0.1:{port}/metrics").text
+            written = {name: journal.read_bytes().count(b"\n") for name, journal in journals.items()}
+            return {name: value(metrics, "events_total", name) for name in journals} == written
+
+        await anyio.to_thread.run_sync(wait_until, everything_arrived, "every line of every journal has arrived")
+        told = journals["node-1"].read_bytes().count(b'"done"')
+        metrics = get(f"http://127.0.0.1:{port}/metrics").text
+        assert told < _STORM
+        assert value(metrics, "events_dropped_total", "node-1") == _STORM - told
+        assert value(metrics, "events_dropped_total", "node-0") == 0
+
+
+_STORM = 60_000
+"""More events than a journal's buffer has room for, and than can be written meanwhile."""
+
+
+async def storm(phase: str, config: Any, data: Any) -> None:
+    if phase == "post_download" and data[NODE_NAME] == "node-1":
+        step = current_step()
+        assert step is not None
+        for number in range(_STORM):
+            await step.progress(number)
+
+
+def value(metrics: str, name: str, node: str) -> float | None:
+    start = f'phasebus_cluster_node_{name}{{node="{node}"}} '
+    return next((float(line.removeprefix(start)) for line in metrics.splitlines() if line.startswith(start)), None)

@@ -24,6 +24,7 @@ from phasebus.initializer import (
     PrePlacementGroup,
     initialize_cluster,
 )
+from phasebus.initializer.config import RayConfig
 from phasebus.telemetry.journal import find_journal, read_journal
 from tests.support.otlp import OtlpBackend
 from tests.support.two_nodes import TwoNodes
@@ -59,6 +60,27 @@ async def test_every_node_has_an_actor_on_a_node_of_rays_of_its_own(nodes: TwoNo
             assert cluster.context[f"pid of {node.name}"] == node.pid
             assert node.context["download_result"].path.name == model.rpartition("/")[2]
     nodes.wait_until_free()
+
+
+async def test_more_replicas_than_nodes_share_the_nodes(nodes: TwoNodes, model: str) -> None:
+    async with await initialize_cluster(config(nodes, model, replicas=4)) as cluster:
+        import ray
+
+        assert [node.name for node in cluster.nodes] == ["node-0", "node-1", "node-2", "node-3"]
+        assert len({node.pid for node in cluster.nodes}) == 4
+        placed = list(bundles(ray).values())
+        assert sorted(placed.count(node) for node in set(placed)) == [2, 2]
+    nodes.wait_until_free()
+
+
+async def test_without_an_address_it_starts_a_ray_of_its_own_and_ends_it(nodes: TwoNodes, model: str) -> None:
+    import ray
+
+    own = config(nodes, model).model_copy(update={"ray": RayConfig(num_cpus=2)})
+    async with await initialize_cluster(own) as cluster:
+        assert [node.name for node in cluster.nodes] == ["node-0", "node-1"]
+        assert ray.get_runtime_context().gcs_address != nodes.address
+    assert not ray.is_initialized()
 
 
 def bundles(ray: Any) -> dict[int, str]:

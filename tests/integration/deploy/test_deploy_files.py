@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def containers(document: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["node.yaml", "rayservice.yaml"])
 def test_every_probe_asks_a_path_that_the_service_answers_on_a_port_that_is_declared(name: str) -> None:
-    service = Server(build_app(Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {}))))
+    service = Server(partial(build_app, Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {}))))
     service.start()
     probes = []
     for container in containers(list(yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text()))):

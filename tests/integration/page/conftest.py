@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ class Service:
 
     def __init__(self, port: int = 0) -> None:
         self.timeline = Timeline(RunIdentity.fresh("node-1", {}), TRACES)
-        self.server = Server(build_app(Metrics("1"), Status(), self.timeline), port=port)
+        self.server = Server(partial(build_app, Metrics("1"), Status(), self.timeline), port=port)
         self.server.start()
         self.url = f"{self.server.url}/"
         self.began = time.time() - 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,11 @@ from phasebus.bus import StepFailed, StepFinished, StepStarted, SubscriberStats,
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.service import Server, build_app
-from tests.support.programs import ROOT, free_port, program
+from tests.support.programs import free_port, program
+from tests.support.prometheus import RULES, Prometheus, prometheus
 from tests.support.waiting import wait_until
 
-RULES = ROOT / "deploy" / "prometheus"
 TRACE = "f" * 32
-
-
-class Prometheus:
-    """A running Prometheus."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def get(self, path: str, **parameters: str) -> Any:
-        return httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30).json()["data"]
-
-    def firing(self) -> set[str]:
-        return {each["labels"]["alertname"] for each in self.get("alerts")["alerts"] if each["state"] == "firing"}
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +54,9 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture(scope="module")
-def prometheus(metrics: Metrics, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def scraping(metrics: Metrics, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     folder = tmp_path_factory.mktemp("prometheus")
-    service = Server(build_app(metrics, Status(), Timeline(RunIdentity.fresh("n", {}))))
+    service = Server(partial(build_app, metrics, Status(), Timeline(RunIdentity.fresh("n", {}))))
     service.start()
     rules = yaml.safe_load((RULES / "rules.yml").read_text())
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
@@ -79,36 +67,15 @@ def prometheus(metrics: Metrics, tmp_path_factory: pytest.TempPathFactory) -> It
     config["scrape_configs"] = config["scrape_configs"][:1]
     targets = [f"127.0.0.1:{service.port}", f"127.0.0.1:{free_port()}"]  # and one that is gone
     config["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
-    command = [
-        program("prometheus", "prometheus"),
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--enable-feature=exemplar-storage",
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    running = Prometheus(f"http://127.0.0.1:{port}")
-
-    def scraped() -> bool:
-        assert process.poll() is None, (folder / "log").read_text()
-        try:
-            return bool(running.get("query", query="phasebus_ready")["result"])
-        except (httpx.TransportError, ValueError, KeyError):
-            return False
-
     try:
-        wait_until(scraped, "Prometheus has scraped the service")
-        yield running
+        with prometheus(folder, config) as running:
+            wait_until(lambda: running.query("phasebus_ready"), "Prometheus has scraped the service")
+            yield running
     finally:
-        process.terminate()
-        process.wait(30)
         service.close()
 
 
-def test_the_alerts_fire(prometheus: Prometheus) -> None:
+def test_the_alerts_fire(scraping: Prometheus) -> None:
     expected = {
         "PhasebusPhaseStuck",
         "PhasebusDownloadStalled",
@@ -117,12 +84,12 @@ def test_the_alerts_fire(prometheus: Prometheus) -> None:
         "PhasebusStartUpFailed",
         "PhasebusNodeLost",
     }
-    wait_until(lambda: expected <= prometheus.firing(), "the alerts fire")
+    wait_until(lambda: expected <= scraping.firing(), "the alerts fire")
 
 
-def test_an_exemplar_leads_from_a_histogram_to_the_trace(prometheus: Prometheus) -> None:
+def test_an_exemplar_leads_from_a_histogram_to_the_trace(scraping: Prometheus) -> None:
     def exemplars() -> list[Any]:
-        found: list[Any] = prometheus.get(
+        found: list[Any] = scraping.get(
             "query_exemplars",
             query="phasebus_phase_duration_seconds_bucket",
             start="2000-01-01T00:00:00Z",
@@ -135,9 +102,9 @@ def test_an_exemplar_leads_from_a_histogram_to_the_trace(prometheus: Prometheus)
     assert {"trace_id": TRACE, "span_id": "a" * 16} in labels
 
 
-def test_the_recorded_phases_are_there(prometheus: Prometheus) -> None:
+def test_the_recorded_phases_are_there(scraping: Prometheus) -> None:
     def recorded() -> list[Any]:
-        found: list[Any] = prometheus.get("query", query="phasebus:phase_seconds:mean")["result"]
+        found: list[Any] = scraping.get("query", query="phasebus:phase_seconds:mean")["result"]
         return found
 
     wait_until(lambda: bool(recorded()), "the rule has been evaluated")
@@ -167,7 +134,7 @@ def test_the_metrics_are_clean(metrics: Metrics, tmp_path: Path) -> None:
 def test_a_scrape_while_the_service_shuts_down_is_answered_or_refused_and_never_hangs() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    service = Server(build_app(Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {}))))
+    service = Server(partial(build_app, Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {}))))
     service.start()
 
     def scrape(_: int) -> str:

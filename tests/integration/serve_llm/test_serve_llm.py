@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry import EngineSpan
-from phasebus.telemetry.journal import Run, read_journal
+from phasebus.telemetry.journal import JournalError, Run, read_journal
 from tests.support.otlp import OtlpBackend
 from tests.support.programs import ROOT, free_port
 from tests.support.serve_callbacks import SHORTER
@@ -31,16 +35,27 @@ _SERVER = "phasebus.initializer.ray_serve.BusServer"
 _CALLBACKS = [f"tests.support.serve_callbacks:{name}" for name in ("note_phase", "shorten", "fetch_nothing")]
 
 
+_AT_ONCE = {
+    "target_ongoing_requests": 1,
+    "metrics_interval_s": 1,
+    "look_back_period_s": 2,
+    "upscale_delay_s": 1,
+    "downscale_delay_s": 3600,
+}
+"""An autoscaling that adds a replica within seconds of load, and takes none away."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Application:
     """A running application, and what its one replica's start has left."""
 
     url: str
+    folder: Path
     run: Run
     spans: list[EngineSpan]
 
-    def complete(self, prompt: str) -> httpx.Response:
-        body = {"model": "tiny", "prompt": prompt, "max_tokens": 4}
+    def complete(self, prompt: str, tokens: int = 4) -> httpx.Response:
+        body = {"model": "tiny", "prompt": prompt, "max_tokens": tokens}
         return httpx.post(f"{self.url}/v1/completions", json=body, timeout=120)
 
 
@@ -58,7 +73,9 @@ def serve() -> Iterator[int]:
     ray.shutdown()
 
 
-def run_application(name: str, port: int, folder: Path, backend: OtlpBackend, **fields: Any) -> Application:
+def run_application(
+    name: str, port: int, folder: Path, backend: OtlpBackend, scaling: Mapping[str, float], **fields: Any
+) -> Application:
     from ray import serve
     from ray.serve.llm import LLMConfig, build_openai_app
 
@@ -74,7 +91,7 @@ def run_application(name: str, port: int, folder: Path, backend: OtlpBackend, **
         accelerator_type=None,
         placement_group_config={"bundles": [{"CPU": 1}], "strategy": "PACK"},
         deployment_config={
-            "autoscaling_config": {"min_replicas": 1, "max_replicas": 2},
+            "autoscaling_config": {"min_replicas": 1, "max_replicas": 2, **scaling},
             "ray_actor_options": {"num_cpus": 1},
         },
         engine_kwargs={
@@ -89,23 +106,35 @@ def run_application(name: str, port: int, folder: Path, backend: OtlpBackend, **
     )
     serve.run(build_openai_app({"llm_configs": [config]}), name=name, route_prefix=f"/{name}")
     (journal,) = folder.glob("runs/*.jsonl")
-    wait_until(lambda: read_journal(journal).state == "closed", "the start has been told to its end")
+    run, spans = told(journal, backend)
+    return Application(url=f"http://127.0.0.1:{port}/{name}", folder=folder, run=run, spans=spans)
+
+
+def told(journal: Path, backend: OtlpBackend) -> tuple[Run, list[EngineSpan]]:
+    """The run of a replica's start and its spans, once all of it has been told."""
+    wait_until(lambda: is_closed(journal), "the start has been told to its end", seconds=240)
     run = read_journal(journal)
     wait_until(
         lambda: {step.id for step in run.steps} <= {span.span for span in backend.spans(run.trace)}, "the spans arrived"
     )
-    spans = backend.spans(run.trace)
-    return Application(url=f"http://127.0.0.1:{port}/{name}", run=run, spans=spans)
+    return run, backend.spans(run.trace)
+
+
+def is_closed(journal: Path) -> bool:
+    try:
+        return read_journal(journal).state == "closed"
+    except JournalError:  # its first line is being written
+        return False
 
 
 @pytest.fixture(scope="module")
 def by_server(serve: int, tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Application:
-    return run_application("server", serve, tmp_path_factory.mktemp("server"), backend, server_cls=_SERVER)
+    return run_application("server", serve, tmp_path_factory.mktemp("server"), backend, _AT_ONCE, server_cls=_SERVER)
 
 
 @pytest.fixture(scope="module")
 def by_callback(serve: int, tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Application:
-    return run_application("callback", serve, tmp_path_factory.mktemp("callback"), backend)
+    return run_application("callback", serve, tmp_path_factory.mktemp("callback"), backend, {})
 
 
 @pytest.fixture(params=["by_server", "by_callback"])
@@ -144,3 +173,60 @@ def test_the_start_of_the_replica_is_one_trace_with_the_engines_steps_in_it(appl
     assert [span.name for span in spans.values() if span.parent and span.parent not in spans] == []
     steps = {step.name for step in application.run.steps if step.kind == "engine_step"}
     assert {"load_model", "load_weights", "allocate_kv_cache"} <= steps
+
+
+def test_a_replica_that_autoscaling_adds_has_a_trace_and_metrics_of_its_own(
+    by_server: Application, backend: OtlpBackend
+) -> None:
+    first, second = scale_up(by_server)
+    run, spans = told(second, backend)
+    assert (run.run, run.trace) != (by_server.run.run, by_server.run.trace)
+    assert run.node != by_server.run.node
+    phases = [step.name for step in run.steps if step.kind == "phase"]
+    assert phases == ["pre_initialization", "placement_group", "download", "engine_init", "post_initialization"]
+    assert {step.outcome for step in run.steps} == {"finished"}
+    known = {span.span for span in spans}
+    assert [span.name for span in spans if span.parent not in known] == ["node init"]
+    for journal in (first, second):
+        assert "phasebus_ready 1.0" in metrics_of(journal)
+    assert by_server.complete("A start-up is").status_code == 200
+
+
+def scale_up(application: Application) -> tuple[Path, Path]:
+    """Ask until a second replica starts; return the journals of the first and the second."""
+
+    def journals() -> list[Path]:
+        return sorted(application.folder.glob("runs/*.jsonl"), key=lambda path: path.stat().st_ctime_ns)
+
+    (first,) = (path for path in journals() if application.run.run in path.name)
+    enough = Event()
+
+    def ask() -> None:
+        while not enough.is_set():
+            assert application.complete("A start-up is", tokens=64).status_code == 200
+
+    with ThreadPoolExecutor(8) as clients:
+        asked = [clients.submit(ask) for _ in range(8)]
+        try:
+            wait_until(lambda: len(journals()) > 1, "a second replica starts")
+        finally:
+            enough.set()
+    for client in asked:
+        client.result()
+    (second,) = (path for path in journals() if path != first)
+    return first, second
+
+
+def metrics_of(journal: Path) -> str:
+    """The /metrics of the replica whose start `journal` tells of, on whichever of its process's ports that is."""
+    with journal.open(encoding="utf-8") as file:
+        process = psutil.Process(json.loads(file.readline())["pid"])
+    for connection in process.net_connections("tcp4"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip == "127.0.0.1":
+            try:
+                answer = httpx.get(f"http://127.0.0.1:{connection.laddr.port}/metrics")
+            except httpx.TransportError:  # one of Ray's own
+                continue
+            if "phasebus_ready" in answer.text:
+                return answer.text
+    raise AssertionError(f"{process} serves no metrics of ours")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def timeline() -> Timeline:
 
 @pytest.fixture
 def service(timeline: Timeline) -> Iterator[Server]:
-    server = Server(build_app(Metrics("1"), Status(), timeline))
+    server = Server(partial(build_app, Metrics("1"), Status(), timeline))
     server.start()
     yield server
     server.close()
@@ -113,7 +114,7 @@ def test_a_follower_waits_for_the_service_and_tells_what_changes(timeline: Timel
     port = free_port()
     told: list[str] = []
     follower = Follower(Watched(f"http://127.0.0.1:{port}"), lambda steps: told.extend(step["name"] for step in steps))
-    served = Server(build_app(Metrics("1"), Status(), timeline), port=port)
+    served = Server(partial(build_app, Metrics("1"), Status(), timeline), port=port)
     served.start()
     try:
         wait_until(lambda: told, "the follower has heard of the steps")

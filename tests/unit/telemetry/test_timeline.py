@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -98,7 +99,7 @@ def test_what_is_embedded_cannot_end_the_element_it_stands_in() -> None:
 
 
 def test_the_service_serves_the_page_under_a_policy(timeline: Timeline) -> None:
-    server = Server(build_app(Metrics("1"), Status(), timeline))
+    server = Server(partial(build_app, Metrics("1"), Status(), timeline))
     server.start()
     try:
         answer = httpx.get(server.url)

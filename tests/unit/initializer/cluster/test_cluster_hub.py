@@ -111,6 +111,53 @@ def test_it_is_ready_when_the_cluster_is_and_lists_the_nodes_for_prometheus() ->
     assert client.get("/livez").text == "ok\n"
 
 
+def test_a_ready_node_that_falls_silent_is_lost_until_it_is_heard_of_again() -> None:
+    now = 100.0
+    board = Board(clock=lambda: now)
+    client = TestClient(build_hub_app(board, threading.Lock()))
+    whole = begun("d", "cluster", "c") + ended("d", "cluster", "c", nodes=1)
+    board.take("driver", 0, whole)
+    board.take("node-0", 0, START + END, target="10.0.0.1:9464")
+    assert client.get("/readyz").status_code == 200
+    now += 11
+    board.take("driver", len(whole), b"")
+    assert client.get("/readyz").status_code == 503
+    state = client.get("/state").json()
+    assert (state["status"], state["nodes"][0]["status"]) == ("degraded", "lost")
+    assert state["nodes"][0]["error"] == "nothing has been heard of it for 10 s"
+    assert client.get("/sd").json() == []
+    metrics = client.get("/metrics").text
+    assert 'phasebus_cluster_nodes{state="lost"} 1.0' in metrics
+    assert 'phasebus_cluster_node_ready{node="node-0"} 0.0' in metrics
+    assert "phasebus_ready 0.0" in metrics
+    board.take("node-0", len(START + END), b"", target="10.0.0.1:9464")
+    assert client.get("/readyz").status_code == 200
+    assert 'phasebus_cluster_node_ready{node="node-0"} 1.0' in client.get("/metrics").text
+
+
+def test_a_node_whose_engine_has_died_is_failed_and_the_cluster_degraded() -> None:
+    board = Board()
+    client = TestClient(build_hub_app(board, threading.Lock()))
+    board.take("driver", 0, begun("d", "cluster", "c") + ended("d", "cluster", "c", nodes=1))
+    died = line("EngineDied", phase="engine_died", error="the engine has died: because")
+    board.take("node-0", 0, START + END + died)
+    assert client.get("/readyz").status_code == 503
+    state = client.get("/state").json()
+    assert (state["status"], state["nodes"][0]["status"]) == ("degraded", "failed")
+    assert state["nodes"][0]["error"] == "the engine has died: because"
+
+
+def test_a_lost_node_that_was_started_again_does_not_degrade_the_cluster() -> None:
+    board = Board()
+    client = TestClient(build_hub_app(board, threading.Lock()))
+    board.take("node-0", 0, START)
+    again = (START + END).replace(b'"a"', b'"x"').replace(b'"b"', b'"y"')
+    board.take("node-0-try2", 0, again)
+    closing = begun("a", "node", "node-0", lost=True) + ended("a", "node", "node-0", "died", lost=True)
+    board.take("driver", 0, begun("d", "cluster", "c") + closing + ended("d", "cluster", "c", nodes=1))
+    assert client.get("/readyz").status_code == 200
+
+
 class Hub:
     """A hub that may be away, and may forget."""
 

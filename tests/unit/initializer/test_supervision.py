@@ -1,0 +1,80 @@
+"""A node that is ready, and an engine that dies."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import pytest
+
+from phasebus.bus import Bus, Context
+from phasebus.initializer import supervision
+from phasebus.initializer.node import Node
+from phasebus.initializer.supervision import engine_died
+from phasebus.telemetry import Telemetry
+
+pytestmark = pytest.mark.anyio
+
+
+class Engine:
+    """An engine that lives for so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    async def probe(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("the core is gone\nand more of it")
+
+    async def generate(self, prompt: str, **sampling: Any) -> str:
+        return ""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "_LOOK_SECONDS", 0.01)
+
+
+def node_with(engine: Any) -> Node:
+    return Node(engine, Context({"kept": 1}), AsyncExitStack())
+
+
+async def test_its_death_is_an_event_and_the_node_is_ready_no_more() -> None:
+    told: list[tuple[str, Any]] = []
+    telemetry = Telemetry(port=None)
+    telemetry.status.settle()
+    async with Bus() as bus:
+
+        def look(phase: str, config: Any, data: Any) -> None:
+            told.append((phase, data["kept"]))
+
+        bus.subscribe(None, look)
+        why = await engine_died(node_with(Engine(3)), None, bus, telemetry)
+    assert why == "the engine has died: the core is gone"
+    assert told == [("engine_died", 1)]
+    assert not telemetry.status.ready
+    assert telemetry.status.describe()["error"] == why
+
+
+async def test_a_callback_that_fails_then_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async with Bus() as bus:
+
+        async def fail(phase: str, config: Any, data: Any) -> None:
+            raise ValueError("boom")
+
+        bus.subscribe(None, fail)
+        assert await engine_died(node_with(Engine(0)), None, bus, Telemetry(port=None))
+    assert "a callback failed when the engine had died" in caplog.text
+
+
+@pytest.mark.parametrize("engine", [Engine(10**9), object()])
+async def test_it_waits_for_as_long_as_the_engine_lives_or_cannot_be_asked(engine: Any) -> None:
+    with anyio.move_on_after(0.05) as scope:
+        async with Bus() as bus:
+            await engine_died(node_with(engine), None, bus, Telemetry(port=None))
+    assert scope.cancelled_caught
