@@ -118,13 +118,13 @@ def _resolved(function: Any, parameter: inspect.Parameter) -> Any:
 
 def _events_by_name() -> dict[str, Any]:
     """Return the event classes at the top of any module that is loaded, those whose names are the only ones of their kind."""
-    found: dict[str, list[type]] = {}
+    found: dict[str, set[type]] = {}
     classes: list[type] = [Event]
     for each in classes:
         classes += each.__subclasses__()
         if getattr(sys.modules.get(each.__module__), each.__name__, None) is each:
-            found.setdefault(each.__name__, []).append(each)
-    return {name: events[0] for name, events in found.items() if len(events) == 1}
+            found.setdefault(each.__name__, set()).add(each)  # one with several bases comes as often
+    return {name: events.pop() for name, events in found.items() if len(events) == 1}
 
 
 def name_of(callback: object) -> str:

@@ -10,21 +10,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from typing import Any
 
+from ray import cloudpickle
 from ray.train.v2._internal.execution.callback import ReportCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.checkpoint.report_handler import ReportCallbackHandler
 
+from phasebus.initializer.training import line
 from phasebus.initializer.training.line import AnswerError, Line, LineLostError
 
 
-def watch(trainer: Any, line: Line) -> None:
-    """Have the controller of `trainer` ask over `line`.
+def watch(trainer: Any, line_to_here: Line) -> None:
+    """Have the controller of `trainer` ask over `line_to_here`.
 
-    It is given that last: the configuration that a trainer is made with goes on to the workers, which need no phasebus.
+    It is given that last: the configuration that a trainer is made with goes on to the workers. What it is given brings
+    its own code along, for importing phasebus takes the better part of a second, and there may be none to import.
     """
+    for module in (sys.modules[__name__], line):
+        cloudpickle.register_pickle_by_value(module)
     run = trainer.run_config
-    trainer.run_config = dataclasses.replace(run, callbacks=[*(run.callbacks or ()), ControllerWatch(line)])
+    trainer.run_config = dataclasses.replace(run, callbacks=[*(run.callbacks or ()), ControllerWatch(line_to_here)])
 
 
 class ControllerWatch(WorkerGroupCallback, ReportCallback):  # type: ignore[misc]  # Ray's are untyped

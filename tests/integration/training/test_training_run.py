@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -24,6 +26,7 @@ from phasebus.initializer.training import (
     WorkersFailed,
     run_training,
 )
+from phasebus.initializer.training.line import Line
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
 from tests.support.waiting import wait_until
@@ -219,6 +222,20 @@ async def test_cancelling_ends_the_run_and_its_workers(tmp_path: Path) -> None:
     ended = {event.kind: event.outcome for event in watch.events if isinstance(event, StepFailed)}
     assert ended["worker_group"] == ended["training"] == "cancelled"
     await nothing_is_in_use()
+
+
+def test_what_the_controller_is_given_needs_no_phasebus_where_it_runs() -> None:
+    from ray import cloudpickle
+
+    from phasebus.initializer.training.controller import ControllerWatch, watch
+
+    trainer = SimpleNamespace(run_config=config(Path("/results")).run_config)
+    watch(trainer, Line("/nowhere"))
+    given = cloudpickle.dumps(trainer.run_config.callbacks)
+    script = "import pickle, sys; sys.modules['phasebus'] = None; print(pickle.loads(sys.stdin.buffer.read()))"
+    ended = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert ControllerWatch.__name__ in ended.stdout.decode()
 
 
 async def test_one_metrics_observer_watches_a_run_and_the_start_of_a_node(tmp_path: Path) -> None:
