@@ -136,7 +136,7 @@ class Partial:
     def digest(self) -> Digest:
         """Return what the bytes hash to; by the algorithm of the source's own digest, if it names one."""
         named = self._file.digest
-        return Digest("sha256" if named is None else named.algorithm, self._hasher.hexdigest())
+        return Digest("crc32" if named is None else named.algorithm, self._hasher.hexdigest())
 
     def discard(self) -> None:
         """Forget the bytes: they are not those of the file."""
@@ -171,7 +171,7 @@ class Partial:
 
     def _new_hasher(self) -> Hasher:
         digest, size = self._file.digest, self._file.size
-        return hasher("sha256" if digest is None else digest.algorithm, size or 0)
+        return hasher("crc32" if digest is None else digest.algorithm, size or 0)
 
     def _about(self, validator: str | None) -> dict[str, Any]:
         digest = self._file.digest
