@@ -161,16 +161,20 @@ def _contenders() -> dict[str, Contender]:
 def _rounds(
     contenders: dict[str, Contender], server: Nginx, folder: Path, sizes: dict[str, int], rounds: int
 ) -> dict[str, list[Run]]:
-    """Let the contenders take turns; each begins with an empty folder and a disk at rest."""
+    """Let the contenders take turns; each begins with an empty folder and a disk at rest.
+
+    Small files stay until the end: for minutes after files were deleted, ext4 looks at each of them when one is made.
+    """
     runs: dict[str, list[Run]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
-        for name, contender in contenders.items():
-            there = folder / "there"
+        for place, (name, contender) in enumerate(contenders.items()):
+            there = folder / f"{number}-{place}"
             there.mkdir()
             os.sync()
             run = contender(server, there, list(sizes))
             assert all((there / file).stat().st_size == size for file, size in sizes.items()), name
-            shutil.rmtree(there)
+            if sizes is LARGE:
+                shutil.rmtree(there)
             if number:  # the first round warms the server's files up
                 runs[name].append(run)
     return runs
