@@ -18,15 +18,12 @@ from phasebus.initializer.downloads.checks import Digest, Hasher, hasher
 from phasebus.initializer.downloads.paths import boot
 from phasebus.initializer.downloads.sources.protocol import BLOCK, RemoteFile
 
-_GATHERED = 2**20
-"""How many bytes are written at once; so many are lost when the process is killed, and the kernel's pages stay large."""
-
 _LONGEST_GATHERING = 1.0
 """How long bytes may wait to be written, in seconds."""
 
 _MOST_BLOCKS = 64
 
-_WITHOUT_NOTE = _GATHERED
+_WITHOUT_NOTE = BLOCK
 """The largest size, in bytes, of a file that is not taken up again: it is written at once or not at all."""
 
 
@@ -38,6 +35,7 @@ class Partial:
         file: What it is to become.
 
     Attributes:
+        path: Where it is.
         size: How many bytes of it there are.
         validator: What to send along when asking for the rest; None without.
     """
@@ -51,7 +49,8 @@ class Partial:
         self.size = 0
         self.validator: str | None = None
         self._hasher: Hasher = self._new_hasher()
-        self._gathered: list[bytes | memoryview] = []
+        self._buffer = memoryview(b"")
+        self._gathered: list[memoryview] = []
         self._written = 0
         self._flushed = 0.0
 
@@ -66,8 +65,15 @@ class Partial:
         """Whether it was opened, and not closed since."""
         return self._descriptor is not None
 
+    @property
+    def room(self) -> memoryview:
+        """Where bytes may be put that are then added; of what was put there before, all is added."""
+        return self._buffer[self.size - self._written :]
+
     def kept(self) -> int:
         """Return how many bytes of it an earlier process left that can be used."""
+        if not self._noted:
+            return 0
         try:
             note = json.loads(self._note.read_bytes())
             size = self.path.stat(follow_symlinks=False).st_size
@@ -79,38 +85,40 @@ class Partial:
     def open(self) -> None:
         """Open it, with the bytes an earlier process left, if they are part of the same file."""
         kept = self.kept()
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        anew = 0 if kept else os.O_TRUNC
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | anew, 0o666)
+        self._buffer = memoryview(bytearray(BLOCK if self._noted else (self._file.size or 0) + 1))
         if kept:
             self.validator = json.loads(self._note.read_bytes())["validator"]
             self.size = self._written = kept
-            self._hasher = self._new_hasher()
-        else:
-            self._empty()
 
     def take_in(self, check: Callable[[], None]) -> None:
         """Have the digest cover the bytes that are kept; `check` is called now and then, and may raise."""
+        if not self.size:
+            return
         os.lseek(self.descriptor, 0, os.SEEK_SET)
-        while block := os.read(self.descriptor, BLOCK):
+        while count := os.readv(self.descriptor, [self._buffer]):
             check()
-            self._hasher.update(block)
+            self._hasher.update(self._buffer[:count])
         os.lseek(self.descriptor, self.size, os.SEEK_SET)
 
     def restart(self, validator: str | None) -> None:
         """Begin anew, with a file for the rest of which one asks with `validator`."""
-        self._empty()
+        if self.size:
+            self._empty()
         self.validator = validator
-        if self._file.size is not None and self._file.size <= _WITHOUT_NOTE:
+        if not self._noted:
             return
         temporary = self._note.with_suffix(".new")
         temporary.write_text(json.dumps(self._about(validator)), encoding="utf-8")
         temporary.replace(self._note)
 
-    def add(self, block: bytes) -> None:
+    def add(self, block: memoryview) -> None:
         """Add some bytes at the end. They are gathered, and written now and then; `flush` writes what is left."""
         self._hasher.update(block)
         self._gathered.append(block)
         self.size += len(block)
-        if self.size - self._written >= _GATHERED or time.monotonic() - self._flushed > _LONGEST_GATHERING:
+        if self.size - self._written >= BLOCK or time.monotonic() - self._flushed > _LONGEST_GATHERING:
             self.flush()
 
     def flush(self) -> None:
@@ -123,29 +131,37 @@ class Partial:
             while blocks and written >= len(blocks[0]):
                 written -= len(blocks.pop(0))
             if written:
-                blocks[0] = memoryview(blocks[0])[written:]
+                blocks[0] = blocks[0][written:]
 
     def digest(self) -> Digest:
         """Return what the bytes hash to; by the algorithm of the source's own digest, if it names one."""
         named = self._file.digest
-        return Digest("sha256" if named is None else named.algorithm, self._hasher.hexdigest())
+        return Digest("crc32" if named is None else named.algorithm, self._hasher.hexdigest())
 
     def discard(self) -> None:
         """Forget the bytes: they are not those of the file."""
         if self.is_open:
             self._empty()
-        self._note.unlink(missing_ok=True)
+        self._forget()
 
     def become(self, target: Path) -> None:
         """Give it its final name, whole as it is."""
         self.path.replace(target)
-        self._note.unlink(missing_ok=True)
+        self._forget()
 
     def close(self) -> None:
         """Close it; what is there stays. May be called twice."""
         if self._descriptor is not None:
             os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor, self._buffer, self._gathered = None, memoryview(b""), []
+
+    @property
+    def _noted(self) -> bool:
+        return self._file.size is None or self._file.size > _WITHOUT_NOTE
+
+    def _forget(self) -> None:
+        if self._noted:
+            self._note.unlink(missing_ok=True)
 
     def _empty(self) -> None:
         os.ftruncate(self.descriptor, 0)
@@ -155,7 +171,7 @@ class Partial:
 
     def _new_hasher(self) -> Hasher:
         digest, size = self._file.digest, self._file.size
-        return hasher("sha256" if digest is None else digest.algorithm, size or 0)
+        return hasher("crc32" if digest is None else digest.algorithm, size or 0)
 
     def _about(self, validator: str | None) -> dict[str, Any]:
         digest = self._file.digest

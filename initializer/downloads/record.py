@@ -3,7 +3,7 @@
 One line of JSON for a file and a boot of the machine. A line that is torn, or of a file that has changed since, counts
 for nothing. Nor does one of an earlier boot: files are not forced onto the disk before they get their names, because on
 a slow disk that takes longer than the download, so after a loss of power each is read and compared once more. Then, a
-digest of our own stands in for files whose source names none.
+checksum of our own stands in for files whose source names no digest.
 """
 
 from __future__ import annotations

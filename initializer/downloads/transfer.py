@@ -42,6 +42,7 @@ class Transfer:
         self._partial = Partial(folder / STATE, file)
         self._target = target_of(folder, file.name)
         self._guard = threading.Lock()
+        self._there = True
         self._stopped = False
         self._running = False
         self._body: Body | None = None
@@ -57,7 +58,7 @@ class Transfer:
         try:
             status = self._target.stat()
         except OSError:
-            status = None
+            status, self._there = None, False
         if status is not None and self._record.knows(self.file, status):
             self.hit, self.done, self.total = True, status.st_size, status.st_size
             return 0
@@ -110,8 +111,9 @@ class Transfer:
             return
         if not self._partial.is_open:
             with self._writing():
-                self._target.parent.mkdir(parents=True, exist_ok=True)
-                target_of(self._folder, self.file.name)  # once more: the folders above it exist now
+                if "/" in self.file.name:
+                    self._target.parent.mkdir(parents=True, exist_ok=True)
+                    target_of(self._folder, self.file.name)  # once more: the folders above it exist now
                 self._partial.open()
             self._partial.take_in(self._check_stopped)
             self.done = self.resumed = self._partial.size
@@ -123,7 +125,7 @@ class Transfer:
     def _found(self) -> bool:
         """Return whether the file is there, not checked since the machine started, but with the digest it should have."""
         digest = self._record.digest_of(self.file)
-        if self._partial.is_open or digest is None:
+        if not self._there or self._partial.is_open or digest is None:
             return False
         try:
             descriptor = os.open(self._target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -170,7 +172,7 @@ class Transfer:
         elif not trusted and body.validator != partial.validator:
             raise CorruptError("it was replaced while it was being fetched")
         try:
-            for block in body.blocks():
+            while block := body.receive(partial.room):
                 with self._writing():
                     partial.add(block)
                 self.done = partial.size

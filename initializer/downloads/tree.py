@@ -159,6 +159,5 @@ def _settle(folder: Path, listing: Listing, mode: DownloadMode) -> None:
         temporary.write_text(content, encoding="ascii")
         temporary.replace(path)
     if mode == "MODEL_AND_TOKENIZER" and not listing.single:
-        for left in (folder / STATE).glob("*.part"):
+        for left in (folder / STATE).glob("?" * 24 + ".*"):
             left.unlink(missing_ok=True)
-            left.with_suffix(".json").unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ def phasebus_hub(server: str, folder: Path, names: list[str]) -> Fetch:
 
 
 def phasebus_s3(server: str, folder: Path, names: list[str]) -> Fetch:
-    """Ours, from an object store, with digests of our own."""
+    """Ours, from an object store, with checksums of our own."""
     return _phasebus(f"s3://{BUCKET}/", folder)
 
 
@@ -36,6 +37,8 @@ def _phasebus(model: str, folder: Path) -> Fetch:
 
     from phasebus.bus import Bus
     from phasebus.initializer.downloads import fetch
+
+    anyio.run(anyio.sleep, 0)  # imports what runs the event loop
 
     async def main() -> object:
         async with Bus() as bus:
@@ -95,21 +98,23 @@ def boto3(server: str, folder: Path, names: list[str]) -> Fetch:
 
 
 def floor(server: str, folder: Path, names: list[str]) -> Fetch:
-    """Every byte read once and written once; nothing is checked."""
-    host = server.removeprefix("http://")
+    """Every byte read once and written once, over connections that are kept; nothing is checked."""
+    own = threading.local()
+
+    def connect() -> None:
+        own.connection = http.client.HTTPConnection(server.removeprefix("http://"))
+        own.buffer = memoryview(bytearray(2**19))
 
     def one(name: str) -> None:
-        connection = http.client.HTTPConnection(host)
+        connection, buffer = own.connection, own.buffer
         connection.request("GET", f"/{BUCKET}/{name}")
         response = connection.getresponse()
-        buffer = memoryview(bytearray(2**20))
         with (folder / name).open("wb", buffering=0) as file:
             while count := response.readinto(buffer):
                 file.write(buffer[:count])
-        connection.close()
 
     def main() -> None:
-        with ThreadPoolExecutor(8) as threads:
+        with ThreadPoolExecutor(8, initializer=connect) as threads:
             list(threads.map(one, names))
 
     return main

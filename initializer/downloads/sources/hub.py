@@ -11,13 +11,15 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from phasebus.initializer.downloads.checks import Digest
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.modes import without_duplicate_weights
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, refusal
+from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient
 from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, SourceKind
+from phasebus.initializer.downloads.sources.refusals import refusal
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -40,6 +42,7 @@ class HubSource:
         self._repo = repo
         self._revision = revision or "main"
         self._commit = self._revision
+        self._address = ""
         self._headers: dict[str, str] = {}
         self._guessed_from = guessed_from
         self._client = HttpClient(settings)
@@ -48,7 +51,7 @@ class HubSource:
 
     def listing(self) -> Listing:
         """Return the files of the revision, with their sizes and what they hash to."""
-        from huggingface_hub import HfApi, constants
+        from huggingface_hub import HfApi, constants, hf_hub_url
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
 
         api = HfApi(endpoint=_endpoint())
@@ -57,6 +60,7 @@ class HubSource:
         except Exception as error:  # noqa: BLE001  # the client raises those of two HTTP libraries, and its own
             raise self._failure(error) from None
         self._commit = info.sha or self._revision
+        self._address = hf_hub_url(self._repo, "/", revision=self._commit, endpoint=_endpoint()).rstrip("/")
         self._headers = build_hf_headers()
         folder = Path(constants.HF_HUB_CACHE).expanduser() / f"models--{self._repo.replace('/', '--')}"
         refs = {} if _COMMIT.fullmatch(self._revision) else {folder / "refs" / self._revision: self._commit}
@@ -78,10 +82,7 @@ class HubSource:
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> HttpBody:
         """Ask the hub for a file; it mostly leads on to a content delivery network, which never sees the token."""
-        from huggingface_hub import hf_hub_url
-
-        url = hf_hub_url(self._repo, file.name, revision=self._commit, endpoint=_endpoint())
-        return self._client.open(url, self._headers, start, validator)
+        return self._client.open(f"{self._address}/{quote(file.name)}", self._headers, start, validator)
 
     def close(self) -> None:
         """Close the connections."""
@@ -115,7 +116,7 @@ class HubSource:
         if isinstance(error, HFValidationError):
             return DownloadError(f"{self._repo!r} is no repository name of the hub: {error}")
         if isinstance(error, HfHubHTTPError) and error.response is not None:
-            return refusal(error.response.status_code, error.response.headers, _endpoint())
+            return refusal(error.response.status_code, error.response.headers.get("Retry-After"), _endpoint())
         return TransferError(f"{_endpoint()} cannot be reached ({type(error).__name__})")
 
 

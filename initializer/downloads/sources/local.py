@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from phasebus.initializer.downloads.checks import safetensors_problem
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.paths import STATE, default_folder
-from phasebus.initializer.downloads.sources.protocol import BLOCK, Listing, RemoteFile, SourceKind
+from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, SourceKind
 
 
 class LocalSource:
@@ -58,18 +58,19 @@ class LocalBody:
 
     def __init__(self, path: Path, start: int, file: RemoteFile) -> None:
         self._path = path
+        self._file: FileIO | None = None
         self._stopped = False
         self.start = start
         self.size = file.size
         self.validator = file.validator
 
-    def blocks(self) -> Iterator[bytes]:
-        """Return the bytes in order."""
+    def receive(self, room: memoryview) -> memoryview:
+        """Return the next bytes, which are in `room`; none at the end."""
         try:
-            with self._path.open("rb", buffering=0) as file:
-                file.seek(self.start)
-                while not self._stopped and (block := file.read(BLOCK)):
-                    yield block
+            if self._file is None:
+                self._file = self._path.open("rb", buffering=0)
+                self._file.seek(self.start)
+            return room[: 0 if self._stopped else self._file.readinto(room)]
         except OSError as error:
             raise TransferError(f"{self._path} cannot be read: {error.strerror}") from error
 
@@ -78,7 +79,9 @@ class LocalBody:
         self._stopped = True
 
     def close(self) -> None:
-        """Hold nothing back."""
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
 
 
 def inspect(model: str, path: Path) -> tuple[Path, list[int]]:

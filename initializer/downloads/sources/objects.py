@@ -153,18 +153,24 @@ class ObjectBody:
         self._source = source
         self._file = file
         self._stopped = False
+        self._blocks = self._received(start)
         self.start = start
         self.size = file.size
         self.validator = file.validator
 
-    def blocks(self) -> Iterator[bytes]:
-        """Return the bytes in order."""
-        at, size = self.start, self._file.size or 0
+    def receive(self, room: memoryview) -> memoryview:
+        """Return the next bytes, in memory of the store's client; none at the end."""
+        return memoryview(next(self._blocks, b""))
+
+    def _received(self, at: int) -> Iterator[bytes]:
+        size = self._file.size or 0
         while at < size and not self._stopped:
             end = min(at + PIECE, size)
             for block in self._source.piece(self._file, at, end):
                 at += len(block)
                 yield block
+                if at == end:
+                    break  # to ask for more would cost as much again
             if at != end:
                 raise TransferError(f"the store sent the bytes up to {at}, where {end} was asked for")
 

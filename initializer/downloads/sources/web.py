@@ -12,6 +12,7 @@ from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from phasebus import __version__
 from phasebus.initializer.downloads.checks import Digest
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.paths import default_folder
@@ -40,7 +41,7 @@ class WebSource:
             raise DownloadError(f"{parts.scheme}:// is followed by no host; write https://host/path")
         self._settings = settings
         self._client = HttpClient(settings)
-        self._headers = _credentials(parts)
+        self._headers = {"User-Agent": f"phasebus/{__version__}", **_credentials(parts)}
         netloc = parts.netloc.rpartition("@")[2]
         self._query = f"?{parts.query}" if parts.query else ""
         path = parts.path or "/"

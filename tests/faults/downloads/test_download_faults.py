@@ -130,12 +130,8 @@ async def test_a_file_replaced_meanwhile_is_not_glued_to_the_old_one(hub: HubSer
     """Without a digest only the validator can tell: it does."""
     first, second = noise(2_000_000, 1), noise(2_000_000, 2)
     hub.repositories["org/name"] = Repository({"big.bin": first})
-    port = port_of(hub)
-
-    def plan(number: int) -> Fault:
-        return Fault("reset", 1_000_000) if number == 1 else Fault()
-
-    with fault_proxy(port, plan) as proxy:
+    # the connection that is asked for the size is asked for the file as well
+    with fault_proxy(port_of(hub), once(Fault("reset", 1_000_000))) as proxy:
         url = f"{proxy.url}/org/name/resolve/main/big.bin"
         hub.delivery = proxy.url
 

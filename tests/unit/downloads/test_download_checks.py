@@ -15,9 +15,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from phasebus.initializer.downloads.checks import hasher, safetensors_problem
+from phasebus.initializer.downloads.checks import Algorithm, hasher, safetensors_problem
 from tests.support.downloads import safetensors
 from tests.support.hub_server import git_id
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ("sha256", "3a6eb0790f39ac87c94f3856b2dd2c5d110e6811602261a9a923d3bb23adc8b7"),
+        ("git-sha1", "6320cd248dd8aeaab759d5871f8781b5c0505172"),
+        ("crc32", "adf3f363"),
+    ],
+)
+def test_a_digest_is_the_same_in_pieces(algorithm: Algorithm, expected: str) -> None:
+    """As `sha256sum`, `git hash-object` and `gzip -l --verbose` tell of a file with ``data`` in it."""
+    seen = hasher(algorithm, 4)
+    seen.update(b"d")
+    seen.update(memoryview(b"ata"))
+    assert seen.hexdigest() == expected
 
 
 def problem_of(content: bytes, folder: Path) -> str | None:

@@ -41,7 +41,7 @@ def begin(folder: Path, file: RemoteFile, content: bytes, validator: str | None 
     made = Partial(folder, file)
     made.open()
     made.restart(validator)
-    made.add(content)
+    made.add(memoryview(content))
     made.flush()
     made.close()
 
@@ -59,7 +59,7 @@ def test_a_file_is_the_same_however_often_it_was_interrupted(
         assert made.size == at
         if at == 0:
             made.restart(None)
-        made.add(CONTENT[at : at + cut])
+        made.add(memoryview(CONTENT)[at : at + cut])
         at = made.size
         made.flush()
         if at == 1_000:

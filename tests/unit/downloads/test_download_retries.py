@@ -13,7 +13,7 @@ from phasebus.initializer import DownloadError
 from phasebus.initializer.downloads import DownloadSettings
 from phasebus.initializer.downloads.errors import CorruptError, TransferError
 from phasebus.initializer.downloads.retries import Budget
-from phasebus.initializer.downloads.sources.http import refusal
+from phasebus.initializer.downloads.sources.refusals import refusal
 
 SETTINGS = DownloadSettings(attempts=4, first_pause_seconds=1, longest_pause_seconds=3)
 BROKEN = TransferError("the connection broke")
@@ -47,21 +47,21 @@ def test_a_server_is_left_alone_as_long_as_it_asks_within_reason(asked: float, w
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_a_server_in_trouble_is_worth_another_try(status: int) -> None:
-    assert isinstance(refusal(status, {}, "host"), TransferError)
+    assert isinstance(refusal(status, None, "host"), TransferError)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418, 501])
 def test_a_refusal_is_not(status: int) -> None:
-    assert isinstance(refusal(status, {}, "host"), DownloadError)
+    assert isinstance(refusal(status, None, "host"), DownloadError)
 
 
 def test_a_signed_address_that_ran_out_is_worth_another_try() -> None:
-    assert isinstance(refusal(403, {}, "host", signed=True), TransferError)
+    assert isinstance(refusal(403, None, "host", signed=True), TransferError)
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:
     def after(value: str) -> float | None:
-        error = refusal(503, {"Retry-After": value}, "host")
+        error = refusal(503, value, "host")
         assert isinstance(error, TransferError)
         return error.after
 
