@@ -47,7 +47,7 @@ class VLLMProcess:
                 str(launch.log),
                 placement_group=launch.placement_group,
                 bundle=launch.bundle,
-                resources=bundle_of(launch.placement_group, launch.bundle),
+                resources=made_for["resources"],
                 runtime_env=made_for["runtime_env"],
             )
         try:
@@ -77,7 +77,19 @@ def _made_for(launch: Launch) -> Mapping[str, Any]:
         **environment_of_engine(launch.telemetry),
         SAMPLING: str(launch.iteration_sampling),
     }
-    return {"group": launch.placement_group, "runtime_env": {**launch.runtime_env, "env_vars": env}}
+    return {
+        "group": launch.placement_group,
+        "resources": _resources(launch),
+        "runtime_env": {**launch.runtime_env, "env_vars": env},
+    }
+
+
+def _resources(launch: Launch) -> Mapping[str, float]:
+    """Return what this process takes of its bundle: all, unless its workers are actors of Ray's and need the GPU there."""
+    bundle = bundle_of(launch.placement_group, launch.bundle)
+    if launch.args.get("distributed_executor_backend") == "ray":
+        return {"CPU": bundle.get("CPU", 0)}
+    return bundle
 
 
 def _environment(launch: Launch) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -24,8 +25,8 @@ from phasebus.initializer import (
     PrePlacementGroup,
     initialize_cluster,
 )
-from phasebus.initializer.config import RayConfig
 from phasebus.telemetry.journal import find_journal, read_journal
+from tests.support.command import Command
 from tests.support.otlp import OtlpBackend
 from tests.support.two_nodes import TwoNodes
 from tests.support.waiting import wait_until
@@ -73,14 +74,18 @@ async def test_more_replicas_than_nodes_share_the_nodes(nodes: TwoNodes, model: 
     nodes.wait_until_free()
 
 
-async def test_without_an_address_it_starts_a_ray_of_its_own_and_ends_it(nodes: TwoNodes, model: str) -> None:
-    import ray
-
-    own = config(nodes, model).model_copy(update={"ray": RayConfig(num_cpus=2)})
-    async with await initialize_cluster(own) as cluster:
-        assert [node.name for node in cluster.nodes] == ["node-0", "node-1"]
-        assert ray.get_runtime_context().gcs_address != nodes.address
-    assert not ray.is_initialized()
+def test_without_an_address_it_starts_a_ray_of_its_own_and_ends_it(model: str, tmp_path: Path) -> None:
+    """In a process of its own: Ray asks for a token in this one from then on, and the cluster of the other tests for none."""
+    config = tmp_path / "cluster.yaml"
+    config.write_text(f"{{model: {model}, engine: none, nodes: 2, ray: {{num_cpus: 2}}, service: {{port: 0}}}}")
+    command = Command("up", str(config), "--once", state=tmp_path)
+    try:
+        assert command.wait() == 0, command.stderr
+        assert command.left_behind() == []
+        nodes = {step.name: step.outcome for step in command.journal().steps if step.kind == "node"}
+        assert nodes == {"node-0": "finished", "node-1": "finished"}
+    finally:
+        command.close()
 
 
 def bundles(ray: Any) -> dict[int, str]:

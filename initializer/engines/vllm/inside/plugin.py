@@ -35,7 +35,8 @@ def _begin(url: str) -> None:
     reporter = Reporter(url)
     gate = os.environ.pop(GATE_URL, None)  # asked once, and not by the processes this one starts
     spans.watch_spans(reporter)
-    processes.tell_of_own_birth(reporter, spans.process_name(), spans.began_ns() or time.time_ns())
+    if spans.ray_worker_name() is None:  # that is a process which Ray had ready for whatever comes
+        processes.tell_of_own_birth(reporter, spans.process_name(), spans.began_ns() or time.time_ns())
     processes.tell_of_births(reporter)
     hooks.light_up()
     hooks.tell_when_ready(reporter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 
@@ -20,18 +21,34 @@ known_beforehand: ContextVar[Mapping[str, int]] = ContextVar("phasebus_known_bef
 def watch_spans(reporter: Reporter) -> None:
     """Have `reporter` told of every span of this process from now on, and of the one that is running now."""
     provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):  # the front end has none unless it was asked to trace requests
+    if not isinstance(
+        provider, TracerProvider
+    ):  # a front end has none unless requests are traced, a worker on Ray none
         from vllm.tracing import init_tracer
 
         endpoint = os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
-        names = {"vllm.process_kind": "front_end", "vllm.process_name": "front_end"}
-        init_tracer("vllm.front_end", endpoint, names)
+        worker = ray_worker_name()
+        kind = "front_end" if worker is None else "worker"
+        names = {"vllm.process_kind": kind, "vllm.process_name": worker or kind}
+        init_tracer(f"vllm.{kind}", endpoint, names)
         provider = trace.get_tracer_provider()
         assert isinstance(provider, TracerProvider)  # noqa: S101  # that is what init_tracer sets
     watching = _Watching(reporter)
     if isinstance(running := trace.get_current_span(), Span):
         watching.on_start(running)
     provider.add_span_processor(watching)
+
+
+def ray_worker_name() -> str | None:
+    """Return what this process is called if it is a worker of vLLM's executor on Ray, which calls its actors by them.
+
+    Source: vllm/v1/executor/ray_utils.py (`build_actor_name`: ``vllm_Worker_INSTANCE_TP0_PP1``).
+    """
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    name = ray.get_runtime_context().get_actor_name() or ""
+    return "_".join(("Worker", *name.split("_")[3:])) if name.startswith("vllm_Worker_") else None
 
 
 def began_ns() -> int | None:
