@@ -67,9 +67,9 @@ def test_a_reducer_folds_the_last_value_of_each_node_in_the_order_of_the_nodes(w
 
 
 def test_a_snapshot_leaves_out_what_cannot_be_pickled_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    context = Context({"lock": threading.Lock(), "model": "m"})
-    assert snapshot(context, ["lock", "model", "absent"]) == {"model": "m"}
-    assert "'lock', written by 'phasebus', cannot be pickled" in caplog.text
+    context = Context({"rest": (each for each in ()), "model": "m"})
+    assert snapshot(context, ["rest", "model", "absent"]) == {"model": "m"}
+    assert "'rest', written by 'phasebus', cannot be pickled" in caplog.text
 
 
 @pytest.mark.anyio
@@ -78,7 +78,7 @@ async def test_changes_are_those_of_callbacks_with_the_phase_and_not_the_systems
         context[MODEL] = "other"
 
     def set_more(phase: str, config: Any, data: Any) -> dict[str, Any]:
-        return {"more": 1, "lock": threading.Lock()}
+        return {"more": 1, "rest": (each for each in ())}
 
     bus, context = Bus(), Context({"model": "m"})
     bus.subscribe(PreDownload, set_model)
