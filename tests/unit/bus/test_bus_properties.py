@@ -149,7 +149,7 @@ actions = st.lists(
 ONLY: Key[int] = Key("only", on_conflict="error")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(backends, actions)
 def test_no_sequence_of_what_may_happen_leaves_a_task_a_thread_a_buffer_or_a_write_behind(
     backend: str, script: list[tuple[str, Any]]

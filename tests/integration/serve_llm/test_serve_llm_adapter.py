@@ -25,8 +25,14 @@ pytest.importorskip("ray.serve")
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.usefixtures("own_folder"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray, of pydantic, while it is imported
 ]
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHASEBUS_STATE_DIR", str(tmp_path / "state"))
 
 
 @pytest.fixture
