@@ -68,7 +68,7 @@ class Dispatcher:
             return plan.quiet
         try:
             here = _here()
-            mine = here.tasks[here.loop] is here.task() and here.thread is self._thread
+            mine = id(here.tasks[here.loop]) == here.task and here.thread is self._thread
         except (LookupError, RuntimeError):  # no publish yet in this context, or no such task in this thread
             mine = False
         if not mine:

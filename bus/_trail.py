@@ -7,12 +7,10 @@ task keeps one `Trail` that its top-level publishes write on, and only what has 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Thread, current_thread
 from typing import Any
-from weakref import ref
 
 from phasebus.bus._loops import RunningTasks, running_tasks
 
@@ -35,18 +33,15 @@ class Nested:
         return f"{before} > {type(self.event).__name__}"
 
 
-def _nobody() -> None:
-    """Whose a trail is that belongs to a single publish."""
-
-
 class Trail:
     """Where the publishes of one task say what they are handling.
 
     Attributes:
         top: The event that is being handled, or a `Nested` where its publish was caused by another; None if there is
             none.
-        task: Refers to whose trail it is, weakly: a task holds its context, and that holds its trail. One that belongs to
-            a single publish is nobody's, and is inherited as it stands.
+        task: The `id` of the task whose trail it is; None for one that belongs to a single publish, and is inherited as it
+            stands. The task itself would be held in a circle: it holds its context, and that holds its trail. A later
+            task of the same id, if it inherits the trail at all, may as well go on with it: its owner has ended.
         tasks: Tells which task is running, under the key `loop`; at a fraction of what `anyio.get_current_task` costs.
         loop: The event loop of that task.
         thread: The thread of that task.
@@ -58,7 +53,7 @@ class Trail:
         self.top = top
         self.tasks = tasks
         self.loop = loop
-        self.task: Callable[[], object] = ref(tasks[loop]) if thread else _nobody
+        self.task = id(tasks[loop]) if thread else None
         self.thread = thread
 
 
