@@ -115,7 +115,7 @@ def tables() -> Iterable[Table]:
         f"The hub: simulated nodes, {_EVENTS} events each in {_BATCHES} batches, through the real actor",
         ("nodes", "events counted", "CPU per event", "of decode + inc", "series per 100 nodes", "render", "of bare"),
         notes=[
-            "Of the CPU per event, about 10 µs are the hub's own work; the rest is Ray's, about 0.4 ms a batch.",
+            "Of the CPU per event, 9 µs are the hub's own work; the rest is Ray's, about 0.5 ms a batch.",
             "CPU is all of the hub's process, Ray's threads included; decode + inc is measured in the same process.",
             "Series: a fixed part for all nodes together, and four for each; per 100 nodes from 100 nodes on.",
         ],
