@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from phasebus.initializer.engines.vllm.output import first_error, last_lines
 from phasebus.initializer.engines.vllm.told import ToldSteps
 from phasebus.initializer.engines.vllm.weights import check_weights
 from phasebus.telemetry.relay.notices import read_notices
+from tests.support.waiting import wait_until
 
 _OUTPUT = """\
 INFO 11-24 08:20:01 [config.py:1] Error: nothing is wrong yet
@@ -80,14 +83,17 @@ class _Sent:
         self.notices.append(notice)
 
 
-def test_the_end_of_an_engines_process_is_told_by_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_the_end_of_an_engines_process_is_told_by_its_parent(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", multiprocessing.process.BaseProcess.start)
     sent, steps = _Sent(), ToldSteps()
     processes.tell_of_births(sent)  # type: ignore[arg-type]
-    process = multiprocessing.get_context("fork").Process(target=signal.pause, name="VllmWorker-0")
+    context: Any = multiprocessing.get_context(method)
+    process = context.Process(target=signal.pause, name="VllmWorker-0")
     process.start()
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: len(sent.notices) == 2, "its end is told, though nobody has asked")
     process.join()
     assert process.exitcode == -9
     assert [notice["event"] for notice in sent.notices] == ["started", "exited"]
@@ -109,3 +115,18 @@ def test_an_unknown_argument_is_named_with_the_nearest() -> None:
         check_arguments({"max_num_seq": 4}, {"max_num_seqs", "dtype"})
     check_arguments({"dtype": "half"}, {"dtype"})
     check_arguments({"anything": 1}, ())
+
+
+def test_how_a_process_ended_is_kept_where_ray_would_have_it_thrown_away() -> None:
+    script = (
+        "import multiprocessing, os, signal\n"
+        "from phasebus.initializer.engines.vllm.inside.processes import keep_exit_codes\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "keep_exit_codes()\n"
+        "process = multiprocessing.get_context('fork').Process(target=os._exit, args=(3,))\n"
+        "process.start()\n"
+        "process.join()\n"
+        "assert process.exitcode == 3, process.exitcode\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stderr

@@ -37,6 +37,7 @@ def _begin(url: str) -> None:
     spans.watch_spans(reporter)
     if spans.ray_worker_name() is None:  # that is a process which Ray had ready for whatever comes
         processes.tell_of_own_birth(reporter, spans.process_name(), spans.began_ns() or time.time_ns())
+    processes.keep_exit_codes()
     processes.tell_of_births(reporter)
     hooks.light_up()
     hooks.tell_when_ready(reporter)

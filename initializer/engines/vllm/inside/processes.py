@@ -6,8 +6,12 @@ an id made from the trace and the process id.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import multiprocessing.connection
 import os
+import signal
+import threading
 import time
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -18,6 +22,8 @@ from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 
 START_PROCESS = "start_process"
 """The name of the step."""
+
+_LOOK_SECONDS = 0.01
 
 _told_already = False
 
@@ -43,6 +49,19 @@ def tell_of_own_birth(reporter: Reporter, name: str, ended_ns: int) -> None:
     reporter.send({**birth, "event": "ended", "time_ns": max(born_ns, ended_ns), "began_ns": born_ns})
 
 
+def keep_exit_codes() -> None:
+    """Have the system keep how the processes end that this one starts, until it asks.
+
+    Ray's workers have that thrown away (SIGCHLD ignored, where the raylet looks after orphans), and what they start
+    inherits it: then nobody learns how a process ended, and vLLM waits for dead workers. Python may set a signal's
+    handler in its main thread only, and knows nothing of what Ray has set.
+    """
+    if signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN):
+        set_handler = ctypes.CDLL(None).signal
+        set_handler.argtypes, set_handler.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+        set_handler(signal.SIGCHLD, None)
+
+
 def tell_of_births(reporter: Reporter) -> None:
     """Tell of every process that this one starts through multiprocessing, from now on, and of how it ends if not well."""
     start = BaseProcess.start
@@ -58,19 +77,26 @@ def tell_of_births(reporter: Reporter) -> None:
 
 
 def _tell_of_end(reporter: Reporter, process: Any) -> None:
-    """Tell how `process` has ended once this one has asked: nobody but its parent can know."""
-    birth, poll = _birth(process.pid, process.name), process._popen.poll  # noqa: SLF001  # where all questions come by
-    told = False
+    """Tell how `process` has ended, if not well: nobody but its parent can know, and vLLM does not always ask."""
+    birth, popen = _birth(process.pid, process.name), process._popen  # noqa: SLF001
+    poll, one_at_a_time = popen.poll, threading.Lock()
 
-    def telling(*args: Any, **kwargs: Any) -> int | None:
-        nonlocal told
-        code: int | None = poll(*args, **kwargs)
-        if code and not told:
-            told = True
-            reporter.send({**birth, "event": "exited", "time_ns": time.time_ns(), "attributes": {"exit_code": code}})
+    def polled(*args: Any, **kwargs: Any) -> int | None:
+        with one_at_a_time:  # the answer comes once; who asks meanwhile finds it remembered
+            code: int | None = poll(*args, **kwargs)
         return code
 
-    process._popen.poll = telling  # noqa: SLF001
+    def wait() -> None:
+        multiprocessing.connection.wait([popen.sentinel])
+        while (code := polled()) is None:  # what it held open is closed a moment before it has ended
+            if not psutil.pid_exists(process.pid):
+                return
+            time.sleep(_LOOK_SECONDS)
+        if code:
+            reporter.send({**birth, "event": "exited", "time_ns": time.time_ns(), "attributes": {"exit_code": code}})
+
+    popen.poll = polled
+    threading.Thread(target=wait, name=f"phasebus {process.name}", daemon=True).start()
 
 
 def _birth(pid: int, name: str) -> dict[str, Any]:
