@@ -36,9 +36,8 @@ def reported(*, tracebacks: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
-        raise SystemExit(Interrupted(signal.SIGINT).exit_code) from None
-    except Exception as error:  # noqa: BLE001  # the last stop: whatever it is, a person is to be told
+    except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001  # the last stop: whatever it is, a person is to be told
+        error = caught if isinstance(caught, Exception) else Interrupted(signal.SIGINT)
         if tracebacks:
             click.echo(redact("".join(traceback.format_exception(error))), err=True)
         for line in described(error):

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -13,7 +14,7 @@ from rich.live import Live
 
 from phasebus.bus import Bus
 from phasebus.initializer.cli.live import live_tree, said
-from phasebus.initializer.cli.watched import ANNOUNCED, Follower, Watched
+from phasebus.initializer.cli.watched import Follower, Watched
 from phasebus.observers import LogObserver, ProgressObserver, Watchdog
 from phasebus.telemetry import Timeline
 
@@ -37,15 +38,6 @@ def shown_to_people(bus: Bus, timeline: Timeline, cluster: str | None = None) ->
     """
     console = Console(stderr=True)
     nodes = None if cluster is None else Watched(cluster)
-    told: dict[str, str] = {}
-
-    def tell(changed: list[dict[str, Any]]) -> None:
-        own = {step["id"] for step in timeline.state()["steps"]}
-        for step in changed:
-            if step["id"] not in own and step["kind"] in ANNOUNCED and told.get(step["id"]) != step["outcome"]:
-                told[step["id"]] = step["outcome"]
-                logging.getLogger("phasebus").info("%s: %s", step["node"], said(step, time.time()).plain)
-
     with ExitStack() as stack:
         if console.is_terminal:
             _log_to(console)
@@ -55,9 +47,17 @@ def shown_to_people(bus: Bus, timeline: Timeline, cluster: str | None = None) ->
         else:
             tell_people(bus)
         if nodes is not None:
+            tell = partial(_tell_of_others, timeline, nodes)
             follower = Follower(nodes) if console.is_terminal else Follower(nodes, tell)
             stack.callback(follower.close)
         yield
+
+
+def _tell_of_others(timeline: Timeline, nodes: Watched, changed: list[dict[str, Any]]) -> None:
+    """Say what happens on other nodes; what happens here is said already."""
+    own = {step["id"] for step in timeline.state()["steps"]}
+    for step in nodes.news([each for each in changed if each["id"] not in own]):
+        logging.getLogger("phasebus").info("%s: %s", step["node"], said(step, time.time()).plain)
 
 
 def _log_to(console: Console) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import click
 import httpx
@@ -12,7 +11,7 @@ from rich.live import Live
 
 from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.live import live_tree, said
-from phasebus.initializer.cli.watched import ANNOUNCED, Watched, WatchError
+from phasebus.initializer.cli.watched import Watched, WatchError
 
 _AGAIN_SECONDS = 1.0
 
@@ -43,14 +42,14 @@ def watch(url: str, *, until_ready: bool) -> None:
 
 def _follow(watched: Watched, console: Console | None, *, until_ready: bool) -> str | None:
     """Follow until it closes or, with `until_ready`, has settled; return how the outermost step stands."""
-    told: dict[str, str] = {}
     connected = False
     while True:
         try:
             for changed in watched.hear():
                 connected = True
                 if console is not None:
-                    _say(console, changed, told, time.time() + watched.offset)
+                    for step in watched.news(changed):
+                        console.print(said(step, time.time() + watched.offset), soft_wrap=True)
                 root = watched.root
                 if until_ready and root is not None and root["outcome"] != "running":
                     return str(root["outcome"])
@@ -64,10 +63,3 @@ def _follow(watched: Watched, console: Console | None, *, until_ready: bool) -> 
             time.sleep(_AGAIN_SECONDS)  # it may be started again
             continue
         return None if watched.root is None else str(watched.root["outcome"])
-
-
-def _say(console: Console, changed: list[dict[str, Any]], told: dict[str, str], now: float) -> None:
-    for step in changed:
-        if step["kind"] in ANNOUNCED and told.get(step["id"]) != step["outcome"]:
-            told[step["id"]] = step["outcome"]
-            console.print(said(step, now), soft_wrap=True)

@@ -12,9 +12,7 @@ import httpx
 
 from phasebus.bus import PhasebusError
 
-ANNOUNCED = ("cluster", "node", "phase", "download", "engine")
-"""The kinds of step that are worth a line each."""
-
+_ANNOUNCED = ("cluster", "node", "phase", "download", "engine")
 _AGAIN_SECONDS = 0.5
 
 
@@ -33,6 +31,7 @@ class Watched:
         self.url = url.rstrip("/")
         self.steps: dict[str, dict[str, Any]] = {}
         self.offset = 0.0
+        self._announced: dict[str, str] = {}
         self._seen: str | None = None
 
     @property
@@ -63,6 +62,13 @@ class Watched:
                     yield self._take(name, json.loads(value))
                     if name == "closed":
                         return
+
+    def news(self, changed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield those of the steps that have `changed` that are worth a line: each when it begins and when it ends."""
+        for step in changed:
+            if step["kind"] in _ANNOUNCED and self._announced.get(step["id"]) != step["outcome"]:
+                self._announced[step["id"]] = step["outcome"]
+                yield step
 
     def _take(self, name: str, told: dict[str, Any]) -> list[dict[str, Any]]:
         self.offset = told["now"] - time.time()

@@ -78,14 +78,8 @@ class NodeLife:
             self.ended.set()
 
     async def _live(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
-        telemetry = Telemetry(
-            self._identity,
-            host=config.service.host,
-            port=0,
-            relay_host=node_address()
-            if others
-            else "127.0.0.1",  # with others, the engine has workers on their machines
-        )
+        relay_host = node_address() if others else "127.0.0.1"  # with others, the engine has workers on their machines
+        telemetry = Telemetry(self._identity, host=config.service.host, port=0, relay_host=relay_host)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(telemetry)
             bus = Bus(self._identity.node, timing=True)

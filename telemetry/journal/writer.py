@@ -64,12 +64,12 @@ class JournalWriter:
         line: dict[str, Any] = {"event": type(event).__name__}
         if isinstance(event, StepEvent):
             line |= _step(event)
-        elif isinstance(event, PhaseEvent):
-            line["phase"] = event.phase
-            if error := getattr(event, "error", None):
-                line["error"] = _plain("error", error)
-        elif is_dataclass(event):
-            line |= {f.name: _plain(f.name, getattr(event, f.name)) for f in fields(event)}
+        else:
+            if isinstance(event, PhaseEvent):
+                line["phase"] = event.phase
+            if is_dataclass(event):
+                told = (each.name for each in fields(event) if each.name != "config")
+                line |= {name: _plain(name, getattr(event, name)) for name in told}
         self._write(line)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The address, of loopback mostly, that an engine's processes tell of their steps at: spans by OTLP, and notices of their beginnings."""
+"""The address that an engine's processes tell of their steps at: spans by OTLP, and notices of their beginnings."""
 
 from __future__ import annotations
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
+
+
+async def run_example(example: str) -> None:
+    """Run an example as its reader would: as a program of its own, its `main`."""
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, "example", "exec", dont_inherit=True), names)
+    await names["main"]()
 
 
 def blocks(page: str, language: str) -> list[str]:

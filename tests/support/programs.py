@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -17,12 +18,16 @@ def program(name: str, package: str) -> str:
     found = shutil.which(name)
     if found is None and (own := ROOT / ".venv-otlp" / "bin" / name).exists():
         found = str(own)
-    if found is not None:
-        return found
-    missing = f"{name} is not installed: `make test` gets it where it may, else install {package}"
+    if found is None:
+        without(f"{name} is not installed: `make test` gets it where it may, else install {package}")
+    return found
+
+
+def without(reason: str) -> NoReturn:
+    """Skip the test, as this machine lacks what it takes; in CI, fail it: there, nothing may go unseen."""
     if os.environ.get("CI"):
-        pytest.fail(missing)
-    pytest.skip(missing)
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def free_port() -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.docs import ROOT, blocks
+from tests.support.docs import ROOT, blocks, run_example
 
 pytestmark = pytest.mark.anyio
 
@@ -27,9 +26,7 @@ EXAMPLES = [
 @pytest.mark.parametrize("example", EXAMPLES)
 async def test_the_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(example, "example", "exec"), names)
-    await names["main"]()
+    await run_example(example)
 
 
 @pytest.mark.parametrize("page", [*PAGES, *ELSEWHERE])

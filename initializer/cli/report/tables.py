@@ -59,9 +59,10 @@ def critical_path(context: click.Context, *, as_json: bool) -> None:
             ],
         )
         if path.overlap.longest is not None:
+            longest = title(path.overlap.longest.kind, path.overlap.longest.name)
             click.echo(
-                f"If all of it could run beside {title(path.overlap.longest.kind, path.overlap.longest.name)}, ready would come "
-                f"after {spoken(path.overlap.at_best)} at best, {spoken(path.overlap.saved)} sooner; what waits for another's result cannot."
+                f"If all of it could run beside {longest}, ready would come after {spoken(path.overlap.at_best)} at best, "
+                f"{spoken(path.overlap.saved)} sooner; what waits for another's result cannot."
             )
 
 

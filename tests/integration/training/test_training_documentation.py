@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.docs import blocks
+from tests.support.docs import blocks, run_example
 
 pytestmark = [
     pytest.mark.anyio,
@@ -19,6 +18,4 @@ pytestmark = [
 async def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHASEBUS_STATE_DIR", str(tmp_path))
     monkeypatch.setattr("ray.train.constants.DEFAULT_STORAGE_PATH", str(tmp_path / "results"))
-    names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(blocks("docs/training-data-http.md", "python")[0], "example", "exec", dont_inherit=True), names)
-    await names["main"]()
+    await run_example(blocks("docs/training-data-http.md", "python")[0])

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from phasebus.initializer.cli import main
+from phasebus.initializer.cli.failures import reported
 from phasebus.telemetry.journal import find_journal, read_journal
 from tests.support.command import Command
 from tests.support.waiting import wait_until
@@ -123,3 +124,10 @@ def test_a_second_signal_ends_at_once_what_the_first_one_cannot(start: Callable[
     command.send(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM
     assert "phasebus: SIGTERM again: ended at once" in command.stderr
+
+
+def test_a_signal_outside_of_the_start_ends_with_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, reported():
+        raise KeyboardInterrupt
+    assert ended.value.code == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "phasebus: ended by SIGINT; nothing of the start-up is left running\n"

@@ -21,9 +21,8 @@ known_beforehand: ContextVar[Mapping[str, int]] = ContextVar("phasebus_known_bef
 def watch_spans(reporter: Reporter) -> None:
     """Have `reporter` told of every span of this process from now on, and of the one that is running now."""
     provider = trace.get_tracer_provider()
-    if not isinstance(
-        provider, TracerProvider
-    ):  # a front end has none unless requests are traced, a worker on Ray none
+    # A front end has none unless requests are traced, a worker on Ray none at all.
+    if not isinstance(provider, TracerProvider):
         from vllm.tracing import init_tracer
 
         endpoint = os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
