@@ -121,3 +121,12 @@ def test_a_follower_waits_for_the_service_and_tells_what_changes(timeline: Timel
     finally:
         follower.close()
         served.close()
+
+
+def test_a_step_is_news_when_it_begins_and_when_it_ends_and_not_in_between() -> None:
+    watched = Watched("http://nowhere")
+    download = {"id": "c", "kind": "download", "outcome": "running"}
+    inner = {"id": "d", "kind": "engine_step", "outcome": "running"}
+    assert list(watched.news([download, inner])) == [download]
+    assert list(watched.news([download | {"done": 5}])) == []
+    assert list(watched.news([ended := download | {"outcome": "finished"}])) == [ended]

@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,6 +106,19 @@ def test_the_end_of_an_engines_process_is_told_by_its_parent(monkeypatch: pytest
     assert steps.first_death() == f"VllmWorker-0 (process {process.pid}) {words}"
     (died,) = steps.abandoned("failed", "")
     assert str(died.error) == f"its process {words}"  # type: ignore[attr-defined]
+
+
+def test_nobody_waits_for_a_process_whose_end_the_system_has_not_kept() -> None:
+    reading, writing = os.pipe()
+    os.close(writing)
+    gone = SimpleNamespace(pid=2**22 + 1, name="gone", _popen=SimpleNamespace(sentinel=reading, poll=lambda: None))
+    sent = _Sent()
+    processes._tell_of_end(sent, gone)  # type: ignore[arg-type]
+    wait_until(
+        lambda: "phasebus gone" not in {thread.name for thread in threading.enumerate()}, "its watcher has ended"
+    )
+    assert sent.notices == []
+    os.close(reading)
 
 
 def _json(notice: dict[str, Any]) -> bytes:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from phasebus.bus import StepFailed, StepFinished, StepStarted, phase_event
+from phasebus.bus import PhaseEvent, StepFailed, StepFinished, StepStarted, phase_event
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import JournalError, JournalWriter, find_journal, journal_of, journal_path, read_journal
 from phasebus.telemetry.journal.format import FORMAT
@@ -152,3 +154,18 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="cannot be created: File exists; set PHASEBUS_STATE_DIR"):
         JournalWriter(tmp_path / "file" / "run.jsonl", identity)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evicted(PhaseEvent):
+    phase: ClassVar[str] = "evicted"
+    by: str
+
+
+def test_what_a_phase_event_carries_beside_the_configuration_is_written(journal: Path, identity: RunIdentity) -> None:
+    writer = JournalWriter(journal, identity)
+    writer.write(Evicted(config={"large": 1}, by="the scheduler"))
+    writer.close()
+    _, line, _ = map(json.loads, journal.read_text().splitlines())
+    assert (line["event"], line["phase"], line["by"]) == ("Evicted", "evicted", "the scheduler")
+    assert "config" not in line
