@@ -14,6 +14,9 @@ from phasebus.bus import PhasebusError
 
 Protocol = Literal["http/protobuf", "grpc"]
 
+_FAREWELL_SECONDS = 1.5
+_PATIENT_FAREWELL_SECONDS = 10.0
+
 
 class CollectorError(PhasebusError):
     """Raised when the OTEL_* variables ask for something that cannot be had."""
@@ -86,3 +89,15 @@ class Collector:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
         return HttpExporter(endpoint=self.endpoint, headers=dict(self.headers), timeout=self.timeout)
+
+
+def farewell_seconds(*, takes: bool) -> float:
+    """Return how long what is left may take to be sent at the end, in seconds.
+
+    The last spans are the outermost ones, without which a trace has no root, so they are worth some patience; but nobody
+    wants to wait for a collector that is away.
+
+    Args:
+        takes: Whether the collector took what it was sent last.
+    """
+    return _PATIENT_FAREWELL_SECONDS if takes else _FAREWELL_SECONDS

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags
 
+from phasebus.telemetry.collector import farewell_seconds
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.run import RunIdentity
 
@@ -86,11 +87,16 @@ class Tracing:
         with self._ids.use(int(step, 16), trace_number):
             return self._tracer.start_span(name, context, attributes=dict(attributes), start_time=time_ns)
 
-    def close(self, seconds: float = 1.5) -> bool:
+    def close(self, seconds: float | None = None) -> bool:
         """Export what is left, for `seconds` at most; return whether that was done.
 
         A collector that is away would hold up the exporter's own shutdown for much longer, so it is left to a thread.
+
+        Args:
+            seconds: By default what `farewell_seconds` says.
         """
+        if seconds is None:
+            seconds = farewell_seconds(takes=self._exporter is not None and self._exporter.takes)
         thread = threading.Thread(target=self._provider.shutdown, name="phasebus tracing shutdown", daemon=True)
         thread.start()
         thread.join(seconds)
@@ -129,9 +135,14 @@ class _StepIds(IdGenerator):
 
 
 class _TellsOnce(SpanExporter):
-    """An exporter whose first failure is one line in the log, and whose others are silent."""
+    """An exporter whose first failure is one line in the log, and whose others are silent.
+
+    Attributes:
+        takes: Whether the collector took what it was sent last.
+    """
 
     def __init__(self, exporter: SpanExporter) -> None:
+        self.takes = False
         self._exporter = exporter
         self._told = False
 
@@ -141,7 +152,8 @@ class _TellsOnce(SpanExporter):
             result = self._exporter.export(spans)
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the start-up
             return self._failed(str(error))
-        return result if result is SpanExportResult.SUCCESS else self._failed("it was not taken")
+        self.takes = result is SpanExportResult.SUCCESS
+        return result if self.takes else self._failed("it was not taken")
 
     def shutdown(self) -> None:
         """Close the exporter."""
@@ -159,5 +171,6 @@ class _TellsOnce(SpanExporter):
             logger.warning("spans cannot be exported to %s (%s); the start-up goes on without", endpoint, redact(why))
 
     def _failed(self, why: str) -> SpanExportResult:
+        self.takes = False
         self.tell(why)
         return SpanExportResult.FAILURE

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from phasebus.telemetry.collector import Collector
+from phasebus.telemetry.collector import Collector, farewell_seconds
 from phasebus.telemetry.redaction import redact
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Forwarder:
     def __init__(self, collector: Collector | None, limit: int = 256) -> None:
         self._collector = collector
         self._waiting: queue.Queue[ExportTraceServiceRequest | None] = queue.Queue(limit)
+        self._takes = False
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="phasebus relay forwarding", daemon=True)
         if collector is not None:
@@ -45,9 +46,11 @@ class Forwarder:
         except queue.Full:
             self.dropped += 1
 
-    def close(self, seconds: float = 1.5) -> None:
-        """Send what is left, for `seconds` at most."""
+    def close(self, seconds: float | None = None) -> None:
+        """Send what is left, for `seconds` at most; by default for as long as `farewell_seconds` says."""
         if self._thread.is_alive():
+            if seconds is None:
+                seconds = farewell_seconds(takes=self._takes)
             try:
                 self._waiting.put(None, timeout=seconds)
             except queue.Full:
@@ -62,8 +65,10 @@ class Forwarder:
             for tried in range(1, _TRIES + 1):
                 try:
                     send(request)
+                    self._takes = True
                     break
                 except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the start-up
+                    self._takes = False
                     if tried == _TRIES:
                         self.dropped += 1
                         if not told:
