@@ -96,6 +96,7 @@ class Command:
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
+        print(self.stderr)  # pytest shows it with a test that fails
         return code
 
     def left_behind(self) -> list[str]:

@@ -12,6 +12,7 @@ from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from phasebus.telemetry import EngineSpan
+from phasebus.telemetry.journal import Run
 from phasebus.telemetry.relay import read_spans
 from tests.support.programs import free_port, program
 from tests.support.waiting import wait_until
@@ -27,6 +28,12 @@ class OtlpBackend:
     def spans(self, trace: str) -> list[EngineSpan]:
         """Return every span of one trace that has arrived."""
         return [span for span in self._all() if span.trace == trace]
+
+    def spans_of(self, run: Run) -> list[EngineSpan]:
+        """Return the spans of a run's trace, once every step of its journal has one."""
+        steps = {step.id for step in run.steps}
+        wait_until(lambda: steps <= {span.span for span in self.spans(run.trace)}, "every step's span has arrived")
+        return self.spans(run.trace)
 
     def spans_called(self, name: str) -> list[EngineSpan]:
         """Return every span of this name that has arrived, of whatever trace."""

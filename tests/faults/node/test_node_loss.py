@@ -112,10 +112,8 @@ def check_accounted_for(run: Run, error: Exception, phase: str, backend: OtlpBac
     for step in begun.values():
         assert (closed[step.id].outcome, closed[step.id].error) == ("died", str(error))
     assert "running" not in {step.outcome for step in run.steps}
-    wait_until(
-        lambda: {step.id for step in run.steps} == {span.span for span in backend.spans(run.trace)}, "all spans arrived"
-    )
-    spans = {span.span: span for span in backend.spans(run.trace)}
+    spans = {span.span: span for span in backend.spans_of(run)}
+    assert set(spans) == {step.id for step in run.steps}
     assert [span.name for span in spans.values() if span.parent and span.parent not in spans] == []
     assert [span.name for span in spans.values() if span.parent is None] == ["cluster startup"]
     assert {spans[step].error for step in begun} == {str(error)}

@@ -67,7 +67,6 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
         command.send(signal.SIGTERM)
         code = command.wait()
         run = command.journal()
-        wait_until(lambda: any(span.name == "node init" for span in backend.spans(run.trace)), "the spans have arrived")
         yield Served(
             while_importing=importing,
             serving=serving,
@@ -77,7 +76,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
             stdout=command.stdout,
             left_behind=command.left_behind(),
             run=run,
-            spans=backend.spans(run.trace),
+            spans=backend.spans_of(run),
         )
     finally:
         command.close()

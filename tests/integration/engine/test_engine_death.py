@@ -46,8 +46,7 @@ def test_a_worker_that_is_killed_is_told_with_its_step_in_the_error_the_journal_
     assert f"VllmWorker-0 (process {process.pid}) {killed}" in up.stderr
     assert f"its process {killed}" in {step.error for step in died}
     assert {step.name: step.outcome for step in run.steps if step.kind == "phase"}["engine_init"] == "failed"
-    wait_until(lambda: any(span.name == "node init" for span in backend.spans(run.trace)), "the spans have arrived")
-    spans = {span.span: span for span in backend.spans(run.trace)}
+    spans = {span.span: span for span in backend.spans_of(run)}
     assert {step.id for step in run.steps} <= set(spans)
     assert all(spans[step.id].error is not None for step in died)
 

@@ -77,7 +77,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iter
         command.send(signal.SIGINT)
         code = command.wait()
         run = command.journal()
-        wait_until(lambda: any(span.name == "node init" for span in backend.spans(run.trace)), "the spans have arrived")
         yield Demo(
             phases=phases,
             livez=livez,
@@ -89,7 +88,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iter
             code=code,
             left_behind=command.left_behind(),
             run=run,
-            spans=backend.spans(run.trace),
+            spans=backend.spans_of(run),
         )
     finally:
         command.close()

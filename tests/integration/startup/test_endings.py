@@ -56,8 +56,7 @@ def test_ctrl_c_in_the_middle_of_the_engines_start_gives_everything_back(up: Up,
     run = command.journal()
     assert run.state == "closed"
     assert phases(run)["engine_init"] == "cancelled"
-    wait_until(lambda: any(span.name == "node init" for span in backend.spans(run.trace)), "the spans have arrived")
-    failed = {span.name for span in backend.spans(run.trace) if span.error is not None}
+    failed = {span.name for span in backend.spans_of(run) if span.error is not None}
     assert {name for name in failed if not name.startswith("engine step ")} == {
         "node init",
         "phase engine_init",
