@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import anyio.to_thread
@@ -33,12 +34,14 @@ async def connected(config: RayConfig) -> AsyncIterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    await anyio.to_thread.run_sync(_connect, config)
-    try:
-        yield not _address(config)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(ray.shutdown)
+    # Ray has the kernel kill what it starts when the thread that started it ends, as those of a pool do when they are idle.
+    with ThreadPoolExecutor(1, "phasebus ray") as keeper:
+        await anyio.to_thread.run_sync(keeper.submit(_connect, config).result)
+        try:
+            yield not _address(config)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(keeper.submit(ray.shutdown).result)
 
 
 def _address(config: RayConfig) -> str | None:

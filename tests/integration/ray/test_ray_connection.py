@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import threading
+
+import anyio
+import psutil
+import pytest
+from anyio._backends._asyncio import WorkerThread
+from anyio.to_thread import run_sync
+
+from phasebus.initializer.config import RayConfig
+from phasebus.initializer.ray.cluster import connected
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_a_ray_of_our_own_lives_on_when_the_pool_retires_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected(RayConfig(num_cpus=1)) as local:
+        assert local
+        children = psutil.Process().children(recursive=True)
+        servers = [process for process in children if process.name() in ("raylet", "gcs_server")]
+        assert len(servers) == 2
+        monkeypatch.setattr(WorkerThread, "MAX_IDLE_TIME", 0)
+        await retire_the_thread_used_last()
+        gone, _ = psutil.wait_procs(servers, timeout=2)
+        assert gone == []
+
+
+async def retire_the_thread_used_last() -> None:
+    """Have the pool's thread that worked last end, as it does once it has had nothing to do for some seconds."""
+    last = await run_sync(threading.current_thread)
+    first, second = threading.Event(), threading.Event()
+    async with anyio.create_task_group() as outer:
+        async with anyio.create_task_group() as inner:
+            inner.start_soon(wait_in_a_thread, first)  # in the last one
+            await anyio.wait_all_tasks_blocked()
+            outer.start_soon(wait_in_a_thread, second)  # in a new one, which is the last now
+            await anyio.wait_all_tasks_blocked()
+            first.set()
+        second.set()
+    await run_sync(threading.current_thread)  # which is when those are ended that have been idle for too long
+    await run_sync(last.join)
+    assert last not in threading.enumerate()
+
+
+async def wait_in_a_thread(event: threading.Event) -> None:
+    await run_sync(event.wait)
