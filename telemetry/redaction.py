@@ -16,9 +16,12 @@ T = TypeVar("T")
 MASK: Final = "[redacted]"
 
 _SENSITIVE_NAME: Final = (
-    r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key|private[_-]?key"
+    r"(?:[\w.-]*(?:token(?!i[sz])|secret|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key|private[_-]?key"
     r"|authorization|signature|session[_-]?key)[\w.-]*)"
 )
+
+_COUNT: Final = r"[\w.-]*tokens[\"']?\s*[=:]\s*[\"']?\d+(?![\w-]|\.\w)"
+"""A number of tokens, which vLLM has many of."""
 
 _SIGNED_QUERY: Final = (
     r"(?:x-amz-[\w-]+|x-goog-[\w-]+|awsaccesskeyid|googleaccessid|signature|sig|se|sp|sv|sr|spr|st|skoid|sktid|key-pair-id"
@@ -43,7 +46,8 @@ _PATTERNS: Final = (
     # name=value, name: value, "name": "value"
     (
         re.compile(
-            rf"(?P<keep>\b{_SENSITIVE_NAME}[\"']?\s*[=:]\s*[\"']?)(?!\[redacted\])[^\s\"',;&}}]+", re.IGNORECASE
+            rf"(?P<keep>\b(?!{_COUNT}){_SENSITIVE_NAME}[\"']?\s*[=:]\s*[\"']?)(?!\[redacted\])[^\s\"',;&}}]+",
+            re.IGNORECASE,
         ),
         rf"\g<keep>{MASK}",
     ),

@@ -15,6 +15,8 @@ SECRETS = [
     '{"aws_secret_access_key": "hunter2secret"}',
     "token: hunter2secret, and more",
     "https://host/blob?sig=hunter2secret",
+    "api_tokens=hunter2secret",
+    "api-tokens=12hunter2secret",
 ]
 
 
@@ -34,7 +36,15 @@ def test_a_token_known_by_its_form_is_masked_without_a_name(token: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["download model", "/models/llama-3", "https://host/a/b?revision=main", "ready in 3.2 s", "max_model_len=256"],
+    [
+        "download model",
+        "/models/llama-3",
+        "https://host/a/b?revision=main",
+        "ready in 3.2 s",
+        "max_model_len=256",
+        "max_num_batched_tokens=2048.",
+        '{"prompt_tokens": 5, "tokenizer": "/models/llama-3"}',
+    ],
 )
 def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
     assert redact(text) == text
@@ -50,6 +60,7 @@ def test_a_value_is_judged_by_its_name_too() -> None:
     assert redact_value("api_key", "plain") == MASK
     assert redact_value("model", "plain") == "plain"
     assert redact_value("tokens", 5) == 5
+    assert redact_value("tokenizer_mode", "auto") == "auto"
 
 
 @pytest.mark.parametrize(
