@@ -9,6 +9,8 @@ from typing import Any
 from phasebus import __version__
 from phasebus.initializer.cluster.hub.app import build_hub_app
 from phasebus.initializer.cluster.hub.board import Board
+from phasebus.initializer.cluster.hub.wire import Address, Parcel, Receiver
+from phasebus.initializer.ray.actors import node_address
 from phasebus.telemetry.service import Server
 
 
@@ -26,11 +28,17 @@ class HubActor:
         self._lock = Lock()
         self._server = Server(partial(build_hub_app, self._board, self._lock), host, port, name="hub")
         self._server.start()
+        self._receiver = Receiver(self.take, node_address())
+        self._receiver.start()
 
-    def take(self, node: str, offset: int, lines: bytes, dropped: int, target: str | None) -> int:
-        """Take lines of a node's journal; see `Board.take`."""
+    def address(self) -> Address:
+        """Return where it receives what the nodes send."""
+        return self._receiver.address
+
+    def take(self, parcel: Parcel, lines: bytes) -> int:
+        """Take lines of a node's journal; see `Board.take`. For those who cannot reach its address."""
         with self._lock:
-            return self._board.take(node, offset, lines, dropped=dropped, target=target)
+            return self._board.take(parcel.node, parcel.offset, lines, dropped=parcel.dropped, target=parcel.target)
 
     def open_steps(self, node: str) -> list[dict[str, Any]]:
         """Return what a node has begun and not ended; see `Board.open_steps`."""

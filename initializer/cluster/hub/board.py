@@ -31,7 +31,7 @@ class NodeBoard:
 
     Attributes:
         name: Its name.
-        ready: Its gauges and counters; likewise `seen`, `events`, `dropped`.
+        ready: Its gauges and counters; likewise `seen`, `events`, `dropped`. Gauges are set when the board is looked at.
         offset: How many bytes of its journal have been taken.
         status: One of starting, ready, failed, lost, ended.
         phase: The phase that began last and runs.
@@ -39,6 +39,8 @@ class NodeBoard:
         header: The first line of its journal.
         error: What it failed with.
         heard: When it was last heard of, by the board's clock, in seconds.
+        heard_at: The same in seconds since the epoch.
+        shown_phase: The phase that the metrics show.
         silent: Whether it is taken for lost because nothing is heard of it.
     """
 
@@ -55,7 +57,13 @@ class NodeBoard:
     error: str | None = None
     told_dropped: int = 0
     heard: float = 0.0
+    heard_at: float = 0.0
+    shown_phase: str | None = None
     silent: bool = False
+
+    def settle(self, status: str, error: str | None) -> None:
+        """Have it stand like that."""
+        self.status, self.error = status, error
 
 
 class Board:
@@ -115,11 +123,11 @@ class Board:
             target: Where its own metrics are.
         """
         node = self.node(name)
-        node.seen.set(time.time())
+        node.heard_at = time.time()
         node.heard = self._clock()
         if node.silent:
             node.silent = False
-            self._settle(node, "ready", None)
+            node.settle("ready", None)
         node.target = target
         if dropped > node.told_dropped:
             node.dropped.inc(dropped - node.told_dropped)
@@ -140,9 +148,9 @@ class Board:
                 node.header = line
                 self.timeline.identity = RunIdentity(run=line["run"], trace=line["trace"], node=line["node"])
             elif line["event"] == EngineDied.__name__:
-                self._settle(node, "failed", line["error"])
+                node.settle("failed", line["error"])
             elif line["event"] == FOOTER and node.status == "ready" and node is not self.cluster:
-                self._settle(node, "ended", None)
+                node.settle("ended", None)
         elif "outcome" in line:
             self._end(node, line)
         elif "done" not in line:
@@ -157,7 +165,7 @@ class Board:
         gauge.inc()
         self._open[span] = (node.name, gauge, line)
         if kind == "phase":
-            self._enter(node, step)
+            node.phase = step
         elif kind == "cluster":
             self.cluster = node
 
@@ -176,23 +184,12 @@ class Board:
                 self._count(count, attributes, outcome)
         of = node if owner == node.name else self.nodes[owner]  # the driver closes what a lost node had begun
         if kind == "phase" and of.phase == step:
-            self._enter(of, None)
+            of.phase = None
         elif kind in ("node", "cluster"):
             status = {"finished": "ready", "died": "lost"}.get(outcome, "failed")
             if kind == "cluster":
                 self._nodes_wanted = attributes.get("nodes", 0)
-            self._settle(of, status, line.get("error", {}).get("message"))
-
-    def _enter(self, node: NodeBoard, phase: str | None) -> None:
-        if node.phase is not None:
-            self._phase.remove(node.name, node.phase)
-        node.phase = phase
-        if phase is not None:
-            self._phase.labels(node.name, phase).set(1)
-
-    def _settle(self, node: NodeBoard, status: str, error: str | None) -> None:
-        node.status, node.error = status, error
-        node.ready.set(status == "ready")
+            of.settle(status, line.get("error", {}).get("message"))
 
     def open_steps(self, name: str) -> list[dict[str, Any]]:
         """Return, of every step of a node that has begun and not ended, the journal's line of its beginning."""
@@ -207,16 +204,27 @@ class Board:
         return "degraded" if self.cluster.status == "ready" and ready < self._nodes_wanted else self.cluster.status
 
     def look(self) -> None:
-        """Bring up to date what changes with time: nodes that have fallen silent, the number of nodes in each state."""
+        """Bring up to date what changes with time: nodes that have fallen silent, and how nodes stand in the metrics."""
         silent_since = self._clock() - _SILENT_SECONDS
         for node in self.nodes.values():
             if node.status == "ready" and node is not self.cluster and node.heard < silent_since:
                 node.silent = True
-                self._settle(node, "lost", f"nothing has been heard of it for {_SILENT_SECONDS:g} s")
+                node.settle("lost", f"nothing has been heard of it for {_SILENT_SECONDS:g} s")
+            self._show(node)
         self.metrics.ready.set(self.status == "ready")
         for state in _STATES:
             count = sum(node.status == state for node in self.nodes.values() if node is not self.cluster)
             self._states.labels(state).set(count)
+
+    def _show(self, node: NodeBoard) -> None:
+        node.ready.set(node.status == "ready")
+        node.seen.set(node.heard_at)
+        if node.phase != node.shown_phase:
+            if node.shown_phase is not None:
+                self._phase.remove(node.name, node.shown_phase)
+            if node.phase is not None:
+                self._phase.labels(node.name, node.phase).set(1)
+            node.shown_phase = node.phase
 
     def _gauge(self, kind: str, step: str, attributes: Mapping[str, Any]) -> Gauge:
         duration = names.KINDS[kind].duration if kind in names.KINDS else names.OTHER_KIND
@@ -245,5 +253,5 @@ class Board:
 
 
 def _values(duration: names.Duration, kind: str, step: str, attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    values = tuple(kind if label == "kind" else str(attributes.get(label, UNKNOWN)) for label in duration.labels)
-    return values if duration.name_label is None else (*values, step)
+    values = [kind if label == "kind" else str(attributes.get(label, UNKNOWN)) for label in duration.labels]
+    return tuple(values) if duration.name_label is None else (*values, step)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from phasebus.initializer.cluster.hub.wire import MOST_BYTES
+
 logger = logging.getLogger("phasebus.cluster")
 
 Send = Callable[[int, bytes], int]
 """Sends lines that begin at an offset of the journal; returns the offset up to which the hub has everything."""
 
-_MOST_BYTES: Final = 128 * 1024
 _PAUSE_SECONDS: Final = 1.0
 _SIGN_OF_LIFE_SECONDS: Final = 2.0
 _FIRST_ANSWER_SECONDS: Final = 60.0
@@ -82,5 +83,5 @@ class JournalSender:
     def _next_lines(self) -> bytes:
         with self._journal.open("rb") as file:
             file.seek(self._offset)
-            lines = file.read(_MOST_BYTES)
+            lines = file.read(MOST_BYTES)
         return lines[: lines.rfind(b"\n") + 1]

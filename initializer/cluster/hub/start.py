@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from phasebus.initializer.cluster.hub.actor import HubActor
 from phasebus.initializer.cluster.hub.sender import JournalSender
+from phasebus.initializer.cluster.hub.wire import Address, Parcel, Wire
 from phasebus.initializer.config import ServiceConfig
 from phasebus.initializer.ray.actors import create_actor, end_actor, here
 from phasebus.initializer.ray.calls import answer_within
@@ -64,8 +65,10 @@ async def told(
         yield
         return
 
+    way = _Way(hub)
+
     def send(offset: int, lines: bytes) -> int:
-        return int(answer_within(hub.take.remote(node, offset, lines, dropped(), target), _ANSWER_SECONDS))
+        return way.send(Parcel(node, offset, dropped(), target), lines)
 
     sender = JournalSender(journal, send)
     sender.start()
@@ -74,6 +77,39 @@ async def told(
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(sender.close)
+            way.close()
+
+
+class _Way:
+    """The way to a hub that may die and come back: a wire to where Ray says it is, or through Ray where that is walled off."""
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._wire: Wire | None = None
+        self._walled_off: Address | None = None
+
+    def send(self, parcel: Parcel, lines: bytes) -> int:
+        """Send lines of a journal; see `Wire.send`."""
+        if self._wire is None:
+            address = Address(*answer_within(self._hub.address.remote(), _ANSWER_SECONDS))
+            try:
+                if address != self._walled_off:
+                    self._wire = Wire(address)
+            except OSError:
+                self._walled_off = address
+        if self._wire is None:
+            return int(answer_within(self._hub.take.remote(parcel, lines), _ANSWER_SECONDS))
+        try:
+            return self._wire.send(parcel, lines)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
 
 def _nobody() -> Any:

@@ -40,6 +40,7 @@ END = ended("b", "phase", "download") + ended("a", "node", "node-0", model="m")
 
 
 def sample(board: Board, name: str, **labels: str) -> float | None:
+    board.look()
     return board.metrics.registry.get_sample_value(name, labels)
 
 
