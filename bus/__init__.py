@@ -18,6 +18,7 @@ from phasebus.bus._errors import (
     WrongThreadError,
 )
 from phasebus.bus._events import Event, PhaseEvent, phase_event
+from phasebus.bus._ids import new_step_id, new_trace_id
 from phasebus.bus._keys import Key
 from phasebus.bus._observers import Observation, Observer
 from phasebus.bus._order import Stage
@@ -41,7 +42,6 @@ from phasebus.bus._steps import (
     StepsCounted,
     StepStarted,
     current_step,
-    new_step_id,
     outcome_of,
 )
 from phasebus.bus._streams import Stream
@@ -98,6 +98,7 @@ __all__ = [
     "current_event",
     "current_step",
     "new_step_id",
+    "new_trace_id",
     "outcome_of",
     "phase_event",
     "subscribe_all",

@@ -6,7 +6,6 @@ observer that handles steps handles every kind there will ever be.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from phasebus.bus._events import Event
+from phasebus.bus._ids import new_step_id
 
 if TYPE_CHECKING:
     from phasebus.bus._dispatch import Dispatcher
@@ -152,13 +152,6 @@ class CallbackFailed(StepFailed):
 
 
 CALLBACK = StepKind("callback", started=CallbackStarted, finished=CallbackFinished, failed=CallbackFailed)
-
-
-def new_step_id() -> str:
-    """Return a random step id: 16 hexadecimal digits, never all zero (W3C Trace Context, parent-id)."""
-    while (step := secrets.token_hex(8)) == "0" * 16:
-        pass
-    return step
 
 
 _current: ContextVar[Step | None] = ContextVar("phasebus_step", default=None)

@@ -15,7 +15,7 @@ from phasebus.bus import (
     StepsCounted,
     StepStarted,
 )
-from phasebus.telemetry.metrics import Metrics, label_value
+from phasebus.telemetry.metrics import Metrics, label_value, observe_many
 from phasebus.telemetry.names import KINDS, OTHER_KIND, Count, Duration
 from phasebus.telemetry.redaction import redact
 
@@ -84,9 +84,7 @@ class MetricsObserver:
         """Add steps that were counted together."""
         duration = _duration(event.kind)
         histogram, _ = self._metrics.duration(duration)
-        child = histogram.labels(**_labels(duration, event), outcome=event.outcome)
-        for seconds in event.seconds:
-            child.observe(seconds)
+        observe_many(histogram.labels(**_labels(duration, event), outcome=event.outcome), event.seconds)
         if event.kind in KINDS:
             for count in KINDS[event.kind].counts:
                 self._count(count, event.attributes, event.outcome, len(event.seconds))

@@ -12,6 +12,8 @@ from platform import node as host_name
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from phasebus.bus import new_trace_id
+
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -40,7 +42,7 @@ class RunIdentity:
         trace_id, parent = parse_traceparent(environment.get("TRACEPARENT", ""))
         return cls(
             run=f"{began}-{secrets.token_hex(2)}",
-            trace=trace_id or secrets.token_hex(16),
+            trace=trace_id or new_trace_id(),
             node=node or host_name() or "node",
             parent=parent,
         )

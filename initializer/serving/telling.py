@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 
-from phasebus.bus import AttributeValue, Bus, Step, StepOutcome, StepsCounted, outcome_of
+from phasebus.bus import AttributeValue, Bus, Step, StepOutcome, StepsCounted, new_trace_id, outcome_of
 from phasebus.initializer.serving.events import REQUEST_STEP
 from phasebus.initializer.serving.request import Request
 from phasebus.telemetry.run import parse_traceparent
@@ -77,7 +76,7 @@ class Telling:
         What the application calls finds the step in the request's ``traceparent`` (W3C Trace Context).
         """
         trace, caller = parse_traceparent(request.headers.get("traceparent", ""))
-        trace = trace or secrets.token_hex(16)
+        trace = trace or new_trace_id()
         attributes: dict[str, AttributeValue] = {"method": _method(request), "trace_id": trace}
         async with self._bus.step(REQUEST_STEP, self._name, parent=caller, attributes=attributes) as step:
             request.headers["traceparent"] = f"00-{trace}-{step.id}-01"

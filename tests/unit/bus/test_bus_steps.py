@@ -19,7 +19,6 @@ from phasebus.bus import (
     StepProgress,
     StepStarted,
     current_step,
-    new_step_id,
     phase_event,
 )
 
@@ -131,9 +130,3 @@ async def test_nobody_is_told_of_calls_where_nobody_asked() -> None:
     bus.subscribe(Any, events.append)
     await bus.publish(phase_event("boarding")())
     assert [type(event).__name__ for event in events] == ["Boarding"]
-
-
-def test_step_ids_are_span_ids() -> None:
-    assert len({new_step_id() for _ in range(100)}) == 100
-    assert len(new_step_id()) == 16
-    int(new_step_id(), 16)
