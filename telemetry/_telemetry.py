@@ -62,7 +62,11 @@ class Telemetry:
         iterations = IterationMetrics()
         self.metrics.registry.register(iterations)
         self.relay.listen(iterations.take)
-        self.tracing = Tracing(self.identity, None if collector is None else collector.exporter(), version=__version__)
+        self.tracing = (
+            Tracing(self.identity, None, version=__version__)
+            if collector is None
+            else Tracing(self.identity, collector.exporter(), version=__version__, farewell=collector.bid_farewell)
+        )
 
     async def __aenter__(self) -> Self:
         if self.service is not None:

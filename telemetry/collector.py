@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Event, Thread
 from typing import Literal, cast
+from urllib.parse import urlsplit
 
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.util.re import parse_env_headers
@@ -14,8 +18,11 @@ from phasebus.bus import PhasebusError
 
 Protocol = Literal["http/protobuf", "grpc"]
 
-_FAREWELL_SECONDS = 1.5
-_PATIENT_FAREWELL_SECONDS = 10.0
+FAREWELL_SECONDS = 1.5
+"""How long what is left may take to be sent at the end to a collector that is away."""
+
+_MORE_SECONDS = 3.5
+"""How much longer it may take with a collector that is there."""
 
 
 class CollectorError(PhasebusError):
@@ -79,6 +86,25 @@ class Collector:
             timeout=seconds,
         )
 
+    def bid_farewell(self, sending: Thread) -> None:
+        """Wait for `sending`, a thread that sends what is left: for 1.5 s, or 5 s if the collector can be reached.
+
+        The last spans are the outermost ones, without which a trace has no root, so a slow collector is given time; but
+        nobody wants to wait for one that is away.
+        """
+        reached = Event()
+        Thread(target=self._reach, args=(reached,), name="phasebus collector probe", daemon=True).start()
+        sending.join(FAREWELL_SECONDS)
+        if sending.is_alive() and reached.is_set():
+            sending.join(_MORE_SECONDS)
+
+    def _reach(self, reached: Event) -> None:
+        with suppress(OSError, ValueError):
+            address = urlsplit(self.endpoint if "://" in self.endpoint else f"//{self.endpoint}")
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname or "", port), timeout=FAREWELL_SECONDS).close()
+            reached.set()
+
     def exporter(self) -> SpanExporter:
         """Return an exporter of spans to this collector."""
         if self.protocol == "grpc":
@@ -89,15 +115,3 @@ class Collector:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
         return HttpExporter(endpoint=self.endpoint, headers=dict(self.headers), timeout=self.timeout)
-
-
-def farewell_seconds(*, takes: bool) -> float:
-    """Return how long what is left may take to be sent at the end, in seconds.
-
-    The last spans are the outermost ones, without which a trace has no root, so they are worth some patience; but nobody
-    wants to wait for a collector that is away.
-
-    Args:
-        takes: Whether the collector took what it was sent last.
-    """
-    return _PATIENT_FAREWELL_SECONDS if takes else _FAREWELL_SECONDS

@@ -20,7 +20,7 @@ _SENSITIVE_NAME: Final = (
     r"|authorization|signature|session[_-]?key)[\w.-]*)"
 )
 
-_COUNT: Final = r"[\w.-]*tokens[\"']?\s*[=:]\s*[\"']?\d+(?![\w-]|\.\w)"
+_COUNT: Final = r"[\w.-]*tokens[\"']?\s*[=:]\s*[\"']?\d{1,12}(?=\.?(?:[\s\"',;&}\])]|$))"
 """A number of tokens, which vLLM has many of."""
 
 _SIGNED_QUERY: Final = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags
 
-from phasebus.telemetry.collector import farewell_seconds
+from phasebus.telemetry.collector import FAREWELL_SECONDS
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.run import RunIdentity
 
@@ -32,12 +32,20 @@ class Tracing:
         exporter: Where they go; None keeps them to nobody.
         version: What is written into the resource as the version of the service.
         delay: How long a span may wait for others before it is exported, in seconds.
+        farewell: Waits at the end for the thread that exports what is left, for as long as it finds right.
     """
 
     def __init__(
-        self, identity: RunIdentity, exporter: SpanExporter | None, *, version: str = "", delay: float = 0.5
+        self,
+        identity: RunIdentity,
+        exporter: SpanExporter | None,
+        *,
+        version: str = "",
+        delay: float = 0.5,
+        farewell: Callable[[threading.Thread], None] = lambda thread: thread.join(FAREWELL_SECONDS),
     ) -> None:
         self._identity = identity
+        self._farewell = farewell
         self._ids = _StepIds()
         resource = Resource.create(
             {
@@ -87,21 +95,16 @@ class Tracing:
         with self._ids.use(int(step, 16), trace_number):
             return self._tracer.start_span(name, context, attributes=dict(attributes), start_time=time_ns)
 
-    def close(self, seconds: float | None = None) -> bool:
-        """Export what is left, for `seconds` at most; return whether that was done.
+    def close(self) -> bool:
+        """Export what is left, for as long as `farewell` waits; return whether that was done.
 
         A collector that is away would hold up the exporter's own shutdown for much longer, so it is left to a thread.
-
-        Args:
-            seconds: By default what `farewell_seconds` says.
         """
-        if seconds is None:
-            seconds = farewell_seconds(takes=self._exporter is not None and self._exporter.takes)
         thread = threading.Thread(target=self._provider.shutdown, name="phasebus tracing shutdown", daemon=True)
         thread.start()
-        thread.join(seconds)
+        self._farewell(thread)
         if thread.is_alive() and self._exporter is not None:
-            self._exporter.tell(f"it did not take them within {seconds:g} s")
+            self._exporter.tell("it did not take the last ones in time")
         return not thread.is_alive()
 
 
@@ -135,14 +138,9 @@ class _StepIds(IdGenerator):
 
 
 class _TellsOnce(SpanExporter):
-    """An exporter whose first failure is one line in the log, and whose others are silent.
-
-    Attributes:
-        takes: Whether the collector took what it was sent last.
-    """
+    """An exporter whose first failure is one line in the log, and whose others are silent."""
 
     def __init__(self, exporter: SpanExporter) -> None:
-        self.takes = False
         self._exporter = exporter
         self._told = False
 
@@ -152,8 +150,7 @@ class _TellsOnce(SpanExporter):
             result = self._exporter.export(spans)
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the start-up
             return self._failed(str(error))
-        self.takes = result is SpanExportResult.SUCCESS
-        return result if self.takes else self._failed("it was not taken")
+        return result if result is SpanExportResult.SUCCESS else self._failed("it was not taken")
 
     def shutdown(self) -> None:
         """Close the exporter."""
@@ -171,6 +168,5 @@ class _TellsOnce(SpanExporter):
             logger.warning("spans cannot be exported to %s (%s); the start-up goes on without", endpoint, redact(why))
 
     def _failed(self, why: str) -> SpanExportResult:
-        self.takes = False
         self.tell(why)
         return SpanExportResult.FAILURE

@@ -108,7 +108,8 @@ class ClusterStart:
         service, journal = self._config.service, journal_of(self._telemetry.identity)
         port = chosen_port(service)
         if port is not None:
-            self._hub = await self._held.enter_async_context(running_hub(service.host, port, service.trace_url))
+            hub = running_hub(service.host, port, service.trace_url, own_ray=self._own_ray)
+            self._hub = await self._held.enter_async_context(hub)
             if journal.exists():
                 await self._held.enter_async_context(told(self._hub, "driver", journal))
 

@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from phasebus.bus import PhasebusError
 from phasebus.initializer.config import RayConfig
+from phasebus.initializer.ray.exit_codes import keep_exit_codes
 
 
 class RayError(PhasebusError):
@@ -36,12 +37,12 @@ async def connected(config: RayConfig) -> AsyncIterator[bool]:
         return
     # Ray has the kernel kill what it starts when the thread that started it ends, as those of a pool do when they are idle.
     with ThreadPoolExecutor(1, "phasebus ray") as keeper:
-        await anyio.to_thread.run_sync(keeper.submit(_connect, config).result)
         try:
+            await anyio.to_thread.run_sync(lambda: keeper.submit(_connect, config).result())
             yield not _address(config)
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(keeper.submit(ray.shutdown).result)
+                await anyio.to_thread.run_sync(lambda: keeper.submit(ray.shutdown).result())
 
 
 def _address(config: RayConfig) -> str | None:
@@ -67,6 +68,7 @@ def _connect(config: RayConfig) -> None:
             logging_level=logging.ERROR,
             object_store_memory=256 * 1024 * 1024,
         )
+        keep_exit_codes()
     except Exception as error:
         what = f"connecting to Ray at {address!r}" if address else "starting a local Ray"
         way_out = (

@@ -7,9 +7,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from phasebus.telemetry.collector import Collector, farewell_seconds
+from phasebus.telemetry.collector import Collector
 from phasebus.telemetry.redaction import redact
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Forwarder:
     def __init__(self, collector: Collector | None, limit: int = 256) -> None:
         self._collector = collector
         self._waiting: queue.Queue[ExportTraceServiceRequest | None] = queue.Queue(limit)
-        self._takes = False
+        self._closing = threading.Event()
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="phasebus relay forwarding", daemon=True)
         if collector is not None:
@@ -46,29 +47,24 @@ class Forwarder:
         except queue.Full:
             self.dropped += 1
 
-    def close(self, seconds: float | None = None) -> None:
-        """Send what is left, for `seconds` at most; by default for as long as `farewell_seconds` says."""
-        if self._thread.is_alive():
-            if seconds is None:
-                seconds = farewell_seconds(takes=self._takes)
-            try:
-                self._waiting.put(None, timeout=seconds)
-            except queue.Full:
-                return
-            self._thread.join(seconds)
+    def close(self) -> None:
+        """Send what is left, for as long as `Collector.bid_farewell` waits."""
+        if self._collector is not None:
+            self._closing.set()
+            with suppress(queue.Full):
+                self._waiting.put_nowait(None)  # wakes the thread; where there is no room, it is awake
+            self._collector.bid_farewell(self._thread)
 
     def _run(self) -> None:
         assert self._collector is not None  # noqa: S101  # the thread is started only with one
         send = _grpc_sender(self._collector) if self._collector.protocol == "grpc" else _http_sender(self._collector)
         told = False
-        while (request := self._waiting.get()) is not None:
+        while not (self._closing.is_set() and self._waiting.empty()) and (request := self._waiting.get()) is not None:
             for tried in range(1, _TRIES + 1):
                 try:
                     send(request)
-                    self._takes = True
                     break
                 except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the start-up
-                    self._takes = False
                     if tried == _TRIES:
                         self.dropped += 1
                         if not told:

@@ -163,7 +163,7 @@ def tables() -> Iterable[Table]:
 
 def _measure(nodes: int) -> Measured:
     served = Hub(free_port())
-    hub = ray.remote(MeasuredHub).options(num_cpus=0).remote("127.0.0.1", served.port)
+    hub = ray.remote(MeasuredHub).options(num_cpus=0).remote("127.0.0.1", served.port, None, "127.0.0.1")
     wait_until(lambda: served.says(503), "the hub has imported what it serves with")
     journals = [_journal(number) for number in range(nodes)]
     address = ray.get(hub.address.remote())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -10,7 +12,6 @@ from phasebus import __version__
 from phasebus.initializer.cluster.hub.app import build_hub_app
 from phasebus.initializer.cluster.hub.board import Board
 from phasebus.initializer.cluster.hub.wire import Address, Parcel, Receiver
-from phasebus.initializer.ray.actors import node_address
 from phasebus.telemetry.service import Server
 
 
@@ -21,19 +22,25 @@ class HubActor:
         host: The address it listens on.
         port: The port.
         trace_url: Where its page links to for a trace; see `Timeline`.
+        receive_at: The address at which nodes reach this one; without one they send through Ray. So they do where Ray
+            encrypts what it carries, which the wire does not.
     """
 
-    def __init__(self, host: str, port: int, trace_url: str | None = None) -> None:
+    def __init__(self, host: str, port: int, trace_url: str | None = None, receive_at: str | None = None) -> None:
         self._board = Board(__version__, trace_url)
         self._lock = Lock()
         self._server = Server(partial(build_hub_app, self._board, self._lock), host, port, name="hub")
         self._server.start()
-        self._receiver = Receiver(self.take, node_address())
-        self._receiver.start()
+        self._address: Address | None = None
+        if receive_at is not None and os.environ.get("RAY_USE_TLS", "0") not in ("1", "true"):
+            with suppress(OSError):  # an address that others know this machine by may be none of its own
+                receiver = Receiver(self.take, receive_at)
+                receiver.start()
+                self._address = receiver.address
 
-    def address(self) -> Address:
-        """Return where it receives what the nodes send."""
-        return self._receiver.address
+    def address(self) -> Address | None:
+        """Return where it receives what the nodes send; None if that goes through Ray."""
+        return self._address
 
     def take(self, parcel: Parcel, lines: bytes) -> int:
         """Take lines of a node's journal; see `Board.take`. For those who cannot reach its address."""

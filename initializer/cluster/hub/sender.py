@@ -29,13 +29,17 @@ class JournalSender:
 
     Args:
         journal: The journal.
-        send: How it is sent; may block and may fail, in which case it is tried again.
+        send: How it is sent; may block and may fail, in which case it is tried again. Called in a thread of its own.
+        hang_up: Called there in the end.
         pause: How long to wait for more lines, in seconds.
     """
 
-    def __init__(self, journal: Path, send: Send, *, pause: float = _PAUSE_SECONDS) -> None:
+    def __init__(
+        self, journal: Path, send: Send, hang_up: Callable[[], None] = lambda: None, *, pause: float = _PAUSE_SECONDS
+    ) -> None:
         self._journal = journal
         self._send = send
+        self._hang_up = hang_up
         self._pause = pause
         self._ending = threading.Event()
         self._offset = 0
@@ -60,9 +64,10 @@ class JournalSender:
         while True:
             more = self._send_some()
             if last and not more:
-                return
+                break
             if not more:
                 last = self._ending.wait(self._pause)
+        self._hang_up()
 
     def _send_some(self) -> bool:
         """Send the next lines, or after a while without any a sign of life; return whether there may be more at once."""

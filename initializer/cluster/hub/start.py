@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ from phasebus.initializer.cluster.hub.actor import HubActor
 from phasebus.initializer.cluster.hub.sender import JournalSender
 from phasebus.initializer.cluster.hub.wire import Address, Parcel, Wire
 from phasebus.initializer.config import ServiceConfig
-from phasebus.initializer.ray.actors import create_actor, end_actor, here
+from phasebus.initializer.ray.actors import create_actor, end_actor, here, node_address
 from phasebus.initializer.ray.calls import answer_within
 from phasebus.telemetry.service import Server
 
 _ANSWER_SECONDS = 15.0
+_THROUGH_RAY_SECONDS = 60.0
+"""How long a node that found no wire to the hub sends through Ray before it looks for one again."""
 
 
 def chosen_port(service: ServiceConfig) -> int | None:
@@ -37,9 +40,16 @@ def chosen_port(service: ServiceConfig) -> int | None:
 
 
 @asynccontextmanager
-async def running_hub(host: str, port: int, trace_url: str | None) -> AsyncIterator[Any]:
-    """Run a hub on this process's own node of Ray's; give Ray's handle of it, without waiting until it is there."""
-    about = (host, port, trace_url)
+async def running_hub(host: str, port: int, trace_url: str | None, *, own_ray: bool) -> AsyncIterator[Any]:
+    """Run a hub on this process's own node of Ray's; give Ray's handle of it, without waiting until it is there.
+
+    Args:
+        host: Where it serves.
+        port: The port there.
+        trace_url: See `Timeline`.
+        own_ray: Whether Ray is one of our own, all of which is on this machine.
+    """
+    about = (host, port, trace_url, "127.0.0.1" if own_ray else node_address())
     hub = await create_actor(HubActor, *about, resources={}, runtime_env={}, node=here(), restarts=-1, threads=1)
     try:
         yield hub
@@ -70,46 +80,62 @@ async def told(
     def send(offset: int, lines: bytes) -> int:
         return way.send(Parcel(node, offset, dropped(), target), lines)
 
-    sender = JournalSender(journal, send)
+    sender = JournalSender(journal, send, way.hang_up)
     sender.start()
     try:
         yield
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(sender.close)
-            way.close()
 
 
 class _Way:
-    """The way to a hub that may die and come back: a wire to where Ray says it is, or through Ray where that is walled off."""
+    """The way to a hub that may die and come back: a wire to where Ray says it is, or through Ray where that is walled off.
+
+    Used by one thread.
+    """
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
         self._wire: Wire | None = None
-        self._walled_off: Address | None = None
+        self._answered = False
+        self._through_ray_until = 0.0
 
     def send(self, parcel: Parcel, lines: bytes) -> int:
         """Send lines of a journal; see `Wire.send`."""
-        if self._wire is None:
-            address = Address(*answer_within(self._hub.address.remote(), _ANSWER_SECONDS))
-            try:
-                if address != self._walled_off:
-                    self._wire = Wire(address)
-            except OSError:
-                self._walled_off = address
+        if self._wire is None and time.monotonic() >= self._through_ray_until:
+            self._connect()
         if self._wire is None:
             return int(answer_within(self._hub.take.remote(parcel, lines), _ANSWER_SECONDS))
         try:
-            return self._wire.send(parcel, lines)
+            offset = self._wire.send(parcel, lines)
         except OSError:
-            self.close()
+            if not self._answered:  # whoever took the call, it is not the hub
+                self._give_up()
+            self.hang_up()
             raise
+        self._answered = True
+        return offset
 
-    def close(self) -> None:
-        """Hang up."""
+    def hang_up(self) -> None:
+        """Close the wire, if there is one."""
         if self._wire is not None:
             self._wire.close()
             self._wire = None
+
+    def _connect(self) -> None:
+        address = answer_within(self._hub.address.remote(), _ANSWER_SECONDS)
+        self._answered = False
+        try:
+            if address is not None:
+                self._wire = Wire(Address(*address))
+                return
+        except OSError:
+            pass
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._through_ray_until = time.monotonic() + _THROUGH_RAY_SECONDS
 
 
 def _nobody() -> Any:

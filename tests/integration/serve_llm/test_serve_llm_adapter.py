@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,9 +27,18 @@ pytest.importorskip("ray.serve")
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.usefixtures("own_folder"),
+    pytest.mark.usefixtures("own_environment", "own_folder"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray, of pydantic, while it is imported
 ]
+
+
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """A replica changes the environment of its process, which here is that of all tests."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

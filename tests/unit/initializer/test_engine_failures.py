@@ -135,7 +135,7 @@ def test_an_unknown_argument_is_named_with_the_nearest() -> None:
 def test_how_a_process_ended_is_kept_where_ray_would_have_it_thrown_away() -> None:
     script = (
         "import multiprocessing, os, signal\n"
-        "from phasebus.initializer.engines.vllm.inside.processes import keep_exit_codes\n"
+        "from phasebus.initializer.ray.exit_codes import keep_exit_codes\n"
         "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
         "keep_exit_codes()\n"
         "process = multiprocessing.get_context('fork').Process(target=os._exit, args=(3,))\n"

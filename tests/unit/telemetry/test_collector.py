@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import socket
+import threading
+
 import pytest
 
 from phasebus.telemetry import Collector, CollectorError
@@ -46,3 +49,32 @@ def test_the_variables_of_traces_win_over_the_general_ones() -> None:
 def test_a_value_that_cannot_be_had_is_named(variable: str, value: str) -> None:
     with pytest.raises(CollectorError, match=f"{variable} is '{value}'"):
         Collector.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", variable: value})
+
+
+class Sending(threading.Thread):
+    """A thread that never ends, and notes how long it is waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def is_alive(self) -> bool:
+        return True
+
+    def join(self, timeout: float | None = None) -> None:
+        self.waits.append(timeout)
+        for thread in threading.enumerate():
+            if thread.name == "phasebus collector probe":
+                thread.join()
+
+
+def test_a_collector_that_is_there_is_given_longer_for_the_last_than_one_that_is_away() -> None:
+    sending = Sending()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        Collector(protocol="http/protobuf", endpoint=f"http://127.0.0.1:{port}/v1/traces").bid_farewell(sending)
+        Collector(protocol="grpc", endpoint=f"127.0.0.1:{port}").bid_farewell(sending)
+        assert sending.waits == [1.5, 3.5] * 2
+    Collector(protocol="grpc", endpoint=f"127.0.0.1:{port}").bid_farewell(sending)
+    Collector(protocol="http/protobuf", endpoint="http://127.0.0.1:no-port/").bid_farewell(sending)
+    assert sending.waits[4:] == [1.5] * 2

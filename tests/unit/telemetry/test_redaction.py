@@ -17,6 +17,9 @@ SECRETS = [
     "https://host/blob?sig=hunter2secret",
     "api_tokens=hunter2secret",
     "api-tokens=12hunter2secret",
+    "bot_tokens=123456:hunter2secret",
+    "api_tokens: '9+hunter2secret'",
+    "tokens=1%2Fhunter2secret",
 ]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from threading import Thread
 
 import pytest
 from opentelemetry import trace
@@ -9,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from phasebus.telemetry import RunIdentity, Tracing, collector
+from phasebus.telemetry import RunIdentity, Tracing
 
 STEP, PARENT = "a" * 16, "b" * 16
 
@@ -60,39 +61,11 @@ class Hanging(SpanExporter):
 
 def test_an_exporter_that_hangs_is_left_behind_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
     exporter = Hanging()
-    tracing = Tracing(RunIdentity.fresh(environment={}), exporter)
+    tracing = Tracing(RunIdentity.fresh(environment={}), exporter, farewell=lambda thread: thread.join(0.2))
     tracing.start("node init", step=STEP, parent=None, time_ns=1, attributes={}).end(2)
-    assert not tracing.close(seconds=0.2)
-    assert "spans cannot be exported to the collector (it did not take them within 0.2 s)" in caplog.text
+    assert not tracing.close()
+    assert "spans cannot be exported to the collector (it did not take the last ones in time)" in caplog.text
     exporter.release.set()
-
-
-class Slower(Hanging):
-    """Takes the first batch at once, and the next only when it is released."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.took, self.hangs = threading.Event(), threading.Event()
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        if self.took.is_set():
-            self.hangs.set()
-            self.release.wait()
-        self.took.set()
-        return SpanExportResult.SUCCESS
-
-
-def test_a_collector_that_has_taken_all_so_far_is_given_longer_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collector, "_FAREWELL_SECONDS", 0.0)
-    monkeypatch.setattr(collector, "_PATIENT_FAREWELL_SECONDS", 60.0)
-    exporter = Slower()
-    tracing = Tracing(RunIdentity.fresh(environment={}), exporter, delay=0.01)
-    tracing.start("phase download", step=STEP, parent=PARENT, time_ns=1, attributes={}).end(2)
-    exporter.took.wait()
-    tracing.start("node init", step=PARENT, parent=None, time_ns=1, attributes={}).end(2)
-    exporter.hangs.wait()
-    threading.Timer(0.2, exporter.release.set).start()
-    assert tracing.close()
 
 
 class Failing(SpanExporter):
@@ -104,9 +77,9 @@ class Failing(SpanExporter):
 
 
 def test_an_exporter_that_fails_is_told_of_once_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
-    tracing = Tracing(RunIdentity.fresh(environment={}), Failing(), delay=0.01)
+    tracing = Tracing(RunIdentity.fresh(environment={}), Failing(), delay=0.01, farewell=Thread.join)
     for _ in range(600):  # more than one batch
         tracing.start("x", step=STEP, parent=None, time_ns=1, attributes={}).end(2)
-    assert tracing.close(seconds=60)
+    assert tracing.close()
     assert caplog.text.count("spans cannot be exported") == 1
     assert "hunter2secret" not in caplog.text

@@ -31,13 +31,14 @@ def register() -> None:
 def _begin(url: str) -> None:
     from phasebus.initializer.engines.vllm.inside import forkserver, gates, hooks, processes, spans
     from phasebus.initializer.engines.vllm.inside.reporter import Reporter
+    from phasebus.initializer.ray.exit_codes import keep_exit_codes
 
     reporter = Reporter(url)
     gate = os.environ.pop(GATE_URL, None)  # asked once, and not by the processes this one starts
     spans.watch_spans(reporter)
     if spans.ray_worker_name() is None:  # that is a process which Ray had ready for whatever comes
         processes.tell_of_own_birth(reporter, spans.process_name(), spans.began_ns() or time.time_ns())
-    processes.keep_exit_codes()
+    keep_exit_codes()
     processes.tell_of_births(reporter)
     hooks.light_up()
     hooks.tell_when_ready(reporter)

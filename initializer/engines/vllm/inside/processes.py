@@ -6,11 +6,9 @@ an id made from the trace and the process id.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import multiprocessing.connection
 import os
-import signal
 import threading
 import time
 from multiprocessing.process import BaseProcess
@@ -47,19 +45,6 @@ def tell_of_own_birth(reporter: Reporter, name: str, ended_ns: int) -> None:
     birth = _birth(os.getpid(), name)
     reporter.send({**birth, "event": "started", "time_ns": born_ns})
     reporter.send({**birth, "event": "ended", "time_ns": max(born_ns, ended_ns), "began_ns": born_ns})
-
-
-def keep_exit_codes() -> None:
-    """Have the system keep how the processes end that this one starts, until it asks.
-
-    Ray's workers have that thrown away (SIGCHLD ignored, where the raylet looks after orphans), and what they start
-    inherits it: then nobody learns how a process ended, and vLLM waits for dead workers. Python may set a signal's
-    handler in its main thread only, and knows nothing of what Ray has set.
-    """
-    if signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN):
-        set_handler = ctypes.CDLL(None).signal
-        set_handler.argtypes, set_handler.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-        set_handler(signal.SIGCHLD, None)
 
 
 def tell_of_births(reporter: Reporter) -> None:

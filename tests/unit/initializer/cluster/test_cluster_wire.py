@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from itertools import pairwise
+from threading import Thread
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -109,33 +110,57 @@ def test_a_receiver_that_ends_is_noticed(taker: Taker) -> None:
 class Handle:
     """What Ray would give: each method's answer is made when it is called."""
 
-    def __init__(self, address: Address, taker: Taker) -> None:
+    def __init__(self, address: Address | None, taker: Taker) -> None:
         self.asked = 0
-        self._address = address
+        self.at = address
         self.address = SimpleNamespace(remote=self._tell)
         self.take = SimpleNamespace(remote=taker)
 
-    def _tell(self) -> Address:
+    def _tell(self) -> Address | None:
         self.asked += 1
-        return self._address
+        return self.at
 
 
-def test_where_the_address_is_walled_off_ray_carries_the_lines(taker: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "answer_within", lambda answer, seconds: answer)
+
+
+@pytest.mark.usefixtures("_without_ray")
+def test_where_there_is_no_wire_ray_carries_the_lines_and_is_not_asked_for_one_each_time(taker: Taker) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    way = start._Way(Handle(Address("127.0.0.1", port, "s"), taker))
-    assert way.send(Parcel("node-0", 0), b"{}\n") == 3
-    assert way.send(Parcel("node-0", 3), b"{}\n") == 6
-    way.close()
+    for address in (None, Address("127.0.0.1", port, "s")):
+        handle, node = Handle(address, taker), f"node-{address}"
+        way = start._Way(handle)
+        assert way.send(Parcel(node, 0), b"{}\n") == 3
+        assert way.send(Parcel(node, 3), b"{}\n") == 6
+        assert handle.asked == 1
+        way.hang_up()
 
 
-def test_the_way_to_a_hub_that_came_back_is_asked_for_anew(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "answer_within", lambda answer, seconds: answer)
-    first, second = Taker(), Taker()
-    before = Receiver(first, "127.0.0.1")
+@pytest.mark.usefixtures("_without_ray")
+def test_where_somebody_else_takes_the_call_ray_carries_the_lines(taker: Taker) -> None:
+    class NotTheHub(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), NotTheHub) as server:
+        serving = Thread(target=server.serve_forever)
+        serving.start()
+        way = start._Way(Handle(Address("127.0.0.1", server.server_address[1], "s"), taker))
+        with pytest.raises(ConnectionError):
+            way.send(Parcel("node-0", 0), b"{}\n")
+        assert way.send(Parcel("node-0", 0), b"{}\n") == 3
+        server.shutdown()
+        serving.join()
+
+
+@pytest.mark.usefixtures("_without_ray")
+def test_the_way_to_a_hub_that_came_back_is_asked_for_anew(receiver: Receiver) -> None:
+    before = Receiver(Taker(), "127.0.0.1")
     before.start()
-    handle: Any = Handle(before.address, second)
+    handle = Handle(before.address, Taker())
     way = start._Way(handle)
     assert way.send(Parcel("node-0", 0), b"{}\n") == 3
     assert way.send(Parcel("node-0", 3), b"{}\n") == 6
@@ -143,8 +168,8 @@ def test_the_way_to_a_hub_that_came_back_is_asked_for_anew(receiver: Receiver, m
     before.close()
     with pytest.raises(ConnectionError):
         way.send(Parcel("node-0", 6), b"{}\n")
-    handle._address = receiver.address
+    handle.at = receiver.address
     assert (
         way.send(Parcel("node-0", 6), b"{}\n") == 0
     )  # it has nothing of that journal: it is to be told from the start
-    way.close()
+    way.hang_up()
