@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio.to_thread
 
 from phasebus.bus import PhasebusError
 from phasebus.initializer.config import RayConfig
 from phasebus.initializer.ray.exit_codes import keep_exit_codes
+
+_RAYLET = {
+    "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",  # what dies silently takes its children along
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
 
 class RayError(PhasebusError):
@@ -57,17 +62,15 @@ def _connect(config: RayConfig) -> None:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             return
-        # What dies without saying so takes its children along. Read by the raylet from its environment.
-        os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "true")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(
-            address="local",
-            num_cpus=config.num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=256 * 1024 * 1024,
-        )
+        with _told_to_raylet(_RAYLET):
+            ray.init(
+                address="local",
+                num_cpus=config.num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=256 * 1024 * 1024,
+            )
         keep_exit_codes()
     except Exception as error:
         what = f"connecting to Ray at {address!r}" if address else "starting a local Ray"
@@ -75,3 +78,15 @@ def _connect(config: RayConfig) -> None:
             "is the cluster up, and of the same Ray and Python version?" if address else "see /tmp/ray for its logs"
         )
         raise RayError(f"{what} failed ({way_out}): {error}") from error
+
+
+@contextmanager
+def _told_to_raylet(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have a raylet that is started meanwhile find `variables` in its environment, unless others are set there."""
+    new = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from phasebus.initializer.ray.cluster import connected
 async def test_a_ray_of_our_own_lives_on_when_the_pool_retires_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected(RayConfig(num_cpus=1)) as local:
         assert local
+        assert not [name for name in os.environ if "subreaper" in name]  # what Ray starts later is somebody else's
         assert await run_sync(exit_code_of, "raise SystemExit(3)") == 3
         children = psutil.Process().children(recursive=True)
         servers = [process for process in children if process.name() in ("raylet", "gcs_server")]
