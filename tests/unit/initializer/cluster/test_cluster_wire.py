@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from phasebus.initializer.cluster.hub import start
+from phasebus.initializer.cluster.hub.actor import HubActor
 from phasebus.initializer.cluster.hub.wire import MOST_BYTES, Address, Parcel, Receiver, RefusedError, Wire
 
 
@@ -173,3 +174,14 @@ def test_the_way_to_a_hub_that_came_back_is_asked_for_anew(receiver: Receiver) -
         way.send(Parcel("node-0", 6), b"{}\n") == 0
     )  # it has nothing of that journal: it is to be told from the start
     way.hang_up()
+
+
+@pytest.mark.parametrize(("at", "tls"), [(None, "0"), ("127.0.0.1", "1"), ("192.0.2.1", "0")])
+def test_a_hub_without_an_address_or_with_rays_encryption_is_sent_to_through_ray(
+    at: str | None, tls: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", tls)
+    hub = HubActor("127.0.0.1", 0, None, at)
+    assert hub.address() is None
+    assert hub.take(Parcel("node-0", 0), b"") == 0
+    hub._server.close()
