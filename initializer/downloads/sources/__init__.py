@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.local import LocalSource
-from phasebus.initializer.downloads.sources.protocol import Source, SourceKind
+from phasebus.initializer.downloads.sources.protocol import Source
+from phasebus.initializer.downloads.sources.stores import StoreKind
 from phasebus.telemetry.redaction import redact
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
@@ -49,7 +50,7 @@ def source_of(model: str, settings: DownloadSettings) -> Source:
     if scheme in {"s3", "gs", "az"}:
         from phasebus.initializer.downloads.sources.objects import ObjectSource
 
-        return ObjectSource(cast("SourceKind", scheme), model, settings)
+        return ObjectSource(cast("StoreKind", scheme), model, settings)
     raise DownloadError(
         f"{redact(model)!r} has the scheme {scheme}://, and models come from hf://, s3://, gs://, az://, https://, file:// "
         "or a path"

@@ -6,9 +6,9 @@ limit for the pause between two bytes. Each piece names the object's ETag, so pi
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator
-from datetime import timedelta
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +16,7 @@ from phasebus.initializer.downloads.errors import CorruptError, DownloadError, T
 from phasebus.initializer.downloads.paths import default_folder
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.protocol import BLOCK, Listing, RemoteFile, SourceKind
-from phasebus.telemetry.redaction import redact
+from phasebus.initializer.downloads.sources.stores import HINTS, StoreKind, connect, first_line
 
 PIECE = 64 * 2**20
 """How many bytes are asked for at once."""
@@ -24,11 +24,13 @@ PIECE = 64 * 2**20
 _SLOWEST = 2 * 2**20
 """How many bytes a second a connection is expected to bring at least."""
 
-_HINTS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_SKIP_SIGNATURE=true), AWS_REGION and AWS_ENDPOINT_URL",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS (or GOOGLE_SKIP_SIGNATURE=true)",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
-}
+_STATUS = re.compile(r"status code: (?P<status>\d{3})\b")
+"""How obstore tells the status of an answer where it has no error of its own for it, as with a listing."""
+
+_REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+
+_INSTANCE_METADATA = "http://169.254.169.254/"
+"""Where a machine of these clouds is asked for its own credentials when none are set."""
 
 
 class ObjectSource:
@@ -40,7 +42,7 @@ class ObjectSource:
         settings: How to fetch.
     """
 
-    def __init__(self, kind: SourceKind, url: str, settings: DownloadSettings) -> None:
+    def __init__(self, kind: StoreKind, url: str, settings: DownloadSettings) -> None:
         parts = urlsplit(url)
         if not parts.netloc:
             raise DownloadError(f"{kind}:// is followed by no bucket; write {kind}://bucket/prefix")
@@ -110,40 +112,30 @@ class ObjectSource:
 
     def _connected(self) -> Any:
         if self._store is None:
-            from obstore.store import AzureStore, GCSStore, S3Store
-
-            seconds = self._settings.stall_seconds + PIECE / _SLOWEST
-            client: dict[str, Any] = {
-                "timeout": timedelta(seconds=seconds),
-                "connect_timeout": timedelta(seconds=self._settings.connect_seconds),
-            }
-            retry = {"max_retries": 0}
-            config: dict[str, Any] = {}
-            if self._kind == "s3":
-                endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-                if endpoint:
-                    config["endpoint"] = endpoint
-                    client["allow_http"] = endpoint.startswith("http://")
-                self._store = S3Store(self._bucket, config=config, client_options=client, retry_config=retry)
-            elif self._kind == "gs":
-                self._store = GCSStore(self._bucket, config=config, client_options=client, retry_config=retry)
-            else:
-                self._store = AzureStore(self._bucket, config=config, client_options=client, retry_config=retry)
+            longest = self._settings.stall_seconds + PIECE / _SLOWEST
+            self._store = connect(self._kind, self._bucket, self._settings, longest)
         return self._store
 
     def _failure(self, error: Exception) -> Exception:
         from obstore.exceptions import PermissionDeniedError, PreconditionError, UnauthenticatedError
 
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, DownloadError):
+            return error
+        if _INSTANCE_METADATA in str(error):
+            return TransferError(
+                f"no credentials are set, and this machine has none of its own; set {HINTS[self._kind]}"
+            )
+        told = _STATUS.search(str(error))
+        status = int(told["status"]) if told else 0
+        if isinstance(error, FileNotFoundError) or status == HTTPStatus.NOT_FOUND:
             return DownloadError(f"there is nothing at {self.display}; check the bucket and the prefix")
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in _REFUSALS:
             return DownloadError(
-                f"{self.display} refuses access; credentials and endpoint come from {_HINTS[self._kind]}"
+                f"{self.display} refuses access; credentials and endpoint come from {HINTS[self._kind]}"
             )
         if isinstance(error, PreconditionError):
             return CorruptError("it was replaced while it was being fetched")
-        first = redact(str(error)).strip().splitlines() or [""]
-        return TransferError(f"{self._kind} failed ({type(error).__name__}: {first[0][:200]})")
+        return TransferError(f"{self._kind} failed ({type(error).__name__}: {first_line(error)})")
 
 
 class ObjectBody:

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import constants
 
 from tests.support.hub_server import HubServer, hub_server
-from tests.support.s3_server import ENVIRONMENT, S3Server, s3_server
+from tests.support.object_stores import S3, Azure, Google, ObjectStore, azurite, moto_server
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -27,15 +27,27 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 
 @pytest.fixture(scope="session")
-def s3_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as running:
-        yield running
+def moto_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with moto_server(tmp_path_factory.mktemp("moto")) as port:
+        yield port
 
 
-@pytest.fixture
-def s3(s3_backend: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """An S3 server, and an environment that leads to it."""
-    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3_backend.url}.items():
+@pytest.fixture(scope="session")
+def azurite_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with azurite(tmp_path_factory.mktemp("azurite")) as port:
+        yield port
+
+
+@pytest.fixture(params=["s3", "gs", "az"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """An object store, and an environment that leads to it."""
+    if request.param == "az":
+        running: ObjectStore = Azure(request.getfixturevalue("azurite_port"))
+    elif request.param == "gs":
+        running = Google(request.getfixturevalue("moto_port"), tmp_path)
+    else:
+        running = S3(request.getfixturevalue("moto_port"))
+    for name, value in running.environment(running.port).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PHASEBUS_CACHE_DIR", str(tmp_path / "cache"))
-    return s3_backend
+    return running
