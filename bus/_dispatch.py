@@ -21,7 +21,7 @@ from phasebus.bus._plan import Plan, merged
 from phasebus.bus._policies import call_guarded
 from phasebus.bus._streams import Stream
 from phasebus.bus._subscription import Subscription
-from phasebus.bus._trail import Nested, Trail, event_of, own_trail, passing_trail, trail
+from phasebus.bus._trail import NOBODYS, Nested, Trail, event_of, own_trail, passing_trail, trail
 from phasebus.bus._view import Mark, View
 
 _here = trail.get
@@ -67,12 +67,12 @@ class Dispatcher:
         if plan.deaf:
             return plan.quiet
         try:
-            here = _here()
-            mine = id(here.tasks[here.loop]) == here.task and here.thread is self._thread
-        except (LookupError, RuntimeError):  # no publish yet in this context, or no such task in this thread
+            here = _here(NOBODYS)
+            mine = here.thread is self._thread and id(here.tasks[here.loop]) == here.task
+        except (LookupError, RuntimeError):  # no such task in this thread
             mine = False
         if not mine:
-            here = self._trail()
+            here = self._trail(here)
         outer = here.top
         values: dict[Subscription, Any] | None = None
         if outer is None and plan.plain is not None:
@@ -198,11 +198,13 @@ class Dispatcher:
     def _plan(self, event: type) -> Plan:
         raise NotImplementedError
 
-    def _trail(self) -> Trail:
+    def _trail(self, inherited: Trail) -> Trail:
         """Return the trail that a publish here begins with; the first publisher's thread becomes the bus's own."""
-        self._check_thread()
-        self._thread = current_thread()
-        return own_trail()
+        thread = current_thread()
+        if thread is not self._thread:
+            self._check_thread()
+            self._thread = thread
+        return own_trail(inherited, thread)
 
     def _check_thread(self) -> None:
         if self._thread is not None and current_thread() is not self._thread:

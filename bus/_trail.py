@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from threading import Thread, current_thread
+from threading import Thread
 from typing import Any
 
 from phasebus.bus._loops import RunningTasks, running_tasks
@@ -60,17 +60,16 @@ class Trail:
 trail: ContextVar[Trail] = ContextVar("phasebus_trail")
 
 
-def own_trail() -> Trail:
-    """Return the trail that a publish here begins with: the inherited one if that leads to an event, else a new one.
+def own_trail(inherited: Trail, here: Thread) -> Trail:
+    """Return the trail that a publish in this thread begins with: the inherited one if that leads to an event, else a new one.
 
     A task that inherits the trail of the one that started it is, by that, taken for a part of what that one handles
     when it publishes. A task that has once published by itself has a trail of its own.
     """
-    inherited = trail.get(None)
-    if inherited is not None and inherited.top is not None:
+    if inherited.top is not None:
         return inherited
     try:
-        own = Trail(None, *running_tasks(), current_thread())
+        own = Trail(None, *running_tasks(), here)
     except (LookupError, RuntimeError):  # no task, perhaps no event loop: somebody drives the coroutine by hand
         own = passing_trail(None)
     trail.set(own)
@@ -80,6 +79,10 @@ def own_trail() -> Trail:
 def passing_trail(top: object) -> Trail:
     """Return a trail for one publish: what inherits it will always be led to `top`."""
     return Trail(top, {}, None, None)
+
+
+NOBODYS = passing_trail(None)
+"""What stands for the trail where nothing has been published yet."""
 
 
 def event_of(top: object) -> Any:

@@ -62,21 +62,22 @@ class ServingMiddleware:
         exchange = _Exchange(self._here.callbacks, self._post_request, Request(scope, receive), send)
         if not self._observed:
             await self._answer(exchange, receive)
-        elif self._telling.alone():
-            async with self._telling.step(exchange.request) as step:
+            return
+        began, error = time.perf_counter(), None
+        if self._telling.alone(began):
+            with self._telling.step(exchange.request) as step:
                 try:
                     await self._answer(exchange, receive)
                 finally:
                     step.attributes["status"] = exchange.status
-        else:
-            began, error = time.perf_counter(), None
-            try:
-                await self._answer(exchange, receive)
-            except BaseException as caught:
-                error = caught
-                raise
-            finally:
-                self._telling.count(exchange.request, exchange.status, time.perf_counter() - began, error)
+            return
+        try:
+            await self._answer(exchange, receive)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self._telling.count(exchange.request, exchange.status, time.perf_counter() - began, error)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the observers watch from the application's start-up to its shutdown."""

@@ -1,14 +1,31 @@
-"""What observers are told of the requests: some one by one, as steps; the others counted together."""
+"""What observers are told of the requests: some one by one, as steps; the others counted together.
+
+Both are told a few times a second. An observer that is woken by itself for one request costs more than the request does;
+what it is told has happened when its events say so.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import anyio
 
-from phasebus.bus import AttributeValue, Bus, Step, StepOutcome, StepsCounted, new_trace_id, outcome_of
+from phasebus.bus import (
+    Bus,
+    Event,
+    Step,
+    StepFailed,
+    StepFinished,
+    StepOutcome,
+    StepsCounted,
+    StepStarted,
+    current_step,
+    new_trace_id,
+    outcome_of,
+)
 from phasebus.initializer.serving.events import REQUEST_STEP
 from phasebus.initializer.serving.request import Request
 from phasebus.telemetry.run import parse_traceparent
@@ -30,18 +47,16 @@ class Allowance:
 
     Args:
         per_second: How many.
-        clock: What tells the time, in seconds.
+        now: The time, in seconds, on the clock that `take` is told it by.
     """
 
-    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_second: float, now: float) -> None:
         self._per_second = per_second
-        self._clock = clock
         self._left = self._most = max(per_second, 1.0) if per_second else 0.0
-        self._then = clock()
+        self._then = now
 
-    def take(self) -> bool:
+    def take(self, now: float) -> bool:
         """Return whether there is one left, and take it."""
-        now = self._clock()
         self._left = min(self._most, self._left + (now - self._then) * self._per_second)
         self._then = now
         if self._left < 1:
@@ -57,33 +72,42 @@ class Telling:
         bus: Where the observers are.
         name: The name of the application.
         per_second: How many requests a second are told one by one.
+
+    Attributes:
+        alone: Returns whether the request that begins now, in seconds of `time.perf_counter`, is told as a step of its own.
     """
 
     def __init__(self, bus: Bus, name: str, per_second: float) -> None:
         self._bus = bus
         self._name = name
-        self._allowance = Allowance(per_second)
+        self._held: deque[Event] = deque()
         self._counted: dict[Group, list[float]] = {}
+        self.alone = Allowance(per_second, time.perf_counter()).take
 
-    def alone(self) -> bool:
-        """Return whether the request that begins now is told as a step of its own."""
-        return self._allowance.take()
-
-    @asynccontextmanager
-    async def step(self, request: Request) -> AsyncIterator[Step]:
+    @contextmanager
+    def step(self, request: Request) -> Iterator[Step]:
         """Tell of one request as a step, in the trace of whoever sent it or else in one of its own.
 
         What the application calls finds the step in the request's ``traceparent`` (W3C Trace Context).
         """
         trace, caller = parse_traceparent(request.headers.get("traceparent", ""))
         trace = trace or new_trace_id()
-        attributes: dict[str, AttributeValue] = {"method": _method(request), "trace_id": trace}
-        async with self._bus.step(REQUEST_STEP, self._name, parent=caller, attributes=attributes) as step:
-            request.headers["traceparent"] = f"00-{trace}-{step.id}-01"
-            try:
+        if caller is None and (around := current_step()) is not None:
+            caller = around.id
+        step = Step(self._bus, REQUEST_STEP, self._name, caller)
+        step.attributes |= {"method": _method(request), "trace_id": trace}
+        self._held.append(step.event(StepStarted))
+        request.headers["traceparent"] = f"00-{trace}-{step.id}-01"
+        try:
+            with step.running():
                 yield step
-            finally:
-                step.attributes["route"] = _route(request)
+        except BaseException as error:
+            step.attributes["route"] = _route(request)
+            outcome = outcome_of(error)
+            self._held.append(step.event(StepFailed, seconds=step.seconds, outcome=outcome, error=error))
+            raise
+        step.attributes["route"] = _route(request)
+        self._held.append(step.event(StepFinished, seconds=step.seconds))
 
     def count(self, request: Request, status: int, seconds: float, error: BaseException | None) -> None:
         """Count a request that is not told as a step."""
@@ -91,7 +115,9 @@ class Telling:
         self._counted.setdefault(group, []).append(seconds)
 
     async def flush(self) -> None:
-        """Tell what has been counted."""
+        """Tell what there is to tell."""
+        while self._held:
+            await self._bus.publish(self._held.popleft())
         counted, self._counted = self._counted, {}
         for (method, route, status, outcome), seconds in counted.items():
             await self._bus.publish(
@@ -105,7 +131,7 @@ class Telling:
             )
 
     async def flush_forever(self) -> None:
-        """Tell what has been counted a few times a second, until cancelled."""
+        """Tell what there is to tell a few times a second, until cancelled."""
         while True:
             await anyio.sleep(_FLUSH_SECONDS)
             await self.flush()

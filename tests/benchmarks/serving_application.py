@@ -14,21 +14,24 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from phasebus.bus import Context
 from phasebus.initializer.serving import REQUEST, RESPONSE, PostRequest, PreRequest, ServingConfig, ServingMiddleware
 from phasebus.observers import MetricsObserver, SpanObserver
 from phasebus.telemetry import Metrics, RunIdentity, Tracing
 
+SORTS = ("none", "phasebus", "by hand", "starlette")
 
-class Message(BaseModel):
+
+class ChatMessage(BaseModel):
     role: str
     content: str
 
 
 class Chat(BaseModel):
     model: str
-    messages: list[Message]
+    messages: list[ChatMessage]
     temperature: float = 1.0
 
 
@@ -52,8 +55,27 @@ async def both(request: StarletteRequest, call_next: RequestResponseEndpoint) ->
     return response
 
 
+class ByHand:
+    """The least that any ASGI middleware does that sets these headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-served-by"] = "hand"
+            await send(message)
+
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        MutableHeaders(scope=scope)["x-tenant"] = "blue"
+        await self._app(scope, receive, sending)
+
+
 def application(sort: str) -> FastAPI:
-    """Return an application that answers a chat, with the middleware `sort`: none, phasebus or starlette."""
+    """Return an application that answers a chat, with the middleware `sort`: one of `SORTS`."""
     app = FastAPI()
 
     @app.post("/v1/chat/completions")
@@ -64,6 +86,8 @@ def application(sort: str) -> FastAPI:
         observers = [MetricsObserver(Metrics()), SpanObserver(Tracing(RunIdentity.fresh(), _ToNobody()))]
         config = ServingConfig(callbacks=[preprocess, postprocess, *observers])
         app.add_middleware(ServingMiddleware, config=config)
+    elif sort == "by hand":
+        app.add_middleware(ByHand)
     elif sort == "starlette":
         app.add_middleware(BaseHTTPMiddleware, dispatch=both)
     return app
