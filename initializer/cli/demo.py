@@ -15,7 +15,7 @@ from phasebus.initializer.cli.start import start_and_serve, starting_options
 _PROMPT = "A start-up is"
 
 
-@click.command()
+@click.command(short_help="Start a local Ray and a real vLLM with a tiny model.")
 @click.option("--prompt", default=_PROMPT, show_default=True, help="What the model is to go on from.")
 @starting_options
 def demo(prompt: str, *, once: bool, port: int | None, verbose: bool) -> None:

@@ -24,7 +24,7 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, sign
 _FROM_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(short_help="Run a vLLM command as it is, traced.", context_settings={"ignore_unknown_options": True})
 @click.option("--download", metavar="SOURCE", help="A model to fetch while the command imports: hf://org/name, s3://…")
 @click.option("--destination", type=click.Path(path_type=Path), help="The folder the model is fetched into.")
 @click.option("--port", default=9464, show_default=True, type=click.IntRange(0, 65535), help="Port of /metrics.")

@@ -16,7 +16,7 @@ from phasebus.initializer.cli.watched import Watched, WatchError
 _AGAIN_SECONDS = 1.0
 
 
-@click.command()
+@click.command(short_help="Show a start that is going on, wherever it runs.")
 @click.argument("url", default="http://127.0.0.1:9464")
 @click.option("--until-ready", is_flag=True, help="End when it is ready (exit code 0) or has failed (1).")
 def watch(url: str, *, until_ready: bool) -> None:

@@ -32,7 +32,7 @@ def _pipeline() -> None:
     def work(row: dict[str, Any]) -> dict[str, Any]:
         return {"id": sum(range(20_000)) + row["id"]}
 
-    ray.data.range(10_000, override_num_blocks=40).map(work).materialize()
+    ray.data.range(20_000, override_num_blocks=40).map(work).materialize()
 
 
 def _pipeline_with() -> None:

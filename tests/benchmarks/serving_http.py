@@ -25,10 +25,6 @@ ROUNDS = 5
 """How many rounds each start is measured for."""
 MESSAGES = [{"role": "user", "content": "Tell me about the sea, and what lives in it. " * 4}] * 4
 BODY = json.dumps({"model": "tiny", "messages": MESSAGES}).encode()
-REQUEST = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\n\r\n" % len(BODY)
-) + BODY
 
 
 def tables() -> Iterator[Table]:
@@ -60,10 +56,10 @@ def _servers() -> Iterator[dict[str, int]]:
 
 async def _measure(ports: dict[str, int], seconds: dict[str, list[float]]) -> None:
     for port in ports.values():
-        await _round(port)
+        await ask(port)
     for _ in range(ROUNDS):
         for sort, port in ports.items():
-            seconds[sort].append(await _round(port))
+            seconds[sort].append(await ask(port))
 
 
 def _compare(seconds: dict[str, list[float]]) -> Table:
@@ -87,17 +83,20 @@ def _compare(seconds: dict[str, list[float]]) -> Table:
     return table
 
 
-async def _round(port: int) -> float:
-    """Return the seconds of one request, of `REQUESTS` over `CONNECTIONS` connections."""
+async def ask(port: int, path: str = "/v1/chat/completions", requests: int = REQUESTS) -> float:
+    """Return the seconds of one request of so many over `CONNECTIONS` connections."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(BODY)}\r\n\r\n"
+    )
     began = perf_counter()
-    await asyncio.gather(*(_ask(port, REQUESTS // CONNECTIONS) for _ in range(CONNECTIONS)))
-    return (perf_counter() - began) / REQUESTS
+    await asyncio.gather(*(_ask(port, head.encode() + BODY, requests // CONNECTIONS) for _ in range(CONNECTIONS)))
+    return (perf_counter() - began) / requests
 
 
-async def _ask(port: int, times: int) -> None:
+async def _ask(port: int, request: bytes, times: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(times):
-        writer.write(REQUEST)
+        writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         assert b" 200 " in head
         await reader.readexactly(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
