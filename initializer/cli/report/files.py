@@ -15,7 +15,7 @@ from phasebus.telemetry.journal import Run
 from phasebus.telemetry.service.page import page_of
 
 
-@click.command()
+@click.command(short_help="Draw the run as a picture or a page.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; by default RUN.svg here.")
 @json_option
 @click.pass_context
@@ -30,7 +30,7 @@ def plot(context: click.Context, output: Path | None, *, as_json: bool) -> None:
         _write(page_of(analysis.page_state(run)) if to.suffix == ".html" else analysis.plot(run), to)
 
 
-@click.command()
+@click.command(short_help="Write the run as a trace for ui.perfetto.dev.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; by default RUN.perfetto.json here.")
 @click.option("--json", "as_json", is_flag=True, help="Print it instead of writing a file.")
 @click.pass_context

@@ -32,7 +32,7 @@ def blame(context: click.Context, *, as_json: bool) -> None:
         print_blame(run)
 
 
-@click.command("critical-path")
+@click.command("critical-path", short_help="Show the chain of steps that set the time to ready.")
 @json_option
 @click.pass_context
 def critical_path(context: click.Context, *, as_json: bool) -> None:
@@ -119,7 +119,7 @@ def stragglers(context: click.Context, *, as_json: bool) -> None:
         )
 
 
-@click.command()
+@click.command(short_help="Compare two runs, what got slower first.")
 @click.argument("before")
 @click.argument("after")
 @click.option(
