@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request as StarletteRequest
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message, Receive
 
 
 class Request(StarletteRequest):
@@ -17,10 +17,7 @@ class Request(StarletteRequest):
     """
 
     _mutable_headers: MutableHeaders | None = None
-
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        super().__init__(scope, receive)
-        self._content: bytes | None = None
+    _content: bytes | None = None
 
     @property
     def headers(self) -> MutableHeaders:  # those of Starlette's cannot be written

@@ -6,7 +6,7 @@ what it is told has happened when its events say so.
 
 from __future__ import annotations
 
-import time
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,25 +43,22 @@ Group = tuple[str, str, int, StepOutcome | None]
 
 
 class Allowance:
-    """So many a second, and no more (a token bucket that holds what one second brings).
+    """So many a second, and no more; what one second brings may come at once (the generic cell rate algorithm).
 
     Args:
         per_second: How many.
-        now: The time, in seconds, on the clock that `take` is told it by.
     """
 
-    def __init__(self, per_second: float, now: float) -> None:
-        self._per_second = per_second
-        self._left = self._most = max(per_second, 1.0) if per_second else 0.0
-        self._then = now
+    def __init__(self, per_second: float) -> None:
+        self._apart = 1 / per_second if per_second else math.inf
+        self._ahead = max(1.0 - self._apart, 0.0)
+        self._due = 0.0 if per_second else math.inf
 
     def take(self, now: float) -> bool:
-        """Return whether there is one left, and take it."""
-        self._left = min(self._most, self._left + (now - self._then) * self._per_second)
-        self._then = now
-        if self._left < 1:
+        """Return whether there is one left at `now`, in seconds on any clock, and take it."""
+        if self._due - now > self._ahead:
             return False
-        self._left -= 1
+        self._due = max(self._due, now) + self._apart
         return True
 
 
@@ -82,7 +79,7 @@ class Telling:
         self._name = name
         self._held: deque[Event] = deque()
         self._counted: dict[Group, list[float]] = {}
-        self.alone = Allowance(per_second, time.perf_counter()).take
+        self.alone = Allowance(per_second).take
 
     @contextmanager
     def step(self, request: Request) -> Iterator[Step]:

@@ -11,7 +11,7 @@ PAUSES = st.lists(st.floats(0, 3), max_size=60)
 @given(per_second=st.floats(1, 50), pauses=PAUSES)
 def test_no_more_are_let_through_than_the_time_allows(per_second: float, pauses: list[float]) -> None:
     now = 0.0
-    allowance = Allowance(per_second, now)
+    allowance = Allowance(per_second)
     taken = 0
     for pause in pauses:
         now += pause
@@ -21,11 +21,11 @@ def test_no_more_are_let_through_than_the_time_allows(per_second: float, pauses:
 
 def test_a_quiet_service_has_every_request_through() -> None:
     now = 0.0
-    allowance = Allowance(2, now)
+    allowance = Allowance(2)
     for _ in range(100):
         now += 0.5
         assert allowance.take(now)
 
 
 def test_nothing_is_let_through_where_nothing_is_allowed() -> None:
-    assert not Allowance(0, 0.0).take(1e6)
+    assert not Allowance(0).take(1e6)
