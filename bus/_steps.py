@@ -7,8 +7,8 @@ observer that handles steps handles every kind there will ever be.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -200,15 +200,6 @@ class Step:
     def seconds(self) -> float:
         """How long it has taken so far, in seconds."""
         return (time.monotonic_ns() - self._started) / 1e9
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Be the step that is running in this context: what begins meanwhile belongs to it, unless it says otherwise."""
-        token = _current.set(self)
-        try:
-            yield
-        finally:
-            _current.reset(token)
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from phasebus.bus import Bus, Context, Observer, PhasebusError, StepStarted, subscribe_all
+from phasebus.bus import Bus, Context, Observer, PhasebusError, subscribe_all
 from phasebus.initializer.serving.config import ServingConfig
 from phasebus.initializer.serving.events import ANSWER, REQUEST, RESPONSE, PostRequest, PreRequest
 from phasebus.initializer.serving.request import Request
@@ -46,26 +46,25 @@ class ServingMiddleware:
         self._steps = Bus(config.name)
         subscribe_all(self._steps, config.callbacks)
         self._telling = Telling(self._steps, config.name, config.told_per_second)
-        self._observed = self._steps.wants(StepStarted)
-        self._needs_lifespan = len(callbacks) < len(config.callbacks)
+        self._lifespan_is_missing = self._telling.wanted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's whole lifespan."""
         if scope["type"] != "http":
             await (self._live if scope["type"] == "lifespan" else self._app)(scope, receive, send)
             return
-        if self._needs_lifespan:
+        if self._lifespan_is_missing:
             raise ServingError(
                 f"the observers of {self._config.name!r} watch during the application's lifespan, which did not reach "
                 "the middleware: put it around the outermost application, and run that with its lifespan on"
             )
         exchange = _Exchange(self._here.callbacks, self._post_request, Request(scope, receive), send)
-        if not self._observed:
+        if not self._telling.wanted:
             await self._answer(exchange, receive)
             return
         began, error = time.perf_counter(), None
         if self._telling.alone(began):
-            with self._telling.step(exchange.request) as step:
+            async with self._telling.step(exchange.request) as step:
                 try:
                     await self._answer(exchange, receive)
                 finally:
@@ -82,13 +81,17 @@ class ServingMiddleware:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the observers watch from the application's start-up to its shutdown."""
         async with self._steps:
-            self._needs_lifespan = False
-            async with anyio.create_task_group() as tasks:
-                if self._observed:
-                    tasks.start_soon(self._telling.flush_forever)
-                await self._app(scope, receive, send)
-                tasks.cancel_scope.cancel()
-            await self._telling.flush()
+            self._lifespan_is_missing = False
+            try:
+                async with anyio.create_task_group() as tasks:
+                    if self._telling.wanted:
+                        tasks.start_soon(self._telling.flush_forever)
+                    await self._app(scope, receive, send)
+                    tasks.cancel_scope.cancel()
+            finally:
+                self._lifespan_is_missing = self._telling.wanted
+                with anyio.CancelScope(shield=True):
+                    await self._telling.flush()
 
     async def _answer(self, exchange: _Exchange, receive: Receive) -> None:
         """Have the application, or what a callback put in its place, answer the request."""

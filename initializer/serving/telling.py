@@ -1,28 +1,23 @@
-"""What observers are told of the requests: some one by one, as steps; the others counted together.
-
-Both are told a few times a second. An observer that is woken by itself for one request costs more than the request does;
-what it is told has happened when its events say so.
-"""
+"""What observers are told of the requests: some one by one, as steps; the others counted together."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 
 from phasebus.bus import (
+    AttributeValue,
     Bus,
-    Event,
     Step,
     StepFailed,
     StepFinished,
     StepOutcome,
+    StepProgress,
     StepsCounted,
     StepStarted,
-    current_step,
     new_trace_id,
     outcome_of,
 )
@@ -51,8 +46,8 @@ class Allowance:
 
     def __init__(self, per_second: float) -> None:
         self._apart = 1 / per_second if per_second else math.inf
-        self._ahead = max(1.0 - self._apart, 0.0)
-        self._due = 0.0 if per_second else math.inf
+        self._ahead = max(1.0 - self._apart, 0.0) + 1e-9  # or rounding costs one
+        self._due = -math.inf if per_second else math.inf
 
     def take(self, now: float) -> bool:
         """Return whether there is one left at `now`, in seconds on any clock, and take it."""
@@ -72,39 +67,33 @@ class Telling:
 
     Attributes:
         alone: Returns whether the request that begins now, in seconds of `time.perf_counter`, is told as a step of its own.
+        wanted: Whether anybody wants to be told anything.
     """
 
     def __init__(self, bus: Bus, name: str, per_second: float) -> None:
         self._bus = bus
         self._name = name
-        self._held: deque[Event] = deque()
         self._counted: dict[Group, list[float]] = {}
         self.alone = Allowance(per_second).take
+        self.wanted = any(
+            bus.wants(each) for each in (StepStarted, StepProgress, StepFinished, StepFailed, StepsCounted)
+        )
 
-    @contextmanager
-    def step(self, request: Request) -> Iterator[Step]:
+    @asynccontextmanager
+    async def step(self, request: Request) -> AsyncIterator[Step]:
         """Tell of one request as a step, in the trace of whoever sent it or else in one of its own.
 
         What the application calls finds the step in the request's ``traceparent`` (W3C Trace Context).
         """
         trace, caller = parse_traceparent(request.headers.get("traceparent", ""))
         trace = trace or new_trace_id()
-        if caller is None and (around := current_step()) is not None:
-            caller = around.id
-        step = Step(self._bus, REQUEST_STEP, self._name, caller)
-        step.attributes |= {"method": _method(request), "trace_id": trace}
-        self._held.append(step.event(StepStarted))
-        request.headers["traceparent"] = f"00-{trace}-{step.id}-01"
-        try:
-            with step.running():
+        attributes: dict[str, AttributeValue] = {"method": _method(request), "trace_id": trace}
+        async with self._bus.step(REQUEST_STEP, self._name, parent=caller, attributes=attributes) as step:
+            request.headers["traceparent"] = f"00-{trace}-{step.id}-01"
+            try:
                 yield step
-        except BaseException as error:
-            step.attributes["route"] = _route(request)
-            outcome = outcome_of(error)
-            self._held.append(step.event(StepFailed, seconds=step.seconds, outcome=outcome, error=error))
-            raise
-        step.attributes["route"] = _route(request)
-        self._held.append(step.event(StepFinished, seconds=step.seconds))
+            finally:
+                step.attributes["route"] = _route(request)
 
     def count(self, request: Request, status: int, seconds: float, error: BaseException | None) -> None:
         """Count a request that is not told as a step."""
@@ -112,11 +101,9 @@ class Telling:
         self._counted.setdefault(group, []).append(seconds)
 
     async def flush(self) -> None:
-        """Tell what there is to tell."""
-        while self._held:
-            await self._bus.publish(self._held.popleft())
-        counted, self._counted = self._counted, {}
-        for (method, route, status, outcome), seconds in counted.items():
+        """Tell what has been counted."""
+        while self._counted:
+            (method, route, status, outcome), seconds = self._counted.popitem()
             await self._bus.publish(
                 StepsCounted(
                     kind=REQUEST_STEP.name,
@@ -128,7 +115,7 @@ class Telling:
             )
 
     async def flush_forever(self) -> None:
-        """Tell what there is to tell a few times a second, until cancelled."""
+        """Tell what has been counted a few times a second, until cancelled."""
         while True:
             await anyio.sleep(_FLUSH_SECONDS)
             await self.flush()

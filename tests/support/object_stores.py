@@ -1,4 +1,4 @@
-"""Real object stores, each in a process of its own: moto's for S3 and for Google's XML API, Azurite for Azure's blobs."""
+"""Object stores, each in a process of its own: moto's S3 server, which Google's client understands too, and Azurite."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ class S3(ObjectStore):
 
 
 class Google(S3):
-    """Google's XML API, which answers as S3 does, for a client that signs as a service account.
+    """A store that Google's client is led to: moto's S3 server, as Google's XML API answers like S3.
+
+    The client signs as a service account, which the server does not check.
 
     Args:
         port: Of an S3 server.
@@ -159,7 +161,8 @@ def _running(command: list[str], log: Path, port: int) -> Iterator[None]:
     with log.open("wb") as told:
         process = subprocess.Popen(command, stdout=told, stderr=told, cwd=log.parent)
     try:
-        wait_until(lambda: _answers(port), f"{Path(command[0]).name} answers")
+        wait_until(lambda: process.poll() is not None or _answers(port), f"{Path(command[0]).name} answers")
+        assert process.poll() is None, log.read_text()
         yield
     finally:
         process.terminate()

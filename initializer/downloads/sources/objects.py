@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,13 +23,11 @@ PIECE = 64 * 2**20
 _SLOWEST = 2 * 2**20
 """How many bytes a second a connection is expected to bring at least."""
 
-_STATUS = re.compile(r"status code: (?P<status>\d{3})\b")
-"""How obstore tells the status of an answer where it has no error of its own for it, as with a listing."""
+_REFUSED_LISTING = re.compile(r"list request: .* status code: (?P<status>\d{3})\b")
+"""How obstore tells how a listing was refused: it has errors of its own for a refused object only."""
 
-_REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-
-_INSTANCE_METADATA = "http://169.254.169.254/"
-"""Where a machine of these clouds is asked for its own credentials when none are set."""
+_CREDENTIALS = re.compile(r"token request|performing [A-Z]+ http://169\.254\.")
+"""How it tells that credentials were asked for: of a service the environment names, or of this machine in its cloud."""
 
 
 class ObjectSource:
@@ -46,6 +43,8 @@ class ObjectSource:
         parts = urlsplit(url)
         if not parts.netloc:
             raise DownloadError(f"{kind}:// is followed by no bucket; write {kind}://bucket/prefix")
+        if "@" in parts.netloc:
+            raise DownloadError(f"{kind}:// takes no user and password; credentials come from {HINTS[kind]}")
         self._kind = kind
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/")
@@ -72,7 +71,7 @@ class ObjectSource:
                 found = [dict(obstore.head(store, self._prefix))]
                 self._single = True
         except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
-            raise self._failure(error) from None
+            raise self.failure(error) from None
         if not found:
             raise DownloadError(f"there is nothing at {self.display}; check the bucket's name")
         return Listing(
@@ -99,7 +98,31 @@ class ObjectSource:
             result = obstore.get(self._connected(), path, options=options)
             yield from result.stream(min_chunk_size=BLOCK)
         except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
-            raise self._failure(error) from None
+            raise self.failure(error) from None
+
+    def failure(self, error: Exception) -> Exception:
+        """Return what an error of obstore's means here."""
+        from obstore.exceptions import PermissionDeniedError, PreconditionError, UnauthenticatedError
+
+        if isinstance(error, DownloadError):
+            return error
+        line = str(error).partition("\n")[0]
+        if _CREDENTIALS.search(line):
+            return TransferError(
+                f"no credentials could be had ({first_line(error)}); they come from {HINTS[self._kind]}, or from the cloud "
+                "this machine is in"
+            )
+        refused = _REFUSED_LISTING.search(line)
+        status = refused and refused["status"]
+        if isinstance(error, FileNotFoundError) or status == "404":
+            return DownloadError(f"there is nothing at {self.display}; check the bucket and the prefix")
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in {"401", "403"}:
+            return DownloadError(
+                f"{self.display} refuses access; credentials and endpoint come from {HINTS[self._kind]}"
+            )
+        if isinstance(error, PreconditionError):
+            return CorruptError("it was replaced while it was being fetched")
+        return TransferError(f"{self._kind} failed ({type(error).__name__}: {first_line(error)})")
 
     def close(self) -> None:
         """Let go of the store, and with it of its connections."""
@@ -115,27 +138,6 @@ class ObjectSource:
             longest = self._settings.stall_seconds + PIECE / _SLOWEST
             self._store = connect(self._kind, self._bucket, self._settings, longest)
         return self._store
-
-    def _failure(self, error: Exception) -> Exception:
-        from obstore.exceptions import PermissionDeniedError, PreconditionError, UnauthenticatedError
-
-        if isinstance(error, DownloadError):
-            return error
-        if _INSTANCE_METADATA in str(error):
-            return TransferError(
-                f"no credentials are set, and this machine has none of its own; set {HINTS[self._kind]}"
-            )
-        told = _STATUS.search(str(error))
-        status = int(told["status"]) if told else 0
-        if isinstance(error, FileNotFoundError) or status == HTTPStatus.NOT_FOUND:
-            return DownloadError(f"there is nothing at {self.display}; check the bucket and the prefix")
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in _REFUSALS:
-            return DownloadError(
-                f"{self.display} refuses access; credentials and endpoint come from {HINTS[self._kind]}"
-            )
-        if isinstance(error, PreconditionError):
-            return CorruptError("it was replaced while it was being fetched")
-        return TransferError(f"{self._kind} failed ({type(error).__name__}: {first_line(error)})")
 
 
 class ObjectBody:

@@ -6,8 +6,10 @@ obstore reads most of them by itself; here are those that it does not know, and 
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.settings import DownloadSettings
@@ -24,19 +26,19 @@ HINTS: dict[StoreKind, str] = {
 """Which variables say who one is, and where the store is."""
 
 _ENDPOINTS: dict[StoreKind, tuple[str, tuple[str, ...]]] = {
-    "s3": ("endpoint", ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")),
-    "gs": ("base_url", ("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST")),
+    "s3": ("endpoint", ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")),
+    "gs": ("base_url", ("GOOGLE_BASE_URL",)),
     "az": ("endpoint", ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")),
 }
 """What obstore calls an endpoint, and the variables that name one; the first that is set counts."""
 
-_CONNECTION_STRING = {
-    "AccountName": "account_name",
-    "AccountKey": "account_key",
-    "SharedAccessSignature": "sas_key",
-    "BlobEndpoint": "endpoint",
-}
-"""The parts of AZURE_STORAGE_CONNECTION_STRING that matter, and what obstore calls them."""
+_EMULATOR = "STORAGE_EMULATOR_HOST"
+"""The variable by which Google's own libraries are led to an emulator, which they tell no credentials."""
+
+_CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
+
+
+_ADDRESS = re.compile(r"(Error performing [A-Z]+ [a-z]+://[^\s/]+/)\S+")
 
 
 def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: float) -> Any:
@@ -53,16 +55,24 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
     """
     from obstore.store import AzureStore, GCSStore, S3Store
 
-    config = _azure() if kind == "az" else {}
+    config: dict[str, Any] = _azure() if kind == "az" else {}
     called, variables = _ENDPOINTS[kind]
     endpoint = next(filter(None, map(os.environ.get, variables)), config.get(called))
+    if kind == "gs" and not endpoint and (emulator := os.environ.get(_EMULATOR)):
+        endpoint = emulator if "://" in emulator else f"http://{emulator}"
+        config["skip_signature"] = True
     client: dict[str, Any] = {
         "timeout": timedelta(seconds=longest),
         "connect_timeout": timedelta(seconds=settings.connect_seconds),
     }
     if endpoint:
-        config[called] = endpoint if "://" in endpoint else f"http://{endpoint}"
-        client["allow_http"] = config[called].startswith("http://")
+        scheme, separator, rest = endpoint.partition("://")
+        if not separator or scheme.lower() not in {"http", "https"}:
+            raise DownloadError(
+                f"{kind}://{bucket}: the endpoint in {' or '.join(variables)} has to begin with https:// or http://"
+            )
+        config[called] = f"{scheme.lower()}://{rest.rstrip('/')}"
+        client["allow_http"] = scheme.lower() == "http"
     store: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[kind]
     try:
         return store(bucket, config=config, client_options=client, retry_config={"max_retries": 0})
@@ -73,29 +83,44 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error of obstore says, without what it goes on to say to its developers."""
-    return redact(str(error)).strip().partition("\n")[0][:200]
+    """Return what an error of obstore says, without what it goes on to say to its developers, and what it asked for."""
+    line = redact(str(error)).strip().partition("\n")[0]
+    return _ADDRESS.sub(r"\1…", line)[:300]
 
 
-def _azure() -> dict[str, str]:
-    """Return what the variables of Azure's own command and libraries say."""
-    config = {}
-    if (account := os.environ.get("AZURE_STORAGE_ACCOUNT")) is not None:
-        config["account_name"] = account
-    if (key := os.environ.get("AZURE_STORAGE_KEY")) is not None:
-        config["account_key"] = key
-    suffix = ""
-    for part in os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "").split(";"):
-        name, equals, value = part.strip().partition("=")
-        if name and not equals:
+def _azure() -> dict[str, Any]:
+    """Return what the variables of Azure's own command and libraries say; a connection string says it all."""
+    if string := os.environ.get(_CONNECTION_STRING):
+        return _connection(string)
+    found = {
+        "account_name": os.environ.get("AZURE_STORAGE_ACCOUNT"),
+        "account_key": os.environ.get("AZURE_STORAGE_KEY"),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _connection(string: str) -> dict[str, Any]:
+    """Return what a connection string of Azure says; its keys may be written in any case."""
+    parts = {}
+    for part in filter(None, map(str.strip, string.split(";"))):
+        name, equals, value = part.partition("=")
+        if not equals:
             raise DownloadError(
-                "AZURE_STORAGE_CONNECTION_STRING cannot be read; it is written AccountName=…;AccountKey=…, with "
-                "BlobEndpoint=… where the store is not Azure's own"
+                f"{_CONNECTION_STRING} cannot be read; it is written AccountName=…;AccountKey=…, with BlobEndpoint=… "
+                "where the store is not Azure's own"
             )
-        if name in _CONNECTION_STRING:
-            config[_CONNECTION_STRING[name]] = value
-        elif name == "EndpointSuffix":
-            suffix = value
-    if suffix and "account_name" in config:
-        config.setdefault("endpoint", f"https://{config['account_name']}.blob.{suffix}")
-    return config
+        parts[name.lower()] = value
+    if parts.get("usedevelopmentstorage", "").lower() == "true":
+        return {"use_emulator": True}
+    endpoint, account = parts.get("blobendpoint"), parts.get("accountname")
+    if endpoint and not account:  # as in the string of a shared access signature
+        account = (urlsplit(endpoint).hostname or "").partition(".")[0]
+    if account and not endpoint and "endpointsuffix" in parts:
+        endpoint = f"{parts.get('defaultendpointsprotocol', 'https')}://{account}.blob.{parts['endpointsuffix']}"
+    found = {
+        "account_name": account,
+        "account_key": parts.get("accountkey"),
+        "sas_key": parts.get("sharedaccesssignature"),
+        "endpoint": endpoint,
+    }
+    return {name: value for name, value in found.items() if value}

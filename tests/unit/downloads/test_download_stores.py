@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
 from phasebus.initializer.downloads import DownloadError, DownloadSettings
+from phasebus.initializer.downloads.errors import TransferError
+from phasebus.initializer.downloads.sources import source_of
+from phasebus.initializer.downloads.sources.objects import ObjectSource
 from phasebus.initializer.downloads.sources.stores import StoreKind, connect
 
 KEY = "bm8gcmVhbCBrZXk="
@@ -19,31 +23,48 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+def azure(**parts: str) -> dict[str, str]:
+    """Return a connection string of Azure, as its portal writes one."""
+    return {"AZURE_STORAGE_CONNECTION_STRING": ";".join(f"{name}={value}" for name, value in parts.items()) + ";"}
+
+
 @pytest.mark.parametrize(
-    ("kind", "variables", "leads_to"),
+    ("kind", "variables", "config"),
     [
-        ("s3", {"AWS_ENDPOINT_URL": "http://one", "AWS_ENDPOINT_URL_S3": "http://two"}, "http://two"),
-        ("gs", {"STORAGE_EMULATOR_HOST": "localhost:1", "GOOGLE_SKIP_SIGNATURE": "true"}, "http://localhost:1"),
-        ("az", {"AZURE_STORAGE_ACCOUNT": "us", "AZURE_STORAGE_KEY": KEY}, None),
+        ("s3", {"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_S3": "HTTP://b/"}, {"endpoint": "http://b"}),
+        (
+            "gs",
+            {"STORAGE_EMULATOR_HOST": "localhost:1"},
+            {"base_url": "http://localhost:1", "skip_signature": "true"},
+        ),
+        ("az", {"AZURE_STORAGE_ACCOUNT": "us", "AZURE_STORAGE_KEY": KEY}, {"account_name": "us", "account_key": KEY}),
+        ("az", {"AZURE_STORAGE_ACCOUNT": "", "AZURE_STORAGE_ACCOUNT_NAME": "us"}, {"account_name": None}),
         (
             "az",
-            {"AZURE_STORAGE_CONNECTION_STRING": f"AccountName=us;AccountKey={KEY};BlobEndpoint=http://here/us;"},
-            "http://here/us",
+            azure(AccountName="us", accountkey=KEY, BlobEndpoint="http://here/us/"),
+            {"account_name": "us", "account_key": KEY, "endpoint": "http://here/us"},
         ),
         (
             "az",
-            {"AZURE_STORAGE_CONNECTION_STRING": f"AccountName=us;AccountKey={KEY};EndpointSuffix=core.example"},
-            "https://us.blob.core.example",
+            azure(DefaultEndpointsProtocol="http", AccountName="us", AccountKey=KEY, EndpointSuffix="example.org"),
+            {"account_name": "us", "endpoint": "http://us.blob.example.org"},
         ),
+        (
+            "az",
+            azure(BlobEndpoint="https://us.blob.example.org/", SharedAccessSignature="sv=1&sig=2")
+            | {"AZURE_STORAGE_KEY": KEY},
+            {"account_name": "us", "endpoint": "https://us.blob.example.org", "account_key": None},
+        ),
+        ("az", azure(UseDevelopmentStorage="true"), {"use_emulator": "true"}),
     ],
 )
 def test_variables_lead_to_the_store(
-    kind: StoreKind, variables: dict[str, str], leads_to: str | None, monkeypatch: pytest.MonkeyPatch
+    kind: StoreKind, variables: dict[str, str], config: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    config = connect(kind, "box", DownloadSettings(), 60).config
-    assert (config.get("endpoint") or config.get("base_url")) == leads_to
+    found = connect(kind, "box", DownloadSettings(), 60).config
+    assert {name: found.get(name) for name in config} == config
 
 
 @pytest.mark.parametrize(
@@ -53,6 +74,7 @@ def test_variables_lead_to_the_store(
         ("az", {"AZURE_STORAGE_ACCOUNT": "us", "AZURE_STORAGE_KEY": "§"}, "[Kk]ey.*come from AZURE_STORAGE"),
         ("az", {"AZURE_STORAGE_CONNECTION_STRING": "hello"}, "AZURE_STORAGE_CONNECTION_STRING cannot be read"),
         ("gs", {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere.json"}, "/nowhere.json.*come from GOOGLE_APPLICATION"),
+        ("s3", {"AWS_ENDPOINT_URL": "minio.example.org"}, "AWS_ENDPOINT_URL.* has to begin with https://"),
         ("s3", {"AWS_SKIP_SIGNATURE": "perhaps"}, "perhaps.*come from AWS_ACCESS_KEY_ID"),
     ],
 )
@@ -63,3 +85,35 @@ def test_what_cannot_be_used_is_named(
         monkeypatch.setenv(name, value)
     with pytest.raises(DownloadError, match=says):
         connect(kind, "box", DownloadSettings(), 60)
+
+
+def test_a_secret_in_the_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(DownloadError, match="AWS_ACCESS_KEY_ID") as raised:
+        source_of("s3://somebody:a-secret@box/models", DownloadSettings())
+    assert "a-secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "says"),
+    [
+        (
+            "list request: Error performing GET http://h/box?x in 2ms - status code: 403: <x>http://169.254.169.254/</x>",
+            DownloadError,
+            "s3://box/models refuses access",
+        ),
+        (
+            "Error performing PUT http://169.254.169.254/latest/token in 2ms - Server returned non-2xx status code: 404",
+            TransferError,
+            r"no credentials could be had \(.*404.*\); they come from AWS_ACCESS_KEY_ID",
+        ),
+        (
+            "Error performing GET http://h/box/x?sig=a-secret in 2ms - 409 Conflict: PublicAccessNotPermitted\n\nDebug: …",
+            TransferError,
+            r"s3 failed \(Exception: .*http://h/… in 2ms.*PublicAccessNotPermitted\)$",
+        ),
+    ],
+)
+def test_what_the_store_answers_is_told_apart(told: str, kind: type[Exception], says: str) -> None:
+    error = ObjectSource("s3", "s3://box/models", DownloadSettings()).failure(Exception(told))
+    assert type(error) is kind
+    assert re.search(says, str(error))

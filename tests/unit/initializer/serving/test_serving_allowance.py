@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,3 +30,9 @@ def test_a_quiet_service_has_every_request_through() -> None:
 
 def test_nothing_is_let_through_where_nothing_is_allowed() -> None:
     assert not Allowance(0).take(1e6)
+
+
+@pytest.mark.parametrize("per_second", [1, 7, 20, 1000])
+def test_what_a_second_brings_may_come_at_once(per_second: int) -> None:
+    allowance = Allowance(per_second)
+    assert sum(allowance.take(-5.0) for _ in range(2 * per_second)) == per_second

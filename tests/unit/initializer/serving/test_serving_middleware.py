@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -209,3 +211,38 @@ def test_observers_without_a_lifespan_to_watch_in_are_an_error_that_says_what_to
     served_raising = TestClient(served.app)
     with pytest.raises(ServingError, match="with its lifespan on"):
         served_raising.get("/echo/1")
+
+
+def test_a_step_callback_needs_the_lifespan_too() -> None:
+    async def follow(event: StepStarted) -> None: ...
+
+    with pytest.raises(ServingError, match="with its lifespan on"):
+        TestClient(client(follow).app).get("/echo/1")
+
+
+def test_an_observer_of_failures_alone_is_told_of_them() -> None:
+    class Failures:
+        def __init__(self) -> None:
+            self.seen: list[StepFailed] = []
+
+        def observe(self, event: StepFailed) -> None:
+            self.seen.append(event)
+
+    failures = Failures()
+    with client(failures) as served:
+        served.get("/fail")
+    assert [type(event.error) for event in failures.seen] == [LookupError]
+
+
+def test_what_was_counted_is_told_even_if_the_application_fails_to_end() -> None:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        raise OSError("the disk is full")
+
+    metrics = Metrics()
+    app = Starlette(routes=[Route("/echo/{id}", echo)], lifespan=lifespan)
+    app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[MetricsObserver(metrics)], told_per_second=0))
+    with pytest.raises(BaseException, match=r"disk is full|unhandled errors"), TestClient(app) as served:
+        served.get("/echo/1")
+    assert 'route="/echo/{id}",status="200"} 1.0' in generate_latest(metrics.registry).decode()
