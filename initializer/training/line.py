@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
-from anyio.abc import ByteStream
-from anyio.streams.buffered import BufferedByteReceiveStream
 
 from phasebus.initializer.beside import call_beside
 
@@ -25,6 +23,7 @@ T = TypeVar("T")
 Answer = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
 _LENGTH_BYTES = 8
+_PART = 2**16
 
 
 class AnswerError(Exception):
@@ -92,20 +91,46 @@ async def call_answering(function: Callable[[str], T], answer: Answer) -> T:
     """
     with tempfile.TemporaryDirectory(prefix="phasebus-") as folder:
         address = str(Path(folder) / "line")
-        async with await anyio.create_unix_listener(address) as listener:
-            return await call_beside(
-                partial(function, address), partial(listener.serve, partial(_converse, answer=answer))
-            )
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.setblocking(False)
+            listener.bind(address)
+            listener.listen()
+            return await call_beside(partial(function, address), partial(_listen, listener, answer))
 
 
-async def _converse(stream: ByteStream, answer: Answer) -> None:
+async def _listen(listener: socket.socket, answer: Answer) -> None:
+    """Answer whoever connects, until cancelled.
+
+    With sockets, as anyio's own Unix streams fail if they are cancelled in the moment in which something arrives.
+    """
+    async with anyio.create_task_group() as tasks:
+        while True:
+            await anyio.wait_readable(listener)
+            asker, _ = listener.accept()
+            tasks.start_soon(_converse, asker, answer)
+
+
+async def _converse(asker: socket.socket, answer: Answer) -> None:
     """Answer one asker until it goes."""
-    asked = BufferedByteReceiveStream(stream)
-    async with stream:
-        with contextlib.suppress(anyio.IncompleteRead, anyio.EndOfStream, anyio.BrokenResourceError):
-            while True:
-                size = int.from_bytes(await asked.receive_exactly(_LENGTH_BYTES))
-                await stream.send(await _reply(await asked.receive_exactly(size), answer))
+    with asker, contextlib.suppress(ConnectionError):
+        asker.setblocking(False)
+        while True:
+            size = int.from_bytes(await _received(asker, _LENGTH_BYTES))
+            reply = memoryview(await _reply(await _received(asker, size), answer))
+            while reply:
+                await anyio.wait_writable(asker)
+                reply = reply[asker.send(reply) :]
+
+
+async def _received(asker: socket.socket, size: int) -> bytes:
+    """Return the next `size` bytes."""
+    received = bytearray()
+    while len(received) < size:
+        await anyio.wait_readable(asker)
+        if not (part := asker.recv(min(size - len(received), _PART))):
+            raise ConnectionResetError("the asker has gone")
+        received += part
+    return bytes(received)
 
 
 async def _reply(question: bytes, answer: Answer) -> bytes:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
-
-settings.register_profile("bus", max_examples=60, deadline=None)
-settings.load_profile("bus")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

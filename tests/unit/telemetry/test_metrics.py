@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
@@ -9,7 +9,6 @@ from phasebus.telemetry.metrics import observe_many
 AMOUNTS = st.one_of(st.floats(0, 100), st.sampled_from([0.1, 0.5, 1.0, float("inf")]))
 
 
-@settings(deadline=None)
 @given(st.lists(AMOUNTS))
 def test_many_at_once_are_observed_as_one_after_the_other(amounts: list[float]) -> None:
     together, single = CollectorRegistry(), CollectorRegistry()

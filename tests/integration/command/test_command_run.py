@@ -1,3 +1,5 @@
+"""`phasebus run` as a process of its own, around commands that are no engine."""
+
 from __future__ import annotations
 
 import signal
