@@ -37,8 +37,8 @@ _EMULATOR = "STORAGE_EMULATOR_HOST"
 
 _CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 
-
 _ADDRESS = re.compile(r"(Error performing [A-Z]+ [a-z]+://[^\s/]+/)\S+")
+"""What obstore asked for, in its errors: it is long, and may be signed."""
 
 
 def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: float) -> Any:
@@ -57,7 +57,7 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
 
     config: dict[str, Any] = _azure() if kind == "az" else {}
     called, variables = _ENDPOINTS[kind]
-    endpoint = next(filter(None, map(os.environ.get, variables)), config.get(called))
+    endpoint = config.get(called) or next(filter(None, map(os.environ.get, variables)), None)
     if kind == "gs" and not endpoint and (emulator := os.environ.get(_EMULATOR)):
         endpoint = emulator if "://" in emulator else f"http://{emulator}"
         config["skip_signature"] = True

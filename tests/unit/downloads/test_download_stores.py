@@ -41,7 +41,8 @@ def azure(**parts: str) -> dict[str, str]:
         ("az", {"AZURE_STORAGE_ACCOUNT": "", "AZURE_STORAGE_ACCOUNT_NAME": "us"}, {"account_name": None}),
         (
             "az",
-            azure(AccountName="us", accountkey=KEY, BlobEndpoint="http://here/us/"),
+            azure(AccountName="us", accountkey=KEY, BlobEndpoint="http://here/us/")
+            | {"AZURE_STORAGE_ENDPOINT": "http://elsewhere"},
             {"account_name": "us", "account_key": KEY, "endpoint": "http://here/us"},
         ),
         (
