@@ -121,6 +121,20 @@ def test_nobody_waits_for_a_process_whose_end_the_system_has_not_kept() -> None:
     os.close(reading)
 
 
+def test_who_finds_out_that_a_process_has_ended_has_told_it() -> None:
+    reading, writing = os.pipe()  # the watcher hears nothing
+    killed = SimpleNamespace(pid=2**22 + 1, name="killed", _popen=SimpleNamespace(sentinel=reading, poll=lambda: -9))
+    sent = _Sent()
+    processes._tell_of_end(sent, killed)  # type: ignore[arg-type]
+    assert [killed._popen.poll(), killed._popen.poll()] == [-9, -9]
+    assert [notice["attributes"] for notice in sent.notices] == [{"exit_code": -9}]
+    os.close(writing)
+    wait_until(
+        lambda: "phasebus killed" not in {thread.name for thread in threading.enumerate()}, "its watcher has ended"
+    )
+    os.close(reading)
+
+
 def _json(notice: dict[str, Any]) -> bytes:
     return json.dumps(notice).encode()
 

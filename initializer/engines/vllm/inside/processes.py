@@ -64,21 +64,22 @@ def tell_of_births(reporter: Reporter) -> None:
 def _tell_of_end(reporter: Reporter, process: Any) -> None:
     """Tell how `process` has ended, if not well: nobody but its parent can know, and vLLM does not always ask."""
     birth, popen = _birth(process.pid, process.name), process._popen  # noqa: SLF001
-    poll, one_at_a_time = popen.poll, threading.Lock()
+    poll, one_at_a_time, told = popen.poll, threading.Lock(), False
 
     def polled(*args: Any, **kwargs: Any) -> int | None:
+        nonlocal told
         with one_at_a_time:  # the answer comes once; who asks meanwhile finds it remembered
             code: int | None = poll(*args, **kwargs)
+            if code and not told:  # at once: who asks may be about to end as well
+                told = True
+                ended = {"event": "exited", "time_ns": time.time_ns(), "attributes": {"exit_code": code}}
+                reporter.send({**birth, **ended})
         return code
 
     def wait() -> None:
         multiprocessing.connection.wait([popen.sentinel])
-        while (code := polled()) is None:  # what it held open is closed a moment before it has ended
-            if not psutil.pid_exists(process.pid):
-                return
-            time.sleep(_LOOK_SECONDS)
-        if code:
-            reporter.send({**birth, "event": "exited", "time_ns": time.time_ns(), "attributes": {"exit_code": code}})
+        while polled() is None and psutil.pid_exists(process.pid):
+            time.sleep(_LOOK_SECONDS)  # what it held open is closed a moment before it has ended
 
     popen.poll = polled
     threading.Thread(target=wait, name=f"phasebus {process.name}", daemon=True).start()
