@@ -61,7 +61,7 @@ trail: ContextVar[Trail] = ContextVar("phasebus_trail")
 
 
 def own_trail(inherited: Trail, here: Thread) -> Trail:
-    """Return the trail that a publish in this thread begins with: the inherited one if that leads to an event, else a new one.
+    """Return the trail that a publish here begins with: the inherited one if that leads to an event, else a new one.
 
     A task that inherits the trail of the one that started it is, by that, taken for a part of what that one handles
     when it publishes. A task that has once published by itself has a trail of its own.

@@ -122,3 +122,8 @@ class Command:
     def _read(self, name: str) -> None:
         for line in getattr(self._process, name):
             self._lines[name].append(line)
+
+
+def phases(run: Run) -> dict[str, str]:
+    """Return how each phase of a run has ended."""
+    return {step.name: step.outcome for step in run.steps if step.kind == "phase"}

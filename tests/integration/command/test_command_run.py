@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from phasebus.telemetry.journal import Run
-from tests.support.command import Command
+from tests.support.command import Command, phases
 from tests.support.waiting import wait_until
 
 Start = Callable[..., Command]
@@ -26,10 +25,6 @@ def run(tmp_path: Path) -> Iterator[Start]:
     yield start
     for command in started:
         command.close()
-
-
-def phases(run: Run) -> dict[str, str]:
-    return {step.name: step.outcome for step in run.steps if step.kind == "phase"}
 
 
 def test_the_exit_code_and_the_output_of_the_command_are_its_own(run: Start) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
-from phasebus.telemetry.journal import Run
-from tests.support.command import Command
+from tests.support.command import Command, phases
 from tests.support.otlp import OtlpBackend
 from tests.support.waiting import wait_until
 
@@ -36,10 +35,6 @@ def up(tmp_path: Path) -> Iterator[Up]:
     yield start
     for command in started:
         command.close()
-
-
-def phases(run: Run) -> dict[str, str]:
-    return {step.name: step.outcome for step in run.steps if step.kind == "phase"}
 
 
 def test_ctrl_c_in_the_middle_of_the_engines_start_gives_everything_back(up: Up, backend: OtlpBackend) -> None:

@@ -108,6 +108,11 @@ def test_a_secret_in_the_address_is_refused_and_not_shown() -> None:
             r"no credentials could be had \(.*404.*\); they come from AWS_ACCESS_KEY_ID",
         ),
         (
+            "Error performing GET http://login/x in 2ms - Server returned non-2xx status code: 404",
+            TransferError,
+            r"s3 failed",
+        ),
+        (
             "Error performing GET http://h/box/x?sig=a-secret in 2ms - 409 Conflict: PublicAccessNotPermitted\n\nDebug: …",
             TransferError,
             r"s3 failed \(Exception: .*http://h/… in 2ms.*PublicAccessNotPermitted\)$",
