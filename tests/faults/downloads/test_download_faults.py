@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from phasebus.initializer import DownloadError, FileFailed, FileFinished, FileProgress
-from phasebus.initializer.downloads import DownloadSettings, fetch
+from phasebus.initializer.downloads import fetch
 from tests.support.downloads import QUICK, noise, safetensors, tree, watched
-from tests.support.fault_proxy import Fault, FaultProxy, Kind, fault_proxy
+from tests.support.fault_proxy import Fault, Kind, fault_proxy
 from tests.support.hub_server import HubServer, Repository
 
 pytestmark = pytest.mark.anyio
@@ -130,19 +130,19 @@ async def test_a_file_replaced_meanwhile_is_not_glued_to_the_old_one(hub: HubSer
     """Without a digest only the validator can tell: it does."""
     first, second = noise(2_000_000, 1), noise(2_000_000, 2)
     hub.repositories["org/name"] = Repository({"big.bin": first})
-    # the connection that is asked for the size is asked for the file as well
-    with fault_proxy(port_of(hub), once(Fault("reset", 1_000_000))) as proxy:
+
+    def plan(connection: int) -> Fault:
+        """Break the connection that is asked for the size and the file; before the next, the file is another one."""
+        if connection == 0:
+            return Fault("truncate", 1_000_000)
+        hub.repositories["org/name"] = Repository({"big.bin": second})
+        return Fault()
+
+    with fault_proxy(port_of(hub), plan) as proxy:
         url = f"{proxy.url}/org/name/resolve/main/big.bin"
         hub.delivery = proxy.url
-
-        async def replaced(retried: FaultProxy) -> None:
-            await wait_until(lambda: retried.passed >= 1_000_000)
-            hub.repositories["org/name"] = Repository({"big.bin": second})
-
-        async with watched() as seen, anyio.create_task_group() as tasks:
-            tasks.start_soon(replaced, proxy)
-            slow = DownloadSettings(first_pause_seconds=0.5, longest_pause_seconds=0.5, stall_seconds=5)
-            await fetch(seen.bus, url, destination=tmp_path / "there", settings=slow)
+        async with watched() as seen:
+            await fetch(seen.bus, url, destination=tmp_path / "there", settings=QUICK)
     assert tree(tmp_path / "there") == {"big.bin": second}
 
 

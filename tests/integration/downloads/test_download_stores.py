@@ -31,8 +31,11 @@ def bucket(store: ObjectStore) -> str:
 
 @pytest.fixture
 def breaking(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A proxy in front of the server that breaks every connection before a large object is through."""
-    with fault_proxy(store.port, lambda _: Fault("reset", 1_300_000)) as proxy:
+    """A proxy in front of the server that ends every connection before a large object is through.
+
+    In order: after an RST, what the client had not read yet would be lost, more of it the busier the machine.
+    """
+    with fault_proxy(store.port, lambda _: Fault("truncate", 1_300_000)) as proxy:
         for name, value in store.environment(proxy.port).items():
             monkeypatch.setenv(name, value)
         yield proxy
