@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from phasebus.bus import (
 from phasebus.initializer.serving.events import REQUEST_STEP
 from phasebus.initializer.serving.request import Request
 from phasebus.telemetry.run import parse_traceparent
+
+logger = logging.getLogger("phasebus.serving")
 
 _FLUSH_SECONDS = 0.25
 
@@ -101,18 +104,20 @@ class Telling:
         self._counted.setdefault(group, []).append(seconds)
 
     async def flush(self) -> None:
-        """Tell what has been counted."""
+        """Tell what has been counted. What a callback raises is logged: no request is left for it to fail."""
         while self._counted:
             (method, route, status, outcome), seconds = self._counted.popitem()
-            await self._bus.publish(
-                StepsCounted(
-                    kind=REQUEST_STEP.name,
-                    name=self._name,
-                    attributes={"method": method, "route": route, "status": status},
-                    outcome=outcome or "finished",
-                    seconds=tuple(seconds),
-                )
+            counted = StepsCounted(
+                kind=REQUEST_STEP.name,
+                name=self._name,
+                attributes={"method": method, "route": route, "status": status},
+                outcome=outcome or "finished",
+                seconds=tuple(seconds),
             )
+            try:
+                await self._bus.publish(counted)
+            except Exception:
+                logger.exception("a callback of %r failed when it was told of requests counted together", self._name)
 
     async def flush_forever(self) -> None:
         """Tell what has been counted a few times a second, until cancelled."""

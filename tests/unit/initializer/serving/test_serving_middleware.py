@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from phasebus.bus import Context, StepEvent, StepFailed, StepFinished, StepStarted
+from phasebus.bus import Context, StepEvent, StepFailed, StepFinished, StepsCounted, StepStarted
 from phasebus.initializer.serving import (
     ANSWER,
     REQUEST,
@@ -164,6 +164,7 @@ def test_a_request_is_a_step_with_its_method_route_and_status() -> None:
     assert isinstance(ends[0], StepFinished)
     assert isinstance(ends[2], StepFailed)
     assert isinstance(ends[2].error, LookupError)
+    assert ends[2].attributes["status"] == 500
 
 
 def test_a_method_nobody_has_heard_of_makes_no_label_of_its_own() -> None:
@@ -203,7 +204,7 @@ def test_every_request_is_counted_whether_told_alone_or_not(told_per_second: flo
         'method="GET",application="serving"', labels
     )
     assert 'phasebus_requests_total{method="GET",outcome="finished",route="/echo/{id}",status="200"} 5.0' in text
-    assert 'phasebus_requests_total{method="GET",outcome="failed",route="/fail",status="0"} 1.0' in text
+    assert 'phasebus_requests_total{method="GET",outcome="failed",route="/fail",status="500"} 1.0' in text
 
 
 def test_observers_without_a_lifespan_to_watch_in_are_an_error_that_says_what_to_do() -> None:
@@ -243,6 +244,18 @@ def test_what_was_counted_is_told_even_if_the_application_fails_to_end() -> None
     metrics = Metrics()
     app = Starlette(routes=[Route("/echo/{id}", echo)], lifespan=lifespan)
     app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[MetricsObserver(metrics)], told_per_second=0))
-    with pytest.raises(ExceptionGroup, match="unhandled errors"), TestClient(app) as served:
+    with pytest.raises(OSError, match="the disk is full"), TestClient(app) as served:
         served.get("/echo/1")
     assert 'route="/echo/{id}",status="200"} 1.0' in generate_latest(metrics.registry).decode()
+
+
+def test_a_callback_that_fails_at_a_count_is_named_in_the_log_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def tally(event: StepsCounted) -> None:
+        raise LookupError("no such tenant")
+
+    with client(tally, told_per_second=0) as served:
+        assert served.get("/echo/1").status_code == 200
+    assert len(caplog.records) == 1
+    assert "raised by the callback 'tally' during StepsCounted" in caplog.text
