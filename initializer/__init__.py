@@ -13,7 +13,7 @@ from phasebus.initializer.cluster import (
     PreCluster,
     initialize_cluster,
 )
-from phasebus.initializer.config import ConfigError, LLMConfig, load_config
+from phasebus.initializer.config import LLMConfig, load_config
 from phasebus.initializer.context import (
     DOWNLOAD_DESTINATION,
     DOWNLOAD_RESULT,
@@ -47,6 +47,7 @@ from phasebus.initializer.downloads import (
     FileStarted,
 )
 from phasebus.initializer.engines import EngineError
+from phasebus.initializer.errors import CallbackError, ConfigError
 from phasebus.initializer.node import Node, initialize_node
 from phasebus.initializer.phases import (
     NODE_PHASES,
@@ -67,7 +68,7 @@ from phasebus.initializer.phases import (
     PreInitialization,
     PrePlacementGroup,
 )
-from phasebus.initializer.pipeline import CallbackError, Phase, run_phases
+from phasebus.initializer.pipeline import Phase, run_phases
 from phasebus.initializer.ray.cluster import RayError
 from phasebus.initializer.ray.placement import PlacementError
 

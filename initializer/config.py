@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from phasebus.bus import PhasebusError
+from phasebus.initializer.callbacks import Callbacks, nearest
 from phasebus.initializer.context import Bundles, DownloadMode, ExtraFile, Strategy
 from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class ConfigError(PhasebusError):
-    """Raised when a configuration cannot be read, or says what cannot be meant."""
 
 
 class _Section(BaseModel):
@@ -72,10 +67,10 @@ class LLMConfig(_Section):
     name: str | None = None
     """The node's name in traces and metrics; by default that of the machine."""
 
-    callbacks: list[Any] = Field(default_factory=list)
+    callbacks: Callbacks = Field(default_factory=list)
     """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
 
-    driver_callbacks: list[Any] = Field(default_factory=list)
+    driver_callbacks: Callbacks = Field(default_factory=list)
     """Callbacks and observers of `initialize_cluster` that are called where it is, not on the nodes."""
 
     nodes: int = Field(default=1, gt=0)
@@ -130,51 +125,12 @@ class LLMConfig(_Section):
     service: ServiceConfig = Field(default_factory=ServiceConfig)
     """The HTTP service of `phasebus up`."""
 
-    @field_validator("callbacks", "driver_callbacks")
-    @classmethod
-    def _import_callbacks(cls, callbacks: list[Any]) -> list[Any]:
-        return [import_callback(each) if isinstance(each, str) else each for each in callbacks]
-
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:
         more, fewer = sorted((self.nodes, self.replicas or self.nodes), reverse=True)
         if more % fewer:
             raise ValueError(f"{self.replicas} replicas cannot be spread evenly over {self.nodes} nodes")
         return self
-
-
-def import_callback(name: str) -> Any:
-    """Return the callback that ``module:name`` names; a class is called without arguments to make one.
-
-    Raises:
-        ConfigError: There is no such module or name, or importing it failed.
-    """
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
-        raise ConfigError(f"callback {name!r} is not of the form module:name, such as my_callbacks:custom_download")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = str(error.name)
-        if module_name != missing and not module_name.startswith(f"{missing}."):
-            raise ConfigError(
-                f"callback {name!r}: {module_name} imports {missing!r}, which is not installed"
-            ) from error
-        raise ConfigError(
-            f"callback {name!r}: there is no module {missing!r} beside the configuration, in PYTHONPATH or installed"
-        ) from error
-    except Exception as error:
-        raise ConfigError(
-            f"callback {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
-        ) from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ConfigError(f"callback {name!r}: {module_name} has no {part!r}{_nearest(part, dir(found))}")
-        found = getattr(found, part)
-    made = found() if isinstance(found, type) else found
-    if not callable(made):
-        raise ConfigError(f"callback {name!r} is {made!r}, which cannot be called; name a function or a class")
-    return made
 
 
 def load_config(path: Path) -> LLMConfig:
@@ -226,7 +182,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         if problem["type"] == "extra_forbidden":
             *section, name = problem["loc"]
             known = _section_of(model, section).model_fields
-            way_out = _nearest(str(name), known) or f" (there are {', '.join(known)})"
+            way_out = nearest(str(name), known) or f" (there are {', '.join(known)})"
             lines.append(f"{where}: there is no such field{way_out}")
         else:
             lines.append(f"{where}: {problem['msg']} (it is {problem['input']!r})")
@@ -243,8 +199,3 @@ def _section_of(model: type[BaseModel], path: list[int | str]) -> type[BaseModel
         options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
         model = next(each for each in options if isinstance(each, type) and issubclass(each, BaseModel))
     return model
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -5,7 +5,6 @@ A phase list is data, so that any process, not only the start of a node, can be 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +12,10 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
-from phasebus.bus import Bus, Context, Key, PhasebusError, PhaseEvent
+from phasebus.bus import Bus, Context, PhaseEvent
+from phasebus.initializer.callbacks import Spelling
+from phasebus.initializer.errors import CallbackError
 from phasebus.initializer.phases import PHASE
-
-_ALIKE = 0.85
-"""From which likeness on, as difflib has it, a key is taken for a misspelt one."""
-
-
-class CallbackError(PhasebusError):
-    """Raised when a callback did what can only be a mistake: it misspelt a key, or called ``sys.exit``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +64,11 @@ async def run_phases(
     """
     errors: list[Exception] = []
     running: list[anyio.Event] = []
-    spelling = _Spelling(context, keys)
+    spelling = Spelling((*context, *keys))
 
     async def ask(event: type[PhaseEvent]) -> None:
         await bus.publish(event(config=config), context)
-        spelling.check()
+        spelling.check(context)
 
     async def run(phase: Phase, ended: anyio.Event, *, task_status: TaskStatus[None]) -> None:
         go_on = _Once(task_status.started)
@@ -129,27 +123,6 @@ async def _run(
     except Exception as error:
         error.add_note(f"in the phase {phase.name!r}")
         raise
-
-
-class _Spelling:
-    """Looks at the keys that come up in a context."""
-
-    def __init__(self, context: Context, known: Iterable[str]) -> None:
-        self._context = context
-        self._known = [str(key) for key in known]
-        self._seen = {*context, *self._known}
-
-    def check(self) -> None:
-        """Raise CallbackError if a key has come up since the last time that is nearly a known one."""
-        for key in self._context.keys() - self._seen:
-            self._seen.add(key)
-            if isinstance(key, Key) or not (close := difflib.get_close_matches(key, self._known, n=1, cutoff=_ALIKE)):
-                continue
-            by = self._context.history(key)[-1].by
-            raise CallbackError(
-                f"the callback {by!r} wrote {key!r}, which nothing reads; did you mean {close[0]!r}? "
-                f"(a key of your own that is so much alike is written as Key({key!r}))"
-            )
 
 
 class _Once:

@@ -8,11 +8,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from phasebus.bus import Key
+from phasebus.initializer.callbacks import Callbacks
 from phasebus.initializer.config import (
     LLMConfig,
     RayConfig,
     ServiceConfig,
-    import_callback,
     read_fields,
     validated,
 )
@@ -30,7 +30,7 @@ class ClusterConfig(BaseModel):
     name: str = "cluster"
     """The cluster's name in traces."""
 
-    callbacks: list[Any] = Field(default_factory=list)
+    callbacks: Callbacks = Field(default_factory=list)
     """Callbacks and observers that are called where `initialize_cluster` is; those of a model are called on its nodes."""
 
     keys: list[Any] = Field(default_factory=list)
@@ -50,11 +50,6 @@ class ClusterConfig(BaseModel):
 
     service: ServiceConfig = Field(default_factory=ServiceConfig)
     """The HTTP service of the whole cluster."""
-
-    @field_validator("callbacks")
-    @classmethod
-    def _import_callbacks(cls, callbacks: list[Any]) -> list[Any]:
-        return [import_callback(each) if isinstance(each, str) else each for each in callbacks]
 
     @field_validator("keys")
     @classmethod

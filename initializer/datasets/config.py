@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pydantic import BaseModel, ConfigDict, Field
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
-from phasebus.initializer.config import import_callback
+from phasebus.initializer.callbacks import Callbacks
 
 
 class DatasetConfig(BaseModel):
@@ -14,7 +12,7 @@ class DatasetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    callbacks: list[Any] = Field(default_factory=list)
+    callbacks: Callbacks = Field(default_factory=list)
     """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
 
     name: str = "dataset"
@@ -28,8 +26,3 @@ class DatasetConfig(BaseModel):
 
     progress_seconds: float = Field(default=0.5, gt=0)
     """How often the progress of the operators is told, in seconds."""
-
-    @field_validator("callbacks")
-    @classmethod
-    def _import_callbacks(cls, callbacks: list[Any]) -> list[Any]:
-        return [import_callback(each) if isinstance(each, str) else each for each in callbacks]

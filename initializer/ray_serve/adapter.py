@@ -16,7 +16,7 @@ from ray.llm._internal.common.utils.download_utils import NodeModelDownloadable
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 
 from phasebus.bus import Bus, Context, PhasebusError, subscribe_all
-from phasebus.initializer.config import import_callback
+from phasebus.initializer.callbacks import imported
 from phasebus.initializer.context import (
     ENGINE_ARGS,
     ENGINE_ENV,
@@ -204,8 +204,3 @@ def replica_name(model: str) -> str:
         return str(serve.get_replica_context().replica_id.unique_id)
     except Exception:  # noqa: BLE001  # Serve has an error of its own for this, in a private module
         return model
-
-
-def imported(callbacks: Sequence[Any]) -> list[Any]:
-    """Return `callbacks` with those imported that are ``module:name``."""
-    return [import_callback(each) if isinstance(each, str) else each for each in callbacks]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pydantic import BaseModel, ConfigDict, Field
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
-from phasebus.initializer.config import import_callback
+from phasebus.initializer.callbacks import Callbacks
 
 
 class ServingConfig(BaseModel):
@@ -14,7 +12,7 @@ class ServingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    callbacks: list[Any] = Field(default_factory=list)
+    callbacks: Callbacks = Field(default_factory=list)
     """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
 
     name: str = "serving"
@@ -23,8 +21,3 @@ class ServingConfig(BaseModel):
     told_per_second: float = Field(default=10.0, ge=0)
     """How many requests a second are told to the observers one by one, as steps with a span each. The others are
     counted together, a few times a second: telling of a request takes longer than a quick one takes."""
-
-    @field_validator("callbacks")
-    @classmethod
-    def _import_callbacks(cls, callbacks: list[Any]) -> list[Any]:
-        return [import_callback(each) if isinstance(each, str) else each for each in callbacks]

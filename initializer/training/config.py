@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from phasebus.initializer.config import import_callback
+from phasebus.initializer.callbacks import Callbacks
 
 
 class TrainingConfig(BaseModel):
@@ -33,13 +33,8 @@ class TrainingConfig(BaseModel):
     trainer_options: dict[str, Any] = Field(default_factory=dict)
     """What else the trainer is given: datasets, torch_config, …"""
 
-    callbacks: list[Any] = Field(default_factory=list)
+    callbacks: Callbacks = Field(default_factory=list)
     """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
 
     name: str = "training"
     """The name of the run in spans, metrics and messages."""
-
-    @field_validator("callbacks")
-    @classmethod
-    def _import_callbacks(cls, callbacks: list[Any]) -> list[Any]:
-        return [import_callback(each) if isinstance(each, str) else each for each in callbacks]

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from phasebus.bus import CallbackSignatureError
 from phasebus.initializer import ConfigError, LLMConfig, load_config
-from phasebus.initializer.config import import_callback
+from phasebus.initializer.callbacks import import_callback
+from phasebus.initializer.cluster.config import ClusterConfig
+from phasebus.initializer.datasets import DatasetConfig
+from phasebus.initializer.serving import ServingConfig
+from phasebus.initializer.training import TrainingConfig
 
 
 def written(folder: Path, text: str) -> Path:
@@ -128,3 +133,9 @@ def test_where_traces_are_looked_at_is_configured_and_has_to_be_a_url(tmp_path: 
     assert config.service.trace_url == "http://jaeger:16686/trace/{trace}"
     with pytest.raises(ConfigError, match=r"service.trace_url: .*pattern"):
         load_config(written(tmp_path, text % "jaeger:16686"))
+
+
+@pytest.mark.parametrize("config", [LLMConfig, ServingConfig, DatasetConfig, TrainingConfig, ClusterConfig])
+def test_what_is_no_callback_is_told_when_it_is_configured(config: type[BaseModel]) -> None:
+    with pytest.raises(CallbackSignatureError, match="5 is not callable"):
+        config(callbacks=[5])
