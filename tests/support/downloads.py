@@ -15,8 +15,11 @@ from phasebus.initializer.downloads import DownloadSettings
 
 E = TypeVar("E", bound=StepEvent)
 
-QUICK = DownloadSettings(first_pause_seconds=0.001, longest_pause_seconds=0.01, stall_seconds=0.5, connect_seconds=5)
+QUICK = DownloadSettings(first_pause_seconds=0.001, longest_pause_seconds=0.01, stall_seconds=30, connect_seconds=30)
 """Settings for tests: what fails is tried again at once."""
+
+STALLING = QUICK.model_copy(update={"stall_seconds": 0.5})
+"""Settings for a server that stalls. A busy machine may stall for as long, so what is retried may be more than that."""
 
 
 def noise(size: int, seed: int = 0) -> bytes:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -74,9 +75,16 @@ class HubServer:
         return [each for each in self.requests if path in each.path]
 
 
+@lru_cache(maxsize=64)  # what is large takes long, and is asked for with every listing
 def git_id(content: bytes) -> str:
     """Return the id of a git blob."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def sha256(content: bytes) -> str:
+    """Return the digest that a large file is known by."""
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager
@@ -128,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         if matched := re.fullmatch(r"/delivery/([0-9a-f]{64})", path):
             for repository in hub.repositories.values():
                 for content in repository.files.values():
-                    if hashlib.sha256(content).hexdigest() == matched[1]:
+                    if sha256(content) == matched[1]:
                         return self._send(content, f'"{matched[1]}"')
         return self._answer(404, {}, b"")
 
@@ -152,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         for file, content in repository.files.items():
             sibling: dict[str, Any] = {"rfilename": file, "size": len(content), "blobId": git_id(content)}
             if len(content) >= _LARGE:
-                digest = hashlib.sha256(content).hexdigest()
+                digest = sha256(content)
                 sibling["lfs"] = {"size": len(content), "sha256": digest, "pointerSize": 134}
             siblings.append(sibling)
         body = json.dumps({"id": name, "modelId": name, "sha": repository.commit, "siblings": siblings}).encode()
@@ -165,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         for file, content in repository.files.items():
             entry: dict[str, Any] = {"type": "file", "path": file, "size": len(content), "oid": git_id(content)}
             if len(content) >= _LARGE:
-                digest = hashlib.sha256(content).hexdigest()
+                digest = sha256(content)
                 entry["lfs"] = {"size": len(content), "oid": digest, "pointerSize": 134}
             entries.append(entry)
         self._answer(200, {"Content-Type": "application/json"}, json.dumps(entries).encode())
@@ -177,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             self._answer(404, {"X-Error-Code": "EntryNotFound"}, b"")
         elif len(content) >= _LARGE:
-            digest = hashlib.sha256(content).hexdigest()
+            digest = sha256(content)
             headers = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
             headers |= {"X-Repo-Commit": repository.commit, "ETag": f'"{digest}"'}
             headers["Location"] = f"{self.hub.delivery}/delivery/{digest}?{SIGNATURE}"
@@ -210,8 +218,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         view = memoryview(body)
         for at in range(0, len(view), 65536):
-            self.wfile.write(view[at : at + 65536])
-            self.hub.sent += len(view[at : at + 65536])
+            block = view[at : at + 65536]
+            self.hub.sent += len(block)  # before the client can have it, and a test look
+            self.wfile.write(block)
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""

@@ -134,7 +134,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode != 0:
         without(f"a small disk cannot be mounted here, which takes root: {mounted.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 async def test_a_model_that_does_not_fit_is_refused_before_anything_is_fetched(
