@@ -24,8 +24,8 @@ def test_a_program_that_seeds_its_random_numbers_gets_new_ids_all_the_same() -> 
 
 def test_a_forked_process_gets_ids_of_its_own() -> None:
     program = (
-        "import os; from phasebus.bus import new_step_id; child = os.fork(); print(new_step_id(), flush=True); "
-        "child and os.waitpid(child, 0)"
+        "import os; from phasebus.bus import new_step_id; child = os.fork(); child and os.waitpid(child, 0); "
+        "print(new_step_id())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert len(set(done.stdout.split())) == 2

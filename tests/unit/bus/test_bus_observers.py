@@ -153,7 +153,7 @@ async def test_an_observer_that_hangs_never_delays_the_publisher_nor_the_exit_pa
         bus.observe(Ping, sleeps if asynchronous else blocks, name="hung", buffer=10)
         for number in range(100):
             await bus.publish(Ping(number))
-    assert anyio.current_time() - start < 5
+    assert anyio.current_time() - start < 25
     hang.set()
     assert "observer 'hung' was not done within 0.05 s" in caplog.text
     assert stats_of(bus, "hung").drops >= 89
@@ -166,18 +166,18 @@ async def test_an_observer_that_is_flooded_loses_the_oldest_and_counts_them(asyn
 
     async def slow(event: Ping) -> None:
         entered.set()
-        await anyio.to_thread.run_sync(release.wait, 5)
+        await anyio.to_thread.run_sync(release.wait, 60)
         seen.append(event.number)
 
     def slow_in_thread(event: Ping) -> None:
         entered.set()
-        release.wait(5)
+        release.wait(60)
         seen.append(event.number)
 
     async with Bus() as bus:
         bus.observe(Ping, slow if asynchronous else slow_in_thread, name="slow", buffer=3)
         await bus.publish(Ping(0))
-        await anyio.to_thread.run_sync(entered.wait, 5)
+        await anyio.to_thread.run_sync(entered.wait, 60)
         for number in range(1, 11):
             await bus.publish(Ping(number))
         release.set()
@@ -191,11 +191,11 @@ async def test_with_overflow_block_the_publisher_waits_and_nothing_is_lost(async
     seen: list[int] = []
 
     async def slow(event: Ping) -> None:
-        await anyio.to_thread.run_sync(release.wait, 5)
+        await anyio.to_thread.run_sync(release.wait, 60)
         seen.append(event.number)
 
     def slow_in_thread(event: Ping) -> None:
-        release.wait(5)
+        release.wait(60)
         seen.append(event.number)
 
     published: list[int] = []
@@ -341,7 +341,7 @@ async def test_observers_do_not_see_one_another() -> None:
         await bus.publish(Ping(1))
         await slow_started.wait()
         await bus.publish(Ping(2))
-        await anyio.to_thread.run_sync(both.wait, 5)
+        await anyio.to_thread.run_sync(both.wait, 60)
         release.set()
     assert quick == [1, 2]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 
@@ -27,13 +28,14 @@ def long_ago() -> int:
 def test_what_runs_innermost_for_long_is_spoken_of_again_and_again(
     watchdog: Watchdog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watchdog.observe(StepStarted(step=OUTER, kind="phase", name="engine_init", monotonic_ns=long_ago()))
-    watchdog.observe(
+    watchdog.observe(  # first, so that at no moment the outer one is the innermost
         StepStarted(step=INNER, parent=OUTER, kind="engine_step", name="load_weights", monotonic_ns=long_ago())
     )
+    watchdog.observe(StepStarted(step=OUTER, kind="phase", name="engine_init", monotonic_ns=long_ago()))
     wait_until(lambda: len(caplog.records) >= 2, "it is spoken of twice")
     assert caplog.records[0].levelno == logging.WARNING
-    assert caplog.records[0].getMessage() == "engine step load_weights has been running for 1 min 30 s"
+    message = caplog.records[0].getMessage()
+    assert re.fullmatch(r"engine step load_weights has been running for 1 min 3\d s", message)
     assert "engine_init" not in caplog.text
 
 
