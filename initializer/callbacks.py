@@ -89,7 +89,8 @@ class Spelling:
                 )
 
     def _look_up(self, key: str) -> str | None:
-        return next(iter(difflib.get_close_matches(key, self._known, n=1, cutoff=_ALIKE)), None)
+        swapped = [known for known in self._known if sorted(known) == sorted(key)]
+        return next(iter(swapped or difflib.get_close_matches(key, self._known, n=1, cutoff=_ALIKE)), None)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -153,7 +153,7 @@ KINDS: Final[Mapping[str, KindNames]] = {
                 "phasebus_requests_total",
                 "Requests to a served application.",
                 None,
-                ("method", "route", "status", "outcome"),
+                ("application", "method", "route", "status", "outcome"),
             ),
         ),
     ),

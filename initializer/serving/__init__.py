@@ -5,7 +5,7 @@ It knows ASGI and nothing of models or engines, so it goes around any Starlette 
 
 from phasebus.initializer.serving.config import ServingConfig
 from phasebus.initializer.serving.events import ANSWER, REQUEST, RESPONSE, PostRequest, PreRequest
-from phasebus.initializer.serving.middleware import ServingError, ServingMiddleware
+from phasebus.initializer.serving.middleware import ServingMiddleware
 from phasebus.initializer.serving.request import Request
 from phasebus.initializer.serving.response import ResponseStart
 
@@ -18,6 +18,5 @@ __all__ = [
     "Request",
     "ResponseStart",
     "ServingConfig",
-    "ServingError",
     "ServingMiddleware",
 ]

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable
 from typing import Any
 
 import anyio
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from phasebus.bus import Bus, Context, Observer, PhasebusError, subscribe_all
+from phasebus.bus import Bus, Observer, subscribe_all
 from phasebus.initializer.serving.config import ServingConfig
-from phasebus.initializer.serving.events import ANSWER, REQUEST, RESPONSE, PostRequest, PreRequest
+from phasebus.initializer.serving.events import PostRequest, PreRequest
+from phasebus.initializer.serving.exchange import Exchange
+from phasebus.initializer.serving.lifespan import run_lifespan
 from phasebus.initializer.serving.request import Request
-from phasebus.initializer.serving.response import ResponseStart
-from phasebus.initializer.serving.telling import Telling
+from phasebus.initializer.serving.telling import Telling, is_told
 
-_SERVER_ERROR = 500
-"""What servers answer for an application that raises before it has begun to answer."""
+logger = logging.getLogger("phasebus.serving")
 
-
-class ServingError(PhasebusError, RuntimeError):
-    """Raised when the middleware is used as it cannot work."""
+_FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+"""What servers offer to send files by: no callback could change the chunks."""
 
 
 class ServingMiddleware:
@@ -43,75 +43,79 @@ class ServingMiddleware:
     def __init__(self, app: ASGIApp, config: ServingConfig) -> None:
         self._app = app
         self._config = config
-        self._pre_request, self._post_request = PreRequest(config=config), PostRequest(config=config)
+        self._events = PreRequest(config=config), PostRequest(config=config)
         callbacks = [each for each in config.callbacks if not isinstance(each, Observer)]
         self._here = _Here(config.name, callbacks)
-        self._steps = Bus(config.name)
-        subscribe_all(self._steps, config.callbacks)
-        self._telling = Telling(self._steps, config.name, config.told_per_second)
-        self._lifespan_is_missing = self._telling.wanted
+        self._is_watched = is_told(self._steps())
+        self._telling: Telling | None = None
+        self._missed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's whole lifespan."""
         if scope["type"] != "http":
-            await (self._live if scope["type"] == "lifespan" else self._app)(scope, receive, send)
+            alive = scope["type"] == "lifespan" and self._is_watched
+            await (self._live if alive else self._app)(scope, receive, send)
             return
-        if self._lifespan_is_missing:
-            raise ServingError(
-                f"the observers of {self._config.name!r} watch during the application's lifespan, which did not reach "
-                "the middleware: put it around the outermost application, and run that with its lifespan on"
-            )
-        exchange = _Exchange(self._here.callbacks, self._post_request, Request(scope, receive), send)
-        if not self._telling.wanted:
-            await self._answer(exchange, receive)
+        if (extensions := scope.get("extensions")) and not _FILES.isdisjoint(extensions):
+            scope["extensions"] = {name: extensions[name] for name in extensions if name not in _FILES}
+        exchange = Exchange(self._here.callbacks, self._events, Request(scope, receive), send)
+        telling = self._telling
+        if telling is None:
+            if self._is_watched and not self._missed:
+                self._miss_lifespan()
+            await exchange.answer(self._app, receive)
             return
         began, error = time.perf_counter(), None
-        if self._telling.alone(began):
-            async with self._telling.step(exchange.request) as step:
+        if telling.alone(began):
+            async with telling.step(exchange.request) as step:
                 try:
-                    await self._answer(exchange, receive)
+                    await exchange.answer(self._app, receive)
                 finally:
                     step.attributes["status"] = exchange.status
             return
         try:
-            await self._answer(exchange, receive)
+            await exchange.answer(self._app, receive)
         except BaseException as caught:
             error = caught
             raise
         finally:
-            self._telling.count(exchange.request, exchange.status, time.perf_counter() - began, error)
+            await telling.count(exchange.request, exchange.status, time.perf_counter() - began, error)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the observers watch from the application's start-up to its shutdown."""
         error = None
-        async with self._steps:
-            self._lifespan_is_missing = False
+        async with self._steps() as steps:
+            self._telling = telling = Telling(steps, self._config.name, self._config.told_per_second)
             try:
                 async with anyio.create_task_group() as tasks:
-                    if self._telling.wanted:
-                        tasks.start_soon(self._telling.flush_forever)
+                    tasks.start_soon(telling.flush_forever)
                     try:
-                        await self._app(scope, receive, send)
+                        await run_lifespan(self._app, scope, receive, send)
                     except Exception as caught:  # noqa: BLE001  # it leaves below, out of the group, as it came
                         error = caught
                     tasks.cancel_scope.cancel()
             finally:
-                self._lifespan_is_missing = self._telling.wanted
+                self._telling = None
                 with anyio.CancelScope(shield=True):
-                    await self._telling.flush()
+                    await telling.flush()
         if error is not None:
             raise error
 
-    async def _answer(self, exchange: _Exchange, receive: Receive) -> None:
-        """Have the application, or what a callback put in its place, answer the request."""
-        request, context = exchange.request, exchange.context
-        try:
-            await exchange.callbacks.publish(self._pre_request, context)
-            app = context.data.get(ANSWER, self._app)
-            await app(request.scope, receive if request.untouched else request.replayed(receive), exchange.send)
-        except Exception:
-            exchange.status = exchange.status or _SERVER_ERROR
-            raise
+    def _steps(self) -> Bus:
+        """Return a bus for the steps, with all who want to be told of them."""
+        bus = Bus(self._config.name)
+        subscribe_all(bus, self._config.callbacks)
+        return bus
+
+    def _miss_lifespan(self) -> None:
+        """Say, once, that nobody watches."""
+        self._missed = True
+        logger.warning(
+            "requests to %r are served, and its observers do not see them: they watch while the application's lifespan "
+            "lasts, and that has not reached the middleware; put it around the outermost application, and run that with "
+            "its lifespan on",
+            self._config.name,
+        )
 
 
 class _Here(threading.local):
@@ -120,31 +124,3 @@ class _Here(threading.local):
     def __init__(self, name: str, callbacks: Iterable[Any]) -> None:
         self.callbacks = Bus(f"{name} callbacks")
         subscribe_all(self.callbacks, callbacks)
-
-
-class _Exchange:
-    """One request on its way through: what its callbacks share, and what has become of its response."""
-
-    __slots__ = ("_event", "_response", "_send", "callbacks", "context", "request", "status")
-
-    def __init__(self, callbacks: Bus, event: PostRequest, request: Request, send: Send) -> None:
-        self.callbacks = callbacks
-        self._event = event
-        self._send = send
-        self._response: ResponseStart | None = None
-        self.request = request
-        self.context = Context()
-        self.context.data[REQUEST] = request  # as what was there first: no callback has changed it
-        self.status = 0
-
-    async def send(self, message: Message) -> None:
-        """Send one message of the response, as the callbacks want it."""
-        if message["type"] == "http.response.start":
-            self._response = response = ResponseStart(message)
-            self.context.data[RESPONSE] = response
-            await self.callbacks.publish(self._event, self.context)
-            self.status = response.status
-            message = response.message
-        elif self._response is not None and self._response.rewritten and message["type"] == "http.response.body":
-            message = await self._response.chunk(message)
-        await self._send(message)

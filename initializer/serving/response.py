@@ -8,6 +8,8 @@ from inspect import isawaitable
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message
 
+from phasebus.initializer.errors import CallbackError
+
 ChunkFunction = Callable[[bytes], bytes | Awaitable[bytes]]
 
 
@@ -38,7 +40,15 @@ class ResponseStart:
 
         The body stays a stream: a chunk is sent as soon as it is made. Several functions are applied in the order they
         were given. The length is no longer known beforehand, so the response is sent without Content-Length.
+
+        Raises:
+            CallbackError: The body is compressed: the chunks would be changed in their compressed form.
         """
+        if encoding := self.headers.get("content-encoding"):
+            raise CallbackError(
+                f"the body is compressed already (content-encoding: {encoding}); have it compressed outside of "
+                "ServingMiddleware: with add_middleware, by a line after the one that adds it"
+            )
         self._functions.append(function)
         if "content-length" in self.headers:
             del self.headers["content-length"]
@@ -58,10 +68,20 @@ class ResponseStart:
         return bool(self._functions)
 
     async def chunk(self, message: Message) -> Message:
-        """Return a message of the body as it is to be sent."""
+        """Return a message of the body as it is to be sent.
+
+        Raises:
+            Exception: What one of the functions raised, with a note that names it.
+        """
         chunk = message.get("body", b"")
         if chunk:
             for function in self._functions:
-                made = function(chunk)
-                chunk = await made if isawaitable(made) else made
+                try:
+                    made = function(chunk)
+                    chunk = await made if isawaitable(made) else made
+                    if not isinstance(chunk, bytes):
+                        raise TypeError(f"it has to return bytes, not {type(chunk).__name__}")
+                except Exception as error:
+                    error.add_note(f"raised by {getattr(function, '__qualname__', function)!r}, given to each_chunk")
+                    raise
         return {**message, "body": chunk}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
+from starlette.routing import Mount
+from starlette.types import Scope
 
 from phasebus.bus import (
     AttributeValue,
@@ -70,17 +73,14 @@ class Telling:
 
     Attributes:
         alone: Returns whether the request that begins now, in seconds of `time.perf_counter`, is told as a step of its own.
-        wanted: Whether anybody wants to be told anything.
     """
 
     def __init__(self, bus: Bus, name: str, per_second: float) -> None:
         self._bus = bus
         self._name = name
         self._counted: dict[Group, list[float]] = {}
+        self._failed_alone = Allowance(per_second).take
         self.alone = Allowance(per_second).take
-        self.wanted = any(
-            bus.wants(each) for each in (StepStarted, StepProgress, StepFinished, StepFailed, StepsCounted)
-        )
 
     @asynccontextmanager
     async def step(self, request: Request) -> AsyncIterator[Step]:
@@ -88,9 +88,8 @@ class Telling:
 
         What the application calls finds the step in the request's ``traceparent`` (W3C Trace Context).
         """
-        trace, caller = parse_traceparent(request.headers.get("traceparent", ""))
-        trace = trace or new_trace_id()
-        attributes: dict[str, AttributeValue] = {"method": _method(request), "trace_id": trace}
+        trace, caller = _trace_of(request)
+        attributes = {"method": _method(request), "trace_id": trace, "application": self._name}
         async with self._bus.step(REQUEST_STEP, self._name, parent=caller, attributes=attributes) as step:
             request.headers["traceparent"] = f"00-{trace}-{step.id}-01"
             try:
@@ -98,10 +97,29 @@ class Telling:
             finally:
                 step.attributes["route"] = _route(request)
 
-    def count(self, request: Request, status: int, seconds: float, error: BaseException | None) -> None:
-        """Count a request that is not told as a step."""
-        group = (_method(request), _route(request), status, None if error is None else outcome_of(error))
+    async def count(self, request: Request, status: int, seconds: float, error: BaseException | None) -> None:
+        """Count a request that has not been told as a step.
+
+        One that failed is still told as a step, so that its error is seen, unless there are many of them as well.
+        """
+        method, route = _method(request), _route(request)
+        if isinstance(error, Exception) and self._failed_alone(time.perf_counter()):
+            await self._tell_failure(request, {"method": method, "route": route, "status": status}, seconds, error)
+            return
+        group = (method, route, status, None if error is None else outcome_of(error))
         self._counted.setdefault(group, []).append(seconds)
+
+    async def _tell_failure(
+        self, request: Request, attributes: Mapping[str, AttributeValue], seconds: float, error: Exception
+    ) -> None:
+        """Tell afterwards, as a step, of a request that failed."""
+        trace, caller = _trace_of(request)
+        step = Step(self._bus, REQUEST_STEP, self._name, caller)
+        step.attributes.update(attributes, trace_id=trace, application=self._name)
+        ago = int(seconds * 1e9)
+        began = {"time_ns": time.time_ns() - ago, "monotonic_ns": time.monotonic_ns() - ago}
+        await self._bus.publish(step.event(StepStarted, **began))
+        await self._bus.publish(step.event(StepFailed, seconds=seconds, outcome=outcome_of(error), error=error))
 
     async def flush(self) -> None:
         """Tell what has been counted. What a callback raises is logged: no request is left for it to fail."""
@@ -110,7 +128,7 @@ class Telling:
             counted = StepsCounted(
                 kind=REQUEST_STEP.name,
                 name=self._name,
-                attributes={"method": method, "route": route, "status": status},
+                attributes={"method": method, "route": route, "status": status, "application": self._name},
                 outcome=outcome or "finished",
                 seconds=tuple(seconds),
             )
@@ -126,11 +144,37 @@ class Telling:
             await self.flush()
 
 
+def is_told(bus: Bus) -> bool:
+    """Return whether anybody on `bus` wants to be told of requests."""
+    return any(bus.wants(each) for each in (StepStarted, StepProgress, StepFinished, StepFailed, StepsCounted))
+
+
+def _trace_of(request: Request) -> tuple[str, str | None]:
+    """Return the trace a request is of, and the span that sent it: those of whoever sent it, or else a new trace."""
+    trace, caller = parse_traceparent(request.headers.get("traceparent", ""))
+    return trace or new_trace_id(), caller
+
+
 def _method(request: Request) -> str:
     method: str = request.scope["method"]
     return method if method in _METHODS else "other"
 
 
 def _route(request: Request) -> str:
-    route = request.scope.get("route")
-    return str(getattr(route, "path", _UNMATCHED))
+    """Return the path of the route that was taken, with those of the mounts above it."""
+    scope = request.scope
+    route = scope.get("route")
+    path: str | None = getattr(route, "path", None)
+    if path is None:  # as before Starlette 1.7
+        path = getattr(scope.get("endpoint"), "__name__", None)
+    if "app_root_path" in scope:
+        mounts = _mounts(scope)
+        path = mounts if path is None or isinstance(route, Mount) else f"{mounts}{path}"
+    return path or _UNMATCHED
+
+
+def _mounts(scope: Scope) -> str:
+    """Return the paths of the mounts a request went through: their parameters by name, as values are without number."""
+    names = {str(value): f"{{{name}}}" for name, value in scope["path_params"].items()}
+    taken: str = scope["root_path"].removeprefix(scope["app_root_path"])
+    return "/".join(names.get(part, part) for part in taken.split("/"))

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request as AppRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from phasebus.bus import Context, StepEvent, StepFailed, StepFinished, StepsCounted, StepStarted
+from phasebus.initializer import CallbackError
 from phasebus.initializer.serving import (
     ANSWER,
     REQUEST,
@@ -20,7 +25,6 @@ from phasebus.initializer.serving import (
     PostRequest,
     PreRequest,
     ServingConfig,
-    ServingError,
     ServingMiddleware,
 )
 from phasebus.observers import MetricsObserver
@@ -130,6 +134,85 @@ def test_chunks_are_changed_one_by_one_by_functions_of_either_sort() -> None:
     assert chunks == [b"1", b"2", b"3"]
 
 
+@pytest.mark.parametrize("form", ["as it is", "caught by the application"])
+def test_an_error_at_post_request_fails_the_request_whatever_the_application_makes_of_it(form: str) -> None:
+    def refuse(event: PostRequest) -> None:
+        raise HTTPException(418)
+
+    async def catching(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await PlainTextResponse("hello")(scope, receive, send)
+        except HTTPException:
+            if form != "as it is":
+                await PlainTextResponse("sorry", 503)(scope, receive, send)
+
+    app = Starlette(routes=[Mount("/", catching)] if form != "as it is" else [Route("/", count_to_three)])
+    app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[refuse]))
+    with TestClient(app) as served, pytest.raises(HTTPException) as raised:
+        served.get("/")
+    assert raised.value.__notes__ == ["raised by the callback 'refuse' during phase 'post_request'"]
+
+
+def shout(chunk: bytes) -> str:
+    return chunk.decode().upper()
+
+
+def test_a_function_that_makes_no_bytes_of_a_chunk_is_named() -> None:
+    def postprocess(event: PostRequest, context: Context) -> None:
+        context[RESPONSE].each_chunk(shout)  # type: ignore[arg-type]  # that is the mistake
+
+    with pytest.raises(TypeError, match="bytes, not str") as raised, TestClient(client(postprocess).app) as served:
+        served.get("/stream")
+    assert raised.value.__notes__ == ["raised by 'shout', given to each_chunk"]
+
+
+def test_a_compressed_body_is_not_changed_chunk_by_chunk() -> None:
+    def postprocess(event: PostRequest, context: Context) -> None:
+        context[RESPONSE].each_chunk(bytes.upper)
+
+    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("hello " * 1000))])
+    app.add_middleware(GZipMiddleware)
+    app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[postprocess]))
+    with TestClient(app) as served, pytest.raises(CallbackError, match="by a line after the one that adds it"):
+        served.get("/")
+    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("hello " * 1000))])
+    app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[postprocess]))
+    app.add_middleware(GZipMiddleware)
+    with TestClient(app) as served:
+        assert served.get("/").text == "HELLO " * 1000
+
+
+@pytest.mark.parametrize(
+    ("phase", "written", "says"),
+    [
+        ("pre_request", {"anwser": PlainTextResponse("no", 403)}, "did you mean 'answer'"),
+        ("pre_request", {"answer": "no"}, "'no', which cannot answer"),
+        ("pre_request", {"request": None}, "wrote 'request', which changes nothing"),
+        ("pre_request", PlainTextResponse("no", 403), "set context.ANSWER., or return"),
+        ("post_request", {"answer": PlainTextResponse("no", 403)}, "set it at pre_request"),
+        ("post_request", {"response": PlainTextResponse("no", 403)}, "wrote 'response', which changes nothing"),
+    ],
+)
+def test_what_would_change_nothing_is_told_with_the_callbacks_name(phase: str, written: Any, says: str) -> None:
+    def guard(now: str, config: Any, data: Any) -> Any:
+        return written if now == phase else None
+
+    with pytest.raises(CallbackError, match=says) as raised, TestClient(client(guard).app) as served:
+        served.get("/echo/1")
+    assert "the callback 'guard'" in str(raised.value)
+
+
+def test_callbacks_may_share_keys_of_their_own() -> None:
+    def count(phase: str, config: Any, data: Any) -> Any:
+        return {"calls": data.get("calls", 0) + 1, "request": data["request"]}
+
+    def show(event: PostRequest, context: Context) -> None:
+        context[RESPONSE].headers["x-calls"] = str(context["calls"])
+
+    with client(count, show) as served:
+        assert served.get("/echo/1").headers["x-calls"] == "2"
+
+
 def test_an_error_of_a_callback_fails_the_request_with_the_callbacks_name_on_it() -> None:
     def check_quota(event: PreRequest) -> None:
         raise LookupError("no quota for blue")
@@ -192,6 +275,32 @@ def told_per_second(request: pytest.FixtureRequest) -> float:
     return float(request.param)
 
 
+def test_a_route_below_mounts_has_their_paths_and_the_names_of_their_parameters() -> None:
+    watch = Watch()
+    inner = Starlette(routes=[Route("/chat/{id}", echo)])
+    app = Starlette(routes=[Mount("/v1", inner), Mount("/tenants/{tenant}", inner), Mount("/files", StaticFiles())])
+    app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[watch]))
+    with TestClient(app, raise_server_exceptions=False) as served:
+        for path in ("/v1/chat/7", "/tenants/blue/chat/7", "/v1/nothing", "/files/x", "/nowhere"):
+            served.get(path)
+    routes = [event.attributes["route"] for event in watch.events if not isinstance(event, StepStarted)]
+    assert routes == ["/v1/chat/{id}", "/tenants/{tenant}/chat/{id}", "/v1", "/files", "unmatched"]
+
+
+def test_a_failure_is_told_with_its_error_even_when_requests_are_only_counted() -> None:
+    watch = Watch()
+    with client(watch, told_per_second=1) as served:
+        for _ in range(3):
+            served.get("/echo/1")
+        served.get("/fail")
+        served.get("/fail")
+    failed = [event for event in watch.events if isinstance(event, StepFailed)]
+    assert [type(event.error) for event in failed] == [LookupError]
+    [started] = [event for event in watch.events if isinstance(event, StepStarted) and event.step == failed[0].step]
+    assert started.monotonic_ns <= failed[0].monotonic_ns
+    assert failed[0].attributes["route"] == "/fail"
+
+
 def test_every_request_is_counted_whether_told_alone_or_not(told_per_second: float) -> None:
     metrics = Metrics()
     with client(MetricsObserver(metrics), told_per_second=told_per_second) as served:
@@ -200,25 +309,66 @@ def test_every_request_is_counted_whether_told_alone_or_not(told_per_second: flo
         served.get("/fail")
     text = generate_latest(metrics.registry).decode()
     labels = 'application="serving",method="GET"'
-    assert f'phasebus_request_duration_seconds_count{{{labels},outcome="finished"}} 5.0' in text.replace(
-        'method="GET",application="serving"', labels
-    )
-    assert 'phasebus_requests_total{method="GET",outcome="finished",route="/echo/{id}",status="200"} 5.0' in text
-    assert 'phasebus_requests_total{method="GET",outcome="failed",route="/fail",status="500"} 1.0' in text
+    assert f'phasebus_request_duration_seconds_count{{{labels},outcome="finished"}} 5.0' in text
+    assert f'phasebus_requests_total{{{labels},outcome="finished",route="/echo/{{id}}",status="200"}} 5.0' in text
+    assert f'phasebus_requests_total{{{labels},outcome="failed",route="/fail",status="500"}} 1.0' in text
 
 
-def test_observers_without_a_lifespan_to_watch_in_are_an_error_that_says_what_to_do() -> None:
-    served = client(Watch())
-    served_raising = TestClient(served.app)
-    with pytest.raises(ServingError, match="with its lifespan on"):
-        served_raising.get("/echo/1")
+async def follow(event: StepStarted) -> None: ...
 
 
-def test_a_step_callback_needs_the_lifespan_too() -> None:
-    async def follow(event: StepStarted) -> None: ...
+@pytest.mark.parametrize("wants_the_lifespan", [Watch(), follow])
+def test_without_a_lifespan_requests_are_served_and_a_warning_says_once_that_nobody_sees_them(
+    wants_the_lifespan: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = client(wants_the_lifespan)
+    assert [served.get("/echo/1").status_code for _ in range(2)] == [200, 200]
+    [record] = caplog.records
+    assert "with its lifespan on" in record.message
 
-    with pytest.raises(ServingError, match="with its lifespan on"):
-        TestClient(client(follow).app).get("/echo/1")
+
+def test_an_application_may_live_more_than_once() -> None:
+    watch = Watch()
+    served = client(watch)
+    for _ in range(2):
+        with served:
+            assert served.get("/echo/1").status_code == 200
+    assert [type(event) for event in watch.events] == [StepStarted, StepFinished] * 2
+
+
+async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that knows of no lifespan, and says so as the specification wants it."""
+    if scope["type"] != "http":
+        raise NotImplementedError(scope["type"])
+    await PlainTextResponse("hello")(scope, receive, send)
+
+
+async def forgetful(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that leaves its lifespan once it has begun."""
+    if scope["type"] == "lifespan":
+        assert (await receive())["type"] == "lifespan.startup"
+        await send({"type": "lifespan.startup.complete"})
+        return
+    await PlainTextResponse("hello")(scope, receive, send)
+
+
+@pytest.mark.parametrize("app", [deaf, forgetful])
+def test_an_application_without_a_lifespan_is_watched_as_well(app: ASGIApp) -> None:
+    watch = Watch()
+    with TestClient(ServingMiddleware(app, ServingConfig(callbacks=[watch]))) as served:
+        assert served.get("/").text == "hello"
+    assert [type(event) for event in watch.events] == [StepStarted, StepFinished]
+
+
+def test_an_application_that_fails_to_start_is_not_served() -> None:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        raise OSError("no disk")
+        yield
+
+    app = ServingMiddleware(Starlette(lifespan=lifespan), ServingConfig(callbacks=[Watch()]))
+    with pytest.raises(OSError, match="no disk"), TestClient(app):
+        pass
 
 
 def test_an_observer_of_failures_alone_is_told_of_them() -> None:
