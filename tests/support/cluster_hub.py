@@ -14,7 +14,7 @@ class Hub:
         self.port = port
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers={"Accept": "text/plain"})
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers={"Accept": "text/plain"}, timeout=60)
 
     def state(self) -> Any:
         return self.get("/state").json()

@@ -29,7 +29,7 @@ def config(ray: TwoNodes, model: str, port: int, **fields: Any) -> LLMConfig:
 
 
 def state(port: int) -> Any:
-    return httpx.get(f"http://127.0.0.1:{port}/state").json()
+    return get(f"http://127.0.0.1:{port}/state").json()
 
 
 def hub_of(port: int) -> psutil.Process:
@@ -43,7 +43,7 @@ def hub_of(port: int) -> psutil.Process:
 
 
 def get(url: str) -> httpx.Response:
-    return httpx.get(url, headers={"Accept": "text/plain"})
+    return httpx.get(url, headers={"Accept": "text/plain"}, timeout=60)
 
 
 def checked(promtool: str, metrics: str) -> subprocess.CompletedProcess[str]:
@@ -58,9 +58,10 @@ def answers(port: int) -> bool:
 
 
 def ready(port: int) -> bool:
-    if not answers(port):
+    try:
+        answer = get(f"http://127.0.0.1:{port}/readyz")
+    except httpx.TransportError:
         return False
-    answer = httpx.get(f"http://127.0.0.1:{port}/readyz")
     return answer.status_code == 200 and [node["status"] for node in answer.json()["nodes"]] == ["ready"] * 2
 
 

@@ -94,7 +94,7 @@ def test_every_probe_asks_a_path_that_the_service_answers_on_a_port_that_is_decl
                 asked = container[kind]["httpGet"]
                 probes.append((kind, asked["path"]))
                 assert ports[asked["port"]] == 9464
-                assert httpx.get(f"{service.url}{asked['path']}").status_code in (200, 503)
+                assert httpx.get(f"{service.url}{asked['path']}", timeout=60).status_code in (200, 503)
     service.close()
     assert ("livenessProbe", "/livez") in probes
     assert ("readinessProbe", "/readyz") in probes

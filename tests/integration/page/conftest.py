@@ -6,11 +6,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.service import Server, build_app
 from tests.support.chromium import chromium
+
+expect.set_options(timeout=60_000)  # milliseconds; by default five seconds, which a busy machine may take
 
 TRACES = "http://jaeger.test/trace/{trace}?uiFind={span}"
 

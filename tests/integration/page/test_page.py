@@ -131,7 +131,7 @@ def test_it_comes_back_when_the_server_does(service: Service, node: str, page: P
     try:
         other = again.start("node", "node-2")
         again.start("phase", "engine_init", other)
-        expect(page.locator("#notice")).to_be_hidden(timeout=30_000)
+        expect(page.locator("#notice")).to_be_hidden()
         expect(page.locator("#running")).to_contain_text("engine init")
         assert names(page) == ["node node-2", "engine init"]
     finally:
@@ -171,7 +171,7 @@ def test_it_fits_a_phone_and_keeps_to_light_or_dark(service: Service, node: str,
 
 
 def test_its_policy_lets_it_ask_nobody_else(service: Service) -> None:
-    policy = httpx.get(service.url).headers["content-security-policy"]
+    policy = httpx.get(service.url, timeout=60).headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
 
@@ -188,18 +188,18 @@ def test_fifty_readers_hear_everything_and_those_who_leave_do_not_matter(service
 
     with ThreadPoolExecutor(50) as readers:
         told = [readers.submit(read, number) for number in range(50)]
-        with httpx.stream("GET", f"{service.url}events") as leaving:
+        with httpx.stream("GET", f"{service.url}events", timeout=60) as leaving:
             next(leaving.iter_text())
         service.start("phase", "engine_init", node)
         assert all("engine_init" in each.result() for each in told)
-    assert httpx.get(f"{service.url}livez").is_success
+    assert httpx.get(f"{service.url}livez", timeout=60).is_success
 
 
 def test_a_reader_who_comes_back_is_told_only_what_it_missed(service: Service, node: str) -> None:
     timeline: Timeline = service.timeline
     seen = {"Last-Event-ID": f"{timeline.epoch}:{timeline.version}"}
     service.start("phase", "engine_init", node)
-    with httpx.stream("GET", f"{service.url}events", headers=seen, timeout=30) as answer:
+    with httpx.stream("GET", f"{service.url}events", headers=seen, timeout=60) as answer:
         heard = ""
         for text in answer.iter_text():
             heard += text
@@ -214,7 +214,7 @@ def test_closing_ends_the_streams_at_once_even_while_they_are_read(service: Serv
         told = reader.submit(lambda: "".join(answer.iter_text()))
         wait_until(lambda: service.server.url != "", "it serves")
         service.close()
-        assert "event: closed" in told.result(10)
+        assert "event: closed" in told.result(30)
 
 
 def test_the_page_of_a_finished_run_needs_no_server(page: Page, tmp_path: Path) -> None:

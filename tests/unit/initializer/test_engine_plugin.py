@@ -34,7 +34,7 @@ def test_notices_arrive_in_the_order_they_were_sent(relay: Relay) -> None:
     for number in range(100):
         reporter.send(line(number))
     reporter.close()
-    seen = [told.get(timeout=10) for _ in range(100)]
+    seen = [told.get(timeout=60) for _ in range(100)]
     assert [notice.step for notice in seen if isinstance(notice, StepNotice)] == [f"{n:016x}" for n in range(100)]
 
 

@@ -57,8 +57,8 @@ def relay(spans: SimpleQueue[Told]) -> Iterator[Relay]:
 def test_a_span_that_arrives_is_read(relay: Relay, spans: SimpleQueue[Told], encoding: str) -> None:
     body = request().SerializeToString()
     content = gzip.compress(body) if encoding == "gzip" else body
-    assert httpx.post(relay.url, content=content, headers={"Content-Encoding": encoding}).status_code == 200
-    assert spans.get(timeout=5) == EngineSpan(
+    assert httpx.post(relay.url, content=content, headers={"Content-Encoding": encoding}, timeout=60).status_code == 200
+    assert spans.get(timeout=60) == EngineSpan(
         name="Load weights",
         trace=TRACE,
         span=SPAN,
@@ -71,15 +71,15 @@ def test_a_span_that_arrives_is_read(relay: Relay, spans: SimpleQueue[Told], enc
 
 
 def test_a_failure_is_read_with_its_reason(relay: Relay, spans: SimpleQueue[Told]) -> None:
-    httpx.post(relay.url, content=request(error="out of memory").SerializeToString())
-    told = spans.get(timeout=5)
+    httpx.post(relay.url, content=request(error="out of memory").SerializeToString(), timeout=60)
+    told = spans.get(timeout=60)
     assert isinstance(told, EngineSpan)
     assert told.error == "out of memory"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
 def test_what_is_no_otlp_is_refused(relay: Relay, encoding: str) -> None:
-    answer = httpx.post(relay.url, content=b"\xff not otlp", headers={"Content-Encoding": encoding})
+    answer = httpx.post(relay.url, content=b"\xff not otlp", headers={"Content-Encoding": encoding}, timeout=60)
     assert answer.status_code == 400
 
 
@@ -90,8 +90,8 @@ def test_a_listener_that_raises_harms_neither_the_relay_nor_the_others(
         raise ValueError("broken")
 
     end = relay.listen(broken)
-    assert httpx.post(relay.url, content=request().SerializeToString()).status_code == 200
-    assert spans.get(timeout=5).name == "Load weights"
+    assert httpx.post(relay.url, content=request().SerializeToString(), timeout=60).status_code == 200
+    assert spans.get(timeout=60).name == "Load weights"
     assert "a listener failed" in caplog.text
     end()
 
@@ -104,15 +104,15 @@ def test_an_engine_is_told_where_to_send_its_spans(relay: Relay) -> None:
 
 def test_a_notice_that_arrives_is_given_to_those_who_listen(relay: Relay, spans: SimpleQueue[Told]) -> None:
     line = {"event": "started", "step": SPAN, "name": "x", "time_ns": 1, "pid": 2, "process": "Worker_0"}
-    assert httpx.post(relay.notices_url, content=json.dumps(line) + "\n").status_code == 204
-    assert spans.get(timeout=5) == StepNotice(
+    assert httpx.post(relay.notices_url, content=json.dumps(line) + "\n", timeout=60).status_code == 204
+    assert spans.get(timeout=60) == StepNotice(
         event="started", step=SPAN, name="x", time_ns=1, pid=2, process="Worker_0"
     )
 
 
 @pytest.mark.parametrize("line", ["{}", "hello", '{"event": "danced"}'])
 def test_what_is_no_notice_is_refused(relay: Relay, line: str) -> None:
-    assert httpx.post(relay.notices_url, content=line).status_code == 400
+    assert httpx.post(relay.notices_url, content=line, timeout=60).status_code == 400
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_request_is_handed_on_as_it_came_with_the_users_headers(
     url, received = collector
     forwarder = Forwarder(Collector(protocol="http/protobuf", endpoint=url, headers={"api-key": "k"}))
     forwarder.send(request())
-    headers, body = received.get(timeout=5)
+    headers, body = received.get(timeout=60)
     assert ExportTraceServiceRequest.FromString(body) == request()
     assert headers["api-key"] == "k"
     forwarder.close()

@@ -17,7 +17,7 @@ def telemetry_on_any_port() -> Telemetry:
 
 
 async def test_the_probes_follow_the_start_up() -> None:
-    async with telemetry_on_any_port() as telemetry, httpx.AsyncClient(base_url=service_url(telemetry)) as client:
+    async with telemetry_on_any_port() as telemetry, client_of(telemetry) as client:
         assert (await client.get("/livez")).status_code == 200
         telemetry.status.started("a", "node", "node-1", time.monotonic())
         telemetry.status.started("b", "phase", "download", time.monotonic())
@@ -33,7 +33,7 @@ async def test_the_probes_follow_the_start_up() -> None:
 
 
 async def test_a_start_that_failed_is_not_ready_and_says_why() -> None:
-    async with telemetry_on_any_port() as telemetry, httpx.AsyncClient(base_url=service_url(telemetry)) as client:
+    async with telemetry_on_any_port() as telemetry, client_of(telemetry) as client:
         telemetry.status.settle("no such model")
         failed = await client.get("/readyz")
         assert (failed.status_code, failed.json()["status"]) == (503, "failed")
@@ -45,7 +45,7 @@ async def test_a_start_that_failed_is_not_ready_and_says_why() -> None:
     [("text/plain", "text/plain"), ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text")],
 )
 async def test_metrics_come_in_the_format_that_is_asked_for(accept: str, content_type: str) -> None:
-    async with telemetry_on_any_port() as telemetry, httpx.AsyncClient(base_url=service_url(telemetry)) as client:
+    async with telemetry_on_any_port() as telemetry, client_of(telemetry) as client:
         answer = await client.get("/metrics", headers={"Accept": accept})
         assert answer.headers["content-type"].startswith(content_type)
         assert "phasebus_ready 0.0" in answer.text
@@ -53,7 +53,7 @@ async def test_metrics_come_in_the_format_that_is_asked_for(accept: str, content
 
 async def test_the_service_answers_while_the_event_loop_is_blocked() -> None:
     async with telemetry_on_any_port() as telemetry:
-        answer = httpx.get(f"{service_url(telemetry)}/livez")  # noqa: ASYNC210  # blocks this very loop
+        answer = httpx.get(f"{service_url(telemetry)}/livez", timeout=60)  # noqa: ASYNC210  # blocks this very loop
         assert answer.status_code == 200
 
 
@@ -85,6 +85,10 @@ def test_the_phase_shown_is_the_one_that_runs_longest() -> None:
     status.started("b", "phase", "placement_group", 2.0)
     status.started("a", "phase", "download", 1.0)
     assert status.phase == "download"
+
+
+def client_of(telemetry: Telemetry) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=service_url(telemetry), timeout=60)
 
 
 def service_url(telemetry: Telemetry) -> str:

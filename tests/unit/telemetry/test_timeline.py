@@ -102,9 +102,9 @@ def test_the_service_serves_the_page_under_a_policy(timeline: Timeline) -> None:
     server = Server(partial(build_app, Metrics("1"), Status(), timeline))
     server.start()
     try:
-        answer = httpx.get(server.url)
+        answer = httpx.get(server.url, timeout=60)
         assert answer.headers["content-type"].startswith("text/html")
         assert "default-src 'none'" in answer.headers["content-security-policy"]
-        assert httpx.get(f"{server.url}/timeline").json()["run"] == timeline.identity.run
+        assert httpx.get(f"{server.url}/timeline", timeout=60).json()["run"] == timeline.identity.run
     finally:
         server.close()

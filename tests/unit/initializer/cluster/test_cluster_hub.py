@@ -228,7 +228,7 @@ def test_what_came_last_is_sent_when_it_is_closed(journal: Path) -> None:
     wait_until(lambda: hub.taken == START, "the first lines have arrived")
     with journal.open("ab") as file:
         file.write(END)
-    sender.close()
+    sender.close(60)
     assert hub.taken == START + END
 
 
