@@ -101,13 +101,14 @@ def test_metrics_show_a_process_that_is_still_importing(served: Served) -> None:
 
 def test_nearly_all_of_the_engines_start_lies_under_a_named_step(served: Served) -> None:
     (engine,) = (step for step in served.run.steps if step.kind == "engine")
-    assert engine.end_ns is not None
-    covered, reached = 0, engine.start_ns
+    covered, reached, names = 0, engine.start_ns, set()
     for step in served.run.steps:  # in the order they began
         if step.kind == "engine_step" and step.name != "other" and step.end_ns is not None:
             covered += max(0, step.end_ns - max(step.start_ns, reached))
             reached = max(reached, step.end_ns)
-    assert covered / (engine.end_ns - engine.start_ns) >= 0.95
+            names.add(step.name)
+    assert "init_api_server" in names  # after which it listens, and all that is left is for the last notices to arrive
+    assert covered / (reached - engine.start_ns) >= 0.95
 
 
 def test_the_model_is_fetched_while_the_command_imports(served: Served) -> None:

@@ -28,7 +28,7 @@ async def test_a_ray_of_our_own_lives_on_when_the_pool_retires_its_threads(monke
         assert not [name for name in os.environ if "subreaper" in name]  # what Ray starts later is somebody else's
         assert await run_sync(exit_code_of, "raise SystemExit(3)") == 3
         children = psutil.Process().children(recursive=True)
-        servers = [process for process in children if process.name() in ("raylet", "gcs_server")]
+        servers = [process for process in children if name_of(process) in ("raylet", "gcs_server")]
         assert len(servers) == 2
         monkeypatch.setattr(WorkerThread, "MAX_IDLE_TIME", 0)
         await retire_the_thread_used_last()
@@ -88,6 +88,13 @@ async def retire_the_thread_used_last() -> None:
 
 async def wait_in_a_thread(event: threading.Event) -> None:
     await run_sync(event.wait)
+
+
+def name_of(process: psutil.Process) -> str | None:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:  # it was one of a moment
+        return None
 
 
 def exit_code_of(program: str) -> int:

@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 pytest.importorskip("vllm")
 
 pytestmark = [
-    pytest.mark.timeout(450),
+    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray, of pydantic, while it is imported
 ]
 
@@ -205,7 +205,7 @@ def scale_up(application: Application) -> tuple[Path, Path]:
     with ThreadPoolExecutor(8) as clients:
         asked = [clients.submit(ask) for _ in range(8)]
         try:
-            wait_until(lambda: len(journals()) > 1, "a second replica starts")
+            wait_until(lambda: len(journals()) > 1, "a second replica starts", seconds=400)
         finally:
             enough.set()
     for client in asked:
@@ -221,7 +221,7 @@ def metrics_of(journal: Path) -> str:
     for connection in process.net_connections("tcp4"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.ip == "127.0.0.1":
             try:
-                answer = httpx.get(f"http://127.0.0.1:{connection.laddr.port}/metrics")
+                answer = httpx.get(f"http://127.0.0.1:{connection.laddr.port}/metrics", timeout=60)
             except httpx.TransportError:  # one of Ray's own
                 continue
             if "phasebus_ready" in answer.text:
