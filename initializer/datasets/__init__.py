@@ -12,7 +12,7 @@ from phasebus.initializer.datasets.events import (
     PreDataset,
     PreExecution,
 )
-from phasebus.initializer.datasets.run import run_dataset
+from phasebus.initializer.datasets.run import DatasetError, run_dataset
 
 __all__ = [
     "MAX_BLOCK_BYTES",
@@ -21,6 +21,7 @@ __all__ = [
     "RESULT",
     "STATS",
     "DatasetConfig",
+    "DatasetError",
     "PostDataset",
     "PostExecution",
     "PreDataset",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from phasebus.initializer.callbacks import Callbacks
+from phasebus.initializer.datasets.events import Bytes, Limits
 
 
 class DatasetConfig(BaseModel):
@@ -18,10 +19,10 @@ class DatasetConfig(BaseModel):
     name: str = "dataset"
     """The name of the pipeline in spans, metrics and messages."""
 
-    max_block_bytes: int | None = Field(default=None, gt=0)
+    max_block_bytes: Bytes | None = None
     """The size at which Ray Data closes a block, in bytes; by default Ray's own."""
 
-    resource_limits: dict[str, float] = Field(default_factory=dict)
+    resource_limits: Limits = Field(default_factory=dict)
     """What an execution may use at most, of cpu, gpu, memory and object_store_memory; by default all there is."""
 
     progress_seconds: float = Field(default=0.5, gt=0)

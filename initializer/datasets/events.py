@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from phasebus.bus import Key, PhaseEvent, StepKind
 
@@ -38,14 +38,18 @@ class PostDataset(PhaseEvent):
     phase: ClassVar[str] = "post_dataset"
 
 
+Bytes = Annotated[int, Field(gt=0)]
+Limits = dict[Literal["cpu", "gpu", "memory", "object_store_memory"], Annotated[float, Field(ge=0)]]
+"""How much of Ray's resources: CPUs and GPUs, memory and the object store's in bytes."""
+
 MAX_BLOCK_BYTES: Final = Key[int | None](
     "max_block_bytes",
-    validate=TypeAdapter(int | None).validate_python,
+    validate=TypeAdapter(Bytes | None).validate_python,
     doc="The size at which Ray Data closes a block, in bytes; None leaves that to Ray.",
 )
-RESOURCE_LIMITS: Final = Key[dict[str, float]](
+RESOURCE_LIMITS: Final = Key[Limits](
     "resource_limits",
-    validate=TypeAdapter(dict[str, float]).validate_python,
+    validate=TypeAdapter(Limits).validate_python,
     doc="What an execution may use at most, of cpu, gpu, memory and object_store_memory.",
 )
 OPERATORS: Final = Key[list[str]]("operators", doc="The operators of the execution, in the order the data takes.")

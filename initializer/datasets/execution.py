@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 
 from phasebus.bus import Context, PhasebusError, Step, StepFailed, StepFinished, StepProgress, StepStarted, Threads
+from phasebus.initializer.callbacks import Spelling
 from phasebus.initializer.datasets.config import DatasetConfig
 from phasebus.initializer.datasets.events import (
     EXECUTION,
@@ -47,7 +48,11 @@ class DatasetRun:
         config: The configuration of the pipeline.
         context: What the callbacks share.
         step: The id of the step that the executions belong to.
+        spelling: Looks at the keys that callbacks have written.
         failure: The first error of a callback, for Ray hands it on without its notes; None so far.
+        executions: How many have begun.
+        running: Those that have not ended.
+        ended: Whether the pipeline has returned: what it left behind has no phases any more.
         cancelled: Set when the run is cancelled.
     """
 
@@ -55,7 +60,11 @@ class DatasetRun:
     config: DatasetConfig
     context: Context
     step: str
+    spelling: Spelling
     failure: Exception | None = None
+    executions: int = 0
+    running: set[ExecutionWatch] = field(default_factory=set)
+    ended: bool = False
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     async def notice_cancellation(self) -> None:
@@ -65,13 +74,23 @@ class DatasetRun:
         finally:
             self.cancelled.set()
 
+    def leave(self) -> None:
+        """Tell that executions which have not ended are left to themselves; hear no more of any."""
+        self.ended = True
+        for watch in list(self.running):
+            watch.leave()
+
 
 class ExecutionCancelledError(PhasebusError):
     """Raised in an execution whose run has been cancelled."""
 
 
+class ExecutionLeftError(PhasebusError):
+    """How the step of an execution ends that the pipeline has returned before: it may go on, and without phases."""
+
+
 class ExecutionWatch:
-    """Tells a bus of one execution.
+    """Tells a bus of one execution. Ray may call it in several threads.
 
     Args:
         run: The run it is of.
@@ -82,58 +101,79 @@ class ExecutionWatch:
         self._threads = run.threads
         self._config = run.config
         self._context = run.context
+        self._lock = threading.RLock()
         self._step = Step(run.threads.bus, EXECUTION, run.config.name, run.step)
         self._operators: dict[Any, Step] = {}
         self._told = 0.0
 
     def before_execution_starts(self, executor: Any) -> None:
         """Tell of the plan; an error of a callback prevents the execution."""
-        names = [str(operator.name) for operator in executor._topology]  # noqa: SLF001
-        self._context[OPERATORS] = names
-        self._step.attributes["operators"] = len(names)
-        self._threads.publish(self._step.event(StepStarted))
-        try:
-            self._publish(PreExecution(config=self._config))
-        except Exception as error:
-            self._end(error)
-            raise
-        for operator, name in zip(executor._topology, names, strict=True):  # noqa: SLF001
-            self._operators[operator] = step = Step(self._threads.bus, OPERATOR, name, self._step.id)
-            self._threads.publish(step.event(StepStarted))
+        with self._lock:
+            if self._run.ended:
+                return
+            self._run.executions += 1
+            self._run.running.add(self)
+            names = [str(operator.name) for operator in executor._topology]  # noqa: SLF001
+            self._context[OPERATORS] = names
+            self._step.attributes["operators"] = len(names)
+            self._threads.publish(self._step.event(StepStarted))
+            try:
+                self._publish(PreExecution(config=self._config))
+            except Exception as error:
+                self._end(error)
+                raise
+            for operator, name in zip(executor._topology, names, strict=True):  # noqa: SLF001
+                self._operators[operator] = step = Step(self._threads.bus, OPERATOR, name, self._step.id)
+                self._threads.publish(step.event(StepStarted))
 
     def on_execution_step(self, executor: Any) -> None:
         """Tell how far the operators are, now and then; end what has been cancelled."""
-        if self._run.cancelled.is_set():
-            raise ExecutionCancelledError(f"the run of {self._config.name!r} has been cancelled")
-        now = time.monotonic()
-        if now - self._told < self._config.progress_seconds:
-            return
-        self._told = now
-        for operator, step in list(self._operators.items()):
-            if operator.has_completed():
-                self._finish(operator)
-            else:
-                rows, total = operator.metrics.row_outputs_taken, operator.num_output_rows_total()
-                self._threads.publish(step.event(StepProgress, done=rows, total=total, unit="{row}"))
+        with self._lock:
+            if not self._is_running:
+                return
+            if self._run.cancelled.is_set():
+                raise ExecutionCancelledError(f"the run of {self._config.name!r} has been cancelled")
+            now = time.monotonic()
+            if now - self._told < self._config.progress_seconds:
+                return
+            self._told = now
+            for operator, step in list(self._operators.items()):
+                if operator.has_completed():
+                    self._finish(operator)
+                else:
+                    rows, total = operator.metrics.row_outputs_taken, operator.num_output_rows_total()
+                    self._threads.publish(step.event(StepProgress, done=rows, total=total, unit="{row}"))
 
     def after_execution_succeeds(self, executor: Any) -> None:
         """Tell that it has ended well."""
-        for operator in list(self._operators):
-            self._finish(operator)
-        self._context[STATS] = executor.get_stats().to_summary().to_string(include_parent=False)
-        try:
-            self._publish(PostExecution(config=self._config))
-        except Exception as error:
-            self._end(error)
-            raise
-        self._end(None)
+        with self._lock:
+            if not self._is_running:
+                return
+            for operator in list(self._operators):
+                self._finish(operator)
+            self._context[STATS] = executor.get_stats().to_summary().to_string(include_parent=False)
+            try:
+                self._publish(PostExecution(config=self._config))
+            except Exception as error:
+                self._end(error)
+                raise
+            self._end(None)
 
     def after_execution_fails(self, executor: Any, error: Exception) -> None:
         """Tell that it has failed."""
-        for step in self._operators.values():
-            self._fail(step, error)
-        self._operators.clear()
-        self._end(error)
+        with self._lock:
+            if self._is_running:
+                self._end(error)
+
+    def leave(self) -> None:
+        """Tell that nothing more will be told."""
+        with self._lock:
+            if self._is_running:
+                self._end(ExecutionLeftError("the pipeline returned before this had ended; what follows has no phases"))
+
+    @property
+    def _is_running(self) -> bool:
+        return self in self._run.running
 
     def _finish(self, operator: Any) -> None:
         step = self._operators.pop(operator)
@@ -141,19 +181,20 @@ class ExecutionWatch:
         self._threads.publish(step.event(StepFinished, seconds=step.seconds))
 
     def _end(self, error: Exception | None) -> None:
-        step = self._step
+        self._run.running.discard(self)
         if error is None:
-            self._threads.publish(step.event(StepFinished, seconds=step.seconds))
-        else:
-            self._fail(step, error)
-
-    def _fail(self, step: Step, error: Exception) -> None:
-        outcome = "cancelled" if self._run.cancelled.is_set() else "failed"
-        self._threads.publish(step.event(StepFailed, seconds=step.seconds, outcome=outcome, error=error))
+            self._threads.publish(self._step.event(StepFinished, seconds=self._step.seconds))
+            return
+        ended = self._run.cancelled.is_set() or isinstance(error, ExecutionLeftError)
+        outcome = "cancelled" if ended else "failed"
+        for step in (*self._operators.values(), self._step):
+            self._threads.publish(step.event(StepFailed, seconds=step.seconds, outcome=outcome, error=error))
+        self._operators.clear()
 
     def _publish(self, event: PreExecution | PostExecution) -> None:
         try:
             self._threads.publish(event, self._context)
+            self._run.spelling.check(self._context)
         except Exception as error:
             self._run.failure = self._run.failure or error
             raise

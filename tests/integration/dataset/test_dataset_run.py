@@ -9,14 +9,17 @@ from typing import Any
 import anyio
 import pytest
 
-from phasebus.bus import Context, PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress
+from phasebus.bus import Context, PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
+from phasebus.initializer import CallbackError
 from phasebus.initializer.datasets import (
     MAX_BLOCK_BYTES,
     OPERATORS,
     RESOURCE_LIMITS,
     RESULT,
     DatasetConfig,
+    DatasetError,
     PostDataset,
+    PostExecution,
     PreDataset,
     PreExecution,
     run_dataset,
@@ -161,3 +164,77 @@ async def test_a_callback_may_replace_the_result() -> None:
 
     result: Any = await run_dataset(DatasetConfig(callbacks=[count]), doubled)
     assert result == 100
+
+
+async def test_what_the_pipeline_leaves_is_executed_without_phases_and_works() -> None:
+    import ray
+
+    watch = Watch()
+    dataset = await run_dataset(
+        DatasetConfig(callbacks=[watch]), lambda: ray.data.range(20).map(lambda row: {"id": row["id"] * 2})
+    )
+    assert [event.phase for event in watch.events if isinstance(event, PhaseEvent)] == ["pre_dataset", "post_dataset"]
+    for read in (dataset.take_all, lambda: list(dataset.iter_rows())):
+        rows = await anyio.to_thread.run_sync(read)
+        assert sorted(row["id"] for row in rows) == list(range(0, 40, 2))
+
+
+async def test_an_execution_that_the_pipeline_leaves_half_way_is_told_as_left_and_goes_on() -> None:
+    import ray
+
+    watch = Watch()
+
+    def begin() -> tuple[Any, Any]:
+        batches = iter(ray.data.range(1000, override_num_blocks=10).iter_batches(batch_size=10))
+        return next(batches), batches
+
+    _, batches = await run_dataset(DatasetConfig(callbacks=[watch]), begin)
+    starts = {event.step for event in watch.events if isinstance(event, StepStarted)}
+    ends = [event for event in watch.events if isinstance(event, StepFinished | StepFailed)]
+    assert {event.step for event in ends} == starts
+    assert sum(len(batch["id"]) for batch in await anyio.to_thread.run_sync(list, batches)) == 990
+    assert [event for event in watch.events if isinstance(event, StepFinished | StepFailed)] == ends
+
+
+async def test_a_pipeline_beside_another_is_refused_and_the_settings_are_as_they_were() -> None:
+    from ray.data import DataContext
+
+    before = DataContext.get_current()
+    refused = []
+
+    def another() -> list[int]:
+        with pytest.raises(DatasetError, match="'second' cannot run beside another") as raised:
+            anyio.run(run_dataset, DatasetConfig(name="second"), doubled)
+        refused.append(raised.value)
+        return doubled()
+
+    assert len(await run_dataset(DatasetConfig(max_block_bytes=1000), another)) == 100
+    assert refused
+    assert DataContext.get_current() is before
+    assert len(await run_dataset(DatasetConfig(), doubled)) == 100
+
+
+async def test_a_dataset_built_outside_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    import ray
+
+    dataset = ray.data.range(10)
+    assert len(await run_dataset(DatasetConfig(name="early"), dataset.take_all)) == 10
+    assert "the pipeline 'early' has returned, and no execution of Ray Data was seen in it" in caplog.text
+
+
+@pytest.mark.parametrize("phase", ["pre_dataset", "pre_execution", "post_execution", "post_dataset"])
+async def test_a_misspelt_key_is_told_with_the_callbacks_name(phase: str) -> None:
+    def limit(now: str, config: Any, data: Any) -> Any:
+        return {"resource_limit": {"cpu": 1}} if now == phase else None
+
+    with pytest.raises(CallbackError, match=r"'limit' wrote 'resource_limit', .* did you mean 'resource_limits'"):
+        await run_dataset(DatasetConfig(callbacks=[limit]), doubled)
+
+
+async def test_an_error_when_an_execution_has_succeeded_fails_the_run_with_the_callbacks_name_on_it() -> None:
+    def check(event: PostExecution) -> None:
+        raise LookupError("too few rows")
+
+    with pytest.raises(LookupError, match="too few rows") as raised:
+        await run_dataset(DatasetConfig(callbacks=[check]), doubled)
+    assert raised.value.__notes__ == ["raised by the callback 'check' during phase 'post_execution'"]
