@@ -1,12 +1,33 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from phasebus.bus import Bus
+
 settings.register_profile("busy machines", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machines")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what is told last waited for as long as a busy machine takes, not for the seconds that production grants it.
+
+    Tests of those seconds give their own. What a test has not imported is left alone: some are there to do without.
+    """
+    defaults = Bus.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "drain_seconds", 60.0)
+    for name, seconds in (
+        ("phasebus.telemetry.collector", "FAREWELL_SECONDS"),
+        ("phasebus.telemetry.tracing", "FAREWELL_SECONDS"),
+        ("phasebus.initializer.engines.vllm.steps", "_LAST_WORDS_SECONDS"),
+    ):
+        if name in sys.modules:
+            monkeypatch.setattr(sys.modules[name], seconds, 60.0)
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ async def _perform(  # noqa: C901  # one branch for each thing that may happen
     handles: list[Any] = []
     scopes: list[anyio.CancelScope] = []
 
-    async with Bus(drain_seconds=5, history=0) as bus, anyio.create_task_group() as tasks:
+    async with Bus(drain_seconds=60, history=0) as bus, anyio.create_task_group() as tasks:
         threads = bus.threads()
 
         async def publish() -> None:

@@ -51,6 +51,11 @@ def test_a_value_that_cannot_be_had_is_named(variable: str, value: str) -> None:
         Collector.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", variable: value})
 
 
+@pytest.fixture
+def patience() -> None:
+    """None: the seconds that production grants are what is looked at here."""
+
+
 class Sending(threading.Thread):
     """A thread that never ends, and notes how long it is waited for."""
 
