@@ -9,9 +9,15 @@ from typing import Any
 import psutil
 import pytest
 
+from phasebus.initializer import ClusterConfig, LLMConfig
 from tests.support.waiting import wait_until
 
 _STORE_BYTES = 96 * 2**20
+
+
+def in_no_hurry(config: LLMConfig) -> ClusterConfig:
+    """Return the configuration of a cluster whose nodes may leave pings unanswered for a minute, as on a busy machine."""
+    return ClusterConfig.of(config).model_copy(update={"silence_seconds": 60.0})
 
 
 class TwoNodes:

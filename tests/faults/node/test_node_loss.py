@@ -19,6 +19,7 @@ from phasebus.initializer import (
     NODE_NAME,
     PLACEMENT_BUNDLES,
     Cluster,
+    ClusterConfig,
     LLMConfig,
     NodeLostError,
     PrePlacementGroup,
@@ -28,7 +29,7 @@ from phasebus.telemetry.journal import JournalError, Run, find_journal, read_jou
 from tests.support.cluster_hub import Hub
 from tests.support.otlp import OtlpBackend
 from tests.support.programs import free_port
-from tests.support.two_nodes import TwoNodes
+from tests.support.two_nodes import TwoNodes, in_no_hurry
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -60,7 +61,11 @@ class HangIn:
         return int(self.marker.read_text())
 
 
-def config(ray: TwoNodes, model: str, **fields: Any) -> LLMConfig:
+def config(ray: TwoNodes, model: str, **fields: Any) -> ClusterConfig:
+    return in_no_hurry(one_model(ray, model, **fields))
+
+
+def one_model(ray: TwoNodes, model: str, **fields: Any) -> LLMConfig:
     return LLMConfig(
         **{
             "model": model,
@@ -84,7 +89,9 @@ def hangs(hang: HangIn) -> bool:
     return hang.phase in {step.attributes["phase"] for step in steps if (step.kind, step.outcome) == _HANGING}
 
 
-async def start_and_break(whole: LLMConfig, hang: HangIn, destroy: Callable[[], None]) -> tuple[Exception, float]:
+async def start_and_break(
+    whole: LLMConfig | ClusterConfig, hang: HangIn, destroy: Callable[[], None]
+) -> tuple[Exception, float]:
     """Start a cluster; destroy something once node-1 hangs. Return the start's error and the seconds it took to come."""
     failed: list[Exception] = []
     destroyed = 0.0
@@ -216,8 +223,8 @@ async def test_a_node_whose_raylet_is_killed_is_closed_in_its_name_long_before_r
     def destroy() -> None:
         nodes.kill_raylet_of(hang.pid)
 
-    try:
-        error, seconds = await start_and_break(config(nodes, model, callbacks=[hang, part]), hang, destroy)
+    try:  # told by its silence, so that this is as short as it is by default
+        error, seconds = await start_and_break(one_model(nodes, model, callbacks=[hang, part]), hang, destroy)
         assert seconds < _NOTICED_SECONDS
         check_accounted_for(read_journal(find_journal()), error, "download", backend)
         wait_until(lambda: not psutil.pid_exists(hang.pid), "its process has gone as well")

@@ -12,20 +12,21 @@ import psutil
 import pytest
 
 from phasebus.bus import current_step
-from phasebus.initializer import NODE_NAME, Cluster, LLMConfig, initialize_cluster
+from phasebus.initializer import NODE_NAME, Cluster, ClusterConfig, LLMConfig, initialize_cluster
 from phasebus.telemetry.journal import find_journal
 from tests.support.programs import free_port, program
-from tests.support.two_nodes import TwoNodes
+from tests.support.two_nodes import TwoNodes, in_no_hurry
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
 
-def config(ray: TwoNodes, model: str, port: int, **fields: Any) -> LLMConfig:
+def config(ray: TwoNodes, model: str, port: int, **fields: Any) -> ClusterConfig:
     service = {"port": port}
-    return LLMConfig(
+    whole = LLMConfig(
         **{"model": model, "engine": "none", "nodes": 2, "ray": {"address": ray.address}, "service": service, **fields},
     )
+    return in_no_hurry(whole)
 
 
 def state(port: int) -> Any:

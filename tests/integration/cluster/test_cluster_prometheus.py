@@ -13,7 +13,7 @@ import yaml
 from phasebus.initializer import LLMConfig, initialize_cluster
 from tests.support.programs import free_port
 from tests.support.prometheus import RULES, Prometheus, prometheus
-from tests.support.two_nodes import TwoNodes
+from tests.support.two_nodes import TwoNodes, in_no_hurry
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -49,7 +49,7 @@ async def test_prometheus_finds_every_node_by_the_hub_and_scrapes_it(
         async def comes_to(query: str, expected: dict[str, float]) -> None:
             await anyio.to_thread.run_sync(wait_until, lambda: by_node(running, query) == expected, query)
 
-        async with await initialize_cluster(config):
+        async with await initialize_cluster(in_no_hurry(config)):
             both = {"node-0": 1.0, "node-1": 1.0}
             await comes_to('up{job="phasebus-nodes"}', both)
             await comes_to('phasebus_ready{job="phasebus-nodes"}', both)

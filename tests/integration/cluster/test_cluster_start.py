@@ -28,12 +28,16 @@ from phasebus.initializer import (
 from phasebus.telemetry.journal import find_journal, read_journal
 from tests.support.command import Command
 from tests.support.otlp import OtlpBackend
-from tests.support.two_nodes import TwoNodes
+from tests.support.two_nodes import TwoNodes, in_no_hurry
 
 pytestmark = pytest.mark.anyio
 
 
-def config(ray: TwoNodes, model: str, **fields: Any) -> LLMConfig:
+def config(ray: TwoNodes, model: str, **fields: Any) -> ClusterConfig:
+    return in_no_hurry(one_model(ray, model, **fields))
+
+
+def one_model(ray: TwoNodes, model: str, **fields: Any) -> LLMConfig:
     return LLMConfig(
         **{
             "model": model,
@@ -165,9 +169,10 @@ async def test_a_node_finds_what_the_driver_wrote_and_the_driver_what_the_nodes_
 
     names = Key[list[str]]("names", on_conflict=lambda current, new: [*current, *new])
     whole = ClusterConfig(
-        models=[config(nodes, "/not/there", callbacks=[write_name])],
+        models=[one_model(nodes, "/not/there", callbacks=[write_name])],
         callbacks=[set_model, look],
         keys=[names],
+        silence_seconds=60,
         ray={"address": nodes.address},  # type: ignore[arg-type]
     )
     async with await initialize_cluster(whole) as cluster:
@@ -206,8 +211,8 @@ async def test_a_node_that_hangs_longer_than_pings_may_is_no_lost_one_and_is_can
     nodes: TwoNodes, model: str
 ) -> None:
     slow = ClusterConfig(
-        models=[config(nodes, model, callbacks=[hang_on_first_and_break_second_late])],
-        silence_seconds=2,
+        models=[one_model(nodes, model, callbacks=[hang_on_first_and_break_second_late])],
+        silence_seconds=15,
         ray={"address": nodes.address},  # type: ignore[arg-type]
         service={"port": None},  # type: ignore[arg-type]
     )
@@ -221,7 +226,7 @@ async def test_a_node_that_hangs_longer_than_pings_may_is_no_lost_one_and_is_can
 async def hang_on_first_and_break_second_late(event: PreDownload, context: Context) -> None:
     if context[NODE_NAME] == "node-0":
         await anyio.sleep_forever()
-    await anyio.sleep(5)
+    await anyio.sleep(20)
     context[MODEL] = "/not/there"
 
 
@@ -238,7 +243,7 @@ async def test_more_nodes_than_there_are_is_explained_as_infeasible(nodes: TwoNo
 
 
 async def test_resources_in_use_are_explained_as_pending(nodes: TwoNodes, model: str) -> None:
-    whole_nodes = {"bundles": [{"CPU": 2}], "timeout_seconds": 2}
+    whole_nodes = {"bundles": [{"CPU": 2}]}
     async with await initialize_cluster(config(nodes, model, placement=whole_nodes)):
         with pytest.raises(PlacementError, match="pending: the nodes are large enough, so what is missing is in use"):
-            await initialize_cluster(config(nodes, model, placement=whole_nodes))
+            await initialize_cluster(config(nodes, model, placement={**whole_nodes, "timeout_seconds": 2}))

@@ -45,6 +45,7 @@ def started(nodes: TwoNodes, backend: OtlpBackend, tmp_path_factory: pytest.Temp
         "     engine_args: {max_model_len: 256, enforce_eager: true, dtype: bfloat16}}\n"
         f"  - {{name: store, model: {model}, engine: none}}\n"
         "strategy: STRICT_SPREAD\n"
+        "silence_seconds: 60\n"
         f"ray: {{address: '{nodes.address}'}}\n"
         "service: {port: 0}\n"
     )

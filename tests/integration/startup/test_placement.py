@@ -32,8 +32,8 @@ def model(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def config(model: str, bundles: list[dict[str, float]], **fields: Any) -> LLMConfig:
-    return LLMConfig(model=model, engine="none", placement={"bundles": bundles, "timeout_seconds": 2}, **fields)  # type: ignore[arg-type]
+def config(model: str, bundles: list[dict[str, float]], seconds: float = 120, **fields: Any) -> LLMConfig:
+    return LLMConfig(model=model, engine="none", placement={"bundles": bundles, "timeout_seconds": seconds}, **fields)  # type: ignore[arg-type]
 
 
 async def test_what_a_callback_asks_for_is_what_ray_reserves_and_it_is_given_back(model: str) -> None:
@@ -46,9 +46,24 @@ async def test_what_a_callback_asks_for_is_what_ray_reserves_and_it_is_given_bac
     wait_for_free_cpus(2)
 
 
+async def test_a_group_that_a_callback_brings_is_used_and_is_the_callbacks_own(model: str) -> None:
+    from ray.util import placement_group, placement_group_table, remove_placement_group
+
+    async def bring(event: PrePlacementGroup, context: Context) -> None:
+        group = context[PLACEMENT_GROUP] = placement_group([{"CPU": 1}])
+        await group.ready()
+
+    async with await initialize_node(config(model, [{"CPU": 1000}], callbacks=[bring])) as node:
+        brought = node.context[PLACEMENT_GROUP]
+        assert brought.bundle_specs == [{"CPU": 1}]
+    assert placement_group_table(brought)["state"] == "CREATED"
+    remove_placement_group(brought)
+    wait_for_free_cpus(2)
+
+
 async def test_resources_that_are_not_there_are_explained_and_nothing_stays_reserved(model: str) -> None:
     with pytest.raises(PlacementError) as caught:
-        await initialize_node(config(model, [{"CPU": 1000, "rack": 1}]))
+        await initialize_node(config(model, [{"CPU": 1000, "rack": 1}], seconds=2))
     message = str(caught.value)
     assert "not free within 2 s" in message
     assert "asked for: (1000 CPU, 1 rack), PACK" in message
