@@ -195,6 +195,8 @@ class NodeStart:
         context[PLACEMENT_BUNDLES] = bundles
 
     async def _place(self, context: Context) -> None:
+        if context.get(PLACEMENT_GROUP) is not None:  # a callback has brought one, and gives it back itself
+            return
         context[PLACEMENT_GROUP] = None
         if bundles := context[PLACEMENT_BUNDLES]:
             await self._connect_ray()

@@ -38,7 +38,10 @@ class PostDownload(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrePlacementGroup(PhaseEvent):
-    """Published before anything is reserved: change `PLACEMENT_BUNDLES` and `PLACEMENT_STRATEGY`."""
+    """Published before anything is reserved: change `PLACEMENT_BUNDLES` and `PLACEMENT_STRATEGY`.
+
+    Or bring a group that is reserved already as `PLACEMENT_GROUP`; whoever brings one gives it back.
+    """
 
     phase: ClassVar[str] = "pre_placement_group"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from phasebus.bus import Context
@@ -51,7 +52,7 @@ async def test_a_group_that_a_callback_brings_is_used_and_is_the_callbacks_own(m
 
     async def bring(event: PrePlacementGroup, context: Context) -> None:
         group = context[PLACEMENT_GROUP] = placement_group([{"CPU": 1}])
-        await group.ready()
+        await anyio.to_thread.run_sync(group.wait)
 
     async with await initialize_node(config(model, [{"CPU": 1000}], callbacks=[bring])) as node:
         brought = node.context[PLACEMENT_GROUP]
