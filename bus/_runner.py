@@ -11,7 +11,8 @@ from phasebus.bus._context import Context
 from phasebus.bus._errors import CallbackSignatureError
 from phasebus.bus._events import PhaseEvent, phase_event
 from phasebus.bus._forms import Callback, events_of, shape_of
-from phasebus.bus._observers import Observer
+from phasebus.bus._observers import Observation, Observer
+from phasebus.bus._subscription import Subscription
 from phasebus.bus._view import View
 
 
@@ -57,16 +58,19 @@ class CallbackRunner:
         await self.bus.__aexit__(kind, error, at)
 
 
-def subscribe_all(bus: Bus, callbacks: Iterable[Callback | Observer]) -> None:
+def subscribe_all(bus: Bus, callbacks: Iterable[Callback | Observer]) -> list[Subscription | Observation]:
     """Put `callbacks` on `bus`: observers to watch, the others for the phases their first argument asks for.
+
+    Returns the handle of each, in their order.
 
     Raises:
         CallbackSignatureError: One of them is no callback, or `callbacks` is not a collection of them.
     """
     if isinstance(callbacks, Mapping | str) or not isinstance(callbacks, Iterable):
         raise CallbackSignatureError(f"callbacks is a list of callables, not {callbacks!r}")
-    for callback in callbacks:
-        if isinstance(callback, Observer):
-            bus.observe(None, callback)
-        else:
-            bus.subscribe(events_of(callback, shape_of(callback).form, PhaseEvent), callback)
+    return [
+        bus.observe(None, callback)
+        if isinstance(callback, Observer)
+        else bus.subscribe(events_of(callback, shape_of(callback).form, PhaseEvent), callback)
+        for callback in callbacks
+    ]

@@ -43,7 +43,8 @@ async def watched(
         name: What a bus of its own is called.
         callbacks: Callbacks and observers, in the order they run.
         telemetry: Open telemetry that is to carry what is seen; by default one of its own, without the HTTP service.
-        bus: An open bus with whatever is on it. By default one of its own, with the built-in observers on it.
+        bus: An open bus with whatever is on it; the callbacks leave it at the end. By default one of its own, with the
+            built-in observers on it.
     """
     async with AsyncExitStack() as stack:
         if bus is None:
@@ -51,5 +52,6 @@ async def watched(
                 telemetry = await stack.enter_async_context(Telemetry(port=None))
             bus = await stack.enter_async_context(Bus(name, timing=True))
             observe_all(bus, telemetry)
-        subscribe_all(bus, callbacks)
+        for each in subscribe_all(bus, callbacks):
+            stack.enter_context(each)
         yield bus

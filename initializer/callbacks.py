@@ -67,6 +67,14 @@ Callbacks = Annotated[list[Any], AfterValidator(imported)]
 """A field of a configuration: callbacks and observers, or "module:name" for one that is imported."""
 
 
+def error_for_exit(error: SystemExit) -> CallbackError:
+    """Return what is raised for a ``sys.exit`` in a callback, with its notes: it would tear the event loop down."""
+    failure = CallbackError(f"sys.exit({error.code!r}) was called; a callback that wants to end things raises")
+    for note in getattr(error, "__notes__", ()):
+        failure.add_note(note)
+    return failure
+
+
 class Spelling:
     """Looks at the keys that callbacks have written.
 

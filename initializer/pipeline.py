@@ -13,8 +13,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from phasebus.bus import Bus, Context, PhaseEvent
-from phasebus.initializer.callbacks import Spelling
-from phasebus.initializer.errors import CallbackError
+from phasebus.initializer.callbacks import Spelling, error_for_exit
 from phasebus.initializer.phases import PHASE
 
 
@@ -115,10 +114,9 @@ async def _run(
                 await phase.work(context)
             if phase.after is not None:
                 await ask(phase.after)
-    except SystemExit as error:  # it would tear the event loop down, and with it what gives everything back
-        failure = CallbackError(f"sys.exit({error.code!r}) was called; a callback that wants the start to end raises")
-        for note in (*getattr(error, "__notes__", ()), f"in the phase {phase.name!r}"):
-            failure.add_note(note)
+    except SystemExit as error:
+        failure = error_for_exit(error)
+        failure.add_note(f"in the phase {phase.name!r}")
         raise failure from error
     except Exception as error:
         error.add_note(f"in the phase {phase.name!r}")

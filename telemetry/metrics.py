@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -34,6 +35,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._durations: dict[str, tuple[Histogram, Gauge]] = {}
+        self._buses = _BusStats()
         self.ready = Gauge(*names.READY, registry=self.registry)
         self.events = Counter(*names.EVENTS, ["event"], registry=self.registry)
         self.progress = Counter(*names.PROGRESS, ["kind"], registry=self.registry)
@@ -45,6 +47,7 @@ class Metrics:
         Gauge(*names.START_TIME, registry=self.registry).set(time.time())
         build = Gauge(f"{names.BUILD_INFO[0]}_info", names.BUILD_INFO[1], ["version"], registry=self.registry)
         build.labels(version).set(1)
+        self.registry.register(self._buses)
 
     def duration(self, duration: names.Duration) -> tuple[Histogram, Gauge]:
         """Return the histogram and the gauge of `duration`, made when they are first asked for."""
@@ -69,8 +72,11 @@ class Metrics:
             return self._durations[duration.name]
 
     def watch_bus(self, stats: Callable[[], Sequence[SubscriberStats]]) -> None:
-        """Export what a bus counts of its subscribers and observers; `stats` is asked at every scrape."""
-        self.registry.register(_BusStats(stats))
+        """Export what a bus counts of its subscribers and observers; `stats` is asked at every scrape.
+
+        Where several buses are watched, what goes by the same name is added up.
+        """
+        self._buses.watch(stats)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics, and their content type, in the format an Accept header asks for."""
@@ -88,19 +94,29 @@ class _AskedForStats(Protocol):
 
 
 class _BusStats(Collector):
-    def __init__(self, stats: _AskedForStats) -> None:
-        self._stats = stats
+    def __init__(self) -> None:
+        self._buses: list[_AskedForStats] = []
+
+    def watch(self, stats: _AskedForStats) -> None:
+        """Ask one more bus."""
+        self._buses.append(stats)
 
     def collect(self) -> Iterable[Metric]:
         """Return the counts as they stand."""
+        if not self._buses:
+            return ()
+        counts: dict[tuple[str, str], list[int]] = {}
+        for stats in chain.from_iterable(ask() for ask in self._buses):
+            sums = counts.setdefault((stats.name, stats.role), [0, 0, 0])
+            sums[:] = map(sum, zip(sums, (stats.calls, stats.errors, stats.drops), strict=True))
         calls = CounterMetricFamily(*names.SUBSCRIBER_CALLS, labels=["name", "role"])
         errors = CounterMetricFamily(*names.SUBSCRIBER_ERRORS, labels=["name", "role"])
         drops = CounterMetricFamily(*names.EVENTS_DROPPED, labels=["name"])
-        for stats in self._stats():
-            calls.add_metric([stats.name, stats.role], stats.calls)
-            errors.add_metric([stats.name, stats.role], stats.errors)
-            if stats.role == "observer":
-                drops.add_metric([stats.name], stats.drops)
+        for (name, role), (called, failed, dropped) in counts.items():
+            calls.add_metric([name, role], called)
+            errors.add_metric([name, role], failed)
+            if role == "observer":
+                drops.add_metric([name], dropped)
         return calls, errors, drops
 
     def describe(self) -> Iterable[Metric]:

@@ -139,6 +139,37 @@ KINDS: Final[Mapping[str, KindNames]] = {
         "engine step {name}",
         Duration("phasebus_engine_step_duration", "How long a step of the engine's start took.", (), "step"),
     ),
+    "training": KindNames(
+        "training run",
+        Duration("phasebus_training_duration", "How long a training run took.", (), "training"),
+    ),
+    "training_workers": KindNames(
+        "training workers",
+        Duration("phasebus_training_workers_duration", "How long a group of training workers lived.", (), "training"),
+    ),
+    "training_report": KindNames(
+        "training report",
+        Duration(
+            "phasebus_training_report_duration",
+            "How long the callbacks took that a report of the workers waited for.",
+            (),
+            "training",
+            CALLBACK_BUCKETS,
+        ),
+    ),
+    "dataset": KindNames(
+        "dataset run",
+        Duration("phasebus_dataset_duration", "How long a pipeline took.", (), "dataset"),
+    ),
+    "dataset_execution": KindNames(
+        "dataset execution",
+        Duration("phasebus_dataset_execution_duration", "How long an execution in a pipeline took.", (), "dataset"),
+    ),
+    "dataset_operator": KindNames(  # what they are called has a value for each function that is mapped
+        "dataset operator",
+        Duration("phasebus_dataset_operator_duration", "How long an operator of an execution took."),
+        (Count("phasebus_dataset_operator_rows_total", "Rows that operators have put out.", "rows", ("outcome",)),),
+    ),
     "request": KindNames(
         "request {name}",
         Duration(
@@ -223,7 +254,7 @@ def span_name(kind: str, name: str) -> str:
 
 def title(kind: str, name: str) -> str:
     """Return what people are shown as the title of a step: on the page, in a timeline, on a terminal."""
-    return name.replace("_", " ") if kind in ("phase", "engine_step") else f"{kind} {name}"
+    return name.replace("_", " ") if kind in ("phase", "engine_step") else f"{kind.replace('_', ' ')} {name}"
 
 
 def span_attribute(key: str) -> str:

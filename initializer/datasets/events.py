@@ -59,5 +59,5 @@ RESULT: Final = Key[Any]("result", doc="What the pipeline returned.")
 DATASET_KEYS: Final[tuple[Key[Any], ...]] = (MAX_BLOCK_BYTES, RESOURCE_LIMITS, OPERATORS, STATS, RESULT)
 
 DATASET: Final = StepKind("dataset")
-EXECUTION: Final = StepKind("execution")
-OPERATOR: Final = StepKind("operator")
+EXECUTION: Final = StepKind("dataset_execution")
+OPERATOR: Final = StepKind("dataset_operator")

@@ -18,6 +18,8 @@ from phasebus.bus import (
     StepStarted,
     outcome_of,
 )
+from phasebus.initializer.callbacks import Spelling, error_for_exit
+from phasebus.initializer.errors import CallbackError
 from phasebus.initializer.training.config import TrainingConfig
 from phasebus.initializer.training.events import (
     CHECKPOINT,
@@ -32,6 +34,7 @@ from phasebus.initializer.training.events import (
     Reported,
     WorkersFailed,
 )
+from phasebus.initializer.training.line import packed
 
 _FAREWELL_SECONDS = 5.0
 """How long the end of the workers of a run that is cancelled may take to be told, in seconds."""
@@ -49,16 +52,18 @@ class Answers:
         config: The run's configuration.
         context: What the callbacks share.
         parent: The id of the run's step.
+        spelling: Looks at the keys that callbacks have written.
 
     Attributes:
         failure: The first error of a callback, as it was raised; None so far.
     """
 
-    def __init__(self, bus: Bus, config: TrainingConfig, context: Context, parent: str) -> None:
+    def __init__(self, bus: Bus, config: TrainingConfig, context: Context, parent: str, spelling: Spelling) -> None:
         self._bus = bus
         self._config = config
         self._context = context
         self._parent = parent
+        self._spelling = spelling
         self._group: Step | None = None
         self._groups = self._reports = 0
         self.failure: Exception | None = None
@@ -75,6 +80,9 @@ class Answers:
         """Publish what is told, and return the answer."""
         try:
             return await self._moments[moment](**told)
+        except SystemExit as error:
+            self.failure = self.failure or error_for_exit(error)
+            raise self.failure from error
         except Exception as error:
             self.failure = self.failure or error
             raise
@@ -113,7 +121,14 @@ class Answers:
             await self._publish(Reported)
             if checkpoint is not None:
                 await self._publish(CheckpointSaved)
-        kept: dict[str, Any] = self._context[METRICS]
+        kept: dict[str, Any] | None = self._context.get(METRICS)
+        if kept is None:
+            by = self._context.history(METRICS)[-1].by
+            raise CallbackError(f"the callback {by!r} removed 'metrics', which Ray keeps; change what is in it")
+        try:
+            packed(kept)
+        except Exception as error:
+            raise CallbackError(f"a callback put into 'metrics' what cannot be sent to Ray: {error}") from error
         return kept
 
     async def _polled(self, errors: dict[int, str]) -> bool:
@@ -129,3 +144,4 @@ class Answers:
 
     async def _publish(self, event: type[PhaseEvent]) -> None:
         await self._bus.publish(event(config=self._config), self._context)
+        self._spelling.check(self._context)

@@ -27,7 +27,7 @@ class TrainingConfig(BaseModel):
     run_config: Any = None
     """Ray's RunConfig."""
 
-    trainer: Any = None
+    trainer: Callable[..., Any] | None = None
     """A trainer class of Ray Train v2, such as ray.train.torch.TorchTrainer; by default DataParallelTrainer."""
 
     trainer_options: dict[str, Any] = Field(default_factory=dict)

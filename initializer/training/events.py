@@ -83,9 +83,19 @@ STOP: Final = Key[bool](
 )
 RESULT: Final = Key[Any]("result", doc="Ray's Result.")
 
-TRAINING_KEYS: Final[tuple[Key[Any], ...]] = (LOOP_CONFIG, TRAINER_OPTIONS, METRICS, STOP)
+TRAINING_KEYS: Final[tuple[Key[Any], ...]] = (
+    LOOP_CONFIG,
+    SCALING_CONFIG,
+    RUN_CONFIG,
+    TRAINER_OPTIONS,
+    METRICS,
+    CHECKPOINT,
+    WORKER_ERRORS,
+    STOP,
+    RESULT,
+)
 
 TRAINING: Final = StepKind("training")
-WORKER_GROUP: Final = StepKind("worker_group")
-REPORT: Final = StepKind("report")
+WORKER_GROUP: Final = StepKind("training_workers")
+REPORT: Final = StepKind("training_report")
 """A report, told when it has come to the controller: as long as its callbacks take."""

@@ -25,6 +25,9 @@ Answer = Callable[[str, dict[str, Any]], Awaitable[Any]]
 _LENGTH_BYTES = 8
 _PART = 2**16
 
+_LONGEST_FOLDER = 60
+"""How long the path of the folder for temporary files may be: that of a Unix socket may have 107 bytes (unix(7))."""
+
 
 class AnswerError(Exception):
     """Raised at the asking end when the other could not answer; the message is the error there, and its notes."""
@@ -59,7 +62,7 @@ class Line:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX)
                 self._socket.connect(self._address)
-            self._socket.sendall(_packed((moment, told)))
+            self._socket.sendall(packed((moment, told)))
             failure, answer = pickle.loads(self._receive(int.from_bytes(self._receive(_LENGTH_BYTES))))  # noqa: S301
         except OSError as error:
             raise LineLostError(f"the process that trains does not answer at {self._address}: {error}") from error
@@ -89,7 +92,8 @@ async def call_answering(function: Callable[[str], T], answer: Answer) -> T:
     Raises:
         Exception: What `function` raised.
     """
-    with tempfile.TemporaryDirectory(prefix="phasebus-") as folder:
+    short = None if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108  # the folder in it is ours alone
+    with tempfile.TemporaryDirectory(prefix="phasebus-", dir=short) as folder:
         address = str(Path(folder) / "line")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.setblocking(False)
@@ -137,12 +141,13 @@ async def _reply(question: bytes, answer: Answer) -> bytes:
     """Return what is sent back: the answer, or why there is none."""
     try:
         moment, told = pickle.loads(question)  # noqa: S301  # from a process of ours
-        return _packed((None, await answer(moment, told)))
+        return packed((None, await answer(moment, told)))
     except Exception as error:  # noqa: BLE001  # it is the asker's to raise
-        return _packed(("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]), None))
+        return packed(("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]), None))
 
 
-def _packed(value: object) -> bytes:
+def packed(value: object) -> bytes:
+    """Return `value` as it is sent."""
     from ray import cloudpickle
 
     data: bytes = cloudpickle.dumps(value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from phasebus.bus import Bus, Context, PhasebusError
 from phasebus.initializer.assembly import watched
+from phasebus.initializer.callbacks import Spelling
 from phasebus.initializer.training.answers import Answers
 from phasebus.initializer.training.config import TrainingConfig
 from phasebus.initializer.training.events import (
@@ -24,7 +25,7 @@ from phasebus.telemetry import Telemetry
 
 
 class TrainingError(PhasebusError):
-    """Raised when a run cannot have phases: it has no controller, or Ray Train is not the one that phasebus knows."""
+    """Raised when a run cannot be had: it has no controller, or no configuration of Ray's, or Ray Train is unknown."""
 
 
 async def run_training(config: TrainingConfig, *, telemetry: Telemetry | None = None, bus: Bus | None = None) -> Any:
@@ -39,8 +40,8 @@ async def run_training(config: TrainingConfig, *, telemetry: Telemetry | None = 
         bus: An open bus; by default one of its own, with the built-in observers on it.
 
     Raises:
-        TrainingError: The run is one without workers (``num_workers=0``), which has no controller; or Ray Train lacks
-            what is needed of it.
+        TrainingError: The run is one without workers (``num_workers=0``), which has no controller; its scaling_config or
+            run_config is not Ray's; or Ray Train lacks what is needed of it.
         Exception: What a callback raised, with a note that names it; else Ray's TrainingFailedError.
     """
     from ray.train.v2.api.config import RunConfig, ScalingConfig
@@ -58,10 +59,21 @@ async def run_training(config: TrainingConfig, *, telemetry: Telemetry | None = 
         watched(config.name, config.callbacks, telemetry, bus) as opened,
         opened.step(TRAINING, config.name) as step,
     ):
+        spelling = Spelling((*context, *TRAINING_KEYS))
         await opened.publish(PreTraining(config=config), context)
-        context[RESULT] = await _fit(config, context, Answers(opened, config, context, step.id))
+        spelling.check(context)
+        _check_configs(context)
+        context[RESULT] = await _fit(config, context, Answers(opened, config, context, step.id, spelling))
         await opened.publish(PostTraining(config=config), context)
+        spelling.check(context)
         return context[RESULT]
+
+
+def _check_configs(context: Context) -> None:
+    """Raise TrainingError if Ray's configurations are not what Ray takes."""
+    for key, name, field in (SCALING_CONFIG, "ScalingConfig", "num_workers"), (RUN_CONFIG, "RunConfig", "callbacks"):
+        if not hasattr(context[key], field):
+            raise TrainingError(f"{key!s} is {context[key]!r}; it has to be Ray's: ray.train.{name}(…)")
 
 
 async def _fit(config: TrainingConfig, context: Context, answers: Answers) -> Any:

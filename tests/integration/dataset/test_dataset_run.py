@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from phasebus.bus import Context, PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
+from phasebus.bus import Bus, Context, PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
 from phasebus.initializer import CallbackError
 from phasebus.initializer.datasets import (
     MAX_BLOCK_BYTES,
@@ -71,17 +71,18 @@ async def test_a_pipeline_has_its_phases_and_its_operators_are_steps() -> None:
     moments = [event.phase for event in watch.events if isinstance(event, PhaseEvent)]
     assert moments == ["pre_dataset", "pre_execution", "post_execution", "post_dataset"]
     ends = {event.kind: event for event in watch.events if isinstance(event, StepFinished)}
-    assert set(ends) == {"dataset", "execution", "operator"}
-    assert ends["operator"].parent == ends["execution"].step
-    assert ends["execution"].parent == ends["dataset"].step
+    assert set(ends) == {"dataset", "dataset_execution", "dataset_operator"}
+    assert ends["dataset_operator"].parent == ends["dataset_execution"].step
+    assert ends["dataset_execution"].parent == ends["dataset"].step
     rows = [
         event.attributes["rows"]
         for event in watch.events
-        if event.__class__ is StepFinished and event.kind == "operator"
+        if event.__class__ is StepFinished and event.kind == "dataset_operator"
     ]
     assert 100 in rows
-    labels = {"kind": "dataset", "step": "double", "outcome": "finished"}
-    assert metrics.registry.get_sample_value("phasebus_step_duration_seconds_count", labels) == 1
+    value = metrics.registry.get_sample_value
+    assert value("phasebus_dataset_duration_seconds_count", {"dataset": "double", "outcome": "finished"}) == 1
+    assert (value("phasebus_dataset_operator_rows_total", {"outcome": "finished"}) or 0) >= 100
 
 
 async def test_callbacks_change_the_block_size_and_the_limits_before_anything_is_executed() -> None:
@@ -115,7 +116,7 @@ async def test_an_error_of_a_callback_fails_the_run_with_the_callbacks_name_on_i
         await run_dataset(DatasetConfig(callbacks=[refuse, watch]), doubled)
     assert "raised by the callback 'refuse' during phase 'pre_execution'" in caught.value.__notes__
     failed = [event.kind for event in watch.events if isinstance(event, StepFailed)]
-    assert failed[-2:] == ["execution", "dataset"]
+    assert failed[-2:] == ["dataset_execution", "dataset"]
 
 
 async def test_an_error_of_an_observer_never_fails_a_run() -> None:
@@ -131,7 +132,7 @@ async def test_a_failure_of_the_pipeline_is_told_and_comes_out_as_it_is() -> Non
     with pytest.raises(Exception, match="row without a label"):
         await run_dataset(DatasetConfig(callbacks=[watch]), broken)
     failed = {event.kind for event in watch.events if isinstance(event, StepFailed)}
-    assert failed == {"operator", "execution", "dataset"}
+    assert failed == {"dataset_operator", "dataset_execution", "dataset"}
 
 
 async def test_cancelling_ends_the_execution() -> None:
@@ -155,7 +156,7 @@ async def test_cancelling_ends_the_execution() -> None:
         await begun.wait()
         tasks.cancel_scope.cancel()
     ended = {event.kind: event.outcome for event in watch.events if isinstance(event, StepFailed)}
-    assert ended == {"operator": "cancelled", "execution": "cancelled", "dataset": "cancelled"}
+    assert ended == {"dataset_operator": "cancelled", "dataset_execution": "cancelled", "dataset": "cancelled"}
 
 
 async def test_a_callback_may_replace_the_result() -> None:
@@ -238,3 +239,15 @@ async def test_an_error_when_an_execution_has_succeeded_fails_the_run_with_the_c
     with pytest.raises(LookupError, match="too few rows") as raised:
         await run_dataset(DatasetConfig(callbacks=[check]), doubled)
     assert raised.value.__notes__ == ["raised by the callback 'check' during phase 'post_execution'"]
+
+
+async def test_a_bus_that_is_used_again_has_none_of_the_callbacks_of_the_run_before() -> None:
+    calls = []
+
+    def count(event: PreExecution) -> None:
+        calls.append(event)
+
+    async with Bus() as bus:
+        for _ in range(2):
+            await run_dataset(DatasetConfig(callbacks=[count]), doubled, bus=bus)
+        assert len(calls) == 2

@@ -133,10 +133,10 @@ async def test_a_run_has_its_phases_and_callbacks_change_it_and_what_it_reports(
         "post_training",
     ]
     ends = {event.kind: event for event in watch.events if event.__class__ is StepFinished}
-    assert set(ends) == {"training", "worker_group", "report"}
-    assert ends["worker_group"].parent == ends["training"].step
-    assert ends["report"].parent == ends["worker_group"].step
-    assert ends["report"].attributes == {"number": 2, "checkpoint": True}
+    assert set(ends) == {"training", "training_workers", "training_report"}
+    assert ends["training_workers"].parent == ends["training"].step
+    assert ends["training_report"].parent == ends["training_workers"].step
+    assert ends["training_report"].attributes == {"number": 2, "checkpoint": True}
     assert checkpoints[-1] == result.checkpoint.path
     assert Result.from_path(result.path).metrics == result.metrics  # what was added is stored with the rest
 
@@ -160,7 +160,7 @@ async def test_an_error_of_a_callback_fails_the_run_with_the_callbacks_name_on_i
     with pytest.raises(ArithmeticError, match="the loss grows") as caught:
         await run_training(config(tmp_path, check_loss, watch, epochs=3, failures=-1))
     assert "raised by the callback 'check_loss' during phase 'reported'" in caught.value.__notes__
-    assert watch.failed == {"callback", "report", "worker_group", "training"}
+    assert watch.failed == {"callback", "training_report", "training_workers", "training"}
     assert watch.moments.count("pre_worker_group") == 1  # it is not the workers' failure, and nothing to try again
 
 
@@ -175,7 +175,7 @@ async def test_an_error_of_a_callback_before_the_workers_train_fails_the_run_and
     watch = Watch()
     with pytest.raises(PermissionError, match="not at night"):
         await run_training(config(tmp_path, refuse, watch, epochs=3))
-    assert watch.failed == {"callback", "worker_group", "training"}
+    assert watch.failed == {"callback", "training_workers", "training"}
     assert watch.moments[-1] == moment
     await nothing_is_in_use()
 
@@ -193,7 +193,7 @@ async def test_workers_that_fail_are_told_of_and_so_are_those_that_follow(tmp_pa
     groups = [
         (type(event).__name__, event.attributes["attempt"])
         for event in watch.events
-        if isinstance(event, StepFailed | StepFinished) and event.kind == "worker_group"
+        if isinstance(event, StepFailed | StepFinished) and event.kind == "training_workers"
     ]
     assert groups == [("StepFailed", 1), ("StepFinished", 2)]
 
@@ -204,7 +204,7 @@ async def test_a_run_whose_workers_fail_for_good_raises_what_ray_raises(tmp_path
     watch = Watch()
     with pytest.raises(TrainingFailedError, match="loss is not a number"):
         await run_training(config(tmp_path, watch, epochs=3, fails_at=0))
-    assert watch.failed == {"worker_group", "training"}
+    assert watch.failed == {"training_workers", "training"}
     assert watch.moments[-1] == "workers_failed"
 
 
@@ -220,7 +220,7 @@ async def test_cancelling_ends_the_run_and_its_workers(tmp_path: Path) -> None:
         await reported.wait()
         tasks.cancel_scope.cancel()
     ended = {event.kind: event.outcome for event in watch.events if isinstance(event, StepFailed)}
-    assert ended["worker_group"] == ended["training"] == "cancelled"
+    assert ended["training_workers"] == ended["training"] == "cancelled"
     await nothing_is_in_use()
 
 
@@ -249,6 +249,6 @@ async def test_one_metrics_observer_watches_a_run_and_the_start_of_a_node(tmp_pa
     def count(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(f"{name}_seconds_count", {**labels, "outcome": "finished"})
 
-    assert count("phasebus_step_duration", kind="training", step="training") == 1
-    assert count("phasebus_step_duration", kind="report", step="training") == 1
+    assert count("phasebus_training_duration", training="training") == 1
+    assert count("phasebus_training_report_duration", training="training") == 1
     assert count("phasebus_phase_duration", phase="download") == 1

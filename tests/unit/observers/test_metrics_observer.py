@@ -70,12 +70,12 @@ def test_what_was_left_running_is_counted_down_when_the_bus_closes(metrics: Metr
 
 
 def test_steps_that_were_counted_together_are_timed_each(metrics: Metrics, observer: MetricsObserver) -> None:
-    attributes: dict[str, AttributeValue] = {"method": "GET", "route": "/x", "status": 200}
+    attributes: dict[str, AttributeValue] = {"application": "api", "method": "GET", "route": "/x", "status": 200}
     observer.observe(StepsCounted(kind="request", name="api", attributes=attributes, seconds=(0.5, 1.5)))
     labels = {"application": "api", "method": "GET", "outcome": "finished"}
     assert value(metrics, "phasebus_request_duration_seconds_count", **labels) == 2
     assert value(metrics, "phasebus_request_duration_seconds_sum", **labels) == 2.0
-    counted = {"method": "GET", "route": "/x", "status": "200", "outcome": "finished"}
+    counted = {"application": "api", "method": "GET", "route": "/x", "status": "200", "outcome": "finished"}
     assert value(metrics, "phasebus_requests_total", **counted) == 2
 
 

@@ -79,6 +79,15 @@ def test_what_the_bus_counts_is_exported() -> None:
     assert b'phasebus_subscriber_calls_total{name="slow",role="observer"} 5.0' in body
 
 
+def test_what_goes_by_the_same_name_on_several_buses_is_added_up() -> None:
+    metrics = Metrics("1")
+    metrics.watch_bus(lambda: (SubscriberStats(name="log", role="observer", calls=5),))
+    metrics.watch_bus(lambda: (SubscriberStats(name="log", role="observer", calls=2),))
+    body, _ = metrics.render("text/plain")
+    assert body.count(b"phasebus_subscriber_calls_total{") == 1
+    assert b'phasebus_subscriber_calls_total{name="log",role="observer"} 7.0' in body
+
+
 def test_the_phase_shown_is_the_one_that_runs_longest() -> None:
     status = Status()
     assert status.phase is None

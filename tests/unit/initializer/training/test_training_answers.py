@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +22,8 @@ from phasebus.bus import (
     StepStarted,
     subscribe_all,
 )
+from phasebus.initializer import CallbackError
+from phasebus.initializer.callbacks import Spelling
 from phasebus.initializer.training import (
     CHECKPOINT,
     METRICS,
@@ -56,7 +60,7 @@ async def answers(*callbacks: Any) -> AsyncIterator[Answers]:
     config = TrainingConfig(train_loop=lambda: None, callbacks=list(callbacks), name="fine-tune")
     async with Bus() as bus:
         subscribe_all(bus, callbacks)
-        yield Answers(bus, config, Context(keys=TRAINING_KEYS), RUN)
+        yield Answers(bus, config, Context(keys=TRAINING_KEYS), RUN, Spelling(TRAINING_KEYS))
 
 
 async def test_each_group_of_workers_is_a_step_and_each_report_is_one_inside_it() -> None:
@@ -71,9 +75,9 @@ async def test_each_group_of_workers_is_a_step_and_each_report_is_one_inside_it(
         await asked.close(None)
     moments = [event.phase for event in watch.events if isinstance(event, PhaseEvent)]
     assert moments == ["pre_worker_group", "post_worker_group", "reported", "reported", "checkpoint_saved"]
-    (group,) = [event for event in watch.events if isinstance(event, StepFinished) and event.kind == "worker_group"]
+    (group,) = [event for event in watch.events if isinstance(event, StepFinished) and event.kind == "training_workers"]
     assert (group.name, group.parent, group.attributes) == ("fine-tune", RUN, {"workers": 2, "attempt": 1})
-    reports = [event for event in watch.events if isinstance(event, StepStarted) and event.kind == "report"]
+    reports = [event for event in watch.events if isinstance(event, StepStarted) and event.kind == "training_report"]
     assert [event.parent for event in reports] == [group.step, group.step]
     assert [event.attributes for event in reports] == [
         {"number": 1, "checkpoint": False},
@@ -110,6 +114,38 @@ async def test_metrics_that_are_no_mapping_are_refused_with_the_callbacks_name()
     assert "'forget'" in str(caught.value) + "".join(caught.value.__notes__)
 
 
+def remove(event: Reported, context: Context) -> None:
+    del context[METRICS]
+
+
+def keep_a_lock(event: Reported, context: Context) -> None:
+    context[METRICS]["lock"] = threading.Lock()
+
+
+def misspell(event: Reported) -> dict[str, bool]:
+    return {"stpo": True}
+
+
+def leave(event: Reported) -> None:
+    sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("callback", "says"),
+    [
+        (remove, "the callback 'remove' removed 'metrics'"),
+        (keep_a_lock, "a callback put into 'metrics' what cannot be sent to Ray: cannot pickle"),
+        (misspell, "the callback 'misspell' wrote 'stpo', .* did you mean 'stop'"),
+        (leave, r"sys.exit\(3\) was called"),
+    ],
+)
+async def test_what_can_only_be_a_mistake_fails_the_run(callback: Any, says: str) -> None:
+    async with answers(callback) as asked:
+        with pytest.raises(CallbackError, match=says) as raised:
+            await asked.answer("reported", {"metrics": {}, "checkpoint": None})
+    assert raised.value is asked.failure
+
+
 async def test_workers_that_fail_end_their_group_and_are_told_of_once() -> None:
     watch, seen = Watch(), []
 
@@ -124,7 +160,7 @@ async def test_workers_that_fail_end_their_group_and_are_told_of_once() -> None:
             await asked.answer("worker_group_ended", {})
     assert seen == [{1: "ValueError: no data"}] * 2
     failed = ("StepFailed", "rank 1: ValueError: no data")
-    assert watch.told("worker_group") == [("StepStarted", ""), failed, ("StepStarted", ""), failed]
+    assert watch.told("training_workers") == [("StepStarted", ""), failed, ("StepStarted", ""), failed]
 
 
 async def test_workers_that_never_start_are_a_step_that_failed() -> None:
@@ -133,7 +169,7 @@ async def test_workers_that_never_start_are_a_step_that_failed() -> None:
         await asked.answer("pre_worker_group", {"workers": 2})
         await asked.answer("pre_worker_group", {"workers": 2})
         await asked.close(TimeoutError("no resources"))
-    assert watch.told("worker_group") == [
+    assert watch.told("training_workers") == [
         ("StepStarted", ""),
         ("StepFailed", "the workers did not start"),
         ("StepStarted", ""),
