@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from phasebus.initializer.cli import main
 from tests.support.docs import ROOT, blocks, run_example
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +29,18 @@ EXAMPLES = [
 async def test_the_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     await run_example(example)
+
+
+async def test_the_phase_list_of_a_process_of_ones_own_has_a_report() -> None:
+    [example] = blocks("docs/phase-lists.md", "python")
+    await run_example(example)
+    said = CliRunner().invoke(main, ["report"]).output
+    assert "indexing nightly" in said
+    assert "phase index" in said
+
+
+def test_the_older_forms_are_each_shown_by_an_example() -> None:
+    assert len(blocks("docs/migrating.md", "python")) == 3
 
 
 @pytest.mark.parametrize("page", [*PAGES, *ELSEWHERE])
