@@ -31,6 +31,11 @@ class Threads:
         self._thread = thread
         self._token = token
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the bus's own thread, from which nothing can be published in this way."""
+        return current_thread() is self._thread
+
     def publish(self, event: object, context: Context | View | None = None) -> Outcome:
         """Publish `event` in the bus's loop, and wait for the outcome; see `Bus.publish`.
 
@@ -38,11 +43,21 @@ class Threads:
             BusStateError: The bus is closed.
             WrongThreadError: This is the bus's own thread, which would wait for itself.
         """
-        if current_thread() is self._thread:
+        if self.is_here:
             raise WrongThreadError("this is the bus's own thread: `await bus.publish(…)` here, not bus.threads()")
         try:
-            return anyio.from_thread.run(self.bus.publish, event, context, token=self._token)
+            outcome, exit_ = anyio.from_thread.run(self._publish, event, context, token=self._token)
         except (anyio.RunFinishedError, RuntimeError) as error:
             if self.bus.closed and not isinstance(error, PhasebusError):
                 raise BusStateError(f"the bus {self.bus.name!r} is closed, and its event loop has ended") from error
             raise
+        if exit_ is not None:
+            raise exit_
+        return outcome
+
+    async def _publish(self, event: object, context: Context | View | None) -> tuple[Outcome, SystemExit | None]:
+        """Publish; a ``sys.exit`` of a subscriber is the calling thread's to raise, and not the end of this loop."""
+        try:
+            return await self.bus.publish(event, context), None
+        except SystemExit as error:
+            return Outcome(), error

@@ -29,7 +29,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
         SpanObserver(telemetry.tracing),
     ):
         bus.observe(None, observer)
-    telemetry.metrics.watch_bus(bus.stats)
+    telemetry.metrics.watch_bus(bus)
     return journal
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from phasebus.bus import Bus, Context, Key, subscribe_all
+from phasebus.bus import Bus, Context, Key, PhaseEvent, subscribe_all
 from phasebus.initializer.errors import CallbackError, ConfigError
 
 _ALIKE = 0.85
@@ -67,6 +67,20 @@ Callbacks = Annotated[list[Any], AfterValidator(imported)]
 """A field of a configuration: callbacks and observers, or "module:name" for one that is imported."""
 
 
+async def ask(bus: Bus, event: PhaseEvent, context: Context, spelling: Spelling) -> None:
+    """Publish a phase, and look at what its callbacks have done.
+
+    Raises:
+        CallbackError: One called ``sys.exit``, or misspelt a key.
+        Exception: What one raised, with a note that names it.
+    """
+    try:
+        await bus.publish(event, context)
+    except SystemExit as error:
+        raise error_for_exit(error) from error
+    spelling.check(context)
+
+
 def error_for_exit(error: SystemExit) -> CallbackError:
     """Return what is raised for a ``sys.exit`` in a callback, with its notes: it would tear the event loop down."""
     failure = CallbackError(f"sys.exit({error.code!r}) was called; a callback that wants to end things raises")
@@ -84,12 +98,12 @@ class Spelling:
 
     def __init__(self, known: Iterable[str]) -> None:
         self._known = frozenset(map(str, known))
-        self._meant = lru_cache(self._look_up)
+        self._meant = lru_cache(1000)(self._look_up)
 
     def check(self, context: Context) -> None:
         """Raise CallbackError if there is a key that is nearly a known one; one that is written as a `Key` is not."""
         for key in context.keys() - self._known:
-            if not isinstance(key, Key) and (meant := self._meant(key)) is not None:
+            if isinstance(key, str) and not isinstance(key, Key) and (meant := self._meant(key)) is not None:
                 by = context.history(key)[-1].by
                 raise CallbackError(
                     f"the callback {by!r} wrote {key!r}, which nothing reads; did you mean {meant!r}? "

@@ -10,4 +10,4 @@ class ConfigError(PhasebusError):
 
 
 class CallbackError(PhasebusError):
-    """Raised when a callback did what can only be a mistake: it misspelt a key, or called ``sys.exit``."""
+    """Raised when a callback did what can only be a mistake, such as misspelling a key or calling ``sys.exit``."""

@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from phasebus.bus import Bus, Context, PhaseEvent
-from phasebus.initializer.callbacks import Spelling, error_for_exit
+from phasebus.initializer.callbacks import Spelling, ask, error_for_exit
 from phasebus.initializer.phases import PHASE
 
 
@@ -65,14 +65,13 @@ async def run_phases(
     running: list[anyio.Event] = []
     spelling = Spelling((*context, *keys))
 
-    async def ask(event: type[PhaseEvent]) -> None:
-        await bus.publish(event(config=config), context)
-        spelling.check(context)
+    async def ask_all(event: type[PhaseEvent]) -> None:
+        await ask(bus, event(config=config), context, spelling)
 
     async def run(phase: Phase, ended: anyio.Event, *, task_status: TaskStatus[None]) -> None:
         go_on = _Once(task_status.started)
         try:
-            await _run(bus, phase, context, ask, go_on)
+            await _run(bus, phase, context, ask_all, go_on)
         except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
             errors.append(error)
             tasks.cancel_scope.cancel()
@@ -98,22 +97,22 @@ async def _run(
     bus: Bus,
     phase: Phase,
     context: Context,
-    ask: Callable[[type[PhaseEvent]], Awaitable[None]],
+    ask_all: Callable[[type[PhaseEvent]], Awaitable[None]],
     go_on: Callable[[], None],
 ) -> None:
-    """Run one phase; `ask` publishes an event, and `go_on` is called when the phases that follow may begin."""
+    """Run one phase; `ask_all` publishes an event, and `go_on` is called when the phases that follow may begin."""
     try:
         async with bus.step(PHASE, phase.name):
             if phase.prepare is not None:
                 await phase.prepare(context)
             if phase.before is not None:
-                await ask(phase.before)
+                await ask_all(phase.before)
             if phase.beside(context):
                 go_on()
             if phase.work is not None:
                 await phase.work(context)
             if phase.after is not None:
-                await ask(phase.after)
+                await ask_all(phase.after)
     except SystemExit as error:
         failure = error_for_exit(error)
         failure.add_note(f"in the phase {phase.name!r}")

@@ -6,9 +6,8 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter as Multiset
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -19,6 +18,9 @@ from prometheus_client.registry import Collector
 from phasebus.bus import SubscriberStats
 from phasebus.telemetry import names
 from phasebus.telemetry.redaction import redact
+
+Counts = dict[tuple[str, str], tuple[int, int, int]]
+"""Calls, errors and drops, by the names and roles of those who were called."""
 
 UNKNOWN = "unknown"
 """The value of a label that a step does not carry."""
@@ -71,12 +73,12 @@ class Metrics:
                 )
             return self._durations[duration.name]
 
-    def watch_bus(self, stats: Callable[[], Sequence[SubscriberStats]]) -> None:
-        """Export what a bus counts of its subscribers and observers; `stats` is asked at every scrape.
+    def watch_bus(self, bus: CountingBus) -> None:
+        """Export what a bus counts of its subscribers and observers; it is asked at every scrape.
 
         Where several buses are watched, what goes by the same name is added up.
         """
-        self._buses.watch(stats)
+        self._buses.watch(bus)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics, and their content type, in the format an Accept header asks for."""
@@ -89,26 +91,37 @@ def label_value(attributes: Mapping[str, object], name: str) -> str:
     return redact(str(attributes.get(name, UNKNOWN)))
 
 
-class _AskedForStats(Protocol):
-    def __call__(self) -> Sequence[SubscriberStats]: ...
+class CountingBus(Protocol):
+    """A bus, as far as its counts go."""
+
+    closed: bool
+
+    def stats(self) -> Sequence[SubscriberStats]:
+        """Return what every subscriber and observer has done so far."""
 
 
 class _BusStats(Collector):
     def __init__(self) -> None:
-        self._buses: list[_AskedForStats] = []
+        self._buses: list[CountingBus] = []
+        self._of_closed: Counts = {}
+        self._lock = threading.Lock()
 
-    def watch(self, stats: _AskedForStats) -> None:
-        """Ask one more bus."""
-        self._buses.append(stats)
+    def watch(self, bus: CountingBus) -> None:
+        """Ask one more bus; of those that are closed only the counts are kept."""
+        with self._lock:
+            for closed in [each for each in self._buses if each.closed]:
+                self._buses.remove(closed)
+                _add(self._of_closed, closed.stats())
+            self._buses.append(bus)
 
     def collect(self) -> Iterable[Metric]:
         """Return the counts as they stand."""
-        if not self._buses:
+        with self._lock:
+            counts, buses = dict(self._of_closed), list(self._buses)
+        if not buses:
             return ()
-        counts: dict[tuple[str, str], list[int]] = {}
-        for stats in chain.from_iterable(ask() for ask in self._buses):
-            sums = counts.setdefault((stats.name, stats.role), [0, 0, 0])
-            sums[:] = map(sum, zip(sums, (stats.calls, stats.errors, stats.drops), strict=True))
+        for bus in buses:
+            _add(counts, bus.stats())
         calls = CounterMetricFamily(*names.SUBSCRIBER_CALLS, labels=["name", "role"])
         errors = CounterMetricFamily(*names.SUBSCRIBER_ERRORS, labels=["name", "role"])
         drops = CounterMetricFamily(*names.EVENTS_DROPPED, labels=["name"])
@@ -122,6 +135,12 @@ class _BusStats(Collector):
     def describe(self) -> Iterable[Metric]:
         """Return nothing: the families are known only when asked for."""
         return ()
+
+
+def _add(counts: Counts, stats: Sequence[SubscriberStats]) -> None:
+    for each in stats:
+        calls, errors, drops = counts.get((each.name, each.role), (0, 0, 0))
+        counts[each.name, each.role] = calls + each.calls, errors + each.errors, drops + each.drops
 
 
 def observe_many(histogram: Histogram, amounts: Sequence[float]) -> None:

@@ -19,16 +19,26 @@ class PreDataset(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreExecution(PhaseEvent):
-    """Published when an execution is planned and before any of it runs: see `OPERATORS`; raise to prevent it."""
+    """Published when an execution is planned and before any of it runs; raise to prevent it.
+
+    Attributes:
+        operators: What it is made of, in the order the data takes; `OPERATORS` in the context is that of the latest.
+    """
 
     phase: ClassVar[str] = "pre_execution"
+    operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostExecution(PhaseEvent):
-    """Published when an execution has succeeded: see `STATS`."""
+    """Published when an execution has succeeded.
+
+    Attributes:
+        stats: What Ray Data says of it; `STATS` in the context is that of the latest.
+    """
 
     phase: ClassVar[str] = "post_execution"
+    stats: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +62,10 @@ RESOURCE_LIMITS: Final = Key[Limits](
     validate=TypeAdapter(Limits).validate_python,
     doc="What an execution may use at most, of cpu, gpu, memory and object_store_memory.",
 )
-OPERATORS: Final = Key[list[str]]("operators", doc="The operators of the execution, in the order the data takes.")
-STATS: Final = Key[str]("stats", doc="What Ray Data says of the execution that has ended.")
+OPERATORS: Final = Key[list[str]](
+    "operators", doc="The operators of the latest execution, in the order the data takes."
+)
+STATS: Final = Key[str]("stats", doc="What Ray Data says of the latest execution that has ended.")
 RESULT: Final = Key[Any]("result", doc="What the pipeline returned.")
 
 DATASET_KEYS: Final[tuple[Key[Any], ...]] = (MAX_BLOCK_BYTES, RESOURCE_LIMITS, OPERATORS, STATS, RESULT)

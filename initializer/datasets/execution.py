@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
 from phasebus.bus import Context, PhasebusError, Step, StepFailed, StepFinished, StepProgress, StepStarted, Threads
-from phasebus.initializer.callbacks import Spelling
+from phasebus.initializer.callbacks import Spelling, error_for_exit
 from phasebus.initializer.datasets.config import DatasetConfig
 from phasebus.initializer.datasets.events import (
     EXECUTION,
@@ -30,13 +31,13 @@ from phasebus.initializer.datasets.events import (
 
 
 class StaysHere(list[Callable[[], Any]]):
-    """What is registered with Ray in this process and in no other: it is copied as itself, and travels as nothing."""
+    """What is registered with Ray in this process: it is copied as itself, and our part of it travels to no other."""
 
     def __deepcopy__(self, memo: object) -> StaysHere:
         return self
 
-    def __reduce__(self) -> tuple[type[list[Any]], tuple[()]]:
-        return list, ()
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
+        return list, ([each for each in self if getattr(each, "func", None) is not ExecutionWatch],)
 
 
 @dataclass
@@ -66,6 +67,7 @@ class DatasetRun:
     running: set[ExecutionWatch] = field(default_factory=set)
     ended: bool = False
     cancelled: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def notice_cancellation(self) -> None:
         """Wait, and set `cancelled` when this is cancelled."""
@@ -74,11 +76,34 @@ class DatasetRun:
         finally:
             self.cancelled.set()
 
+    def enter(self, watch: ExecutionWatch) -> bool:
+        """Return whether an execution that begins has phases: it has not once the pipeline has returned."""
+        with self._lock:
+            if not self.ended:
+                self.executions += 1
+                self.running.add(watch)
+            return not self.ended
+
     def leave(self) -> None:
         """Tell that executions which have not ended are left to themselves; hear no more of any."""
-        self.ended = True
-        for watch in list(self.running):
+        with self._lock:
+            self.ended = True
+            left = list(self.running)
+        for watch in left:
             watch.leave()
+
+    def tell(self, event: object, context: Context | None = None) -> None:
+        """Publish, from a thread of Ray's; what a callback raises is kept as well as raised."""
+        try:
+            self.threads.publish(event, context)
+            self.spelling.check(self.context)
+        except SystemExit as error:
+            failure = error_for_exit(error)
+            self.failure = self.failure or failure
+            raise failure from error
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
 
 
 class ExecutionCancelledError(PhasebusError):
@@ -90,7 +115,7 @@ class ExecutionLeftError(PhasebusError):
 
 
 class ExecutionWatch:
-    """Tells a bus of one execution. Ray may call it in several threads.
+    """Tells a bus of one execution. Ray may call it in several threads; in the bus's own there is no telling.
 
     Args:
         run: The run it is of.
@@ -98,9 +123,6 @@ class ExecutionWatch:
 
     def __init__(self, run: DatasetRun) -> None:
         self._run = run
-        self._threads = run.threads
-        self._config = run.config
-        self._context = run.context
         self._lock = threading.RLock()
         self._step = Step(run.threads.bus, EXECUTION, run.config.name, run.step)
         self._operators: dict[Any, Step] = {}
@@ -108,33 +130,35 @@ class ExecutionWatch:
 
     def before_execution_starts(self, executor: Any) -> None:
         """Tell of the plan; an error of a callback prevents the execution."""
+        if self._run.threads.is_here:
+            return
         with self._lock:
-            if self._run.ended:
+            if not self._run.enter(self):
                 return
-            self._run.executions += 1
-            self._run.running.add(self)
-            names = [str(operator.name) for operator in executor._topology]  # noqa: SLF001
-            self._context[OPERATORS] = names
+            names = tuple(str(operator.name) for operator in executor._topology)  # noqa: SLF001
             self._step.attributes["operators"] = len(names)
-            self._threads.publish(self._step.event(StepStarted))
             try:
-                self._publish(PreExecution(config=self._config))
+                self._run.tell(self._step.event(StepStarted))
+                self._run.context.data[OPERATORS] = list(
+                    names
+                )  # in no history, which would keep those of every execution
+                self._run.tell(PreExecution(config=self._run.config, operators=names), self._run.context)
+                for operator, name in zip(executor._topology, names, strict=True):  # noqa: SLF001
+                    self._operators[operator] = step = Step(self._run.threads.bus, OPERATOR, name, self._step.id)
+                    self._run.tell(step.event(StepStarted))
             except Exception as error:
                 self._end(error)
                 raise
-            for operator, name in zip(executor._topology, names, strict=True):  # noqa: SLF001
-                self._operators[operator] = step = Step(self._threads.bus, OPERATOR, name, self._step.id)
-                self._threads.publish(step.event(StepStarted))
 
     def on_execution_step(self, executor: Any) -> None:
         """Tell how far the operators are, now and then; end what has been cancelled."""
-        with self._lock:
-            if not self._is_running:
+        with self._running() as running:
+            if not running:
                 return
             if self._run.cancelled.is_set():
-                raise ExecutionCancelledError(f"the run of {self._config.name!r} has been cancelled")
+                raise ExecutionCancelledError(f"the run of {self._run.config.name!r} has been cancelled")
             now = time.monotonic()
-            if now - self._told < self._config.progress_seconds:
+            if now - self._told < self._run.config.progress_seconds:
                 return
             self._told = now
             for operator, step in list(self._operators.items()):
@@ -142,18 +166,19 @@ class ExecutionWatch:
                     self._finish(operator)
                 else:
                     rows, total = operator.metrics.row_outputs_taken, operator.num_output_rows_total()
-                    self._threads.publish(step.event(StepProgress, done=rows, total=total, unit="{row}"))
+                    self._run.tell(step.event(StepProgress, done=rows, total=total, unit="{row}"))
 
     def after_execution_succeeds(self, executor: Any) -> None:
         """Tell that it has ended well."""
-        with self._lock:
-            if not self._is_running:
+        with self._running() as running:
+            if not running:
                 return
-            for operator in list(self._operators):
-                self._finish(operator)
-            self._context[STATS] = executor.get_stats().to_summary().to_string(include_parent=False)
+            stats = executor.get_stats().to_summary().to_string(include_parent=False)
             try:
-                self._publish(PostExecution(config=self._config))
+                for operator in list(self._operators):
+                    self._finish(operator)
+                self._run.context.data[STATS] = stats
+                self._run.tell(PostExecution(config=self._run.config, stats=stats), self._run.context)
             except Exception as error:
                 self._end(error)
                 raise
@@ -161,40 +186,37 @@ class ExecutionWatch:
 
     def after_execution_fails(self, executor: Any, error: Exception) -> None:
         """Tell that it has failed."""
-        with self._lock:
-            if self._is_running:
+        with self._running() as running:
+            if running:
                 self._end(error)
 
     def leave(self) -> None:
         """Tell that nothing more will be told."""
-        with self._lock:
-            if self._is_running:
+        with self._running() as running:
+            if running:
                 self._end(ExecutionLeftError("the pipeline returned before this had ended; what follows has no phases"))
 
-    @property
-    def _is_running(self) -> bool:
-        return self in self._run.running
+    @contextmanager
+    def _running(self) -> Iterator[bool]:
+        """Give whether the execution is one to tell of, and have it stay so meanwhile."""
+        if self._run.threads.is_here:  # it could not publish, and whoever holds the lock may wait for this thread
+            yield False
+            return
+        with self._lock:
+            yield self in self._run.running
 
     def _finish(self, operator: Any) -> None:
         step = self._operators.pop(operator)
         step.attributes["rows"] = int(operator.metrics.row_outputs_taken)
-        self._threads.publish(step.event(StepFinished, seconds=step.seconds))
+        self._run.tell(step.event(StepFinished, seconds=step.seconds))
 
     def _end(self, error: Exception | None) -> None:
         self._run.running.discard(self)
         if error is None:
-            self._threads.publish(self._step.event(StepFinished, seconds=self._step.seconds))
+            self._run.tell(self._step.event(StepFinished, seconds=self._step.seconds))
             return
         ended = self._run.cancelled.is_set() or isinstance(error, ExecutionLeftError)
         outcome = "cancelled" if ended else "failed"
         for step in (*self._operators.values(), self._step):
-            self._threads.publish(step.event(StepFailed, seconds=step.seconds, outcome=outcome, error=error))
+            self._run.tell(step.event(StepFailed, seconds=step.seconds, outcome=outcome, error=error))
         self._operators.clear()
-
-    def _publish(self, event: PreExecution | PostExecution) -> None:
-        try:
-            self._threads.publish(event, self._context)
-            self._run.spelling.check(self._context)
-        except Exception as error:
-            self._run.failure = self._run.failure or error
-            raise

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from phasebus.bus import Bus, Context, PhasebusError
 from phasebus.initializer.assembly import watched
 from phasebus.initializer.beside import call_beside
-from phasebus.initializer.callbacks import Spelling
+from phasebus.initializer.callbacks import Spelling, ask
 from phasebus.initializer.datasets.config import DatasetConfig
 from phasebus.initializer.datasets.events import (
     DATASET,
@@ -63,13 +63,11 @@ async def run_dataset(
         watched(config.name, config.callbacks, telemetry, bus) as opened,
         opened.step(DATASET, config.name) as step,
     ):
-        spelling = Spelling((*context, *DATASET_KEYS))
-        await opened.publish(PreDataset(config=config), context)
-        spelling.check(context)
+        spelling = Spelling(DATASET_KEYS)
+        await ask(opened, PreDataset(config=config), context, spelling)
         run = DatasetRun(opened.threads(), config, context, step.id, spelling)
         context[RESULT] = await call_beside(partial(_run, pipeline, run), run.notice_cancellation)
-        await opened.publish(PostDataset(config=config), context)
-        spelling.check(context)
+        await ask(opened, PostDataset(config=config), context, spelling)
         result: T = context[RESULT]
         return result
 
@@ -92,19 +90,27 @@ def _run(pipeline: Callable[[], T], run: DatasetRun) -> T:
         finally:
             watches.remove(watch)  # for datasets keep the list that they were built with
             run.leave()
-    except Exception as error:
-        if run.failure is not None and error is not run.failure:
-            raise run.failure from error
-        raise
+    except Exception:
+        if run.failure is None:
+            raise
     finally:
         _alone.release()
-    if not run.executions:
+    if run.failure is not None:  # whatever the pipeline has made of it
+        raise run.failure
+    _warn_of_unseen(result, run)
+    return result
+
+
+def _warn_of_unseen(result: object, run: DatasetRun) -> None:
+    """Say so if data has come of a pipeline, and no execution of it was seen."""
+    from ray.data import Dataset
+
+    if not run.executions and not isinstance(result, Dataset):
         logger.warning(
             "the pipeline %r has returned, and no execution of Ray Data was seen in it: a dataset that was built "
             "outside of it is executed without phases, and without what callbacks have changed",
             run.config.name,
         )
-    return result
 
 
 def _settings(run: DatasetRun) -> Any:

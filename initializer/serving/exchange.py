@@ -5,14 +5,14 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Send
 
 from phasebus.bus import Bus, Context, Outcome
-from phasebus.initializer.callbacks import Spelling
+from phasebus.initializer.callbacks import Spelling, error_for_exit
 from phasebus.initializer.errors import CallbackError
 from phasebus.initializer.serving.events import ANSWER, REQUEST, RESPONSE, PostRequest, PreRequest
 from phasebus.initializer.serving.request import Request
 from phasebus.initializer.serving.response import ResponseStart
 
 _SERVER_ERROR = 500
-"""What servers answer for an application that raises before it has begun to answer."""
+"""What servers answer for an application that raises, or returns, before it has begun to answer."""
 
 _SPELLING = Spelling((REQUEST, ANSWER, RESPONSE))
 
@@ -75,19 +75,22 @@ class Exchange:
                 self._check(outcome, 0, {ANSWER})
                 app = self._chosen(app)
             await app(request.scope, receive if request.untouched else request.replayed(receive), self.send)
+        except SystemExit as error:
+            self._failure = error_for_exit(error)
         except Exception:
             self.status = self.status or _SERVER_ERROR
             if self._failure is None:
                 raise
+        self.status = self.status or _SERVER_ERROR
         if self._failure is not None:
             raise self._failure
 
     async def send(self, message: Message) -> None:
         """Send one message of the response, as the callbacks want it."""
+        if self._failure is not None:
+            raise self._failure  # the application has caught it, and wants to go on all the same
         try:
             if message["type"] == "http.response.start":
-                if self._failure is not None:
-                    raise self._failure  # the application has caught it, and wants to answer all the same
                 message = await self._begin(ResponseStart(message))
             elif self._response is not None and self._response.rewritten and message["type"] == "http.response.body":
                 message = await self._response.chunk(message)
@@ -121,9 +124,9 @@ class Exchange:
         """Raise CallbackError if a callback wrote what nothing reads, or returned a response."""
         context = self._context
         _SPELLING.check(context)
+        given = {REQUEST: self.request, RESPONSE: self._response}
         for key, value, by, _, _ in context.log[since:]:
-            given = {REQUEST: self.request, RESPONSE: self._response}.get(key)
-            if key in _INSTEAD and key not in allowed and value is not given:
+            if key in _INSTEAD and key not in allowed and value is not given.get(key):
                 raise CallbackError(f"the callback {by!r} wrote {str(key)!r}, which changes nothing: {_INSTEAD[key]}")
         for subscription, value in (outcome.values or {}).items():
             if callable(value):

@@ -12,11 +12,11 @@ logger = logging.getLogger("phasebus.serving")
 async def run_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run the lifespan of `app`; what it leaves unanswered is answered for it, so that the server sees a whole one.
 
-    An application without a lifespan raises or returns when it is asked for one, and is to be served all the same (ASGI
+    An application without a lifespan raises or returns when it is given one, and is to be served all the same (ASGI
     lifespan protocol, 2.0).
 
     Raises:
-        Exception: What `app` raised after it had begun to answer.
+        Exception: What `app` raised after it had begun to take part.
     """
     asked: set[str] = set()
     answered: set[str] = set()
@@ -33,7 +33,7 @@ async def run_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send)
     try:
         await app(scope, ask, answer)
     except Exception as error:
-        if answered:
+        if asked or answered:
             raise
         logger.info("the application answers no lifespan (%s: %s); it is served without", type(error).__name__, error)
     if any(each.endswith(".failed") for each in answered):

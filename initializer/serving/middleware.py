@@ -21,6 +21,9 @@ from phasebus.initializer.serving.telling import Telling, is_told
 
 logger = logging.getLogger("phasebus.serving")
 
+_FAREWELL_SECONDS = 5.0
+"""How long the last counts may take to be told, in seconds."""
+
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 """What servers offer to send files by: no callback could change the chunks."""
 
@@ -45,10 +48,12 @@ class ServingMiddleware:
         self._config = config
         self._events = PreRequest(config=config), PostRequest(config=config)
         callbacks = [each for each in config.callbacks if not isinstance(each, Observer)]
-        self._here = _Here(config.name, callbacks)
-        self._is_watched = is_told(self._steps())
-        self._telling: Telling | None = None
-        self._missed = False
+        self._here = _OfThread(config.name, callbacks)
+        self._is_watched = is_told(_bus_of_steps(config.name, config.callbacks))
+        self._has_warned = False
+        for each in config.callbacks:
+            if isinstance(each, Observer) and not is_told(_bus_of_steps(config.name, [each])):
+                logger.warning("the observer %r of %r sees nothing: requests are told as steps", each, config.name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's whole lifespan."""
@@ -59,14 +64,14 @@ class ServingMiddleware:
         if (extensions := scope.get("extensions")) and not _FILES.isdisjoint(extensions):
             scope["extensions"] = {name: extensions[name] for name in extensions if name not in _FILES}
         exchange = Exchange(self._here.callbacks, self._events, Request(scope, receive), send)
-        telling = self._telling
-        if telling is None:
-            if self._is_watched and not self._missed:
-                self._miss_lifespan()
+        tellings = self._here.tellings
+        if not tellings:
+            if self._is_watched and not self._has_warned:
+                self._warn()
             await exchange.answer(self._app, receive)
             return
-        began, error = time.perf_counter(), None
-        if telling.alone(began):
+        telling, began = tellings[-1], time.perf_counter()
+        if telling.take_turn(began):
             async with telling.step(exchange.request) as step:
                 try:
                     await exchange.answer(self._app, receive)
@@ -75,17 +80,17 @@ class ServingMiddleware:
             return
         try:
             await exchange.answer(self._app, receive)
-        except BaseException as caught:
-            error = caught
-            raise
-        finally:
+        except BaseException as error:
             await telling.count(exchange.request, exchange.status, time.perf_counter() - began, error)
+            raise
+        await telling.count(exchange.request, exchange.status, time.perf_counter() - began, None)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the observers watch from the application's start-up to its shutdown."""
-        error = None
-        async with self._steps() as steps:
-            self._telling = telling = Telling(steps, self._config.name, self._config.told_per_second)
+        tellings, error = self._here.tellings, None
+        async with _bus_of_steps(self._config.name, self._config.callbacks) as steps:
+            telling = Telling(steps, self._config.name, self._config.told_per_second)
+            tellings.append(telling)
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(telling.flush_forever)
@@ -95,32 +100,39 @@ class ServingMiddleware:
                         error = caught
                     tasks.cancel_scope.cancel()
             finally:
-                self._telling = None
-                with anyio.CancelScope(shield=True):
+                tellings.remove(telling)
+                with anyio.move_on_after(_FAREWELL_SECONDS, shield=True):
                     await telling.flush()
         if error is not None:
             raise error
 
-    def _steps(self) -> Bus:
-        """Return a bus for the steps, with all who want to be told of them."""
-        bus = Bus(self._config.name)
-        subscribe_all(bus, self._config.callbacks)
-        return bus
-
-    def _miss_lifespan(self) -> None:
+    def _warn(self) -> None:
         """Say, once, that nobody watches."""
-        self._missed = True
+        self._has_warned = True
         logger.warning(
             "requests to %r are served, and its observers do not see them: they watch while the application's lifespan "
-            "lasts, and that has not reached the middleware; put it around the outermost application, and run that with "
-            "its lifespan on",
+            "lasts, in its thread, and that has not reached the middleware; put it around the outermost application, and "
+            "run that with its lifespan on",
             self._config.name,
         )
 
 
-class _Here(threading.local):
-    """The bus of the callbacks in this thread: a bus belongs to one, and a test client serves each request in another."""
+class _OfThread(threading.local):
+    """What belongs to one thread, as buses do; a test client serves each request in another.
+
+    Attributes:
+        callbacks: The bus of the callbacks.
+        tellings: Who tells the observers, of each lifespan that lasts in this thread.
+    """
 
     def __init__(self, name: str, callbacks: Iterable[Any]) -> None:
         self.callbacks = Bus(f"{name} callbacks")
+        self.tellings: list[Telling] = []
         subscribe_all(self.callbacks, callbacks)
+
+
+def _bus_of_steps(name: str, callbacks: Iterable[Any]) -> Bus:
+    """Return a bus for the steps, with all who want to be told of them."""
+    bus = Bus(name)
+    subscribe_all(bus, callbacks)
+    return bus

@@ -56,8 +56,7 @@ class ResponseStart:
     @property
     def message(self) -> Message:
         """The message that begins the response, as it stands."""
-        message = self._message
-        message["status"] = self.status
+        message = {**self._message, "status": self.status}  # the application may send its own once more
         if self._mutable_headers is not None:
             message["headers"] = self._mutable_headers.raw
         return message
@@ -73,7 +72,7 @@ class ResponseStart:
         Raises:
             Exception: What one of the functions raised, with a note that names it.
         """
-        chunk = message.get("body", b"")
+        chunk = bytes(message.get("body", b""))
         if chunk:
             for function in self._functions:
                 try:

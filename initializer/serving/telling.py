@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 from starlette.routing import Mount
@@ -15,11 +15,11 @@ from starlette.types import Scope
 from phasebus.bus import (
     AttributeValue,
     Bus,
+    BusStateError,
     Step,
     StepFailed,
     StepFinished,
     StepOutcome,
-    StepProgress,
     StepsCounted,
     StepStarted,
     new_trace_id,
@@ -72,15 +72,15 @@ class Telling:
         per_second: How many requests a second are told one by one.
 
     Attributes:
-        alone: Returns whether the request that begins now, in seconds of `time.perf_counter`, is told as a step of its own.
+        take_turn: Returns whether the request that begins now, in seconds of `time.perf_counter`, is one of those.
     """
 
     def __init__(self, bus: Bus, name: str, per_second: float) -> None:
         self._bus = bus
         self._name = name
         self._counted: dict[Group, list[float]] = {}
-        self._failed_alone = Allowance(per_second).take
-        self.alone = Allowance(per_second).take
+        self._take_turn_of_failed = Allowance(per_second).take
+        self.take_turn = Allowance(per_second).take
 
     @asynccontextmanager
     async def step(self, request: Request) -> AsyncIterator[Step]:
@@ -90,12 +90,19 @@ class Telling:
         """
         trace, caller = _trace_of(request)
         attributes = {"method": _method(request), "trace_id": trace, "application": self._name}
-        async with self._bus.step(REQUEST_STEP, self._name, parent=caller, attributes=attributes) as step:
-            request.headers["traceparent"] = f"00-{trace}-{step.id}-01"
-            try:
-                yield step
-            finally:
-                step.attributes["route"] = _route(request)
+        failure = None
+        with self._unless_closed():
+            async with self._bus.step(REQUEST_STEP, self._name, parent=caller, attributes=attributes) as step:
+                request.headers["traceparent"] = f"00-{trace}-{step.id}-01"
+                try:
+                    yield step
+                except BaseException as error:
+                    failure = error
+                    raise
+                finally:
+                    step.attributes["route"] = _route(request)
+        if failure is not None:
+            raise failure
 
     async def count(self, request: Request, status: int, seconds: float, error: BaseException | None) -> None:
         """Count a request that has not been told as a step.
@@ -103,7 +110,7 @@ class Telling:
         One that failed is still told as a step, so that its error is seen, unless there are many of them as well.
         """
         method, route = _method(request), _route(request)
-        if isinstance(error, Exception) and self._failed_alone(time.perf_counter()):
+        if isinstance(error, Exception) and self._take_turn_of_failed(time.perf_counter()):
             await self._tell_failure(request, {"method": method, "route": route, "status": status}, seconds, error)
             return
         group = (method, route, status, None if error is None else outcome_of(error))
@@ -118,8 +125,18 @@ class Telling:
         step.attributes.update(attributes, trace_id=trace, application=self._name)
         ago = int(seconds * 1e9)
         began = {"time_ns": time.time_ns() - ago, "monotonic_ns": time.monotonic_ns() - ago}
-        await self._bus.publish(step.event(StepStarted, **began))
-        await self._bus.publish(step.event(StepFailed, seconds=seconds, outcome=outcome_of(error), error=error))
+        with self._unless_closed():
+            await self._bus.publish(step.event(StepStarted, **began))
+            await self._bus.publish(step.event(StepFailed, seconds=seconds, outcome=outcome_of(error), error=error))
+
+    @contextmanager
+    def _unless_closed(self) -> Iterator[None]:
+        """Let a request end as it does by itself, though the lifespan and with it the bus has ended before it."""
+        try:
+            yield
+        except BusStateError:
+            if not self._bus.closed:
+                raise
 
     async def flush(self) -> None:
         """Tell what has been counted. What a callback raises is logged: no request is left for it to fail."""
@@ -146,7 +163,7 @@ class Telling:
 
 def is_told(bus: Bus) -> bool:
     """Return whether anybody on `bus` wants to be told of requests."""
-    return any(bus.wants(each) for each in (StepStarted, StepProgress, StepFinished, StepFailed, StepsCounted))
+    return any(bus.wants(each) for each in (StepStarted, StepFinished, StepFailed, StepsCounted))
 
 
 def _trace_of(request: Request) -> tuple[str, str | None]:
@@ -174,7 +191,16 @@ def _route(request: Request) -> str:
 
 
 def _mounts(scope: Scope) -> str:
-    """Return the paths of the mounts a request went through: their parameters by name, as values are without number."""
-    names = {str(value): f"{{{name}}}" for name, value in scope["path_params"].items()}
-    taken: str = scope["root_path"].removeprefix(scope["app_root_path"])
-    return "/".join(names.get(part, part) for part in taken.split("/"))
+    """Return the paths of the mounts a request went through, as they were declared: values are without number."""
+    left: str = scope["root_path"].removeprefix(scope["app_root_path"])
+    routes = getattr(scope.get("router"), "routes", ())
+    declared = ""
+    while left:
+        for mount in routes:
+            if isinstance(mount, Mount) and (match := mount.path_regex.match(f"{left}/")):
+                break
+        else:
+            return f"{declared}/*"  # mounted by something else
+        declared, routes = declared + mount.path, mount.routes
+        left = f"/{match['path']}".rstrip("/")
+    return declared

@@ -18,7 +18,7 @@ from phasebus.bus import (
     StepStarted,
     outcome_of,
 )
-from phasebus.initializer.callbacks import Spelling, error_for_exit
+from phasebus.initializer.callbacks import Spelling, ask
 from phasebus.initializer.errors import CallbackError
 from phasebus.initializer.training.config import TrainingConfig
 from phasebus.initializer.training.events import (
@@ -80,9 +80,6 @@ class Answers:
         """Publish what is told, and return the answer."""
         try:
             return await self._moments[moment](**told)
-        except SystemExit as error:
-            self.failure = self.failure or error_for_exit(error)
-            raise self.failure from error
         except Exception as error:
             self.failure = self.failure or error
             raise
@@ -143,5 +140,4 @@ class Answers:
         await self.close(self.failure)
 
     async def _publish(self, event: type[PhaseEvent]) -> None:
-        await self._bus.publish(event(config=self._config), self._context)
-        self._spelling.check(self._context)
+        await ask(self._bus, event(config=self._config), self._context, self._spelling)

@@ -6,7 +6,7 @@ from typing import Any
 
 from phasebus.bus import Bus, Context, PhasebusError
 from phasebus.initializer.assembly import watched
-from phasebus.initializer.callbacks import Spelling
+from phasebus.initializer.callbacks import Spelling, ask
 from phasebus.initializer.training.answers import Answers
 from phasebus.initializer.training.config import TrainingConfig
 from phasebus.initializer.training.events import (
@@ -59,13 +59,11 @@ async def run_training(config: TrainingConfig, *, telemetry: Telemetry | None = 
         watched(config.name, config.callbacks, telemetry, bus) as opened,
         opened.step(TRAINING, config.name) as step,
     ):
-        spelling = Spelling((*context, *TRAINING_KEYS))
-        await opened.publish(PreTraining(config=config), context)
-        spelling.check(context)
+        spelling = Spelling(TRAINING_KEYS)
+        await ask(opened, PreTraining(config=config), context, spelling)
         _check_configs(context)
         context[RESULT] = await _fit(config, context, Answers(opened, config, context, step.id, spelling))
-        await opened.publish(PostTraining(config=config), context)
-        spelling.check(context)
+        await ask(opened, PostTraining(config=config), context, spelling)
         return context[RESULT]
 
 
@@ -84,14 +82,16 @@ async def _fit(config: TrainingConfig, context: Context, answers: Answers) -> An
 
     try:
         result = await call_answering(fit, answers.answer)
-    except BaseException as error:
-        cause = answers.failure or error if isinstance(error, Exception) else error
-        await answers.close(cause)
-        if cause is error:
+    except Exception as error:
+        await answers.close(answers.failure or error)
+        if answers.failure is None:
             raise
-        raise cause from error
-    await answers.close(None)
-    if answers.failure is not None:
+    except BaseException as error:
+        await answers.close(error)
+        raise
+    else:
+        await answers.close(None)
+    if answers.failure is not None:  # whatever Ray has made of it
         raise answers.failure
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -167,17 +168,21 @@ async def test_a_callback_may_replace_the_result() -> None:
     assert result == 100
 
 
-async def test_what_the_pipeline_leaves_is_executed_without_phases_and_works() -> None:
+async def test_what_the_pipeline_leaves_is_executed_without_phases_and_works(caplog: pytest.LogCaptureFixture) -> None:
     import ray
 
     watch = Watch()
-    dataset = await run_dataset(
-        DatasetConfig(callbacks=[watch]), lambda: ray.data.range(20).map(lambda row: {"id": row["id"] * 2})
-    )
+    async with Bus() as bus:
+        bus.observe(None, watch)
+        dataset = await run_dataset(
+            DatasetConfig(), lambda: ray.data.range(20).map(lambda row: {"id": row["id"] * 2}), bus=bus
+        )
+        for read in (dataset.take_all, lambda: list(dataset.iter_rows())):
+            rows = await anyio.to_thread.run_sync(read)
+            assert sorted(row["id"] for row in rows) == list(range(0, 40, 2))
+        assert len(dataset.take_all()) == 20  # in the bus's own thread
     assert [event.phase for event in watch.events if isinstance(event, PhaseEvent)] == ["pre_dataset", "post_dataset"]
-    for read in (dataset.take_all, lambda: list(dataset.iter_rows())):
-        rows = await anyio.to_thread.run_sync(read)
-        assert sorted(row["id"] for row in rows) == list(range(0, 40, 2))
+    assert "no execution of Ray Data was seen" not in caplog.text
 
 
 async def test_an_execution_that_the_pipeline_leaves_half_way_is_told_as_left_and_goes_on() -> None:
@@ -189,12 +194,44 @@ async def test_an_execution_that_the_pipeline_leaves_half_way_is_told_as_left_an
         batches = iter(ray.data.range(1000, override_num_blocks=10).iter_batches(batch_size=10))
         return next(batches), batches
 
-    _, batches = await run_dataset(DatasetConfig(callbacks=[watch]), begin)
-    starts = {event.step for event in watch.events if isinstance(event, StepStarted)}
-    ends = [event for event in watch.events if isinstance(event, StepFinished | StepFailed)]
-    assert {event.step for event in ends} == starts
-    assert sum(len(batch["id"]) for batch in await anyio.to_thread.run_sync(list, batches)) == 990
-    assert [event for event in watch.events if isinstance(event, StepFinished | StepFailed)] == ends
+    async with Bus() as bus:
+        bus.observe(None, watch)
+        _, batches = await run_dataset(DatasetConfig(), begin, bus=bus)
+        assert sum(len(batch["id"]) for batch in await anyio.to_thread.run_sync(list, batches)) == 990
+    starts = [event.step for event in watch.events if isinstance(event, StepStarted)]
+    ends = [event.step for event in watch.events if isinstance(event, StepFinished | StepFailed)]
+    assert sorted(ends) == sorted(starts)
+    [left] = [event for event in watch.events if isinstance(event, StepFailed) and event.kind == "dataset_execution"]
+    assert (left.outcome, type(left.error).__name__) == ("cancelled", "ExecutionLeftError")
+
+
+def refuse(phase: str, config: Any, data: Any) -> None:
+    if phase == "pre_execution":
+        raise LookupError("no label") from KeyError("label")
+
+
+def leave(phase: str, config: Any, data: Any) -> None:
+    if phase == "pre_execution":
+        sys.exit(3)
+
+
+@pytest.mark.parametrize(("callback", "error"), [(refuse, LookupError), (leave, CallbackError)])
+async def test_an_error_of_a_callback_fails_the_run_even_if_the_pipeline_makes_nothing_of_it(
+    callback: Any, error: type[Exception]
+) -> None:
+    def insisting() -> list[int]:
+        try:
+            return doubled()
+        except Exception:  # noqa: BLE001  # the mistake that some make
+            return []
+
+    watch = Watch()
+    with pytest.raises(error) as raised:
+        await run_dataset(DatasetConfig(callbacks=[callback, watch]), insisting)
+    assert f"raised by the callback '{callback.__name__}' during phase 'pre_execution'" in raised.value.__notes__
+    assert isinstance(raised.value.__cause__, KeyError | SystemExit)
+    failed = {event.kind for event in watch.events if isinstance(event, StepFailed)}
+    assert failed == {"dataset_execution", "dataset"}
 
 
 async def test_a_pipeline_beside_another_is_refused_and_the_settings_are_as_they_were() -> None:

@@ -16,6 +16,7 @@ from phasebus.bus import StepFailed, StepFinished, StepStarted, SubscriberStats,
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.service import Server, build_app
+from tests.support.counting import CountingBus
 from tests.support.programs import free_port, program
 from tests.support.prometheus import RULES, Prometheus, prometheus
 from tests.support.waiting import wait_until
@@ -49,7 +50,7 @@ def metrics() -> Metrics:
                 attributes=attributes,
             )
         )
-    metrics.watch_bus(lambda: (SubscriberStats(name="slow", role="observer", calls=5, errors=0, drops=3),))
+    metrics.watch_bus(CountingBus(SubscriberStats(name="slow", role="observer", calls=5, errors=0, drops=3)))
     return metrics
 
 

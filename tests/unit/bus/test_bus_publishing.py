@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import sys
 import threading
 import weakref
 from typing import Any
@@ -248,6 +249,22 @@ async def test_errors_reach_the_thread_that_published() -> None:
 
         threads = bus.threads()
         await anyio.to_thread.run_sync(work)
+
+
+async def test_sys_exit_reaches_the_thread_that_published_and_does_not_end_the_loop() -> None:
+    async def leave(event: object) -> None:
+        sys.exit(3)
+
+    async with Bus() as bus:
+        bus.subscribe(leave)
+        threads = bus.threads()
+
+        def publish() -> object:
+            with pytest.raises(SystemExit) as raised:
+                threads.publish(object())
+            return raised.value.code
+
+        assert await anyio.to_thread.run_sync(publish) == 3
 
 
 @pytest.mark.parametrize("bind", ["by opening", "by publishing"])

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import socket
 import time
+import weakref
 
 import httpx
 import pytest
 
 from phasebus.bus import SubscriberStats
 from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Status, Telemetry
+from tests.support.counting import CountingBus
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +75,7 @@ async def test_nothing_listens_once_telemetry_is_closed() -> None:
 
 def test_what_the_bus_counts_is_exported() -> None:
     metrics = Metrics("1")
-    metrics.watch_bus(lambda: (SubscriberStats(name="slow", role="observer", calls=5, errors=1, drops=3),))
+    metrics.watch_bus(CountingBus(SubscriberStats(name="slow", role="observer", calls=5, errors=1, drops=3)))
     body, _ = metrics.render("text/plain")
     assert b'phasebus_events_dropped_total{name="slow"} 3.0' in body
     assert b'phasebus_subscriber_calls_total{name="slow",role="observer"} 5.0' in body
@@ -81,8 +83,14 @@ def test_what_the_bus_counts_is_exported() -> None:
 
 def test_what_goes_by_the_same_name_on_several_buses_is_added_up() -> None:
     metrics = Metrics("1")
-    metrics.watch_bus(lambda: (SubscriberStats(name="log", role="observer", calls=5),))
-    metrics.watch_bus(lambda: (SubscriberStats(name="log", role="observer", calls=2),))
+    first, second, third = (CountingBus(SubscriberStats(name="log", role="observer", calls=n)) for n in (4, 2, 1))
+    metrics.watch_bus(first)
+    metrics.watch_bus(second)
+    first.closed = True
+    metrics.watch_bus(third)
+    left = weakref.ref(first)
+    del first
+    assert left() is None
     body, _ = metrics.render("text/plain")
     assert body.count(b"phasebus_subscriber_calls_total{") == 1
     assert b'phasebus_subscriber_calls_total{name="log",role="observer"} 7.0' in body

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
@@ -14,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from phasebus.bus import Context, StepEvent, StepFailed, StepFinished, StepsCounted, StepStarted
 from phasebus.initializer import CallbackError
@@ -134,23 +137,91 @@ def test_chunks_are_changed_one_by_one_by_functions_of_either_sort() -> None:
     assert chunks == [b"1", b"2", b"3"]
 
 
-@pytest.mark.parametrize("form", ["as it is", "caught by the application"])
-def test_an_error_at_post_request_fails_the_request_whatever_the_application_makes_of_it(form: str) -> None:
-    def refuse(event: PostRequest) -> None:
-        raise HTTPException(418)
+def insisting(app: ASGIApp) -> ASGIApp:
+    """Return `app` as one that answers with 503 where it fails, and as if nothing had been where that fails, too."""
 
-    async def catching(scope: Scope, receive: Receive, send: Send) -> None:
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await PlainTextResponse("hello")(scope, receive, send)
-        except HTTPException:
-            if form != "as it is":
+            await app(scope, receive, send)
+        except Exception:  # noqa: BLE001  # as frameworks do
+            with contextlib.suppress(HTTPException):
                 await PlainTextResponse("sorry", 503)(scope, receive, send)
 
-    app = Starlette(routes=[Mount("/", catching)] if form != "as it is" else [Route("/", count_to_three)])
-    app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[refuse]))
+    return call
+
+
+@pytest.mark.parametrize("around", [lambda app: app, insisting])
+def test_an_error_at_post_request_fails_the_request_whatever_the_application_makes_of_it(around: Any) -> None:
+    def refuse(event: PostRequest) -> None:
+        raise HTTPException(418) from KeyError("tea")
+
+    watch = Watch()
+    app = Starlette(routes=[Mount("/", around(Starlette(routes=[Route("/", count_to_three)])))])
+    app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[refuse, watch]))
     with TestClient(app) as served, pytest.raises(HTTPException) as raised:
         served.get("/")
     assert raised.value.__notes__ == ["raised by the callback 'refuse' during phase 'post_request'"]
+    assert isinstance(raised.value.__cause__, KeyError)
+    assert watch.events[-1].attributes["status"] == 500
+
+
+@pytest.mark.anyio
+async def test_once_a_chunk_has_failed_nothing_more_is_sent() -> None:
+    def second(chunk: bytes) -> bytes:
+        if chunk == b"2":
+            raise LookupError("not that one")
+        return chunk
+
+    def postprocess(event: PostRequest, context: Context) -> None:
+        context[RESPONSE].each_chunk(second)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for chunk in (b"1", memoryview(b"2"), b"3", b""):
+            with contextlib.suppress(LookupError):
+                await send({"type": "http.response.body", "body": chunk, "more_body": bool(chunk)})
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    served = ServingMiddleware(app, ServingConfig(callbacks=[postprocess]))
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    with pytest.raises(LookupError, match="not that one"):
+        await served(scope, nothing, send)
+    assert [message.get("body") for message in sent] == [None, b"1"]
+
+
+def test_what_callbacks_change_in_a_response_is_in_no_other() -> None:
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send(start)
+            await send({"type": "http.response.body"})
+
+    def postprocess(event: PostRequest, context: Context) -> None:
+        context[RESPONSE].headers.append("set-cookie", context[REQUEST].query_params["id"])
+        context[RESPONSE].status = 201
+
+    served = TestClient(ServingMiddleware(app, ServingConfig(callbacks=[postprocess])))
+    assert [served.get(f"/?id={number}").headers["set-cookie"] for number in (1, 2)] == ["1", "2"]
+    assert start["status"] == 200
+
+
+@pytest.mark.parametrize("phase", ["pre_request", "post_request"])
+def test_sys_exit_in_a_callback_fails_the_request_and_not_the_server(phase: str) -> None:
+    def leave(now: str, config: Any, data: Any) -> None:
+        if now == phase:
+            sys.exit(3)
+
+    with pytest.raises(CallbackError, match=r"sys.exit\(3\)") as raised, TestClient(client(leave).app) as served:
+        served.get("/echo/1")
+    assert raised.value.__notes__ == [f"raised by the callback 'leave' during phase '{phase}'"]
 
 
 def shout(chunk: bytes) -> str:
@@ -278,13 +349,16 @@ def told_per_second(request: pytest.FixtureRequest) -> float:
 def test_a_route_below_mounts_has_their_paths_and_the_names_of_their_parameters() -> None:
     watch = Watch()
     inner = Starlette(routes=[Route("/chat/{id}", echo)])
-    app = Starlette(routes=[Mount("/v1", inner), Mount("/tenants/{tenant}", inner), Mount("/files", StaticFiles())])
+    tenant = Starlette(routes=[Mount("/inner", inner)])
+    app = Starlette(
+        routes=[Mount("/v1", inner), Mount("/tenants/{tenant:int}", tenant), Mount("/files", StaticFiles())]
+    )
     app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[watch]))
     with TestClient(app, raise_server_exceptions=False) as served:
-        for path in ("/v1/chat/7", "/tenants/blue/chat/7", "/v1/nothing", "/files/x", "/nowhere"):
+        for path in ("/v1/chat/v1", "/tenants/007/inner/chat/7", "/v1/nothing", "/files/x", "/nowhere"):
             served.get(path)
     routes = [event.attributes["route"] for event in watch.events if not isinstance(event, StepStarted)]
-    assert routes == ["/v1/chat/{id}", "/tenants/{tenant}/chat/{id}", "/v1", "/files", "unmatched"]
+    assert routes == ["/v1/chat/{id}", "/tenants/{tenant:int}/inner/chat/{id}", "/v1", "/files", "unmatched"]
 
 
 def test_a_failure_is_told_with_its_error_even_when_requests_are_only_counted() -> None:
@@ -327,6 +401,74 @@ def test_without_a_lifespan_requests_are_served_and_a_warning_says_once_that_nob
     assert "with its lifespan on" in record.message
 
 
+def test_an_observer_of_phases_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Phases:
+        def observe(self, event: PreRequest) -> None: ...
+
+    with client(Phases()) as served:
+        served.get("/echo/1")
+    assert "sees nothing: requests are told as steps" in caplog.text
+
+
+def test_lifespans_and_threads_at_once_do_one_another_no_harm() -> None:
+    watch = Watch()
+    app = client(watch).app
+    with TestClient(app) as outer:
+        with TestClient(app) as inner:
+            assert [each.get("/echo/1").status_code for each in (outer, inner, TestClient(app))] == [200, 200, 200]
+        assert outer.get("/echo/1").status_code == 200
+    assert [type(event) for event in watch.events].count(StepFinished) == 3
+
+
+@pytest.mark.parametrize("told_per_second", [0.0, 1000.0])
+@pytest.mark.parametrize("path", ["/slow", "/slow?fail"])
+@pytest.mark.anyio
+async def test_a_request_that_outlasts_the_lifespan_ends_as_it_would(path: str, told_per_second: float) -> None:
+    began, go_on, over, answered = anyio.Event(), anyio.Event(), anyio.Event(), []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await forgetful(scope, receive, send)
+            return
+        began.set()
+        await go_on.wait()
+        if scope["query_string"]:
+            raise LookupError("no such model")
+        await PlainTextResponse("hello")(scope, receive, send)
+
+    async def shut_down() -> Message:
+        if not began.is_set():
+            return {"type": "lifespan.startup"}
+        await over.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def send(message: Message) -> None:
+        answered.append(message)
+
+    async def ignore(message: Message) -> None: ...
+
+    served = ServingMiddleware(app, ServingConfig(callbacks=[Watch()], told_per_second=told_per_second))
+    query = path.partition("?")[2].encode()
+    scope = {"type": "http", "method": "GET", "path": "/slow", "query_string": query, "headers": []}
+    async with anyio.create_task_group() as tasks:
+
+        async def request() -> None:
+            with pytest.raises(LookupError) if query else contextlib.nullcontext():
+                await served(scope, shut_down, send)
+            tasks.cancel_scope.cancel()
+
+        async def live() -> None:
+            await served({"type": "lifespan"}, shut_down, ignore)
+            go_on.set()
+
+        tasks.start_soon(live)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(request)
+        await began.wait()
+        over.set()
+    assert query or answered[-1]["body"] == b"hello"
+
+
 def test_an_application_may_live_more_than_once() -> None:
     watch = Watch()
     served = client(watch)
@@ -358,6 +500,18 @@ def test_an_application_without_a_lifespan_is_watched_as_well(app: ASGIApp) -> N
     with TestClient(ServingMiddleware(app, ServingConfig(callbacks=[watch]))) as served:
         assert served.get("/").text == "hello"
     assert [type(event) for event in watch.events] == [StepStarted, StepFinished]
+
+
+def test_an_application_that_raises_once_it_was_asked_to_start_has_failed_to() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise OSError("no disk")
+
+    with (
+        pytest.raises(OSError, match="no disk"),
+        TestClient(ServingMiddleware(app, ServingConfig(callbacks=[Watch()]))),
+    ):
+        pass
 
 
 def test_an_application_that_fails_to_start_is_not_served() -> None:
