@@ -6,8 +6,8 @@ Both are known by the names of their methods, so a wrong name would be a step th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from inspect import isawaitable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from inspect import getattr_static, isawaitable
 from typing import Any, Protocol
 
 from phasebus.bus import CallbackSignatureError, Context, PhaseEvent
@@ -131,27 +131,17 @@ def _check(role: str, given: Any, names: Sequence[str]) -> None:
         name = given.__name__
         raise CallbackSignatureError(f"{name!r}, given as {role}, is a class; give an instance, {name}()")
     who = f"{type(given).__name__!r}, given as {role},"
-    for wrong, right in _misspelt(_public(given), _METHODS):
-        if right in names and callable(getattr(given, wrong, None)):
-            raise CallbackSignatureError(
-                f"{who} has a method {wrong!r}, which nothing calls; did you mean {right!r}? "
-                f"(a method of your own that is so much alike begins with an underscore: {'_' + wrong!r})"
-            )
+    found = [name for name in dir(given) if not name.startswith("_") and callable(getattr_static(given, name))]
+    for wrong in set(found).difference(_METHODS):
+        for right in difflib.get_close_matches(wrong, names, n=1, cutoff=_ALIKE):
+            if right not in found:
+                raise CallbackSignatureError(
+                    f"{who} has a method {wrong!r}, which nothing calls; did you mean {right!r}? "
+                    f"(a method of your own that is so much alike begins with an underscore: {'_' + wrong!r})"
+                )
     if not any(callable(getattr(given, name, None)) for name in names):
         which = f"no method {names[0]!r}" if len(names) == 1 else f"none of the methods {', '.join(names)}"
         raise CallbackSignatureError(f"{who} has {which}, so nothing of it would ever be called; give it one")
-
-
-def _public(given: Any) -> list[str]:
-    return [name for name in dir(given) if not name.startswith("_")]
-
-
-def _misspelt(found: Collection[str], known: Collection[str]) -> Iterable[tuple[str, str]]:
-    """Return those of the names `found` that nearly are a `known` one, each with that; unless it is there as well."""
-    for name in sorted(set(found).difference(known)):
-        for close in difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE):
-            if close not in found:
-                yield name, close
 
 
 def _parts(made: Any, by: str) -> tuple[Any, Mapping[str, Any] | None, Mapping[str, Any] | None]:
@@ -161,13 +151,9 @@ def _parts(made: Any, by: str) -> tuple[Any, Mapping[str, Any] | None, Mapping[s
         CallbackError: They cannot be told from it, or are not what they should be.
     """
     if isinstance(made, Mapping):
-        given = {name: value for name, value in made.items() if isinstance(name, str)}
-        names = list(given)
+        given = dict(made)
     else:
         given = {name: getattr(made, name) for name in _PARTS if hasattr(made, name)}
-        names = _public(made)
-    for wrong, right in _misspelt(names, _PARTS):
-        raise CallbackError(f"initialize of {by!r} returned {wrong!r}, which nothing reads; did you mean {right!r}?")
     if any(name in given for name in _PARTS):  # a named tuple as well: its order may be another
         group, runtime_env, engine_args = (given.get(name) for name in _PARTS)
     elif isinstance(made, tuple | list) and len(made) == len(_PARTS):

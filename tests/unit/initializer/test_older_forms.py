@@ -148,23 +148,6 @@ async def test_a_return_without_the_three_is_refused_with_what_it_should_be(made
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("form", [dict, SimpleNamespace])
-@pytest.mark.parametrize(
-    ("wrong", "right"),
-    [("placement_gruop", "placement_group"), ("runtime_envs", "runtime_env"), ("engine_kwargs", "engine_args")],
-)
-@pytest.mark.parametrize("others", [False, True])
-async def test_a_misspelt_part_is_told_also_beside_ones_that_are_right(
-    form: Any, wrong: str, right: str, others: bool
-) -> None:
-    made: dict[str, Any] = {wrong: {}}
-    if others:
-        made |= {name: {} for name in ("runtime_env", "engine_args") if name != right}
-    with pytest.raises(CallbackError, match=f"returned '{wrong}', which nothing reads; did you mean '{right}'"):
-        await taken_over(form(**made))
-
-
-@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("made", "told"),
     [
