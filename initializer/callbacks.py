@@ -84,6 +84,7 @@ async def ask(bus: Bus, event: PhaseEvent, context: Context, spelling: Spelling)
 def error_for_exit(error: SystemExit) -> CallbackError:
     """Return what is raised for a ``sys.exit`` in a callback, with its notes: it would tear the event loop down."""
     failure = CallbackError(f"sys.exit({error.code!r}) was called; a callback that wants to end things raises")
+    failure.__cause__ = error
     for note in getattr(error, "__notes__", ()):
         failure.add_note(note)
     return failure

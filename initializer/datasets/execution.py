@@ -50,7 +50,7 @@ class DatasetRun:
         context: What the callbacks share.
         step: The id of the step that the executions belong to.
         spelling: Looks at the keys that callbacks have written.
-        failure: The first error of a callback, for Ray hands it on without its notes; None so far.
+        failure: The first error of a callback, as it was raised; None so far.
         executions: How many have begun.
         running: Those that have not ended.
         ended: Whether the pipeline has returned: what it left behind has no phases any more.
@@ -93,21 +93,31 @@ class DatasetRun:
             watch.leave()
 
     def tell(self, event: object, context: Context | None = None) -> None:
-        """Publish, from a thread of Ray's; what a callback raises is kept as well as raised."""
+        """Publish, from a thread of Ray's.
+
+        Raises:
+            ExecutionEndedError: A callback raised. What it raised is kept, as Ray would give it another cause.
+        """
         try:
             self.threads.publish(event, context)
             self.spelling.check(self.context)
-        except SystemExit as error:
-            failure = error_for_exit(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # what it was is kept, and raised by the run
+            failure = error_for_exit(error) if isinstance(error, SystemExit) else error
             self.failure = self.failure or failure
-            raise failure from error
-        except Exception as error:
-            self.failure = self.failure or error
-            raise
+            raise ExecutionEndedError(f"a callback has failed: {type(failure).__name__}: {failure}", failure) from None
 
 
-class ExecutionCancelledError(PhasebusError):
-    """Raised in an execution whose run has been cancelled."""
+class ExecutionEndedError(PhasebusError):
+    """Raised in an execution that is not to go on.
+
+    Args:
+        message: Why.
+        failure: What a callback raised; None if the run has been cancelled.
+    """
+
+    def __init__(self, message: str, failure: Exception | None = None) -> None:
+        super().__init__(message)
+        self.failure = failure
 
 
 class ExecutionLeftError(PhasebusError):
@@ -156,7 +166,7 @@ class ExecutionWatch:
             if not running:
                 return
             if self._run.cancelled.is_set():
-                raise ExecutionCancelledError(f"the run of {self._run.config.name!r} has been cancelled")
+                raise ExecutionEndedError(f"the run of {self._run.config.name!r} has been cancelled")
             now = time.monotonic()
             if now - self._told < self._run.config.progress_seconds:
                 return
@@ -215,6 +225,8 @@ class ExecutionWatch:
         if error is None:
             self._run.tell(self._step.event(StepFinished, seconds=self._step.seconds))
             return
+        if isinstance(error, ExecutionEndedError):
+            error = error.failure or error
         ended = self._run.cancelled.is_set() or isinstance(error, ExecutionLeftError)
         outcome = "cancelled" if ended else "failed"
         for step in (*self._operators.values(), self._step):

@@ -231,7 +231,7 @@ async def test_an_error_of_a_callback_fails_the_run_even_if_the_pipeline_makes_n
     assert f"raised by the callback '{callback.__name__}' during phase 'pre_execution'" in raised.value.__notes__
     assert isinstance(raised.value.__cause__, KeyError | SystemExit)
     failed = {event.kind for event in watch.events if isinstance(event, StepFailed)}
-    assert failed == {"dataset_execution", "dataset"}
+    assert failed == {"callback", "dataset_execution", "dataset"}
 
 
 async def test_a_pipeline_beside_another_is_refused_and_the_settings_are_as_they_were() -> None:

@@ -15,7 +15,7 @@ from phasebus.bus import Bus, Context, Step, StepEvent, StepFailed, StepFinished
 from phasebus.initializer.callbacks import Spelling
 from phasebus.initializer.datasets import DatasetConfig, PostExecution, PreExecution
 from phasebus.initializer.datasets.events import DATASET, DATASET_KEYS
-from phasebus.initializer.datasets.execution import DatasetRun, ExecutionWatch
+from phasebus.initializer.datasets.execution import DatasetRun, ExecutionEndedError, ExecutionWatch
 
 pytestmark = pytest.mark.anyio
 
@@ -110,7 +110,9 @@ async def test_an_error_of_a_step_callback_fails_the_execution_and_the_run() -> 
         bus.subscribe(StepFailed, events.append)
         bus.subscribe(refuse)
         run = run_on(bus)
-        with pytest.raises(LookupError):
+        with pytest.raises(ExecutionEndedError, match="a callback has failed: LookupError: no such tenant"):
             await anyio.to_thread.run_sync(ExecutionWatch(run).before_execution_starts, executor("Map"))
     assert isinstance(run.failure, LookupError)
-    assert [(event.kind, event.outcome) for event in events] == [("dataset_execution", "failed")]
+    assert [(event.kind, event.outcome, event.error) for event in events] == [
+        ("dataset_execution", "failed", run.failure)
+    ]
