@@ -23,6 +23,7 @@ from phasebus.initializer.training import (
     PreTraining,
     Reported,
     TrainingConfig,
+    TrainingError,
     WorkersFailed,
     run_training,
 )
@@ -236,6 +237,14 @@ def test_what_the_controller_is_given_needs_no_phasebus_where_it_runs() -> None:
     ended = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr.decode()
     assert ControllerWatch.__name__ in ended.stdout.decode()
+
+
+async def test_a_configuration_that_is_not_rays_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    def write_a_mapping(event: PreTraining, context: Context) -> None:
+        context[SCALING_CONFIG] = {"num_workers": 1}
+
+    with pytest.raises(TrainingError, match=r"scaling_config is .*; it has to be Ray's: ray.train.ScalingConfig"):
+        await run_training(config(tmp_path, write_a_mapping))
 
 
 async def test_one_metrics_observer_watches_a_run_and_the_start_of_a_node(tmp_path: Path) -> None:

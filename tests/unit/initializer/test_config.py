@@ -3,15 +3,17 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from phasebus.bus import CallbackSignatureError
+from phasebus.bus import CallbackSignatureError, Context, InvalidValueError
 from phasebus.initializer import ConfigError, LLMConfig, load_config
 from phasebus.initializer.callbacks import import_callback
 from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.datasets import DatasetConfig
+from phasebus.initializer.datasets.events import DATASET_KEYS
 from phasebus.initializer.serving import ServingConfig
 from phasebus.initializer.training import TrainingConfig
 
@@ -139,3 +141,18 @@ def test_where_traces_are_looked_at_is_configured_and_has_to_be_a_url(tmp_path: 
 def test_what_is_no_callback_is_told_when_it_is_configured(config: type[BaseModel]) -> None:
     with pytest.raises(CallbackSignatureError, match="5 is not callable"):
         config(callbacks=[5])
+
+
+@pytest.mark.parametrize(
+    "fields", [{"resource_limits": {"cpus": 1}}, {"resource_limits": {"cpu": -1}}, {"max_block_bytes": -5}]
+)
+def test_what_ray_data_would_not_take_is_refused_in_a_configuration_and_from_a_callback(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        DatasetConfig(**fields)
+    with pytest.raises(InvalidValueError):
+        Context(keys=DATASET_KEYS).update(fields)
+
+
+def test_a_trainer_that_is_only_named_is_refused() -> None:
+    with pytest.raises(ValidationError, match="trainer"):
+        TrainingConfig(train_loop=print, trainer="TorchTrainer")  # type: ignore[arg-type]  # that is the mistake

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +18,7 @@ from phasebus.bus import Bus, Context, Step, StepEvent, StepFailed, StepFinished
 from phasebus.initializer.callbacks import Spelling
 from phasebus.initializer.datasets import DatasetConfig, PostExecution, PreExecution
 from phasebus.initializer.datasets.events import DATASET, DATASET_KEYS
-from phasebus.initializer.datasets.execution import DatasetRun, ExecutionEndedError, ExecutionWatch
+from phasebus.initializer.datasets.execution import DatasetRun, ExecutionEndedError, ExecutionWatch, StaysHere
 
 pytestmark = pytest.mark.anyio
 
@@ -116,3 +119,10 @@ async def test_an_error_of_a_step_callback_fails_the_execution_and_the_run() -> 
     assert [(event.kind, event.outcome, event.error) for event in events] == [
         ("dataset_execution", "failed", run.failure)
     ]
+
+
+async def test_a_watch_is_copied_as_itself_and_stays_in_its_process_and_others_travel() -> None:
+    async with Bus() as bus:
+        registered = StaysHere([dict, partial(ExecutionWatch, run_on(bus))])
+        assert copy.deepcopy(registered) is registered
+        assert pickle.loads(pickle.dumps(registered)) == [dict]

@@ -213,6 +213,25 @@ def test_what_callbacks_change_in_a_response_is_in_no_other() -> None:
     assert start["status"] == 200
 
 
+@pytest.mark.anyio
+async def test_a_server_is_not_asked_to_send_files_past_the_callbacks() -> None:
+    offered: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        offered.extend(scope["extensions"])
+        await PlainTextResponse("hello")(scope, receive, send)
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None: ...
+
+    extensions: dict[str, Any] = {"http.response.pathsend": {}, "http.response.debug": {}}
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [], "extensions": extensions}
+    await ServingMiddleware(app, ServingConfig())(scope, nothing, send)
+    assert offered == ["http.response.debug"]
+
+
 @pytest.mark.parametrize("phase", ["pre_request", "post_request"])
 def test_sys_exit_in_a_callback_fails_the_request_and_not_the_server(phase: str) -> None:
     def leave(now: str, config: Any, data: Any) -> None:

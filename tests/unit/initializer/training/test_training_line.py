@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -25,6 +27,15 @@ async def test_questions_are_answered_in_turn_however_long_they_are() -> None:
 
     answers = await call_answering(ask, echo)
     assert answers == [("reported", {"metrics": "x" * size}) for size in (0, 1, 3_000_000)]
+
+
+async def test_a_folder_for_temporary_files_with_a_long_path_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert await call_answering(lambda address: Line(address).ask("polled"), echo) == ("polled", {})
 
 
 async def test_an_error_is_raised_where_the_question_was_asked_with_its_notes_and_the_next_is_answered() -> None:
