@@ -87,8 +87,14 @@ async def test_in_the_buss_own_thread_nothing_is_told_and_nothing_waits() -> Non
         watch.before_execution_starts(executing)
         watch.on_execution_step(executing)
         watch.after_execution_succeeds(executing)
-        run.leave()
-    assert run.executions == 0
+        assert run.executions == 0
+
+        await anyio.to_thread.run_sync(watch.before_execution_starts, executing)
+        watch.on_execution_step(executing)
+        watch.after_execution_fails(executing, RuntimeError("collected as garbage, which may be anywhere"))
+        assert run.running == {watch}
+        await anyio.to_thread.run_sync(run.leave)
+    assert not run.running
 
 
 async def test_an_execution_that_begins_once_the_pipeline_has_returned_has_no_phases() -> None:

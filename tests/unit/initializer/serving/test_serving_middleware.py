@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskStatus
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -455,18 +456,21 @@ async def test_a_request_that_outlasts_the_lifespan_ends_as_it_would(path: str, 
             raise LookupError("no such model")
         await PlainTextResponse("hello")(scope, receive, send)
 
+    moments = iter(("lifespan.startup", "lifespan.shutdown"))
+
     async def shut_down() -> Message:
-        if not began.is_set():
-            return {"type": "lifespan.startup"}
-        await over.wait()
-        return {"type": "lifespan.shutdown"}
+        moment = next(moments)
+        if moment == "lifespan.shutdown":
+            await over.wait()
+        return {"type": moment}
 
     async def send(message: Message) -> None:
         answered.append(message)
 
     async def ignore(message: Message) -> None: ...
 
-    served = ServingMiddleware(app, ServingConfig(callbacks=[Watch()], told_per_second=told_per_second))
+    watch = Watch()
+    served = ServingMiddleware(app, ServingConfig(callbacks=[watch], told_per_second=told_per_second))
     query = path.partition("?")[2].encode()
     scope = {"type": "http", "method": "GET", "path": "/slow", "query_string": query, "headers": []}
     async with anyio.create_task_group() as tasks:
@@ -486,6 +490,41 @@ async def test_a_request_that_outlasts_the_lifespan_ends_as_it_would(path: str, 
         await began.wait()
         over.set()
     assert query or answered[-1]["body"] == b"hello"
+    assert [type(event) for event in watch.events] == ([StepStarted] if told_per_second else [])
+
+
+@pytest.mark.anyio
+async def test_a_lifespan_that_ends_leaves_another_of_the_same_thread_alone() -> None:
+    watch = Watch()
+    served = ServingMiddleware(forgetful, ServingConfig(callbacks=[watch]))
+    ends = anyio.Event(), anyio.Event()
+
+    async def live(end: anyio.Event, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        moments = iter(("lifespan.startup", "lifespan.shutdown"))
+
+        async def receive() -> Message:
+            moment = next(moments)
+            if moment == "lifespan.shutdown":
+                task_status.started()
+                await end.wait()
+            return {"type": moment}
+
+        await served({"type": "lifespan"}, receive, ignore)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def ignore(message: Message) -> None: ...
+
+    async with anyio.create_task_group() as outer:
+        await outer.start(live, ends[0])
+        async with anyio.create_task_group() as inner:
+            await inner.start(live, ends[1])
+            ends[1].set()
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+        await served(scope, receive, ignore)
+        ends[0].set()
+    assert [type(event) for event in watch.events] == [StepStarted, StepFinished]
 
 
 def test_an_application_may_live_more_than_once() -> None:
