@@ -13,26 +13,6 @@ from phasebus.initializer.cluster import (
     PreCluster,
     initialize_cluster,
 )
-from phasebus.initializer.config import LLMConfig, load_config
-from phasebus.initializer.context import (
-    DOWNLOAD_DESTINATION,
-    DOWNLOAD_RESULT,
-    ENGINE,
-    ENGINE_ARGS,
-    ENGINE_ENV,
-    EXTRA_FILES,
-    LOCAL_NODE_DOWNLOAD_MODEL,
-    MODEL,
-    NODE_KEYS,
-    NODE_NAME,
-    PLACEMENT_BUNDLE,
-    PLACEMENT_BUNDLES,
-    PLACEMENT_GROUP,
-    PLACEMENT_STRATEGY,
-    RUNTIME_ENV,
-    SKIP_DEFAULT,
-    ExtraFile,
-)
 from phasebus.initializer.downloads import (
     DownloadError,
     DownloadFailed,
@@ -47,9 +27,8 @@ from phasebus.initializer.downloads import (
     FileStarted,
 )
 from phasebus.initializer.engines import EngineError
-from phasebus.initializer.errors import CallbackError, ConfigError
-from phasebus.initializer.node import Node, initialize_node
-from phasebus.initializer.phases import (
+from phasebus.initializer.node.config import LLMConfig, load_config
+from phasebus.initializer.node.events import (
     NODE_PHASES,
     CustomInitialization,
     EngineDied,
@@ -68,7 +47,28 @@ from phasebus.initializer.phases import (
     PreInitialization,
     PrePlacementGroup,
 )
-from phasebus.initializer.pipeline import Phase, run_phases
+from phasebus.initializer.node.keys import (
+    DOWNLOAD_DESTINATION,
+    DOWNLOAD_RESULT,
+    ENGINE,
+    ENGINE_ARGS,
+    ENGINE_ENV,
+    EXTRA_FILES,
+    LOCAL_NODE_DOWNLOAD_MODEL,
+    MODEL,
+    NODE_KEYS,
+    NODE_NAME,
+    PLACEMENT_BUNDLE,
+    PLACEMENT_BUNDLES,
+    PLACEMENT_GROUP,
+    PLACEMENT_STRATEGY,
+    RUNTIME_ENV,
+    SKIP_DEFAULT,
+    ExtraFile,
+)
+from phasebus.initializer.node.node import Node, initialize_node
+from phasebus.initializer.pipeline.errors import CallbackError, ConfigError
+from phasebus.initializer.pipeline.phases import Phase, run_phases
 from phasebus.initializer.ray.cluster import RayError
 from phasebus.initializer.ray.placement import PlacementError
 

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Collection
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
+from phasebus.telemetry.formatting import spoken
 from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import reason, redact
-from phasebus.telemetry.spoken import spoken
 
 logger = logging.getLogger("phasebus.startup")
 

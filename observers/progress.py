@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress
+from phasebus.telemetry.formatting import spoken
 from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact
-from phasebus.telemetry.spoken import spoken
 
 if TYPE_CHECKING:
     from rich.console import Console

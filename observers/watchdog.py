@@ -7,9 +7,9 @@ import threading
 import time
 
 from phasebus.bus import StepFailed, StepFinished, StepStarted
+from phasebus.telemetry.formatting import spoken
 from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact
-from phasebus.telemetry.spoken import spoken
 
 logger = logging.getLogger("phasebus.startup")
 

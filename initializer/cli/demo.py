@@ -23,7 +23,7 @@ def demo(prompt: str, *, once: bool, port: int | None, verbose: bool) -> None:
 
     The text it generates is gibberish, as random weights have it; everything else is real. It takes about a minute.
     """
-    from phasebus.initializer.config import LLMConfig
+    from phasebus.initializer.node.config import LLMConfig
 
     with reported(tracebacks=verbose):
         config = LLMConfig(
@@ -39,13 +39,13 @@ def _tiny_model() -> Path:
 
     That takes torch, which would stay in this process for good: so it is done in another.
     """
-    from phasebus.initializer import tiny_model
+    from phasebus.initializer.cli import demo_model
 
-    path = tiny_model.tiny_model_path()
+    path = demo_model.tiny_model_path()
     if not (path / "config.json").is_file():
         click.echo(f"Writing a tiny model with random weights to {path} (once; about 10 s)", err=True)
         written = subprocess.run(  # noqa: S603  # our own module
-            [sys.executable, "-m", tiny_model.__name__, str(path)], capture_output=True, text=True, check=False
+            [sys.executable, "-m", demo_model.__name__, str(path)], capture_output=True, text=True, check=False
         )
         if written.returncode:
             reason = (written.stderr.strip().splitlines() or ["no reason given"])[-1]

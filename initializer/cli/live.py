@@ -10,8 +10,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from phasebus.telemetry import redact
+from phasebus.telemetry.formatting import spoken, spoken_amount
 from phasebus.telemetry.names import title
-from phasebus.telemetry.spoken import spoken, spoken_amount
 
 _MOST_NODES = 8
 """From how many nodes on each is one line, and only those that run or have failed are shown."""

@@ -12,12 +12,12 @@ import anyio
 import click
 
 from phasebus.bus import Bus
-from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cli.failures import described, reported
 from phasebus.initializer.cli.signals import Handler, handled_by
 from phasebus.initializer.cli.terminal import tell_people
-from phasebus.initializer.command import Command, CommandStart
 from phasebus.initializer.engines import EngineError
+from phasebus.initializer.node.command import Command, CommandStart
+from phasebus.initializer.pipeline.wiring import observe_all
 from phasebus.telemetry import Telemetry
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)

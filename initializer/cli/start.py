@@ -10,16 +10,16 @@ import click
 
 from phasebus import __version__
 from phasebus.bus import Bus
-from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import Interrupted
 from phasebus.initializer.cli.signals import until_signalled
 from phasebus.initializer.cli.terminal import shown_to_people
 from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
 from phasebus.initializer.cluster.hub.start import chosen_port
-from phasebus.initializer.config import LLMConfig
-from phasebus.initializer.node import Node, initialize_node
-from phasebus.initializer.supervision import engine_died
+from phasebus.initializer.node.config import LLMConfig
+from phasebus.initializer.node.node import Node, initialize_node
+from phasebus.initializer.node.supervision import engine_died
+from phasebus.initializer.pipeline.wiring import observe_all
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.journal import read_journal

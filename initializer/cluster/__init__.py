@@ -6,8 +6,8 @@
 from phasebus.initializer.cluster._cluster import Cluster, initialize_cluster
 from phasebus.initializer.cluster.config import ClusterConfig, load_cluster_config
 from phasebus.initializer.cluster.errors import NodeConflictError, NodeLostError
+from phasebus.initializer.cluster.events import PostCluster, PreCluster
 from phasebus.initializer.cluster.nodes import ClusterNode
-from phasebus.initializer.cluster.phases import PostCluster, PreCluster
 
 __all__ = [
     "Cluster",

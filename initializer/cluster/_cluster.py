@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack
 from typing import Self
 
 from phasebus.bus import Bus, Context, subscribe_all
-from phasebus.initializer.assembly import observe_all
 from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.cluster.nodes import ClusterNode
 from phasebus.initializer.cluster.start import ClusterStart
-from phasebus.initializer.config import LLMConfig
+from phasebus.initializer.node.config import LLMConfig
+from phasebus.initializer.pipeline.wiring import observe_all
 from phasebus.telemetry import Telemetry
 
 

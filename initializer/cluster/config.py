@@ -8,15 +8,15 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from phasebus.bus import Key
-from phasebus.initializer.callbacks import Callbacks
-from phasebus.initializer.config import (
+from phasebus.initializer.node.config import (
     LLMConfig,
     RayConfig,
     ServiceConfig,
     read_fields,
     validated,
 )
-from phasebus.initializer.context import Strategy
+from phasebus.initializer.node.keys import Strategy
+from phasebus.initializer.pipeline.callbacks import Callbacks
 
 
 class ClusterConfig(BaseModel):

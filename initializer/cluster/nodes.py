@@ -9,8 +9,8 @@ from typing import Any
 
 import anyio
 
-from phasebus.initializer.cluster.life import Report
 from phasebus.initializer.cluster.merge import NodeChange
+from phasebus.initializer.cluster.node_runtime import Report
 from phasebus.initializer.ray.actors import Actor
 
 _STOP_SECONDS = 15.0

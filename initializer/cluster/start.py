@@ -11,21 +11,21 @@ import anyio
 from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.cluster.engines import EngineStart
+from phasebus.initializer.cluster.events import CLUSTER, PostCluster, PreCluster
 from phasebus.initializer.cluster.hub.start import chosen_port, running_hub, told
 from phasebus.initializer.cluster.layout import EnginePlan, EngineSeats, plan_engines, strategy_of, take_seats
 from phasebus.initializer.cluster.merge import merge, snapshot
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, stop_nodes
-from phasebus.initializer.cluster.phases import CLUSTER, PostCluster, PreCluster
-from phasebus.initializer.context import (
+from phasebus.initializer.node.events import RAY, PostPlacementGroup, PrePlacementGroup
+from phasebus.initializer.node.keys import (
     ENGINE_ARGS,
     NODE_KEYS,
     PLACEMENT_BUNDLES,
     PLACEMENT_GROUP,
     PLACEMENT_STRATEGY,
 )
-from phasebus.initializer.node_start import configured
-from phasebus.initializer.phases import RAY, PostPlacementGroup, PrePlacementGroup
-from phasebus.initializer.pipeline import Phase, run_phases
+from phasebus.initializer.node.startup import configured
+from phasebus.initializer.pipeline.phases import Phase, run_phases
 from phasebus.initializer.ray.cluster import connected
 from phasebus.initializer.ray.placement import has_gpus, nodes_of, release, reserve
 from phasebus.telemetry import Telemetry

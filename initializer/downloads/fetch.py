@@ -10,7 +10,6 @@ from pathlib import Path
 import anyio.to_thread
 
 from phasebus.bus import Bus
-from phasebus.initializer.context import DownloadMode, ExtraFile
 from phasebus.initializer.downloads.events import DOWNLOAD
 from phasebus.initializer.downloads.result import DownloadResult
 from phasebus.initializer.downloads.settings import DownloadSettings
@@ -18,6 +17,7 @@ from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource, inspect
 from phasebus.initializer.downloads.threads import all_of
 from phasebus.initializer.downloads.tree import bring
+from phasebus.initializer.node.keys import DownloadMode, ExtraFile
 
 
 async def fetch(

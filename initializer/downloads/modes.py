@@ -9,8 +9,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable
 
-from phasebus.initializer.context import DownloadMode
 from phasebus.initializer.downloads.sources.protocol import RemoteFile
+from phasebus.initializer.node.keys import DownloadMode
 
 _TOKENIZER = ("tokenizer", "config.json", "chat_template")
 _OTHER_FORMATS = (

@@ -12,7 +12,6 @@ import anyio
 from anyio import CapacityLimiter
 
 from phasebus.bus import Bus, Step
-from phasebus.initializer.context import DownloadMode
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.events import DOWNLOAD
 from phasebus.initializer.downloads.files import Files
@@ -27,6 +26,7 @@ from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, Source
 from phasebus.initializer.downloads.threads import in_thread
 from phasebus.initializer.downloads.transfer import Transfer
+from phasebus.initializer.node.keys import DownloadMode
 
 T = TypeVar("T")
 

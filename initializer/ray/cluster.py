@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio.to_thread
 
 from phasebus.bus import PhasebusError
-from phasebus.initializer.config import RayConfig
+from phasebus.initializer.node.config import RayConfig
 from phasebus.initializer.ray.exit_codes import keep_exit_codes
 
 _RAYLET = {

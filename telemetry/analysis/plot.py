@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from phasebus.telemetry.analysis.critical_path import critical_path
 from phasebus.telemetry.analysis.nesting import PlacedStep, nest, uncovered
 from phasebus.telemetry.analysis.svg import LEFT, RIGHT, SPAN, WIDTH, bar, colour, document, shortened, text, ticks
+from phasebus.telemetry.formatting import spoken
 from phasebus.telemetry.journal import Run
 from phasebus.telemetry.names import title
-from phasebus.telemetry.spoken import spoken
 
 _TOP = 96
 _ROW = 22

@@ -18,8 +18,8 @@ import anyio
 
 from phasebus.bus import Bus
 from phasebus.initializer import LLMConfig, initialize_node
-from phasebus.initializer.assembly import observe_all
-from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
+from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
+from phasebus.initializer.pipeline.wiring import observe_all
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.journal import Run
 from tests.benchmarks.engine_starts import ENGINE_ARGS, phasebus_up, ray_serve_llm, vllm_serve

@@ -14,8 +14,8 @@ from time import perf_counter
 from typing import Any
 
 from phasebus.bus import PhaseEvent
-from phasebus.initializer.datasets import DatasetConfig, run_dataset
-from phasebus.initializer.training import TrainingConfig, run_training
+from phasebus.initializer.integrations.datasets import DatasetConfig, run_dataset
+from phasebus.initializer.integrations.training import TrainingConfig, run_training
 from tests.benchmarks.measuring import Number, Table
 
 ROUNDS = 5

@@ -17,7 +17,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from phasebus.bus import Context
-from phasebus.initializer.serving import REQUEST, RESPONSE, PostRequest, PreRequest, ServingConfig, ServingMiddleware
+from phasebus.initializer.integrations.serving import (
+    REQUEST,
+    RESPONSE,
+    PostRequest,
+    PreRequest,
+    ServingConfig,
+    ServingMiddleware,
+)
 from phasebus.observers import MetricsObserver, SpanObserver
 from phasebus.telemetry import Metrics, RunIdentity, Tracing
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from phasebus.telemetry.analysis import time_to_ready
+from phasebus.telemetry.formatting import spoken
 from phasebus.telemetry.journal import JournalError, Run, find_journal, read_journal
-from phasebus.telemetry.spoken import spoken
 
 C = TypeVar("C", bound=Callable[..., Any])
 

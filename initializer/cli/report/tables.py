@@ -10,9 +10,9 @@ from phasebus.initializer.cli.report.journals import described, journal_of, json
 from phasebus.initializer.cli.report.show import Column, print_table
 from phasebus.telemetry import analysis
 from phasebus.telemetry.analysis import time_to_ready
+from phasebus.telemetry.formatting import spoken
 from phasebus.telemetry.journal import RecordedStep, find_journal, read_journal
 from phasebus.telemetry.names import title
-from phasebus.telemetry.spoken import spoken
 
 SLOWER_EXIT_CODE = 3
 """How `diff` ends when the second run was slower; 1 stands for an error and 2 for wrong usage."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from phasebus import __version__
 from phasebus.initializer.cluster.hub.app import build_hub_app
-from phasebus.initializer.cluster.hub.board import Board
+from phasebus.initializer.cluster.hub.state import Board
 from phasebus.initializer.cluster.hub.wire import Address, Parcel, Receiver
 from phasebus.telemetry.service import Server
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from phasebus.initializer.cluster.hub.board import Board
+from phasebus.initializer.cluster.hub.state import Board
 from phasebus.telemetry.service import page_routes
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import anyio.to_thread
 from phasebus.initializer.cluster.hub.actor import HubActor
 from phasebus.initializer.cluster.hub.sender import JournalSender
 from phasebus.initializer.cluster.hub.wire import Address, Parcel, Wire
-from phasebus.initializer.config import ServiceConfig
+from phasebus.initializer.node.config import ServiceConfig
 from phasebus.initializer.ray.actors import create_actor, end_actor, here, node_address
 from phasebus.initializer.ray.calls import answer_within
 from phasebus.telemetry.service import Server

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from phasebus.bus import Bus, StepOutcome, outcome_of
-from phasebus.initializer.engines.vllm.told import ToldSteps
+from phasebus.initializer.engines.vllm.step_tracker import ToldSteps
 from phasebus.telemetry import EngineSpan, IterationsNotice, Relay, StepNotice
 
 _LAST_WORDS_SECONDS = 2.0

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from phasebus.initializer import ClusterConfig, EngineError, LLMConfig, initialize_cluster
-from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
+from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry.journal import JournalError, find_journal, read_journal
 from tests.support.cluster_hub import Hub
 from tests.support.otlp import OtlpBackend

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
+from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry import EngineSpan
 from phasebus.telemetry.journal import Run
 from tests.support.command import Command

@@ -12,7 +12,7 @@ import pytest
 
 from phasebus.bus import Bus, Context, PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
 from phasebus.initializer import CallbackError
-from phasebus.initializer.datasets import (
+from phasebus.initializer.integrations.datasets import (
     MAX_BLOCK_BYTES,
     OPERATORS,
     RESOURCE_LIMITS,

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from phasebus.initializer.config import load_config
+from phasebus.initializer.node.config import load_config
 from phasebus.telemetry import Metrics, Status, Timeline, names
 from phasebus.telemetry.metrics import Metrics as Registry
 from phasebus.telemetry.run import RunIdentity
@@ -109,7 +109,7 @@ def test_the_ray_service_names_classes_that_there_are() -> None:
     adapter = (ROOT / "initializer" / "ray_serve" / "adapter.py").read_text()
     for path in (config["callback_config"]["callback_class"], config["server_cls"]):
         module, _, name = path.rpartition(".")
-        assert module == "phasebus.initializer.ray_serve"
+        assert module == "phasebus.initializer.integrations.ray_serve"
         assert f"class {name}(" in adapter
     for name in config["callback_config"]["callback_kwargs"]:
         assert re.search(rf"\b{name}: ", adapter)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
+from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 
 
 @pytest.fixture(scope="session")

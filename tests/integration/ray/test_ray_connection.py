@@ -15,7 +15,7 @@ import ray
 from anyio._backends._asyncio import WorkerThread
 from anyio.to_thread import run_sync
 
-from phasebus.initializer.config import RayConfig
+from phasebus.initializer.node.config import RayConfig
 from phasebus.initializer.ray import cluster
 from phasebus.initializer.ray.cluster import connected
 

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
+from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry import EngineSpan
 from phasebus.telemetry.journal import JournalError, Run, read_journal
 from tests.support.otlp import OtlpBackend
@@ -30,8 +30,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray, of pydantic, while it is imported
 ]
 
-_CALLBACK = "phasebus.initializer.ray_serve.BusCallback"
-_SERVER = "phasebus.initializer.ray_serve.BusServer"
+_CALLBACK = "phasebus.initializer.integrations.ray_serve.BusCallback"
+_SERVER = "phasebus.initializer.integrations.ray_serve.BusServer"
 _CALLBACKS = [f"tests.support.serve_callbacks:{name}" for name in ("note_phase", "shorten", "fetch_nothing")]
 
 

@@ -54,7 +54,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def serve() -> Any:
-    from phasebus.initializer import ray_serve
+    from phasebus.initializer.integrations import ray_serve
 
     return ray_serve
 
@@ -168,7 +168,7 @@ def test_a_copy_for_the_tasks_of_the_download_travels_without_the_replica(serve:
 
 
 def test_callbacks_change_the_placement_where_the_application_is_built(serve: Any) -> None:
-    from phasebus.initializer.ray_serve.adapter import publish_placement
+    from phasebus.initializer.integrations.ray_serve.adapter import publish_placement
 
     async def more(event: PrePlacementGroup, context: Context) -> None:
         context[PLACEMENT_BUNDLES] = [{"CPU": 2}]

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from phasebus.bus import Context
-from phasebus.initializer.serving import RESPONSE, PostRequest, ServingConfig, ServingMiddleware
+from phasebus.initializer.integrations.serving import RESPONSE, PostRequest, ServingConfig, ServingMiddleware
 from phasebus.observers import MetricsObserver, SpanObserver
 from phasebus.telemetry import Metrics, RunIdentity, Tracing
 from tests.support.programs import free_port

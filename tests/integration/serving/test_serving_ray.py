@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from phasebus.bus import Context
-from phasebus.initializer.serving import (
+from phasebus.initializer.integrations.serving import (
     ANSWER,
     REQUEST,
     RESPONSE,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
+from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 from tests.support.command import Command, phases
 from tests.support.otlp import OtlpBackend
 from tests.support.waiting import wait_until

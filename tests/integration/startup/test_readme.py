@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from phasebus.initializer.tiny_model import tiny_model_path, write_tiny_model
+from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry.journal import read_journal
 from tests.support.docs import blocks
 

@@ -13,7 +13,7 @@ import pytest
 
 from phasebus.bus import Context, PhaseEvent, StepEvent, StepFailed, StepFinished
 from phasebus.initializer import LLMConfig, initialize_node
-from phasebus.initializer.training import (
+from phasebus.initializer.integrations.training import (
     CHECKPOINT,
     LOOP_CONFIG,
     METRICS,
@@ -27,7 +27,7 @@ from phasebus.initializer.training import (
     WorkersFailed,
     run_training,
 )
-from phasebus.initializer.training.line import Line
+from phasebus.initializer.integrations.training.line import Line
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
 from tests.support.waiting import wait_until
@@ -228,7 +228,7 @@ async def test_cancelling_ends_the_run_and_its_workers(tmp_path: Path) -> None:
 def test_what_the_controller_is_given_needs_no_phasebus_where_it_runs() -> None:
     from ray import cloudpickle
 
-    from phasebus.initializer.training.controller import ControllerWatch, watch
+    from phasebus.initializer.integrations.training.controller import ControllerWatch, watch
 
     trainer = SimpleNamespace(run_config=config(Path("/results")).run_config)
     watch(trainer, Line("/nowhere"))

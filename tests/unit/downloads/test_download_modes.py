@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from phasebus.initializer.context import DownloadMode
 from phasebus.initializer.downloads.modes import wanted, without_duplicate_weights
 from phasebus.initializer.downloads.sources.protocol import RemoteFile
+from phasebus.initializer.node.keys import DownloadMode
 
 NAMES = [
     "config.json",

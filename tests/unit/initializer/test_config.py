@@ -10,12 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from phasebus.bus import CallbackSignatureError, Context, InvalidValueError
 from phasebus.initializer import ConfigError, LLMConfig, load_config
-from phasebus.initializer.callbacks import import_callback
 from phasebus.initializer.cluster.config import ClusterConfig
-from phasebus.initializer.datasets import DatasetConfig
-from phasebus.initializer.datasets.events import DATASET_KEYS
-from phasebus.initializer.serving import ServingConfig
-from phasebus.initializer.training import TrainingConfig
+from phasebus.initializer.integrations.datasets import DatasetConfig
+from phasebus.initializer.integrations.datasets.events import DATASET_KEYS
+from phasebus.initializer.integrations.serving import ServingConfig
+from phasebus.initializer.integrations.training import TrainingConfig
+from phasebus.initializer.pipeline.callbacks import import_callback
 
 
 def written(folder: Path, text: str) -> Path:

@@ -10,8 +10,8 @@ from phasebus.bus import Bus, StepEvent
 from phasebus.initializer import EngineError, EngineStepFailed, EngineStepFinished, EngineStepStarted
 from phasebus.initializer.engines.vllm.inside import hooks
 from phasebus.initializer.engines.vllm.names import OTHER, OWN_STEPS, STEP_OF_SPAN, step_name
+from phasebus.initializer.engines.vllm.step_tracker import ToldSteps
 from phasebus.initializer.engines.vllm.steps import relayed_steps
-from phasebus.initializer.engines.vllm.told import ToldSteps
 from phasebus.telemetry import EngineSpan, StepNotice
 from phasebus.telemetry.relay import Forwarder, Relay
 from tests.support.waiting import wait_until

@@ -10,7 +10,7 @@ import pytest
 
 from phasebus.bus import Bus, CallbackSignatureError, Context, PhaseEvent, subscribe_all
 from phasebus.initializer import NODE_KEYS, NODE_PHASES, CallbackError, CustomInitialization, PreInitialization
-from phasebus.initializer.older_forms import from_initialization, from_strategy
+from phasebus.initializer.node.legacy import from_initialization, from_strategy
 
 GROUP = object()
 ENV = {"env_vars": {"HF_HUB_OFFLINE": "1"}}

@@ -9,9 +9,9 @@ import anyio
 import pytest
 
 from phasebus.bus import Bus, Context
-from phasebus.initializer import supervision
-from phasebus.initializer.node import Node
-from phasebus.initializer.supervision import engine_died
+from phasebus.initializer.node import supervision
+from phasebus.initializer.node.node import Node
+from phasebus.initializer.node.supervision import engine_died
 from phasebus.telemetry import Telemetry
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,7 @@ import pytest
 
 from phasebus.bus import StepFailed, StepFinished, StepStarted
 from phasebus.observers import LogObserver
-from phasebus.telemetry.spoken import spoken
+from phasebus.telemetry.formatting import spoken
 
 STEP = "a" * 16
 

@@ -12,8 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from phasebus.initializer.cluster.hub.app import build_hub_app
-from phasebus.initializer.cluster.hub.board import Board
 from phasebus.initializer.cluster.hub.sender import JournalSender
+from phasebus.initializer.cluster.hub.state import Board
 from tests.support.waiting import wait_until
 
 

@@ -9,9 +9,9 @@ import anyio
 import pytest
 
 from phasebus.initializer.cluster import watching
+from phasebus.initializer.cluster.heartbeat import SilentError, answered_or_silent
 from phasebus.initializer.cluster.hub.actor import HubActor
-from phasebus.initializer.cluster.member import NodeActor
-from phasebus.initializer.cluster.watching import SilentError, answered_or_silent
+from phasebus.initializer.cluster.node_actor import NodeActor
 from phasebus.initializer.ray.calls import ActorDiedError
 
 pytest.importorskip("ray")

@@ -15,10 +15,15 @@ import anyio.lowlevel
 import pytest
 
 from phasebus.bus import Bus, Context, Step, StepEvent, StepFailed, StepFinished, StepStarted
-from phasebus.initializer.callbacks import Spelling
-from phasebus.initializer.datasets import DatasetConfig, PostExecution, PreExecution
-from phasebus.initializer.datasets.events import DATASET, DATASET_KEYS
-from phasebus.initializer.datasets.execution import DatasetRun, ExecutionEndedError, ExecutionWatch, StaysHere
+from phasebus.initializer.integrations.datasets import DatasetConfig, PostExecution, PreExecution
+from phasebus.initializer.integrations.datasets.events import DATASET, DATASET_KEYS
+from phasebus.initializer.integrations.datasets.execution import (
+    DatasetRun,
+    ExecutionEndedError,
+    ExecutionWatch,
+    StaysHere,
+)
+from phasebus.initializer.pipeline.callbacks import Spelling
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phasebus.initializer.serving.telling import Allowance
+from phasebus.initializer.integrations.serving.telling import Allowance
 
 PAUSES = st.lists(st.floats(0, 3), max_size=60)
 

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from phasebus.bus import Context, StepEvent, StepFailed, StepFinished, StepsCounted, StepStarted
 from phasebus.initializer import CallbackError
-from phasebus.initializer.serving import (
+from phasebus.initializer.integrations.serving import (
     ANSWER,
     REQUEST,
     RESPONSE,

@@ -22,8 +22,7 @@ from phasebus.bus import (
     subscribe_all,
 )
 from phasebus.initializer import CallbackError
-from phasebus.initializer.callbacks import Spelling
-from phasebus.initializer.training import (
+from phasebus.initializer.integrations.training import (
     CHECKPOINT,
     METRICS,
     STOP,
@@ -32,8 +31,9 @@ from phasebus.initializer.training import (
     TrainingConfig,
     WorkersFailed,
 )
-from phasebus.initializer.training.answers import Answers
-from phasebus.initializer.training.events import TRAINING_KEYS
+from phasebus.initializer.integrations.training.answers import Answers
+from phasebus.initializer.integrations.training.events import TRAINING_KEYS
+from phasebus.initializer.pipeline.callbacks import Spelling
 
 pytestmark = pytest.mark.anyio
 RUN = "00000000000000aa"

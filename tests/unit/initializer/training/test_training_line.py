@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from phasebus.initializer.training.line import AnswerError, Line, LineLostError, call_answering
+from phasebus.initializer.integrations.training.line import AnswerError, Line, LineLostError, call_answering
 
 pytest.importorskip("ray")  # whose pickling it uses
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,133 @@
+"""The life of a node: its bus, observers and engine, from its start until it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import anyio
+
+from phasebus.bus import Bus, Stage
+from phasebus.initializer.cluster.hub.start import told
+from phasebus.initializer.cluster.merge import NodeChange, changes_of, snapshot
+from phasebus.initializer.engines import EngineError
+from phasebus.initializer.node.config import LLMConfig
+from phasebus.initializer.node.events import PreEngineInit
+from phasebus.initializer.node.node import Node, initialize_node
+from phasebus.initializer.node.supervision import engine_died
+from phasebus.initializer.pipeline.wiring import observe_all
+from phasebus.initializer.ray.actors import node_address
+from phasebus.initializer.ray.calls import answer
+from phasebus.telemetry import RunIdentity, Telemetry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a node that is ready tells of itself.
+
+    Attributes:
+        changes: What callbacks changed in its context, in order.
+        context: What of its context can be pickled.
+        engine: Whether it has an engine.
+    """
+
+    changes: Sequence[NodeChange] = ()
+    context: Mapping[str, Any] = field(default_factory=dict)
+    engine: bool = False
+
+
+class NodeLife:
+    """What a node is while it lives, in an event loop of its own.
+
+    Args:
+        identity: Who it is.
+
+    Attributes:
+        ready: What it reports when it is ready, or what it failed with; for other threads.
+        ended: Set when all of it has been told and given back; for other threads.
+        node: The node, once it is ready.
+    """
+
+    def __init__(self, identity: RunIdentity) -> None:
+        self._identity = identity
+        self.ready: Future[Report] = Future()
+        self.ended = threading.Event()
+        self.node: Node | None = None
+
+    async def live(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
+        """Be a node until cancelled, and see to it that whoever waits for `ready` or `ended` is told, whatever comes.
+
+        Args:
+            config: What is started.
+            given: What the context holds at first over the configuration's values.
+            others: References to the answers of nodes that have to be ready before the engine starts.
+            hub: Ray's handle of the hub; None without one.
+        """
+        try:
+            await self._live(config, given, others, hub)
+        except BaseException as error:
+            if not self.ready.done():
+                self.ready.set_exception(error if isinstance(error, Exception) else CancelledError())
+            raise
+        finally:
+            self.ended.set()
+
+    async def _live(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
+        relay_host = node_address() if others else "127.0.0.1"  # with others, the engine has workers on their machines
+        telemetry = Telemetry(self._identity, host=config.service.host, port=0, relay_host=relay_host)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(telemetry)
+            bus = Bus(self._identity.node, timing=True)
+            journal = observe_all(bus, telemetry)
+            telling = told(hub, self._identity.node, journal, dropped=partial(_dropped, bus), target=_target(telemetry))
+            await stack.enter_async_context(telling)
+            await stack.enter_async_context(bus)
+            if others:
+                bus.subscribe(PreEngineInit, _waiting_for(others), name="wait_for_other_nodes", stage=Stage.LATE)
+            async with await initialize_node(config, telemetry=telemetry, bus=bus, given=given) as self.node:
+                context = self.node.context
+                self.ready.set_result(
+                    Report(
+                        changes=changes_of(context),
+                        context=snapshot(context, [key for key in context if key != "engine"]),
+                        engine=self.node.engine is not None,
+                    )
+                )
+                await engine_died(self.node, config, bus, telemetry)
+                await anyio.sleep_forever()
+
+    async def generate(self, prompt: str, sampling: Mapping[str, Any]) -> str:
+        """Return what the model makes of `prompt`.
+
+        Raises:
+            EngineError: There is no engine.
+        """
+        if self.node is None or self.node.engine is None:
+            raise EngineError(f"the node {self._identity.node!r} has no engine that answers")
+        return await self.node.engine.generate(prompt, **sampling)
+
+
+def _dropped(bus: Bus) -> int:
+    return sum(each.drops for each in bus.stats() if each.name == "JournalObserver")
+
+
+def _target(telemetry: Telemetry) -> str | None:
+    """Return where Prometheus finds the metrics of this process, ``host:port``."""
+    service = telemetry.service
+    if service is None:
+        return None
+    everywhere = service.host in ("0.0.0.0", "::")  # noqa: S104
+    return f"{node_address() if everywhere else service.host}:{service.port}"
+
+
+def _waiting_for(references: Sequence[Any]) -> Any:
+    async def wait_for_other_nodes(event: PreEngineInit) -> None:
+        for reference in references:
+            await answer(reference)
+
+    return wait_for_other_nodes

@@ -1,0 +1,29 @@
+"""The configuration of a dataset's processing."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from phasebus.initializer.integrations.datasets.events import Bytes, Limits
+from phasebus.initializer.pipeline.callbacks import Callbacks
+
+
+class DatasetConfig(BaseModel):
+    """A pipeline whose executions have phases."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    callbacks: Callbacks = Field(default_factory=list)
+    """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
+
+    name: str = "dataset"
+    """The name of the pipeline in spans, metrics and messages."""
+
+    max_block_bytes: Bytes | None = None
+    """The size at which Ray Data closes a block, in bytes; by default Ray's own."""
+
+    resource_limits: Limits = Field(default_factory=dict)
+    """What an execution may use at most, of cpu, gpu, memory and object_store_memory; by default all there is."""
+
+    progress_seconds: float = Field(default=0.5, gt=0)
+    """How often the progress of the operators is told, in seconds."""

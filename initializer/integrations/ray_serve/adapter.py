@@ -1,0 +1,206 @@
+"""Ray Serve LLM's seams, and the guard on its version. Read from Ray 2.60.
+
+Public are `LLMConfig.callback_config`, `LLMConfig.server_cls` and `ray.serve.llm`; not public is what a callback gets
+to see: `ray/llm/_internal/common/callbacks/base.py` and the engine's configuration behind `get_engine_config()`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ray import __version__ as ray_version
+from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.common.utils.download_utils import NodeModelDownloadable
+from ray.llm._internal.serve.core.server.llm_server import LLMServer
+
+from phasebus.bus import Bus, Context, PhasebusError, subscribe_all
+from phasebus.initializer.integrations.ray_serve.replica import DOWNLOAD, ENGINE_START, ReplicaStart
+from phasebus.initializer.node.events import PrePlacementGroup
+from phasebus.initializer.node.keys import (
+    ENGINE_ARGS,
+    ENGINE_ENV,
+    LOCAL_NODE_DOWNLOAD_MODEL,
+    MODEL,
+    NODE_KEYS,
+    PLACEMENT_BUNDLES,
+    PLACEMENT_GROUP,
+    PLACEMENT_STRATEGY,
+    RUNTIME_ENV,
+    SKIP_DEFAULT,
+)
+from phasebus.initializer.pipeline.callbacks import imported
+
+logger = logging.getLogger("phasebus.serve")
+
+READ_FROM: Final = "2.60"
+_SEAMS: Final = (
+    (CallbackBase, ("on_before_node_init", "on_after_node_init", "run_callback")),
+    (LLMServer, ("start", "get_deployment_options")),
+)
+
+
+class RayServeError(PhasebusError):
+    """Raised when the Ray that is installed is not one that phasebus can be put on."""
+
+
+def check_ray(version: str = ray_version, seams: Sequence[tuple[type, Sequence[str]]] = _SEAMS) -> None:
+    """Raise RayServeError if Ray lacks what is used of it; warn once of a version that was not tried.
+
+    Args:
+        version: The version of Ray.
+        seams: The classes, and what of them is used.
+    """
+    missing = [f"{cls.__name__}.{name}" for cls, names in seams for name in names if not hasattr(cls, name)]
+    if missing:
+        raise RayServeError(
+            f"Ray {version} has no {', '.join(missing)}, which phasebus needs; it was made for Ray {READ_FROM}: "
+            "install that, or leave callback_config and server_cls out"
+        )
+    if not version.startswith(f"{READ_FROM}."):
+        logger.warning("phasebus on Ray Serve LLM was made for Ray %s and is not tried on %s", READ_FROM, version)
+
+
+class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
+    """Runs callbacks of phasebus where Ray's hooks are: around the download, and before the engine.
+
+    ``callback_config={"callback_class": "phasebus.initializer.integrations.ray_serve.BusCallback", "callback_kwargs":
+    {"callbacks": ["my_module:custom_download"]}}``. The spans and metrics of the engine's own start come along. With
+    `BusServer` in ``server_cls`` come the phases of the placement, and the end of the engine's start, however it ends.
+
+    Args:
+        llm_config: Ray's configuration of the replica.
+        callbacks: Callbacks and observers, or ``module:name`` for ones that are imported.
+        host: Where the replica's own /metrics listens.
+        port: Its port; 0 picks a free one, None leaves it out.
+        ray_arguments: What Ray itself hands over.
+    """
+
+    def __init__(
+        self,
+        llm_config: Any,
+        *,
+        callbacks: Sequence[Any] = (),
+        host: str = "127.0.0.1",
+        port: int | None = 0,
+        **ray_arguments: Any,
+    ) -> None:
+        check_ray()
+        super().__init__(llm_config=llm_config, **ray_arguments)
+        engine = llm_config.get_engine_config()
+        self._replica: ReplicaStart | None = ReplicaStart(
+            replica_name(llm_config.model_id),
+            llm_config.model_id,
+            llm_config,
+            imported(callbacks),
+            {
+                MODEL: engine.actual_hf_model_id,
+                LOCAL_NODE_DOWNLOAD_MODEL: self.ctx.worker_node_download_model.name,
+                PLACEMENT_GROUP: self.ctx.placement_group,
+                RUNTIME_ENV: self.ctx.runtime_env or {},
+                ENGINE_ARGS: dict(engine.engine_kwargs),
+            },
+            host=host,
+            port=port,
+        )
+
+    @property
+    def replica(self) -> ReplicaStart:
+        """The start of this replica; there is none in the tasks that Ray sends a copy of this to."""
+        if self._replica is None:
+            raise RayServeError("this is a copy of a BusCallback, which only carries Ray's context to a download")
+        return self._replica
+
+    async def on_before_node_init(self) -> None:
+        """Run the callbacks up to pre_download, and have Ray's download do what they say."""
+        context = await self.replica.reach(DOWNLOAD)
+        mode = context[LOCAL_NODE_DOWNLOAD_MODEL]
+        self.ctx.worker_node_download_model = NodeModelDownloadable[mode]
+        self.ctx.placement_group = context[PLACEMENT_GROUP]
+        self.ctx.runtime_env = context[RUNTIME_ENV]
+        if mode == "NONE" or context.get(SKIP_DEFAULT):
+            self.ctx.run_init_node = False
+        engine = self.llm_config.get_engine_config()
+        if context[MODEL] != engine.actual_hf_model_id:
+            engine.hf_model_id = context[MODEL]
+
+    async def on_after_node_init(self) -> None:
+        """Run the callbacks from post_download to pre_engine_init, and have Ray's engine get what they say."""
+        engine = self.llm_config.get_engine_config()
+        self.replica.context[MODEL] = engine.actual_hf_model_id
+        self.replica.done(DOWNLOAD)
+        context = await self.replica.reach(ENGINE_START)
+        engine.engine_kwargs = dict(context[ENGINE_ARGS])
+        env_vars = {**context[RUNTIME_ENV].get("env_vars", {}), **context[ENGINE_ENV]}
+        self.ctx.runtime_env = {**context[RUNTIME_ENV], "env_vars": env_vars}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to the download's tasks without the replica's threads."""
+        return {**self.__dict__, "_replica": None}
+
+
+class BusServer(LLMServer):  # type: ignore[misc]  # Ray has no types
+    """Ray's LLMServer, with all phases: ``server_cls="phasebus.initializer.integrations.ray_serve.BusServer"``.
+
+    Its callbacks are those of the `BusCallback` in the same configuration.
+    """
+
+    async def start(self) -> None:
+        """Start the engine, and tell of its end."""
+        callback = self._llm_config.get_or_create_callback()
+        if not isinstance(callback, BusCallback):
+            raise RayServeError(
+                f"server_cls is BusServer, and callback_config names {type(callback).__name__}; "
+                "name phasebus.initializer.integrations.ray_serve.BusCallback there"
+            )
+        replica = callback.replica
+        replica.is_told = True
+        try:
+            await super().start()
+        except Exception as error:
+            replica.fail(error)
+            raise
+        replica.done(ENGINE_START, self.engine)
+        await replica.over()
+
+    @classmethod
+    def get_deployment_options(cls, llm_config: Any) -> dict[str, Any]:
+        """Return Serve's options of the deployment, with the placement that callbacks of pre_placement_group left."""
+        check_ray()
+        options: dict[str, Any] = super().get_deployment_options(llm_config)
+        if "placement_group_bundles" in options:
+            context = Context(
+                {
+                    PLACEMENT_BUNDLES: options["placement_group_bundles"],
+                    PLACEMENT_STRATEGY: options["placement_group_strategy"],
+                },
+                keys=NODE_KEYS,
+            )
+            publish_placement(imported(llm_config.callback_config.callback_kwargs.get("callbacks", ())), context)
+            options["placement_group_bundles"] = context[PLACEMENT_BUNDLES]
+            options["placement_group_strategy"] = context[PLACEMENT_STRATEGY]
+        return options
+
+
+def publish_placement(callbacks: Sequence[Any], context: Context) -> None:
+    """Call `callbacks` for pre_placement_group, where the application is built and there is no replica yet."""
+    from anyio.from_thread import start_blocking_portal
+
+    async def publish() -> None:
+        async with Bus("placement") as bus:
+            subscribe_all(bus, callbacks)
+            await bus.publish(PrePlacementGroup(), context)
+
+    with start_blocking_portal() as portal:
+        portal.call(publish)
+
+
+def replica_name(model: str) -> str:
+    """Return what this replica is called: Serve's own id of it, and the model's outside Serve."""
+    from ray import serve
+
+    try:
+        return str(serve.get_replica_context().replica_id.unique_id)
+    except Exception:  # noqa: BLE001  # Serve has an error of its own for this, in a private module
+        return model

@@ -1,0 +1,23 @@
+"""The configuration of a served application: who may change its requests, and who watches them."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from phasebus.initializer.pipeline.callbacks import Callbacks
+
+
+class ServingConfig(BaseModel):
+    """An application whose requests have phases."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    callbacks: Callbacks = Field(default_factory=list)
+    """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
+
+    name: str = "serving"
+    """The name of the application in spans, metrics and messages."""
+
+    told_per_second: float = Field(default=10.0, ge=0)
+    """How many requests a second are told to the observers one by one, as steps with a span each. The others are
+    counted together, a few times a second: telling of a request takes longer than a quick one takes."""

@@ -1,0 +1,206 @@
+"""What observers are told of the requests: some one by one, as steps; the others counted together."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+from starlette.routing import Mount
+from starlette.types import Scope
+
+from phasebus.bus import (
+    AttributeValue,
+    Bus,
+    BusStateError,
+    Step,
+    StepFailed,
+    StepFinished,
+    StepOutcome,
+    StepsCounted,
+    StepStarted,
+    new_trace_id,
+    outcome_of,
+)
+from phasebus.initializer.integrations.serving.events import REQUEST_STEP
+from phasebus.initializer.integrations.serving.request import Request
+from phasebus.telemetry.run import parse_traceparent
+
+logger = logging.getLogger("phasebus.serving")
+
+_FLUSH_SECONDS = 0.25
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+"""Those of RFC 9110 and 5789; clients may send any word, and a label must not take them all."""
+
+_UNMATCHED = "unmatched"
+"""The route of a request that no route of the application matched: paths themselves are without number."""
+
+Group = tuple[str, str, int, StepOutcome | None]
+"""What requests are counted together by: method, route, status and outcome."""
+
+
+class Allowance:
+    """So many a second, and no more; what one second brings may come at once (the generic cell rate algorithm).
+
+    Args:
+        per_second: How many.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self._apart = 1 / per_second if per_second else math.inf
+        self._ahead = max(1.0 - self._apart, 0.0) + 1e-9  # or rounding costs one
+        self._due = -math.inf if per_second else math.inf
+
+    def take(self, now: float) -> bool:
+        """Return whether there is one left at `now`, in seconds on any clock, and take it."""
+        if self._due - now > self._ahead:
+            return False
+        self._due = max(self._due, now) + self._apart
+        return True
+
+
+class Telling:
+    """Tells the observers on `bus` of requests.
+
+    Args:
+        bus: Where the observers are.
+        name: The name of the application.
+        per_second: How many requests a second are told one by one.
+
+    Attributes:
+        take_turn: Returns whether the request that begins now, in seconds of `time.perf_counter`, is one of those.
+    """
+
+    def __init__(self, bus: Bus, name: str, per_second: float) -> None:
+        self._bus = bus
+        self._name = name
+        self._counted: dict[Group, list[float]] = {}
+        self._take_turn_of_failed = Allowance(per_second).take
+        self.take_turn = Allowance(per_second).take
+
+    @asynccontextmanager
+    async def step(self, request: Request) -> AsyncIterator[Step]:
+        """Tell of one request as a step, in the trace of whoever sent it or else in one of its own.
+
+        What the application calls finds the step in the request's ``traceparent`` (W3C Trace Context).
+        """
+        trace, caller = _trace_of(request)
+        attributes = {"method": _method(request), "trace_id": trace, "application": self._name}
+        failure = None
+        with self._unless_closed():
+            async with self._bus.step(REQUEST_STEP, self._name, parent=caller, attributes=attributes) as step:
+                request.headers["traceparent"] = f"00-{trace}-{step.id}-01"
+                try:
+                    yield step
+                except BaseException as error:
+                    failure = error
+                    raise
+                finally:
+                    step.attributes["route"] = _route(request)
+        if failure is not None:
+            raise failure
+
+    async def count(self, request: Request, status: int, seconds: float, error: BaseException | None) -> None:
+        """Count a request that has not been told as a step.
+
+        One that failed is still told as a step, so that its error is seen, unless there are many of them as well.
+        """
+        method, route = _method(request), _route(request)
+        if isinstance(error, Exception) and self._take_turn_of_failed(time.perf_counter()):
+            await self._tell_failure(request, {"method": method, "route": route, "status": status}, seconds, error)
+            return
+        group = (method, route, status, None if error is None else outcome_of(error))
+        self._counted.setdefault(group, []).append(seconds)
+
+    async def _tell_failure(
+        self, request: Request, attributes: Mapping[str, AttributeValue], seconds: float, error: Exception
+    ) -> None:
+        """Tell afterwards, as a step, of a request that failed."""
+        trace, caller = _trace_of(request)
+        step = Step(self._bus, REQUEST_STEP, self._name, caller)
+        step.attributes.update(attributes, trace_id=trace, application=self._name)
+        ago = int(seconds * 1e9)
+        began = {"time_ns": time.time_ns() - ago, "monotonic_ns": time.monotonic_ns() - ago}
+        with self._unless_closed():
+            await self._bus.publish(step.event(StepStarted, **began))
+            await self._bus.publish(step.event(StepFailed, seconds=seconds, outcome=outcome_of(error), error=error))
+
+    @contextmanager
+    def _unless_closed(self) -> Iterator[None]:
+        """Let a request end as it does by itself, though the lifespan and with it the bus has ended before it."""
+        try:
+            yield
+        except BusStateError:
+            if not self._bus.closed:
+                raise
+
+    async def flush(self) -> None:
+        """Tell what has been counted. What a callback raises is logged: no request is left for it to fail."""
+        while self._counted:
+            (method, route, status, outcome), seconds = self._counted.popitem()
+            counted = StepsCounted(
+                kind=REQUEST_STEP.name,
+                name=self._name,
+                attributes={"method": method, "route": route, "status": status, "application": self._name},
+                outcome=outcome or "finished",
+                seconds=tuple(seconds),
+            )
+            try:
+                await self._bus.publish(counted)
+            except Exception:
+                logger.exception("a callback of %r failed when it was told of requests counted together", self._name)
+
+    async def flush_forever(self) -> None:
+        """Tell what has been counted a few times a second, until cancelled."""
+        while True:
+            await anyio.sleep(_FLUSH_SECONDS)
+            await self.flush()
+
+
+def is_told(bus: Bus) -> bool:
+    """Return whether anybody on `bus` wants to be told of requests."""
+    return any(bus.wants(each) for each in (StepStarted, StepFinished, StepFailed, StepsCounted))
+
+
+def _trace_of(request: Request) -> tuple[str, str | None]:
+    """Return the trace a request is of, and the span that sent it: those of whoever sent it, or else a new trace."""
+    trace, caller = parse_traceparent(request.headers.get("traceparent", ""))
+    return trace or new_trace_id(), caller
+
+
+def _method(request: Request) -> str:
+    method: str = request.scope["method"]
+    return method if method in _METHODS else "other"
+
+
+def _route(request: Request) -> str:
+    """Return the path of the route that was taken, with those of the mounts above it."""
+    scope = request.scope
+    route = scope.get("route")
+    path: str | None = getattr(route, "path", None)
+    if path is None:  # as before Starlette 1.7
+        path = getattr(scope.get("endpoint"), "__name__", None)
+    if "app_root_path" in scope:
+        mounts = _mounts(scope)
+        path = mounts if path is None or isinstance(route, Mount) else f"{mounts}{path}"
+    return path or _UNMATCHED
+
+
+def _mounts(scope: Scope) -> str:
+    """Return the paths of the mounts a request went through, as they were declared: values are without number."""
+    left: str = scope["root_path"].removeprefix(scope["app_root_path"])
+    routes = getattr(scope.get("router"), "routes", ())
+    declared = ""
+    while left:
+        for mount in routes:
+            if isinstance(mount, Mount) and (match := mount.path_regex.match(f"{left}/")):
+                break
+        else:
+            return f"{declared}/*"  # mounted by something else
+        declared, routes = declared + mount.path, mount.routes
+        left = f"/{match['path']}".rstrip("/")
+    return declared

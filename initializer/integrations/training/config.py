@@ -1,0 +1,40 @@
+"""The configuration of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from phasebus.initializer.pipeline.callbacks import Callbacks
+
+
+class TrainingConfig(BaseModel):
+    """A training run that has phases."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True)
+
+    train_loop: Callable[..., Any]
+    """What each worker runs: Ray's train_loop_per_worker."""
+
+    loop_config: dict[str, Any] = Field(default_factory=dict)
+    """What it is given."""
+
+    scaling_config: Any = None
+    """Ray's ScalingConfig; by default one worker."""
+
+    run_config: Any = None
+    """Ray's RunConfig."""
+
+    trainer: Callable[..., Any] | None = None
+    """A trainer class of Ray Train v2, such as ray.train.torch.TorchTrainer; by default DataParallelTrainer."""
+
+    trainer_options: dict[str, Any] = Field(default_factory=dict)
+    """What else the trainer is given: datasets, torch_config, …"""
+
+    callbacks: Callbacks = Field(default_factory=list)
+    """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
+
+    name: str = "training"
+    """The name of the run in spans, metrics and messages."""

@@ -1,0 +1,4 @@
+"""The start of one node: its configuration, context keys, events, phases, and what runs after it is ready.
+
+Start reading at `startup`, which has the phases in order.
+"""

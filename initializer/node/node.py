@@ -1,0 +1,72 @@
+"""`initialize_node`: from the name of a model to an engine that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+from phasebus.bus import Bus, Context, subscribe_all
+from phasebus.initializer.engines import Engine
+from phasebus.initializer.node.config import LLMConfig
+from phasebus.initializer.node.keys import ENGINE
+from phasebus.initializer.node.startup import NodeStart
+from phasebus.initializer.pipeline.wiring import observe_all
+from phasebus.telemetry import Telemetry
+
+
+class Node:
+    """A node that is ready. Close it, or leave it as an asynchronous context manager, to give everything back.
+
+    Attributes:
+        engine: The engine; None if the callbacks that took over provided none.
+        context: What the callbacks and the phases left, with its history.
+    """
+
+    def __init__(self, engine: Engine | None, context: Context, resources: AsyncExitStack) -> None:
+        self.engine = engine
+        self.context = context
+        self._resources = resources
+
+    async def close(self) -> None:
+        """End the engine and give back what was reserved. May be called twice."""
+        await self._resources.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+async def initialize_node(
+    config: LLMConfig,
+    *,
+    telemetry: Telemetry | None = None,
+    bus: Bus | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Node:
+    """Start a node: fetch the model, reserve its place, start the engine; every phase an event on the bus.
+
+    Args:
+        config: What is started, and the callbacks that may change how.
+        telemetry: An open telemetry that is to carry spans, metrics and status; by default one of its own for the time
+            of the start, without the HTTP service.
+        bus: An open bus with whatever subscribers and observers it has. By default one of its own for the time of the
+            start, with the built-in observers on it.
+        given: What the context holds at first over the configuration's values; with a `PLACEMENT_GROUP` among it,
+            nothing is reserved.
+
+    Raises:
+        PhasebusError: A phase failed; notes name the phase and, where it was one, the callback. Nothing is left behind.
+        Exception: A callback raised it; with the same notes.
+    """
+    async with AsyncExitStack() as stack:
+        if telemetry is None:
+            telemetry = await stack.enter_async_context(Telemetry(port=None))
+        if bus is None:
+            bus = await stack.enter_async_context(Bus("node", timing=True))
+            observe_all(bus, telemetry)
+        subscribe_all(bus, config.callbacks)
+        context, resources = await NodeStart(config, bus, telemetry, given or {}).run()
+        return Node(context.get(ENGINE), context, resources)

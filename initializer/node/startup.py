@@ -1,0 +1,254 @@
+"""The phases of a node's start-up, in order, and the work that each of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from phasebus.bus import Bus, Context, current_step
+from phasebus.initializer.downloads import fetch
+from phasebus.initializer.downloads.sources import source_of
+from phasebus.initializer.downloads.sources.local import LocalSource
+from phasebus.initializer.engines import Launch, Launcher, Prepared, workers_of
+from phasebus.initializer.engines.none import NoEngine
+from phasebus.initializer.engines.vllm import VLLM
+from phasebus.initializer.node.config import LLMConfig
+from phasebus.initializer.node.events import (
+    ENGINE_INIT,
+    NODE,
+    RAY,
+    CustomInitialization,
+    PostDownload,
+    PostEngineInit,
+    PostInitialization,
+    PostPlacementGroup,
+    PreDownload,
+    PreEngineInit,
+    PreInitialization,
+    PrePlacementGroup,
+)
+from phasebus.initializer.node.keys import (
+    DOWNLOAD_DESTINATION,
+    DOWNLOAD_RESULT,
+    ENGINE,
+    ENGINE_ARGS,
+    ENGINE_ENV,
+    EXTRA_FILES,
+    LOCAL_NODE_DOWNLOAD_MODEL,
+    MODEL,
+    NODE_KEYS,
+    NODE_NAME,
+    PLACEMENT_BUNDLE,
+    PLACEMENT_BUNDLES,
+    PLACEMENT_GROUP,
+    PLACEMENT_STRATEGY,
+    RUNTIME_ENV,
+    SKIP_DEFAULT,
+)
+from phasebus.initializer.pipeline.phases import Phase, run_phases
+from phasebus.initializer.ray.cluster import connected
+from phasebus.initializer.ray.placement import default_bundles, release, reserve
+from phasebus.telemetry import Telemetry
+from phasebus.telemetry.journal import journal_of
+
+LAUNCHERS: Mapping[str, Launcher] = {"vllm": VLLM(), "none": NoEngine()}
+"""The kinds of engine, by their names in the configuration."""
+
+
+def configured(config: LLMConfig) -> dict[str, Any]:
+    """Return the entries of a context that come from the configuration."""
+    return {
+        MODEL: config.model,
+        LOCAL_NODE_DOWNLOAD_MODEL: config.local_node_download_model,
+        DOWNLOAD_DESTINATION: config.download_destination,
+        EXTRA_FILES: config.extra_files,
+        PLACEMENT_STRATEGY: config.placement.strategy,
+        RUNTIME_ENV: config.runtime_env,
+        ENGINE_ARGS: config.engine_args,
+        ENGINE_ENV: config.engine_env,
+    }
+
+
+class NodeStart:
+    """One start-up of a node.
+
+    The download runs beside the placement and beside the start of the engine's process: none of them takes what the
+    others make. The engine itself waits for all of them.
+
+    Args:
+        config: What is started.
+        bus: Where its phases are published.
+        telemetry: Where the engine's own spans go.
+        given: What the context holds at first over the configuration's values. With a `PLACEMENT_GROUP` among it,
+            nothing is reserved.
+    """
+
+    def __init__(self, config: LLMConfig, bus: Bus, telemetry: Telemetry, given: Mapping[str, Any]) -> None:
+        self._config = config
+        self._bus = bus
+        self._telemetry = telemetry
+        self._given = given
+        self._launcher = LAUNCHERS[config.engine]
+        self._held = AsyncExitStack()
+        self._prepared: Prepared | None = None
+        self._ray = False
+
+    async def run(self) -> tuple[Context, AsyncExitStack]:
+        """Run the phases; return the context, and what has to be closed to give everything back.
+
+        If a phase fails, everything has been given back when its error comes.
+        """
+        config, identity = self._config, self._telemetry.identity
+        name = config.name or identity.node
+        context = Context({NODE_NAME: name, **configured(config), **self._given}, keys=NODE_KEYS)
+        attributes = {"run": identity.run, "node": name, "model": config.model, "engine": config.engine}
+        try:
+            async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):
+                await run_phases(self._bus, self._phases(), context, config, keys=NODE_KEYS)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._held.aclose()
+            raise
+        return context, self._held.pop_all()
+
+    def _phases(self) -> tuple[Phase, ...]:
+        def taken_over(context: Context) -> bool:
+            return bool(context.get(SKIP_DEFAULT))
+
+        def by_default(context: Context) -> bool:
+            return not taken_over(context)
+
+        def without_engine(context: Context) -> bool:
+            return ENGINE not in context
+
+        def without_place(context: Context) -> bool:
+            return by_default(context) and PLACEMENT_GROUP not in context
+
+        return (
+            Phase(name="pre_initialization", before=PreInitialization, work=self._check_engine),
+            Phase(name="custom_initialization", before=CustomInitialization, applies=taken_over),
+            Phase(
+                name="download",
+                before=PreDownload,
+                work=self._download,
+                after=PostDownload,
+                applies=by_default,
+                beside=self._takes_time,
+            ),
+            Phase(
+                name="placement_group",
+                prepare=self._propose_bundles,
+                before=PrePlacementGroup,
+                work=self._place,
+                after=PostPlacementGroup,
+                applies=without_place,
+                joins=False,
+            ),
+            Phase(
+                name="engine_process",
+                work=self._prepare_engine,
+                applies=lambda context: without_engine(context) and self._config.engine != "none",
+                beside=lambda _: True,
+                joins=False,
+            ),
+            Phase(
+                name="engine_init",
+                before=PreEngineInit,
+                work=self._start_engine,
+                after=PostEngineInit,
+                applies=without_engine,
+            ),
+            Phase(name="post_initialization", before=PostInitialization),
+        )
+
+    async def _check_engine(self, context: Context) -> None:
+        """Refuse what cannot come to anything before minutes are spent on it."""
+        if not context.get(SKIP_DEFAULT):
+            self._launcher.check(context[ENGINE_ARGS])
+
+    def _takes_time(self, context: Context) -> bool:
+        """Return whether the download is worth running beside other things; a wrong path is better told at once."""
+        return not isinstance(source_of(context[MODEL], self._config.download), LocalSource)
+
+    async def _download(self, context: Context) -> None:
+        context[DOWNLOAD_RESULT] = await fetch(
+            self._bus,
+            context[MODEL],
+            context[LOCAL_NODE_DOWNLOAD_MODEL],
+            destination=context[DOWNLOAD_DESTINATION],
+            extra_files=context[EXTRA_FILES],
+            settings=self._config.download,
+        )
+
+    async def _propose_bundles(self, context: Context) -> None:
+        """Put into the context what will be reserved unless a callback changes it."""
+        bundles = self._config.placement.bundles
+        if self._config.engine == "none":
+            bundles = bundles or []
+        elif bundles is None:
+            await self._connect_ray()
+            bundles = default_bundles(workers_of(context[ENGINE_ARGS]))
+        context[PLACEMENT_BUNDLES] = bundles
+
+    async def _place(self, context: Context) -> None:
+        if context.get(PLACEMENT_GROUP) is not None:  # a callback has brought one, and gives it back itself
+            return
+        context[PLACEMENT_GROUP] = None
+        if bundles := context[PLACEMENT_BUNDLES]:
+            await self._connect_ray()
+            group = await reserve(bundles, context[PLACEMENT_STRATEGY], self._config.placement.timeout_seconds)
+            self._held.push_async_callback(release, group)
+            context[PLACEMENT_GROUP] = group
+
+    async def _prepare_engine(self, context: Context) -> None:
+        """Have the engine's process ready for when the model is there."""
+        await self._connect_ray()
+        step = current_step()
+        assert step is not None  # noqa: S101  # a phase's work runs in the step that the phase is
+        self._held.push_async_callback(self._give_up_prepared)
+        self._prepared = await self._launcher.prepare(self._launch(context, step.id))
+
+    async def _give_up_prepared(self) -> None:
+        if self._prepared is not None:
+            await self._prepared.close()
+
+    async def _start_engine(self, context: Context) -> None:
+        if self._config.engine != "none":
+            await self._connect_ray()
+        async with self._bus.step(ENGINE_INIT, self._config.engine, attributes={"model": context[MODEL]}) as step:
+            prepared, self._prepared = self._prepared, None
+            engine = await self._launcher.start(self._launch(context, step.id), prepared)
+            self._held.push_async_callback(engine.close)
+        context[ENGINE] = engine
+
+    def _launch(self, context: Context, step: str) -> Launch:
+        """Return what the engine is started with, as far as that is known by now."""
+        fetched = context.get(DOWNLOAD_RESULT)
+        will_be_fetched = not context.get(SKIP_DEFAULT) and context[LOCAL_NODE_DOWNLOAD_MODEL] != "NONE"
+        return Launch(
+            bus=self._bus,
+            telemetry=self._telemetry,
+            step=step,
+            model=context[MODEL] if fetched is None else str(fetched.path),
+            local=will_be_fetched or Path(context[MODEL]).exists(),
+            args=context[ENGINE_ARGS],
+            env=context[ENGINE_ENV],
+            runtime_env=context[RUNTIME_ENV],
+            placement_group=context.get(PLACEMENT_GROUP),
+            bundle=context.get(PLACEMENT_BUNDLE, 0),
+            preload=self._config.engine_preload,
+            iteration_sampling=self._config.engine_iteration_sampling,
+            timeout=self._config.engine_timeout_seconds,
+            log=journal_of(self._telemetry.identity).with_suffix(".engine.log"),
+        )
+
+    async def _connect_ray(self) -> None:
+        """Be connected to Ray, from now until the node is closed."""
+        if not self._ray:
+            async with self._bus.step(RAY, "start"):
+                await self._held.enter_async_context(connected(self._config.ray))
+            self._ray = True

@@ -1,0 +1,122 @@
+"""The callbacks of a configuration: named or given, checked before anything starts; and whether they spell keys right."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from phasebus.bus import Bus, Context, Key, PhaseEvent, subscribe_all
+from phasebus.initializer.pipeline.errors import CallbackError, ConfigError
+
+_ALIKE = 0.85
+"""From which likeness on, as difflib has it, a key is taken for a misspelt one."""
+
+
+def import_callback(name: str) -> Any:
+    """Return the callback that ``module:name`` names; a class is called without arguments to make one.
+
+    Raises:
+        ConfigError: There is no such module or name, or importing it failed.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ConfigError(f"callback {name!r} is not of the form module:name, such as my_callbacks:custom_download")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = str(error.name)
+        if module_name != missing and not module_name.startswith(f"{missing}."):
+            raise ConfigError(
+                f"callback {name!r}: {module_name} imports {missing!r}, which is not installed"
+            ) from error
+        raise ConfigError(
+            f"callback {name!r}: there is no module {missing!r} beside the configuration, in PYTHONPATH or installed"
+        ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"callback {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"callback {name!r}: {module_name} has no {part!r}{nearest(part, dir(found))}")
+        found = getattr(found, part)
+    made = found() if isinstance(found, type) else found
+    if not callable(made):
+        raise ConfigError(f"callback {name!r} is {made!r}, which cannot be called; name a function or a class")
+    return made
+
+
+def imported(callbacks: Iterable[Any]) -> list[Any]:
+    """Return `callbacks`, with those that are named imported.
+
+    Raises:
+        ConfigError: One that is named cannot be imported.
+        CallbackSignatureError: One of them is no callback.
+    """
+    made = [import_callback(each) if isinstance(each, str) else each for each in callbacks]
+    subscribe_all(Bus(), made)  # to nothing: a wrong one is told now, and not when its bus is made
+    return made
+
+
+Callbacks = Annotated[list[Any], AfterValidator(imported)]
+"""A field of a configuration: callbacks and observers, or "module:name" for one that is imported."""
+
+
+async def ask(bus: Bus, event: PhaseEvent, context: Context, spelling: Spelling) -> None:
+    """Publish a phase, and look at what its callbacks have done.
+
+    Raises:
+        CallbackError: One called ``sys.exit``, or misspelt a key.
+        Exception: What one raised, with a note that names it.
+    """
+    try:
+        await bus.publish(event, context)
+    except SystemExit as error:
+        raise error_for_exit(error) from error
+    spelling.check(context)
+
+
+def error_for_exit(error: SystemExit) -> CallbackError:
+    """Return what is raised for a ``sys.exit`` in a callback, with its notes: it would tear the event loop down."""
+    failure = CallbackError(f"sys.exit({error.code!r}) was called; a callback that wants to end things raises")
+    failure.__cause__ = error
+    for note in getattr(error, "__notes__", ()):
+        failure.add_note(note)
+    return failure
+
+
+class Spelling:
+    """Looks at the keys that callbacks have written.
+
+    Args:
+        known: The keys that something reads.
+    """
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = frozenset(map(str, known))
+        self._meant = lru_cache(1000)(self._look_up)
+
+    def check(self, context: Context) -> None:
+        """Raise CallbackError if there is a key that is nearly a known one; one that is written as a `Key` is not."""
+        for key in context.keys() - self._known:
+            if isinstance(key, str) and not isinstance(key, Key) and (meant := self._meant(key)) is not None:
+                by = context.history(key)[-1].by
+                raise CallbackError(
+                    f"the callback {by!r} wrote {key!r}, which nothing reads; did you mean {meant!r}? "
+                    f"(a key of your own that is so much alike is written as Key({key!r}))"
+                )
+
+    def _look_up(self, key: str) -> str | None:
+        swapped = [known for known in self._known if sorted(known) == sorted(key)]
+        return next(iter(swapped or difflib.get_close_matches(key, self._known, n=1, cutoff=_ALIKE)), None)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return, as the end of a message, which of the `known` names was probably meant; nothing if none is alike."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
