@@ -26,18 +26,14 @@ from phasebus.initializer.downloads import (
     FileProgress,
     FileStarted,
 )
+from phasebus.initializer.downloads.settings import ExtraFile
 from phasebus.initializer.engines import EngineError
+from phasebus.initializer.engines.protocol import EngineStepFailed, EngineStepFinished, EngineStepStarted
 from phasebus.initializer.node.config import LLMConfig, load_config
 from phasebus.initializer.node.events import (
     NODE_PHASES,
     CustomInitialization,
     EngineDied,
-    EngineStepFailed,
-    EngineStepFinished,
-    EngineStepStarted,
-    PhaseFailed,
-    PhaseFinished,
-    PhaseStarted,
     PostDownload,
     PostEngineInit,
     PostInitialization,
@@ -64,11 +60,10 @@ from phasebus.initializer.node.keys import (
     PLACEMENT_STRATEGY,
     RUNTIME_ENV,
     SKIP_DEFAULT,
-    ExtraFile,
 )
 from phasebus.initializer.node.node import Node, initialize_node
 from phasebus.initializer.pipeline.errors import CallbackError, ConfigError
-from phasebus.initializer.pipeline.phases import Phase, run_phases
+from phasebus.initializer.pipeline.phases import Phase, PhaseFailed, PhaseFinished, PhaseStarted, run_phases
 from phasebus.initializer.ray.cluster import RayError
 from phasebus.initializer.ray.placement import PlacementError
 

@@ -3,11 +3,10 @@
 `start` has the driver's phases, `engines` starts and watches the nodes, `member` is what runs on each of them.
 """
 
-from phasebus.initializer.cluster._cluster import Cluster, initialize_cluster
 from phasebus.initializer.cluster.config import ClusterConfig, load_cluster_config
-from phasebus.initializer.cluster.errors import NodeConflictError, NodeLostError
-from phasebus.initializer.cluster.events import PostCluster, PreCluster
+from phasebus.initializer.cluster.events import NodeConflictError, NodeLostError, PostCluster, PreCluster
 from phasebus.initializer.cluster.nodes import ClusterNode
+from phasebus.initializer.cluster.start import Cluster, initialize_cluster
 
 __all__ = [
     "Cluster",

@@ -5,24 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from phasebus.bus import Key
-from phasebus.initializer.node.config import (
-    LLMConfig,
-    RayConfig,
-    ServiceConfig,
-    read_fields,
-    validated,
-)
-from phasebus.initializer.node.keys import Strategy
+from phasebus.initializer.node.config import LLMConfig, ServiceConfig
 from phasebus.initializer.pipeline.callbacks import Callbacks
+from phasebus.initializer.pipeline.settings import Section, read_fields, validated
+from phasebus.initializer.ray.config import RayConfig, Strategy
 
 
-class ClusterConfig(BaseModel):
+class ClusterConfig(Section):
     """Several models on one Ray cluster."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
     models: list[LLMConfig] = Field(min_length=1)
     """The models, each with the number of its nodes and replicas."""

@@ -11,17 +11,17 @@ from typing import Any
 import anyio
 
 from phasebus.bus import Bus
-from phasebus.initializer.cluster.errors import NodeLostError
+from phasebus.initializer.cluster.events import NodeLostError
 from phasebus.initializer.cluster.heartbeat import SilentError, answered_or_silent
 from phasebus.initializer.cluster.layout import EngineSeats, Seat
 from phasebus.initializer.cluster.lost_nodes import close_steps, steps_from_hub, steps_of
 from phasebus.initializer.cluster.node_actor import NodeActor
 from phasebus.initializer.cluster.node_runtime import Report
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, ready_node, stop_nodes
-from phasebus.initializer.node.config import RayConfig
 from phasebus.initializer.node.keys import ENGINE_ARGS, PLACEMENT_BUNDLE, PLACEMENT_GROUP
 from phasebus.initializer.ray.actors import start_actor
 from phasebus.initializer.ray.calls import ActorDiedError, answer
+from phasebus.initializer.ray.config import RayConfig
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import RecordedStep
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from phasebus.bus import PhaseEvent, StepKind
+from phasebus.bus import PhasebusError, PhaseEvent, StepKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,3 +23,11 @@ class PostCluster(PhaseEvent):
 
 
 CLUSTER = StepKind("cluster")
+
+
+class NodeLostError(PhasebusError):
+    """Raised when the process of a node, or the machine below it, went away or fell silent."""
+
+
+class NodeConflictError(PhasebusError):
+    """Raised when callbacks on two nodes wrote different values to a key that has no rule to merge them."""

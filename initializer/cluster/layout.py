@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.engines import workers_of
 from phasebus.initializer.node.config import LLMConfig
-from phasebus.initializer.node.keys import Bundles, Strategy
+from phasebus.initializer.ray.config import Bundles, Strategy
 from phasebus.initializer.ray.placement import PlacementError
 
 _WITHOUT_ENGINE = {"CPU": 0.01}

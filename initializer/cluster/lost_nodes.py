@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from phasebus.bus import CALLBACK, Bus, StepKind, StepOutcome
-from phasebus.initializer.node.events import ENGINE_STEP, PHASE
+from phasebus.initializer.engines.protocol import ENGINE_STEP
+from phasebus.initializer.pipeline.phases import PHASE
 from phasebus.telemetry.journal import JournalError, RecordedStep, read_journal
 
 _KINDS: Final[Mapping[str, StepKind]] = {kind.name: kind for kind in (PHASE, ENGINE_STEP, CALLBACK)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from phasebus.bus import Change, Context, Key
-from phasebus.initializer.cluster.errors import NodeConflictError
+from phasebus.initializer.cluster.events import NodeConflictError
 
 logger = logging.getLogger("phasebus.cluster")
 

@@ -11,6 +11,7 @@ from phasebus.initializer.downloads.events import (
     DownloadFailed,
     DownloadFinished,
     DownloadProgress,
+    DownloadResult,
     DownloadStarted,
     FileFailed,
     FileFinished,
@@ -18,7 +19,6 @@ from phasebus.initializer.downloads.events import (
     FileStarted,
 )
 from phasebus.initializer.downloads.fetch import fetch
-from phasebus.initializer.downloads.result import DownloadResult
 from phasebus.initializer.downloads.settings import DownloadSettings
 
 __all__ = [

@@ -10,14 +10,12 @@ from pathlib import Path
 import anyio.to_thread
 
 from phasebus.bus import Bus
-from phasebus.initializer.downloads.events import DOWNLOAD
-from phasebus.initializer.downloads.result import DownloadResult
-from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.downloads.events import DOWNLOAD, DownloadResult
+from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings, ExtraFile
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource, inspect
 from phasebus.initializer.downloads.threads import all_of
 from phasebus.initializer.downloads.tree import bring
-from phasebus.initializer.node.keys import DownloadMode, ExtraFile
 
 
 async def fetch(

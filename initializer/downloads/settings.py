@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DownloadMode = Literal["MODEL_AND_TOKENIZER", "TOKENIZER_ONLY", "EXCLUDE_SAFETENSORS", "NONE"]
+
+
+class ExtraFile(BaseModel):
+    """A file, or a folder of files, fetched beside the model; a pair of source and destination will do in its place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    source: str
+    """Where it comes from; written as a model is, such as s3://bucket/compile-cache."""
+
+    destination: Path
+    """The folder it goes to."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pair(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) == 2:
+            return {"source": value[0], "destination": value[1]}
+        return value
 
 
 class DownloadSettings(BaseModel):

@@ -13,20 +13,18 @@ from anyio import CapacityLimiter
 
 from phasebus.bus import Bus, Step
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
-from phasebus.initializer.downloads.events import DOWNLOAD
+from phasebus.initializer.downloads.events import DOWNLOAD, DownloadResult
 from phasebus.initializer.downloads.files import Files
 from phasebus.initializer.downloads.locks import alone
 from phasebus.initializer.downloads.modes import wanted
 from phasebus.initializer.downloads.paths import STATE, free_bytes
 from phasebus.initializer.downloads.progress import Meter
 from phasebus.initializer.downloads.record import Record
-from phasebus.initializer.downloads.result import DownloadResult
 from phasebus.initializer.downloads.retries import Budget
-from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings
 from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, Source
 from phasebus.initializer.downloads.threads import in_thread
 from phasebus.initializer.downloads.transfer import Transfer
-from phasebus.initializer.node.keys import DownloadMode
 
 T = TypeVar("T")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from phasebus.bus import Bus, PhasebusError
+from phasebus.bus import Bus, PhasebusError, StepFailed, StepFinished, StepKind, StepStarted
 from phasebus.telemetry import Telemetry
 
 
@@ -93,3 +94,36 @@ class Launcher(Protocol):
 def workers_of(args: Mapping[str, Any]) -> int:
     """Return how many workers an engine of these arguments has: tensor times pipeline parallel."""
     return int(args.get("tensor_parallel_size", 1)) * int(args.get("pipeline_parallel_size", 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStepStarted(StepStarted):
+    """Published when the engine begins a step of its start: loading weights, profiling memory, and so on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStepFinished(StepFinished):
+    """Published when the engine has ended a step of its start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStepFailed(StepFailed):
+    """Published when the engine failed in a step of its start, or its process died."""
+
+
+ENGINE_INIT = StepKind("engine")
+
+
+ENGINE_STEP = StepKind("engine_step", started=EngineStepStarted, finished=EngineStepFinished, failed=EngineStepFailed)
+
+
+def how_it_ended(code: int) -> str:
+    """Return it from a return code as `subprocess` and `multiprocessing` have them: negative for a signal."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    why = ", as the kernel does when memory runs out" if code == -signal.SIGKILL else ""
+    return f"was ended by {name}{why}"

@@ -18,13 +18,12 @@ from anyio.abc import Process
 from phasebus.bus import Bus, Context
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.engines import EngineError
-from phasebus.initializer.engines.exits import how_it_ended
+from phasebus.initializer.engines.protocol import ENGINE_INIT, how_it_ended
 from phasebus.initializer.engines.vllm.environment import environment_of_command
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, birth_of
 from phasebus.initializer.engines.vllm.step_tracker import ToldSteps
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.node.events import (
-    ENGINE_INIT,
     NODE,
     PostDownload,
     PostEngineInit,

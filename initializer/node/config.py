@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.node.keys import Bundles, DownloadMode, ExtraFile, Strategy
-from phasebus.initializer.pipeline.callbacks import Callbacks, nearest
-from phasebus.initializer.pipeline.errors import ConfigError
-
-M = TypeVar("M", bound=BaseModel)
+from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings, ExtraFile
+from phasebus.initializer.pipeline.callbacks import Callbacks
+from phasebus.initializer.pipeline.settings import Section, read_fields, validated
+from phasebus.initializer.ray.config import PlacementConfig, RayConfig
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True)
-
-
-class PlacementConfig(_Section):
-    """What Ray reserves for the engine before it starts."""
-
-    bundles: Bundles | None = None
-    """The resources of each bundle, such as {CPU: 4}. By default one bundle with one GPU for each of the engine's
-    workers, or with one CPU where there is no GPU. An empty list reserves nothing."""
-
-    strategy: Strategy = "PACK"
-    """How the bundles are spread over Ray's nodes."""
-
-    timeout_seconds: float = Field(default=300.0, gt=0)
-    """How long to wait for the resources, in seconds."""
-
-
-class RayConfig(_Section):
-    """Which Ray cluster the node is started on."""
-
-    address: str | None = None
-    """The address of an existing cluster, or "auto". By default RAY_ADDRESS, or else a local one of our own."""
-
-    num_cpus: int | None = Field(default=None, gt=0)
-    """The CPUs a local cluster of our own offers; by default those of the machine."""
-
-
-class ServiceConfig(_Section):
+class ServiceConfig(Section):
     """The HTTP service with /metrics, /livez and /readyz."""
 
     host: str = "127.0.0.1"
@@ -58,7 +27,7 @@ class ServiceConfig(_Section):
     http://localhost:16686/trace/{trace}?uiFind={span}; by default PHASEBUS_TRACE_URL."""
 
 
-class LLMConfig(_Section):
+class LLMConfig(Section):
     """One model, and the node or the nodes that serve it."""
 
     model: str = Field(min_length=1)
@@ -141,61 +110,3 @@ def load_config(path: Path) -> LLMConfig:
             field there is none of, the nearest there is.
     """
     return validated(path, read_fields(path), LLMConfig)
-
-
-def read_fields(path: Path) -> dict[str, Any]:
-    """Return the fields that a YAML file has.
-
-    Raises:
-        ConfigError: It cannot be read, is not YAML, or gives a field twice.
-    """
-    from phasebus.initializer.pipeline import yaml_file
-
-    try:
-        content = yaml_file.read(path)
-    except OSError as error:
-        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no fields; the least is one line: `model: /path/to/a/model`")
-    return content
-
-
-def validated(path: Path, fields: dict[str, Any], model: type[M]) -> M:
-    """Return `fields`, read from `path`, as a configuration of the class `model`.
-
-    Raises:
-        ConfigError: They do not fit.
-    """
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, model)}") from error
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return what is wrong, one line a field: its path, what is the matter, and the nearest right name of a typo."""
-    lines = []
-    for problem in error.errors():
-        where = ".".join(map(str, problem["loc"]))
-        if problem["type"] == "extra_forbidden":
-            *section, name = problem["loc"]
-            known = _section_of(model, section).model_fields
-            way_out = nearest(str(name), known) or f" (there are {', '.join(known)})"
-            lines.append(f"{where}: there is no such field{way_out}")
-        else:
-            lines.append(f"{where}: {problem['msg']} (it is {problem['input']!r})")
-    return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} fields are wrong", *lines])
-
-
-def _section_of(model: type[BaseModel], path: list[int | str]) -> type[BaseModel]:
-    for part in path:
-        if isinstance(part, int):  # which one of a list
-            continue
-        annotation = model.model_fields[part].annotation
-        if get_origin(annotation) is list:
-            (annotation,) = get_args(annotation)
-        options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-        model = next(each for each in options if isinstance(each, type) and issubclass(each, BaseModel))
-    return model

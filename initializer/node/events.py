@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from phasebus.bus import PhaseEvent, StepFailed, StepFinished, StepKind, StepStarted
+from phasebus.bus import PhaseEvent, StepKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,43 +100,4 @@ NODE_PHASES: tuple[type[PhaseEvent], ...] = (
 """Every phase event of a node's start-up, in order."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseStarted(StepStarted):
-    """Published when a phase begins, before its callbacks run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseFinished(StepFinished):
-    """Published when a phase has ended well, callbacks included."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseFailed(StepFailed):
-    """Published when a phase failed, was cancelled or timed out."""
-
-    @property
-    def phase(self) -> str:
-        """The name of the phase."""
-        return self.name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineStepStarted(StepStarted):
-    """Published when the engine begins a step of its start: loading weights, profiling memory, and so on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineStepFinished(StepFinished):
-    """Published when the engine has ended a step of its start."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineStepFailed(StepFailed):
-    """Published when the engine failed in a step of its start, or its process died."""
-
-
 NODE = StepKind("node")
-PHASE = StepKind("phase", started=PhaseStarted, finished=PhaseFinished, failed=PhaseFailed)
-RAY = StepKind("ray")
-ENGINE_INIT = StepKind("engine")
-ENGINE_STEP = StepKind("engine_step", started=EngineStepStarted, finished=EngineStepFinished, failed=EngineStepFailed)

@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import TypeAdapter
 
 from phasebus.bus import Key
-
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""How much of a resource. A negative one crashes the raylet of Ray 2.60, so it must not get there."""
-
-Bundles = list[dict[str, Amount]]
-Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
-DownloadMode = Literal["MODEL_AND_TOKENIZER", "TOKENIZER_ONLY", "EXCLUDE_SAFETENSORS", "NONE"]
-
-
-class ExtraFile(BaseModel):
-    """A file, or a folder of files, fetched beside the model; a pair of source and destination will do in its place."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    source: str
-    """Where it comes from; written as a model is, such as s3://bucket/compile-cache."""
-
-    destination: Path
-    """The folder it goes to."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_pair(cls, value: Any) -> Any:
-        if isinstance(value, list | tuple) and len(value) == 2:
-            return {"source": value[0], "destination": value[1]}
-        return value
-
+from phasebus.initializer.downloads.settings import DownloadMode, ExtraFile
+from phasebus.initializer.ray.config import Bundles, Strategy
 
 SKIP_DEFAULT: Final = Key[bool](
     "skip_default",

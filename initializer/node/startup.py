@@ -15,12 +15,11 @@ from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource
 from phasebus.initializer.engines import Launch, Launcher, Prepared, workers_of
 from phasebus.initializer.engines.none import NoEngine
+from phasebus.initializer.engines.protocol import ENGINE_INIT
 from phasebus.initializer.engines.vllm import VLLM
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.events import (
-    ENGINE_INIT,
     NODE,
-    RAY,
     CustomInitialization,
     PostDownload,
     PostEngineInit,
@@ -50,7 +49,7 @@ from phasebus.initializer.node.keys import (
     SKIP_DEFAULT,
 )
 from phasebus.initializer.pipeline.phases import Phase, run_phases
-from phasebus.initializer.ray.cluster import connected
+from phasebus.initializer.ray.cluster import RAY, connected
 from phasebus.initializer.ray.placement import default_bundles, release, reserve
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.journal import journal_of

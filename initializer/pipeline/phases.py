@@ -12,9 +12,31 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
-from phasebus.bus import Bus, Context, PhaseEvent
-from phasebus.initializer.node.events import PHASE
+from phasebus.bus import Bus, Context, PhaseEvent, StepFailed, StepFinished, StepKind, StepStarted
 from phasebus.initializer.pipeline.callbacks import Spelling, ask, error_for_exit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseStarted(StepStarted):
+    """Published when a phase begins, before its callbacks run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseFinished(StepFinished):
+    """Published when a phase has ended well, callbacks included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseFailed(StepFailed):
+    """Published when a phase failed, was cancelled or timed out."""
+
+    @property
+    def phase(self) -> str:
+        """The name of the phase."""
+        return self.name
+
+
+PHASE = StepKind("phase", started=PhaseStarted, finished=PhaseFinished, failed=PhaseFailed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

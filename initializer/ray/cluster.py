@@ -10,9 +10,12 @@ from contextlib import asynccontextmanager, contextmanager
 
 import anyio.to_thread
 
-from phasebus.bus import PhasebusError
-from phasebus.initializer.node.config import RayConfig
+from phasebus.bus import PhasebusError, StepKind
+from phasebus.initializer.ray.config import RayConfig
 from phasebus.initializer.ray.exit_codes import keep_exit_codes
+
+RAY = StepKind("ray")
+
 
 _RAYLET = {
     "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",  # what dies silently takes its children along

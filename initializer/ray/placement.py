@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 
 from phasebus.bus import PhasebusError
-from phasebus.initializer.node.keys import Bundles, Strategy
+from phasebus.initializer.ray.config import Bundles, Strategy
 
 
 class PlacementError(PhasebusError):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import re
 import ssl
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Final
 from urllib.parse import urljoin, urlsplit
@@ -19,7 +21,6 @@ from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.answers import Answer
 from phasebus.initializer.downloads.sources.connections import Connections
 from phasebus.initializer.downloads.sources.protocol import BLOCK
-from phasebus.initializer.downloads.sources.refusals import refusal
 from phasebus.telemetry.redaction import redact
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -170,3 +171,34 @@ class HttpBody:
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+_WORTH_RETRYING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+def refusal(status: int, retry_after: str | None, who: str, *, signed: bool = False) -> Exception:
+    """Return the error for an answer with an HTTP `status` that brings no file.
+
+    Args:
+        status: The status.
+        retry_after: The answer's Retry-After header.
+        who: Who answered, for the message.
+        signed: Whether the address was one somebody else had signed: it may have run out, and a new one be had.
+    """
+    if status in _WORTH_RETRYING or (signed and status in {400, 401, 403}):
+        return TransferError(f"{who} answered {status}", _seconds(retry_after or ""))
+    if status in {401, 403}:
+        return DownloadError(f"{who} refuses access (HTTP {status}); give credentials that may read it")
+    if status in {404, 410}:
+        return DownloadError(f"{who} has no such file (HTTP {status})")
+    return DownloadError(f"{who} answered {status}, which is not worth trying again")
+
+
+def _seconds(value: str) -> float | None:
+    """Return the seconds of a Retry-After header, which may also be a date; None if it is neither."""
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None

@@ -7,19 +7,19 @@ is found here, and what is fetched here is found by it, by transformers and by v
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from phasebus.initializer.downloads.checks import Digest
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
-from phasebus.initializer.downloads.modes import without_duplicate_weights
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient
+from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, refusal
 from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, SourceKind
-from phasebus.initializer.downloads.sources.refusals import refusal
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -130,3 +130,24 @@ def _digest(sibling: Any) -> Digest | None:
     if sibling.lfs is not None:
         return Digest("sha256", sibling.lfs.sha256)
     return Digest("git-sha1", sibling.blob_id) if sibling.blob_id else None
+
+
+_OTHER_FORMATS = (
+    "original/*",
+    "onnx/*",
+    "pytorch_model*.bin",
+    "pytorch_model*.bin.index.json",
+    "tf_model*.h5",
+    "flax_model*.msgpack",
+    "model.ckpt*",
+    "rust_model.ot",
+)
+"""The same weights once more, for other frameworks, as repositories of the hub carry them beside safetensors."""
+
+
+def without_duplicate_weights(files: Iterable[RemoteFile]) -> list[RemoteFile]:
+    """Return `files` without the weights in other formats, if there are safetensors to use in their place."""
+    files = list(files)
+    if not any(file.name.endswith(".safetensors") and "/" not in file.name for file in files):
+        return files
+    return [file for file in files if not any(fnmatch.fnmatchcase(file.name, each) for each in _OTHER_FORMATS)]

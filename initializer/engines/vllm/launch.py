@@ -9,11 +9,10 @@ from typing import Any
 import anyio
 
 from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
-from phasebus.initializer.engines.vllm.arguments import check_arguments, known_arguments
+from phasebus.initializer.engines.vllm.arguments import check_arguments, check_weights, known_arguments
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.engines.vllm.process import VLLMProcess
 from phasebus.initializer.engines.vllm.steps import relayed_steps
-from phasebus.initializer.engines.vllm.weights import check_weights
 from phasebus.initializer.ray.actors import Actor
 
 _STOP_SECONDS = 5.0

@@ -10,13 +10,12 @@ from typing import Any, Self
 import anyio
 import psutil
 
-from phasebus.initializer.engines.protocol import EngineError, Launch
+from phasebus.initializer.engines.protocol import ENGINE_STEP, EngineError, Launch
 from phasebus.initializer.engines.vllm.actor import EngineActor
 from phasebus.initializer.engines.vllm.environment import environment_of_engine
 from phasebus.initializer.engines.vllm.inside.iterations import SAMPLING
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS
 from phasebus.initializer.engines.vllm.output import last_lines
-from phasebus.initializer.node.events import ENGINE_STEP
 from phasebus.initializer.ray.actors import Actor, start_actor
 from phasebus.initializer.ray.placement import bundle_of
 

@@ -10,10 +10,15 @@ from typing import Any
 import psutil
 
 from phasebus.bus import StepEvent, StepOutcome
-from phasebus.initializer.engines.exits import how_it_ended
-from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.engines.protocol import (
+    ENGINE_STEP,
+    EngineError,
+    EngineStepFailed,
+    EngineStepFinished,
+    EngineStepStarted,
+    how_it_ended,
+)
 from phasebus.initializer.engines.vllm.names import step_name
-from phasebus.initializer.node.events import ENGINE_STEP, EngineStepFailed, EngineStepFinished, EngineStepStarted
 from phasebus.telemetry import EngineSpan, IterationsNotice, StepNotice
 
 

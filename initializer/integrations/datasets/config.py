@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from phasebus.initializer.integrations.datasets.events import Bytes, Limits
 from phasebus.initializer.pipeline.callbacks import Callbacks
+from phasebus.initializer.pipeline.settings import Section
 
 
-class DatasetConfig(BaseModel):
+class DatasetConfig(Section):
     """A pipeline whose executions have phases."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     callbacks: Callbacks = Field(default_factory=list)
     """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""

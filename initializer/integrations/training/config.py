@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from phasebus.initializer.pipeline.callbacks import Callbacks
+from phasebus.initializer.pipeline.settings import Section
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(Section):
     """A training run that has phases."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
     train_loop: Callable[..., Any]
     """What each worker runs: Ray's train_loop_per_worker."""

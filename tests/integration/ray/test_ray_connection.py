@@ -15,9 +15,9 @@ import ray
 from anyio._backends._asyncio import WorkerThread
 from anyio.to_thread import run_sync
 
-from phasebus.initializer.node.config import RayConfig
 from phasebus.initializer.ray import cluster
 from phasebus.initializer.ray.cluster import connected
+from phasebus.initializer.ray.config import RayConfig
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -6,9 +6,10 @@ from typing import get_args
 
 import pytest
 
-from phasebus.initializer.downloads.modes import wanted, without_duplicate_weights
+from phasebus.initializer.downloads.modes import wanted
+from phasebus.initializer.downloads.settings import DownloadMode
+from phasebus.initializer.downloads.sources.hub import without_duplicate_weights
 from phasebus.initializer.downloads.sources.protocol import RemoteFile
-from phasebus.initializer.node.keys import DownloadMode
 
 NAMES = [
     "config.json",

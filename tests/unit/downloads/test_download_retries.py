@@ -13,7 +13,7 @@ from phasebus.initializer import DownloadError
 from phasebus.initializer.downloads import DownloadSettings
 from phasebus.initializer.downloads.errors import CorruptError, TransferError
 from phasebus.initializer.downloads.retries import Budget
-from phasebus.initializer.downloads.sources.refusals import refusal
+from phasebus.initializer.downloads.sources.http import refusal
 
 SETTINGS = DownloadSettings(attempts=4, first_pause_seconds=1, longest_pause_seconds=3)
 BROKEN = TransferError("the connection broke")

@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 
 from phasebus.initializer import EngineError
-from phasebus.initializer.engines.exits import how_it_ended
-from phasebus.initializer.engines.vllm.arguments import check_arguments
+from phasebus.initializer.engines.protocol import how_it_ended
+from phasebus.initializer.engines.vllm.arguments import check_arguments, check_weights
 from phasebus.initializer.engines.vllm.inside import processes
 from phasebus.initializer.engines.vllm.output import first_error, last_lines
 from phasebus.initializer.engines.vllm.step_tracker import ToldSteps
-from phasebus.initializer.engines.vllm.weights import check_weights
 from phasebus.telemetry.relay.notices import read_notices
 from tests.support.waiting import wait_until
 

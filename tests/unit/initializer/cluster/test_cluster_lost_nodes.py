@@ -7,7 +7,7 @@ import pytest
 from phasebus.bus import Bus, StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.initializer import NodeLostError, PhaseFailed
 from phasebus.initializer.cluster.lost_nodes import close_steps, steps_of
-from phasebus.initializer.node.events import PhaseStarted
+from phasebus.initializer.pipeline.phases import PhaseStarted
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import JournalWriter, journal_of
 

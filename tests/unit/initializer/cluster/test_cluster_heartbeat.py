@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from phasebus.initializer.cluster import watching
+from phasebus.initializer.cluster import heartbeat
 from phasebus.initializer.cluster.heartbeat import SilentError, answered_or_silent
 from phasebus.initializer.cluster.hub.actor import HubActor
 from phasebus.initializer.cluster.node_actor import NodeActor
@@ -47,7 +47,7 @@ class Actor:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "_PING_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "_PING_SECONDS", 0.01)
 
 
 async def answers() -> None:
