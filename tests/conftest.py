@@ -24,7 +24,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (
         ("phasebus.telemetry.collector", "FAREWELL_SECONDS"),
         ("phasebus.telemetry.tracing", "FAREWELL_SECONDS"),
-        ("phasebus.initializer.engines.vllm.steps", "_LAST_WORDS_SECONDS"),
+        ("phasebus.initializer.engines.vllm.steps", "FINAL_STEPS_SECONDS"),
     ):
         if name in sys.modules:
             monkeypatch.setattr(sys.modules[name], seconds, 60.0)

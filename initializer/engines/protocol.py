@@ -117,7 +117,7 @@ ENGINE_INIT = StepKind("engine")
 ENGINE_STEP = StepKind("engine_step", started=EngineStepStarted, finished=EngineStepFinished, failed=EngineStepFailed)
 
 
-def how_it_ended(code: int) -> str:
+def describe_exit(code: int) -> str:
     """Return it from a return code as `subprocess` and `multiprocessing` have them: negative for a signal."""
     if code >= 0:
         return f"ended with exit code {code}"

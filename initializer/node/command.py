@@ -18,10 +18,10 @@ from anyio.abc import Process
 from phasebus.bus import Bus, Context
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.engines import EngineError
-from phasebus.initializer.engines.protocol import ENGINE_INIT, how_it_ended
+from phasebus.initializer.engines.protocol import ENGINE_INIT, describe_exit
 from phasebus.initializer.engines.vllm.environment import environment_of_command
-from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, birth_of
-from phasebus.initializer.engines.vllm.step_tracker import ToldSteps
+from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id
+from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.node.events import (
     NODE,
@@ -135,7 +135,7 @@ class CommandStart:
                         await _end(process)
                     raise
 
-    async def _until_ready(self, process: Process, steps: ToldSteps) -> None:
+    async def _until_ready(self, process: Process, steps: StepTracker) -> None:
         """Wait for the engine to answer.
 
         Raises:
@@ -145,7 +145,7 @@ class CommandStart:
             with anyio.move_on_after(_LOOK_SECONDS):
                 code = await process.wait()
                 step = f", in the step {where}" if (where := steps.innermost()) else ""
-                raise EngineError(f"`{self._command.name}` {how_it_ended(code)} before its engine answered{step}")
+                raise EngineError(f"`{self._command.name}` {describe_exit(code)} before its engine answered{step}")
 
 
 async def _started(command: Command, environment: Mapping[str, str]) -> Process:
@@ -163,7 +163,7 @@ def _birth(pid: int, began_ns: int, trace: str, parent: str) -> StepNotice:
     """Return what tells that the command's process has been started; its own plugin tells when it has come up."""
     return StepNotice(
         event="started",
-        step=birth_of(pid, trace),
+        step=process_start_step_id(pid, trace),
         parent=parent,
         name=START_PROCESS,
         time_ns=began_ns,

@@ -65,7 +65,7 @@ def _connect(config: RayConfig) -> None:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             return
-        with _told_to_raylet(_RAYLET):
+        with _raylet_environment(_RAYLET):
             ray.init(
                 address="local",
                 num_cpus=config.num_cpus,
@@ -84,7 +84,7 @@ def _connect(config: RayConfig) -> None:
 
 
 @contextmanager
-def _told_to_raylet(variables: Mapping[str, str]) -> Iterator[None]:
+def _raylet_environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Have a raylet that is started meanwhile find `variables` in its environment, unless others are set there."""
     new = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(new)

@@ -43,9 +43,9 @@ class EngineActor:
             forkserver.begin()
         import vllm.v1.engine.async_llm  # noqa: F401
 
-        from phasebus.initializer.engines.vllm.inside.processes import birth_is_told
+        from phasebus.initializer.engines.vllm.inside.processes import suppress_own_start_report
 
-        birth_is_told()
+        suppress_own_start_report()
 
     async def start(self, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
         """Start the engine, blocking this process for as long as that takes.

@@ -16,7 +16,7 @@ from phasebus.initializer.engines.protocol import (
     EngineStepFailed,
     EngineStepFinished,
     EngineStepStarted,
-    how_it_ended,
+    describe_exit,
 )
 from phasebus.initializer.engines.vllm.names import step_name
 from phasebus.telemetry import EngineSpan, IterationsNotice, StepNotice
@@ -41,7 +41,7 @@ class RunningStep:
         return f"{self.started.name} ({where})"
 
 
-class ToldSteps:
+class StepTracker:
     """Turns notices and spans into events.
 
     A step's notice comes at once and its span, by way of vLLM's exporter, up to seconds later; a process without our
@@ -73,7 +73,7 @@ class ToldSteps:
         elif told.event == "ready":
             self.ready = True
         elif told.event == "exited":
-            self._exits.setdefault(told.pid, how_it_ended(int(told.attributes.get("exit_code", 1))))
+            self._exits.setdefault(told.pid, describe_exit(int(told.attributes.get("exit_code", 1))))
         elif told.event == "started":
             yield from self._start(told.step, _fields(told), told.time_ns, told.process, told.pid)
         elif told.event == "ended":

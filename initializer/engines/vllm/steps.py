@@ -11,15 +11,15 @@ import anyio
 import anyio.to_thread
 
 from phasebus.bus import Bus, StepOutcome, outcome_of
-from phasebus.initializer.engines.vllm.step_tracker import ToldSteps
+from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.telemetry import EngineSpan, IterationsNotice, Relay, StepNotice
 
-_LAST_WORDS_SECONDS = 2.0
+FINAL_STEPS_SECONDS = 2.0
 """How long the last steps of a start may take to be told of, in seconds."""
 
 
 @asynccontextmanager
-async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[ToldSteps]:
+async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[StepTracker]:
     """Publish what arrives at `relay` as engine steps, until the engine has started; steps are left running by none.
 
     The relay's thread only puts things into a queue; a thread of ours waits for the bus.
@@ -29,7 +29,7 @@ async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[ToldSteps]:
         relay: Where they arrive.
     """
     arrived: queue.SimpleQueue[EngineSpan | StepNotice | IterationsNotice | None] = queue.SimpleQueue()
-    steps, threads, settled = ToldSteps(), bus.threads(), threading.Event()
+    steps, threads, settled = StepTracker(), bus.threads(), threading.Event()
 
     def publish() -> None:
         while (told := arrived.get()) is not None:
@@ -47,7 +47,7 @@ async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[ToldSteps]:
     why = "the engine was ready before it ended"
     try:
         yield steps
-        await anyio.to_thread.run_sync(settled.wait, _LAST_WORDS_SECONDS, abandon_on_cancel=True)
+        await anyio.to_thread.run_sync(settled.wait, FINAL_STEPS_SECONDS, abandon_on_cancel=True)
     except BaseException as error:
         outcome, why = outcome_of(error), str(error)
         raise
@@ -55,6 +55,6 @@ async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[ToldSteps]:
         end()
         arrived.put(None)
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(publisher.join, _LAST_WORDS_SECONDS)
+            await anyio.to_thread.run_sync(publisher.join, FINAL_STEPS_SECONDS)
             for event in steps.abandoned(outcome, why):
                 await bus.publish(event)

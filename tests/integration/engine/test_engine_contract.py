@@ -16,7 +16,7 @@ LOOK = """
 import importlib, inspect, sys
 from phasebus.initializer.engines.vllm.inside import forkserver, hooks
 missing = []
-for module, path in [(module, path) for module, path, _ in hooks.DARK] + [hooks.LOADER, hooks.STAT_LOGGERS]:
+for module, path in [(module, path) for module, path, _ in hooks.UNTRACED_FUNCTIONS] + [hooks.LOADER, hooks.STAT_LOGGERS]:
     found = hooks.resolved(importlib.import_module(module), path)
     if found is None or not inspect.isfunction(found[2]):
         missing.append(f"{module}:{path}")

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from phasebus.initializer import EngineError
-from phasebus.initializer.engines.protocol import how_it_ended
+from phasebus.initializer.engines.protocol import describe_exit
 from phasebus.initializer.engines.vllm.arguments import check_arguments, check_weights
 from phasebus.initializer.engines.vllm.inside import processes
 from phasebus.initializer.engines.vllm.output import first_error, last_lines
-from phasebus.initializer.engines.vllm.step_tracker import ToldSteps
+from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.telemetry.relay.notices import read_notices
 from tests.support.waiting import wait_until
 
@@ -73,7 +73,7 @@ def test_a_folder_without_weights_is_refused_unless_none_are_asked_for(tmp_path:
     ],
 )
 def test_how_a_process_ended_is_told_in_words(code: int, words: str) -> None:
-    assert how_it_ended(code) == words
+    assert describe_exit(code) == words
 
 
 class _Sent:
@@ -87,8 +87,8 @@ class _Sent:
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_the_end_of_an_engines_process_is_told_by_its_parent(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", multiprocessing.process.BaseProcess.start)
-    sent, steps = _Sent(), ToldSteps()
-    processes.tell_of_births(sent)  # type: ignore[arg-type]
+    sent, steps = _Sent(), StepTracker()
+    processes.report_child_processes(sent)  # type: ignore[arg-type]
     context: Any = multiprocessing.get_context(method)
     process = context.Process(target=signal.pause, name="VllmWorker-0")
     process.start()
@@ -112,7 +112,7 @@ def test_nobody_waits_for_a_process_whose_end_the_system_has_not_kept() -> None:
     os.close(writing)
     gone = SimpleNamespace(pid=2**22 + 1, name="gone", _popen=SimpleNamespace(sentinel=reading, poll=lambda: None))
     sent = _Sent()
-    processes._tell_of_end(sent, gone)  # type: ignore[arg-type]
+    processes._report_exit(sent, gone)  # type: ignore[arg-type]
     wait_until(
         lambda: "phasebus gone" not in {thread.name for thread in threading.enumerate()}, "its watcher has ended"
     )
@@ -124,7 +124,7 @@ def test_who_finds_out_that_a_process_has_ended_has_told_it() -> None:
     reading, writing = os.pipe()  # the watcher hears nothing
     killed = SimpleNamespace(pid=2**22 + 1, name="killed", _popen=SimpleNamespace(sentinel=reading, poll=lambda: -9))
     sent = _Sent()
-    processes._tell_of_end(sent, killed)  # type: ignore[arg-type]
+    processes._report_exit(sent, killed)  # type: ignore[arg-type]
     assert [killed._popen.poll(), killed._popen.poll()] == [-9, -9]
     assert [notice["attributes"] for notice in sent.notices] == [{"exit_code": -9}]
     os.close(writing)

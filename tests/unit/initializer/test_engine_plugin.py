@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import pytest
 
 from phasebus.initializer.engines.vllm.inside import gates, plugin
-from phasebus.initializer.engines.vllm.inside.processes import birth_of
+from phasebus.initializer.engines.vllm.inside.processes import process_start_step_id
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.telemetry import StepNotice
 from phasebus.telemetry.relay import Forwarder, Relay
@@ -85,5 +85,7 @@ def test_a_gate_that_is_not_there_holds_nobody() -> None:
 
 
 def test_parent_and_child_know_a_birth_by_the_same_id() -> None:
-    assert birth_of(7, "a" * 32) == birth_of(7, "a" * 32) != birth_of(8, "a" * 32)
-    assert len(birth_of(7, "a" * 32)) == 16
+    assert (
+        process_start_step_id(7, "a" * 32) == process_start_step_id(7, "a" * 32) != process_start_step_id(8, "a" * 32)
+    )
+    assert len(process_start_step_id(7, "a" * 32)) == 16

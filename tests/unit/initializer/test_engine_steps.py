@@ -10,7 +10,7 @@ from phasebus.bus import Bus, StepEvent
 from phasebus.initializer import EngineError, EngineStepFailed, EngineStepFinished, EngineStepStarted
 from phasebus.initializer.engines.vllm.inside import hooks
 from phasebus.initializer.engines.vllm.names import OTHER, OWN_STEPS, STEP_OF_SPAN, step_name
-from phasebus.initializer.engines.vllm.step_tracker import ToldSteps
+from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.telemetry import EngineSpan, StepNotice
 from phasebus.telemetry.relay import Forwarder, Relay
@@ -41,7 +41,7 @@ def notice(event: str, **fields: Any) -> StepNotice:
 
 
 def test_a_span_is_a_step_that_began_and_ended_under_our_name_for_it() -> None:
-    begun, ended = ToldSteps().events_of(span())
+    begun, ended = StepTracker().events_of(span())
     assert isinstance(begun, EngineStepStarted)
     assert isinstance(ended, EngineStepFinished)
     assert begun.name == ended.name == "load_weights"
@@ -51,7 +51,7 @@ def test_a_span_is_a_step_that_began_and_ended_under_our_name_for_it() -> None:
 
 
 def test_a_step_is_seen_when_it_begins_and_its_span_tells_nothing_new() -> None:
-    steps = ToldSteps()
+    steps = StepTracker()
     (begun,) = steps.events_of(notice("started"))
     assert isinstance(begun, EngineStepStarted)
     assert [str(step) for step in steps.running] == [f"load_weights (Worker_0, process {os.getpid()})"]
@@ -63,20 +63,20 @@ def test_a_step_is_seen_when_it_begins_and_its_span_tells_nothing_new() -> None:
 
 
 def test_an_end_whose_beginning_nobody_told_brings_its_beginning() -> None:
-    begun, ended = ToldSteps().events_of(notice("ended", began_ns=1, time_ns=5))
+    begun, ended = StepTracker().events_of(notice("ended", began_ns=1, time_ns=5))
     assert isinstance(begun, EngineStepStarted)
     assert (begun.time_ns, ended.time_ns) == (1, 5)
 
 
 def test_a_failed_step_says_why() -> None:
-    _, ended = ToldSteps().events_of(span(error="out of memory"))
+    _, ended = StepTracker().events_of(span(error="out of memory"))
     assert isinstance(ended, EngineStepFailed)
     assert str(ended.error) == "out of memory"
 
 
 @pytest.mark.parametrize("exported", [True, False])
 def test_the_span_of_a_failed_step_is_made_by_whoever_lives_to_make_it(exported: bool) -> None:
-    steps = ToldSteps()
+    steps = StepTracker()
     begun = list(steps.events_of(notice("ended", error="out of memory")))
     assert [type(event) for event in begun] == [EngineStepStarted]
     (ended,) = steps.events_of(span(error="out of memory")) if exported else steps.abandoned("failed", "it failed")
@@ -87,7 +87,7 @@ def test_the_span_of_a_failed_step_is_made_by_whoever_lives_to_make_it(exported:
 
 
 def test_what_ran_in_a_process_that_is_gone_has_died_and_the_rest_failed_with_the_engine() -> None:
-    steps = ToldSteps()
+    steps = StepTracker()
     list(steps.events_of(notice("started", step="1" * 16, name="Executor init", process="EngineCore")))
     list(steps.events_of(notice("started", pid=GONE, time_ns=2_000_000_000)))
     assert steps.innermost() == f"load_weights (Worker_0, process {GONE})"
@@ -115,7 +115,7 @@ def test_each_span_has_one_name_with_us(name: str, function: str | None, step: s
 
 
 def test_every_step_our_plugin_tells_of_has_a_name_in_the_table() -> None:
-    assert {step for _, _, step in hooks.DARK} <= OWN_STEPS
+    assert {step for _, _, step in hooks.UNTRACED_FUNCTIONS} <= OWN_STEPS
     assert not OWN_STEPS & set(STEP_OF_SPAN)
 
 

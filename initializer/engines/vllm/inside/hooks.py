@@ -16,9 +16,9 @@ from typing import Any, Final
 import wrapt
 
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
-from phasebus.initializer.engines.vllm.inside.spans import known_beforehand, process_name
+from phasebus.initializer.engines.vllm.inside.spans import initial_attributes, process_name
 
-DARK: Final = (
+UNTRACED_FUNCTIONS: Final = (
     ("vllm.engine.arg_utils", "EngineArgs.create_engine_config", "configure_engine"),
     ("vllm.v1.engine.async_llm", "AsyncLLM.__init__", "init_front_end"),
     ("vllm.v1.engine.async_llm", "renderer_from_config", "load_tokenizer"),
@@ -47,16 +47,16 @@ READY: Final = "f" * 16
 _SERVER: Final = "vllm.entrypoints.launchers.api_server.entry"
 
 
-def light_up() -> None:
+def instrument_functions() -> None:
     """Give every dark function a span, in the modules that are imported and in those that will be."""
     from vllm.tracing import instrument
 
-    for module, path, step in DARK:
+    for module, path, step in UNTRACED_FUNCTIONS:
         wrapt.register_post_import_hook(functools.partial(_replace, path, instrument(span_name=step)), module)
     wrapt.register_post_import_hook(functools.partial(_replace, LOADER[1], _with_size), LOADER[0])
 
 
-def tell_when_ready(reporter: Reporter) -> None:
+def report_readiness(reporter: Reporter) -> None:
     """Tell when the engine answers: a server when it listens, any other program when its engine is made."""
 
     def engine_made(init: Callable[..., None]) -> Callable[..., None]:
@@ -82,7 +82,7 @@ def tell_when_ready(reporter: Reporter) -> None:
     wrapt.register_post_import_hook(functools.partial(_replace, "Server.startup", listening), "uvicorn.server")
 
 
-def count_iterations(reporter: Reporter) -> None:
+def install_iteration_counter(reporter: Reporter) -> None:
     """Have the front end count what its engine does while it serves."""
 
     def with_ours(factories: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
@@ -131,10 +131,10 @@ def _with_size(load_weights: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(load_weights)
     def sized(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         size = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
-        token = known_beforehand.set({"bytes": size})
+        token = initial_attributes.set({"bytes": size})
         try:
             return load_weights(self, model, *args, **kwargs)
         finally:
-            known_beforehand.reset(token)
+            initial_attributes.reset(token)
 
     return sized

@@ -37,12 +37,12 @@ def _begin(url: str) -> None:
     gate = os.environ.pop(GATE_URL, None)  # asked once, and not by the processes this one starts
     spans.watch_spans(reporter)
     if spans.ray_worker_name() is None:  # that is a process which Ray had ready for whatever comes
-        processes.tell_of_own_birth(reporter, spans.process_name(), spans.began_ns() or time.time_ns())
+        processes.report_process_start(reporter, spans.process_name(), spans.began_ns() or time.time_ns())
     keep_exit_codes()
-    processes.tell_of_births(reporter)
-    hooks.light_up()
-    hooks.tell_when_ready(reporter)
-    hooks.count_iterations(reporter)
+    processes.report_child_processes(reporter)
+    hooks.instrument_functions()
+    hooks.report_readiness(reporter)
+    hooks.install_iteration_counter(reporter)
     forkserver.adopt()
     if gate is not None:
         gates.wait_at(gate)

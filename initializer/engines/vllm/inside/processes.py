@@ -26,18 +26,18 @@ _LOOK_SECONDS = 0.01
 _told_already = False
 
 
-def birth_is_told() -> None:
+def suppress_own_start_report() -> None:
     """Note that whoever started this process tells of that itself."""
     global _told_already  # noqa: PLW0603  # it is a fact about the process
     _told_already = True
 
 
-def birth_of(pid: int, trace: str) -> str:
+def process_start_step_id(pid: int, trace: str) -> str:
     """Return the id of the step that the start of a process is: 16 hexadecimal digits."""
     return hashlib.sha256(f"{trace}:{pid}".encode()).hexdigest()[:16]
 
 
-def tell_of_own_birth(reporter: Reporter, name: str, ended_ns: int) -> None:
+def report_process_start(reporter: Reporter, name: str, ended_ns: int) -> None:
     """Tell that this process has come up: it was born, has imported what it needs, and begun to work at `ended_ns`."""
     if _told_already:
         return
@@ -47,7 +47,7 @@ def tell_of_own_birth(reporter: Reporter, name: str, ended_ns: int) -> None:
     reporter.send({**birth, "event": "ended", "time_ns": max(born_ns, ended_ns), "began_ns": born_ns})
 
 
-def tell_of_births(reporter: Reporter) -> None:
+def report_child_processes(reporter: Reporter) -> None:
     """Tell of every process that this one starts through multiprocessing, from now on, and of how it ends if not well."""
     start = BaseProcess.start
 
@@ -56,12 +56,12 @@ def tell_of_births(reporter: Reporter) -> None:
         start(self, *args, **kwargs)
         if self.pid is not None:
             reporter.send({**_birth(self.pid, self.name), "event": "started", "time_ns": began_ns})
-            _tell_of_end(reporter, self)
+            _report_exit(reporter, self)
 
     BaseProcess.start = telling  # type: ignore[method-assign]
 
 
-def _tell_of_end(reporter: Reporter, process: Any) -> None:
+def _report_exit(reporter: Reporter, process: Any) -> None:
     """Tell how `process` has ended, if not well: nobody but its parent can know, and vLLM does not always ask."""
     birth, popen = _birth(process.pid, process.name), process._popen  # noqa: SLF001
     poll, one_at_a_time, told = popen.poll, threading.Lock(), False
@@ -88,7 +88,7 @@ def _tell_of_end(reporter: Reporter, process: Any) -> None:
 def _birth(pid: int, name: str) -> dict[str, Any]:
     _, trace, parent, _ = os.environ.get("TRACEPARENT", "---").split("-")
     return {
-        "step": birth_of(pid, trace),
+        "step": process_start_step_id(pid, trace),
         "parent": parent or None,
         "name": START_PROCESS,
         "pid": pid,

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _MOST_WAITING = 10_000
-_FAREWELL_SECONDS = 1.0
+SHUTDOWN_FLUSH_SECONDS = 1.0
 
 
 class Reporter:
@@ -40,7 +40,7 @@ class Reporter:
         """Send what is left, for a second at most."""
         with contextlib.suppress(queue.Full):
             self._waiting.put_nowait(None)
-            self._thread.join(_FAREWELL_SECONDS)
+            self._thread.join(SHUTDOWN_FLUSH_SECONDS)
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=5)

@@ -14,7 +14,7 @@ from opentelemetry.trace.status import StatusCode
 
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 
-known_beforehand: ContextVar[Mapping[str, int]] = ContextVar("phasebus_known_beforehand", default={})  # noqa: B039
+initial_attributes: ContextVar[Mapping[str, int]] = ContextVar("phasebus_known_beforehand", default={})  # noqa: B039
 """Attributes for the next span, of what is known only where it is begun."""
 
 
@@ -69,7 +69,7 @@ class _Watching(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Tell that a span has begun."""
-        if known := known_beforehand.get():
+        if known := initial_attributes.get():
             span.set_attributes(known)
         self._reporter.send(_notice("started", span, span.start_time))
 
