@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
-from phasebus.telemetry.formatting import spoken
+from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import reason, redact
 
@@ -38,10 +38,15 @@ class LogObserver:
         if isinstance(event, StepFailed):
             why = reason(event)
             self._logger.error(
-                "%s %s after %s: %s", step, _OUTCOMES[event.outcome], spoken(event.seconds), why, extra=_extra(event)
+                "%s %s after %s: %s",
+                step,
+                _OUTCOMES[event.outcome],
+                format_duration(event.seconds),
+                why,
+                extra=_extra(event),
             )
         elif isinstance(event, StepFinished):
-            self._logger.info("%s: %s", step, spoken(event.seconds), extra=_extra(event))
+            self._logger.info("%s: %s", step, format_duration(event.seconds), extra=_extra(event))
         elif event.kind in self._announced:
             self._logger.info("%s …", step, extra=_extra(event))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress
-from phasebus.telemetry.formatting import spoken
+from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact
 
@@ -89,7 +89,7 @@ class ProgressObserver:
                     self._stop_bars()
         elif not shown.inner:
             how = event.outcome if isinstance(event, StepFailed) else "done"
-            self._say(f"{_label(event)}: {how} after {spoken(event.seconds)}")
+            self._say(f"{_label(event)}: {how} after {format_duration(event.seconds)}")
 
     def _started_bars(self) -> Progress:
         from rich.progress import (
@@ -139,5 +139,5 @@ def _how_far(event: StepProgress, rate: float) -> str:
         parts[0] += f" of {decimal(int(event.total))} ({event.done / event.total:.0%})".replace("%", " %")
     parts.append(f"{decimal(int(rate))}/s")
     if event.total and rate > 0:
-        parts.append(f"{spoken(round((event.total - event.done) / rate))} left")
+        parts.append(f"{format_duration(round((event.total - event.done) / rate))} left")
     return ", ".join(parts)

@@ -7,7 +7,7 @@ import threading
 import time
 
 from phasebus.bus import StepFailed, StepFinished, StepStarted
-from phasebus.telemetry.formatting import spoken
+from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact
 
@@ -51,7 +51,7 @@ class Watchdog:
         while not self._closed.wait(min(1.0, self._seconds / 4)):
             for step, seconds in self._overdue(time.monotonic()):
                 self._logger.warning(
-                    "%s has been running for %s", redact(span_name(step.kind, step.name)), spoken(seconds)
+                    "%s has been running for %s", redact(span_name(step.kind, step.name)), format_duration(seconds)
                 )
 
     def _overdue(self, now: float) -> list[tuple[StepStarted, float]]:

@@ -65,7 +65,9 @@ class Telemetry:
         self.tracing = (
             Tracing(self.identity, None, version=__version__)
             if collector is None
-            else Tracing(self.identity, collector.exporter(), version=__version__, farewell=collector.bid_farewell)
+            else Tracing(
+                self.identity, collector.exporter(), version=__version__, wait_for_flush=collector.wait_for_flush
+            )
         )
 
     async def __aenter__(self) -> Self:

@@ -18,7 +18,7 @@ from phasebus.bus import PhasebusError
 
 Protocol = Literal["http/protobuf", "grpc"]
 
-FAREWELL_SECONDS = 1.5
+SHUTDOWN_FLUSH_SECONDS = 1.5
 """How long what is left may take to be sent at the end to a collector that is away."""
 
 _MORE_SECONDS = 3.5
@@ -86,7 +86,7 @@ class Collector:
             timeout=seconds,
         )
 
-    def bid_farewell(self, sending: Thread) -> None:
+    def wait_for_flush(self, sending: Thread) -> None:
         """Wait for `sending`, a thread that sends what is left: for 1.5 s, or 5 s if the collector can be reached.
 
         The last spans are the outermost ones, without which a trace has no root, so a slow collector is given time; but
@@ -94,7 +94,7 @@ class Collector:
         """
         reached = Event()
         Thread(target=self._reach, args=(reached,), name="phasebus collector probe", daemon=True).start()
-        sending.join(FAREWELL_SECONDS)
+        sending.join(SHUTDOWN_FLUSH_SECONDS)
         if sending.is_alive() and reached.is_set():
             sending.join(_MORE_SECONDS)
 
@@ -102,7 +102,7 @@ class Collector:
         with suppress(OSError, ValueError):
             address = urlsplit(self.endpoint if "://" in self.endpoint else f"//{self.endpoint}")
             port = address.port or (443 if address.scheme == "https" else 80)
-            socket.create_connection((address.hostname or "", port), timeout=FAREWELL_SECONDS).close()
+            socket.create_connection((address.hostname or "", port), timeout=SHUTDOWN_FLUSH_SECONDS).close()
             reached.set()
 
     def exporter(self) -> SpanExporter:

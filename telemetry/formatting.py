@@ -5,7 +5,7 @@ from __future__ import annotations
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
-def spoken(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration as people say it, to two or three digits: ``85 ms``, ``1.64 s``, ``3 min 5 s``."""
     if seconds < 0.9995:
         return f"{seconds * 1000:.2g} ms" if seconds < 0.0095 else f"{seconds * 1000:.0f} ms"
@@ -18,7 +18,7 @@ def spoken(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def spoken_amount(amount: float, unit: str) -> str:
+def format_quantity(amount: float, unit: str) -> str:
     """Return an amount in a UCUM unit as people say it: ``1.23 GB`` for bytes, the bare number for things counted."""
     if unit != "By":
         return f"{amount:g}" if unit == "1" else f"{amount:g} {unit}"

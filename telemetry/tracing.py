@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags
 
-from phasebus.telemetry.collector import FAREWELL_SECONDS
+from phasebus.telemetry.collector import SHUTDOWN_FLUSH_SECONDS
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.run import RunIdentity
 
@@ -32,7 +32,7 @@ class Tracing:
         exporter: Where they go; None keeps them to nobody.
         version: What is written into the resource as the version of the service.
         delay: How long a span may wait for others before it is exported, in seconds.
-        farewell: Waits at the end for the thread that exports what is left, for as long as it finds right.
+        wait_for_flush: Waits at the end for the thread that exports what is left, for as long as it finds right.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Tracing:
         *,
         version: str = "",
         delay: float = 0.5,
-        farewell: Callable[[threading.Thread], None] = lambda thread: thread.join(FAREWELL_SECONDS),
+        wait_for_flush: Callable[[threading.Thread], None] = lambda thread: thread.join(SHUTDOWN_FLUSH_SECONDS),
     ) -> None:
         self._identity = identity
-        self._farewell = farewell
+        self._wait_for_flush = wait_for_flush
         self._ids = _StepIds()
         resource = Resource.create(
             {
@@ -96,13 +96,13 @@ class Tracing:
             return self._tracer.start_span(name, context, attributes=dict(attributes), start_time=time_ns)
 
     def close(self) -> bool:
-        """Export what is left, for as long as `farewell` waits; return whether that was done.
+        """Export what is left, for as long as `wait_for_flush` waits; return whether that was done.
 
         A collector that is away would hold up the exporter's own shutdown for much longer, so it is left to a thread.
         """
         thread = threading.Thread(target=self._provider.shutdown, name="phasebus tracing shutdown", daemon=True)
         thread.start()
-        self._farewell(thread)
+        self._wait_for_flush(thread)
         if thread.is_alive() and self._exporter is not None:
             self._exporter.tell("it did not take the last ones in time")
         return not thread.is_alive()

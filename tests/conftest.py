@@ -22,8 +22,8 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     assert defaults is not None
     monkeypatch.setitem(defaults, "drain_seconds", 60.0)
     for name, seconds in (
-        ("phasebus.telemetry.collector", "FAREWELL_SECONDS"),
-        ("phasebus.telemetry.tracing", "FAREWELL_SECONDS"),
+        ("phasebus.telemetry.collector", "SHUTDOWN_FLUSH_SECONDS"),
+        ("phasebus.telemetry.tracing", "SHUTDOWN_FLUSH_SECONDS"),
         ("phasebus.initializer.engines.vllm.steps", "FINAL_STEPS_SECONDS"),
     ):
         if name in sys.modules:

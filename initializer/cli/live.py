@@ -10,7 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from phasebus.telemetry import redact
-from phasebus.telemetry.formatting import spoken, spoken_amount
+from phasebus.telemetry.formatting import format_duration, format_quantity
 from phasebus.telemetry.names import title
 
 _MOST_NODES = 8
@@ -43,7 +43,7 @@ def said(step: Mapping[str, Any], now: float) -> Text:
     line.append(redact(title(step["kind"], step["name"])), style="bold" if step["kind"] in ("node", "phase") else "")
     if process:
         line.append(f" ({process})", style="dim")
-    line.append(f"  {spoken(max(0.0, step.get('end', now) - step['start']))}", style="dim")
+    line.append(f"  {format_duration(max(0.0, step.get('end', now) - step['start']))}", style="dim")
     if step["outcome"] == "running" and step.get("done") is not None:
         line.append(f"  {how_far(step)}", style="cyan")
     if step.get("error"):
@@ -56,13 +56,13 @@ def said(step: Mapping[str, Any], now: float) -> Text:
 def how_far(step: Mapping[str, Any]) -> str:
     """Return how far a step is: ``3 GB of 10 GB (30 %), 500 MB/s, 14 s left``."""
     done, total, rate = step["done"], step.get("total"), step.get("rate")
-    parts = [spoken_amount(done, step["unit"])]
+    parts = [format_quantity(done, step["unit"])]
     if total:
-        parts[0] += f" of {spoken_amount(total, step['unit'])} ({100 * done / total:.0f} %)"
+        parts[0] += f" of {format_quantity(total, step['unit'])} ({100 * done / total:.0f} %)"
     if rate:
-        parts.append(f"{spoken_amount(rate, step['unit'])}/s")
+        parts.append(f"{format_quantity(rate, step['unit'])}/s")
         if total:
-            parts.append(f"{spoken(max(1, round((total - done) / rate)))} left")
+            parts.append(f"{format_duration(max(1, round((total - done) / rate)))} left")
     return ", ".join(parts)
 
 

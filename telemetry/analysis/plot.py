@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from phasebus.telemetry.analysis.critical_path import critical_path
 from phasebus.telemetry.analysis.nesting import PlacedStep, nest, uncovered
 from phasebus.telemetry.analysis.svg import LEFT, RIGHT, SPAN, WIDTH, bar, colour, document, shortened, text, ticks
-from phasebus.telemetry.formatting import spoken
+from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.journal import Run
 from phasebus.telemetry.names import title
 
@@ -63,7 +63,7 @@ class _Picture:
 
     def _head(self, nodes: int) -> None:
         run, root = self.run, self.run.root
-        seconds = spoken(root.seconds(run.end_ns)) if root is not None else spoken(0.0)
+        seconds = format_duration(root.seconds(run.end_ns)) if root is not None else format_duration(0.0)
         outcome = root.outcome if root is not None else "empty"
         said = {"finished": f"ready in {seconds}", "running": f"running for {seconds}", "empty": "nothing began"}
         model = str(root.attributes.get("model", "")) if root is not None else ""
@@ -77,7 +77,7 @@ class _Picture:
         for tick in ticks(self.whole):
             x = LEFT + tick / self.whole * SPAN
             self.parts.append(f'<line class="line" x1="{x:.1f}" y1="{_TOP - 8}" x2="{x:.1f}" y2="{bottom:.0f}"/>')
-            self.parts.append(text(x, bottom + 14, spoken(tick) if tick else "0", "faint mid num"))
+            self.parts.append(text(x, bottom + 14, format_duration(tick) if tick else "0", "faint mid num"))
 
     def _critical_path(self) -> None:
         self.parts.append(text(24, _TOP - 16, "critical path", "faint"))
@@ -86,7 +86,7 @@ class _Picture:
             if width < _NARROWEST:
                 continue
             name = title(link.step.kind, link.step.name)
-            tip = f"{'in ' if link.gap else ''}{name}: {spoken(link.seconds)}"
+            tip = f"{'in ' if link.gap else ''}{name}: {format_duration(link.seconds)}"
             self.parts.append(bar(x, _TOP - 26, width, 12, colour(link.step.kind, link.step.outcome), tip))
             if link.gap:
                 self.parts.append(bar(x, _TOP - 26, width, 12, "gap", f"under no name, {tip}"))
@@ -102,13 +102,13 @@ class _Picture:
         weight = " strong" if step.kind in ("cluster", "node", "phase") else ""
         self.parts.append(text(24 + indent, y + 15, label, f"text{weight}"))
         x, width = self._x(at.start_ns), at.seconds / self.whole * SPAN
-        tip = f"{name}: {spoken(at.seconds)}, {step.outcome}" + (f": {step.error}" if step.error else "")
+        tip = f"{name}: {format_duration(at.seconds)}, {step.outcome}" + (f": {step.error}" if step.error else "")
         self.parts.append(bar(x, y + 4, width, _BAR, colour(step.kind, step.outcome), tip))
         if at.inside:
             for start, end in uncovered(at):
                 if end - start > _SMALLEST_SHARE * self.whole * 1e9:
                     gap = (end - start) / 1e9
-                    tip = f"{spoken(gap)} in {name} that no step inside accounts for"
+                    tip = f"{format_duration(gap)} in {name} that no step inside accounts for"
                     self.parts.append(bar(self._x(start), y + 4, gap / self.whole * SPAN, _BAR, "gap", tip))
         self.parts.append(self._duration(at, x, width, y + 15))
         if step.error and step.outcome != "finished":
@@ -117,7 +117,7 @@ class _Picture:
         return y + _ROW
 
     def _duration(self, at: PlacedStep, x: float, width: float, y: float) -> str:
-        said = spoken(at.seconds)
+        said = format_duration(at.seconds)
         room = 8 * len(said)
         if x + width + room < WIDTH - RIGHT:
             return text(x + width + 5, y, said, "faint num")
@@ -130,7 +130,7 @@ class _Picture:
             self.parts.append(text(24, y + height - 3, shortened(node.node, 40)))
         thick = height - max(1.0, height / 5)
         for at in (node, *node.inside):
-            tip = f"{node.node}, {title(at.step.kind, at.step.name)}: {spoken(at.seconds)}, {at.step.outcome}"
+            tip = f"{node.node}, {title(at.step.kind, at.step.name)}: {format_duration(at.seconds)}, {at.step.outcome}"
             shade = "node" if at is node else self.shades.setdefault(at.step.name, _shade(len(self.shades)))
             kind = colour(shade, at.step.outcome)
             self.parts.append(bar(self._x(at.start_ns), y, at.seconds / self.whole * SPAN, thick, kind, tip))

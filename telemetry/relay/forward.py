@@ -48,12 +48,12 @@ class Forwarder:
             self.dropped += 1
 
     def close(self) -> None:
-        """Send what is left, for as long as `Collector.bid_farewell` waits."""
+        """Send what is left, for as long as `Collector.wait_for_flush` waits."""
         if self._collector is not None:
             self._closing.set()
             with suppress(queue.Full):
                 self._waiting.put_nowait(None)  # wakes the thread; where there is no room, it is awake
-            self._collector.bid_farewell(self._thread)
+            self._collector.wait_for_flush(self._thread)
 
     def _run(self) -> None:
         assert self._collector is not None  # noqa: S101  # the thread is started only with one

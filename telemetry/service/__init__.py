@@ -1,7 +1,6 @@
-"""The HTTP service: metrics and probes, from the first second and whatever blocks the rest of the process."""
+"""The HTTP service: metrics, probes and the page, served from a thread that the rest of the process cannot block."""
 
-from phasebus.telemetry.service.app import build_app
 from phasebus.telemetry.service.server import PortTakenError, Server
-from phasebus.telemetry.service.stream import page_routes
+from phasebus.telemetry.service.stream import build_app, page_routes
 
 __all__ = ["PortTakenError", "Server", "build_app", "page_routes"]

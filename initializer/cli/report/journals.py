@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from phasebus.telemetry.analysis import time_to_ready
-from phasebus.telemetry.formatting import spoken
+from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.journal import JournalError, Run, find_journal, read_journal
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -37,7 +37,7 @@ def journal_of(context: click.Context) -> Run:
 
 def described(run: Run) -> str:
     """Return a line that says which run it is and how it stands."""
-    seconds = spoken(time_to_ready(run))
+    seconds = format_duration(time_to_ready(run))
     root = run.root
     if root is None:
         return f"run {run.run}: nothing has begun"

@@ -10,7 +10,7 @@ from phasebus.initializer.cli.report.journals import described, journal_of, json
 from phasebus.initializer.cli.report.show import Column, print_table
 from phasebus.telemetry import analysis
 from phasebus.telemetry.analysis import time_to_ready
-from phasebus.telemetry.formatting import spoken
+from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.journal import RecordedStep, find_journal, read_journal
 from phasebus.telemetry.names import title
 
@@ -61,8 +61,8 @@ def critical_path(context: click.Context, *, as_json: bool) -> None:
         if path.overlap.longest is not None:
             longest = title(path.overlap.longest.kind, path.overlap.longest.name)
             click.echo(
-                f"If all of it could run beside {longest}, ready would come after {spoken(path.overlap.at_best)} at best, "
-                f"{spoken(path.overlap.saved)} sooner; what waits for another's result cannot."
+                f"If all of it could run beside {longest}, ready would come after {format_duration(path.overlap.at_best)} at best, "
+                f"{format_duration(path.overlap.saved)} sooner; what waits for another's result cannot."
             )
 
 

@@ -17,6 +17,6 @@ class ServingConfig(Section):
     name: str = "serving"
     """The name of the application in spans, metrics and messages."""
 
-    told_per_second: float = Field(default=10.0, ge=0)
+    traced_requests_per_second: float = Field(default=10.0, ge=0)
     """How many requests a second are told to the observers one by one, as steps with a span each. The others are
     counted together, a few times a second: telling of a request takes longer than a quick one takes."""

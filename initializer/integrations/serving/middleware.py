@@ -17,11 +17,11 @@ from phasebus.initializer.integrations.serving.events import PostRequest, PreReq
 from phasebus.initializer.integrations.serving.exchange import Exchange
 from phasebus.initializer.integrations.serving.lifespan import run_lifespan
 from phasebus.initializer.integrations.serving.request import Request
-from phasebus.initializer.integrations.serving.telling import Telling, is_told
+from phasebus.initializer.integrations.serving.request_reporter import RequestReporter, wants_requests
 
 logger = logging.getLogger("phasebus.serving")
 
-_FAREWELL_SECONDS = 5.0
+_LAST_FLUSH_SECONDS = 5.0
 """How long the last counts may take to be told, in seconds."""
 
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -34,7 +34,7 @@ class ServingMiddleware:
     ``app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[…]))`` for Starlette and FastAPI, or
     ``ServingMiddleware(app, config)`` around any ASGI application.
 
-    A request is one step, and its callbacks are no steps of their own: telling of them would cost more than most of
+    A request is one step, and its callbacks are no steps of their own: reporting them would cost more than most of
     them do. An error of a callback fails the request, with the callback's name on it; an error of an observer never
     does.
 
@@ -49,30 +49,30 @@ class ServingMiddleware:
         self._events = PreRequest(config=config), PostRequest(config=config)
         callbacks = [each for each in config.callbacks if not isinstance(each, Observer)]
         self._here = _OfThread(config.name, callbacks)
-        self._is_watched = is_told(_bus_of_steps(config.name, config.callbacks))
+        self._is_watched = wants_requests(_bus_of_steps(config.name, config.callbacks))
         self._has_warned = False
         for each in config.callbacks:
-            if isinstance(each, Observer) and not is_told(_bus_of_steps(config.name, [each])):
+            if isinstance(each, Observer) and not wants_requests(_bus_of_steps(config.name, [each])):
                 logger.warning("the observer %r of %r sees nothing: requests are told as steps", each, config.name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's whole lifespan."""
         if scope["type"] != "http":
             alive = scope["type"] == "lifespan" and self._is_watched
-            await (self._live if alive else self._app)(scope, receive, send)
+            await (self._run_lifespan if alive else self._app)(scope, receive, send)
             return
         if (extensions := scope.get("extensions")) and not _FILES.isdisjoint(extensions):
             scope["extensions"] = {name: extensions[name] for name in extensions if name not in _FILES}
         exchange = Exchange(self._here.callbacks, self._events, Request(scope, receive), send)
-        tellings = self._here.tellings
-        if not tellings:
+        reporters = self._here.reporters
+        if not reporters:
             if self._is_watched and not self._has_warned:
                 self._warn()
             await exchange.answer(self._app, receive)
             return
-        telling, began = tellings[-1], time.perf_counter()
-        if telling.take_turn(began):
-            async with telling.step(exchange.request) as step:
+        reporter, began = reporters[-1], time.perf_counter()
+        if reporter.acquire_trace(began):
+            async with reporter.step(exchange.request) as step:
                 try:
                     await exchange.answer(self._app, receive)
                 finally:
@@ -81,28 +81,28 @@ class ServingMiddleware:
         try:
             await exchange.answer(self._app, receive)
         except BaseException as error:
-            await telling.count(exchange.request, exchange.status, time.perf_counter() - began, error)
+            await reporter.count(exchange.request, exchange.status, time.perf_counter() - began, error)
             raise
-        await telling.count(exchange.request, exchange.status, time.perf_counter() - began, None)
+        await reporter.count(exchange.request, exchange.status, time.perf_counter() - began, None)
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the observers watch from the application's start-up to its shutdown."""
-        tellings, error = self._here.tellings, None
+        reporters, error = self._here.reporters, None
         async with _bus_of_steps(self._config.name, self._config.callbacks) as steps:
-            telling = Telling(steps, self._config.name, self._config.told_per_second)
-            tellings.append(telling)
+            reporter = RequestReporter(steps, self._config.name, self._config.traced_requests_per_second)
+            reporters.append(reporter)
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(telling.flush_forever)
+                    tasks.start_soon(reporter.flush_forever)
                     try:
                         await run_lifespan(self._app, scope, receive, send)
                     except Exception as caught:  # noqa: BLE001  # it leaves below, out of the group, as it came
                         error = caught
                     tasks.cancel_scope.cancel()
             finally:
-                tellings.remove(telling)
-                with anyio.move_on_after(_FAREWELL_SECONDS, shield=True):
-                    await telling.flush()
+                reporters.remove(reporter)
+                with anyio.move_on_after(_LAST_FLUSH_SECONDS, shield=True):
+                    await reporter.flush()
         if error is not None:
             raise error
 
@@ -122,12 +122,12 @@ class _OfThread(threading.local):
 
     Attributes:
         callbacks: The bus of the callbacks.
-        tellings: Who tells the observers, of each lifespan that lasts in this thread.
+        reporters: Who tells the observers, of each lifespan that lasts in this thread.
     """
 
     def __init__(self, name: str, callbacks: Iterable[Any]) -> None:
         self.callbacks = Bus(f"{name} callbacks")
-        self.tellings: list[Telling] = []
+        self.reporters: list[RequestReporter] = []
         subscribe_all(self.callbacks, callbacks)
 
 

@@ -1,6 +1,5 @@
 """Training as a phase list: a run of Ray Train whose callbacks may change it, add to its reports, and stop it."""
 
-from phasebus.initializer.integrations.training.answers import WorkersError
 from phasebus.initializer.integrations.training.config import TrainingConfig
 from phasebus.initializer.integrations.training.events import (
     CHECKPOINT,
@@ -20,6 +19,7 @@ from phasebus.initializer.integrations.training.events import (
     Reported,
     WorkersFailed,
 )
+from phasebus.initializer.integrations.training.handler import WorkersError
 from phasebus.initializer.integrations.training.run import TrainingError, run_training
 
 __all__ = [

@@ -1,9 +1,9 @@
-"""Hearing of, and steering, the controller of Ray Train: the one file that touches its internal callbacks.
+"""The callback inside Ray Train's controller: the one file that touches its internal callbacks.
 
 Read from Ray 2.60: `api/data_parallel_trainer.py` in `ray/train/v2`, and in its `_internal/execution` `callback.py`,
 `controller/controller.py`, `checkpoint/report_handler.py` and `worker_group/poll.py`. `RunConfig(callbacks=…)` takes
-internal callbacks as well as the public `UserCallback`; a class that is both is treated as the latter alone. What a hook
-raises ends the run, and is not retried.
+internal callbacks as well as the public `UserCallback`; Ray treats a class that inherits both as the latter only. An
+error that a hook raises ends the run, without a retry.
 """
 
 from __future__ import annotations
@@ -17,66 +17,66 @@ from ray import cloudpickle
 from ray.train.v2._internal.execution.callback import ReportCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.checkpoint.report_handler import ReportCallbackHandler
 
-from phasebus.initializer.integrations.training import line
-from phasebus.initializer.integrations.training.line import AnswerError, Line, LineLostError
+from phasebus.initializer.integrations.training import rpc
+from phasebus.initializer.integrations.training.rpc import RpcClient, RpcConnectionError, RpcError
 
 
-def watch(trainer: Any, line_to_here: Line) -> None:
-    """Have the controller of `trainer` ask over `line_to_here`.
+def attach(trainer: Any, client: RpcClient) -> None:
+    """Add a callback to the controller of `trainer` that calls this process through `client`.
 
-    It is given that last: the configuration that a trainer is made with goes on to the workers. What it is given brings
-    its own code along, for importing phasebus takes the better part of a second, and there may be none to import.
+    It is added after the trainer is built: a trainer passes its first configuration on to the workers. The callback is
+    pickled by value: importing phasebus takes most of a second, and the controller's environment may not have it.
     """
-    for module in (sys.modules[__name__], line):
+    for module in (sys.modules[__name__], rpc):
         cloudpickle.register_pickle_by_value(module)
     run = trainer.run_config
-    trainer.run_config = dataclasses.replace(run, callbacks=[*(run.callbacks or ()), ControllerWatch(line_to_here)])
+    trainer.run_config = dataclasses.replace(run, callbacks=[*(run.callbacks or ()), ControllerCallback(client)])
 
 
-class ControllerWatch(WorkerGroupCallback, ReportCallback):  # type: ignore[misc]  # Ray's are untyped
-    """Asks the process that trains what its callbacks want.
+class ControllerCallback(WorkerGroupCallback, ReportCallback):  # type: ignore[misc]  # Ray's are untyped
+    """Forwards the controller's hooks to the training driver and applies what its callbacks return.
 
     Args:
-        line: The line to it.
+        client: The connection to the driver.
     """
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, client: RpcClient) -> None:
+        self._client = client
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
-        """Tell that workers are going to be started."""
-        self._line.ask("pre_worker_group", workers=worker_group_context.num_workers)
+        """Report that workers are about to start."""
+        self._client.call("pre_worker_group", workers=worker_group_context.num_workers)
 
     def after_worker_group_start(self, worker_group: Any) -> None:
-        """Tell that the workers are ready."""
+        """Report that the workers are ready."""
         for callback in worker_group._callbacks:  # noqa: SLF001
             if isinstance(callback, ReportCallbackHandler):
                 callbacks = callback._report_callbacks  # noqa: SLF001
                 callbacks.remove(self)
-                callbacks.insert(0, self)  # before Ray stores the report: what callbacks add is stored with it
+                callbacks.insert(0, self)  # before Ray stores the report, so that it stores what callbacks add
         try:
-            self._line.ask("post_worker_group")
+            self._client.call("post_worker_group")
         except Exception:
-            worker_group._clear_state()  # noqa: SLF001  # an error here has Ray end only workers that have not started
+            worker_group._clear_state()  # noqa: SLF001  # after an error here Ray ends only workers that have not started
             raise
 
     def after_report(self, training_report: Any, metrics: list[dict[str, Any]]) -> None:
-        """Tell of a report; take what callbacks have made of it."""
+        """Forward a report and apply the changes of the callbacks."""
         checkpoint = training_report.checkpoint
-        kept = self._line.ask(
+        kept = self._client.call(
             "reported", metrics=metrics[0], checkpoint=None if checkpoint is None else checkpoint.path
         )
         metrics[0].clear()  # in place: it is the report's own
         metrics[0].update(kept)
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        """Tell of workers that have failed; if a callback has asked for it, have the run end as one that is finished."""
+        """Report failed workers; end the run as finished if a callback requested it."""
         errors = {rank: f"{type(error).__name__}: {error}" for rank, error in worker_group_status.errors.items()}
-        if self._line.ask("polled", errors=errors) and not errors:
+        if self._client.call("polled", errors=errors) and not errors:
             for status in worker_group_status.worker_statuses.values():
                 status.running = False
 
     def before_worker_group_shutdown(self, worker_group: Any) -> None:
-        """Tell that the workers are going to be ended; an error of ours would leave them running."""
-        with contextlib.suppress(AnswerError, LineLostError):
-            self._line.ask("worker_group_ended")
+        """Report that the workers are about to end; an error raised here would leave them running."""
+        with contextlib.suppress(RpcError, RpcConnectionError):
+            self._client.call("worker_group_ended")

@@ -15,7 +15,7 @@ function drawHead() {
   say(byId("status"), status);
   byId("status").className = `pill ${failed ? "failed" : status}`;
   say(byId("about"), `run ${about.run} · trace ${about.trace} · phasebus ${about.phasebus}`);
-  say(byId("elapsed"), isRunning(root) ? ticking(secondsOf(root)) : spoken(secondsOf(root)));
+  say(byId("elapsed"), isRunning(root) ? ticking(secondsOf(root)) : formatDuration(secondsOf(root)));
   const ready = [...state.steps.values()].filter(step => step.kind === "node" && step.outcome === "finished").length;
   say(byId("doing"), nodes > 1 ? `${ready} of ${nodes} nodes ready` : "");
   document.title = `${status} · ${byId("subject").textContent} · phasebus`;
@@ -72,7 +72,7 @@ function drawProgress() {
     const all = { done: sum("done"), total: steps.every(step => step.total) ? sum("total") : null, rate: sum("rate"), unit: last.unit };
     const share = all.total ? 100 * Math.min(1, all.done / all.total) : 0, percent = all.total ? `${Math.floor(share)} %` : "";
     const name = `${titleOf(last)}${steps.length > 1 ? ` · ${steps.length} times` : makeTree().nodes > 1 ? ` · ${last.node}` : ""}`;
-    const far = () => steps.length > 1 ? `${howFar({ ...all, rate: null })} · ${amount(all.rate, all.unit)}/s · last is ${last.node}: ${howFar(last)}` : howFar(all);
+    const far = () => steps.length > 1 ? `${howFar({ ...all, rate: null })} · ${formatQuantity(all.rate, all.unit)}/s · last is ${last.node}: ${howFar(last)}` : howFar(all);
     const bar = make("i", { kind: colourOf(last) });
     bar.style.width = `${share}%`;
     return { key: name, left: left(last), element: make("li", { onclick: () => choose(last.id) }, make("span", {}, name), make("span", { className: "num" }, percent),
@@ -90,7 +90,7 @@ function drawCallbacks() {
     const longest = Math.max(...steps.map(secondsOf));
     return { key: step.id + steps.length + step.outcome, changed: changed.length + 100 * hasFailed(step), start: step.start,
       element: make("li", { onclick: () => choose(step.id) }, dotted(step, `${step.name} in ${step.attributes?.phase ?? "?"}${steps.length > 1 ? ` · ${steps.length} times` : ""}`),
-        make("span", { className: "num faint" }, isRunning(step) ? "running" : spoken(longest)),
+        make("span", { className: "num faint" }, isRunning(step) ? "running" : formatDuration(longest)),
         ...(changed.length ? [make("span", { className: "wide" }, make("span", { className: "faint" }, "changed "), ...changed.map(key => make("code", { className: "chip" }, key)))] : [])) };
   }).sort((a, b) => b.changed - a.changed || b.start - a.start);
   fill(byId("callbacks"), lines);
@@ -112,7 +112,7 @@ function details() {
   const step = state.steps.get(chosen), panel = byId("details");
   panel.hidden = !step;
   if (!step) return;
-  const rows = { node: step.node, outcome: step.outcome, error: step.error, took: spoken(secondsOf(step)), began: new Date(step.start * 1000).toLocaleTimeString(),
+  const rows = { node: step.node, outcome: step.outcome, error: step.error, took: formatDuration(secondsOf(step)), began: new Date(step.start * 1000).toLocaleTimeString(),
     ...(step.done != null ? { progress: howFar(step) } : {}), ...step.attributes, span: step.id };
   const terms = Object.entries(rows).filter(([, value]) => value != null && value !== "").flatMap(([name, value]) => [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, String(value))]);
   const url = traceUrl(step.id);

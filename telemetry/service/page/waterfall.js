@@ -109,11 +109,11 @@ function drawRow(row, step, depth, top, start, whole) {
     bar.style.width = at(start + secondsOf(each));
     bar.style.top = number ? `${(rowHeight() - 14) / 2 + stacked.of[number - 1] * thick}px` : "";
     bar.style.height = number ? `${thick}px` : "";
-    bar.title = `${titleOf(each)}: ${spoken(secondsOf(each))}${hasFailed(each) ? `, ${each.outcome}: ${each.error}` : ""}`;
+    bar.title = `${titleOf(each)}: ${formatDuration(secondsOf(each))}${hasFailed(each) ? `, ${each.outcome}: ${each.error}` : ""}`;
   });
   row.pieces.forEach((bar, number) => { bar.style.zIndex = number; });
   const running = segments.filter(isRunning).map(titleOf).join(", ");
-  say(row.took, `${running ? `${running} · ` : ""}${isRunning(step) ? ticking(secondsOf(step)) : spoken(secondsOf(step))}${step.done != null && isRunning(step) && step.total ? ` · ${Math.floor(100 * step.done / step.total)} %` : ""}${hasFailed(step) ? ` · ${step.outcome}` : ""}`);
+  say(row.took, `${running ? `${running} · ` : ""}${isRunning(step) ? ticking(secondsOf(step)) : formatDuration(secondsOf(step))}${step.done != null && isRunning(step) && step.total ? ` · ${Math.floor(100 * step.done / step.total)} %` : ""}${hasFailed(step) ? ` · ${step.outcome}` : ""}`);
   const begins = (step.start - start) / whole, ends = (endOf(step) - start) / whole;
   const room = row.bars.clientWidth ? (row.took.textContent.length * 7 + 14) / row.bars.clientWidth : 0.2;
   row.took.className = `took num${ends + room < 1 ? "" : begins > room ? " left" : " in"}`;
@@ -128,7 +128,7 @@ function drawAxis(whole) {
   const step = rough > 6 ? [10, 15, 30, 60, 120, 300, 600, 1800, 3600].find(each => each >= rough) ?? scale * 10
     : [1, 2, 5, 10].map(each => each * scale).find(each => each >= rough);
   const marks = [];
-  for (let at = 0; at < whole * 0.97; at += step) marks.push([at / whole, at ? spoken(+at.toFixed(6)).replace(/\.0+ s$/, " s") : "0"]);
+  for (let at = 0; at < whole * 0.97; at += step) marks.push([at / whole, at ? formatDuration(+at.toFixed(6)).replace(/\.0+ s$/, " s") : "0"]);
   const said = JSON.stringify(marks);
   if (byId("axis").dataset.said === said) return;
   byId("axis").dataset.said = said;

@@ -8,7 +8,7 @@ function titleOf(step) {
   return `${step.kind} ${step.name}`;
 }
 
-function spoken(seconds) {
+function formatDuration(seconds) {
   if (seconds < 0.9995) return seconds < 0.0095 ? `${+(seconds * 1000).toPrecision(2)} ms` : `${Math.round(seconds * 1000)} ms`;
   if (seconds < 59.95) return `${seconds < 10 ? seconds.toFixed(2) : seconds.toFixed(1)} s`;
   const whole = Math.round(seconds), minutes = Math.floor(whole / 60);
@@ -16,9 +16,9 @@ function spoken(seconds) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-const ticking = seconds => seconds < 60 ? `${seconds.toFixed(1)} s` : spoken(seconds);
+const ticking = seconds => seconds < 60 ? `${seconds.toFixed(1)} s` : formatDuration(seconds);
 
-function amount(number, unit) {
+function formatQuantity(number, unit) {
   if (unit !== "By") return unit === "1" ? String(+number.toPrecision(6)) : `${number} ${unit}`;
   let power = 0;
   while (Math.abs(number) >= 999.5 && power < 5) { number /= 1000; power++; }
@@ -26,10 +26,10 @@ function amount(number, unit) {
 }
 
 function howFar(step) {
-  const parts = [step.total ? `${amount(step.done, step.unit)} of ${amount(step.total, step.unit)}` : amount(step.done, step.unit)];
+  const parts = [step.total ? `${formatQuantity(step.done, step.unit)} of ${formatQuantity(step.total, step.unit)}` : formatQuantity(step.done, step.unit)];
   if (step.rate > 0) {
-    parts.push(`${amount(step.rate, step.unit)}/s`);
-    if (step.total) parts.push(`${spoken(Math.max(1, Math.round((step.total - step.done) / step.rate)))} left`);
+    parts.push(`${formatQuantity(step.rate, step.unit)}/s`);
+    if (step.total) parts.push(`${formatDuration(Math.max(1, Math.round((step.total - step.done) / step.rate)))} left`);
   }
   return parts.join(" · ");
 }

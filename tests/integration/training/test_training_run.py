@@ -27,7 +27,7 @@ from phasebus.initializer.integrations.training import (
     WorkersFailed,
     run_training,
 )
-from phasebus.initializer.integrations.training.line import Line
+from phasebus.initializer.integrations.training.rpc import RpcClient
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
 from tests.support.waiting import wait_until
@@ -228,22 +228,22 @@ async def test_cancelling_ends_the_run_and_its_workers(tmp_path: Path) -> None:
 def test_what_the_controller_is_given_needs_no_phasebus_where_it_runs() -> None:
     from ray import cloudpickle
 
-    from phasebus.initializer.integrations.training.controller import ControllerWatch, watch
+    from phasebus.initializer.integrations.training.controller import ControllerCallback, attach
 
     trainer = SimpleNamespace(run_config=config(Path("/results")).run_config)
-    watch(trainer, Line("/nowhere"))
+    attach(trainer, RpcClient("/nowhere"))
     given = cloudpickle.dumps(trainer.run_config.callbacks)
     script = "import pickle, sys; sys.modules['phasebus'] = None; print(pickle.loads(sys.stdin.buffer.read()))"
     ended = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr.decode()
-    assert ControllerWatch.__name__ in ended.stdout.decode()
+    assert ControllerCallback.__name__ in ended.stdout.decode()
 
 
 async def test_a_configuration_that_is_not_rays_is_refused_before_anything_starts(tmp_path: Path) -> None:
     def write_a_mapping(event: PreTraining, context: Context) -> None:
         context[SCALING_CONFIG] = {"num_workers": 1}
 
-    with pytest.raises(TrainingError, match=r"scaling_config is .*; it has to be Ray's: ray.train.ScalingConfig"):
+    with pytest.raises(TrainingError, match=r"scaling_config is .*; not a ray.train.ScalingConfig"):
         await run_training(config(tmp_path, write_a_mapping))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from phasebus.bus import StepFailed, StepFinished, StepStarted
 from phasebus.observers import LogObserver
-from phasebus.telemetry.formatting import spoken
+from phasebus.telemetry.formatting import format_duration
 
 STEP = "a" * 16
 
@@ -43,4 +43,4 @@ def test_a_failure_is_an_error_with_its_reason_and_no_secret(caplog: pytest.LogC
     ],
 )
 def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    assert spoken(seconds) == said
+    assert format_duration(seconds) == said

@@ -77,9 +77,9 @@ def test_a_collector_that_is_there_is_given_longer_for_the_last_than_one_that_is
     sending = Sending()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        Collector(protocol="http/protobuf", endpoint=f"http://127.0.0.1:{port}/v1/traces").bid_farewell(sending)
-        Collector(protocol="grpc", endpoint=f"127.0.0.1:{port}").bid_farewell(sending)
+        Collector(protocol="http/protobuf", endpoint=f"http://127.0.0.1:{port}/v1/traces").wait_for_flush(sending)
+        Collector(protocol="grpc", endpoint=f"127.0.0.1:{port}").wait_for_flush(sending)
         assert sending.waits == [1.5, 3.5] * 2
-    Collector(protocol="grpc", endpoint=f"127.0.0.1:{port}").bid_farewell(sending)
-    Collector(protocol="http/protobuf", endpoint="http://127.0.0.1:no-port/").bid_farewell(sending)
+    Collector(protocol="grpc", endpoint=f"127.0.0.1:{port}").wait_for_flush(sending)
+    Collector(protocol="http/protobuf", endpoint="http://127.0.0.1:no-port/").wait_for_flush(sending)
     assert sending.waits[4:] == [1.5] * 2

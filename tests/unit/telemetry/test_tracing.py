@@ -61,7 +61,7 @@ class Hanging(SpanExporter):
 
 def test_an_exporter_that_hangs_is_left_behind_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
     exporter = Hanging()
-    tracing = Tracing(RunIdentity.fresh(environment={}), exporter, farewell=lambda thread: thread.join(0.2))
+    tracing = Tracing(RunIdentity.fresh(environment={}), exporter, wait_for_flush=lambda thread: thread.join(0.2))
     tracing.start("node init", step=STEP, parent=None, time_ns=1, attributes={}).end(2)
     assert not tracing.close()
     assert "spans cannot be exported to the collector (it did not take the last ones in time)" in caplog.text
@@ -77,7 +77,7 @@ class Failing(SpanExporter):
 
 
 def test_an_exporter_that_fails_is_told_of_once_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
-    tracing = Tracing(RunIdentity.fresh(environment={}), Failing(), delay=0.01, farewell=Thread.join)
+    tracing = Tracing(RunIdentity.fresh(environment={}), Failing(), delay=0.01, wait_for_flush=Thread.join)
     for _ in range(600):  # more than one batch
         tracing.start("x", step=STEP, parent=None, time_ns=1, attributes={}).end(2)
     assert tracing.close()

@@ -51,7 +51,7 @@ def count_to_three(request: AppRequest) -> Response:
     return StreamingResponse((f"{number} " for number in (1, 2, 3)), media_type="text/plain")
 
 
-def client(*callbacks: Any, told_per_second: float = 1000.0) -> TestClient:
+def client(*callbacks: Any, traced_requests_per_second: float = 1000.0) -> TestClient:
     app = Starlette(
         routes=[
             Route("/echo/{id}", echo, methods=["GET", "POST"]),
@@ -60,7 +60,7 @@ def client(*callbacks: Any, told_per_second: float = 1000.0) -> TestClient:
             Route("/stream", count_to_three),
         ]
     )
-    config = ServingConfig(callbacks=list(callbacks), told_per_second=told_per_second)
+    config = ServingConfig(callbacks=list(callbacks), traced_requests_per_second=traced_requests_per_second)
     app.add_middleware(ServingMiddleware, config=config)
     return TestClient(app, raise_server_exceptions=False)
 
@@ -316,13 +316,13 @@ def test_an_error_of_a_callback_fails_the_request_with_the_callbacks_name_on_it(
     assert failed.error.__notes__ == ["raised by the callback 'check_quota' during phase 'pre_request'"]
 
 
-@pytest.mark.parametrize("told_per_second", [0.0, 1000.0])
-def test_an_error_of_an_observer_never_fails_a_request(told_per_second: float) -> None:
+@pytest.mark.parametrize("traced_requests_per_second", [0.0, 1000.0])
+def test_an_error_of_an_observer_never_fails_a_request(traced_requests_per_second: float) -> None:
     class Broken:
         def observe(self, event: object) -> None:
             raise RuntimeError("the disk is full")
 
-    with client(Broken(), told_per_second=told_per_second) as served:
+    with client(Broken(), traced_requests_per_second=traced_requests_per_second) as served:
         assert [served.get("/echo/1").status_code for _ in range(3)] == [200, 200, 200]
 
 
@@ -362,7 +362,7 @@ def test_a_request_is_part_of_its_senders_trace_and_hands_it_on() -> None:
 
 
 @pytest.fixture(params=[0.0, 1.0, 1000.0])
-def told_per_second(request: pytest.FixtureRequest) -> float:
+def traced_requests_per_second(request: pytest.FixtureRequest) -> float:
     return float(request.param)
 
 
@@ -383,7 +383,7 @@ def test_a_route_below_mounts_has_their_paths_and_the_names_of_their_parameters(
 
 def test_a_failure_is_told_with_its_error_even_when_requests_are_only_counted() -> None:
     watch = Watch()
-    with client(watch, told_per_second=1) as served:
+    with client(watch, traced_requests_per_second=1) as served:
         for _ in range(3):
             served.get("/echo/1")
         served.get("/fail")
@@ -395,9 +395,9 @@ def test_a_failure_is_told_with_its_error_even_when_requests_are_only_counted() 
     assert failed[0].attributes["route"] == "/fail"
 
 
-def test_every_request_is_counted_whether_told_alone_or_not(told_per_second: float) -> None:
+def test_every_request_is_counted_whether_told_alone_or_not(traced_requests_per_second: float) -> None:
     metrics = Metrics()
-    with client(MetricsObserver(metrics), told_per_second=told_per_second) as served:
+    with client(MetricsObserver(metrics), traced_requests_per_second=traced_requests_per_second) as served:
         for number in range(5):
             served.get(f"/echo/{number}")
         served.get("/fail")
@@ -440,10 +440,12 @@ def test_lifespans_and_threads_at_once_do_one_another_no_harm() -> None:
     assert [type(event) for event in watch.events].count(StepFinished) == 3
 
 
-@pytest.mark.parametrize("told_per_second", [0.0, 1000.0])
+@pytest.mark.parametrize("traced_requests_per_second", [0.0, 1000.0])
 @pytest.mark.parametrize("path", ["/slow", "/slow?fail"])
 @pytest.mark.anyio
-async def test_a_request_that_outlasts_the_lifespan_ends_as_it_would(path: str, told_per_second: float) -> None:
+async def test_a_request_that_outlasts_the_lifespan_ends_as_it_would(
+    path: str, traced_requests_per_second: float
+) -> None:
     began, go_on, over, answered = anyio.Event(), anyio.Event(), anyio.Event(), []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -470,7 +472,9 @@ async def test_a_request_that_outlasts_the_lifespan_ends_as_it_would(path: str, 
     async def ignore(message: Message) -> None: ...
 
     watch = Watch()
-    served = ServingMiddleware(app, ServingConfig(callbacks=[watch], told_per_second=told_per_second))
+    served = ServingMiddleware(
+        app, ServingConfig(callbacks=[watch], traced_requests_per_second=traced_requests_per_second)
+    )
     query = path.partition("?")[2].encode()
     scope = {"type": "http", "method": "GET", "path": "/slow", "query_string": query, "headers": []}
     async with anyio.create_task_group() as tasks:
@@ -490,7 +494,7 @@ async def test_a_request_that_outlasts_the_lifespan_ends_as_it_would(path: str, 
         await began.wait()
         over.set()
     assert query or answered[-1]["body"] == b"hello"
-    assert [type(event) for event in watch.events] == ([StepStarted] if told_per_second else [])
+    assert [type(event) for event in watch.events] == ([StepStarted] if traced_requests_per_second else [])
 
 
 @pytest.mark.anyio
@@ -605,7 +609,9 @@ def test_what_was_counted_is_told_even_if_the_application_fails_to_end() -> None
 
     metrics = Metrics()
     app = Starlette(routes=[Route("/echo/{id}", echo)], lifespan=lifespan)
-    app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[MetricsObserver(metrics)], told_per_second=0))
+    app.add_middleware(
+        ServingMiddleware, config=ServingConfig(callbacks=[MetricsObserver(metrics)], traced_requests_per_second=0)
+    )
     with pytest.raises(OSError, match="the disk is full"), TestClient(app) as served:
         served.get("/echo/1")
     assert 'route="/echo/{id}",status="200"} 1.0' in generate_latest(metrics.registry).decode()
@@ -617,7 +623,7 @@ def test_a_callback_that_fails_at_a_count_is_named_in_the_log_and_ends_nothing(
     def tally(event: StepsCounted) -> None:
         raise LookupError("no such tenant")
 
-    with client(tally, told_per_second=0) as served:
+    with client(tally, traced_requests_per_second=0) as served:
         assert served.get("/echo/1").status_code == 200
     assert [each.name for each in caplog.records].count("phasebus.serving") == 1
     assert "raised by the callback 'tally' during StepsCounted" in caplog.text

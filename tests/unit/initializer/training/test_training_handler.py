@@ -31,8 +31,8 @@ from phasebus.initializer.integrations.training import (
     TrainingConfig,
     WorkersFailed,
 )
-from phasebus.initializer.integrations.training.answers import Answers
 from phasebus.initializer.integrations.training.events import TRAINING_KEYS
+from phasebus.initializer.integrations.training.handler import ControllerHandler
 from phasebus.initializer.pipeline.callbacks import Spelling
 
 pytestmark = pytest.mark.anyio
@@ -55,23 +55,23 @@ class Watch:
 
 
 @asynccontextmanager
-async def answers(*callbacks: Any) -> AsyncIterator[Answers]:
+async def controller_handler(*callbacks: Any) -> AsyncIterator[ControllerHandler]:
     config = TrainingConfig(train_loop=lambda: None, callbacks=list(callbacks), name="fine-tune")
     async with Bus() as bus:
         subscribe_all(bus, callbacks)
-        yield Answers(bus, config, Context(keys=TRAINING_KEYS), RUN, Spelling(TRAINING_KEYS))
+        yield ControllerHandler(bus, config, Context(keys=TRAINING_KEYS), RUN, Spelling(TRAINING_KEYS))
 
 
 async def test_each_group_of_workers_is_a_step_and_each_report_is_one_inside_it() -> None:
     watch = Watch()
-    async with answers(watch) as asked:
-        await asked.answer("pre_worker_group", {"workers": 2})
-        await asked.answer("post_worker_group", {})
-        assert await asked.answer("reported", {"metrics": {"loss": 1.5}, "checkpoint": None}) == {"loss": 1.5}
-        await asked.answer("reported", {"metrics": {"loss": 1.0}, "checkpoint": "/results/1"})
-        assert await asked.answer("polled", {"errors": {}}) is False
-        await asked.answer("worker_group_ended", {})
-        await asked.close(None)
+    async with controller_handler(watch) as handler:
+        await handler.handle("pre_worker_group", {"workers": 2})
+        await handler.handle("post_worker_group", {})
+        assert await handler.handle("reported", {"metrics": {"loss": 1.5}, "checkpoint": None}) == {"loss": 1.5}
+        await handler.handle("reported", {"metrics": {"loss": 1.0}, "checkpoint": "/results/1"})
+        assert await handler.handle("polled", {"errors": {}}) is False
+        await handler.handle("worker_group_ended", {})
+        await handler.close(None)
     moments = [event.phase for event in watch.events if isinstance(event, PhaseEvent)]
     assert moments == ["pre_worker_group", "post_worker_group", "reported", "reported", "checkpoint_saved"]
     (group,) = [event for event in watch.events if isinstance(event, StepFinished) and event.kind == "training_workers"]
@@ -91,25 +91,25 @@ async def test_what_callbacks_make_of_the_metrics_and_of_stop_is_the_answer() ->
     def enough(event: CheckpointSaved, context: Context) -> None:
         context[STOP] = context[CHECKPOINT] == "/results/1"
 
-    async with answers(add, enough) as asked:
-        await asked.answer("pre_worker_group", {"workers": 1})
-        assert await asked.answer("reported", {"metrics": {"loss": 1.0}, "checkpoint": "/results/0"}) == {
+    async with controller_handler(add, enough) as handler:
+        await handler.handle("pre_worker_group", {"workers": 1})
+        assert await handler.handle("reported", {"metrics": {"loss": 1.0}, "checkpoint": "/results/0"}) == {
             "loss": 1.0,
             "team": "blue",
         }
-        assert not await asked.answer("polled", {"errors": {}})
-        await asked.answer("reported", {"metrics": {}, "checkpoint": "/results/1"})
-        assert await asked.answer("polled", {"errors": {}})
+        assert not await handler.handle("polled", {"errors": {}})
+        await handler.handle("reported", {"metrics": {}, "checkpoint": "/results/1"})
+        assert await handler.handle("polled", {"errors": {}})
 
 
 async def test_metrics_that_are_no_mapping_are_refused_with_the_callbacks_name() -> None:
     def forget(event: Reported, context: Context) -> None:
         context[METRICS] = None
 
-    async with answers(forget) as asked:
+    async with controller_handler(forget) as handler:
         with pytest.raises(InvalidValueError, match="metrics") as caught:
-            await asked.answer("reported", {"metrics": {}, "checkpoint": None})
-    assert caught.value is asked.failure
+            await handler.handle("reported", {"metrics": {}, "checkpoint": None})
+    assert caught.value is handler.failure
     assert "'forget'" in str(caught.value) + "".join(caught.value.__notes__)
 
 
@@ -133,16 +133,16 @@ def leave(event: Reported) -> None:
     ("callback", "says"),
     [
         (remove, "the callback 'remove' removed 'metrics'"),
-        (keep_a_generator, "a callback put into 'metrics' what cannot be sent to Ray: cannot pickle"),
+        (keep_a_generator, "a callback put a value into 'metrics' that cannot be sent to Ray: cannot pickle"),
         (misspell, "the callback 'misspell' wrote 'stpo', .* did you mean 'stop'"),
         (leave, r"sys.exit\(3\) was called"),
     ],
 )
 async def test_what_can_only_be_a_mistake_fails_the_run(callback: Any, says: str) -> None:
-    async with answers(callback) as asked:
+    async with controller_handler(callback) as handler:
         with pytest.raises(CallbackError, match=says) as raised:
-            await asked.answer("reported", {"metrics": {}, "checkpoint": None})
-    assert raised.value is asked.failure
+            await handler.handle("reported", {"metrics": {}, "checkpoint": None})
+    assert raised.value is handler.failure
 
 
 async def test_workers_that_fail_end_their_group_and_are_told_of_once() -> None:
@@ -151,12 +151,12 @@ async def test_workers_that_fail_end_their_group_and_are_told_of_once() -> None:
     def note(event: WorkersFailed, context: Context) -> None:
         seen.append(context["worker_errors"])
 
-    async with answers(watch, note) as asked:
+    async with controller_handler(watch, note) as handler:
         for attempt in (1, 2):
-            await asked.answer("pre_worker_group", {"workers": 2})
+            await handler.handle("pre_worker_group", {"workers": 2})
             for _ in range(attempt):
-                await asked.answer("polled", {"errors": {1: "ValueError: no data"}})
-            await asked.answer("worker_group_ended", {})
+                await handler.handle("polled", {"errors": {1: "ValueError: no data"}})
+            await handler.handle("worker_group_ended", {})
     assert seen == [{1: "ValueError: no data"}] * 2
     failed = ("StepFailed", "rank 1: ValueError: no data")
     assert watch.told("training_workers") == [("StepStarted", ""), failed, ("StepStarted", ""), failed]
@@ -164,10 +164,10 @@ async def test_workers_that_fail_end_their_group_and_are_told_of_once() -> None:
 
 async def test_workers_that_never_start_are_a_step_that_failed() -> None:
     watch = Watch()
-    async with answers(watch) as asked:
-        await asked.answer("pre_worker_group", {"workers": 2})
-        await asked.answer("pre_worker_group", {"workers": 2})
-        await asked.close(TimeoutError("no resources"))
+    async with controller_handler(watch) as handler:
+        await handler.handle("pre_worker_group", {"workers": 2})
+        await handler.handle("pre_worker_group", {"workers": 2})
+        await handler.close(TimeoutError("no resources"))
     assert watch.told("training_workers") == [
         ("StepStarted", ""),
         ("StepFailed", "the workers did not start"),
@@ -178,22 +178,22 @@ async def test_workers_that_never_start_are_a_step_that_failed() -> None:
 
 async def test_the_group_of_a_run_that_is_cancelled_is_told_as_cancelled() -> None:
     watch = Watch()
-    async with answers(watch) as asked:
-        await asked.answer("pre_worker_group", {"workers": 2})
+    async with controller_handler(watch) as handler:
+        await handler.handle("pre_worker_group", {"workers": 2})
         with anyio.CancelScope() as scope:
             scope.cancel()
             try:
                 await anyio.lowlevel.checkpoint()
             except BaseException as error:
-                await asked.close(error)
+                await handler.close(error)
                 raise
     (failed,) = [event for event in watch.events if isinstance(event, StepFailed)]
     assert failed.outcome == "cancelled"
 
 
 async def test_reports_are_kept_in_no_history() -> None:
-    async with answers() as asked:
+    async with controller_handler() as handler:
         for number in range(3):
-            await asked.answer("reported", {"metrics": {"epoch": number}, "checkpoint": None})
-        assert asked._context.history("metrics") == ()
-        assert asked._context[METRICS] == {"epoch": 2}
+            await handler.handle("reported", {"metrics": {"epoch": number}, "checkpoint": None})
+        assert handler._context.history("metrics") == ()
+        assert handler._context[METRICS] == {"epoch": 2}

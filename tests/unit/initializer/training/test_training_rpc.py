@@ -10,22 +10,22 @@ from typing import Any
 import anyio
 import pytest
 
-from phasebus.initializer.integrations.training.line import AnswerError, Line, LineLostError, call_answering
+from phasebus.initializer.integrations.training.rpc import RpcClient, RpcConnectionError, RpcError, call_with_server
 
 pytest.importorskip("ray")  # whose pickling it uses
 pytestmark = pytest.mark.anyio
 
 
-async def echo(moment: str, told: dict[str, Any]) -> Any:
-    return moment, told
+async def echo(method: str, arguments: dict[str, Any]) -> Any:
+    return method, arguments
 
 
 async def test_questions_are_answered_in_turn_however_long_they_are() -> None:
     def ask(address: str) -> list[Any]:
-        line = Line(address)
-        return [line.ask("reported", metrics="x" * size) for size in (0, 1, 3_000_000)]
+        client = RpcClient(address)
+        return [client.call("reported", metrics="x" * size) for size in (0, 1, 3_000_000)]
 
-    answers = await call_answering(ask, echo)
+    answers = await call_with_server(ask, echo)
     assert answers == [("reported", {"metrics": "x" * size}) for size in (0, 1, 3_000_000)]
 
 
@@ -35,44 +35,46 @@ async def test_a_folder_for_temporary_files_with_a_long_path_is_no_obstacle(
     long = tmp_path / ("x" * 120)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    assert await call_answering(lambda address: Line(address).ask("polled"), echo) == ("polled", {})
+    assert await call_with_server(lambda address: RpcClient(address).call("polled"), echo) == ("polled", {})
 
 
 async def test_an_error_is_raised_where_the_question_was_asked_with_its_notes_and_the_next_is_answered() -> None:
-    async def answer(moment: str, told: dict[str, Any]) -> str:
-        if moment == "bad":
+    async def answer(method: str, arguments: dict[str, Any]) -> str:
+        if method == "bad":
             error = ValueError("no such rack")
             error.add_note("raised by the callback 'pin'")
             raise error
         return "well"
 
     def ask(address: str) -> tuple[str, str]:
-        line = Line(address)
-        with pytest.raises(AnswerError) as caught:
-            line.ask("bad")
-        return str(caught.value), line.ask("good")
+        client = RpcClient(address)
+        with pytest.raises(RpcError) as caught:
+            client.call("bad")
+        return str(caught.value), client.call("good")
 
-    assert await call_answering(ask, answer) == ("ValueError: no such rack\nraised by the callback 'pin'", "well")
+    assert await call_with_server(ask, answer) == ("ValueError: no such rack\nraised by the callback 'pin'", "well")
 
 
 async def test_an_answer_that_cannot_travel_is_an_error_too() -> None:
-    async def answer(moment: str, told: dict[str, Any]) -> Any:
+    async def answer(method: str, arguments: dict[str, Any]) -> Any:
         return (each for each in range(1))
 
     def ask(address: str) -> None:
-        with pytest.raises(AnswerError, match="TypeError: cannot pickle"):
-            Line(address).ask("reported")
+        with pytest.raises(RpcError, match="TypeError: cannot pickle"):
+            RpcClient(address).call("reported")
 
-    await call_answering(ask, answer)
+    await call_with_server(ask, answer)
 
 
 async def test_a_line_that_has_been_used_is_copied_and_pickled_without_its_connection() -> None:
     def ask(address: str) -> list[Any]:
-        line = Line(address)
-        line.ask("first")
-        return [other.ask("second") for other in (copy.copy(line), pickle.loads(pickle.dumps(line)))] + [line.ask("3")]
+        client = RpcClient(address)
+        client.call("first")
+        return [other.call("second") for other in (copy.copy(client), pickle.loads(pickle.dumps(client)))] + [
+            client.call("3")
+        ]
 
-    assert await call_answering(ask, echo) == [("second", {}), ("second", {}), ("3", {})]
+    assert await call_with_server(ask, echo) == [("second", {}), ("second", {}), ("3", {})]
 
 
 async def test_what_the_function_raises_comes_out_as_it_is() -> None:
@@ -80,31 +82,31 @@ async def test_what_the_function_raises_comes_out_as_it_is() -> None:
         raise LookupError("no such trainer")
 
     with pytest.raises(LookupError, match="no such trainer"):
-        await call_answering(fail, echo)
+        await call_with_server(fail, echo)
 
 
 async def test_when_it_is_cancelled_whoever_asks_next_is_told_and_the_function_is_waited_for() -> None:
     asked, ended = anyio.Event(), threading.Event()
 
-    async def answer(moment: str, told: dict[str, Any]) -> None:
+    async def answer(method: str, arguments: dict[str, Any]) -> None:
         asked.set()
 
     def ask(address: str) -> None:
-        line = Line(address)
+        client = RpcClient(address)
         try:
             while True:
-                line.ask("polled")
-        except LineLostError:
+                client.call("polled")
+        except RpcConnectionError:
             ended.set()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(call_answering, ask, answer)
+        tasks.start_soon(call_with_server, ask, answer)
         await asked.wait()
         tasks.cancel_scope.cancel()
     assert ended.is_set()
 
 
 async def test_nobody_answers_after_the_end() -> None:
-    line = await call_answering(Line, echo)
-    with pytest.raises(LineLostError):
-        line.ask("polled")
+    client = await call_with_server(RpcClient, echo)
+    with pytest.raises(RpcConnectionError):
+        client.call("polled")

@@ -43,7 +43,7 @@ Group = tuple[str, str, int, StepOutcome | None]
 """What requests are counted together by: method, route, status and outcome."""
 
 
-class Allowance:
+class RateLimit:
     """So many a second, and no more; what one second brings may come at once (the generic cell rate algorithm).
 
     Args:
@@ -55,7 +55,7 @@ class Allowance:
         self._ahead = max(1.0 - self._apart, 0.0) + 1e-9  # or rounding costs one
         self._due = -math.inf if per_second else math.inf
 
-    def take(self, now: float) -> bool:
+    def acquire(self, now: float) -> bool:
         """Return whether there is one left at `now`, in seconds on any clock, and take it."""
         if self._due - now > self._ahead:
             return False
@@ -63,7 +63,7 @@ class Allowance:
         return True
 
 
-class Telling:
+class RequestReporter:
     """Tells the observers on `bus` of requests.
 
     Args:
@@ -72,15 +72,15 @@ class Telling:
         per_second: How many requests a second are told one by one.
 
     Attributes:
-        take_turn: Returns whether the request that begins now, in seconds of `time.perf_counter`, is one of those.
+        acquire_trace: Returns whether the request that begins now, in seconds of `time.perf_counter`, is one of those.
     """
 
     def __init__(self, bus: Bus, name: str, per_second: float) -> None:
         self._bus = bus
         self._name = name
         self._counted: dict[Group, list[float]] = {}
-        self._take_turn_of_failed = Allowance(per_second).take
-        self.take_turn = Allowance(per_second).take
+        self._acquire_failure = RateLimit(per_second).acquire
+        self.acquire_trace = RateLimit(per_second).acquire
 
     @asynccontextmanager
     async def step(self, request: Request) -> AsyncIterator[Step]:
@@ -110,13 +110,13 @@ class Telling:
         One that failed is still told as a step, so that its error is seen, unless there are many of them as well.
         """
         method, route = _method(request), _route(request)
-        if isinstance(error, Exception) and self._take_turn_of_failed(time.perf_counter()):
-            await self._tell_failure(request, {"method": method, "route": route, "status": status}, seconds, error)
+        if isinstance(error, Exception) and self._acquire_failure(time.perf_counter()):
+            await self._report_failure(request, {"method": method, "route": route, "status": status}, seconds, error)
             return
         group = (method, route, status, None if error is None else outcome_of(error))
         self._counted.setdefault(group, []).append(seconds)
 
-    async def _tell_failure(
+    async def _report_failure(
         self, request: Request, attributes: Mapping[str, AttributeValue], seconds: float, error: Exception
     ) -> None:
         """Tell afterwards, as a step, of a request that failed."""
@@ -161,7 +161,7 @@ class Telling:
             await self.flush()
 
 
-def is_told(bus: Bus) -> bool:
+def wants_requests(bus: Bus) -> bool:
     """Return whether anybody on `bus` wants to be told of requests."""
     return any(bus.wants(each) for each in (StepStarted, StepFinished, StepFailed, StepsCounted))
 

@@ -1,4 +1,4 @@
-"""What the controller of a run tells, as phases and steps; and what it is answered."""
+"""The calls of Ray's controller as phases and steps."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ from phasebus.initializer.integrations.training.events import (
     Reported,
     WorkersFailed,
 )
-from phasebus.initializer.integrations.training.line import packed
+from phasebus.initializer.integrations.training.rpc import packed
 from phasebus.initializer.pipeline.callbacks import Spelling, ask
 from phasebus.initializer.pipeline.errors import CallbackError
 
-_FAREWELL_SECONDS = 5.0
-"""How long the end of the workers of a run that is cancelled may take to be told, in seconds."""
+_FLUSH_SECONDS = 5.0
+"""How long publishing the end of a cancelled run's workers may take, in seconds."""
 
 
 class WorkersError(PhasebusError):
-    """How the step of a group of workers failed: what they raised, or that they did not start."""
+    """Recorded as the error of a failed worker group: what its workers raised, or that they did not start."""
 
 
-class Answers:
-    """Publishes what the controller tells, and answers with what the callbacks made of it.
+class ControllerHandler:
+    """Publishes an event for every call of the controller and returns the result of the callbacks.
 
     Args:
-        bus: Where the callbacks are.
+        bus: The bus with the callbacks.
         config: The run's configuration.
-        context: What the callbacks share.
+        context: The context of the callbacks.
         parent: The id of the run's step.
-        spelling: Looks at the keys that callbacks have written.
+        spelling: Checks the keys that callbacks write.
 
     Attributes:
-        failure: The first error of a callback, as it was raised; None so far.
+        failure: The first error of a callback, as it was raised; None if none failed.
     """
 
     def __init__(self, bus: Bus, config: TrainingConfig, context: Context, parent: str, spelling: Spelling) -> None:
@@ -68,7 +68,7 @@ class Answers:
         self._groups = self._reports = 0
         self.failure: Exception | None = None
         self._errors: dict[int, str] = {}
-        self._moments: dict[str, Callable[..., Awaitable[Any]]] = {
+        self._methods: dict[str, Callable[..., Awaitable[Any]]] = {
             "pre_worker_group": self._pre_worker_group,
             "post_worker_group": self._post_worker_group,
             "reported": self._reported,
@@ -76,20 +76,20 @@ class Answers:
             "worker_group_ended": self._worker_group_ended,
         }
 
-    async def answer(self, moment: str, told: dict[str, Any]) -> Any:
-        """Publish what is told, and return the answer."""
+    async def handle(self, method: str, arguments: dict[str, Any]) -> Any:
+        """Publish the event of `method` and return its result."""
         try:
-            return await self._moments[moment](**told)
+            return await self._methods[method](**arguments)
         except Exception as error:
             self.failure = self.failure or error
             raise
 
     async def close(self, error: BaseException | None) -> None:
-        """Tell the end of the workers that were last started, if it is not yet told: ended by `error`, or well."""
+        """Publish the end of the last worker group, unless it is published: failed with `error`, or finished."""
         step, self._group = self._group, None
         if step is None:
             return
-        with anyio.move_on_after(_FAREWELL_SECONDS, shield=True):
+        with anyio.move_on_after(_FLUSH_SECONDS, shield=True):
             if error is None:
                 await self._bus.publish(step.event(StepFinished, seconds=step.seconds))
             else:
@@ -110,7 +110,7 @@ class Answers:
 
     async def _reported(self, metrics: dict[str, Any], checkpoint: str | None) -> dict[str, Any]:
         self._reports += 1
-        # Unlike assignments these are in no history, which would keep every report of the run.
+        # An assignment would add every report of the run to the history.
         self._context.data.update({METRICS: metrics, CHECKPOINT: checkpoint})
         group = None if self._group is None else self._group.id
         attributes = {"number": self._reports, "checkpoint": checkpoint is not None}
@@ -121,16 +121,16 @@ class Answers:
         kept: dict[str, Any] | None = self._context.get(METRICS)
         if kept is None:
             by = self._context.history(METRICS)[-1].by
-            raise CallbackError(f"the callback {by!r} removed 'metrics', which Ray keeps; change what is in it")
+            raise CallbackError(f"the callback {by!r} removed 'metrics', which Ray requires; change its entries")
         try:
             packed(kept)
         except Exception as error:
-            raise CallbackError(f"a callback put into 'metrics' what cannot be sent to Ray: {error}") from error
+            raise CallbackError(f"a callback put a value into 'metrics' that cannot be sent to Ray: {error}") from error
         return kept
 
     async def _polled(self, errors: dict[int, str]) -> bool:
         if errors and errors != self._errors:
-            self._errors = errors  # while a node is being taken away, Ray sees the same again and again
+            self._errors = errors  # Ray polls the same errors again while a node is removed
             self._context[WORKER_ERRORS] = errors
             await self.close(WorkersError("; ".join(f"rank {rank}: {error}" for rank, error in errors.items())))
             await self._publish(WorkersFailed)
