@@ -1,6 +1,7 @@
-"""What a start-up does: the phases of a node, their order, the download, the placement, the engine, the command line.
+"""The start-up of a node or a cluster: phases, download, placement, engine, and the command line.
 
-The outermost room: it knows all the others. `node` has the phases in order; `assembly` and `cli` put the observers on.
+The outermost room: it may import all others. `node/startup` has the phases in order; `pipeline/wiring` and `cli` add the
+observers.
 """
 
 from phasebus.initializer.cluster import (
@@ -62,7 +63,7 @@ from phasebus.initializer.node.keys import (
     SKIP_DEFAULT,
 )
 from phasebus.initializer.node.node import Node, initialize_node
-from phasebus.initializer.pipeline.errors import CallbackError, ConfigError
+from phasebus.initializer.pipeline.errors import CallbackError, ConfigError, PhaseError, UnexpectedCancellationError
 from phasebus.initializer.pipeline.phases import Phase, PhaseFailed, PhaseFinished, PhaseStarted, run_phases
 from phasebus.initializer.ray.cluster import RayError
 from phasebus.initializer.ray.placement import PlacementError
@@ -113,6 +114,7 @@ __all__ = [
     "NodeConflictError",
     "NodeLostError",
     "Phase",
+    "PhaseError",
     "PhaseFailed",
     "PhaseFinished",
     "PhaseStarted",
@@ -128,6 +130,7 @@ __all__ = [
     "PreInitialization",
     "PrePlacementGroup",
     "RayError",
+    "UnexpectedCancellationError",
     "initialize_cluster",
     "initialize_node",
     "load_config",

@@ -13,7 +13,7 @@ from phasebus.bus import Bus, Context, current_step
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource
-from phasebus.initializer.engines import Launch, Launcher, Prepared, workers_of
+from phasebus.initializer.engines import EngineError, Launch, Launcher, Prepared, workers_of
 from phasebus.initializer.engines.none import NoEngine
 from phasebus.initializer.engines.protocol import ENGINE_INIT
 from phasebus.initializer.engines.vllm import VLLM
@@ -48,6 +48,8 @@ from phasebus.initializer.node.keys import (
     RUNTIME_ENV,
     SKIP_DEFAULT,
 )
+from phasebus.initializer.node.probe import probe_engine
+from phasebus.initializer.pipeline.control_flow import errors_only
 from phasebus.initializer.pipeline.phases import Phase, run_phases
 from phasebus.initializer.ray.cluster import RAY, connected
 from phasebus.initializer.ray.placement import default_bundles, release, reserve
@@ -108,6 +110,8 @@ class NodeStart:
         try:
             async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):
                 await run_phases(self._bus, self._phases(), context, config, keys=NODE_KEYS)
+                with errors_only():
+                    await self._check_ready(context)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._held.aclose()
@@ -163,6 +167,18 @@ class NodeStart:
             ),
             Phase(name="post_initialization", before=PostInitialization),
         )
+
+    async def _check_ready(self, context: Context) -> None:
+        """Check that the engine answers.
+
+        Raises:
+            EngineError: There is no engine.
+            Exception: What the engine's `probe` raised, if it has one.
+        """
+        if ENGINE not in context:
+            raise EngineError("every phase has finished, but there is no engine: a callback has deleted it")
+        with anyio.fail_after(self._config.engine_timeout_seconds):
+            await probe_engine(context[ENGINE])
 
     async def _check_engine(self, context: Context) -> None:
         """Refuse what cannot come to anything before minutes are spent on it."""

@@ -1,9 +1,8 @@
-"""A node that is ready, looked after: whether its engine still lives."""
+"""Supervision of a node that is ready: whether its engine still lives."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -11,38 +10,43 @@ import anyio
 from phasebus.bus import Bus
 from phasebus.initializer.node.events import EngineDied
 from phasebus.initializer.node.node import Node
+from phasebus.initializer.node.probe import probe_engine
+from phasebus.initializer.pipeline.control_flow import errors_only
 from phasebus.telemetry import Telemetry, redact
 
 logger = logging.getLogger("phasebus.node")
 
-_LOOK_SECONDS = 2.0
+_PROBE_INTERVAL_SECONDS = 2.0
 
 
 async def engine_died(node: Node, config: Any, bus: Bus, telemetry: Telemetry) -> str:
-    """Return why the engine of a node that was ready is gone, if that happens; the node is told to be ready no more.
+    """Wait until the engine of a ready node has died; mark the node as not ready, and return the reason.
 
-    What a callback of `EngineDied` raises is logged: there is nobody to hear it.
+    An error of an `EngineDied` callback is logged, as no caller waits for it.
 
     Args:
-        node: The node. An engine that callbacks have provided is looked after if it has a method `probe`, as ours have.
-        config: What the node was started with.
+        node: The node. An engine that callbacks have provided is supervised if it has a method `probe`, as ours have.
+        config: The configuration the node was started with.
         bus: Where `EngineDied` is published.
-        telemetry: Whose status and metrics say whether the node is ready.
+        telemetry: The status and metrics that report whether the node is ready.
     """
-    probe: Callable[[], Awaitable[None]] | None = getattr(node.engine, "probe", None)
-    while True:
-        await anyio.sleep(_LOOK_SECONDS)
-        if probe is None:
-            continue
-        try:
-            await probe()
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the end of the engine
-            why = redact(f"the engine has died: {str(error).partition(chr(10))[0] or type(error).__name__}")
-            break
+    why = await _death_of(node.engine)
     telemetry.status.settle(why)
     telemetry.metrics.ready.set(0)
     try:
-        await bus.publish(EngineDied(config=config, error=why), node.context)
+        with errors_only():
+            await bus.publish(EngineDied(config=config, error=why), node.context)
     except Exception:
-        logger.exception("a callback failed when the engine had died")
+        logger.exception("an EngineDied callback failed")
     return why
+
+
+async def _death_of(engine: object) -> str:
+    """Return why `engine` has died, once it has."""
+    while True:
+        await anyio.sleep(_PROBE_INTERVAL_SECONDS)
+        try:
+            with errors_only():
+                await probe_engine(engine)
+        except Exception as error:  # noqa: BLE001  # whatever the probe raises, the engine is gone
+            return redact(f"the engine has died: {str(error).partition(chr(10))[0] or type(error).__name__}")

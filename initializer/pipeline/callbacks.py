@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from phasebus.bus import Bus, Context, Key, PhaseEvent, subscribe_all
+from phasebus.initializer.pipeline.control_flow import errors_only
 from phasebus.initializer.pipeline.errors import CallbackError, ConfigError
 
 _ALIKE = 0.85
@@ -67,27 +68,17 @@ Callbacks = Annotated[list[Any], AfterValidator(imported)]
 """A field of a configuration: callbacks and observers, or "module:name" for one that is imported."""
 
 
-async def ask(bus: Bus, event: PhaseEvent, context: Context, spelling: Spelling) -> None:
-    """Publish a phase, and look at what its callbacks have done.
+async def publish_phase(bus: Bus, event: PhaseEvent, context: Context, spelling: Spelling) -> None:
+    """Publish a phase event, and check the keys that its callbacks have written.
 
     Raises:
-        CallbackError: One called ``sys.exit``, or misspelt a key.
-        Exception: What one raised, with a note that names it.
+        CallbackError: A callback called ``sys.exit``, or misspelled a key.
+        UnexpectedCancellationError: A callback ended in a cancellation that nothing outside had requested.
+        Exception: What a callback raised, with a note that names it.
     """
-    try:
+    with errors_only():
         await bus.publish(event, context)
-    except SystemExit as error:
-        raise error_for_exit(error) from error
     spelling.check(context)
-
-
-def error_for_exit(error: SystemExit) -> CallbackError:
-    """Return what is raised for a ``sys.exit`` in a callback, with its notes: it would tear the event loop down."""
-    failure = CallbackError(f"sys.exit({error.code!r}) was called; a callback that wants to end things raises")
-    failure.__cause__ = error
-    for note in getattr(error, "__notes__", ()):
-        failure.add_note(note)
-    return failure
 
 
 class Spelling:

@@ -1,4 +1,4 @@
-"""What can be wrong with what a start-up, or any other phase list, is given."""
+"""Errors of phase lists and their configurations."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ from phasebus.bus import PhasebusError
 
 
 class ConfigError(PhasebusError):
-    """Raised when a configuration cannot be read, or says what cannot be meant."""
+    """Raised when a configuration cannot be read or is not valid."""
 
 
 class CallbackError(PhasebusError):
     """Raised when a callback did what can only be a mistake, such as misspelling a key or calling ``sys.exit``."""
+
+
+class UnexpectedCancellationError(PhasebusError):
+    """Raised when a callback or a phase's work ended in a cancellation that nothing outside it had requested."""
+
+
+class PhaseError(PhasebusError):
+    """Raised when a phase that applied has not finished, although no error was raised."""

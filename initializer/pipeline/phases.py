@@ -1,19 +1,23 @@
-"""Running a list of phases: each a step, with an event before its work and one after it.
+"""Running a list of phases: each is a step, with an event before its work and one after it.
 
-A phase list is data, so that any process, not only the start of a node, can be run and watched like this.
+A phase list is data, so that any process, not only the start of a node, can be run and observed like this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from phasebus.bus import Bus, Context, PhaseEvent, StepFailed, StepFinished, StepKind, StepStarted
-from phasebus.initializer.pipeline.callbacks import Spelling, ask, error_for_exit
+from phasebus.initializer.pipeline.callbacks import Spelling, publish_phase
+from phasebus.initializer.pipeline.control_flow import errors_only
+from phasebus.initializer.pipeline.errors import CallbackError, PhaseError
+from phasebus.initializer.pipeline.variables import changed_variables, set_variables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +27,7 @@ class PhaseStarted(StepStarted):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseFinished(StepFinished):
-    """Published when a phase has ended well, callbacks included."""
+    """Published when a phase has succeeded, callbacks included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +43,23 @@ class PhaseFailed(StepFailed):
 PHASE = StepKind("phase", started=PhaseStarted, finished=PhaseFinished, failed=PhaseFailed)
 
 
+def _never(_: Context) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
     """One phase of a process.
 
     Attributes:
         name: Its name, in spans, metrics and messages.
-        prepare: What has to be known before callbacks are asked; None if nothing has.
-        before: The event at which callbacks may change what the work will do; None for no such moment.
-        work: What is done; it reads the context and puts what it achieved there. None for a phase that is all callbacks.
-        after: The event at which callbacks see what was done; None for no such moment.
-        applies: Tells whether the phase is run at all, once the phases before it are done.
-        beside: Tells, once the callbacks of `before` are done, whether the phases that follow may begin.
-        joins: Whether it waits for the phases that still run beside it; without, it begins at once.
+        prepare: Runs before the callbacks of `before`, to provide what they need; None for nothing.
+        before: The event at which callbacks may change what the work will do; None for no event.
+        work: Reads the context, does the work, and puts the result into the context. None for a phase of callbacks only.
+        after: The event at which callbacks see what was done; None for no event.
+        applies: Returns whether the phase runs at all; called when the phases before it are done.
+        beside: Returns whether the next phases may begin before the work ends; called after the callbacks of `before`.
+        joins: Whether the phase waits for the phases that still run beside it; otherwise it begins at once.
     """
 
     name: str
@@ -60,7 +68,7 @@ class Phase:
     work: Callable[[Context], Awaitable[None]] | None = None
     after: type[PhaseEvent] | None = None
     applies: Callable[[Context], bool] = lambda _: True
-    beside: Callable[[Context], bool] = lambda _: False
+    beside: Callable[[Context], bool] = _never
     joins: bool = True
 
 
@@ -70,78 +78,136 @@ async def run_phases(
     """Run `phases` in order on `bus`, with one `context` that all of their callbacks share.
 
     A phase that runs beside the next ones ends, its last callbacks included, before any phase begins that joins it.
+    Context variables that a callback sets keep their values in all later phases.
 
     Args:
         bus: Where the events are published.
         phases: The phases, in order.
         context: What the callbacks and the phases' work share.
         config: The configuration of the process, handed to every callback.
-        keys: What the work reads. A callback that writes nearly one of them has misspelt it, unless it uses a `Key`.
+        keys: What the work reads. A callback that writes nearly one of them has misspelled it, unless it uses a `Key`.
 
     Raises:
-        CallbackError: A callback misspelt a key, or called ``sys.exit``.
+        CallbackError: A callback misspelled a key, or called ``sys.exit``.
+        UnexpectedCancellationError: A callback or a phase's work ended in a cancellation that nothing outside had
+            requested.
+        PhaseError: A phase that applied has not finished.
         Exception: What the work or a callback raised, with a note that names the phase; the phases that ran beside it
             are cancelled. An ExceptionGroup if several failed at once.
     """
-    errors: list[Exception] = []
-    running: list[anyio.Event] = []
-    spelling = Spelling((*context, *keys))
+    run = _PhaseListRun(bus, context, config, Spelling((*context, *keys)))
+    try:
+        async with anyio.create_task_group() as tasks:
+            # Not in this task: a cancel scope that a callback enters and never leaves ends with the task it is in.
+            tasks.start_soon(run.all, phases, tasks)
+    except ExceptionGroup as group:
+        run.raise_errors()
+        raise CallbackError(
+            f"a callback has not left a task group or a cancel scope that it entered ({group.exceptions[0]}); "
+            "leave it in the last phase at the latest"
+        ) from group
+    run.raise_errors()
 
-    async def ask_all(event: type[PhaseEvent]) -> None:
-        await ask(bus, event(config=config), context, spelling)
 
-    async def run(phase: Phase, ended: anyio.Event, *, task_status: TaskStatus[None]) -> None:
-        go_on = _Once(task_status.started)
-        try:
-            await _run(bus, phase, context, ask_all, go_on)
-        except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
-            errors.append(error)
-            tasks.cancel_scope.cancel()
-        finally:
-            ended.set()
-            go_on()
+class _PhaseListRun:
+    """One run of a phase list.
 
-    async with anyio.create_task_group() as tasks:
+    All phases run in one task, except those that may run beside others: these get tasks of their own.
+    """
+
+    def __init__(self, bus: Bus, context: Context, config: Any, spelling: Spelling) -> None:
+        self._bus = bus
+        self._context = context
+        self._config = config
+        self._spelling = spelling
+        self._errors: list[Exception] = []
+        self._unfinished: list[str] = []
+        self._complete = False
+
+    async def all(self, phases: Sequence[Phase], tasks: TaskGroup) -> None:
+        """Run `phases`; when one fails, cancel `tasks`, in which this runs."""
+        beside: list[_BesideTask] = []
         for phase in phases:
             if phase.joins:
-                for ended in running:
-                    await ended.wait()
-            if phase.applies(context) and not errors:
-                running.append(anyio.Event())
-                await tasks.start(run, phase, running[-1])
-    if len(errors) > 1:
-        raise ExceptionGroup(f"{len(errors)} phases failed", errors)
-    if errors:
-        raise errors[0]
+                for task in beside:
+                    await task.ended.wait()
+                    set_variables(task.variables)
+                beside.clear()
+            if self._errors or not phase.applies(self._context):
+                continue
+            self._unfinished.append(phase.name)
+            if phase.beside is _never:
+                await self._run(phase, tasks, _do_nothing)
+            else:
+                beside.append(_BesideTask())
+                await tasks.start(self._run_beside, phase, tasks, beside[-1])
+        for task in beside:
+            await task.ended.wait()
+        self._complete = True
+
+    def raise_errors(self) -> None:
+        """Raise what made the run fail, if it has failed; else check that every phase has finished."""
+        if len(self._errors) > 1:
+            raise ExceptionGroup(f"{len(self._errors)} phases failed", self._errors)
+        if self._errors:
+            raise self._errors[0]
+        if self._unfinished or not self._complete:
+            names = ", ".join(map(repr, self._unfinished)) or "the last ones"
+            raise PhaseError(f"these phases have not finished, although no error was raised: {names}")
+
+    async def _run_beside(
+        self, phase: Phase, tasks: TaskGroup, beside: _BesideTask, *, task_status: TaskStatus[None]
+    ) -> None:
+        before = copy_context()
+        go_on = _Once(task_status.started)
+        try:
+            await self._run(phase, tasks, go_on)
+        finally:
+            beside.variables = changed_variables(before)
+            beside.ended.set()
+            go_on()
+
+    async def _run(self, phase: Phase, tasks: TaskGroup, go_on: Callable[[], None]) -> None:
+        """Run one phase; call `go_on` when the phases that follow may begin."""
+        try:
+            async with self._bus.step(PHASE, phase.name):
+                with errors_only(owns_task=True):
+                    await self._work(phase, go_on)
+        except Exception as error:  # noqa: BLE001  # raised again by `raise_errors`: the task group would wrap it
+            error.add_note(f"in the phase {phase.name!r}")
+            self._errors.append(error)
+            tasks.cancel_scope.cancel()
+        else:
+            self._unfinished.remove(phase.name)
+
+    async def _work(self, phase: Phase, go_on: Callable[[], None]) -> None:
+        context = self._context
+        if phase.prepare is not None:
+            await phase.prepare(context)
+        if phase.before is not None:
+            await self._publish(phase.before)
+        if phase.beside(context):
+            go_on()
+        if phase.work is not None:
+            await phase.work(context)
+        if phase.after is not None:
+            await self._publish(phase.after)
+
+    async def _publish(self, event: type[PhaseEvent]) -> None:
+        await publish_phase(self._bus, event(config=self._config), self._context, self._spelling)
 
 
-async def _run(
-    bus: Bus,
-    phase: Phase,
-    context: Context,
-    ask_all: Callable[[type[PhaseEvent]], Awaitable[None]],
-    go_on: Callable[[], None],
-) -> None:
-    """Run one phase; `ask_all` publishes an event, and `go_on` is called when the phases that follow may begin."""
-    try:
-        async with bus.step(PHASE, phase.name):
-            if phase.prepare is not None:
-                await phase.prepare(context)
-            if phase.before is not None:
-                await ask_all(phase.before)
-            if phase.beside(context):
-                go_on()
-            if phase.work is not None:
-                await phase.work(context)
-            if phase.after is not None:
-                await ask_all(phase.after)
-    except SystemExit as error:
-        failure = error_for_exit(error)
-        failure.add_note(f"in the phase {phase.name!r}")
-        raise failure from error
-    except Exception as error:
-        error.add_note(f"in the phase {phase.name!r}")
-        raise
+class _BesideTask:
+    """A task that runs one phase beside others.
+
+    Attributes:
+        ended: Set when it has ended.
+        variables: The context variables that it has changed by then.
+    """
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.variables: Mapping[ContextVar[Any], Any] = {}
 
 
 class _Once:
@@ -154,3 +220,7 @@ class _Once:
         function, self._function = self._function, None
         if function is not None:
             function()
+
+
+def _do_nothing() -> None:
+    """Stand in for the signal to go on, where nothing waits for it."""

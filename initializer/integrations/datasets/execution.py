@@ -27,7 +27,8 @@ from phasebus.initializer.integrations.datasets.events import (
     PostExecution,
     PreExecution,
 )
-from phasebus.initializer.pipeline.callbacks import Spelling, error_for_exit
+from phasebus.initializer.pipeline.callbacks import Spelling
+from phasebus.initializer.pipeline.control_flow import error_for
 
 
 class StaysHere(list[Callable[[], Any]]):
@@ -102,7 +103,7 @@ class DatasetRun:
             self.threads.publish(event, context)
             self.spelling.check(self.context)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # what it was is kept, and raised by the run
-            failure = error_for_exit(error) if isinstance(error, SystemExit) else error
+            failure = error_for(error) if isinstance(error, SystemExit) else error
             self.failure = self.failure or failure
             raise ExecutionEndedError(f"a callback has failed: {type(failure).__name__}: {failure}", failure) from None
 

@@ -21,7 +21,7 @@ from phasebus.initializer.integrations.datasets.events import (
 )
 from phasebus.initializer.integrations.datasets.execution import DatasetRun, ExecutionWatch, StaysHere
 from phasebus.initializer.pipeline.blocking import call_beside
-from phasebus.initializer.pipeline.callbacks import Spelling, ask
+from phasebus.initializer.pipeline.callbacks import Spelling, publish_phase
 from phasebus.initializer.pipeline.wiring import watched
 from phasebus.telemetry import Telemetry
 
@@ -64,10 +64,10 @@ async def run_dataset(
         opened.step(DATASET, config.name) as step,
     ):
         spelling = Spelling(DATASET_KEYS)
-        await ask(opened, PreDataset(config=config), context, spelling)
+        await publish_phase(opened, PreDataset(config=config), context, spelling)
         run = DatasetRun(opened.threads(), config, context, step.id, spelling)
         context[RESULT] = await call_beside(partial(_run, pipeline, run), run.notice_cancellation)
-        await ask(opened, PostDataset(config=config), context, spelling)
+        await publish_phase(opened, PostDataset(config=config), context, spelling)
         result: T = context[RESULT]
         return result
 

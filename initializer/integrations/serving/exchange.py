@@ -8,7 +8,8 @@ from phasebus.bus import Bus, Context, Outcome
 from phasebus.initializer.integrations.serving.events import ANSWER, REQUEST, RESPONSE, PostRequest, PreRequest
 from phasebus.initializer.integrations.serving.request import Request
 from phasebus.initializer.integrations.serving.response import ResponseStart
-from phasebus.initializer.pipeline.callbacks import Spelling, error_for_exit
+from phasebus.initializer.pipeline.callbacks import Spelling
+from phasebus.initializer.pipeline.control_flow import error_for
 from phasebus.initializer.pipeline.errors import CallbackError
 
 _SERVER_ERROR = 500
@@ -76,7 +77,7 @@ class Exchange:
                 app = self._chosen(app)
             await app(request.scope, receive if request.untouched else request.replayed(receive), self.send)
         except SystemExit as error:
-            self._failure = error_for_exit(error)
+            self._failure = error_for(error)
         except Exception:
             self.status = self.status or _SERVER_ERROR
             if self._failure is None:

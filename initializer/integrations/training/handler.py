@@ -33,7 +33,7 @@ from phasebus.initializer.integrations.training.events import (
     WorkersFailed,
 )
 from phasebus.initializer.integrations.training.rpc import packed
-from phasebus.initializer.pipeline.callbacks import Spelling, ask
+from phasebus.initializer.pipeline.callbacks import Spelling, publish_phase
 from phasebus.initializer.pipeline.errors import CallbackError
 
 _FLUSH_SECONDS = 5.0
@@ -140,4 +140,4 @@ class ControllerHandler:
         await self.close(self.failure)
 
     async def _publish(self, event: type[PhaseEvent]) -> None:
-        await ask(self._bus, event(config=self._config), self._context, self._spelling)
+        await publish_phase(self._bus, event(config=self._config), self._context, self._spelling)

@@ -19,7 +19,7 @@ from phasebus.initializer.integrations.training.events import (
 )
 from phasebus.initializer.integrations.training.handler import ControllerHandler
 from phasebus.initializer.integrations.training.rpc import RpcClient, call_with_server
-from phasebus.initializer.pipeline.callbacks import Spelling, ask
+from phasebus.initializer.pipeline.callbacks import Spelling, publish_phase
 from phasebus.initializer.pipeline.wiring import watched
 from phasebus.telemetry import Telemetry
 
@@ -60,10 +60,10 @@ async def run_training(config: TrainingConfig, *, telemetry: Telemetry | None = 
         opened.step(TRAINING, config.name) as step,
     ):
         spelling = Spelling(TRAINING_KEYS)
-        await ask(opened, PreTraining(config=config), context, spelling)
+        await publish_phase(opened, PreTraining(config=config), context, spelling)
         _check_configs(context)
         context[RESULT] = await _fit(config, context, ControllerHandler(opened, config, context, step.id, spelling))
-        await ask(opened, PostTraining(config=config), context, spelling)
+        await publish_phase(opened, PostTraining(config=config), context, spelling)
         return context[RESULT]
 
 

@@ -62,6 +62,29 @@ async def test_an_engine_that_a_callback_provides_is_used_as_it_is() -> None:
         assert node.engine is engine
 
 
+async def test_an_engine_that_has_died_when_all_phases_are_done_fails_the_start() -> None:
+    class Dead:
+        async def probe(self) -> None:
+            raise EngineError("the engine core has died")
+
+    def take_over(phase: str, config: Any, data: Any) -> dict[str, Any]:
+        return {"skip_default": True, ENGINE: Dead()}
+
+    with pytest.raises(EngineError, match="the engine core has died"):
+        await initialize_node(LLMConfig(model="m", callbacks=[take_over]))
+    (node,) = (step for step in read_journal(find_journal()).steps if step.kind == "node")
+    assert node.outcome == "failed"
+
+
+async def test_an_engine_that_a_callback_has_deleted_fails_the_start(model: Path) -> None:
+    def delete(phase: str, config: Any, data: Any) -> None:
+        if phase == "post_initialization":
+            del data[ENGINE]
+
+    with pytest.raises(EngineError, match="there is no engine"):
+        await initialize_node(LLMConfig(model=str(model), engine="none", callbacks=[delete]))
+
+
 async def test_a_model_that_is_not_there_fails_the_download_by_name() -> None:
     with pytest.raises(DownloadError, match="/not/there") as caught:
         await initialize_node(LLMConfig(model="/not/there", engine="none"))

@@ -37,7 +37,7 @@ class Engine:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(supervision, "_PROBE_INTERVAL_SECONDS", 0.01)
 
 
 def node_with(engine: Any) -> Node:
@@ -69,7 +69,7 @@ async def test_a_callback_that_fails_then_harms_nobody(caplog: pytest.LogCapture
 
         bus.subscribe(None, fail)
         assert await engine_died(node_with(Engine(0)), None, bus, Telemetry(port=None))
-    assert "a callback failed when the engine had died" in caplog.text
+    assert "an EngineDied callback failed" in caplog.text
 
 
 @pytest.mark.parametrize("engine", [Engine(10**9), object()])
