@@ -10,13 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import prometheus_client
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from phasebus.bus import SubscriberStats
 from phasebus.telemetry import names
+from phasebus.telemetry.in_memory import Counter, Gauge, Histogram
 from phasebus.telemetry.redaction import redact
 
 Counts = dict[tuple[str, str], tuple[int, int, int]]
@@ -143,7 +145,7 @@ def _add(counts: Counts, stats: Sequence[SubscriberStats]) -> None:
         counts[each.name, each.role] = calls + each.calls, errors + each.errors, drops + each.drops
 
 
-def observe_many(histogram: Histogram, amounts: Sequence[float]) -> None:
+def observe_many(histogram: prometheus_client.Histogram, amounts: Sequence[float]) -> None:
     """Observe all of `amounts` at once, which takes a fifth of the time of one after the other.
 
     prometheus_client has no such method; this does what its `Histogram.observe` does (0.22 to 0.26).

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from phasebus.initializer.node.events import EngineDied
 from phasebus.telemetry import Metrics, RunIdentity, Timeline, names
+from phasebus.telemetry.in_memory import Counter, Gauge, Histogram
 from phasebus.telemetry.journal import FOOTER, HEADER
 from phasebus.telemetry.metrics import UNKNOWN
 
