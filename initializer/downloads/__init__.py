@@ -4,7 +4,8 @@ Start reading at `fetch`, then `tree` (one source into one folder), `files` (man
 file, in a worker thread). `sources` says where bytes come from, `partial`, `record` and `checks` what is made of them.
 """
 
-from phasebus.initializer.downloads.errors import DownloadError
+from phasebus.initializer.downloads.checks import Digest
+from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.events import (
     DOWNLOAD,
     FILE,
@@ -20,10 +21,14 @@ from phasebus.initializer.downloads.events import (
 )
 from phasebus.initializer.downloads.fetch import fetch
 from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.downloads.sources.protocol import Body, Listing, RemoteFile, Source, SourceFactory, StreamBody
+from phasebus.initializer.downloads.sources.registry import installed_schemes
 
 __all__ = [
     "DOWNLOAD",
     "FILE",
+    "Body",
+    "Digest",
     "DownloadError",
     "DownloadFailed",
     "DownloadFinished",
@@ -35,5 +40,12 @@ __all__ = [
     "FileFinished",
     "FileProgress",
     "FileStarted",
+    "Listing",
+    "RemoteFile",
+    "Source",
+    "SourceFactory",
+    "StreamBody",
+    "TransferError",
     "fetch",
+    "installed_schemes",
 ]

@@ -17,7 +17,7 @@ from phasebus.initializer.downloads.events import DOWNLOAD, DownloadResult
 from phasebus.initializer.downloads.files import Files
 from phasebus.initializer.downloads.locks import alone
 from phasebus.initializer.downloads.modes import wanted
-from phasebus.initializer.downloads.paths import STATE, free_bytes
+from phasebus.initializer.downloads.paths import STATE, default_folder, free_bytes
 from phasebus.initializer.downloads.progress import Meter
 from phasebus.initializer.downloads.record import Record
 from phasebus.initializer.downloads.retries import Budget
@@ -67,7 +67,8 @@ async def bring(
                     f"{source.display} has no file that {mode} asks for ({len(listing.files)} others); "
                     "check the source, or choose another mode"
                 )
-            folder = (destination or listing.folder).expanduser().absolute()
+            folder = destination or listing.folder or default_folder(source.kind, source.display)
+            folder = folder.expanduser().absolute()
             files = await _fetch(bus, step, source, chosen, folder, labels, settings)
             await in_thread(lambda: _settle(folder, listing, mode), CapacityLimiter(1))
     finally:

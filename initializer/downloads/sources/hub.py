@@ -19,9 +19,24 @@ from phasebus.initializer.downloads.checks import Digest
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, refusal
-from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, SourceKind
+from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+"""How a repository is written: ``org/name`` or ``org/name@revision``."""
+
+
+def hub_source(model: str, settings: DownloadSettings) -> HubSource:
+    """Return the source of ``hf://org/name`` or ``hf://org/name@revision``."""
+    if (repository := REPOSITORY.fullmatch(model.partition("://")[2].rstrip("/"))) is None:
+        raise DownloadError(f"{model!r} names no repository; write hf://org/name or hf://org/name@revision")
+    return HubSource(repository["repo"], repository["revision"], settings)
+
+
+def guessed_hub_source(repository: re.Match[str], settings: DownloadSettings) -> HubSource:
+    """Return the source of a match of `REPOSITORY` without a scheme, which may have meant a folder."""
+    return HubSource(repository["repo"], repository["revision"], settings, guessed_from=repository.string)
 
 
 class HubSource:
@@ -34,7 +49,7 @@ class HubSource:
         guessed_from: The value this was taken for a repository from, if it could have meant a folder.
     """
 
-    kind: SourceKind = "hf"
+    kind: str = "hf"
 
     def __init__(
         self, repo: str, revision: str | None, settings: DownloadSettings, guessed_from: str | None = None

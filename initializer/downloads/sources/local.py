@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from io import FileIO
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from phasebus.initializer.downloads.checks import safetensors_problem
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.paths import STATE, default_folder
-from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, SourceKind
+from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile
+
+
+def local_source(model: str, settings: DownloadSettings) -> LocalSource:
+    """Return the source of a ``file://`` URL."""
+    return LocalSource(model, Path(unquote(urlsplit(model).path)))
 
 
 class LocalSource:
@@ -20,7 +27,7 @@ class LocalSource:
         path: Where that is.
     """
 
-    kind: SourceKind = "file"
+    kind: str = "file"
 
     def __init__(self, model: str, path: Path) -> None:
         self.display = model

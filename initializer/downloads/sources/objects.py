@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from phasebus.initializer.downloads.errors import CorruptError, DownloadError, TransferError
 from phasebus.initializer.downloads.paths import default_folder
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.protocol import BLOCK, Listing, RemoteFile, SourceKind
+from phasebus.initializer.downloads.sources.protocol import BLOCK, Listing, RemoteFile
 from phasebus.initializer.downloads.sources.stores import HINTS, StoreKind, connect, first_line
 
 PIECE = 64 * 2**20
@@ -28,6 +28,11 @@ _REFUSED_LISTING = re.compile(r"list request: .* status code: (?P<status>\d{3})\
 
 _CREDENTIALS = re.compile(r"token request|performing [A-Z]+ http://169\.254\.")
 """How it tells that credentials were asked for: of a service the environment names, or of this machine in its cloud."""
+
+
+def object_source(model: str, settings: DownloadSettings) -> ObjectSource:
+    """Return the source of ``s3://bucket/prefix``, ``gs://…`` or ``az://…``."""
+    return ObjectSource(cast("StoreKind", model.partition("://")[0].lower()), model, settings)
 
 
 class ObjectSource:
@@ -54,7 +59,7 @@ class ObjectSource:
         self.display = f"{kind}://{self._bucket}/{self._prefix}"
 
     @property
-    def kind(self) -> SourceKind:
+    def kind(self) -> str:
         """Which store."""
         return self._kind
 

@@ -1,18 +1,28 @@
-"""What a source of files can do. Everything here blocks, and is called in worker threads."""
+"""The protocol of a download source: what a source lists, how it opens a file, and how a package adds a source.
+
+A source is found by the scheme of the model's address. A package adds one with an entry point in the group
+``phasebus.sources``: the name is the scheme, the value is a `SourceFactory`. For ``models://team/name``::
+
+    [project.entry-points."phasebus.sources"]
+    models = "company_models:models_source"
+
+The factory must be cheap: it is called before the download phase and must not connect. Everything else of a source
+blocks and is called in worker threads. Retries, resuming, digests, locks, progress and events are done by the caller,
+so a source only lists files and opens them. `StreamBody` turns an iterator of bytes into a `Body`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from phasebus.initializer.downloads.checks import Digest
-
-SourceKind = Literal["hf", "s3", "gs", "az", "https", "file"]
-"""The values of the label ``source``."""
+from phasebus.initializer.downloads.settings import DownloadSettings
 
 BLOCK = 512 * 1024
-"""How many bytes are gathered before they are written: the kernel's pages stay large, and the bytes in a core's cache."""
+"""The number of bytes gathered before a write: large enough for the kernel, small enough for a core's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +30,10 @@ class RemoteFile:
     """A file, as a source lists it.
 
     Attributes:
-        name: Its name below the model's folder, with ``/`` between the parts. Not to be trusted.
-        size: In bytes; None if the source does not tell.
-        digest: What its content hashes to; None if the source does not tell.
-        validator: Something that changes when the content does (an ETag, a modification time); None without.
+        name: Its name below the model's folder, with ``/`` between the parts. Untrusted: the caller validates it.
+        size: Its size in bytes; None if the source does not know.
+        digest: The digest of its content; None if the source does not know.
+        validator: A value that changes when the content changes (an ETag, a modification time); None if there is none.
     """
 
     name: str
@@ -34,30 +44,32 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a source has.
+    """The files of a source.
 
     Attributes:
         files: All its files.
-        folder: Where they are put unless another destination is named.
-        revision: The exact version they are of; None if the source has no versions.
-        single: Whether the source names one file, not a folder of files.
-        refs: Small files to be written once all is there, by which other tools find it: the path and the content.
+        folder: The default destination; None for a folder of its own in phasebus's cache.
+        revision: The exact version of the files; None if the source has no versions.
+        single: Whether the source is one file, not a folder of files.
+        refs: Small files to write after the download, by which other tools find it: path and content.
+        skipped: The names the source has and cannot deliver, such as keys that are no file names.
     """
 
     files: tuple[RemoteFile, ...]
-    folder: Path
+    folder: Path | None = None
     revision: str | None = None
     single: bool = False
     refs: dict[Path, str] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
 
 
 class Body(Protocol):
-    """The bytes of a file, on their way.
+    """The content of a file while it is transferred.
 
     Attributes:
-        start: The offset of the first byte that will come. It may be 0 where another was asked for.
-        size: The size of the whole file in bytes, as the answer tells; None if it does not.
-        validator: What to send along when asking for the rest, so as not to get another file's; None without.
+        start: The offset of the first byte that `receive` returns. It may be 0 although another offset was requested.
+        size: The size of the whole file in bytes, as the response states it; None if it does not.
+        validator: The value to pass to `Source.open` when the rest is requested; None if there is none.
     """
 
     start: int
@@ -65,48 +77,84 @@ class Body(Protocol):
     validator: str | None
 
     def receive(self, room: memoryview) -> memoryview:
-        """Return the next bytes; none at the end. They are in `room`, or in memory of their own.
+        """Return the next bytes, either in `room` or in other memory; an empty view at the end.
 
         Raises:
-            TransferError: They stopped coming before all were there.
+            TransferError: The transfer broke before the end; the caller retries.
         """
 
     def stop(self) -> None:
-        """Have `receive` end soon. May be called from any thread, and twice."""
+        """Make a running `receive` return or raise soon. Called from any thread, possibly twice."""
 
     def close(self) -> None:
-        """Give back what is held. May be called twice."""
+        """Release everything the body holds. Possibly called twice."""
 
 
 class Source(Protocol):
-    """A place that models are fetched from.
+    """A place that models are downloaded from.
 
     Attributes:
-        kind: Which kind of place.
-        display: How it is called in everything people see; free of credentials and query strings.
+        kind: The value of the metrics' label ``source``: one constant for all addresses of a scheme.
+        display: The address as it appears in events, logs and messages, without credentials and query strings.
     """
 
     @property
-    def kind(self) -> SourceKind: ...  # noqa: D102  # above
+    def kind(self) -> str: ...  # noqa: D102  # documented above
 
     @property
-    def display(self) -> str: ...  # noqa: D102  # above
+    def display(self) -> str: ...  # noqa: D102  # documented above
 
     def listing(self) -> Listing:
-        """Return what there is.
+        """Return the files of the source.
 
         Raises:
-            DownloadError: It is not there, or not for us.
-            TransferError: It could not be asked just now.
+            DownloadError: It does not exist, or access is denied. Not retried.
+            TransferError: The request failed and may succeed when retried.
         """
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> Body:
-        """Return the bytes of a file, from `start` on if it still is what `validator` tells, else from 0.
+        """Return the content of a file, from byte `start` if it still matches `validator`, else from byte 0.
 
         Raises:
-            DownloadError: It is not there, or not for us.
-            TransferError: It could not be asked just now.
+            DownloadError: It does not exist, or access is denied. Not retried.
+            TransferError: The request failed and may succeed when retried.
         """
 
     def close(self) -> None:
-        """Give back connections. May be called twice."""
+        """Abort the running calls, as far as possible, and close connections. Called from any thread, possibly twice."""
+
+
+SourceFactory = Callable[[str, DownloadSettings], Source]
+"""Returns the source of an address (``scheme://…``, as the user wrote it). Raises DownloadError for a malformed one."""
+
+
+class StreamBody:
+    """A `Body` that reads an iterator of byte blocks.
+
+    Args:
+        blocks: The content from byte `start` on.
+        start: The offset of the first byte.
+        size: The size of the whole file in bytes; None if unknown.
+        validator: See `Body`.
+    """
+
+    def __init__(
+        self, blocks: Iterator[bytes], *, start: int = 0, size: int | None = None, validator: str | None = None
+    ) -> None:
+        self._blocks = blocks
+        self._stopped = False
+        self.start = start
+        self.size = size
+        self.validator = validator
+
+    def receive(self, room: memoryview) -> memoryview:
+        """Return the next block; an empty view at the end."""
+        return memoryview(b"" if self._stopped else next((block for block in self._blocks if block), b""))
+
+    def stop(self) -> None:
+        """End the transfer before the next block."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Close the iterator if it is a generator that is not running."""
+        self._stopped = True

@@ -18,11 +18,24 @@ from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.paths import default_folder
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient
-from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, SourceKind
+from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, Source
 
 SUMS = "SHA256SUMS"
 _LINE = re.compile(r"(?P<digest>[0-9A-Fa-f]{64}) [ *](?:\./)?(?P<name>.+)")
 _LONGEST_SUMS = 16 * 2**20
+_HUB_PAGE = re.compile(r"/(?P<repo>[\w.-]+/[\w.-]+?)(?:/tree/(?P<revision>[\w./%-]+?))?/?")
+_HUB_HOSTS = frozenset({"huggingface.co", "hf.co"})
+
+
+def web_source(model: str, settings: DownloadSettings) -> Source:
+    """Return the source of a web address: the hub's for the page of one of its repositories."""
+    parts = urlsplit(model)
+    page = _HUB_PAGE.fullmatch(parts.path)
+    if parts.hostname in _HUB_HOSTS and page is not None and not parts.query:
+        from phasebus.initializer.downloads.sources.hub import HubSource
+
+        return HubSource(page["repo"], unquote(page["revision"]) if page["revision"] else None, settings)
+    return WebSource(model, settings)
 
 
 class WebSource:
@@ -33,7 +46,7 @@ class WebSource:
         settings: How to fetch.
     """
 
-    kind: SourceKind = "https"
+    kind: str = "https"
 
     def __init__(self, url: str, settings: DownloadSettings) -> None:
         parts = urlsplit(url)
