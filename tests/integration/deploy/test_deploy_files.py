@@ -106,7 +106,7 @@ def test_the_ray_service_names_classes_that_there_are() -> None:
     assert {"serveConfigV2", "rayClusterConfig"} <= set(document["spec"])
     (application,) = yaml.safe_load(document["spec"]["serveConfigV2"])["applications"]
     (config,) = application["args"]["llm_configs"]
-    adapter = (ROOT / "initializer" / "ray_serve" / "adapter.py").read_text()
+    adapter = (ROOT / "initializer" / "integrations" / "ray_serve" / "adapter.py").read_text()
     for path in (config["callback_config"]["callback_class"], config["server_cls"]):
         module, _, name = path.rpartition(".")
         assert module == "phasebus.initializer.integrations.ray_serve"
