@@ -1,4 +1,4 @@
-"""What vLLM's processes tell of their steps, as events; each step begins once and ends once, however it is told."""
+"""The running steps of vLLM's processes, and the events that their notices and spans become."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from phasebus.initializer.engines.protocol import (
     EngineStepStarted,
     describe_exit,
 )
-from phasebus.initializer.engines.vllm.names import step_name
+from phasebus.initializer.engines.vllm.inside.processes import SERVES, START_PROCESS
+from phasebus.initializer.engines.vllm.reports import (
+    ProcessKey,
+    StepReport,
+    process_key,
+    report_of_notice,
+    report_of_span,
+)
+from phasebus.initializer.engines.vllm.step_ids import StepIds
 from phasebus.telemetry import EngineSpan, IterationsNotice, StepNotice
 
 
@@ -27,163 +35,179 @@ class RunningStep:
     """A step that has begun and not ended.
 
     Attributes:
-        started: The event that told so.
-        process: What its process is called.
-        pid: The id of its process; None if that is not known.
+        started: The event of its beginning.
+        process: The name of its process.
+        key: Its process.
     """
 
     started: EngineStepStarted
     process: str
-    pid: int | None
+    key: ProcessKey
 
     def __str__(self) -> str:
-        where = self.process if self.pid is None else f"{self.process}, process {self.pid}"
+        where = f"{self.process}, process {self.key.pid}" if self.key.pid else self.process
         return f"{self.started.name} ({where})"
+
+    @property
+    def process_is_gone(self) -> bool:
+        """Whether its process has ended; False if that cannot be known from here."""
+        if not self.key.pid or self.key.host is not None:
+            return False
+        try:
+            return psutil.Process(self.key.pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
 
 class StepTracker:
-    """Turns notices and spans into events.
+    """Turns notices and spans into events: each step begins once and ends once.
 
-    A step's notice comes at once and its span, by way of vLLM's exporter, up to seconds later; a process without our
-    plugin sends spans alone.
+    A step's notice arrives at once and its span, by way of vLLM's exporter, up to seconds later; a process without our
+    plugin sends spans only.
 
     Attributes:
-        ready: Whether the engine has told that it answers.
+        model: The name that the engine serves its model under; None until the engine has reported it.
     """
 
     def __init__(self) -> None:
         self._running: dict[str, RunningStep] = {}
         self._ended: set[str] = set()
         self._failed: dict[str, EngineStepFailed] = {}
-        self._names: dict[int, str] = {}
-        self._exits: dict[int, str] = {}
-        self.ready = False
+        self._names: dict[ProcessKey, str] = {}
+        self._exits: dict[ProcessKey, str] = {}
+        self._ids = StepIds()
+        self._servers: set[ProcessKey] = set()
+        self._ready: set[ProcessKey] = set()
+        self._workers: set[ProcessKey] = set()
+        self._warm: set[ProcessKey] = set()
+        self.model: str | None = None
 
     @property
     def running(self) -> tuple[RunningStep, ...]:
         """The steps that have not ended, in the order they began."""
         return tuple(sorted(self._running.values(), key=lambda step: step.started.time_ns))
 
-    def events_of(self, told: EngineSpan | StepNotice | IterationsNotice) -> Iterator[StepEvent]:
-        """Yield what is new in what a process tells."""
-        if isinstance(told, EngineSpan):
-            yield from self._of_span(told)
-        elif isinstance(told, IterationsNotice):
+    @property
+    def ready(self) -> bool:
+        """Whether the engine answers: where it has several API servers, whether all of them do."""
+        return len(self._ready) >= max(1, len(self._servers))
+
+    @property
+    def workers_ready(self) -> bool:
+        """Whether every worker has warmed up, which is all that a node without an API server can be ready for."""
+        return bool(self._warm) and self._warm >= self._workers
+
+    def events_of(self, arrival: EngineSpan | StepNotice | IterationsNotice) -> Iterator[StepEvent]:
+        """Yield the events that are new in a notice or a span."""
+        if isinstance(arrival, IterationsNotice):
             return
-        elif told.event == "ready":
-            self.ready = True
-        elif told.event == "exited":
-            self._exits.setdefault(told.pid, describe_exit(int(told.attributes.get("exit_code", 1))))
-        elif told.event == "started":
-            yield from self._start(told.step, _fields(told), told.time_ns, told.process, told.pid)
-        elif told.event == "ended":
-            if told.step not in self._running:  # it began before its process had our plugin
-                yield from self._start(told.step, _fields(told), told.began_ns or told.time_ns, told.process, told.pid)
-            for end in self._end(told.step, told.time_ns, dict(told.attributes), told.error):
-                if isinstance(end, EngineStepFailed) and end.traced:
-                    self._failed[end.step] = end  # whether its process lives to export the span is still to be seen
-                else:
-                    yield end
+        if isinstance(arrival, EngineSpan):
+            yield from self._of_span(report_of_span(arrival))
+        elif arrival.event == "ready":
+            self._ready.add(process_key(arrival))
+        elif arrival.event == "exited":
+            self._exits.setdefault(process_key(arrival), describe_exit(int(arrival.attributes.get("exit_code", 1))))
+        else:
+            if arrival.name == START_PROCESS and arrival.attributes.get(SERVES):
+                self._servers.add(process_key(arrival))
+            yield from self._of_notice(report_of_notice(arrival))
 
     def abandoned(self, outcome: StepOutcome, why: str) -> Iterator[StepEvent]:
-        """Yield the ends of all that still runs: the engine has failed or was given up, and its processes with it.
+        """Yield the ends of all running steps: the engine has failed or was given up, and its processes with it.
 
-        What ran in a process that is gone has died with it. The spans are ours to make: they will export no more.
+        A step whose process is gone has died with it. No process will export these spans, so they are not `traced`.
         """
         for failed in self._failed.values():
             yield dataclasses.replace(failed, traced=False)
         self._failed.clear()
         now = time.time_ns()
         for step in reversed(self.running):
-            died = step.pid is not None and _is_gone(step.pid)
+            died = step.process_is_gone
             end = _end_of(step.started, now, {}) | {"traced": False}
-            error = EngineError(f"its process {self._exits.get(step.pid or 0, 'died')}" if died else why)
+            error = EngineError(f"its process {self._exits.get(step.key, 'died')}" if died else why)
             yield EngineStepFailed(**end, outcome="died" if died else outcome, error=error)
         self._running.clear()
 
     def innermost(self) -> str | None:
-        """Return where the engine is: the step that began last, in a process that is gone if there is one."""
-        gone = [step for step in self.running if step.pid is not None and _is_gone(step.pid)]
-        last = (gone or self.running)[-1:]
+        """Return the step that began last, in a process that is gone if there is one; None if nothing runs."""
+        running = self.running
+        last = ([step for step in running if step.process_is_gone] or list(running))[-1:]
         return str(last[0]) if last else None
 
     def first_death(self) -> str | None:
-        """Return which process was told first to have ended not well, and how."""
-        for pid, ended in self._exits.items():
-            return f"{self._names.get(pid, 'a process')} (process {pid}) {ended}"
+        """Return the process whose failure was reported first, and how it ended."""
+        for key, ended in self._exits.items():
+            return f"{self._names.get(key, 'a process')} (process {key.pid}) {ended}"
         return None
 
-    def _of_span(self, span: EngineSpan) -> Iterator[StepEvent]:
-        if (failed := self._failed.pop(span.span, None)) is not None:
-            yield failed
-        if span.span in self._ended:
-            return
-        process = str(span.resource.get("vllm.process_name") or span.resource.get("vllm.process_kind") or "front_end")
-        pid = span.resource.get("vllm.process_id")
-        if span.span not in self._running:
-            fields = {
-                "step": span.span,
-                "parent": span.parent,
-                "name": step_name(span.name, span.attributes.get("code.function")),
-                "attributes": {"span": span.name, "process": process, **({} if pid is None else {"pid": pid})},
-                "traced": True,
-            }
-            yield from self._start(span.span, fields, span.start_ns, process, None if pid is None else int(pid))
-        yield from self._end(span.span, span.end_ns, {}, span.error)
+    def _of_notice(self, report: StepReport) -> Iterator[StepEvent]:
+        self._learn(report)
+        yield from self._start(report)
+        for end in self._end(report):
+            if isinstance(end, EngineStepFailed) and end.traced:
+                self._failed[end.step] = end  # its process may die before it exports the span
+            else:
+                yield end
 
-    def _start(
-        self, step: str, fields: dict[str, Any], time_ns: int, process: str, pid: int | None
-    ) -> Iterator[StepEvent]:
+    def _of_span(self, report: StepReport) -> Iterator[StepEvent]:
+        self._learn(report)
+        if (failed := self._failed.pop(self._ids.of(report), None)) is not None:
+            yield failed
+        yield from self._start(report)
+        yield from self._end(report)
+
+    def _learn(self, report: StepReport) -> None:
+        """Note what a report says of the engine as a whole."""
+        if (model := report.attributes.get("model")) is not None:
+            self.model = str(model)
+        if report.name == "init_worker":
+            self._workers.add(report.key)
+        if report.name == "warm_up" and report.ended_ns is not None and report.error is None:
+            self._warm.add(report.key)
+
+    def _start(self, report: StepReport) -> Iterator[StepEvent]:
+        step = self._ids.of(report)
         if step in self._running or step in self._ended:
             return
-        if pid is not None:  # a process is told of by its parent before it can say what it is called
-            process = self._names.setdefault(pid, process)
-        started = EngineStepStarted(kind=ENGINE_STEP.name, time_ns=time_ns, monotonic_ns=_monotonic(time_ns), **fields)
-        self._running[step] = RunningStep(started, process, pid)
+        # a process is reported by its parent, with its rank, before it reports itself
+        process = self._names.setdefault(report.key, report.process) if report.key.pid else report.process
+        started = EngineStepStarted(
+            step=step,
+            parent=self._ids.of_parent(report),
+            kind=ENGINE_STEP.name,
+            name=report.name,
+            attributes={**report.attributes, "process": process},
+            time_ns=report.began_ns,
+            monotonic_ns=_monotonic(report.began_ns),
+            traced=report.traced and step == report.step,  # the exported span has the id that another step keeps
+        )
+        self._running[step] = RunningStep(started, process, report.key)
         yield started
 
-    def _end(self, step: str, time_ns: int, attributes: dict[str, Any], error: str | None) -> Iterator[StepEvent]:
-        running = self._running.pop(step, None)
-        if running is None:
+    def _end(self, report: StepReport) -> Iterator[StepEvent]:
+        if report.ended_ns is None or (running := self._running.pop(self._ids.of(report), None)) is None:
             return
-        self._ended.add(step)
-        end = _end_of(running.started, time_ns, attributes)
-        if error is not None:
-            yield EngineStepFailed(**end, outcome="failed", error=EngineError(error))
+        self._ended.add(running.started.step)
+        attributes = {key: value for key, value in report.attributes.items() if key != "process"}
+        end = _end_of(running.started, report.ended_ns, attributes)
+        if report.error is not None:
+            yield EngineStepFailed(**end, outcome="failed", error=EngineError(report.error))
         else:
             yield EngineStepFinished(**end)
 
 
-def _fields(notice: StepNotice) -> dict[str, Any]:
-    attributes = {key: value for key, value in notice.attributes.items() if not key.startswith("code.")}
+def _end_of(started: EngineStepStarted, time_ns: int, attributes: dict[str, Any]) -> dict[str, Any]:
     return {
-        "step": notice.step,
-        "parent": notice.parent,
-        "name": step_name(notice.name, notice.attributes.get("code.function")),
-        "attributes": {"span": notice.name, "process": notice.process, "pid": notice.pid, **attributes},
-        "traced": notice.traced,
-    }
-
-
-def _end_of(begun: EngineStepStarted, time_ns: int, attributes: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "step": begun.step,
-        "parent": begun.parent,
-        "kind": begun.kind,
-        "name": begun.name,
-        "attributes": {**begun.attributes, **{k: v for k, v in attributes.items() if not k.startswith("code.")}},
+        "step": started.step,
+        "parent": started.parent,
+        "kind": started.kind,
+        "name": started.name,
+        "attributes": {**started.attributes, **attributes},
         "time_ns": time_ns,
         "monotonic_ns": _monotonic(time_ns),
-        "seconds": max(0, time_ns - begun.time_ns) / 1e9,
-        "traced": begun.traced,
+        "seconds": max(0, time_ns - started.time_ns) / 1e9,
+        "traced": started.traced,
     }
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _monotonic(time_ns: int) -> int:

@@ -36,14 +36,14 @@ def test_a_worker_that_is_killed_is_told_with_its_step_in_the_error_the_journal_
     assert process is not None
     process.kill()
     assert up.wait() == 1
-    assert "vLLM did not start, in the step start_process (VllmWorker-0" in up.stderr
+    assert "vLLM did not start, in the step start_process (Worker" in up.stderr
     assert "Traceback" not in up.stderr.partition("its last lines")[0]
     assert up.left_behind() == []
     run = up.journal()
     died = [step for step in run.steps if step.outcome == "died"]
     assert "start_process" in {step.name for step in died}
     killed = "was ended by SIGKILL, as the kernel does when memory runs out"
-    assert f"VllmWorker-0 (process {process.pid}) {killed}" in up.stderr
+    assert f"Worker (process {process.pid}) {killed}" in up.stderr
     assert f"its process {killed}" in {step.error for step in died}
     assert {step.name: step.outcome for step in run.steps if step.kind == "phase"}["engine_init"] == "failed"
     spans = {span.span: span for span in backend.spans_of(run)}
@@ -58,6 +58,6 @@ def worker(command: Command) -> psutil.Process | None:
     if "/metrics" not in command.stderr:
         return None
     for step in command.journal().steps:
-        if step.name == "start_process" and step.attributes.get("process") == "VllmWorker-0":
+        if step.name == "start_process" and step.attributes.get("process") == "Worker":
             return psutil.Process(step.attributes["pid"])
     return None

@@ -70,7 +70,7 @@ def test_the_engines_steps_lie_within_its_start_and_come_from_its_processes(demo
     steps = [step for step in demo.run.steps if step.kind == "engine_step" and step.start_ns >= engine.start_ns]
     names = {"start_process", "load_tokenizer", "init_device", "load_weights", "profile_memory", "allocate_kv_cache"}
     assert names <= {step.name for step in steps}
-    assert {"front_end", "EngineCore", "Worker_0"} <= {step.attributes["process"] for step in steps}
+    assert {"front_end", "EngineCore", "Worker"} <= {step.attributes["process"] for step in steps}
     for step in steps:
         assert step.end_ns is not None
         assert step.start_ns <= step.end_ns <= engine.end_ns

@@ -1,4 +1,4 @@
-"""What is said of an engine that does not start."""
+"""The error of an engine that does not start."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from phasebus.initializer import EngineError
 from phasebus.initializer.engines.protocol import describe_exit
 from phasebus.initializer.engines.vllm.arguments import check_arguments, check_weights
 from phasebus.initializer.engines.vllm.inside import processes
+from phasebus.initializer.engines.vllm.inside.ranks import ProcessIdentity
 from phasebus.initializer.engines.vllm.output import first_error, last_lines
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.telemetry.relay.notices import read_notices
@@ -35,7 +36,7 @@ RuntimeError: Engine core initialization failed. See root cause above.
 """.splitlines()
 
 
-def test_the_first_error_is_named_and_not_those_that_follow_from_it() -> None:
+def test_first_error_of_the_output_is_the_cause() -> None:
     assert first_error(_OUTPUT) == "RuntimeError: no weights"
     assert first_error(_OUTPUT[:1]) is None
     assert first_error(["Traceback (most recent call last):", "torch.OutOfMemoryError: CUDA out of memory."]) == (
@@ -43,7 +44,7 @@ def test_the_first_error_is_named_and_not_those_that_follow_from_it() -> None:
     )
 
 
-def test_the_end_of_the_output_is_shown_where_there_is_one(tmp_path: Path) -> None:
+def test_error_message_has_the_last_lines_of_the_output(tmp_path: Path) -> None:
     log = tmp_path / "engine.log"
     assert last_lines(log) == f"\nits output was to be in {log}"
     log.write_text("")
@@ -53,7 +54,7 @@ def test_the_end_of_the_output_is_shown_where_there_is_one(tmp_path: Path) -> No
     assert shown[1:3] == ["the first error in its output: RuntimeError: no weights", f"its last lines (all in {log}):"]
 
 
-def test_a_folder_without_weights_is_refused_unless_none_are_asked_for(tmp_path: Path) -> None:
+def test_folder_without_weights_is_rejected_unless_the_format_needs_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(EngineError, match=r"has no weights .*there are: config.json.*load_format: dummy"):
         check_weights(str(tmp_path), {})
@@ -72,7 +73,7 @@ def test_a_folder_without_weights_is_refused_unless_none_are_asked_for(tmp_path:
         (-99, "was ended by signal 99"),
     ],
 )
-def test_how_a_process_ended_is_told_in_words(code: int, words: str) -> None:
+def test_exit_code_or_signal_is_described_in_words(code: int, words: str) -> None:
     assert describe_exit(code) == words
 
 
@@ -85,16 +86,17 @@ class _Sent:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_the_end_of_an_engines_process_is_told_by_its_parent(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+def test_exit_of_an_engine_process_is_reported_by_its_parent(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", multiprocessing.process.BaseProcess.start)
     sent, steps = _Sent(), StepTracker()
     processes.report_child_processes(sent)  # type: ignore[arg-type]
+    monkeypatch.setattr(processes, "identity_of", lambda process: ProcessIdentity("Worker_TP0"))
     context: Any = multiprocessing.get_context(method)
     process = context.Process(target=signal.pause, name="VllmWorker-0")
     process.start()
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    wait_until(lambda: len(sent.notices) == 2, "its end is told, though nobody has asked")
+    wait_until(lambda: len(sent.notices) == 2, "its exit is reported without a caller of poll")
     process.join()
     assert process.exitcode == -9
     assert [notice["event"] for notice in sent.notices] == ["started", "exited"]
@@ -102,17 +104,17 @@ def test_the_end_of_an_engines_process_is_told_by_its_parent(monkeypatch: pytest
         (read,) = read_notices(_json(notice))
         list(steps.events_of(read))
     words = "was ended by SIGKILL, as the kernel does when memory runs out"
-    assert steps.first_death() == f"VllmWorker-0 (process {process.pid}) {words}"
+    assert steps.first_death() == f"Worker_TP0 (process {process.pid}) {words}"
     (died,) = steps.abandoned("failed", "")
     assert str(died.error) == f"its process {words}"  # type: ignore[attr-defined]
 
 
-def test_nobody_waits_for_a_process_whose_end_the_system_has_not_kept() -> None:
+def test_watcher_ends_if_the_system_kept_no_exit_code() -> None:
     reading, writing = os.pipe()
     os.close(writing)
     gone = SimpleNamespace(pid=2**22 + 1, name="gone", _popen=SimpleNamespace(sentinel=reading, poll=lambda: None))
     sent = _Sent()
-    processes._report_exit(sent, gone)  # type: ignore[arg-type]
+    processes._report_exit(sent, gone, ProcessIdentity("Worker"))  # type: ignore[arg-type]
     wait_until(
         lambda: "phasebus gone" not in {thread.name for thread in threading.enumerate()}, "its watcher has ended"
     )
@@ -120,13 +122,13 @@ def test_nobody_waits_for_a_process_whose_end_the_system_has_not_kept() -> None:
     os.close(reading)
 
 
-def test_who_finds_out_that_a_process_has_ended_has_told_it() -> None:
-    reading, writing = os.pipe()  # the watcher hears nothing
+def test_exit_is_reported_once_by_the_caller_that_polls_first() -> None:
+    reading, writing = os.pipe()  # the watcher is not woken
     killed = SimpleNamespace(pid=2**22 + 1, name="killed", _popen=SimpleNamespace(sentinel=reading, poll=lambda: -9))
     sent = _Sent()
-    processes._report_exit(sent, killed)  # type: ignore[arg-type]
+    processes._report_exit(sent, killed, ProcessIdentity("Worker"))  # type: ignore[arg-type]
     assert [killed._popen.poll(), killed._popen.poll()] == [-9, -9]
-    assert [notice["attributes"] for notice in sent.notices] == [{"exit_code": -9}]
+    assert [notice["attributes"]["exit_code"] for notice in sent.notices] == [-9]
     os.close(writing)
     wait_until(
         lambda: "phasebus killed" not in {thread.name for thread in threading.enumerate()}, "its watcher has ended"
@@ -138,14 +140,14 @@ def _json(notice: dict[str, Any]) -> bytes:
     return json.dumps(notice).encode()
 
 
-def test_an_unknown_argument_is_named_with_the_nearest() -> None:
+def test_unknown_argument_is_rejected_with_the_nearest_known_one() -> None:
     with pytest.raises(EngineError, match="no engine argument 'max_num_seq'; did you mean 'max_num_seqs'"):
         check_arguments({"max_num_seq": 4}, {"max_num_seqs", "dtype"})
     check_arguments({"dtype": "half"}, {"dtype"})
     check_arguments({"anything": 1}, ())
 
 
-def test_how_a_process_ended_is_kept_where_ray_would_have_it_thrown_away() -> None:
+def test_exit_codes_are_kept_where_ray_ignores_sigchld() -> None:
     script = (
         "import multiprocessing, os, signal\n"
         "from phasebus.initializer.ray.exit_codes import keep_exit_codes\n"

@@ -21,7 +21,10 @@ GONE = 2**22 + 1
 """A process id that no process has: Linux ends before it."""
 
 
-def span(name: str = "Load weights", *, error: str | None = None, **attributes: str) -> EngineSpan:
+def span(
+    name: str = "Load weights", *, error: str | None = None, pid: int | None = None, **attributes: str
+) -> EngineSpan:
+    pid = os.getpid() if pid is None else pid
     return EngineSpan(
         name=name,
         trace="c" * 32,
@@ -30,52 +33,54 @@ def span(name: str = "Load weights", *, error: str | None = None, **attributes: 
         start_ns=1_000_000_000,
         end_ns=3_000_000_000,
         attributes=attributes,
-        resource={"vllm.process_name": "Worker_0", "vllm.process_id": "7"},
+        resource={"vllm.process_name": "Worker_0", "vllm.process_id": str(pid)},
         error=error,
     )
 
 
 def notice(event: str, **fields: Any) -> StepNotice:
     given = {"step": STEP, "parent": PARENT, "name": "Load weights", "pid": os.getpid(), "process": "Worker_0"}
-    return StepNotice(event=event, time_ns=fields.pop("time_ns", 1_000_000_000), traced=True, **(given | fields))  # type: ignore[arg-type]
+    if event == "ended":
+        given |= {"time_ns": 3_000_000_000, "began_ns": 1_000_000_000}
+    return StepNotice.model_validate({"event": event, "time_ns": 1_000_000_000, "traced": True} | given | fields)
 
 
-def test_a_span_is_a_step_that_began_and_ended_under_our_name_for_it() -> None:
-    begun, ended = StepTracker().events_of(span())
+def test_span_without_notices_becomes_a_started_and_a_finished_step() -> None:
+    begun, ended = StepTracker().events_of(span(pid=7))
     assert isinstance(begun, EngineStepStarted)
     assert isinstance(ended, EngineStepFinished)
     assert begun.name == ended.name == "load_weights"
     assert (begun.time_ns, ended.time_ns, ended.seconds) == (1_000_000_000, 3_000_000_000, 2.0)
-    assert begun.attributes == {"span": "Load weights", "process": "Worker_0", "pid": "7"}
+    assert begun.attributes == {"span": "Load weights", "process": "Worker_0", "pid": 7}
     assert begun.traced
 
 
-def test_a_step_is_seen_when_it_begins_and_its_span_tells_nothing_new() -> None:
+def test_span_of_a_step_that_notices_reported_adds_no_event() -> None:
     steps = StepTracker()
     (begun,) = steps.events_of(notice("started"))
     assert isinstance(begun, EngineStepStarted)
     assert [str(step) for step in steps.running] == [f"load_weights (Worker_0, process {os.getpid()})"]
-    (ended,) = steps.events_of(notice("ended", time_ns=3_000_000_000, attributes={"bytes": 5}))
+    (ended,) = steps.events_of(notice("ended", attributes={"bytes": 5}))
     assert isinstance(ended, EngineStepFinished)
     assert (ended.seconds, ended.attributes["bytes"]) == (2.0, 5)
     assert list(steps.events_of(span())) == []
     assert list(steps.events_of(notice("started"))) == []
 
 
-def test_an_end_whose_beginning_nobody_told_brings_its_beginning() -> None:
+def test_end_without_a_start_publishes_the_start_first() -> None:
     begun, ended = StepTracker().events_of(notice("ended", began_ns=1, time_ns=5))
     assert isinstance(begun, EngineStepStarted)
     assert (begun.time_ns, ended.time_ns) == (1, 5)
 
 
-def test_a_failed_step_says_why() -> None:
+def test_failed_span_becomes_a_failed_step_with_its_error() -> None:
     _, ended = StepTracker().events_of(span(error="out of memory"))
     assert isinstance(ended, EngineStepFailed)
     assert str(ended.error) == "out of memory"
 
 
 @pytest.mark.parametrize("exported", [True, False])
-def test_the_span_of_a_failed_step_is_made_by_whoever_lives_to_make_it(exported: bool) -> None:
+def test_failed_step_is_traced_only_if_its_process_exported_the_span(exported: bool) -> None:
     steps = StepTracker()
     begun = list(steps.events_of(notice("ended", error="out of memory")))
     assert [type(event) for event in begun] == [EngineStepStarted]
@@ -86,7 +91,7 @@ def test_the_span_of_a_failed_step_is_made_by_whoever_lives_to_make_it(exported:
     assert list(steps.abandoned("failed", "it failed")) == []
 
 
-def test_what_ran_in_a_process_that_is_gone_has_died_and_the_rest_failed_with_the_engine() -> None:
+def test_steps_of_a_dead_process_died_and_all_others_failed_with_the_engine() -> None:
     steps = StepTracker()
     list(steps.events_of(notice("started", step="1" * 16, name="Executor init", process="EngineCore")))
     list(steps.events_of(notice("started", pid=GONE, time_ns=2_000_000_000)))
@@ -110,17 +115,17 @@ def test_what_ran_in_a_process_that_is_gone_has_died_and_the_rest_failed_with_th
         ("Something new", None, OTHER),
     ],
 )
-def test_each_span_has_one_name_with_us(name: str, function: str | None, step: str) -> None:
+def test_span_name_and_function_determine_the_step_name(name: str, function: str | None, step: str) -> None:
     assert step_name(name, function) == step
 
 
-def test_every_step_our_plugin_tells_of_has_a_name_in_the_table() -> None:
+def test_every_step_of_the_plugin_is_in_the_table_of_names() -> None:
     assert {step for _, _, step in hooks.UNTRACED_FUNCTIONS} <= OWN_STEPS
     assert not OWN_STEPS & set(STEP_OF_SPAN)
 
 
 @pytest.mark.anyio
-async def test_what_arrives_while_the_engine_starts_becomes_events() -> None:
+async def test_notices_during_the_start_become_events() -> None:
     relay = Relay(Forwarder(None))
     seen: list[StepEvent] = []
     relay.start()
@@ -138,7 +143,7 @@ async def test_what_arrives_while_the_engine_starts_becomes_events() -> None:
 
 
 @pytest.mark.anyio
-async def test_when_the_engine_fails_its_running_steps_fail_before_its_error_comes() -> None:
+async def test_running_steps_fail_before_the_error_of_the_engine_is_raised() -> None:
     relay = Relay(Forwarder(None))
     seen: list[StepEvent] = []
     relay.start()
@@ -148,7 +153,7 @@ async def test_when_the_engine_fails_its_running_steps_fail_before_its_error_com
             with pytest.raises(EngineError, match="boom"):  # noqa: PT012  # it is raised inside, on purpose
                 async with relayed_steps(bus, relay) as steps:
                     relay._listeners[0](notice("started"))
-                    await anyio.to_thread.run_sync(wait_until, lambda: steps.running, "the step is taken")
+                    await anyio.to_thread.run_sync(wait_until, lambda: steps.running, "the step runs")
                     raise EngineError("boom")
     finally:
         relay.close()

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import wrapt
 
+from phasebus.initializer.engines.vllm.inside.ranks import this_process
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
-from phasebus.initializer.engines.vllm.inside.spans import initial_attributes, process_name
+from phasebus.initializer.engines.vllm.inside.spans import initial_attributes
 
 UNTRACED_FUNCTIONS: Final = (
     ("vllm.engine.arg_utils", "EngineArgs.create_engine_config", "configure_engine"),
@@ -105,7 +106,7 @@ def _ready() -> dict[str, object]:
         "name": "ready",
         "time_ns": time.time_ns(),
         "pid": os.getpid(),
-        "process": process_name(),
+        "process": this_process().name,
     }
 
 

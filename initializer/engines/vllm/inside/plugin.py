@@ -29,15 +29,16 @@ def register() -> None:
 
 
 def _begin(url: str) -> None:
-    from phasebus.initializer.engines.vllm.inside import forkserver, gates, hooks, processes, spans
+    from phasebus.initializer.engines.vllm.inside import forkserver, gates, hooks, processes, ranks, spans
     from phasebus.initializer.engines.vllm.inside.reporter import Reporter
     from phasebus.initializer.ray.exit_codes import keep_exit_codes
 
     reporter = Reporter(url)
     gate = os.environ.pop(GATE_URL, None)  # asked once, and not by the processes this one starts
-    spans.watch_spans(reporter)
-    if spans.ray_worker_name() is None:  # that is a process which Ray had ready for whatever comes
-        processes.report_process_start(reporter, spans.process_name(), spans.began_ns() or time.time_ns())
+    spans.report_spans(reporter)
+    if ranks.ray_worker() is None:  # Ray started that process long before, for any work
+        started_ns = spans.current_span_start_ns() or time.time_ns()
+        processes.report_process_start(reporter, ranks.this_process(), started_ns)
     keep_exit_codes()
     processes.report_child_processes(reporter)
     hooks.instrument_functions()

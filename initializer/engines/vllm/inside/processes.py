@@ -1,7 +1,8 @@
-"""The processes an engine starts: the time from a process's birth to its first step is where imports hide.
+"""The start and the exit of an engine's processes.
 
-The parent tells when it begins, for only the parent can; the process itself tells when it is over. Both know the step by
-an id made from the trace and the process id.
+From the start of a process to its first step it imports for seconds, and no span covers that time. The parent reports when
+that begins, for only the parent can; the process itself reports when it is over. Both derive the step's id from the trace,
+the machine and the process id.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing.connection
 import os
+import platform
 import threading
 import time
 from multiprocessing.process import BaseProcess
@@ -16,83 +18,99 @@ from typing import Any
 
 import psutil
 
+from phasebus.initializer.engines.vllm.inside.ranks import ProcessIdentity, identity_of
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 
 START_PROCESS = "start_process"
 """The name of the step."""
 
-_LOOK_SECONDS = 0.01
+SERVES = "serves"
+"""The attribute of the start of an API server that is one of several."""
 
-_told_already = False
+_POLL_SECONDS = 0.01
+
+_starter_reports = False
 
 
 def suppress_own_start_report() -> None:
-    """Note that whoever started this process tells of that itself."""
-    global _told_already  # noqa: PLW0603  # it is a fact about the process
-    _told_already = True
+    """Note that the process that started this one reports its start, from beginning to end."""
+    global _starter_reports  # noqa: PLW0603  # it is a fact about the process
+    _starter_reports = True
 
 
-def process_start_step_id(pid: int, trace: str) -> str:
-    """Return the id of the step that the start of a process is: 16 hexadecimal digits."""
-    return hashlib.sha256(f"{trace}:{pid}".encode()).hexdigest()[:16]
+def process_start_step_id(pid: int, trace: str, host: str | None = None) -> str:
+    """Return the id of the step that is the start of a process: 16 hexadecimal digits.
+
+    Args:
+        pid: The id of the process.
+        trace: The trace id.
+        host: The name of its machine; None for this one.
+    """
+    return hashlib.sha256(f"{trace}:{host or platform.node()}:{pid}".encode()).hexdigest()[:16]
 
 
-def report_process_start(reporter: Reporter, name: str, ended_ns: int) -> None:
-    """Tell that this process has come up: it was born, has imported what it needs, and begun to work at `ended_ns`."""
-    if _told_already:
+def report_process_start(reporter: Reporter, identity: ProcessIdentity, ended_ns: int) -> None:
+    """Report that this process has started: imports are over, and its work began at `ended_ns`."""
+    if _starter_reports:
         return
-    born_ns = int(psutil.Process().create_time() * 1e9)
-    birth = _birth(os.getpid(), name)
-    reporter.send({**birth, "event": "started", "time_ns": born_ns})
-    reporter.send({**birth, "event": "ended", "time_ns": max(born_ns, ended_ns), "began_ns": born_ns})
+    created_ns = int(psutil.Process().create_time() * 1e9)
+    step = _start_step(os.getpid(), identity)
+    reporter.send({**step, "event": "started", "time_ns": created_ns})
+    reporter.send({**step, "event": "ended", "time_ns": max(created_ns, ended_ns), "began_ns": created_ns})
 
 
 def report_child_processes(reporter: Reporter) -> None:
-    """Tell of every process that this one starts through multiprocessing, from now on, and of how it ends if not well."""
+    """Report every process of the engine that this one starts from now on, and its exit if that is a failure.
+
+    Processes that load no plugin of ours (those of a user's script, vLLM's coordinator) are left alone.
+    """
     start = BaseProcess.start
 
-    def telling(self: BaseProcess, *args: Any, **kwargs: Any) -> None:
+    def start_and_report(self: BaseProcess, *args: Any, **kwargs: Any) -> None:
+        identity = identity_of(self)  # its arguments are gone once it has started
         began_ns = time.time_ns()
         start(self, *args, **kwargs)
-        if self.pid is not None:
-            reporter.send({**_birth(self.pid, self.name), "event": "started", "time_ns": began_ns})
-            _report_exit(reporter, self)
+        if identity is not None and self.pid is not None:
+            step = _start_step(self.pid, identity)
+            attributes = {**identity.attributes, **({SERVES: True} if identity.serves else {})}
+            reporter.send({**step, "attributes": attributes, "event": "started", "time_ns": began_ns})
+            _report_exit(reporter, self, identity)
 
-    BaseProcess.start = telling  # type: ignore[method-assign]
+    BaseProcess.start = start_and_report  # type: ignore[method-assign]
 
 
-def _report_exit(reporter: Reporter, process: Any) -> None:
-    """Tell how `process` has ended, if not well: nobody but its parent can know, and vLLM does not always ask."""
-    birth, popen = _birth(process.pid, process.name), process._popen  # noqa: SLF001
-    poll, one_at_a_time, told = popen.poll, threading.Lock(), False
+def _report_exit(reporter: Reporter, process: Any, identity: ProcessIdentity) -> None:
+    """Report the exit of `process` if it failed: only its parent can know, and vLLM does not always ask."""
+    step, popen = _start_step(process.pid, identity), process._popen  # noqa: SLF001
+    poll, one_at_a_time, reported = popen.poll, threading.Lock(), False
 
-    def polled(*args: Any, **kwargs: Any) -> int | None:
-        nonlocal told
-        with one_at_a_time:  # the answer comes once; who asks meanwhile finds it remembered
+    def poll_and_report(*args: Any, **kwargs: Any) -> int | None:
+        nonlocal reported
+        with one_at_a_time:  # the system gives the exit code once; a second caller gets the remembered one
             code: int | None = poll(*args, **kwargs)
-            if code and not told:  # at once: who asks may be about to end as well
-                told = True
-                ended = {"event": "exited", "time_ns": time.time_ns(), "attributes": {"exit_code": code}}
-                reporter.send({**birth, **ended})
+            if code and not reported:  # at once: the caller may be about to end as well
+                reported = True
+                exited = {"event": "exited", "time_ns": time.time_ns()}
+                reporter.send({**step, **exited, "attributes": {**identity.attributes, "exit_code": code}})
         return code
 
     def wait() -> None:
         multiprocessing.connection.wait([popen.sentinel])
-        while polled() is None and psutil.pid_exists(process.pid):
-            time.sleep(_LOOK_SECONDS)  # what it held open is closed a moment before it has ended
+        while poll_and_report() is None and psutil.pid_exists(process.pid):
+            time.sleep(_POLL_SECONDS)  # its files are closed a moment before it has ended
 
-    popen.poll = polled
+    popen.poll = poll_and_report
     threading.Thread(target=wait, name=f"phasebus {process.name}", daemon=True).start()
 
 
-def _birth(pid: int, name: str) -> dict[str, Any]:
+def _start_step(pid: int, identity: ProcessIdentity) -> dict[str, Any]:
     _, trace, parent, _ = os.environ.get("TRACEPARENT", "---").split("-")
     return {
         "step": process_start_step_id(pid, trace),
         "parent": parent or None,
         "name": START_PROCESS,
         "pid": pid,
-        "process": name,
-        "attributes": {},
+        "process": identity.name,
+        "attributes": identity.attributes,
         "traced": False,
     }
