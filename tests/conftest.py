@@ -30,6 +30,13 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(sys.modules[name], seconds, 60.0)
 
 
+@pytest.fixture(autouse=True)
+def no_known_secrets() -> None:
+    """Forget the secrets that other tests have made known."""
+    if (known := sys.modules.get("phasebus.telemetry.redaction.known")) is not None:
+        known.forget_secrets()
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A folder that is a model as far as fetching it goes."""

@@ -5,77 +5,221 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phasebus.bus import StepFailed
-from phasebus.telemetry.redaction import MASK, reason, redact, redact_value
+from phasebus.telemetry.redaction import MASK, is_secret_name, learn_secret, reason, redact, redact_name, redact_value
 
-SECRETS = [
-    "https://user:hunter2secret@host/path",
-    "https://bucket.s3.amazonaws.com/model?X-Amz-Signature=hunter2secret&X-Amz-Expires=60",
-    "Authorization: Bearer hunter2secret",
-    "HF_TOKEN=hunter2secret",
-    '{"aws_secret_access_key": "hunter2secret"}',
-    "token: hunter2secret, and more",
-    "https://host/blob?sig=hunter2secret",
-    "api_tokens=hunter2secret",
-    "api-tokens=12hunter2secret",
-    "bot_tokens=123456:hunter2secret",
-    "api_tokens: '9+hunter2secret'",
-    "tokens=1%2Fhunter2secret",
+SECRET = "hunter2Secret9"
+
+LEAKS = [
+    "https://user:{}@host/path",
+    "http://bob:s3c@{}@host/x",
+    "http://bob:pa/{}@host/x",
+    "http://bob:pa#{}@host",
+    "redis://:{}@h:6379 and http://h2/",
+    "http://h1/,http://u:{}@h2",
+    "https://bucket.s3.amazonaws.com/model?X-Amz-Signature={}&X-Amz-Expires=60",
+    "https://host/blob?sig={}",
+    "https://host/m/?code={}",
+    "Authorization: Bearer {}",
+    "Authorization: Token {}",
+    "Authorization: {}",
+    "-H 'Authorization: Basic {}'",
+    '-H "X-Api-Key: {}"',
+    "authorization: AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=h, Signature={}",
+    "{{'headers': {{'Authorization': 'Bearer {}'}}}}",
+    "Cookie: a=b; sid={}; c=d",
+    "Set-Cookie: sid={}; Path=/",
+    "Bearer {}",
+    "HF_TOKEN={}",
+    "export HF_TOKEN='{}'",
+    "AZURE_STORAGE_KEY={}",
+    "PGPASSWORD={}",
+    "MYSQL_PWD={}",
+    "DefaultEndpointsProtocol=https;AccountName=a;AccountKey={}==;EndpointSuffix=core",
+    "Endpoint=sb://x;SharedAccessKey={}",
+    "Server=x;Pwd={};",
+    '{{"aws_secret_access_key": "{}"}}',
+    "{{'api_key': b'{}'}}",
+    "{{'api_key': ['{}']}}",
+    "{{'hf_token': {{'value': '{}'}}}}",
+    '{{"body": "{{\\"api_key\\": \\"{}\\"}}"}}',
+    "Namespace(api_key=['{}'], x=1)",
+    "password='it\\'s {}'",
+    "api_keys:\n  - {}",
+    "token: {}, and more",
+    "token => {}",
+    "Incorrect API key: {}",
+    "vllm serve m --api-key {}",
+    "vllm serve m --hf-token={}",
+    "api_tokens={}",
+    "api_tokens: '9+{}'",
+    "tokens=1%2F{}",
+    "-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----",
 ]
 
+HARMLESS = """\
+download model
+/models/llama-3
+ready in 3.2 s
+https://host/a/b?revision=main&page=2
+https://peer.example:9077 refused a write from ai:coder@pop-os
+https://peer:9077/api-for-ai:coder@f2
+https://host/@scope/package@1.0
+http://[::1]:80/a@b
+hf://org/model@main
+git@github.com:org/repository.git
+max_model_len=256
+max_num_batched_tokens=2048.
+--max-num-batched-tokens 8192 --tokenizer /models/x --tokenizer-mode auto
+{"prompt_tokens": 5, "tokenizer": "/models/llama-3"}
+prompt_tokens: 5, completion_tokens: 7
+tokens/s: 123.4
+time_per_output_token: 0.02
+eos_token='</s>', eos_token_id=2, num_key_value_heads=8
+Unexpected token: '}'
+token: expected a string
+the token was rejected: token is not valid
+api_key=None
+api_key is missing; set --api-key or VLLM_API_KEY
+password: required
+Authorization: required to access the model
+basic operations are fine; bearer authentication is required
+HF_TOKEN_PATH=/root/.cache/token
+SSH_AUTH_SOCK=/tmp/agent.1
+TOKENIZERS_PARALLELISM=false
+key=value, primary_key=id, cache_key=abc, public_key=abc
+PWD=/work
+monkey=1 keyboard=us author=bob authority: x secretary: bob compass=3
+signature of f(x) = y""".splitlines()
 
-@pytest.mark.parametrize("text", SECRETS)
-def test_a_secret_is_masked_wherever_it_stands(text: str) -> None:
-    assert "hunter2secret" not in redact(text)
-    assert MASK in redact(text)
+
+@pytest.mark.parametrize("text", LEAKS)
+def test_redact_masks_a_secret_in_free_text(text: str) -> None:
+    assert SECRET not in redact(text.format(SECRET))
+    assert MASK in redact(text.format(SECRET))
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_redact_keeps_text_without_secrets(text: str) -> None:
+    assert redact(text) == text
 
 
 @pytest.mark.parametrize(
     "token",
     ["hf_" + "a1B2" * 8, "AKIA" + "ABCD" * 4, "ghp_" + "x" * 36, "sk-" + "a" * 40, "eyJhbGciOiJ9.eyJzdWIiOiJ9.c2ln"],
 )
-def test_a_token_known_by_its_form_is_masked_without_a_name(token: str) -> None:
+def test_redact_masks_a_known_token_form_without_a_name(token: str) -> None:
     assert token not in redact(f"the server said {token} is not allowed")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "download model",
-        "/models/llama-3",
-        "https://host/a/b?revision=main",
-        "ready in 3.2 s",
-        "max_model_len=256",
-        "max_num_batched_tokens=2048.",
-        '{"prompt_tokens": 5, "tokenizer": "/models/llama-3"}',
-    ],
-)
-def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
-    assert redact(text) == text
-
-
-@given(st.text(), st.sampled_from(SECRETS), st.text())
-def test_masking_twice_changes_nothing_more(before: str, secret: str, after: str) -> None:
-    once = redact(f"{before} {secret} {after}")
+@given(st.text(), st.sampled_from(LEAKS), st.text())
+def test_redact_twice_equals_redact_once(before: str, secret: str, after: str) -> None:
+    once = redact(f"{before} {secret.format(SECRET)} {after}")
     assert redact(once) == once
 
 
-def test_a_value_is_judged_by_its_name_too() -> None:
-    assert redact_value("api_key", "plain") == MASK
-    assert redact_value("model", "plain") == "plain"
-    assert redact_value("tokens", 5) == 5
-    assert redact_value("tokenizer_mode", "auto") == "auto"
+@pytest.mark.parametrize("value", ["S3cret/with space", 'quo"te99', "pa55wörd", "p@ss:w0rd"])
+def test_redact_masks_a_known_secret_wherever_it_appears(value: str) -> None:
+    import json
+    from urllib.parse import quote
+
+    assert value in redact(f"it is {value}")
+    redact_value("db_password", value)
+    for text in (value, quote(value, safe=""), json.dumps(value), f"no separator{value}behind"):
+        assert MASK in redact(text)
+
+
+@pytest.mark.parametrize("value", ["abc", "plain", "8080", "EMPTY", "changeme"])
+def test_a_secret_that_is_a_common_word_is_masked_under_its_name_alone(value: str) -> None:
+    learn_secret(value)
+    assert redact_value("api_key", value + "1") == MASK
+    assert redact(f"the model {value} is ready") == f"the model {value} is ready"
+
+
+def test_a_short_known_secret_is_masked_as_a_whole_word() -> None:
+    learn_secret("k3y42")
+    assert redact("it is k3y42.") == f"it is {MASK}."
+    assert redact("ak3y42b") == "ak3y42b"
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome", "said"),
+    ("name", "value", "shown"),
     [
-        (ValueError("HF_TOKEN=hunter2secret is wrong"), "failed", f"HF_TOKEN={MASK} is wrong"),
+        ("api_key", "plain", MASK),
+        ("model", "plain", "plain"),
+        ("tokens", 5, 5),
+        ("db_password", 770077, MASK),
+        ("has_token", True, True),
+        ("api_key", "", ""),
+        ("tokenizer_mode", "auto", "auto"),
+        ("loss", float("nan"), "nan"),
+        ("size", 2**63 - 1, 2**63 - 1),
+        ("size", 2**70, str(2**70)),
+        ("size", 1 << 2000, "an integer of 2001 bits"),
+        ("data", b"\xffa", "\\xffa"),
+        ("file", "r\udce9sum", "r\\udce9sum"),
+        ("title", "\x1b]0;owned\x07", "\\x1b]0;owned\\x07"),
+        ("list", ["a", 1], "['a', 1]"),
+    ],
+)
+def test_redact_value_returns_a_printable_attribute(name: str, value: object, shown: object) -> None:
+    assert redact_value(name, value) == shown
+
+
+def test_redact_value_accepts_cyclic_deep_and_broken_values() -> None:
+    cyclic: list[object] = []
+    cyclic.append(cyclic)
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError("broken")
+
+    assert redact_value("x", cyclic) == "[[...]]"
+    assert redact_value("x", deep) == "<list>"
+    assert redact_value("x", Broken()) == "<Broken>"
+
+
+def test_redact_bounds_text_without_keeping_part_of_a_secret() -> None:
+    text = redact("x " * 32_700 + f"hf_{'aB3' * 200} " + "y" * 2_000_000)
+    assert len(text) <= 65_536
+    assert "hf_" not in text
+    assert "more characters" in text
+
+
+def test_redact_name_returns_one_short_line() -> None:
+    assert redact_name("a\nb\x07") == "a\\nb\\x07"
+    assert len(redact_name("n" * 1_000_000)) <= 500
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "--api-key", "AccountKey", "X-Auth-Token", "client-secret", "apiKeys"])
+def test_is_secret_name_accepts_every_spelling(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "max_tokens", "tokenizer", "token_ids", "sort_key", "keys", "HF_TOKEN_PATH"])
+def test_is_secret_name_rejects_similar_names(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "shown"),
+    [
+        (ValueError(f"HF_TOKEN={SECRET} is wrong"), "failed", f"HF_TOKEN={MASK} is wrong"),
         (ValueError(), "failed", "ValueError"),
         (KeyboardInterrupt(), "cancelled", "it was cancelled"),
     ],
 )
-def test_the_reason_of_a_failure_is_said_without_secrets_and_never_empty(
-    error: BaseException, outcome: str, said: str
-) -> None:
+def test_reason_returns_a_redacted_message_that_is_never_empty(error: BaseException, outcome: str, shown: str) -> None:
     event = StepFailed(step="a" * 16, kind="phase", name="x", seconds=1.0, outcome=outcome, error=error)  # type: ignore[arg-type]
-    assert reason(event) == said
+    assert reason(event) == shown
+
+
+def test_reason_accepts_an_error_that_has_no_text() -> None:
+    class Mute(Exception):  # noqa: N818
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    event = StepFailed(step="a" * 16, kind="phase", name="x", seconds=1.0, outcome="failed", error=Mute())
+    assert reason(event) == "Mute"

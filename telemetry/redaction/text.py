@@ -1,0 +1,186 @@
+"""Redaction of free text: known secrets, credentials by their form, and values under secret names.
+
+Every pattern matches in linear time: a run of characters is entered at its start alone, and quantifiers are possessive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+
+from phasebus.bus import StepFailed
+from phasebus.telemetry.redaction.known import MASK, learn_secret, mask_known, on_change
+from phasebus.telemetry.redaction.names import is_key_qualifier, is_quantity, is_secret_name, is_secret_query
+from phasebus.telemetry.redaction.printable import bounded_text, printable_text, printable_value
+from phasebus.telemetry.redaction.values import MAX_FLAG_WORD, end_of_value, is_numeral, is_placeholder, is_prose
+
+MAX_ERROR_CHARACTERS: Final = 8192
+MAX_ATTRIBUTE_CHARACTERS: Final = 8192
+MAX_NAME_CHARACTERS: Final = 500
+MAX_STATUS_DIGITS: Final = 3
+
+_CREDENTIALS: Final = re.compile(
+    r"\bhf_[A-Za-z0-9]{8,}+"  # Hugging Face
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}+"  # Amazon
+    r"|\b(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{16,}+"  # GitHub
+    r"|\bglpat-[\w-]{16,}+"  # GitLab
+    r"|\bAIza[\w-]{20,}+"  # Google
+    r"|\bxox[abposr]-[\w-]{8,}+"  # Slack
+    r"|(?<![\w-])sk-[A-Za-z0-9_-]{16,}+"  # OpenAI and others
+    r"|\b(?:gsk_|nvapi-|pypi-|npm_|r8_)[\w-]{20,}+"  # Groq, NVIDIA, PyPI, npm, Replicate
+    r"|(?<![\w-])eyJ[\w-]{6,}+\.[\w-]{4,}+\.[\w-]*+"  # JSON Web Token
+)
+_SCHEMES: Final = re.compile(r"\b(?P<scheme>bearer|basic)(?P<space>[ \t]++)(?P<value>[\w.~+/=-]++)", re.IGNORECASE)
+_END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
+_PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_USERINFO: Final = re.compile(r"://(?P<rest>[^\s\"'<>|`]++)")
+_PAIR: Final = re.compile(
+    r"(?<![\w.%-])(?:(?P<option>-{1,2}[A-Za-z][\w.%-]*+)[ \t]++(?=[^\s=:])"
+    r"|(?P<name>[\w.%-]++)(?P<quote>\\*+[\"'])?+"
+    r"[ \t]*+(?::=|=>|[=:](?![=:]))(?P<space>[ \t]*+(?:\r?\n[ \t]*+-[ \t]++)?+))"
+)
+"""A name and what precedes its value: spaces after an option, else a separator."""
+
+
+def redact(text: str) -> str:
+    """Return `text` printable, bounded, and with every secret masked. A second call changes nothing more."""
+    return _cached(text) if len(text) <= _SHORT else _redacted(text)
+
+
+def redact_name(name: str) -> str:
+    """Return the name of a step as `redact` does, in one line and of at most MAX_NAME_CHARACTERS characters."""
+    redacted = redact(name)
+    if len(redacted) <= MAX_NAME_CHARACTERS and redacted.isprintable():
+        return redacted
+    return bounded_text(redacted.replace("\n", "\\n").replace("\t", " "), MAX_NAME_CHARACTERS)
+
+
+def redact_value(key: str, value: object) -> str | int | float | bool:
+    """Return `value` as it may be shown under the name `key`; a secret that its name denotes is remembered."""
+    printable = printable_value(value)
+    if isinstance(printable, bool):
+        return printable
+    if is_secret_name(key) and not (is_quantity(key) and isinstance(printable, int | float)):
+        if isinstance(value, str):
+            learn_secret(value)
+        return printable if is_placeholder(str(printable)) else MASK
+    return bounded_text(redact(printable), MAX_ATTRIBUTE_CHARACTERS) if isinstance(printable, str) else printable
+
+
+def reason(event: StepFailed) -> str:
+    """Return why a step failed, redacted, bounded and never empty."""
+    if event.outcome == "cancelled":
+        return "it was cancelled"  # the error's own text depends on the event loop
+    try:
+        message = str(event.error)
+    except Exception:  # noqa: BLE001  # an error whose __str__ raises
+        message = ""
+    return bounded_text(redact(message), MAX_ERROR_CHARACTERS) or type(event.error).__name__
+
+
+def redact_learning(text: str) -> str:
+    """Return `text` as `redact` does, and remember the secrets in it: for an address, a header or a connection string."""
+    return scan(mask_known(printable_text(text)), learn_secret)
+
+
+def scan(text: str, found: Callable[[str], None] = lambda _: None) -> str:
+    """Return `text` with credentials masked; `found` receives each."""
+    if "://" in text:
+        text = _USERINFO.sub(lambda match: f"://{_without_userinfo(match['rest'], found)}", text)
+    text = _without_private_keys(text)
+    text = _CREDENTIALS.sub(lambda match: _masked(match[0], found), text)
+    text = _without_pairs(text, found)
+    return _SCHEMES.sub(lambda match: _scheme(match, found), text)
+
+
+def _redacted(text: str) -> str:
+    return scan(bounded_text(mask_known(printable_text(text))))
+
+
+_SHORT: Final = 100
+_cached = lru_cache(1024)(_redacted)
+"""The same names and labels are redacted for every event."""
+on_change(_cached.cache_clear)
+
+
+def _masked(secret: str, found: Callable[[str], None]) -> str:
+    found(secret)
+    return MASK
+
+
+def _without_userinfo(rest: str, found: Callable[[str], None]) -> str:
+    """Return what follows ``://``, up to a space, without credentials; it may hold further addresses."""
+    return "://".join(_without_credentials(address, found) for address in rest.split("://"))
+
+
+def _without_credentials(rest: str, found: Callable[[str], None]) -> str:
+    """Return an address, after its ``://``, without what precedes the last ``@`` of its user and password."""
+    authority = _END_OF_AUTHORITY.split(rest, maxsplit=1)[0]
+    user, colon, port = authority.partition(":")
+    if "@" in authority:
+        end = rest.rindex("@") if colon and "@" in port else authority.rindex("@")
+    elif colon and port and "@" in rest and not port.isdigit() and not user.startswith("["):
+        end = rest.rindex("@")  # a password with a slash
+    else:
+        return rest
+    userinfo = rest[:end]
+    if userinfo == MASK:
+        return rest
+    found(userinfo.partition(":")[2] or userinfo)
+    return f"{MASK}{rest[end:]}"
+
+
+def _without_private_keys(text: str) -> str:
+    parts, at = [], 0
+    while match := _PRIVATE_KEY.search(text, at):
+        parts += [text[at : match.start()], MASK]
+        end = text.find("-----END", match.end())
+        closing = text.find("-----", end + 8) if end >= 0 else -1
+        at = closing + 5 if closing >= 0 else len(text)
+    return "".join([*parts, text[at:]])
+
+
+def _without_pairs(text: str, found: Callable[[str], None]) -> str:
+    parts, copied, at = [], 0, 0
+    while match := _PAIR.search(text, at):
+        at = match.end()
+        if (secret := _secret_of(text, match)) is not None:
+            begin, at = secret
+            found(text[begin:at])
+            parts += [text[copied:begin], MASK]
+            copied = at
+    return "".join([*parts, text[copied:]])
+
+
+def _secret_of(text: str, match: re.Match[str]) -> tuple[int, int] | None:
+    """Return where the secret of a pair begins and ends; None if it is no secret."""
+    name = (match["option"] or match["name"]).strip(".")
+    in_query = match.start() > 0 and text[match.start() - 1] in "?&"
+    if not (is_secret_query(name) if in_query else is_secret_name(name) or _is_spaced_key(text, match)):
+        return None
+    begin, end = end_of_value(text, match.end(), name, in_query=in_query)
+    value = text[begin:end]
+    if value == MASK or is_placeholder(value) or (is_numeral(value) and is_quantity(name)):
+        return None
+    if in_query and value.isdigit() and len(value) <= MAX_STATUS_DIGITS:
+        return None
+    is_spaced = (match["option"] or match["space"]) and begin == match.end()
+    if is_spaced and is_prose(value, most=MAX_FLAG_WORD if match["option"] else None):
+        return None
+    return begin, end
+
+
+def _is_spaced_key(text: str, match: re.Match[str]) -> bool:
+    if (match["name"] or "").lower() not in ("key", "keys"):
+        return False
+    return any(is_key_qualifier(word) for word in text[max(0, match.start() - 16) : match.start()].split()[-1:])
+
+
+def _scheme(match: re.Match[str], found: Callable[[str], None]) -> str:
+    value = match["value"]
+    is_word = value.isalpha() and (value.islower() or value.istitle()) and len(value) < 24
+    if len(value) < 6 or is_word:
+        return match[0]
+    return f"{match['scheme']}{match['space']}{_masked(value, found)}"
