@@ -13,6 +13,7 @@ import anyio.to_thread
 from phasebus import __version__
 from phasebus.telemetry.collector import Collector
 from phasebus.telemetry.metrics import Metrics
+from phasebus.telemetry.redaction import learn_environment
 from phasebus.telemetry.relay import Forwarder, IterationMetrics, Relay
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import Server, build_app
@@ -51,6 +52,7 @@ class Telemetry:
         trace_url: str | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
+        learn_environment(environment)
         self.identity = identity or RunIdentity.fresh(environment=environment)
         collector = Collector.from_environment(environment)
         self.status = Status()

@@ -35,6 +35,7 @@ from phasebus.initializer.node.events import (
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.pipeline.phases import Phase, run_phases
 from phasebus.telemetry import StepNotice, Telemetry
+from phasebus.telemetry.redaction import redact_arguments
 
 _LOOK_SECONDS = 0.05
 _END_SECONDS = 10.0
@@ -56,8 +57,8 @@ class Command:
 
     @property
     def name(self) -> str:
-        """The command, as it is typed."""
-        return shlex.join(self.arguments)
+        """The command as it is typed, without its secrets."""
+        return shlex.join(redact_arguments(self.arguments))
 
 
 class CommandStart:

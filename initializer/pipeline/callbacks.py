@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 from phasebus.bus import Bus, Context, Key, PhaseEvent, subscribe_all
 from phasebus.initializer.pipeline.control_flow import errors_only
 from phasebus.initializer.pipeline.errors import CallbackError, ConfigError
+from phasebus.telemetry.redaction import learn_data
 
 _ALIKE = 0.85
 """From which likeness on, as difflib has it, a key is taken for a misspelt one."""
@@ -76,8 +77,12 @@ async def publish_phase(bus: Bus, event: PhaseEvent, context: Context, spelling:
         UnexpectedCancellationError: A callback ended in a cancellation that nothing outside had requested.
         Exception: What a callback raised, with a note that names it.
     """
-    with errors_only():
-        await bus.publish(event, context)
+    learn_data(getattr(event, "config", None))
+    try:
+        with errors_only():
+            await bus.publish(event, context)
+    finally:
+        learn_data(context.data)  # secrets that callbacks returned
     spelling.check(context)
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from phasebus.initializer.pipeline.callbacks import nearest
 from phasebus.initializer.pipeline.errors import ConfigError
+from phasebus.telemetry.redaction import MASK, is_secret_name, learn_data, redact, redact_data
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -45,6 +46,7 @@ def validated(path: Path, fields: dict[str, Any], model: type[M]) -> M:
     Raises:
         ConfigError: They do not fit.
     """
+    learn_data(fields)
     try:
         return model.model_validate(fields)
     except ValidationError as error:
@@ -62,8 +64,14 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             way_out = nearest(str(name), known) or f" (there are {', '.join(known)})"
             lines.append(f"{where}: there is no such field{way_out}")
         else:
-            lines.append(f"{where}: {problem['msg']} (it is {problem['input']!r})")
+            name = str(problem["loc"][-1]) if problem["loc"] else ""
+            lines.append(f"{where}: {problem['msg']} (it is {_shown(name, problem['input'])})")
     return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} fields are wrong", *lines])
+
+
+def _shown(name: str, value: object) -> str:
+    """Return a value for a message, without secrets."""
+    return MASK if is_secret_name(name) and value else redact(repr(redact_data(value)))
 
 
 def _section_of(model: type[BaseModel], path: list[int | str]) -> type[BaseModel]:

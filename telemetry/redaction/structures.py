@@ -54,8 +54,18 @@ def redact_data(value: Any) -> Any:
 
 
 def learn_data(value: Any) -> None:
-    """Remember the secrets in a value: in mappings, sequences, dataclasses and pydantic models, by the names there."""
-    _learn_data("", value, 0)
+    """Remember the secrets in a value: in mappings, sequences, dataclasses and pydantic models, by the names there.
+
+    At most MAX_ENTRIES entries are read; an object that cannot be read is left out.
+    """
+    pending: list[tuple[str, Any, int]] = [("", value, 0)]
+    for _ in range(MAX_ENTRIES):
+        if not pending:
+            return
+        try:
+            pending += _learn_one(*pending.pop())
+        except Exception:  # noqa: BLE001, S112  # a foreign object whose attributes raise
+            continue
 
 
 def learn_environment(environment: Mapping[str, str]) -> None:
@@ -118,26 +128,26 @@ def _redact_data(name: str, value: Any, depth: int) -> Any:
     return redact_value(name, value)
 
 
-def _learn_data(name: str, value: Any, depth: int) -> None:
+def _learn_one(name: str, value: Any, depth: int) -> list[tuple[str, Any, int]]:
+    """Remember the secrets that `value` itself holds; return what is inside it, with names and depths."""
+    inside: list[tuple[str, Any]] = []
     if value is None or isinstance(value, bool | type) or depth >= MAX_DEPTH:
-        return
+        return []
     if _is_secret(name, value):
         _learn_all(value, 0)
     elif isinstance(value, str):
         if "://" in value:
             learn_url(value)
     elif isinstance(value, Mapping):
-        for key, each in _first(value.items()):
-            _learn_data(str(key), each, depth + 1)
+        inside = [(str(key), each) for key, each in _first(value.items())]
     elif isinstance(value, list | tuple | set | frozenset):
-        for each in _first(value):
-            _learn_data("", each, depth + 1)
+        inside = [("", each) for each in _first(value)]
     else:
         names = (
             [each.name for each in fields(value)] if is_dataclass(value) else getattr(type(value), "model_fields", ())
         )
-        for each in names:
-            _learn_data(each, getattr(value, each, None), depth + 1)
+        inside = [(each, getattr(value, each, None)) for each in names]
+    return [(key, each, depth + 1) for key, each in inside]
 
 
 def _is_secret(name: str, value: Any) -> bool:
