@@ -26,7 +26,7 @@ def test_the_wheel_and_the_wheel_of_the_sdist_hold_every_file_of_every_room(tmp_
             )
         else:
             shutil.copy(source, tree / name)
-    expected = {"phasebus/__init__.py", "phasebus/py.typed"} | {
+    expected = {"phasebus/__init__.py", "phasebus/py.typed", "phasebus/vllm_plugin.py"} | {
         f"phasebus/{path.relative_to(tree)}"
         for room in ROOMS
         for path in (tree / room).rglob("*")

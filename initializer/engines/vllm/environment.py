@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from phasebus.initializer.engines.vllm.inside.plugin import GATE_URL, STEPS_URL
+from phasebus.initializer.engines.vllm.inside.variables import GATE_URL, STEPS_URL
 from phasebus.telemetry import Telemetry
 
 

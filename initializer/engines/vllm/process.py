@@ -13,8 +13,8 @@ import psutil
 from phasebus.initializer.engines.protocol import ENGINE_STEP, EngineError, Launch
 from phasebus.initializer.engines.vllm.actor import EngineActor
 from phasebus.initializer.engines.vllm.environment import environment_of_engine
-from phasebus.initializer.engines.vllm.inside.iterations import SAMPLING
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS
+from phasebus.initializer.engines.vllm.inside.variables import SAMPLING
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.ray.actors import Actor, start_actor
 from phasebus.initializer.ray.placement import bundle_of

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -7,9 +10,11 @@ from queue import SimpleQueue
 
 import pytest
 
+from phasebus import vllm_plugin
 from phasebus.initializer.engines.vllm.inside import gates, plugin
 from phasebus.initializer.engines.vllm.inside.processes import process_start_step_id
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
+from phasebus.initializer.engines.vllm.inside.variables import STEPS_URL
 from phasebus.telemetry import StepNotice
 from phasebus.telemetry.relay import Forwarder, Relay
 from phasebus.telemetry.relay.receiver import Told
@@ -38,34 +43,56 @@ def test_notices_arrive_in_the_order_they_were_sent(relay: Relay) -> None:
     assert [notice.step for notice in seen if isinstance(notice, StepNotice)] == [f"{n:016x}" for n in range(100)]
 
 
-def test_a_reporter_with_nobody_listening_holds_nobody_up() -> None:
+def test_reporter_without_a_receiver_does_not_block() -> None:
     reporter = Reporter("http://127.0.0.1:9/v1/steps")
     for number in range(20_000):
         reporter.send(line(number))
     reporter.close()
 
 
-def test_the_plugin_does_nothing_in_a_process_that_was_not_started_under_phasebus(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv(plugin.STEPS_URL, raising=False)
-    monkeypatch.setattr(plugin, "_begin", lambda url: pytest.fail("it began"))
-    plugin.register()
+def test_plugin_does_nothing_in_a_process_not_started_under_phasebus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(STEPS_URL, raising=False)
+    monkeypatch.setattr(plugin, "start", lambda url: pytest.fail("it started"))
+    vllm_plugin.register()
 
 
-def test_a_plugin_that_fails_says_so_and_lets_the_engine_go_on(
+def test_plugin_starts_with_the_url_of_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setenv(STEPS_URL, "http://127.0.0.1:9/v1/steps")
+    monkeypatch.setattr(plugin, "start", started.append)
+    vllm_plugin.register()
+    assert started == ["http://127.0.0.1:9/v1/steps"]
+
+
+def test_plugin_that_fails_is_logged_and_does_not_raise(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(url: str) -> None:
         raise ValueError("broken")
 
-    monkeypatch.setenv(plugin.STEPS_URL, "http://127.0.0.1:9/v1/steps")
-    monkeypatch.setattr(plugin, "_begin", fail)
-    plugin.register()
-    assert "will not be told" in caplog.text
+    monkeypatch.setenv(STEPS_URL, "http://127.0.0.1:9/v1/steps")
+    monkeypatch.setattr(plugin, "start", fail)
+    vllm_plugin.register()
+    assert "cannot report the steps of this process" in caplog.text
 
 
-def test_a_closed_gate_holds_until_it_is_opened(relay: Relay) -> None:
+def test_unused_plugin_loads_no_module_but_its_own() -> None:
+    """vLLM loads it in each of its processes, wherever phasebus is installed."""
+    script = (
+        "import os, sys\n"
+        "before = set(sys.modules)\n"
+        "from phasebus.vllm_plugin import register\n"
+        "register()\n"
+        "sys.exit(str(sorted(set(sys.modules) - before)))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != STEPS_URL}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
+    assert ended.stderr.strip() == "['phasebus', 'phasebus.vllm_plugin']"
+
+
+def test_closed_gate_blocks_until_it_is_opened(relay: Relay) -> None:
     relay.close_gate()
     opened: list[float] = []
 
@@ -80,11 +107,11 @@ def test_a_closed_gate_holds_until_it_is_opened(relay: Relay) -> None:
     timer.join()
 
 
-def test_a_gate_that_is_not_there_holds_nobody() -> None:
+def test_gate_that_cannot_be_reached_is_open() -> None:
     gates._wait("http://127.0.0.1:9/v1/gate")
 
 
-def test_parent_and_child_know_a_birth_by_the_same_id() -> None:
+def test_parent_and_child_derive_the_same_id_of_a_process_start() -> None:
     assert (
         process_start_step_id(7, "a" * 32) == process_start_step_id(7, "a" * 32) != process_start_step_id(8, "a" * 32)
     )

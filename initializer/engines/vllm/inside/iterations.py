@@ -9,13 +9,11 @@ import bisect
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
+from phasebus.initializer.engines.vllm.inside.variables import SAMPLING
 from phasebus.telemetry.names import ITERATION_REQUESTS, ITERATION_SECONDS
-
-SAMPLING: Final = "PHASEBUS_ITERATION_SAMPLING"
-"""The variable that says of how many iterations one gets a span; 0 for none."""
 
 _TELL_SECONDS = 0.5
 _FEW = 1000

@@ -1,40 +1,20 @@
-"""The entry point that vLLM loads in its front end, its engine core and every worker (`vllm.general_plugins`)."""
+"""The plugin, once `phasebus.vllm_plugin` has found that this process was started under phasebus."""
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 import time
 
-STEPS_URL = "PHASEBUS_STEPS_URL"
-"""The variable that says where notices of steps go; without it the plugin does nothing."""
-
-GATE_URL = "PHASEBUS_GATE_URL"
-"""The variable that says where the front end asks whether its model is there; without it, it is taken to be."""
-
-_INSPECTION = "vllm.model_executor.models.registry"
+from phasebus.initializer.engines.vllm.inside import forkserver, gates, hooks, processes, ranks, spans
+from phasebus.initializer.engines.vllm.inside.reporter import Reporter
+from phasebus.initializer.engines.vllm.inside.variables import GATE_URL
+from phasebus.initializer.ray.exit_codes import keep_exit_codes
 
 
-def register() -> None:
-    """Begin to tell of this process's steps, if it was started under phasebus. Never raises: the engine comes first."""
-    url = os.environ.get(STEPS_URL)
-    main = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if not url or (main is not None and main.name == _INSPECTION):  # that one only looks at a model's class, and ends
-        return
-    try:
-        _begin(url)
-    except Exception:
-        logging.getLogger("phasebus.engine").exception("the steps of this process will not be told")
-
-
-def _begin(url: str) -> None:
-    from phasebus.initializer.engines.vllm.inside import forkserver, gates, hooks, processes, ranks, spans
-    from phasebus.initializer.engines.vllm.inside.reporter import Reporter
-    from phasebus.initializer.ray.exit_codes import keep_exit_codes
-
+def start(url: str) -> None:
+    """Report the steps of this process to `url`, and wait for the model if there is a gate."""
     reporter = Reporter(url)
-    gate = os.environ.pop(GATE_URL, None)  # asked once, and not by the processes this one starts
+    gate = os.environ.pop(GATE_URL, None)  # polled once, and not by the processes that this one starts
     spans.report_spans(reporter)
     if ranks.ray_worker() is None:  # Ray started that process long before, for any work
         started_ns = spans.current_span_start_ns() or time.time_ns()
