@@ -5,6 +5,7 @@ Each gets a span whose name is the step's. One that a version does not have is l
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import wrapt
+from opentelemetry import trace
 
 from phasebus.initializer.engines.vllm.inside.ranks import this_process
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
@@ -38,6 +40,10 @@ LOADER: Final = ("vllm.model_executor.model_loader.default_loader", "DefaultMode
 """What loads the weights, into a model that has their sizes already."""
 
 
+CONFIGURATION: Final = ("vllm.engine.arg_utils", "EngineArgs.create_engine_config")
+"""What makes the configuration, which has the name that the model is served under."""
+
+
 STAT_LOGGERS: Final = ("vllm.v1.engine.async_llm", "load_stat_logger_plugin_factories")
 """What finds the stat loggers that plugins bring. An entry point of ours would be found in every vLLM, and would switch
 its statistics on."""
@@ -52,6 +58,8 @@ def instrument_functions() -> None:
     """Give every dark function a span, in the modules that are imported and in those that will be."""
     from vllm.tracing import instrument
 
+    # before the others: it sets an attribute on the span that the function gets below
+    wrapt.register_post_import_hook(functools.partial(_replace, CONFIGURATION[1], _with_model), CONFIGURATION[0])
     for module, path, step in UNTRACED_FUNCTIONS:
         wrapt.register_post_import_hook(functools.partial(_replace, path, instrument(span_name=step)), module)
     wrapt.register_post_import_hook(functools.partial(_replace, LOADER[1], _with_size), LOADER[0])
@@ -139,3 +147,16 @@ def _with_size(load_weights: Callable[..., Any]) -> Callable[..., Any]:
             initial_attributes.reset(token)
 
     return sized
+
+
+def _with_model(create: Callable[..., Any]) -> Callable[..., Any]:
+    """Put the name that the model is served under, the label `model_name` of vLLM's metrics, on the span of `create`."""
+
+    @functools.wraps(create)
+    def create_and_name(self: Any, *args: Any, **kwargs: Any) -> Any:
+        configuration = create(self, *args, **kwargs)
+        with contextlib.suppress(Exception):  # whatever a version lacks, the engine has its configuration
+            trace.get_current_span().set_attribute("model", str(configuration.model_config.served_model_name))
+        return configuration
+
+    return create_and_name
