@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress
-from phasebus.telemetry.formatting import format_duration
+from phasebus.telemetry.formatting import format_duration, format_progress
 from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact
 
@@ -77,7 +77,7 @@ class ProgressObserver:
         elif not shown.inner and event.monotonic_ns - shown.said_ns >= self._interval_ns:
             rate = (event.done - shown.done) / ((event.monotonic_ns - shown.said_ns) / 1e9)
             shown.done, shown.said_ns = event.done, event.monotonic_ns
-            self._say(f"{_label(event)}: {_how_far(event, rate)}")
+            self._say(f"{_label(event)}: {format_progress(event.done, event.total, event.unit, rate)}")
 
     def _end(self, event: StepFinished | StepFailed, shown: _Shown) -> None:
         if shown.bar is not None and self._bars is not None:
@@ -128,16 +128,3 @@ def _label(event: StepEvent, *, inner: bool = False) -> str:
     if inner:
         return f"  {name if len(name) <= _NAME_WIDTH else '…' + name[1 - _NAME_WIDTH :]}"
     return f"{span_name(event.kind, event.name)} {name}"
-
-
-def _how_far(event: StepProgress, rate: float) -> str:
-    """Return how far a step is: ``1.2 GB of 4.8 GB (25 %), 310.0 MB/s, 11 s left``."""
-    from rich.filesize import decimal
-
-    parts = [decimal(int(event.done))]
-    if event.total:
-        parts[0] += f" of {decimal(int(event.total))} ({event.done / event.total:.0%})".replace("%", " %")
-    parts.append(f"{decimal(int(rate))}/s")
-    if event.total and rate > 0:
-        parts.append(f"{format_duration(round((event.total - event.done) / rate))} left")
-    return ", ".join(parts)

@@ -1,17 +1,28 @@
-"""Durations and amounts as people say them."""
+"""Durations, quantities, progress and titles as text: on the terminal, in logs and reports, and on the page.
+
+The page formats what changes while it is open by the same rules, in ``service/page/words.js``: a test compares the two.
+"""
 
 from __future__ import annotations
 
-_PREFIXES = ("", "k", "M", "G", "T", "P")
+import math
+from typing import Any, Final
+
+PREFIXES: Final = ("", "k", "M", "G", "T", "P")
+TITLE_IS_NAME: Final = ("phase", "engine_step")
+"""The kinds of step whose title is the name alone."""
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as people say it, to two or three digits: ``85 ms``, ``1.64 s``, ``3 min 5 s``."""
+    """Return a duration with two or three digits: ``85 ms``, ``1.64 s``, ``3 min 5 s``."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    seconds = max(0.0, seconds)
     if seconds < 0.9995:
-        return f"{seconds * 1000:.2g} ms" if seconds < 0.0095 else f"{seconds * 1000:.0f} ms"
+        return f"{seconds * 1000:.2g} ms" if seconds < 0.0095 else f"{_rounded(seconds * 1000)} ms"
     if seconds < 59.95:
         return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(_rounded(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
@@ -19,11 +30,48 @@ def format_duration(seconds: float) -> str:
 
 
 def format_quantity(amount: float, unit: str) -> str:
-    """Return an amount in a UCUM unit as people say it: ``1.23 GB`` for bytes, the bare number for things counted."""
+    """Return an amount in a UCUM unit: ``1.23 GB`` for bytes, a bare number for the unit ``1``."""
+    if not math.isfinite(amount):
+        return "unknown"
     if unit != "By":
-        return f"{amount:g}" if unit == "1" else f"{amount:g} {unit}"
+        number = str(int(amount)) if amount == int(amount) and abs(amount) < 1e15 else f"{amount:g}"
+        return number if unit == "1" else f"{number} {unit}"
     prefix = 0
-    while abs(amount) >= 999.5 and prefix < len(_PREFIXES) - 1:
+    while abs(amount) >= 999.5 and prefix < len(PREFIXES) - 1:
         amount /= 1000
         prefix += 1
-    return f"{amount:.3g} {_PREFIXES[prefix]}B"
+    return f"{float(f'{amount:.3g}'):g} {PREFIXES[prefix]}B"
+
+
+def format_progress(done: float, total: float | None, unit: str, rate: float | None = None) -> str:
+    """Return how far a step is: ``3 GB of 10 GB (30 %), 500 MB/s, 14 s left``.
+
+    Args:
+        done: The amount that is done, in `unit`.
+        total: The whole amount; None if unknown.
+        unit: A unit in UCUM notation.
+        rate: The amount done in a second; None if unknown.
+    """
+    parts = [format_quantity(done, unit)]
+    total = total if total and math.isfinite(total) and math.isfinite(done) else None
+    if total:
+        parts[0] += f" of {format_quantity(total, unit)} ({math.floor(100 * min(1.0, max(0.0, done / total)))} %)"
+    if rate and 0 < rate < math.inf:
+        parts.append(f"{format_quantity(rate, unit)}/s")
+        if total:
+            parts.append(f"{format_duration(max(1, _rounded((total - done) / rate)))} left")
+    return ", ".join(parts)
+
+
+def format_title(kind: str, name: str) -> str:
+    """Return the title of a step: ``engine init`` for a phase, ``callback add_flag`` for a callback."""
+    return name.replace("_", " ") if kind in TITLE_IS_NAME else f"{kind.replace('_', ' ')} {name}"
+
+
+def page_rules() -> dict[str, Any]:
+    """Return the rules that the page's script needs, as JSON data."""
+    return {"prefixes": PREFIXES, "titleIsName": TITLE_IS_NAME}
+
+
+def _rounded(number: float) -> int:
+    return math.floor(number + 0.5) if math.isfinite(number) else 0

@@ -252,11 +252,6 @@ def span_name(kind: str, name: str) -> str:
     return f"{kind} {name}"
 
 
-def title(kind: str, name: str) -> str:
-    """Return what people are shown as the title of a step: on the page, in a timeline, on a terminal."""
-    return name.replace("_", " ") if kind in ("phase", "engine_step") else f"{kind.replace('_', ' ')} {name}"
-
-
 def span_attribute(key: str) -> str:
     """Return what an attribute of a step is called on its span."""
     return key if "." in key else f"phasebus.{key}"

@@ -10,8 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from phasebus.telemetry import redact
-from phasebus.telemetry.formatting import format_duration, format_quantity
-from phasebus.telemetry.names import title
+from phasebus.telemetry.formatting import format_duration, format_progress, format_title
 
 _MOST_NODES = 8
 """From how many nodes on each is one line, and only those that run or have failed are shown."""
@@ -40,30 +39,21 @@ def said(step: Mapping[str, Any], now: float) -> Text:
     process = step.get("attributes", {}).get("process")
     line = Text()
     line.append(f"{mark} ", style=style)
-    line.append(redact(title(step["kind"], step["name"])), style="bold" if step["kind"] in ("node", "phase") else "")
+    line.append(
+        redact(format_title(step["kind"], step["name"])), style="bold" if step["kind"] in ("node", "phase") else ""
+    )
     if process:
         line.append(f" ({process})", style="dim")
     line.append(f"  {format_duration(max(0.0, step.get('end', now) - step['start']))}", style="dim")
     if step["outcome"] == "running" and step.get("done") is not None:
-        line.append(f"  {how_far(step)}", style="cyan")
+        line.append(
+            f"  {format_progress(step['done'], step.get('total'), step['unit'], step.get('rate'))}", style="cyan"
+        )
     if step.get("error"):
         line.append(f"  {step['outcome']}: {redact(step['error'])}", style="red")
     if changed := step.get("attributes", {}).get("changed"):
         line.append(f"  changed {changed}", style="magenta")
     return line
-
-
-def how_far(step: Mapping[str, Any]) -> str:
-    """Return how far a step is: ``3 GB of 10 GB (30 %), 500 MB/s, 14 s left``."""
-    done, total, rate = step["done"], step.get("total"), step.get("rate")
-    parts = [format_quantity(done, step["unit"])]
-    if total:
-        parts[0] += f" of {format_quantity(total, step['unit'])} ({100 * done / total:.0f} %)"
-    if rate:
-        parts.append(f"{format_quantity(rate, step['unit'])}/s")
-        if total:
-            parts.append(f"{format_duration(max(1, round((total - done) / rate)))} left")
-    return ", ".join(parts)
 
 
 def _tree(step: Mapping[str, Any], inside: Mapping[str | None, list[Mapping[str, Any]]], now: float) -> Tree:
@@ -96,7 +86,9 @@ def _many(
     for node in telling[:_MOST_LINES]:
         line = said(node, now)
         phases = [
-            title(step["kind"], step["name"]) for step in inside.get(node["id"], ()) if step["outcome"] == "running"
+            format_title(step["kind"], step["name"])
+            for step in inside.get(node["id"], ())
+            if step["outcome"] == "running"
         ]
         line.append(f"  {', '.join(phases)}", style="yellow")
         yield line

@@ -22,8 +22,8 @@ from phasebus.initializer.node.supervision import engine_died
 from phasebus.initializer.pipeline.wiring import observe_all
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.analysis import time_to_ready
+from phasebus.telemetry.formatting import format_title
 from phasebus.telemetry.journal import read_journal
-from phasebus.telemetry.names import title
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -98,7 +98,7 @@ def _waiting_for(telemetry: Telemetry) -> str | None:
     """Return what began last of all that runs, in a few words."""
     running = [step for step in telemetry.timeline.state()["steps"] if step["outcome"] == "running"]
     last = max(running, key=lambda step: float(step["start"]), default=None)
-    return None if last is None else title(last["kind"], last["name"])
+    return None if last is None else format_title(last["kind"], last["name"])
 
 
 async def _print_text(node: Node | Cluster, prompt: str | None) -> None:

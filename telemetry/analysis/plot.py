@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from phasebus.telemetry.analysis.critical_path import critical_path
 from phasebus.telemetry.analysis.nesting import PlacedStep, nest, uncovered
 from phasebus.telemetry.analysis.svg import LEFT, RIGHT, SPAN, WIDTH, bar, colour, document, shortened, text, ticks
-from phasebus.telemetry.formatting import format_duration
+from phasebus.telemetry.formatting import format_duration, format_title
 from phasebus.telemetry.journal import Run
-from phasebus.telemetry.names import title
 
 _TOP = 96
 _ROW = 22
@@ -85,7 +84,7 @@ class _Picture:
             x, width = self._x(link.start_ns), link.seconds / self.whole * SPAN
             if width < _NARROWEST:
                 continue
-            name = title(link.step.kind, link.step.name)
+            name = format_title(link.step.kind, link.step.name)
             tip = f"{'in ' if link.gap else ''}{name}: {format_duration(link.seconds)}"
             self.parts.append(bar(x, _TOP - 26, width, 12, colour(link.step.kind, link.step.outcome), tip))
             if link.gap:
@@ -97,7 +96,7 @@ class _Picture:
             self.parts.append(f'<rect class="band" x="12" y="{y:.0f}" width="{WIDTH - 24}" height="{_ROW}" rx="4"/>')
         indent = min(at.depth, 7) * 12
         process = step.attributes.get("process")
-        name = title(step.kind, step.name)
+        name = format_title(step.kind, step.name)
         label = shortened(f"{name} · {process}" if process else name, 40 - indent // 7)
         weight = " strong" if step.kind in ("cluster", "node", "phase") else ""
         self.parts.append(text(24 + indent, y + 15, label, f"text{weight}"))
@@ -130,7 +129,7 @@ class _Picture:
             self.parts.append(text(24, y + height - 3, shortened(node.node, 40)))
         thick = height - max(1.0, height / 5)
         for at in (node, *node.inside):
-            tip = f"{node.node}, {title(at.step.kind, at.step.name)}: {format_duration(at.seconds)}, {at.step.outcome}"
+            tip = f"{node.node}, {format_title(at.step.kind, at.step.name)}: {format_duration(at.seconds)}, {at.step.outcome}"
             shade = "node" if at is node else self.shades.setdefault(at.step.name, _shade(len(self.shades)))
             kind = colour(shade, at.step.outcome)
             self.parts.append(bar(self._x(at.start_ns), y, at.seconds / self.whole * SPAN, thick, kind, tip))

@@ -10,9 +10,8 @@ from phasebus.initializer.cli.report.journals import described, journal_of, json
 from phasebus.initializer.cli.report.show import Column, print_table
 from phasebus.telemetry import analysis
 from phasebus.telemetry.analysis import time_to_ready
-from phasebus.telemetry.formatting import format_duration
+from phasebus.telemetry.formatting import format_duration, format_title
 from phasebus.telemetry.journal import RecordedStep, find_journal, read_journal
-from phasebus.telemetry.names import title
 
 SLOWER_EXIT_CODE = 3
 """How `diff` ends when the second run was slower; 1 stands for an error and 2 for wrong usage."""
@@ -59,7 +58,7 @@ def critical_path(context: click.Context, *, as_json: bool) -> None:
             ],
         )
         if path.overlap.longest is not None:
-            longest = title(path.overlap.longest.kind, path.overlap.longest.name)
+            longest = format_title(path.overlap.longest.kind, path.overlap.longest.name)
             click.echo(
                 f"If all of it could run beside {longest}, ready would come after {format_duration(path.overlap.at_best)} at best, "
                 f"{format_duration(path.overlap.saved)} sooner; what waits for another's result cannot."
@@ -113,7 +112,7 @@ def stragglers(context: click.Context, *, as_json: bool) -> None:
         print_table(
             [*columns, Column("node"), Column("at")],
             [
-                (row.behind, row.seconds, row.median, row.nodes, row.node, title(row.kind, row.name).strip())
+                (row.behind, row.seconds, row.median, row.nodes, row.node, format_title(row.kind, row.name).strip())
                 for row in rows
             ],
         )
@@ -152,7 +151,12 @@ def diff(context: click.Context, before: str, after: str, percent: float, second
             print_table(
                 [Column("change", "+"), Column("before", "s"), Column("after", "s"), Column("what")],
                 [
-                    (row.change, row.before, row.after, title(row.kind, row.name).strip() + " ▲" * (row in slower))
+                    (
+                        row.change,
+                        row.before,
+                        row.after,
+                        format_title(row.kind, row.name).strip() + " ▲" * (row in slower),
+                    )
                     for row in rows
                 ],
             )
@@ -162,5 +166,5 @@ def diff(context: click.Context, before: str, after: str, percent: float, second
 
 def _titled(step: RecordedStep) -> str:
     process = step.attributes.get("process")
-    name = title(step.kind, step.name)
+    name = format_title(step.kind, step.name)
     return f"{name} ({process})" if process else name

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+from phasebus.telemetry.formatting import page_rules
+
 _SCRIPTS: Final = ("state.js", "words.js", "waterfall.js", "panels.js", "main.js")
 
 
@@ -39,7 +41,7 @@ def page_of(state: Mapping[str, Any]) -> str:
 
 
 def _script() -> str:
-    return '"use strict";\n' + "\n".join(_read(name) for name in _SCRIPTS)
+    return f'"use strict";\nconst RULES = {json.dumps(page_rules())};\n' + "\n".join(_read(name) for name in _SCRIPTS)
 
 
 def _read(name: str) -> str:

@@ -72,7 +72,7 @@ function drawProgress() {
     const all = { done: sum("done"), total: steps.every(step => step.total) ? sum("total") : null, rate: sum("rate"), unit: last.unit };
     const share = all.total ? 100 * Math.min(1, all.done / all.total) : 0, percent = all.total ? `${Math.floor(share)} %` : "";
     const name = `${titleOf(last)}${steps.length > 1 ? ` · ${steps.length} times` : makeTree().nodes > 1 ? ` · ${last.node}` : ""}`;
-    const far = () => steps.length > 1 ? `${howFar({ ...all, rate: null })} · ${formatQuantity(all.rate, all.unit)}/s · last is ${last.node}: ${howFar(last)}` : howFar(all);
+    const far = () => steps.length > 1 ? `${formatProgress({ ...all, rate: null })} · ${formatQuantity(all.rate, all.unit)}/s · last is ${last.node}: ${formatProgress(last)}` : formatProgress(all);
     const bar = make("i", { kind: colourOf(last) });
     bar.style.width = `${share}%`;
     return { key: name, left: left(last), element: make("li", { onclick: () => choose(last.id) }, make("span", {}, name), make("span", { className: "num" }, percent),
@@ -113,7 +113,7 @@ function details() {
   panel.hidden = !step;
   if (!step) return;
   const rows = { node: step.node, outcome: step.outcome, error: step.error, took: formatDuration(secondsOf(step)), began: new Date(step.start * 1000).toLocaleTimeString(),
-    ...(step.done != null ? { progress: howFar(step) } : {}), ...step.attributes, span: step.id };
+    ...(step.done != null ? { progress: formatProgress(step) } : {}), ...step.attributes, span: step.id };
   const terms = Object.entries(rows).filter(([, value]) => value != null && value !== "").flatMap(([name, value]) => [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, String(value))]);
   const url = traceUrl(step.id);
   panel.replaceChildren(make("button", { type: "button", className: "shut", ariaLabel: "Close", onclick: () => { panel.hidden = true; } }, "×"), make("h2", {}, titleOf(step)), make("dl", {}, ...terms),

@@ -1,37 +1,50 @@
-// How things are said, and the making of elements. Text is always set as text, never as markup.
+// Texts and elements. Text is always set as text, never as markup.
 
 const KINDS = ["cluster", "node", "phase", "download", "file", "ray", "engine", "engine_step", "callback"];
 const colourOf = step => `var(--${hasFailed(step) ? "bad" : KINDS.includes(step.kind) ? step.kind : "other"})`;
 
+// The rules are those of telemetry/formatting.py, and RULES comes from there.
+
 function titleOf(step) {
-  if (step.kind === "phase" || step.kind === "engine_step") return step.name.replaceAll("_", " ");
-  return `${step.kind} ${step.name}`;
+  if (RULES.titleIsName.includes(step.kind)) return step.name.replaceAll("_", " ");
+  return `${step.kind.replaceAll("_", " ")} ${step.name}`;
 }
 
+const digits = (number, count) => String(+number.toPrecision(count));
+const rounded = number => Number.isFinite(number) ? Math.floor(number + 0.5) : 0;
+
 function formatDuration(seconds) {
-  if (seconds < 0.9995) return seconds < 0.0095 ? `${+(seconds * 1000).toPrecision(2)} ms` : `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 59.95) return `${seconds < 10 ? seconds.toFixed(2) : seconds.toFixed(1)} s`;
-  const whole = Math.round(seconds), minutes = Math.floor(whole / 60);
+  if (!Number.isFinite(seconds)) return "unknown";
+  seconds = Math.max(0, seconds);
+  if (seconds < 0.9995) return seconds < 0.0095 ? `${digits(seconds * 1000, 2)} ms` : `${rounded(seconds * 1000)} ms`;
+  if (seconds < 59.95) return `${digits(seconds, 3)} s`;
+  const whole = rounded(seconds), minutes = Math.floor(whole / 60);
   if (minutes < 60) return whole % 60 ? `${minutes} min ${whole % 60} s` : `${minutes} min`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-const ticking = seconds => seconds < 60 ? `${seconds.toFixed(1)} s` : formatDuration(seconds);
+const ticking = seconds => seconds < 60 ? `${seconds.toFixed(1)} s` : formatDuration(seconds); // of constant width
 
 function formatQuantity(number, unit) {
-  if (unit !== "By") return unit === "1" ? String(+number.toPrecision(6)) : `${number} ${unit}`;
+  if (!Number.isFinite(number)) return "unknown";
+  if (unit !== "By") {
+    const bare = Number.isInteger(number) && Math.abs(number) < 1e15 ? String(number) : digits(number, 6);
+    return unit === "1" ? bare : `${bare} ${unit}`;
+  }
   let power = 0;
-  while (Math.abs(number) >= 999.5 && power < 5) { number /= 1000; power++; }
-  return `${+number.toPrecision(3)} ${["B", "kB", "MB", "GB", "TB", "PB"][power]}`;
+  while (Math.abs(number) >= 999.5 && power < RULES.prefixes.length - 1) { number /= 1000; power++; }
+  return `${digits(number, 3)} ${RULES.prefixes[power]}B`;
 }
 
-function howFar(step) {
-  const parts = [step.total ? `${formatQuantity(step.done, step.unit)} of ${formatQuantity(step.total, step.unit)}` : formatQuantity(step.done, step.unit)];
-  if (step.rate > 0) {
-    parts.push(`${formatQuantity(step.rate, step.unit)}/s`);
-    if (step.total) parts.push(`${formatDuration(Math.max(1, Math.round((step.total - step.done) / step.rate)))} left`);
+function formatProgress({ done, total, unit, rate }) {
+  const parts = [formatQuantity(done, unit)];
+  if (!Number.isFinite(total) || !Number.isFinite(done)) total = null;
+  if (total) parts[0] += ` of ${formatQuantity(total, unit)} (${Math.floor(100 * Math.min(1, Math.max(0, done / total)))} %)`;
+  if (rate > 0) {
+    parts.push(`${formatQuantity(rate, unit)}/s`);
+    if (total) parts.push(`${formatDuration(Math.max(1, rounded((total - done) / rate)))} left`);
   }
-  return parts.join(" · ");
+  return parts.join(", ");
 }
 
 function traceUrl(span) {

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from phasebus.telemetry import Timeline
 from phasebus.telemetry.analysis import page_state
+from phasebus.telemetry.formatting import format_duration, format_progress, format_quantity, format_title
 from phasebus.telemetry.service.page import page_of
 from tests.support.runs import run_of, step
 from tests.support.waiting import wait_until
@@ -50,7 +51,7 @@ def test_it_shows_phases_steps_progress_and_what_callbacks_changed(service: Serv
         "download",
         "download org/llama",
     ]
-    expect(page.locator("#progress")).to_contain_text("3 GB of 10 GB · 500 MB/s · 14.0 s left")
+    expect(page.locator("#progress")).to_contain_text("3 GB of 10 GB (30 %), 500 MB/s, 14 s left")
     expect(page.locator("#running")).to_contain_text("download org/llama")
     expect(page.locator("#callbacks .chip")).to_have_text(["placement_bundles", "placement_strategy"])
 
@@ -63,7 +64,47 @@ def test_it_follows_what_happens_without_a_reload(service: Service, node: str, p
     service.end(init, 40)
     service.end(node, 40)
     expect(page.locator("#status")).to_have_text("ready")
-    expect(page.locator("#elapsed")).to_have_text("40.0 s")
+    expect(page.locator("#elapsed")).to_have_text("40 s")
+
+
+def test_the_page_formats_numbers_and_titles_as_the_terminal_does(service: Service, node: str, page: Page) -> None:
+    page.goto(service.url)
+    seconds = [
+        0,
+        0.0012,
+        0.0094,
+        0.0096,
+        0.31,
+        0.9994,
+        0.9996,
+        1.638,
+        9.994,
+        59.94,
+        59.96,
+        119.6,
+        185,
+        3599.7,
+        86_400.4,
+    ]
+    amounts = [0, 1, 999, 999.6, 1234.5, 1_048_576, 999_949_999, 7.891e14, 3.3e18, -5000]
+    units = ["By", "1", "s"]
+    progress = [(3e9, 1e10, 5e8), (3e9, None, 5e8), (999, 1000, 0), (20, 10, None), (5, 10, 0.3)]
+    kinds = [
+        ("phase", "a_b"),
+        ("engine_step", "load_weights"),
+        ("training_workers", "a_b"),
+        ("callback", "pin_to_rack"),
+    ]
+    assert page.evaluate("all => all.map(formatDuration)", seconds) == [format_duration(each) for each in seconds]
+    for unit in units:
+        shown = page.evaluate("([all, unit]) => all.map(each => formatQuantity(each, unit))", [amounts, unit])
+        assert shown == [format_quantity(each, unit) for each in amounts]
+    shown = page.evaluate(
+        "all => all.map(([done, total, rate]) => formatProgress({ done, total, unit: 'By', rate }))", progress
+    )
+    assert shown == [format_progress(done, total, "By", rate) for done, total, rate in progress]
+    shown = page.evaluate("all => all.map(([kind, name]) => titleOf({ kind, name }))", kinds)
+    assert shown == [format_title(kind, name) for kind, name in kinds]
 
 
 def test_a_failure_is_shown_with_its_reason_as_text_and_never_as_markup(
@@ -221,5 +262,5 @@ def test_the_page_of_a_finished_run_needs_no_server(page: Page, tmp_path: Path) 
     run = run_of(step("n", 0, 20, kind="node", model="m"), step("download", 0, 8, "n", error="</script>"))
     page.set_content(page_of(page_state(run)))
     expect(page.locator("#status")).to_have_text("ready")
-    expect(page.locator("#elapsed")).to_have_text("20.0 s")
+    expect(page.locator("#elapsed")).to_have_text("20 s")
     assert names(page) == ["node n", "download"]
