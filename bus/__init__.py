@@ -13,17 +13,17 @@ from phasebus.bus._errors import (
     ContextClosedError,
     InvalidValueError,
     NestingError,
+    OptionError,
     OrderError,
     PhasebusError,
     WrongThreadError,
 )
 from phasebus.bus._events import Event, PhaseEvent, phase_event
-from phasebus.bus._ids import new_step_id, new_trace_id
+from phasebus.bus._handling import current_event
 from phasebus.bus._keys import Key
-from phasebus.bus._observers import Observation, Observer
+from phasebus.bus._observers import Observation, Observer, Stream
 from phasebus.bus._order import Stage
 from phasebus.bus._outcome import Outcome, Result
-from phasebus.bus._policies import Retry
 from phasebus.bus._runner import CallbackRunner, subscribe_all
 from phasebus.bus._stats import SubscriberStats
 from phasebus.bus._steps import (
@@ -42,12 +42,12 @@ from phasebus.bus._steps import (
     StepsCounted,
     StepStarted,
     current_step,
+    new_step_id,
+    new_trace_id,
     outcome_of,
 )
-from phasebus.bus._streams import Stream
-from phasebus.bus._subscription import Subscription
+from phasebus.bus._subscription import Retry, Subscription
 from phasebus.bus._threads import Threads
-from phasebus.bus._trail import current_event
 from phasebus.bus._view import ReadOnlyContext, View
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "NestingError",
     "Observation",
     "Observer",
+    "OptionError",
     "OrderError",
     "Outcome",
     "PhaseEvent",

@@ -1,39 +1,73 @@
 """Bounded buffers between a publisher and those who only watch.
 
-A publisher never waits for a buffer unless it was asked to (``overflow="block"``).
+A publisher never waits for a buffer unless it was asked to (``overflow="block"``). It does let the event loop turn, once
+for every half of a buffer it fills, so that a loop of publishes does not starve those who would empty it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context as ContextVars
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import anyio
+from anyio.lowlevel import checkpoint
 
+from phasebus.bus._checks import count, one_of
 from phasebus.bus._loops import call_soon_here
 
 Overflow = Literal["drop_oldest", "block"]
 
 Item = tuple[Any, Any, ContextVars]
-"""An event, as the top of a trail; its context, or None; and the publisher's context variables."""
+"""An event; its context, or None; and the publisher's context variables."""
+
+TAKES_IN_A_ROW = 64
+"""After so many items taken without having waited for one, `TaskBuffer.take` lets the event loop turn."""
+
+logger = logging.getLogger("phasebus.bus")
 
 
 class TaskBuffer:
-    """A buffer that a task of the publisher's own loop empties."""
+    """A buffer that tasks of the publisher's own loop empty.
 
-    __slots__ = ("_arrived", "_ended", "_items", "_limit", "_taken", "drops")
+    Attributes:
+        name: The name of the observer or stream it belongs to.
+        drops: How many items were dropped.
+        since_turn: How many items were put since the event loop last turned for this buffer.
+        half: After how many of these the publisher lets it turn.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = (
+        "_arrived",
+        "_ended",
+        "_items",
+        "_limit",
+        "_room",
+        "_taken_in_a_row",
+        "drops",
+        "half",
+        "name",
+        "since_turn",
+    )
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
         self._items: deque[Item] = deque()
         self._limit = limit
         self._ended = False
         self._arrived: anyio.Event | None = None
-        self._taken: anyio.Event | None = None
+        self._room: anyio.Event | None = None
+        self._taken_in_a_row = 0
         self.drops = 0
+        self.since_turn = 0
+        self.half = max(1, limit // 2)
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     @property
     def full(self) -> bool:
@@ -47,53 +81,72 @@ class TaskBuffer:
             return
         if len(self._items) >= self._limit:
             self._items.popleft()
-            self.drops += 1
+            _count_drop(self, self._limit)
         self._items.append(item)
+        self.since_turn += 1
         if self._arrived is not None:
-            self._arrived.set()
+            self._arrived = _wake(self._arrived)
 
     async def room(self) -> None:
         """Wait until the buffer is not full, or has ended."""
         while self.full and not self._ended:
-            if self._taken is None:
-                self._taken = anyio.Event()
-            await self._taken.wait()
+            if self._room is None:
+                self._room = anyio.Event()
+            await self._room.wait()
 
     def end(self) -> None:
         """Let `take` return None once everything put so far is taken; refuse, and count, what still comes."""
         self._ended = True
-        for event in (self._arrived, self._taken):
-            if event is not None:
-                event.set()
+        self._arrived = _wake(self._arrived)
+        self._room = _wake(self._room)
 
     async def take(self) -> Item | None:
-        """Take the oldest item, waiting for one if need be; None when the buffer has ended."""
+        """Take the oldest item, waiting for one if need be; None when the buffer has ended.
+
+        Any number of tasks may wait at once: an arrival wakes them all, and those that find nothing wait again.
+        """
+        self._taken_in_a_row += 1
+        if self._taken_in_a_row >= TAKES_IN_A_ROW:
+            self._taken_in_a_row = 0
+            await checkpoint()
         while not self._items:
             if self._ended:
                 return None
             if self._arrived is None:
                 self._arrived = anyio.Event()
+            self._taken_in_a_row = 0
             await self._arrived.wait()
-            self._arrived = None
         item = self._items.popleft()
-        if self._taken is not None:
-            self._taken.set()
-            self._taken = None
+        self.since_turn = 0
+        self._room = _wake(self._room)
         return item
 
 
 class ThreadBuffer:
-    """A buffer that a thread empties; only `take` may be called in that thread."""
+    """A buffer that a thread empties; only `take` may be called in that thread.
 
-    __slots__ = ("_ended", "_items", "_limit", "_soon", "_taken", "drops")
+    Attributes:
+        name: The name of the observer or stream it belongs to.
+        drops: How many items were dropped.
+        since_turn: How many items were put since the event loop last turned for this buffer.
+        half: After how many of these the publisher lets it turn.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("_ended", "_items", "_limit", "_room", "_soon", "drops", "half", "name", "since_turn")
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
         self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._limit = limit
         self._ended = False
         self._soon: Callable[[Callable[[], object]], object] | None = None
-        self._taken: anyio.Event | None = None
+        self._room: anyio.Event | None = None
         self.drops = 0
+        self.since_turn = 0
+        self.half = max(1, limit // 2)
+
+    def __len__(self) -> int:
+        return self._items.qsize()
 
     @property
     def full(self) -> bool:
@@ -108,35 +161,63 @@ class ThreadBuffer:
         if self._items.qsize() >= self._limit:
             with contextlib.suppress(queue.Empty):
                 self._items.get_nowait()
-                self.drops += 1
+                _count_drop(self, self._limit)
         self._items.put(item)
+        self.since_turn += 1
 
     async def room(self) -> None:
         """Wait until the buffer is not full, or has ended."""
         self._soon = call_soon_here()
         while self.full and not self._ended:
-            if self._taken is None:
-                self._taken = anyio.Event()
-            if self.full:  # again, now that the thread can see whom to wake
-                await self._taken.wait()
+            if self._room is None:
+                self._room = anyio.Event()
+            if self.full:  # again, now that the thread can see the event to set
+                await self._room.wait()
 
     def end(self) -> None:
         """Let `take` return None once everything put so far is taken; refuse, and count, what still comes."""
         if not self._ended:
             self._ended = True
             self._items.put(None)
-            if self._taken is not None:
-                self._taken.set()
+            self._room = _wake(self._room)
 
     def take(self) -> Item | None:
         """Take the oldest item, blocking until there is one; None when the buffer has ended."""
         item = self._items.get()
-        if self._taken is not None and self._soon is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-                self._soon(self._wake)
+        if self._room is not None and self._soon is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the publisher that waited
+                self._soon(self._make_room)
         return item
 
-    def _wake(self) -> None:
-        taken, self._taken = self._taken, None
-        if taken is not None:
-            taken.set()
+    def _make_room(self) -> None:
+        self._room = _wake(self._room)
+
+
+def _wake(event: anyio.Event | None) -> anyio.Event | None:
+    """Set `event`, if there is one; return None, to be stored in its place: later waiters make an event of their own."""
+    if event is not None:
+        event.set()
+    return None
+
+
+def _count_drop(buffer: TaskBuffer | ThreadBuffer, limit: int) -> None:
+    """Count an item that was dropped because the buffer was full, and log the first one."""
+    if not buffer.drops:
+        logger.warning(
+            "%r is slower than its events: its buffer of %d is full, so the oldest event was dropped, and so are more to "
+            "come (`Bus.stats` counts them). Give it a larger buffer=, fewer events (min_seconds=, sample=, coalesce=), or "
+            "overflow='block' to let the publisher wait.",
+            buffer.name,
+            limit,
+        )
+    buffer.drops += 1
+
+
+def check_buffer(limit: object, overflow: object) -> None:
+    """Raise OptionError unless these can be the size of a buffer, and what happens when it is full.
+
+    Raises:
+        OptionError: One of them cannot.
+    """
+    count("buffer", limit, at_least=1)
+    one_of("overflow", overflow, get_args(Overflow))

@@ -1,47 +1,67 @@
-"""The bus: who is subscribed, who watches, and the way in for events."""
+"""The bus: subscribing, observing, streaming, and its opening and closing. Publishing is in `_dispatch`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from threading import Thread, current_thread
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from threading import get_ident
 from types import TracebackType, UnionType
-from typing import Any, Self, Unpack, cast, overload
+from typing import Any, Protocol, Self, TypeVar, Unpack, cast, overload
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, current_token
 
-from phasebus.bus._buffers import Overflow
+from phasebus.bus._buffers import Overflow, check_buffer
+from phasebus.bus._checks import count, seconds
 from phasebus.bus._dispatch import Dispatcher
 from phasebus.bus._errors import BusStateError
 from phasebus.bus._forms import Callback, events_of, shape_of
-from phasebus.bus._observers import Observation, Observer, TaskObservation, ThreadObservation, close_of, logger
+from phasebus.bus._observers import (
+    Observation,
+    Observer,
+    Stream,
+    TaskObservation,
+    ThreadObservation,
+    close_of,
+    is_observer,
+    logger,
+)
 from phasebus.bus._order import Stage
 from phasebus.bus._plan import Plan
-from phasebus.bus._policies import OnError
 from phasebus.bus._registry import Registry
 from phasebus.bus._selectors import Events, is_selector, selector
 from phasebus.bus._stats import SubscriberStats
-from phasebus.bus._steps import AttributeValue, Step, StepKind, run_step
-from phasebus.bus._streams import Stream
-from phasebus.bus._subscription import Options, Subscription
+from phasebus.bus._steps import AttributeValue, Step, StepKind
+from phasebus.bus._subscription import OnError, Options, Subscription, check_options
 from phasebus.bus._threads import Threads
+
+E = TypeVar("E")
+F = TypeVar("F", bound=Callable[[Any], Any] | Callable[[Any, Any], Any] | Callable[[Any, Any, Any], Any])
+Handler = Callable[[E], Any] | Callable[[E, Any], Any] | Callable[[str, Any, Any], Any]
+
+CANCEL_SECONDS = 1.0
+"""How long an asynchronous observer that was cancelled when the bus closed may take to end, in seconds."""
+
+
+class Decorator(Protocol):
+    """What `Bus.subscribe` returns without a callback: it subscribes a function, and returns it as it was."""
+
+    def __call__(self, function: F, /) -> F: ...
 
 
 class Bus(Dispatcher):
     """An in-process event bus.
 
     Subscribers run one after the other, awaited by the publisher, and may change the context they share. Observers
-    watch beside the publisher and can do it no harm. A bus without observers, streams or threads may be used as it is;
-    for these it has to be opened: ``async with Bus() as bus``.
+    watch beside the publisher and can do it no harm. A bus without observers, streams or threads may be used as it is, in
+    any thread and event loop; for these it has to be opened, ``async with Bus() as bus``, and belongs to that thread.
 
     Args:
-        name: The name it is known by in messages.
+        name: Its name in messages.
         history: How many of the latest events are kept for `stream(replay=…)`.
         timing: Whether the duration of every call is measured, for outcomes and `stats`.
         max_depth: How deep publishes may be nested in one another.
-        drain_seconds: How long observers get, in seconds, to look at what is left when the bus closes.
+        drain_seconds: How long observers may process what is left when the bus closes, in seconds.
 
     Attributes:
         closed: Whether it was open, and is no more.
@@ -56,22 +76,27 @@ class Bus(Dispatcher):
         max_depth: int = 32,
         drain_seconds: float = 2.0,
     ) -> None:
+        count("history", history, at_least=0)
+        count("max_depth", max_depth, at_least=1)
+        seconds("drain_seconds", drain_seconds)
         super().__init__(name, history, max_depth)
         self._drain_seconds = drain_seconds
         self._registry = Registry(name, self._plans, timing=timing, recorded=history > 0)
         self._leaving: list[Observation] = []
         self._token: EventLoopToken | None = None
-        self._tasks: TaskGroup | None = None
-        self.closed = False
 
     @overload
-    def subscribe(  # type: ignore[overload-overlap]  # classes are callable, but here they choose events
+    def subscribe(self, events: type[E], callback: Handler[E], **options: Unpack[Options]) -> Subscription: ...
+    @overload
+    def subscribe(
+        self, events: str | UnionType | tuple[Any, ...] | None, callback: Callback, **options: Unpack[Options]
+    ) -> Subscription: ...
+    @overload
+    def subscribe(
         self, events: type | UnionType | str | tuple[Any, ...] | None = ..., **options: Unpack[Options]
-    ) -> Callable[[Callback], Subscription]: ...
+    ) -> Decorator: ...
     @overload
-    def subscribe(self, events: Callback, /, **options: Unpack[Options]) -> Subscription: ...
-    @overload
-    def subscribe(self, events: Events, callback: Callback, **options: Unpack[Options]) -> Subscription: ...
+    def subscribe(self, events: F, /, **options: Unpack[Options]) -> F: ...
     def subscribe(
         self,
         events: Events = None,
@@ -84,10 +109,11 @@ class Bus(Dispatcher):
         on_error: OnError = "raise",
         timeout: float | None = None,
         thread: bool = False,
-    ) -> Subscription | Callable[[Callback], Subscription]:
-        """Have `callback` called for each of the `events`; without a callback, a decorator for one.
+    ) -> Any:
+        """Call `callback` for each of the `events`, and return its `Subscription`; or decorate a function.
 
-        ``subscribe(callback)`` and ``@subscribe`` leave the choice of events to the callback's annotation.
+        As a decorator (``@bus.subscribe``, ``@bus.subscribe(T)``) it returns the function as it was; `subscriptions` finds
+        its subscription. The bus holds callbacks, and the objects of bound methods, until they are unsubscribed.
 
         Args:
             events: A class (and its subclasses), a union, a runtime protocol, the name of a phase, or `Any`. None: what
@@ -103,24 +129,36 @@ class Bus(Dispatcher):
             thread: Run it in a worker thread: for callables that block.
 
         Raises:
+            BusStateError: The bus is closed.
             CallbackSignatureError: The callback takes other arguments than these.
-            OrderError: `before` or `after` names nobody, or closes a cycle; or the name is taken.
+            OptionError: An option has a value that it cannot have.
+            OrderError: `before` or `after` names an unknown subscriber, or closes a cycle; or the name is in use.
         """
-        if callback is None and events is not None and not is_selector(events):
-            events, callback = None, events
-        if callback is None:
-            return lambda function: self.subscribe(
-                events,
-                function,
-                name=name,
-                stage=stage,
-                before=before,
-                after=after,
-                on_error=on_error,
-                timeout=timeout,
-                thread=thread,
-            )
-        self._check_thread()
+        check_options(stage, on_error, timeout)
+        options: dict[str, Any] = {
+            "stage": stage,
+            "before": (before,) if isinstance(before, str) else tuple(before),
+            "after": (after,) if isinstance(after, str) else tuple(after),
+            "on_error": on_error,
+            "timeout": timeout,
+            "thread": thread,
+        }
+        if callback is not None:
+            return self._subscribe(events, callback, name, options)
+        if events is not None and not is_selector(events):
+            self._subscribe(None, events, name, options)
+            return events
+
+        def decorate(function: F) -> F:
+            self._subscribe(events, function, name, options)
+            return function
+
+        return decorate
+
+    def _subscribe(self, events: Events, callback: Any, name: str | None, options: dict[str, Any]) -> Subscription:
+        self._check_changeable("subscribe")
+        if isinstance(callback, Subscription):
+            callback = callback.callback
         shape = shape_of(callback)
         subscription = Subscription(
             self._unsubscribe,
@@ -128,15 +166,15 @@ class Bus(Dispatcher):
             shape,
             selector(events_of(callback, shape.form, Any) if events is None else events),
             name=self._registry.free_name(name, callback),
-            stage=stage,
-            before=(before,) if isinstance(before, str) else tuple(before),
-            after=(after,) if isinstance(after, str) else tuple(after),
-            on_error=on_error,
-            timeout=timeout,
-            thread=thread,
+            **options,
         )
         self._registry.subscribe(subscription)
         return subscription
+
+    def subscriptions(self, callback: Callback | None = None) -> tuple[Subscription, ...]:
+        """Return the subscriptions of `callback`, or all, as they were registered."""
+        every = self._registry.subscriptions.values()
+        return tuple(s for s in every if callback is None or s.callback is callback or s.callback == callback)
 
     def observe(
         self,
@@ -147,7 +185,7 @@ class Bus(Dispatcher):
         buffer: int = 10_000,
         overflow: Overflow = "drop_oldest",
     ) -> Observation:
-        """Have `observer` look at each of the `events`, beside the publisher.
+        """Let `observer` process each of the `events`, beside the publisher.
 
         One that is not asynchronous runs in a thread of its own; one that raises is switched off.
 
@@ -155,13 +193,21 @@ class Bus(Dispatcher):
             events: As for `subscribe`.
             observer: An `Observer`, or a callable that takes ``(event)`` or ``(event, context)``.
             name: A name of its own on this bus; by default that of the function or class.
-            buffer: How many events may wait for it.
+            buffer: How many events may wait for it, at least 1.
             overflow: What happens to one more: the oldest is dropped and counted, or the publisher waits.
+
+        Raises:
+            BusStateError: The bus is closed.
+            CallbackSignatureError: The observer takes other arguments than these.
+            OptionError: An option has a value that it cannot have.
+            OrderError: The name is in use.
         """
-        self._check_thread()
-        if self.closed:
-            raise BusStateError(f"the bus {self.name!r} is closed, so there is nothing more to observe")
-        look, close = (observer.observe, close_of(observer)) if isinstance(observer, Observer) else (observer, None)
+        self._check_changeable("observe")
+        check_buffer(buffer, overflow)
+        look: Any = observer
+        close: Callable[[], Any] | None = None
+        if is_observer(observer):
+            look, close = observer.observe, close_of(observer)
         shape = shape_of(look)
         kind = TaskObservation if shape.awaited else ThreadObservation
         observation = kind(
@@ -175,8 +221,8 @@ class Bus(Dispatcher):
             limit=buffer,
         )
         self._registry.observe(observation)
-        if self._tasks is not None:
-            observation.start(self._tasks, cast("EventLoopToken", self._token))
+        if self._token is not None:
+            observation.start(self._token)
         return observation
 
     @asynccontextmanager
@@ -195,10 +241,14 @@ class Bus(Dispatcher):
 
         Raises:
             BusStateError: The bus is not open.
+            OptionError: An option has a value that it cannot have.
         """
+        check_buffer(buffer, overflow)
+        if replay is not True:
+            count("replay", int(replay), at_least=0)
         self._check_open("events can be streamed")
         chosen = selector(events)
-        past = [event for event, _, _ in self._history or () if replay and chosen.matches(type(event))]
+        past = [event for event in self._history or () if replay and chosen.matches(type(event))]
         if replay is not True:
             past = past[-replay:] if replay else []
         stream = Stream(self._registry.free_name(None, Stream), chosen, buffer, overflow, past)
@@ -215,8 +265,8 @@ class Bus(Dispatcher):
         *,
         parent: str | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
-    ) -> AbstractAsyncContextManager[Step]:
-        """Run a piece of work as a step: its start, and its one end however it comes, are published.
+    ) -> Step:
+        """Run a piece of work as a step, ``async with bus.step(…)``: its start and its one end are published.
 
         Args:
             kind: The kind of step, and its event classes.
@@ -224,72 +274,59 @@ class Bus(Dispatcher):
             parent: The id of the step it belongs to; by default the step that is running in this context.
             attributes: What is known of it at the start.
         """
-        return run_step(self, kind, name, parent, attributes or {})
+        return Step(self, kind, name, parent, attributes)
 
     def threads(self) -> Threads:
-        """Return the way to publish from other threads.
+        """Return an object that publishes from other threads.
 
         Raises:
             BusStateError: The bus is not open.
-            WrongThreadError: This is another thread already; take it in the bus's own and hand it on.
+            WrongThreadError: This is another thread already; call this in the bus's own and pass the result on.
         """
         self._check_open("other threads can publish")
-        return Threads(self, cast("Thread", self._thread), cast("EventLoopToken", self._token))
+        return Threads(self, cast("int", self._thread), cast("EventLoopToken", self._token))
 
     def wants(self, event: type) -> bool:
-        """Return whether anybody would hear an event of this class: if not, it need not be built."""
+        """Return whether an event of this class would reach anything: if not, it need not be built."""
         return not self.closed and self._registry.wants(event)
 
     def stats(self) -> tuple[SubscriberStats, ...]:
-        """Return what every subscriber and observer has done so far. May be called in any thread."""
+        """Return the counts of every subscriber and observer so far. May be called in any thread."""
         return self._registry.stats()
 
     def explain(self, event: type) -> str:
-        """Return, for people, who is called for events of this class, in which order and why."""
+        """Return, for people, what is called for events of this class, in which order and why."""
         return self._registry.explain(event)
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None or self.closed:
+        if self._token is not None:
             raise BusStateError(f"the bus {self.name!r} was opened before; make a new one")
-        self._check_thread()
-        self._tasks = await anyio.create_task_group().__aenter__()
-        self._thread = current_thread()
         self._token = current_token()
+        self._thread = get_ident()
         self._registry.forget_plans()
-        for observation in self._registry.observations:
+        for observation in self._registry.observations.values():
             if isinstance(observation, Observation):
-                observation.start(self._tasks, self._token)
+                observation.start(self._token)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        tasks = cast("TaskGroup", self._tasks)
         with anyio.CancelScope(shield=True):
-            await self._drain()
-        self.closed = True  # only now: what observers publish while they are drained still reaches subscribers
-        self._registry.forget_plans()
-        tasks.cancel_scope.cancel()
-        await tasks.__aexit__(None, None, None)  # an error of the body is not the observers', and leaves as it came
-
-    async def _drain(self) -> None:
-        """End the streams, and let observers look at what is left until the deadline."""
-        watching = [*self._registry.observations, *self._leaving]
-        for observation in watching:
-            observation.buffer.end()
-        late = {observation for observation in watching if isinstance(observation, Observation)}
-        with anyio.move_on_after(self._drain_seconds):
-            while late:
-                observation = next(iter(late))
-                await observation.done.wait()
-                late.discard(observation)
-        for observation in late:
-            if not observation.done.is_set():
+            watching = [*self._registry.observations.values(), *self._leaving]
+            for observation in watching:
+                observation.buffer.end()
+            observers = [each for each in watching if isinstance(each, Observation)]
+            late = await _done(observers, self._drain_seconds)
+            for observation in late:
                 logger.warning(
-                    "observer %r was not done within %g s and is left behind; what it had not seen is lost to it",
-                    observation.name,
-                    self._drain_seconds,
+                    "observer %r was not done within %g s and is left behind", observation.name, self._drain_seconds
                 )
+            self.closed = True  # only now: what observers publish while they are drained still reaches subscribers
+            self._registry.forget_plans()
+            for observation in late:
+                observation.cancel()
+            await _done([each for each in late if isinstance(each, TaskObservation)], CANCEL_SECONDS)
 
     def _plan(self, event: type) -> Plan:
         """Return a new plan for events of this class.
@@ -299,12 +336,17 @@ class Bus(Dispatcher):
         """
         if self.closed:
             raise BusStateError(f"the bus {self.name!r} is closed; publish before leaving its `async with`")
-        if self._registry.observations and self._tasks is None:
+        if self._registry.observations and self._token is None:
             raise BusStateError(f"the bus {self.name!r} has observers, so it has to be opened first: async with bus: …")
         return self._registry.plan(event)
 
+    def _check_changeable(self, action: str) -> None:
+        self._check_thread()
+        if self.closed:
+            raise BusStateError(f"the bus {self.name!r} is closed, so there is nothing more to {action}")
+
     def _check_open(self, purpose: str) -> None:
-        if self._tasks is None or self.closed:
+        if self._token is None or self.closed:
             raise BusStateError(f"the bus {self.name!r} has to be open (async with …) before {purpose}")
         self._check_thread()
 
@@ -316,5 +358,13 @@ class Bus(Dispatcher):
         self._check_thread()
         if self._registry.remove(observation):
             observation.buffer.end()
-            if isinstance(observation, Observation) and self._tasks is not None:
+            if isinstance(observation, Observation) and self._token is not None:
                 self._leaving = [other for other in (*self._leaving, observation) if not other.done.is_set()]
+
+
+async def _done(observers: Sequence[Observation], seconds: float) -> list[Observation]:
+    """Wait until all `observers` have processed their last events; return those that have not after so many `seconds`."""
+    with anyio.move_on_after(seconds):
+        for observer in observers:
+            await observer.done.wait()
+    return [observer for observer in observers if not observer.done.is_set()]

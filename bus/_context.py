@@ -1,4 +1,4 @@
-"""The context: a mapping that the system and all callbacks share, and that remembers who changed what."""
+"""The context: a mapping that the system and all callbacks share, with a record of who changed what."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import time
 from typing import Any, Final, TypeVar, overload
 
+from phasebus.bus._checks import count
 from phasebus.bus._keys import Key
 
 T = TypeVar("T")
@@ -21,6 +22,12 @@ class _Deleted:
 
 
 DELETED: Final = _Deleted()
+
+HISTORY = 10_000
+"""How many changes a context keeps by default, besides the first of each key."""
+
+Logged = tuple[str, Any, str, object, float]
+"""The fields of a `Change`, with `DELETED` as the value of a key that was removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class Change:
 
 
 class ReadableContext(Mapping[str, Any]):
-    """What every sort of context can do: be read, with `Key` constants giving the values their types."""
+    """The reading side of every sort of context: `Key` constants give the values their types."""
 
     __slots__ = ()
 
@@ -70,7 +77,7 @@ class ReadableContext(Mapping[str, Any]):
             return default
 
     def history(self, key: str) -> tuple[Change, ...]:
-        """Return every committed change of `key`, oldest first."""
+        """Return the committed changes of `key`, oldest first: the first one ever, and all that the history still holds."""
         raise NotImplementedError
 
     def _value(self, key: str) -> Any:
@@ -83,31 +90,52 @@ class ReadableContext(Mapping[str, Any]):
 class Context(ReadableContext, MutableMapping[str, Any]):
     """A context as its owner holds it: the owner's writes count at once.
 
-    What is remembered is assignment: changing a value in place, say appending to a list, is seen by all and recorded
-    by nobody.
+    What is recorded is assignment: changing a value in place, say appending to a list, is seen by all and recorded nowhere.
 
     Args:
         data: What it holds at first.
-        author: The name under which the owner's own writes are remembered.
+        author: The name under which the owner's own writes are recorded.
         keys: Keys whose rules are to hold also where they are written by their plain names.
+        history: How many of the latest changes are kept, at least 1. The first change of each key is kept besides.
 
     Attributes:
         data: What it holds. This and the following are for the bus: a write to them is in no history.
-        log: The fields of every `Change`, in order.
+        log: The latest changes, in order.
+        first: The first change of each key that has one older than the `log`.
+        forgotten: How many changes are older than the `log`.
+        longest: How long the `log` may get; it is then cut to half of that.
         rules: The keys that have rules, by their names.
+
+    Raises:
+        OptionError: `history` is not a positive number.
     """
 
-    __slots__ = ("_author", "data", "log", "rules")
+    __slots__ = ("_author", "data", "first", "forgotten", "log", "longest", "rules")
 
     def __init__(
-        self, data: Mapping[str, Any] | None = None, *, author: str = "phasebus", keys: Iterable[Key[Any]] = ()
+        self,
+        data: Mapping[str, Any] | None = None,
+        *,
+        author: str = "phasebus",
+        keys: Iterable[Key[Any]] = (),
+        history: int = HISTORY,
     ) -> None:
         self.data: dict[str, Any] = {}
-        self.log: list[tuple[str, Any, str, object, float]] = []
+        self.log: list[Logged] = []
+        self.first: dict[str, Logged] = {}
+        self.forgotten = 0
+        self.longest = 2 * count("history", history, at_least=1)
         self._author = author
         self.rules: dict[str, Key[Any]] = {key: key for key in keys if key.has_rule} if keys else {}
         if data:
             self.update(data)
+
+    @classmethod
+    def over(cls, data: dict[str, Any]) -> Context:
+        """Return a context whose storage is `data` itself: what is committed is in there at once."""
+        context = cls(data)
+        context.data = data
+        return context
 
     def _value(self, key: str) -> Any:
         return self.data[key]
@@ -132,12 +160,18 @@ class Context(ReadableContext, MutableMapping[str, Any]):
         return len(self.data)
 
     def history(self, key: str) -> tuple[Change, ...]:
-        """Return every committed change of `key`, oldest first."""
+        """Return the committed changes of `key`, oldest first: the first one ever, and all that the history still holds."""
+        first = self.first.get(key)
+        changes = [each for each in list(self.log) if each[0] == key]
         return tuple(
             Change(key, None if value is DELETED else value, by, event, when, value is DELETED)
-            for name, value, by, event, when in list(self.log)
-            if name == key
+            for _, value, by, event, when in (changes if first is None else [first, *changes])
         )
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The keys that have ever been written, in that order."""
+        return tuple(dict.fromkeys([*self.first, *(change[0] for change in list(self.log))]))
 
     # What follows is for the views of this context; see `phasebus.bus._view`.
 
@@ -149,10 +183,10 @@ class Context(ReadableContext, MutableMapping[str, Any]):
     @property
     def commits(self) -> int:
         """How many changes there have been."""
-        return len(self.log)
+        return self.forgotten + len(self.log)
 
     def learn(self, key: str) -> None:
-        """Remember the rules of `key`, if it brings any."""
+        """Add the rules of `key` to the context's, if it has any."""
         if isinstance(key, Key) and key.has_rule:
             self.rules.setdefault(key, key)
 
@@ -163,11 +197,23 @@ class Context(ReadableContext, MutableMapping[str, Any]):
         else:
             self.data[key] = value
         self.log.append((key, value, by, event, time()))
+        if len(self.log) >= self.longest:
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop the older half of the log, except for the first change of each key."""
+        older = self.longest // 2
+        for change in self.log[:older]:
+            self.first.setdefault(change[0], change)
+        del self.log[:older]
+        self.forgotten += older
 
     def last_change(self, key: str) -> tuple[str, object, int] | None:
-        """Return who changed `key` last, during which event, and which change that was; None if nobody has."""
+        """Return who changed `key` last, during which event, and which change that was; None if there is none."""
         for number in range(len(self.log), 0, -1):
             name, _, by, event, _ = self.log[number - 1]
             if name == key:
-                return by, event, number
+                return by, event, self.forgotten + number
+        if (first := self.first.get(key)) is not None:
+            return first[2], first[3], 0
         return None

@@ -6,120 +6,143 @@ plain loops. They are written for speed: what costs something is entered only wh
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextvars import copy_context
 from inspect import isawaitable
-from threading import Thread, current_thread
+from threading import get_ident
 from typing import Any
 
-from phasebus.bus._context import Context
-from phasebus.bus._errors import NestingError, WrongThreadError
-from phasebus.bus._observers import Observation
-from phasebus.bus._outcome import Outcome, raise_together
-from phasebus.bus._plan import Plan, merged
-from phasebus.bus._policies import call_guarded
-from phasebus.bus._streams import Stream
-from phasebus.bus._subscription import Subscription
-from phasebus.bus._trail import NOBODYS, Nested, Trail, event_of, own_trail, passing_trail, trail
-from phasebus.bus._view import Mark, View
+from anyio.lowlevel import checkpoint
 
-_here = trail.get
+from phasebus.bus._calls import call_guarded
+from phasebus.bus._context import Context
+from phasebus.bus._errors import BusStateError, WrongThreadError
+from phasebus.bus._handling import Handling, check_depth, handling, running_cause
+from phasebus.bus._observers import Observation, Stream, logger, observing
+from phasebus.bus._outcome import Outcome
+from phasebus.bus._plan import Plan
+from phasebus.bus._subscription import Subscription
+from phasebus.bus._view import Mark, View, write_returned
+
+_outer, _enter, _leave = handling.get, handling.set, handling.reset
 clock = time.perf_counter
 now = time.time
-MANY, COMMITTED = Mark.MANY, Mark.COMMITTED
+references = sys.getrefcount
+COMMITTED = Mark.COMMITTED
+NO_MAPPINGS = frozenset({bool, int, float, str, bytes, list, tuple, set})
+"""Classes whose values need no closer look to know that they are no mappings."""
 
 
 class Dispatcher:
     """The publishing side of a bus.
 
     Args:
-        name: The name it is known by in messages.
+        name: Its name in messages.
         history: How many of the latest events are kept.
         max_depth: How deep publishes may be nested in one another.
     """
 
     def __init__(self, name: str, history: int, max_depth: int) -> None:
         self.name = name
+        self.closed = False
         self._plans: dict[type, Plan] = {}
         self._max_depth = max_depth
-        self._history: deque[tuple[object, object, int]] | None = deque(maxlen=history) if history else None
-        self._thread: Thread | None = None
+        self._history: deque[object] | None = deque(maxlen=history) if history else None
+        self._thread: int | None = None  # that of the event loop in which the bus was opened
 
     async def publish(self, event: object, context: Context | View | None = None) -> Outcome:  # noqa: C901  # calls cost
-        """Hand `event` to the observers, and to each subscriber in turn; return what became of them.
+        """Deliver `event` to the observers, and to each subscriber in turn; return the outcome.
+
+        It lets the event loop turn when subscribers do, and once for every half of an observer's buffer it fills. A loop
+        that publishes to nothing else runs on: give it a ``checkpoint()`` where it has to be cancellable.
 
         Args:
             event: An object of any class.
             context: What the subscribers share; a new one if there is none.
 
         Raises:
-            Exception: Whatever a subscriber raised, with a note that names the subscriber; an ExceptionGroup if others
-                had been isolated before it.
+            Exception: What a subscriber raised, with a note that names the subscriber.
             BusStateError: The bus is closed, or has observers and is not open.
-            WrongThreadError: The bus belongs to another thread.
+            EventError: `event` is a class, or `context` is not a `Context`.
             NestingError: Publishes have caused one another too deeply.
+            WrongThreadError: The bus is open in another thread.
         """
         try:
             plan = self._plans[type(event)]
         except KeyError:
             plan = self._plan(type(event))
-        if plan.deaf:
-            return plan.quiet
-        try:
-            here = _here(NOBODYS)
-            mine = here.thread is self._thread and id(here.tasks[here.loop]) == here.task
-        except (LookupError, RuntimeError):  # no such task in this thread
-            mine = False
-        if not mine:
-            here = self._trail(here)
-        outer = here.top
-        values: dict[Subscription, Any] | None = None
-        if outer is None and plan.plain is not None:
-            here.top = event
+        outer = _outer()
+        if plan.no_listeners:
+            return plan.empty_outcome if outer is None else plan.outcome(outer.event)
+        if self._thread is not None and self._thread != get_ident():
+            self._check_thread()
+        here = Handling()
+        here.event = event
+        here.running = True
+        if outer is None:
+            here.cause = None
+        else:
+            here.cause = running_cause(outer)
+            check_depth(event, here.cause, self._max_depth)
+        values: dict[Any, Any] | None = None
+        if plan.plain is not None:
+            token = _enter(here)
             try:
                 for call in plan.plain:
                     value = await call(event)
                     if value is not None:
-                        values = plan.keep(values, call, value, event, context)
+                        values = values or {}
+                        values[call] = value
+                        if value.__class__ not in NO_MAPPINGS and isinstance(value, Mapping):
+                            plan.write(value, call, event, context)
+                plan.completed += 1
             except BaseException as error:
-                plan.failed(plan.subscription(call), event, error)
+                plan.failed(plan.owners[call], event, error)
                 raise
             finally:
-                here.top = None
-            plan.completed += 1
-            return plan.quiet if values is None else plan.outcome(values)
+                here.running = False
+                _leave(token)
+                if plan.retired:
+                    plan.count()
+            if values is None and outer is None:
+                return plan.empty_outcome
+            outcome = Outcome()
+            outcome.subscriptions = plan.subscriptions
+            outcome.returned = values
+            outcome.owners = plan.owners
+            outcome.caught = outcome.ticks = None
+            outcome.parent = None if outer is None else outer.event
+            return outcome
 
-        shared: Any = Context() if context is None and plan.shared else context
-        simple = shared.__class__ is Context  # and not the view of a callback that publishes within its transaction
-        token = parent = errors = ticks = None
-        if outer is None:
-            here.top = top = event
-        else:
-            top = self._nested(event, outer)
-            parent = event_of(outer)
-            token = trail.set(passing_trail(top))
+        shared: Any = Context() if context is None and plan.needs_context else context
+        errors: dict[Subscription, Exception] | None = None
+        ticks = spare = None
+        wrote = False
+        token = _enter(here)
         try:
             if plan.watched:
-                for observation in self._announce(plan, event, parent, top, shared):
-                    await observation.buffer.room()
-                    observation.buffer.put((top, shared, copy_context()))
+                await self._announce(plan, event, shared)
             if plan.times is not None:
                 ticks = [clock()]
-                plan.times.append(ticks)
-            for subscription, call, direct in plan.rows:
+            for subscription, call, takes_context, direct in plan.rows:
                 view = None
                 try:
-                    if not subscription.blind:
-                        view = View()
-                        view.base = shared
+                    if takes_context:
+                        if spare is None:
+                            view = View()
+                            view.base = shared
+                            view.event = event
+                            view.key = None
+                        else:
+                            view, spare = spare, None
                         view.by = subscription.name
-                        view.event = event
-                        view.key = None
                     if direct:
                         value = await (call(event) if view is None else call(event, view))
-                    elif plan.narrated:
-                        value, view = await plan.narrate(self, subscription, event, shared, view)
+                    elif plan.emits_callback_steps:
+                        value, view = await plan.call_in_step(self, subscription, event, shared, view)
                     elif subscription.guarded:
                         value = await call_guarded(subscription, event, view)
                     else:
@@ -127,19 +150,28 @@ class Dispatcher:
                         if value is not None and isawaitable(value):
                             value = await value
                     if value is not None:
-                        if not plan.narrated:
-                            view = merged(value, subscription, event, shared, view)
                         values = values or {}
                         values[subscription] = value
+                        if (
+                            value.__class__ not in NO_MAPPINGS
+                            and isinstance(value, Mapping)
+                            and not plan.emits_callback_steps
+                        ):
+                            view = write_returned(value, subscription.name, event, shared, view)
                     if view is not None:
-                        if view.key is None or view.key is COMMITTED:
-                            view.key = COMMITTED
-                        elif view.key is MANY or not simple or shared.rules:
+                        key: Any = view.key
+                        if key is None:
+                            if references(view) == 2:  # this variable, and the question itself
+                                spare = view  # not written, and held by nothing: the next subscriber may have it
+                            else:
+                                view.key = COMMITTED
+                        elif key.__class__ is Mark or shared.__class__ is not Context or shared.rules:
                             view.commit()
                         else:  # one key without rules, as in most callbacks: what `commit` does, without the calls
-                            shared.data[view.key] = view.value
-                            shared.log.append((view.key, view.value, view.by, event, now()))
+                            shared.data[key] = item = view.value
+                            shared.log.append((key, item, view.by, event, now()))
                             view.key = COMMITTED
+                            wrote = True
                 except BaseException as error:
                     if view is not None:
                         view.close()
@@ -147,67 +179,64 @@ class Dispatcher:
                         values.pop(subscription, None)
                     if subscription.on_error != "isolate" or not isinstance(error, Exception):
                         plan.failed(subscription, event, error)
-                        if errors and isinstance(error, Exception):
-                            raise_together((*errors.values(), error))
+                        for isolated, earlier in (errors or {}).items():
+                            logger.warning("%r failed, and was isolated", isolated.name, exc_info=earlier)
                         raise
-                    plan.blame(subscription, event, error)
+                    plan.record_error(subscription, event, error, isolated=True)
                     errors = errors or {}
                     errors[subscription] = error
                 if ticks is not None:
                     ticks.append(clock())
+            plan.completed += 1
         finally:
-            if token is None:
-                here.top = None
-            else:
-                trail.reset(token)
-        plan.completed += 1
-        if values is None and errors is None and ticks is None and parent is None:
-            return plan.quiet
+            here.running = False
+            _leave(token)
+            if wrote and len(shared.log) >= shared.longest:
+                shared.forget()
+            if ticks is not None and plan.times is not None:
+                plan.times.append(ticks)
+            if plan.retired:
+                plan.count()
+        if values is None and errors is None and ticks is None and outer is None:
+            return plan.empty_outcome
         outcome = Outcome()
         outcome.subscriptions = plan.subscriptions
-        outcome.values = values
+        outcome.returned = values
+        outcome.owners = None
         outcome.caught = errors
         outcome.ticks = ticks
-        outcome.parent = parent
+        outcome.parent = None if outer is None else outer.event
         return outcome
 
-    def _nested(self, event: object, outer: object) -> Nested:
-        """Return `event` as one that was published while `outer` was being handled."""
-        nested = Nested(event, outer)
-        if nested.depth > self._max_depth:
-            raise NestingError(
-                f"publishes have caused one another {nested.depth} deep, and {self._max_depth} are allowed: "
-                f"{nested.chain()}; break the circle, or make the bus with a larger max_depth"
-            )
-        return nested
-
-    def _announce(
-        self, plan: Plan, event: object, parent: object, top: object, context: Context | View | None
-    ) -> list[Observation | Stream]:
-        """Tell the history and the observers of an event; return the observers that have to be waited for."""
+    async def _announce(self, plan: Plan, event: object, context: Context | View | None) -> None:
+        """Put an event into the history and the buffers of the observers; wait for those that block."""
+        full: list[Observation | Stream] = []
+        for observation in plan.observations:
+            if observation.buffer.since_turn >= observation.buffer.half:
+                await checkpoint()
+                for other in plan.observations:
+                    other.buffer.since_turn = 0
         if self._history is not None:
-            self._history.append((event, parent, time.time_ns()))
-        waited_for: list[Observation | Stream] = []
+            self._history.append(event)
         for observation in plan.observations:
             if observation.overflow == "block" and observation.buffer.full:
-                waited_for.append(observation)
+                full.append(observation)
             else:
-                observation.buffer.put((top, context, copy_context()))  # a copy each: it can be entered only once
-        return waited_for
+                observation.buffer.put((event, context, copy_context()))  # a copy each: it can be entered only once
+        for observation in full:
+            if observing.get() is observation:
+                raise BusStateError(
+                    f"the observer {observation.name!r} waits for its own buffer, which is full: it publishes what it "
+                    "observes; give it a larger buffer=, or overflow='drop_oldest'"
+                )
+            await observation.buffer.room()
+            observation.buffer.put((event, context, copy_context()))
 
     def _plan(self, event: type) -> Plan:
         raise NotImplementedError
 
-    def _trail(self, inherited: Trail) -> Trail:
-        """Return the trail that a publish here begins with; the first publisher's thread becomes the bus's own."""
-        thread = current_thread()
-        if thread is not self._thread:
-            self._check_thread()
-            self._thread = thread
-        return own_trail(inherited, thread)
-
     def _check_thread(self) -> None:
-        if self._thread is not None and current_thread() is not self._thread:
+        if self._thread is not None and get_ident() != self._thread:
             raise WrongThreadError(
                 f"the bus {self.name!r} belongs to another thread (and its event loop); "
                 "from here, publish through bus.threads(), taken while the bus is open"

@@ -14,6 +14,10 @@ class CallbackSignatureError(PhasebusError, TypeError):
     """Raised when subscribing something that no form of callback fits."""
 
 
+class OptionError(PhasebusError, ValueError):
+    """Raised when an option has a value that it cannot have, where the option is given."""
+
+
 class OrderError(PhasebusError, ValueError):
     """Raised when subscribing with a `before` or `after` that is unknown or closes a cycle."""
 

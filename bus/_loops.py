@@ -1,46 +1,41 @@
-"""What anyio does not offer, or only at a price: asked of asyncio and Trio themselves."""
+"""What anyio does not offer: asked of asyncio and Trio themselves, through their public functions."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import Context as ContextVars
 from typing import Any
 
 
-class _AskTrio:
-    def __getitem__(self, loop: object) -> object:
-        return sys.modules["trio"].lowlevel.current_task()
+def spawn(function: Callable[[], Awaitable[None]], name: str) -> object:
+    """Start a task that belongs to no task group; return it, to be kept as long as it runs.
 
-
-class _AskAsyncio:
-    def __getitem__(self, loop: object) -> object:
-        if (task := asyncio.current_task()) is None:
-            raise LookupError("no task is running")
-        return task
-
-
-RunningTasks = dict[Any, Any] | _AskTrio | _AskAsyncio
-
-
-def running_tasks() -> tuple[RunningTasks, object]:
-    """Return what tells which task is running in this event loop, and the key to ask it with.
-
-    `anyio.get_current_task` takes many times as long.
+    The one who starts it has to end it, and may do so in any task: a task group can only be left in the task that entered it,
+    which is not what test frameworks and application lifespans do.
     """
+    if _in_trio():
+        return sys.modules["trio"].lowlevel.spawn_system_task(function, name=name)
+    return asyncio.get_running_loop().create_task(function(), name=name)  # type: ignore[arg-type]
+
+
+def cancellation_requested() -> bool:
+    """Return whether a cancellation that is being handled here was asked for from outside.
+
+    On asyncio any code may raise ``CancelledError``; on Trio only the run loop does.
+    """
+    if _in_trio():
+        return True
     try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        if not _in_trio():
-            raise
-        return _AskTrio(), None
-    if sys.version_info < (3, 14):  # from then on, there is no such table
-        return asyncio.tasks._current_tasks, loop  # type: ignore[attr-defined]  # noqa: SLF001
-    return _AskAsyncio(), None
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop: the coroutine is driven by hand
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 def call_soon_here() -> Callable[[Callable[[], object]], object]:
-    """Return what lets other threads have something called in this event loop, without waiting for it.
+    """Return a function that lets other threads call something in this event loop without waiting for it.
 
     It raises RuntimeError when the loop has ended. `anyio.from_thread.run_sync` waits, and for ever if the loop ends
     meanwhile.
@@ -49,6 +44,37 @@ def call_soon_here() -> Callable[[Callable[[], object]], object]:
         soon: Callable[[Callable[[], object]], object] = sys.modules["trio"].lowlevel.current_trio_token().run_sync_soon
         return soon
     return asyncio.get_running_loop().call_soon_threadsafe
+
+
+class InContext:
+    """Awaits a coroutine in this task, but with the context variables of another.
+
+    Starting a task for it, the other way to do so, takes ten times as long.
+    """
+
+    __slots__ = ("_coroutine", "_variables")
+
+    def __init__(self, coroutine: Any, variables: ContextVars) -> None:
+        self._coroutine = coroutine
+        self._variables = variables
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        run, iterator = self._variables.run, self._coroutine.__await__()
+        step: Callable[..., Any] = iterator.__next__
+        value: tuple[Any, ...] = ()
+        while True:
+            try:
+                yielded = run(step, *value)
+            except StopIteration as ended:
+                return ended.value
+            try:
+                sent = yield yielded
+            except BaseException as error:  # all of them, cancellations above all, are the coroutine's
+                if not hasattr(iterator, "throw"):
+                    raise
+                step, value = iterator.throw, (error,)
+            else:
+                step, value = (iterator.__next__, ()) if sent is None else (iterator.send, (sent,))
 
 
 def _in_trio() -> bool:

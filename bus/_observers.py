@@ -1,4 +1,4 @@
-"""Observers: subscribers that only watch, beside the publisher and behind a buffer of their own."""
+"""Observers: subscribers that only watch, beside the publisher and behind a buffer of their own; and streams."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import contextlib
 import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context as ContextVars
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeGuard, cast, runtime_checkable
 
 import anyio
 import anyio.from_thread
-from anyio.abc import TaskGroup
-from anyio.lowlevel import EventLoopToken
+from anyio.lowlevel import EventLoopToken, checkpoint_if_cancelled
 
 from phasebus.bus._buffers import Item, Overflow, TaskBuffer, ThreadBuffer
 from phasebus.bus._forms import Form, Shape
-from phasebus.bus._loops import call_soon_here
+from phasebus.bus._loops import InContext, call_soon_here, cancellation_requested, spawn
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
-from phasebus.bus._trail import event_of, passing_trail, trail
 from phasebus.bus._view import ReadOnlyContext
 
 logger = logging.getLogger("phasebus.bus")
@@ -30,29 +28,38 @@ logger = logging.getLogger("phasebus.bus")
 
 @runtime_checkable
 class Observer(Protocol):
-    """An object that watches: the annotation of `observe`'s argument says which events it is given.
+    """An object that watches: the annotation of `observe`'s argument selects its events.
 
     A method ``close(self)``, if it has one, is called after its last event.
     """
 
     def observe(self, event: Any) -> Any:
-        """Look at one event. It may be a coroutine function."""
+        """Process one event. It may be a coroutine function."""
+
+
+def is_observer(thing: object) -> TypeGuard[Observer]:
+    """Return whether `thing` has a method `observe`; one that answers to any name, like a mock, does not count."""
+    return isinstance(thing, Observer) and inspect.getattr_static(thing, "observe", None) is not None
 
 
 def close_of(observer: Observer) -> Callable[[], Any] | None:
-    """Return the method that `observer` wants called after its last event, if it has one."""
+    """Return the method `close` of `observer`, if it has one."""
     close: Callable[[], Any] | None = getattr(observer, "close", None)
     return close
+
+
+observing: ContextVar[Observation | None] = ContextVar("phasebus_observing", default=None)
+"""The observer that this code runs for."""
 
 
 class Observation:
     """The handle of an observer; leaving it as a context manager ends the observing.
 
     Attributes:
-        name: The name it is known by, unique on its bus.
-        overflow: What happens to an event that finds the observer's buffer full.
-        takes_context: Whether it is given the context, too.
-        done: Set when it has seen its last event and is closed.
+        name: Its name, unique on its bus.
+        overflow: What happens to an event when the observer's buffer is full.
+        takes_context: Whether it is called with the context, too.
+        done: Set when it has processed its last event and is closed.
     """
 
     buffer: TaskBuffer | ThreadBuffer
@@ -79,29 +86,32 @@ class Observation:
         self.overflow = overflow
         self.done = anyio.Event()
 
-    def start(self, tasks: TaskGroup, token: EventLoopToken) -> None:
-        """Begin to look at what is in the buffer."""
+    def start(self, token: EventLoopToken) -> None:
+        """Begin to process what is in the buffer."""
         raise NotImplementedError
 
+    def cancel(self) -> None:
+        """Abandon the event that is being processed, and those in the buffer, as far as that is possible."""
+
     def unsubscribe(self) -> None:
-        """Watch no more. What is in the buffer is still looked at. May be called twice."""
+        """End the observing. What is in the buffer is still processed. May be called twice."""
         self._leave(self)
 
     def stats(self) -> SubscriberStats:
-        """Return what it has done so far."""
+        """Return its counts so far."""
         return SubscriberStats(
             name=self.name, role="observer", calls=self._calls, errors=int(self._broken), drops=self.buffer.drops
         )
 
     def _enter(self, item: Item) -> tuple[ContextVars, tuple[Any, ...]]:
-        """Return the context variables to look at `item` with, and what to call the observer with."""
-        top, context, variables = item
-        variables.run(trail.set, passing_trail(top))  # what it publishes is nested, whatever the publisher does by now
-        event = event_of(top)
+        """Return the context variables to process `item` with, and the arguments of the observer."""
+        event, context, variables = item
+        self._calls += 1
+        variables.run(observing.set, self)
         return variables, (event, ReadOnlyContext(context)) if self.takes_context else (event,)
 
     def _break(self, error: BaseException) -> None:
-        """Switch the observer off, and say so: the program goes on without it."""
+        """Switch the observer off and log that: the publisher goes on without it."""
         self._broken = True
         logger.error(
             "observer %r failed and is switched off; the publisher goes on without it", self.name, exc_info=error
@@ -119,10 +129,10 @@ class ThreadObservation(Observation):
 
     def __init__(self, *args: Any, limit: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.buffer: ThreadBuffer = ThreadBuffer(limit)
+        self.buffer: ThreadBuffer = ThreadBuffer(self.name, limit)
 
-    def start(self, tasks: TaskGroup, token: EventLoopToken) -> None:
-        """Begin to look at what is in the buffer."""
+    def start(self, token: EventLoopToken) -> None:
+        """Begin to process what is in the buffer."""
         threading.Thread(
             target=self._run, args=(token, call_soon_here()), name=f"phasebus observer {self.name}", daemon=True
         ).start()
@@ -130,9 +140,10 @@ class ThreadObservation(Observation):
     def _run(self, token: EventLoopToken, soon: Callable[[Callable[[], object]], object]) -> None:
         while (item := self.buffer.take()) is not None:
             if not self._broken:
-                self._calls += 1
                 variables, arguments = self._enter(item)
                 self._try(token, variables.run, self._look, *arguments)
+                del variables, arguments
+            del item  # or its event is held until the next one
         if self._close is not None:
             self._try(token, self._close)
         with contextlib.suppress(RuntimeError):  # the loop has ended without waiting for this thread
@@ -148,39 +159,89 @@ class ThreadObservation(Observation):
 
 
 class TaskObservation(Observation):
-    """An asynchronous observer, in a task of the bus."""
+    """An asynchronous observer, in a task of its own."""
 
     def __init__(self, *args: Any, limit: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.buffer: TaskBuffer = TaskBuffer(limit)
+        self.buffer: TaskBuffer = TaskBuffer(self.name, limit)
+        self._scope: anyio.CancelScope | None = None
+        self._task: object = None
 
-    def start(self, tasks: TaskGroup, token: EventLoopToken) -> None:
-        """Begin to look at what is in the buffer."""
-        tasks.start_soon(self._run, name=f"phasebus observer {self.name}")
+    def start(self, token: EventLoopToken) -> None:
+        """Begin to process what is in the buffer."""
+        self._scope = anyio.CancelScope()
+        self._task = spawn(self._run, f"phasebus observer {self.name}")
+
+    def cancel(self) -> None:
+        """Abandon the event that is being processed, and those in the buffer."""
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def _run(self) -> None:
-        while (item := await self.buffer.take()) is not None:
-            if not self._broken:
-                self._calls += 1
-                variables, arguments = self._enter(item)
-                await self._try(variables, self._look, *arguments)
-        if self._close is not None:
-            await self._try(copy_context(), self._close)
-        self.done.set()
+        scope = cast("anyio.CancelScope", self._scope)
+        try:
+            with scope:
+                while (item := await self.buffer.take()) is not None:
+                    if not self._broken:
+                        variables, arguments = self._enter(item)
+                        await self._try(variables, self._look, *arguments)
+                        del variables, arguments
+                    del item  # or its event is held until the next one
+                if self._close is not None:
+                    await self._try(copy_context(), self._close)
+        finally:
+            self._task = None
+            self.done.set()
 
     async def _try(self, variables: ContextVars, function: Callable[..., Any], *args: Any) -> None:
         try:
-            async with anyio.create_task_group() as tasks:  # the way to give a coroutine context variables
-                variables.run(tasks.start_soon, _call, function, *args)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the observer's
+            value = variables.run(function, *args)
+            if inspect.isawaitable(value):
+                await InContext(value, variables)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # SystemExit ends the observer and not the program
             self._break(error)
-
-
-async def _call(function: Callable[..., Any], *args: Any) -> None:
-    value = function(*args)
-    if inspect.isawaitable(value):
-        await value
+        except anyio.get_cancelled_exc_class() as error:
+            if cancellation_requested():
+                raise
+            self._break(error)  # the observer raised it by itself
 
 
 async def _finish(value: Awaitable[Any]) -> None:
     await value
+
+
+class Stream:
+    """The events of one selector, until the bus closes; made by `Bus.stream`. Any number of tasks may share it."""
+
+    def __init__(self, name: str, selector: Selector, limit: int, overflow: Overflow, past: Sequence[object]) -> None:
+        self.name = name
+        self.selector = selector
+        self.overflow = overflow
+        self.takes_context = False
+        self.buffer = TaskBuffer(name, max(limit, len(past)))  # what was asked for is not dropped
+        self._taken = 0
+        for event in past:
+            self.buffer.put((event, None, _NO_VARIABLES))
+
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped because the buffer was full."""
+        return self.buffer.drops
+
+    def stats(self) -> SubscriberStats:
+        """Return its counts so far."""
+        return SubscriberStats(name=self.name, role="observer", calls=self._taken, drops=self.buffer.drops)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        await checkpoint_if_cancelled()  # a reader that is cancelled must not take an event with it
+        item = await self.buffer.take()
+        if item is None:
+            raise StopAsyncIteration
+        self._taken += 1
+        return item[0]
+
+
+_NO_VARIABLES = ContextVars()

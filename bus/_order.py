@@ -1,9 +1,9 @@
-"""The order of subscribers: coarse stages, then registration, and before these what `before` and `after` demand."""
+"""The order of subscribers: `before` and `after` first, then coarse stages, then the order of registration."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import IntEnum
 from typing import Protocol, TypeVar
 
@@ -34,14 +34,15 @@ class Ordered(Protocol):
 S = TypeVar("S", bound=Ordered)
 
 
-def ordered(subscribers: Sequence[S]) -> list[S]:
-    """Return `subscribers`, given as registered, in the order they run: Kahn's algorithm, earliest first.
+def ordered(registered: Iterable[S]) -> list[S]:
+    """Return the subscribers, given as `registered`, in the order they run: Kahn's algorithm, earliest first.
 
     Names that are not (any longer) among them constrain nothing; see `check_names`.
 
     Raises:
         OrderError: `before` and `after` close a cycle.
     """
+    subscribers = list(registered)
     followers = _followers(subscribers)
     waiting_for = [0] * len(subscribers)
     for following in followers:
@@ -76,11 +77,11 @@ def _followers(subscribers: Sequence[Ordered]) -> list[set[int]]:
     return followers
 
 
-def check_names(subscriber: Ordered, known: set[str]) -> None:
+def check_names(subscriber: Ordered, known: Collection[str]) -> None:
     """Raise OrderError unless everything `subscriber` names in `before` and `after` is `known`."""
     for name in (*subscriber.before, *subscriber.after):
         if name not in known:
-            listed = ", ".join(sorted(known)) or "nobody yet"
+            listed = ", ".join(sorted(known)) or "there are no subscribers yet"
             raise OrderError(
                 f"{subscriber.name!r} is to run before or after {name!r}, which is not subscribed ({listed})"
             )
@@ -90,9 +91,10 @@ def explained(
     event: str, subscribers: Sequence[S], registered: Sequence[S], observers: Sequence[tuple[str, str]]
 ) -> str:
     """Return, for people, the order of `subscribers` for an event and the reasons, and who observes it."""
-    lines = [f"{event}: {len(subscribers)} in order"] if subscribers else [f"{event}: nobody is subscribed"]
+    lines = [f"{event}: {len(subscribers)} in order"] if subscribers else [f"{event}: no subscribers"]
+    places = {each.name: place for place, each in enumerate(registered, 1)}
     for number, subscriber in enumerate(subscribers, 1):
-        reasons = [f"stage {subscriber.stage.name.lower()}", f"registered {registered.index(subscriber) + 1}."]
+        reasons = [f"stage {subscriber.stage.name.lower()}", f"registered {places[subscriber.name]}."]
         reasons += [f"before {name}" for name in subscriber.before]
         reasons += [f"after {name}" for name in subscriber.after]
         reasons += [f"{other.name} asked to run before it" for other in registered if subscriber.name in other.before]

@@ -1,19 +1,18 @@
-"""What a publish comes back with."""
+"""What a publish returns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from phasebus.bus._subscription import Subscription
+from phasebus.bus._subscription import Subscription
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one subscriber.
+    """The result of one subscriber.
 
     Attributes:
         name: The subscriber's name.
@@ -34,24 +33,32 @@ class Outcome:
     Attributes:
         parent: The event during whose handling this one was published, or None.
         subscriptions: The subscribers, in the order they ran.
-        values: What those returned that returned something; None if nobody did.
+        returned: What was returned other than None, by subscriber, or by callback if there are `owners`; None if nothing was.
+        owners: The subscribers of the callbacks; None if `returned` is by subscriber.
         caught: The errors that were isolated; None if there were none.
         ticks: When the first call began and each ended, in seconds; None unless the bus was made with ``timing=True``.
     """
 
-    # No __init__, as in `View`: an outcome is made for every publish that is timed.
-    __slots__ = ("caught", "parent", "subscriptions", "ticks", "values")
+    # No __init__, as in `View`: an outcome is made for every publish with values.
+    __slots__ = ("caught", "owners", "parent", "returned", "subscriptions", "ticks")
 
     subscriptions: tuple[Subscription, ...]
-    values: Mapping[Subscription, Any] | None
+    returned: Mapping[Any, Any] | None
+    owners: Mapping[Any, Subscription] | None
     caught: Mapping[Subscription, Exception] | None
     ticks: list[float] | None
     parent: object
 
     @property
+    def values(self) -> Mapping[Subscription, Any]:
+        """What the subscribers returned, other than None."""
+        returned, owners = self.returned or {}, self.owners
+        return returned if owners is None else {owners[call]: value for call, value in returned.items()}
+
+    @property
     def results(self) -> tuple[Result, ...]:
-        """What became of each subscriber."""
-        values, caught = self.values or {}, self.caught or {}
+        """The result of each subscriber, in the order they ran."""
+        values, caught = self.values, self.caught or {}
         seconds: Iterable[float | None] = repeat(None)
         if self.ticks is not None:
             seconds = (end - start for start, end in pairwise(self.ticks))
@@ -62,7 +69,7 @@ class Outcome:
 
     @property
     def errors(self) -> tuple[Exception, ...]:
-        """The errors that were isolated, in the order they came."""
+        """The errors that were isolated, in the order they were raised."""
         return tuple((self.caught or {}).values())
 
     def raise_errors(self) -> None:

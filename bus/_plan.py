@@ -1,27 +1,25 @@
-"""What publishing an event of one class comes to: found out once, and kept."""
+"""What publishing an event of one class involves: computed once, and kept until a subscriber or observer changes."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from phasebus.bus._blame import blame, forget_older_tracebacks
+from phasebus.bus._calls import call_guarded
 from phasebus.bus._context import Context
 from phasebus.bus._errors import CallbackTimeoutError
 from phasebus.bus._events import PhaseEvent
 from phasebus.bus._forms import Callback
-from phasebus.bus._observers import Observation
+from phasebus.bus._observers import Observation, Stream
 from phasebus.bus._outcome import Outcome
-from phasebus.bus._policies import call_guarded
+from phasebus.bus._publisher import Publisher
 from phasebus.bus._stats import SAMPLES
-from phasebus.bus._steps import CALLBACK, AttributeValue, run_step
-from phasebus.bus._streams import Stream
+from phasebus.bus._steps import CALLBACK, AttributeValue, Step
 from phasebus.bus._subscription import Subscription
-from phasebus.bus._view import View
-
-if TYPE_CHECKING:
-    from phasebus.bus._dispatch import Dispatcher
+from phasebus.bus._view import View, write_returned
 
 
 class Plan:
@@ -29,27 +27,32 @@ class Plan:
 
     Attributes:
         subscriptions: The subscribers, in the order they run.
-        rows: The same: the subscriber, what is called, and whether awaiting that is all there is to do.
-        observations: The observers that want the event.
+        rows: The same: the subscriber, what is called, whether it takes a context, and whether awaiting the call is all
+            there is to do.
+        observations: The observers that select the event.
         watched: Whether there is more to a publish than its subscribers: observers, or a history.
-        plain: The callbacks themselves, if awaiting each with the event is all there is to do; else None.
-        shared: Whether anybody takes a context.
-        narrated: Whether each call is told to the observers as a step of its own.
+        plain: The callbacks, if awaiting each with the event is all there is to do; else None.
+        owners: Their subscribers.
+        needs_context: Whether any subscriber or observer takes a context.
+        emits_callback_steps: Whether each call is published as a step of its own.
         times: When the calls of the latest publishes began and ended; None unless that is asked for.
-        deaf: Whether nobody is there to hear the event at all.
-        quiet: The outcome of a publish to which nobody had anything to say.
-        completed: How many publishes have called every subscriber.
+        no_listeners: Whether there are neither subscribers nor observers, nor a history.
+        empty_outcome: The outcome of a publish without values, errors, times and parent.
+        completed: How many publishes have called every subscriber, and are not yet counted in their tallies.
+        retired: Whether it is no longer in use, except by publishes that had begun before.
     """
 
     __slots__ = (
         "completed",
-        "deaf",
-        "narrated",
+        "emits_callback_steps",
+        "empty_outcome",
+        "needs_context",
+        "no_listeners",
         "observations",
+        "owners",
         "plain",
-        "quiet",
+        "retired",
         "rows",
-        "shared",
         "subscriptions",
         "times",
         "watched",
@@ -60,68 +63,62 @@ class Plan:
         subscriptions: tuple[Subscription, ...],
         observations: tuple[Observation | Stream, ...],
         *,
-        narrated: bool,
+        emits_callback_steps: bool,
         timing: bool,
         recorded: bool,
     ) -> None:
         self.subscriptions = subscriptions
-        self.rows = tuple((s, s.call, s.awaited and not s.guarded and not narrated) for s in subscriptions)
+        self.rows = tuple(
+            (s, s.call, not s.takes_no_context, s.awaited and not s.guarded and not emits_callback_steps)
+            for s in subscriptions
+        )
         self.observations = observations
-        self.watched = bool(observations) or recorded or narrated
-        self.shared = any(o.takes_context for o in observations) or not all(s.blind for s in subscriptions)
-        self.narrated = narrated
-        self.deaf = not (subscriptions or self.watched)
+        self.watched = bool(observations) or recorded or emits_callback_steps
+        self.needs_context = any(o.takes_context for o in observations) or not all(
+            s.takes_no_context for s in subscriptions
+        )
+        self.emits_callback_steps = emits_callback_steps
+        self.no_listeners = not (subscriptions or self.watched)
         self.times: deque[list[float]] | None = deque(maxlen=SAMPLES) if timing else None
         self.completed = 0
-        self.quiet = self.outcome(None)
+        self.retired = False
+        self.owners: dict[Callback, Subscription] = {}
         self.plain: tuple[Callback, ...] | None = None
-        calls = tuple(subscription.call for subscription in subscriptions)
-        if not (self.watched or timing) and all(map(_is_plain, subscriptions)) and len({*map(id, calls)}) == len(calls):
-            self.plain = calls
+        if not (self.watched or timing) and all(map(_is_plain, subscriptions)):
+            self.owners = {s.call: s for s in subscriptions}
+            if len(self.owners) == len(subscriptions):  # else one callback is subscribed twice
+                self.plain = tuple(self.owners)
+        self.empty_outcome = self.outcome(None)
 
-    def subscription(self, call: Callback) -> Subscription:
-        """Return whose the `plain` callback `call` is."""
-        return next(s for s in self.subscriptions if s.call is call)
-
-    def keep(
-        self,
-        values: dict[Subscription, Any] | None,
-        call: Callback,
-        value: object,
-        event: object,
-        context: Context | View | None,
-    ) -> dict[Subscription, Any]:
-        """Add what a `plain` callback returned to `values`, and to the context if it is a mapping."""
-        subscription = self.subscription(call)
-        view = merged(value, subscription, event, context, None)
-        if view is not None:
-            view.commit()
-        values = {} if values is None else values
-        values[subscription] = value
-        return values
-
-    def outcome(self, values: dict[Subscription, Any] | None) -> Outcome:
-        """Return the outcome of a publish without errors, times and parent."""
+    def outcome(self, parent: object) -> Outcome:
+        """Return the outcome of a publish without values, errors and times."""
         outcome = Outcome()
-        outcome.subscriptions, outcome.values = self.subscriptions, values
-        outcome.caught = outcome.ticks = outcome.parent = None
+        outcome.subscriptions, outcome.parent = self.subscriptions, parent
+        outcome.returned = outcome.owners = outcome.caught = outcome.ticks = None
         return outcome
 
-    async def narrate(
+    def write(self, value: Mapping[str, Any], call: Callback, event: object, context: Context | View | None) -> None:
+        """Write a mapping that a `plain` callback returned to the context."""
+        view = write_returned(value, self.owners[call].name, event, context, None)
+        if view is not None:
+            view.commit()
+
+    async def call_in_step(
         self,
-        bus: Dispatcher,
+        bus: Publisher,
         subscription: Subscription,
         event: object,
         context: Context | View | None,
         view: View | None,
     ) -> tuple[Any, View | None]:
-        """Call a subscriber within a step of its own, so that observers see it begin and end, and what it changed."""
+        """Call a subscriber within a step of its own: observers see its start, its end, and what it changed."""
         attributes: dict[str, AttributeValue] = {"event": type(event).__name__}
         if isinstance(event, PhaseEvent):
             attributes["phase"] = event.phase
-        async with run_step(bus, CALLBACK, subscription.name, None, attributes) as step:
+        async with Step(bus, CALLBACK, subscription.name, attributes=attributes) as step:
             value = await call_guarded(subscription, event, view)
-            view = merged(value, subscription, event, context, view)
+            if isinstance(value, Mapping):
+                view = write_returned(value, subscription.name, event, context, view)
             if view is not None and view.key is not None:
                 step.attributes["changed"] = ",".join(view.written())
                 view.commit()
@@ -131,43 +128,42 @@ class Plan:
         """Count a publish that `error` ended at `subscription`, and put its name on it."""
         for called in self.subscriptions[: self.subscriptions.index(subscription) + 1]:
             called.tally.calls += 1
-        self.blame(subscription, event, error)
+        self.record_error(subscription, event, error)
 
-    def blame(self, subscription: Subscription, event: object, error: BaseException) -> None:
-        """Count `error` as the subscriber's, and put the names of both on it."""
-        if isinstance(error, Exception | SystemExit):
+    def record_error(
+        self, subscription: Subscription, event: object, error: BaseException, *, isolated: bool = False
+    ) -> None:
+        """Count `error` as the subscriber's, and put the names of the subscriber and the phase on it."""
+        during = f"phase {event.phase!r}" if isinstance(event, PhaseEvent) else type(event).__name__
+        note = f"raised by the callback {subscription.name!r} during {during}"
+        if isolated and note in getattr(error, "__notes__", ()):
+            forget_older_tracebacks(error)
+        if blame(error, note):
             subscription.tally.errors += 1
             subscription.tally.timeouts += isinstance(error, CallbackTimeoutError)
-            during = f"phase {event.phase!r}" if isinstance(event, PhaseEvent) else type(event).__name__
-            error.add_note(f"raised by the callback {subscription.name!r} during {during}")
 
     def seconds(self) -> Iterator[tuple[Subscription, float]]:
         """Return how long each subscriber took in the latest publishes."""
         for ticks in list(self.times or ()):
-            for subscription, (start, end) in zip(self.subscriptions, pairwise(list(ticks)), strict=False):
+            for subscription, (start, end) in zip(self.subscriptions, pairwise(ticks), strict=False):
                 yield subscription, end - start
 
-    def settle(self) -> None:
-        """Hand the counts on to the subscribers: the plan is going to be forgotten."""
+    def count(self) -> None:
+        """Add the counts to the tallies of the subscribers: the plan is not in use, or soon will not be."""
         completed, self.completed = self.completed, 0
         for subscription in self.subscriptions:
             subscription.tally.calls += completed
         for subscription, seconds in self.seconds():
             subscription.tally.seconds.append(seconds)
+        if self.times:
+            self.times.clear()
 
 
 def _is_plain(subscription: Subscription) -> bool:
-    return subscription.blind and subscription.awaited and subscription.on_error == "raise" and not subscription.guarded
-
-
-def merged(
-    value: object, subscription: Subscription, event: object, context: Context | View | None, view: View | None
-) -> View | None:
-    """Write what a subscriber returned, if it is a mapping, to its view; return the view, a new one if need be."""
-    if not isinstance(value, Mapping) or context is None:
-        return view
-    if view is None:
-        view = View()
-        view.base, view.by, view.event, view.key = context, subscription.name, event, None
-    view.update(value)
-    return view
+    return (
+        subscription.takes_no_context
+        and subscription.awaited
+        and subscription.on_error == "raise"
+        and not subscription.guarded
+        and isinstance(subscription.call, Hashable)
+    )

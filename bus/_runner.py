@@ -1,19 +1,18 @@
-"""`CallbackRunner`: a list of callbacks, run phase by phase; the bus for those who want no more than that."""
+"""`CallbackRunner`: a list of callbacks, run phase by phase."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from phasebus.bus._bus import Bus
 from phasebus.bus._context import Context
 from phasebus.bus._errors import CallbackSignatureError
 from phasebus.bus._events import PhaseEvent, phase_event
 from phasebus.bus._forms import Callback, events_of, shape_of
-from phasebus.bus._observers import Observation, Observer
+from phasebus.bus._observers import Observation, Observer, is_observer
 from phasebus.bus._subscription import Subscription
-from phasebus.bus._view import View
 
 
 class CallbackRunner:
@@ -35,15 +34,20 @@ class CallbackRunner:
 
         Args:
             phase: The name of the phase.
-            config: What is handed to the callbacks as their configuration.
+            config: The configuration that the callbacks are called with.
             data: What they share; it is changed in place. Empty by default.
         """
-        context = data if isinstance(data, Context | View) else Context(data)
+        if isinstance(data, Context):
+            context = data
+        elif isinstance(data, dict):
+            context = Context.over(data)  # what callbacks commit is in `data` at once, also for others that run on it
+        else:
+            context = Context(data)
         try:
             await self.bus.publish(phase_event(phase)(config=config), context)
         finally:
             result = dict(context)
-            if data is not None and data is not context:
+            if data is not None and not isinstance(data, dict | Context):
                 data.clear()
                 data.update(result)
         return result
@@ -59,7 +63,7 @@ class CallbackRunner:
 
 
 def subscribe_all(bus: Bus, callbacks: Iterable[Callback | Observer]) -> list[Subscription | Observation]:
-    """Put `callbacks` on `bus`: observers to watch, the others for the phases their first argument asks for.
+    """Put `callbacks` on `bus`: observers as such, the others for the events that their first argument names.
 
     Returns the handle of each, in their order.
 
@@ -68,9 +72,11 @@ def subscribe_all(bus: Bus, callbacks: Iterable[Callback | Observer]) -> list[Su
     """
     if isinstance(callbacks, Mapping | str) or not isinstance(callbacks, Iterable):
         raise CallbackSignatureError(f"callbacks is a list of callables, not {callbacks!r}")
-    return [
-        bus.observe(None, callback)
-        if isinstance(callback, Observer)
-        else bus.subscribe(events_of(callback, shape_of(callback).form, PhaseEvent), callback)
-        for callback in callbacks
-    ]
+    handles: list[Subscription | Observation] = []
+    for callback in callbacks:
+        if is_observer(callback):
+            handles.append(bus.observe(None, callback))
+        else:
+            function = cast("Callback", callback)
+            handles.append(bus.subscribe(events_of(function, shape_of(function).form, PhaseEvent), function))
+    return handles

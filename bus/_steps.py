@@ -6,26 +6,25 @@ observer that handles steps handles every kind there will ever be.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from random import Random
+from types import TracebackType
+from typing import Literal, Self
 
 import anyio
 
 from phasebus.bus._events import Event
-from phasebus.bus._ids import new_step_id
-
-if TYPE_CHECKING:
-    from phasebus.bus._dispatch import Dispatcher
+from phasebus.bus._publisher import Publisher
 
 AttributeValue = str | int | float | bool
 StepOutcome = Literal["failed", "cancelled", "timed_out", "died"]
 
-_FAREWELL_SECONDS = 5.0
-"""How long the failure of a cancelled step may take to be told, in seconds."""
+FAILURE_EVENT_SECONDS = 5.0
+"""How long publishing the failure of a step may take, also when the step was cancelled, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +100,9 @@ class StepFailed(StepEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepsCounted(Event):
-    """Published for steps that are too many to be told one by one: those that ended alike since the last time.
+    """Published for steps that are too many for an event each: those that ended in the same way since the last time.
 
-    It is no `StepEvent`: it has no id, no parent and no moment, and whoever wants those does not want this.
+    It is no `StepEvent`: it has no id, no parent and no moment.
 
     Attributes:
         kind: What sort of work they were.
@@ -122,7 +121,7 @@ class StepsCounted(Event):
 
 @dataclass(frozen=True, slots=True)
 class StepKind:
-    """A kind of step, with the event classes that tell of it.
+    """A kind of step, and its event classes.
 
     Args:
         name: The kind, as in `StepEvent.kind`.
@@ -159,30 +158,50 @@ _current: ContextVar[Step | None] = ContextVar("phasebus_step", default=None)
 
 def current_step() -> Step | None:
     """Return the innermost step that is running in this context, or None."""
-    return _current.get()
+    step = _current.get()
+    while step is not None and step.left_elsewhere:
+        step = step.outer
+    return step
 
 
 class Step:
     """A running step: report its progress, add to its attributes.
 
+    As an asynchronous context manager, which `Bus.step` is used as, it publishes its start and, whatever happens in
+    between, its one end. It may be left in another task than it was entered in.
+
     Attributes:
         id: The step's id, as in `StepEvent.step`.
-        attributes: What is known of it; what is added until it ends is told with its end.
+        name: Which one of its kind.
+        parent: The id of the step it belongs to, or None.
+        attributes: What is known of it; the event of its end has what was added until then.
+        outer: The step that was running where it was entered, or None.
+        left_elsewhere: Whether it was left in another context than it was entered in, which still names it.
     """
 
-    __slots__ = ("_bus", "_kind", "_started", "attributes", "id", "name", "parent")
+    __slots__ = ("_bus", "_kind", "_started", "_token", "attributes", "id", "left_elsewhere", "name", "outer", "parent")
 
-    def __init__(self, bus: Dispatcher, kind: StepKind, name: str, parent: str | None) -> None:
+    def __init__(
+        self,
+        bus: Publisher,
+        kind: StepKind,
+        name: str,
+        parent: str | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+    ) -> None:
         self._bus = bus
         self._kind = kind
         self._started = time.monotonic_ns()
+        self._token: Token[Step | None] | None = None
         self.id = new_step_id()
         self.name = name
         self.parent = parent
-        self.attributes: dict[str, AttributeValue] = {}
+        self.attributes: dict[str, AttributeValue] = dict(attributes or {})
+        self.outer: Step | None = None
+        self.left_elsewhere = False
 
     async def progress(self, done: float, total: float | None = None, unit: str = "1") -> None:
-        """Tell how far the step is: `done` of `total`, in `unit` (UCUM; ``"By"`` for bytes)."""
+        """Publish how far the step is: `done` of `total`, in `unit` (UCUM; ``"By"`` for bytes)."""
         await self._bus.publish(self.event(self._kind.progress, done=done, total=total, unit=unit))
 
     def event(self, event: type[StepEvent], **fields: object) -> StepEvent:
@@ -201,29 +220,47 @@ class Step:
         """How long it has taken so far, in seconds."""
         return (time.monotonic_ns() - self._started) / 1e9
 
+    async def __aenter__(self) -> Self:
+        self._started = time.monotonic_ns()
+        self.outer = current_step()
+        if self.parent is None and self.outer is not None:
+            self.parent = self.outer.id
+        self._token = _current.set(self)
+        try:
+            await self._bus.publish(self.event(self._kind.started))
+        except BaseException as error:
+            await self._fail(error)
+            raise
+        return self
 
-@asynccontextmanager
-async def run_step(
-    bus: Dispatcher, kind: StepKind, name: str, parent: str | None, attributes: Mapping[str, AttributeValue]
-) -> AsyncIterator[Step]:
-    """Publish a step's start, and its one end whatever happens in between; see `Bus.step`."""
-    if parent is None and (outer := _current.get()) is not None:
-        parent = outer.id
-    step = Step(bus, kind, name, parent)
-    step.attributes.update(attributes)
-    token = _current.set(step)
-    try:
-        await bus.publish(step.event(kind.started))
-        yield step
-    except BaseException as error:
-        outcome = outcome_of(error)
-        with anyio.move_on_after(_FAREWELL_SECONDS, shield=True):
-            await bus.publish(step.event(kind.failed, seconds=step.seconds, outcome=outcome, error=error))
-        raise
-    else:
-        await bus.publish(step.event(kind.finished, seconds=step.seconds))
-    finally:
-        _current.reset(token)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if error is not None:
+            await self._fail(error)
+            return
+        try:
+            await self._bus.publish(self.event(self._kind.finished, seconds=self.seconds))
+        finally:
+            self._leave()
+
+    async def _fail(self, error: BaseException) -> None:
+        try:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + FAILURE_EVENT_SECONDS):
+                await self._bus.publish(
+                    self.event(self._kind.failed, seconds=self.seconds, outcome=outcome_of(error), error=error)
+                )
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        token, self._token = self._token, None
+        if token is None:
+            return
+        try:
+            _current.reset(token)
+        except ValueError:  # entered in another context, which cannot be changed from here
+            self.left_elsewhere = True
 
 
 def outcome_of(error: BaseException) -> StepOutcome:
@@ -231,3 +268,20 @@ def outcome_of(error: BaseException) -> StepOutcome:
     if isinstance(error, anyio.get_cancelled_exc_class() | KeyboardInterrupt | GeneratorExit):
         return "cancelled"
     return "timed_out" if isinstance(error, TimeoutError) else "failed"
+
+
+_random = Random()  # unique, not secret; one of its own, as programs seed the common one, and alike
+os.register_at_fork(after_in_child=_random.seed)
+
+
+def new_step_id() -> str:
+    """Return a random step id: 16 hexadecimal digits, never all zero (parent-id of W3C Trace Context).
+
+    Asking the system for random bytes takes longer than all else of a step does on some virtual machines.
+    """
+    return f"{_random.randrange(1, 1 << 64):016x}"
+
+
+def new_trace_id() -> str:
+    """Return a random trace id: 32 hexadecimal digits, never all zero (trace-id of W3C Trace Context)."""
+    return f"{_random.randrange(1, 1 << 128):032x}"

@@ -1,20 +1,59 @@
-"""A subscription: one callback, what it wants, and what it may do."""
+"""A subscription: one callback, which events it is called for, and its options."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass
 from types import TracebackType
-from typing import Any, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
+from phasebus.bus._checks import nearest, one_of, seconds
+from phasebus.bus._errors import OptionError
 from phasebus.bus._forms import Callback, Form, Shape
 from phasebus.bus._order import Stage
-from phasebus.bus._policies import OnError, Retry
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import Tally
 
 
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """An error policy: call again, with an unwritten context, before giving up and raising.
+
+    Attributes:
+        times: How many further tries there are after the first.
+        on: The exceptions worth another try.
+        backoff: The pause before the first further try, in seconds; it doubles each time (exponential backoff).
+        longest: The longest pause, in seconds.
+        jitter: The share of each pause that is drawn at random, 0 to 1, so that many nodes do not retry in step.
+
+    Raises:
+        OptionError: A number is negative, or `jitter` above 1.
+    """
+
+    times: int = 2
+    _: KW_ONLY
+    on: type[Exception] | tuple[type[Exception], ...] = Exception
+    backoff: float = 0.1
+    longest: float = 30.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (self.times >= 0 and self.backoff >= 0 and self.longest >= 0 and 0 <= self.jitter <= 1):
+            raise OptionError(f"{self!r}: times, backoff and longest must not be negative, and jitter is 0 to 1")
+
+    def pause(self, tries: int) -> float:
+        """Return the seconds to wait after `tries` tries have failed."""
+        doublings = min(tries - 1, 1000)  # a float holds no more
+        whole = min(self.backoff * 2.0**doublings, self.longest)
+        return whole * (1 - self.jitter * random.random())
+
+
+OnError = Literal["raise", "isolate"] | Retry
+
+
 class Options(TypedDict, total=False):
-    """The options of `Bus.subscribe`, which says what they mean."""
+    """The options of `Bus.subscribe`, which documents them."""
 
     name: str | None
     stage: Stage
@@ -25,14 +64,29 @@ class Options(TypedDict, total=False):
     thread: bool
 
 
+def check_options(stage: object, on_error: object, timeout: object) -> None:
+    """Raise OptionError unless these can be options of a subscription.
+
+    Raises:
+        OptionError: One of them cannot.
+    """
+    if not isinstance(stage, Stage):
+        known = [f"Stage.{each.name}" for each in Stage]
+        raise OptionError(f"stage={stage!r}: it is one of {', '.join(known)}{nearest(f'Stage.{stage}', known)}")
+    if not isinstance(on_error, Retry):
+        one_of("on_error", on_error, ("raise", "isolate"), " or a Retry(…)")
+    if timeout is not None:
+        seconds("timeout", timeout)
+
+
 class Subscription:
     """The handle of a subscribed callback; leaving it as a context manager unsubscribes.
 
-    Calling it calls the callback, so that a decorated function can still be used as one.
-
     Attributes:
-        name: The name it is known by, unique on its bus.
+        name: Its name, unique on its bus.
         callback: The callback as it was given.
+        selector: Which events it is called for.
+        call: What is called: the callback, or what adapts it.
         stage: Its coarse place in the order.
         before: The names of subscribers that run after it.
         after: The names of subscribers that run before it.
@@ -40,8 +94,9 @@ class Subscription:
         timeout: The longest it may take, in seconds; None for no limit.
         thread: Whether it runs in a worker thread.
         awaited: Whether the call is known to return something to await.
-        blind: Whether it takes no context.
-        guarded: Whether calling it takes more than calling it.
+        takes_no_context: Whether it is called with the event alone.
+        guarded: Whether calling it takes more than calling it: a timeout, a thread, retries.
+        tally: The counts behind its statistics.
     """
 
     __slots__ = (
@@ -49,7 +104,6 @@ class Subscription:
         "after",
         "awaited",
         "before",
-        "blind",
         "call",
         "callback",
         "guarded",
@@ -57,6 +111,7 @@ class Subscription:
         "on_error",
         "selector",
         "stage",
+        "takes_no_context",
         "tally",
         "thread",
         "timeout",
@@ -90,15 +145,12 @@ class Subscription:
         self.thread = thread
         self.tally = Tally()
         self.awaited = shape.awaited
-        self.blind = shape.form is Form.EVENT
+        self.takes_no_context = shape.form is Form.EVENT
         self.guarded = timeout is not None or thread or isinstance(on_error, Retry)
 
     def unsubscribe(self) -> None:
         """Call the callback no more, from the next publish on. May be called twice."""
         self._leave(self)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.callback(*args, **kwargs)
 
     def __enter__(self) -> Self:
         return self

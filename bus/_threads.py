@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from threading import Thread, current_thread
-from typing import TYPE_CHECKING
+from threading import get_ident
 
+import anyio
 import anyio.from_thread
 from anyio.lowlevel import EventLoopToken
 
 from phasebus.bus._context import Context
 from phasebus.bus._errors import BusStateError, PhasebusError, WrongThreadError
 from phasebus.bus._outcome import Outcome
+from phasebus.bus._publisher import Publisher
 from phasebus.bus._view import View
-
-if TYPE_CHECKING:
-    from phasebus.bus._bus import Bus
 
 
 class Threads:
@@ -26,15 +24,15 @@ class Threads:
 
     __slots__ = ("_thread", "_token", "bus")
 
-    def __init__(self, bus: Bus, thread: Thread, token: EventLoopToken) -> None:
+    def __init__(self, bus: Publisher, thread: int, token: EventLoopToken) -> None:
         self.bus = bus
         self._thread = thread
         self._token = token
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the bus's own thread, from which nothing can be published in this way."""
-        return current_thread() is self._thread
+        """Whether this is the bus's own thread, in which this way of publishing would wait for itself."""
+        return get_ident() == self._thread
 
     def publish(self, event: object, context: Context | View | None = None) -> Outcome:
         """Publish `event` in the bus's loop, and wait for the outcome; see `Bus.publish`.
@@ -56,7 +54,7 @@ class Threads:
         return outcome
 
     async def _publish(self, event: object, context: Context | View | None) -> tuple[Outcome, SystemExit | None]:
-        """Publish; a ``sys.exit`` of a subscriber is the calling thread's to raise, and not the end of this loop."""
+        """Publish; a ``sys.exit`` of a subscriber is raised in the calling thread, and does not end this loop."""
         try:
             return await self.bus.publish(event, context), None
         except SystemExit as error:

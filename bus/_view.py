@@ -32,15 +32,15 @@ class ReadOnlyContext(ReadableContext):
         return len(self._context)
 
     def history(self, key: str) -> tuple[Change, ...]:
-        """Return every committed change of `key`, oldest first."""
+        """Return the committed changes of `key`; see `Context.history`."""
         return self._context.history(key)
 
 
 class Writes(dict[str, Any]):
-    """What a view holds of which there is more to know than one key and its value.
+    """The writes of a view, when they are more than one plain key and its value.
 
     Attributes:
-        authors: Whose the writes are that came from a view of this view.
+        authors: The authors of the writes that were committed by a view of this view.
         since: How many commits there had been when the first was written.
     """
 
@@ -53,7 +53,7 @@ class Writes(dict[str, Any]):
 
 
 class Mark(Enum):
-    """What a view's `key` says when it is no key."""
+    """What a view's `key` can be besides a key."""
 
     MANY = "more than one plain write"
     COMMITTED = "the callback has succeeded"
@@ -63,10 +63,10 @@ class Mark(Enum):
 class View(ReadableContext, MutableMapping[str, Any]):
     """A context as one callback sees it during one event: a transaction.
 
-    What the callback writes is seen by itself at once and by everybody else when it has succeeded. What its own
-    background tasks write later is committed at once; after a failure it is refused.
+    The callback sees its writes at once, everything else sees them when the callback has succeeded. What its background
+    tasks write later is committed at once; after a failure it is refused.
 
-    Most callbacks write one key or none. So a view is cheap to make and to commit as long as it comes to no more.
+    Most callbacks write one key or none. So a view is cheap to make and to commit as long as there are no more.
 
     Attributes:
         base: What it is a view of.
@@ -119,7 +119,7 @@ class View(ReadableContext, MutableMapping[str, Any]):
         return sum(1 for _ in self)
 
     def history(self, key: str) -> tuple[Change, ...]:
-        """Return every committed change of `key`, oldest first; this callback's own are not yet among them."""
+        """Return the committed changes of `key`, this callback's own not yet among them; see `Context.history`."""
         return self.base.history(key)
 
     @property
@@ -131,6 +131,10 @@ class View(ReadableContext, MutableMapping[str, Any]):
     def rules(self) -> dict[str, Key[Any]]:
         """The keys that have rules, by their names."""
         return self.root.rules
+
+    def __contains__(self, key: object) -> bool:
+        written = self.written()
+        return written[key] is not DELETED if key in written else key in self.base  # type: ignore[index]
 
     def written(self) -> Mapping[str, Any]:
         """Return what was written and is not yet committed."""
@@ -225,3 +229,50 @@ class View(ReadableContext, MutableMapping[str, Any]):
         if value is DELETED or key not in self.base:
             return value
         return key.on_conflict(self.base[key], value)
+
+
+Context.register(
+    View
+)  # a view is what a callback gets that asks for a `Context`; inheriting its slots would make it slower
+
+
+def write_returned(
+    value: Mapping[str, Any], name: str, event: object, context: Context | View | None, view: View | None
+) -> View | None:
+    """Write the mapping that the callback `name` returned to its view; return the view, a new one if there is none.
+
+    Only what differs from what the callback was given is a write: a callback that returns its context, or a copy of it
+    with some more, has written no more than that.
+    """
+    if context is None or value is view:
+        return view
+    if view is None:
+        view = View()
+        view.base, view.by, view.event, view.key = context, name, event, None
+        copied = False
+    else:
+        copied = all(key in value for key in view)
+    for key, item in list(value.items()):
+        if key not in view or _differs(view.rules.get(key), view[key], item, copied=copied):
+            view[key] = item
+    return view
+
+
+def _differs(rule: Key[Any] | None, current: Any, returned: Any, *, copied: bool) -> bool:
+    """Return whether a `returned` value is a write.
+
+    With a reducer, an equal value may be one more contribution: there, only the very object of a copied context is not.
+    """
+    if rule is not None and callable(rule.on_conflict):
+        return not (copied and returned is current)
+    if returned is current:
+        return False
+    if type(returned) is not type(current) or not isinstance(returned, _COMPARED):
+        return True
+    try:
+        return bool(returned != current)
+    except Exception:  # noqa: BLE001  # a list of arrays, say, cannot be compared
+        return True
+
+
+_COMPARED = (str, bytes, int, float, bool, list, tuple, dict, set, frozenset)

@@ -53,7 +53,7 @@ def changes_of(context: Context) -> list[NodeChange]:
     """Return what callbacks changed in a node's context, in order; what cannot be pickled stays there."""
     changes = [
         _travelling(change)
-        for key in dict.fromkeys(name for name, *_ in context.log)
+        for key in context.changed
         for change in context.history(key)
         if change.by != _SYSTEM and _travels(change.value)
     ]

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from phasebus.bus import Bus, CallbackTimeoutError, Context, PhasebusError, PhaseEvent, Retry, phase_event
+from phasebus.bus import (
+    Bus,
+    CallbackFailed,
+    CallbackTimeoutError,
+    Context,
+    PhasebusError,
+    PhaseEvent,
+    Retry,
+    phase_event,
+)
 
 pytestmark = pytest.mark.anyio
 
 
 class Ping:
     pass
+
+
+async def sleeps_forever(event: Any) -> None:
+    await anyio.sleep_forever()
 
 
 def raising(error: BaseException) -> Callable[[Any], None]:
@@ -86,14 +102,82 @@ async def test_several_isolated_errors_become_an_exception_group() -> None:
     assert list(caught.value.exceptions) == errors
 
 
-async def test_what_was_isolated_before_an_error_is_raised_with_it() -> None:
+async def test_isolated_error_does_not_change_a_later_error_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     bus = Bus()
     first, last = ValueError("a"), KeyError("b")
-    bus.subscribe(Ping, raising(first), on_error="isolate")
+    bus.subscribe(Ping, raising(first), on_error="isolate", name="isolated")
     bus.subscribe(Ping, raising(last))
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(KeyError) as caught:
         await bus.publish(Ping())
-    assert caught.value.exceptions == (first, last)
+    assert caught.value is last
+    assert [record.message for record in caplog.records] == ["'isolated' failed, and was isolated"]
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+@pytest.mark.parametrize("on_error", ["raise", "isolate"])
+@pytest.mark.parametrize("event", [Ping(), phase_event("boarding")()])
+async def test_frozen_dataclass_exception_gets_its_note(event: object, on_error: Any) -> None:
+    async with Bus() as bus:
+        bus.observe(CallbackFailed, lambda event: None)
+        bus.subscribe(raising(FrozenError(1)), name="broken", on_error=on_error)
+        try:
+            (error,) = (await bus.publish(event)).errors
+        except FrozenError as raised:
+            error = raised
+        assert isinstance(error, FrozenError)
+        (note,) = error.__notes__
+        assert note.startswith("raised by the callback 'broken' during ")
+
+
+async def test_one_exception_isolated_many_times_grows_no_notes_and_no_traceback() -> None:
+    bus = Bus()
+    error = ValueError("one")
+    bus.subscribe(Ping, raising(error), name="broken", on_error="isolate")
+    lengths = set()
+    for _ in range(100):
+        await bus.publish(Ping())
+        lengths.add(len(list(traceback.walk_tb(error.__traceback__))))
+    assert lengths == {2}
+    assert error.__notes__ == ["raised by the callback 'broken' during Ping"]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "isolate", Retry(1, backoff=0)])
+@pytest.mark.parametrize("phase", [False, True])
+def test_cancelled_error_that_nothing_asked_for_is_raised_with_the_callbacks_name(on_error: Any, phase: bool) -> None:
+    async def main() -> None:
+        bus = Bus()
+        bus.subscribe(raising(asyncio.CancelledError("mine")), name="broken", on_error=on_error)
+        with pytest.raises(asyncio.CancelledError, match="mine") as caught:
+            await bus.publish(phase_event("boarding")() if phase else Ping())
+        during = "phase 'boarding'" if phase else "Ping"
+        assert caught.value.__notes__ == [f"raised by the callback 'broken' during {during}"]
+        assert bus.stats()[0].errors == 1
+
+    asyncio.run(main())
+
+
+async def test_requested_cancellation_gets_no_note() -> None:
+    bus = Bus()
+    caught: list[BaseException] = []
+    bus.subscribe(Ping, sleeps_forever)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await bus.publish(Ping())
+        except BaseException as error:
+            caught.append(error)
+            raise
+    assert not hasattr(caught[0], "__notes__")
+    assert bus.stats()[0].errors == 0
+
+
+def test_retry_pauses_for_any_number_of_tries() -> None:
+    assert Retry(10_000, jitter=0).pause(9_999) == 30.0
+    assert Retry(10_000, backoff=0, jitter=0).pause(9_999) == 0
 
 
 async def test_an_outcome_without_errors_raises_nothing_and_shows_itself() -> None:

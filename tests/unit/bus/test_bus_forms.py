@@ -140,19 +140,33 @@ def test_what_fits_no_form_is_refused_when_subscribing(callback: Any) -> None:
         Bus().subscribe(Ping, callback)
 
 
-async def test_a_decorated_function_can_still_be_called_and_unsubscribed() -> None:
-    bus = Bus()
+async def test_decorated_function_stays_the_function_and_its_subscriptions_are_found() -> None:
+    bus, other = Bus(), Bus()
 
-    @bus.subscribe(Ping)
-    def twice(event: Any) -> int:
+    def two(event: Any) -> int:
+        """Return two."""
         return 2
 
-    assert twice(None) == 2
-    assert len(await bus.publish(Ping())) == 1
-    with twice:
-        pass
-    twice.unsubscribe()
+    assert bus.subscribe(Ping)(two) is two
+    assert bus.subscribe(two) is two
+    assert other.subscribe(Ping, name="it")(bus.subscribe(int)(two)) is two
+    assert [s.name for s in bus.subscriptions(two)] == ["two", "two-2", "two-3"]
+    assert [s.name for s in other.subscriptions()] == ["it"]
+    assert [r.value for r in await bus.publish(Ping())] == [2, 2]
+    for subscription in bus.subscriptions(two):
+        with subscription:
+            pass
+        subscription.unsubscribe()
+    assert bus.subscriptions() == ()
     assert len(await bus.publish(Ping())) == 0
+    assert [r.value for r in await other.publish(Ping())] == [2]
+
+
+async def test_subscription_passed_as_callback_stands_for_its_callback() -> None:
+    bus, other = Bus(), Bus()
+    handle = bus.subscribe(Ping, lambda event, context: "ran", name="it")
+    other.subscribe(Ping, handle)  # type: ignore[call-overload]
+    assert [r.value for r in await other.publish(Ping())] == ["ran"]
 
 
 async def test_names_come_from_the_callback_and_are_made_unique() -> None:

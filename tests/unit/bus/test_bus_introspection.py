@@ -57,7 +57,7 @@ async def test_the_durations_that_are_kept_are_limited() -> None:
         await bus.publish(Ping())
     assert len(bus._plans[Ping].times or ()) == SAMPLES
     bus.subscribe(Ping, plain)
-    assert len(bus._registry.subscriptions[0].tally.seconds) == SAMPLES
+    assert len(bus.subscriptions()[0].tally.seconds) == SAMPLES
 
 
 async def test_stats_may_be_read_in_another_thread_while_events_are_published() -> None:

@@ -90,7 +90,7 @@ async def test_explain_prints_the_order_and_the_reasons() -> None:
             "  3. b  (stage early, registered 2., c asked to run before it)\n"
             "  +  watcher observes Ping"
         )
-    assert Bus().explain(int) == "int: nobody is subscribed"
+    assert Bus().explain(int) == "int: no subscribers"
 
 
 @st.composite

@@ -117,21 +117,23 @@ async def test_concurrent_publishes_are_not_taken_for_nested_ones() -> None:
     assert [outcome.parent for outcome in outcomes] == [None, None]
 
 
-async def test_a_task_that_published_by_itself_before_stays_by_itself() -> None:
+@pytest.mark.parametrize("published_before", [False, True])
+async def test_publish_from_task_started_before_the_event_has_no_parent(published_before: bool) -> None:
     outcomes: list[Outcome] = []
     bus = Bus()
-    beat, go = anyio.Event(), anyio.Event()
+    handling, go = anyio.Event(), anyio.Event()
 
     @bus.subscribe(Ping)
     async def waits(event: Ping) -> None:
-        beat.set()
+        handling.set()
         await go.wait()
 
     bus.subscribe(Pong, lambda event: None)
 
     async def heartbeat() -> None:
-        outcomes.append(await bus.publish(Pong()))
-        await beat.wait()
+        if published_before:
+            outcomes.append(await bus.publish(Pong()))
+        await handling.wait()
         outcomes.append(await bus.publish(Pong()))
         go.set()
 
@@ -140,7 +142,65 @@ async def test_a_task_that_published_by_itself_before_stays_by_itself() -> None:
         tasks.start_soon(heartbeat)
         await anyio.wait_all_tasks_blocked()
         await bus.publish(Ping())
-    assert [outcome.parent for outcome in outcomes] == [None, None]
+    assert [outcome.parent for outcome in outcomes] == [None] * len(outcomes)
+
+
+async def test_publish_from_task_started_during_the_event_has_that_parent_also_later() -> None:
+    outcomes: list[Outcome] = []
+    bus = Bus()
+    ended = anyio.Event()
+    bus.subscribe(Pong, lambda event: None)
+    async with anyio.create_task_group() as tasks:
+
+        async def later() -> None:
+            await ended.wait()
+            outcomes.append(await bus.publish(Pong()))
+
+        @bus.subscribe(Ping)
+        async def start(event: Ping) -> None:
+            tasks.start_soon(later)
+
+        ping = Ping()
+        await bus.publish(ping)
+        ended.set()
+    assert outcomes[0].parent is ping
+
+
+async def test_nested_publish_without_listeners_has_its_parent() -> None:
+    outcomes: list[Outcome] = []
+    bus = Bus()
+
+    @bus.subscribe(Ping)
+    async def publish(event: Ping) -> None:
+        outcomes.append(await bus.publish(Pong()))
+
+    ping = Ping()
+    await bus.publish(ping)
+    assert outcomes[0].parent is ping
+    assert len(outcomes[0]) == 0
+
+
+async def test_event_that_schedules_its_successor_never_nests_and_keeps_no_past() -> None:
+    bus = Bus(max_depth=2)
+    left: list[weakref.ref[Ping]] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def later() -> None:
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+            event = Ping()
+            left.append(weakref.ref(event))
+            await bus.publish(event)
+
+        @bus.subscribe(Ping)
+        async def schedule(event: Ping) -> None:
+            if len(left) < 50:
+                tasks.start_soon(later)
+
+        await bus.publish(Ping())
+    gc.collect()
+    assert len(left) == 50
+    assert [event() for event in left if event() is not None] == []
 
 
 @pytest.mark.parametrize("in_tasks", [False, True])
@@ -267,8 +327,7 @@ async def test_sys_exit_reaches_the_thread_that_published_and_does_not_end_the_l
         assert await anyio.to_thread.run_sync(publish) == 3
 
 
-@pytest.mark.parametrize("bind", ["by opening", "by publishing"])
-async def test_publishing_in_another_thread_without_threads_is_an_error_and_no_race(bind: str) -> None:
+async def test_publish_in_another_thread_than_the_open_bus_raises() -> None:
     calls: list[int] = []
 
     async def subscriber(event: Ping) -> None:
@@ -276,9 +335,6 @@ async def test_publishing_in_another_thread_without_threads_is_an_error_and_no_r
 
     bus = Bus()
     bus.subscribe(Ping, subscriber)
-    if bind == "by publishing":
-        await bus.publish(Ping())
-        calls.clear()
 
     def work(backend: str) -> None:
         with pytest.raises(WrongThreadError, match=r"publish through bus.threads\(\)"):
@@ -286,13 +342,26 @@ async def test_publishing_in_another_thread_without_threads_is_an_error_and_no_r
         with pytest.raises(WrongThreadError):
             bus.subscribe(Ping, subscriber)
 
-    if bind == "by opening":
-        await bus.__aenter__()
-    for backend in ("asyncio", "trio"):
-        await anyio.to_thread.run_sync(work, backend)
+    async with bus:
+        for backend in ("asyncio", "trio"):
+            await anyio.to_thread.run_sync(work, backend)
     assert calls == []
-    if bind == "by opening":
-        await bus.__aexit__(None, None, None)
+
+
+async def test_unopened_bus_serves_several_threads() -> None:
+    calls: list[int] = []
+    bus = Bus()
+    bus.subscribe(Ping, lambda event: calls.append(threading.get_ident()))
+
+    def work() -> None:
+        for _ in range(2):
+            anyio.run(bus.publish, Ping())
+
+    await bus.publish(Ping())
+    await anyio.to_thread.run_sync(work)
+    await bus.publish(Ping())
+    assert len(calls) == 4
+    assert bus.stats()[0].calls == 4
 
 
 async def test_threads_in_the_buss_own_thread_is_an_error_and_no_deadlock() -> None:
@@ -387,9 +456,7 @@ async def test_who_unsubscribes_during_a_publish_is_still_called_in_it() -> None
         calls.append("first")
         second.unsubscribe()
 
-    @bus.subscribe(Ping)
-    def second(event: Ping) -> None:
-        calls.append("second")
+    second = bus.subscribe(Ping, lambda event: calls.append("second"))
 
     await bus.publish(Ping())
     await bus.publish(Ping())

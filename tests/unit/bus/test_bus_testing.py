@@ -53,7 +53,7 @@ async def test_it_knows_who_wrote_what(recording_bus: RecordingBus) -> None:
     await rec.publish(Ping(2), Context({"b": 0}))
     assert rec.wrote("a")
     assert rec.wrote("a", by="writer")
-    assert rec.wrote("a", by=writer.callback)
+    assert rec.wrote("a", by=writer)
     assert not rec.wrote("a", by="other")
     assert not rec.wrote("none")
     assert [change.value for change in rec.changes("a")] == [1, 2]

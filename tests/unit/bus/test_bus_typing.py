@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_type
 
@@ -65,13 +65,13 @@ async def test_subscribing_gives_handles_in_every_form() -> None:
         @bus.subscribe()
         def called(event: Ping) -> None: ...
 
-        assert_type(typed, Subscription)
-        assert_type(bare, Subscription)
-        assert_type(called, Subscription)
+        await typed(event=Ping(1), context=Context())
+        bare(event=Ping(1))
+        called(event=Ping(1))
+        with pytest.raises(TypeError):
+            called(1, 2)  # type: ignore[call-arg, arg-type]
         assert_type(bus.subscribe("pre_download", lambda event: None), Subscription)
         assert_type(bus.subscribe(Ping | int, lambda event: None, name="it"), Subscription)
-        decorator: Callable[[Callable[..., Any]], Subscription] = bus.subscribe(int)
-        assert callable(decorator)
         assert_type(bus.observe(Ping, lambda event: None), Observation)
         async with bus.stream(Ping) as stream:
             assert_type(stream, Stream)

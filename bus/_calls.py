@@ -1,49 +1,17 @@
-"""What a subscriber may ask for besides being called: retries, a timeout, a thread."""
+"""Calling a subscriber with what it asked for besides: retries, a timeout, a thread."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
 from phasebus.bus._errors import CallbackTimeoutError
-
-if TYPE_CHECKING:
-    from phasebus.bus._subscription import Subscription
-    from phasebus.bus._view import View
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """An error policy: call again, with an unwritten context, before giving up and raising.
-
-    Attributes:
-        times: How many further tries there are after the first.
-        on: The exceptions worth another try.
-        backoff: The pause before the first further try, in seconds; it doubles each time (exponential backoff).
-        longest: The longest pause, in seconds.
-        jitter: The share of each pause that is drawn at random, 0 to 1, so that many nodes do not retry in step.
-    """
-
-    times: int = 2
-    _: KW_ONLY
-    on: type[Exception] | tuple[type[Exception], ...] = Exception
-    backoff: float = 0.1
-    longest: float = 30.0
-    jitter: float = 0.5
-
-    def pause(self, tries: int) -> float:
-        """Return the seconds to wait after `tries` tries have failed."""
-        whole = min(self.backoff * 2.0 ** (tries - 1), self.longest)
-        return whole * (1 - self.jitter * random.random())
-
-
-OnError = Literal["raise", "isolate"] | Retry
+from phasebus.bus._subscription import Retry, Subscription
+from phasebus.bus._view import View
 
 
 async def call_guarded(subscription: Subscription, event: object, view: View | None) -> Any:
@@ -67,7 +35,7 @@ async def _call_in_time(subscription: Subscription, event: object, view: View | 
         return await _call(subscription, event, view)
     with anyio.move_on_after(subscription.timeout) as scope:
         value = await _call(subscription, event, view)
-    # Also when it came back, but late: a callable that blocks, or that swallows its cancellation, has its writes undone.
+    # Also when it returned, but late: a callable that blocks, or that swallows its cancellation, has its writes undone.
     if scope.cancelled_caught or anyio.current_time() > scope.deadline:
         raise CallbackTimeoutError(
             f"{subscription.name!r} took longer than its {subscription.timeout:g} s during {type(event).__name__}"

@@ -1,0 +1,49 @@
+"""Checks of options, where they are given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from difflib import get_close_matches
+
+from phasebus.bus._errors import OptionError
+
+
+def count(option: str, value: object, *, at_least: int) -> int:
+    """Return `value` if it is a whole number of at least so much.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise OptionError(f"{option}={value!r}: a whole number of at least {at_least} is needed")
+    return value
+
+
+def seconds(option: str, value: object) -> float:
+    """Return `value` if it is a number of seconds, zero or more.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value) or value < 0:
+        raise OptionError(f"{option}={value!r}: a number of seconds is needed, such as {option}=5.0")
+    return value
+
+
+def one_of(option: str, value: object, allowed: Collection[str], otherwise: str = "") -> None:
+    """Raise OptionError unless `value` is one of the `allowed` words; `otherwise` names what else is.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if not (isinstance(value, str) and value in allowed):
+        words = ", ".join(map(repr, allowed))
+        raise OptionError(f"{option}={value!r}: it is one of {words}{otherwise}{nearest(value, allowed)}")
+
+
+def nearest(name: object, known: Collection[str]) -> str:
+    """Return a question for the end of a message when a known name is close to `name`; else nothing."""
+    spelt = {each.lower(): each for each in known}
+    close = get_close_matches(str(name).lower(), spelt, n=1)
+    return f". Did you mean {spelt[close[0]]!r}?" if close else ""
