@@ -242,16 +242,16 @@ def write_returned(
     """Write the mapping that the callback `name` returned to its view; return the view, a new one if there is none.
 
     Only what differs from what the callback was given is a write: a callback that returns its context, or a copy of it
-    with some more, has written no more than that.
+    with some more, has written no more than that. One that was given no context has written all that it returns.
     """
     if context is None or value is view:
         return view
     if view is None:
         view = View()
         view.base, view.by, view.event, view.key = context, name, event, None
-        copied = False
-    else:
-        copied = all(key in value for key in view)
+        view.update(value)
+        return view
+    copied = all(key in value for key in view)
     for key, item in list(value.items()):
         if key not in view or _differs(view.rules.get(key), view[key], item, copied=copied):
             view[key] = item
