@@ -77,7 +77,7 @@ async def test_changes_are_those_of_callbacks_with_the_phase_and_not_the_systems
         context[MODEL] = "other"
 
     def set_more(phase: str, config: Any, data: Any) -> dict[str, Any]:
-        return {"more": 1, "rest": (each for each in range(1))}
+        return {"more": phase, "rest": (each for each in range(1))}
 
     bus, context = Bus(), Context({"model": "m"})
     bus.subscribe(PreDownload, set_model)
@@ -86,6 +86,6 @@ async def test_changes_are_those_of_callbacks_with_the_phase_and_not_the_systems
     await bus.publish(phase_event("later")(), context)
     assert [(each.key, each.value, each.by, each.during) for each in changes_of(context)] == [
         ("model", "other", "set_model", "pre_download"),
-        ("more", 1, "set_more", "pre_download"),
-        ("more", 1, "set_more", "later"),
+        ("more", "pre_download", "set_more", "pre_download"),
+        ("more", "later", "set_more", "later"),
     ]
