@@ -6,6 +6,7 @@ import click
 
 from phasebus import __version__
 from phasebus.initializer.cli.demo import demo
+from phasebus.initializer.cli.engines import engines
 from phasebus.initializer.cli.report import report
 from phasebus.initializer.cli.run import run
 from phasebus.initializer.cli.up import up
@@ -19,6 +20,7 @@ def main() -> None:
 
 
 main.add_command(demo)
+main.add_command(engines)
 main.add_command(run)
 main.add_command(up)
 main.add_command(report)

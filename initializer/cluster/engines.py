@@ -18,6 +18,7 @@ from phasebus.initializer.cluster.lost_nodes import close_steps, steps_from_hub,
 from phasebus.initializer.cluster.node_actor import NodeActor
 from phasebus.initializer.cluster.node_runtime import Report
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, ready_node, stop_nodes
+from phasebus.initializer.engines import NO_ENGINE, find_launcher
 from phasebus.initializer.node.keys import ENGINE_ARGS, PLACEMENT_BUNDLE, PLACEMENT_GROUP
 from phasebus.initializer.ray.actors import start_actor
 from phasebus.initializer.ray.calls import ActorDiedError, answer
@@ -160,12 +161,13 @@ class EngineStart:
             "driver_callbacks": [],
         }
         if follows:
-            update["engine"] = "none"
+            update["engine"] = NO_ENGINE
         elif len(self._engine.seats) > 1:
             args = given.get(ENGINE_ARGS, config.engine_args)
-            given[ENGINE_ARGS] = {"distributed_executor_backend": "ray", **args}
-            indices = ",".join(map(str, self._engine.bundles))
-            update["engine_env"] = {"VLLM_RAY_BUNDLE_INDICES": indices, **config.engine_env}
+            launcher = find_launcher(config.engine)
+            given[ENGINE_ARGS], update["engine_env"] = launcher.span_nodes(
+                args, config.engine_env, self._engine.bundles
+            )
         return node.actor.handle.start.remote(config.model_copy(update=update), given, list(others), self._hub)
 
     async def _all_ready(self, asked: Sequence[tuple[StartingNode, Any]]) -> list[Report]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phasebus.initializer.cluster.config import ClusterConfig
-from phasebus.initializer.engines import workers_of
+from phasebus.initializer.engines import find_launcher
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.ray.config import Bundles, Strategy
 from phasebus.initializer.ray.placement import PlacementError
@@ -125,10 +125,10 @@ def take_seats(plans: Sequence[EnginePlan], bundles: Bundles, nodes_of_bundles: 
 
 
 def _bundles(model: LLMConfig, span: int, *, gpus: bool) -> Bundles:
-    if model.engine == "none":
+    workers = find_launcher(model.engine).workers(model.engine_args)
+    if workers == 0:
         return [dict(_WITHOUT_ENGINE) for _ in range(span)]
-    workers = workers_of(model.engine_args)
     if span == 1:
         return [{"CPU": float(workers), **({"GPU": float(workers)} if gpus else {})}]
-    # Ray's executor of vLLM wants a bundle with at most one GPU for each worker
+    # one for each worker: only so can they be on different nodes
     return [{"CPU": 1.0, **({"GPU": 1.0} if gpus else {})} for _ in range(max(workers, span))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
@@ -12,21 +12,31 @@ class NoEngine:
     """The launcher, and the engine, of a node that serves nothing."""
 
     def check(self, args: Mapping[str, Any]) -> None:
-        """Do nothing: there is nothing that could be missing."""
+        """Return: nothing can be missing."""
+
+    def workers(self, args: Mapping[str, Any]) -> int:
+        """Return 0."""
+        return 0
+
+    def span_nodes(
+        self, args: Mapping[str, Any], env: Mapping[str, str], bundles: Sequence[int]
+    ) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+        """Return the arguments and the environment as they are."""
+        return args, env
 
     async def prepare(self, launch: Launch) -> None:
-        """Do nothing."""
+        """Return None: nothing needs time."""
 
     async def start(self, launch: Launch, prepared: Prepared | None) -> NoEngine:
-        """Return at once."""
+        """Return this object, at once."""
         return self
 
     async def generate(self, prompt: str, **sampling: Any) -> str:
-        """Raise EngineError: there is nobody to ask."""
+        """Raise EngineError: no model is loaded."""
         raise EngineError("this node was started with `engine: none`, which only fetches the model")
 
     async def probe(self) -> None:
-        """Do nothing: there is nothing that could die."""
+        """Return: nothing can die."""
 
     async def close(self) -> None:
-        """Do nothing."""
+        """Return: nothing runs."""

@@ -1,9 +1,16 @@
-"""What phasebus asks of an engine."""
+"""The protocol of an engine: how it is checked, started, probed and ended, and how a package adds one.
+
+An engine is found by its name in a configuration. A package adds one with an entry point in the group
+``phasebus.engines``: the name is the engine's, the value is a class without arguments that is a `Launcher`::
+
+    [project.entry-points."phasebus.engines"]
+    echo = "echo_engine:EchoLauncher"
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,23 +25,23 @@ class EngineError(PhasebusError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """All that an engine is started with.
+    """Everything that an engine is started with.
 
     Attributes:
-        bus: Where its steps are published.
-        telemetry: Where its own spans go.
+        bus: The bus that its steps are published on.
+        telemetry: The receiver of its own spans.
         step: The id of the step below which its steps belong.
-        model: The model's path, or its name where the engine is to find it by itself.
+        model: The model's path, or its name where the engine finds it by itself.
         local: Whether the model is on this machine, or will be.
-        args: The engine's own arguments, by their names.
+        args: The engine's own arguments, by name.
         env: Environment variables of its processes.
         runtime_env: Ray's runtime_env.
-        placement_group: Where it runs; None leaves that to Ray.
-        bundle: In which bundle of the group its first process runs.
-        preload: Whether its processes are forked from one that has imported it.
-        iteration_sampling: Of how many iterations, while it serves, one gets a span; 0 for none.
-        timeout: How long it may take, in seconds.
-        log: The file its processes' output goes to.
+        placement_group: The placement group it runs in; None leaves the placement to Ray.
+        bundle: The index of the group's bundle that its first process runs in.
+        preload: Whether its processes are forked from one that has imported the engine.
+        iteration_sampling: One iteration in so many gets a span while it serves; 0 for none.
+        timeout: The longest that it may take to start, in seconds.
+        log: The file that the output of its processes is appended to.
     """
 
     bus: Bus
@@ -54,20 +61,20 @@ class Launch:
 
 
 class Prepared(Protocol):
-    """What an engine has begun with before its model was there."""
+    """The part of an engine that was started before its model was there."""
 
     async def close(self) -> None:
-        """Give it up: it is not going to be used."""
+        """End it: it will not be used."""
 
 
 class Engine(Protocol):
     """An engine that answers."""
 
     async def generate(self, prompt: str, **sampling: Any) -> str:
-        """Return what the model makes of `prompt`; `sampling` are the engine's own sampling parameters."""
+        """Return the model's continuation of `prompt`; `sampling` are the engine's own sampling parameters."""
 
     async def probe(self) -> None:
-        """Raise whatever there is to say if the engine has died."""
+        """Return if the engine answers; raise the cause of its death if it has died."""
 
     async def close(self) -> None:
         """End the engine and every process it has started."""
@@ -77,38 +84,54 @@ class Launcher(Protocol):
     """A kind of engine."""
 
     def check(self, args: Mapping[str, Any]) -> None:
-        """Raise EngineError if it cannot be started here, or not with these arguments, before anything else is begun."""
+        """Raise EngineError if it cannot be started here, or not with these arguments. Nothing has been started yet."""
 
-    async def prepare(self, launch: Launch) -> Prepared | None:
-        """Do what takes time and does not take the model: start processes, import. None if there is nothing to do."""
+    def workers(self, args: Mapping[str, Any]) -> int:
+        """Return the number of workers of an engine with these arguments.
 
-    async def start(self, launch: Launch, prepared: Prepared | None) -> Engine:
-        """Return the engine once it answers; if it does not come to that, leave nothing of it behind.
-
-        Args:
-            launch: What it is started with.
-            prepared: What an earlier `prepare` came to. It is used, or given up if what it was made for has changed.
+        By default each worker gets a CPU and, where there are any, a GPU. 0 for an engine that does not run on Ray:
+        nothing is reserved, Ray is not started, and `prepare` is not called.
         """
 
+    def span_nodes(
+        self, args: Mapping[str, Any], env: Mapping[str, str], bundles: Sequence[int]
+    ) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+        """Return the arguments and the environment of an engine whose workers run on several of Ray's nodes.
 
-def workers_of(args: Mapping[str, Any]) -> int:
-    """Return how many workers an engine of these arguments has: tensor times pipeline parallel."""
-    return int(args.get("tensor_parallel_size", 1)) * int(args.get("pipeline_parallel_size", 1))
+        Args:
+            args: The arguments as configured.
+            env: The environment as configured.
+            bundles: The indices of the placement group's bundles that belong to this engine.
+
+        Raises:
+            EngineError: It cannot span nodes.
+        """
+
+    async def prepare(self, launch: Launch) -> Prepared | None:
+        """Do what takes time and does not need the model: start processes, import. None if there is nothing to do."""
+
+    async def start(self, launch: Launch, prepared: Prepared | None) -> Engine:
+        """Return the engine once it answers; if it fails to start, leave nothing of it behind.
+
+        Args:
+            launch: Everything it is started with.
+            prepared: The result of an earlier `prepare`, which is either used or closed.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStepStarted(StepStarted):
-    """Published when the engine begins a step of its start: loading weights, profiling memory, and so on."""
+    """Published when a step of the engine's start begins: loading weights, profiling memory, and so on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStepFinished(StepFinished):
-    """Published when the engine has ended a step of its start."""
+    """Published when a step of the engine's start has finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStepFailed(StepFailed):
-    """Published when the engine failed in a step of its start, or its process died."""
+    """Published when a step of the engine's start has failed, or its process has died."""
 
 
 ENGINE_INIT = StepKind("engine")
@@ -118,7 +141,7 @@ ENGINE_STEP = StepKind("engine_step", started=EngineStepStarted, finished=Engine
 
 
 def describe_exit(code: int) -> str:
-    """Return it from a return code as `subprocess` and `multiprocessing` have them: negative for a signal."""
+    """Return how a process ended, by its exit code in `subprocess` and `multiprocessing`: negative for a signal."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings, ExtraFile
+from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.engines.registry import check_installed
 from phasebus.initializer.pipeline.callbacks import Callbacks
 from phasebus.initializer.pipeline.settings import Section, read_fields, validated
 from phasebus.initializer.ray.config import PlacementConfig, RayConfig
@@ -51,8 +53,8 @@ class LLMConfig(Section):
     retries: int = Field(default=0, ge=0)
     """How often `initialize_cluster` starts a node again that was lost or has failed."""
 
-    engine: Literal["vllm", "none"] = "vllm"
-    """What is started; "none" only fetches the model."""
+    engine: str = "vllm"
+    """The engine that is started, by its name: one that `phasebus engines` lists. "none" only fetches the model."""
 
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """The engine's own arguments, by their names: max_model_len, tensor_parallel_size, …"""
@@ -93,6 +95,14 @@ class LLMConfig(Section):
 
     service: ServiceConfig = Field(default_factory=ServiceConfig)
     """The HTTP service of `phasebus up`."""
+
+    @field_validator("engine")
+    @classmethod
+    def _check_engine(cls, name: str) -> str:
+        try:
+            return check_installed(name)
+        except EngineError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:

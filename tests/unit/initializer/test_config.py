@@ -38,7 +38,7 @@ def test_the_least_configuration_is_one_line(tmp_path: Path) -> None:
         ("model: x\nservice:\n  port: 99999\n", r"service.port: .* \(it is 99999\)"),
         ("engine: vllm\n", "model: Field required"),
         ("model: x\nplacement: {bundles: [{CPU: -1}]}\n", r"placement.bundles.0.CPU: .*greater than or equal to 0"),
-        ("model: x\nengine: tgi\n", "engine: .*'vllm' or 'none'"),
+        ("model: x\nengine: tgi\n", "engine: .*no engine 'tgi' is installed; there are 'none', 'vllm'"),
         ("a: [1\n", "is not YAML"),
         ("just text\n", "holds no fields; the least is one line"),
         ("", "holds no fields; the least is one line"),

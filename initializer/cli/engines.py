@@ -1,0 +1,19 @@
+"""`phasebus engines`: the engines that a configuration may name."""
+
+from __future__ import annotations
+
+import click
+
+from phasebus.initializer.cli.failures import reported
+
+
+@click.command(short_help="List the installed engines.")
+def engines() -> None:
+    """List the engines that `engine:` in a configuration may name, with the packages that install them."""
+    from phasebus.initializer.engines import installed_engines
+
+    with reported():
+        found = installed_engines()
+        width = max(len(engine.name) for engine in found)
+        for engine in found:
+            click.echo(f"{engine.name:<{width}}  {engine.package}  ({engine.value})")
