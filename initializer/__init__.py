@@ -1,138 +1,22 @@
 """The start-up of a node or a cluster: phases, download, placement, engine, and the command line.
 
 The outermost room: it may import all others. `node/startup` has the phases in order; `pipeline/wiring` and `cli` add the
-observers.
+observers. The public names are those of `_public`, imported when the first one is used: ``phasebus --help`` needs none.
 """
 
-from phasebus.initializer.cluster import (
-    Cluster,
-    ClusterConfig,
-    ClusterNode,
-    NodeConflictError,
-    NodeLostError,
-    PostCluster,
-    PreCluster,
-    initialize_cluster,
-)
-from phasebus.initializer.downloads import (
-    DownloadError,
-    DownloadFailed,
-    DownloadFinished,
-    DownloadProgress,
-    DownloadResult,
-    DownloadSettings,
-    DownloadStarted,
-    FileFailed,
-    FileFinished,
-    FileProgress,
-    FileStarted,
-)
-from phasebus.initializer.downloads.settings import ExtraFile
-from phasebus.initializer.engines import EngineError
-from phasebus.initializer.engines.protocol import EngineStepFailed, EngineStepFinished, EngineStepStarted
-from phasebus.initializer.node.config import LLMConfig, load_config
-from phasebus.initializer.node.events import (
-    NODE_PHASES,
-    CustomInitialization,
-    EngineDied,
-    PostDownload,
-    PostEngineInit,
-    PostInitialization,
-    PostPlacementGroup,
-    PreDownload,
-    PreEngineInit,
-    PreInitialization,
-    PrePlacementGroup,
-)
-from phasebus.initializer.node.keys import (
-    DOWNLOAD_DESTINATION,
-    DOWNLOAD_RESULT,
-    ENGINE,
-    ENGINE_ARGS,
-    ENGINE_ENV,
-    EXTRA_FILES,
-    LOCAL_NODE_DOWNLOAD_MODEL,
-    MODEL,
-    NODE_KEYS,
-    NODE_NAME,
-    PLACEMENT_BUNDLE,
-    PLACEMENT_BUNDLES,
-    PLACEMENT_GROUP,
-    PLACEMENT_STRATEGY,
-    RUNTIME_ENV,
-    SKIP_DEFAULT,
-)
-from phasebus.initializer.node.node import Node, initialize_node
-from phasebus.initializer.pipeline.errors import CallbackError, ConfigError, PhaseError, UnexpectedCancellationError
-from phasebus.initializer.pipeline.phases import Phase, PhaseFailed, PhaseFinished, PhaseStarted, run_phases
-from phasebus.initializer.ray.cluster import RayError
-from phasebus.initializer.ray.placement import PlacementError
+from __future__ import annotations
 
-__all__ = [
-    "DOWNLOAD_DESTINATION",
-    "DOWNLOAD_RESULT",
-    "ENGINE",
-    "ENGINE_ARGS",
-    "ENGINE_ENV",
-    "EXTRA_FILES",
-    "LOCAL_NODE_DOWNLOAD_MODEL",
-    "MODEL",
-    "NODE_KEYS",
-    "NODE_NAME",
-    "NODE_PHASES",
-    "PLACEMENT_BUNDLE",
-    "PLACEMENT_BUNDLES",
-    "PLACEMENT_GROUP",
-    "PLACEMENT_STRATEGY",
-    "RUNTIME_ENV",
-    "SKIP_DEFAULT",
-    "CallbackError",
-    "Cluster",
-    "ClusterConfig",
-    "ClusterNode",
-    "ConfigError",
-    "CustomInitialization",
-    "DownloadError",
-    "DownloadFailed",
-    "DownloadFinished",
-    "DownloadProgress",
-    "DownloadResult",
-    "DownloadSettings",
-    "DownloadStarted",
-    "EngineDied",
-    "EngineError",
-    "EngineStepFailed",
-    "EngineStepFinished",
-    "EngineStepStarted",
-    "ExtraFile",
-    "FileFailed",
-    "FileFinished",
-    "FileProgress",
-    "FileStarted",
-    "LLMConfig",
-    "Node",
-    "NodeConflictError",
-    "NodeLostError",
-    "Phase",
-    "PhaseError",
-    "PhaseFailed",
-    "PhaseFinished",
-    "PhaseStarted",
-    "PlacementError",
-    "PostCluster",
-    "PostDownload",
-    "PostEngineInit",
-    "PostInitialization",
-    "PostPlacementGroup",
-    "PreCluster",
-    "PreDownload",
-    "PreEngineInit",
-    "PreInitialization",
-    "PrePlacementGroup",
-    "RayError",
-    "UnexpectedCancellationError",
-    "initialize_cluster",
-    "initialize_node",
-    "load_config",
-    "run_phases",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phasebus.initializer._public import *  # noqa: F403
+    from phasebus.initializer._public import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> object:
+        _public = import_module("phasebus.initializer._public")
+        if name == "__all__" or name in _public.__all__:
+            globals()[name] = getattr(_public, name)
+            return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

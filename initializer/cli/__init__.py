@@ -1,27 +1,5 @@
-"""The command line: one file a command; what `up` and `demo` share is in `start`."""
+"""The command line: one file a command, imported when the command is used."""
 
-from __future__ import annotations
+from phasebus.initializer.cli.group import main
 
-import click
-
-from phasebus import __version__
-from phasebus.initializer.cli.demo import demo
-from phasebus.initializer.cli.engines import engines
-from phasebus.initializer.cli.report import report
-from phasebus.initializer.cli.run import run
-from phasebus.initializer.cli.up import up
-from phasebus.initializer.cli.watch import watch
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="phasebus")
-def main() -> None:
-    """See, steer and trace the start-up of an LLM cluster."""
-
-
-main.add_command(demo)
-main.add_command(engines)
-main.add_command(run)
-main.add_command(up)
-main.add_command(report)
-main.add_command(watch)
+__all__ = ["main"]

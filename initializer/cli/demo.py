@@ -18,7 +18,7 @@ _PROMPT = "A start-up is"
 @click.command(short_help="Start a local Ray and a real vLLM with a tiny model.")
 @click.option("--prompt", default=_PROMPT, show_default=True, help="What the model is to go on from.")
 @starting_options
-def demo(prompt: str, *, once: bool, port: int | None, verbose: bool) -> None:
+def demo(prompt: str, *, once: bool, host: str | None, port: int | None, verbose: bool) -> None:
     """Start a local Ray and a real vLLM with a tiny model of random weights, and show where the time went.
 
     The text it generates is gibberish, as random weights have it; everything else is real. It takes about a minute.
@@ -31,7 +31,7 @@ def demo(prompt: str, *, once: bool, port: int | None, verbose: bool) -> None:
             engine_args={"max_model_len": 256, "enforce_eager": True, "dtype": "bfloat16"},
             engine_env={"VLLM_CPU_KVCACHE_SPACE": "1"},
         )
-        start_and_serve(config, prompt=prompt, once=once, port=port)
+        start_and_serve(config, prompt=prompt, once=once, host=host, port=port)
 
 
 def _tiny_model() -> Path:

@@ -1,4 +1,4 @@
-"""How a command ends that did not go well: one clear message, and an exit code."""
+"""The end of a command that failed: one clear message, and an exit code."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
 from phasebus.bus import PhasebusError
+from phasebus.initializer.cli.output import write_err
 from phasebus.telemetry import redact
 
 
-class Interrupted(PhasebusError):  # noqa: N818  # not a fault: somebody asked for it
+class Interrupted(PhasebusError):  # noqa: N818  # not a fault
     """Raised when a signal has ended a command, after everything was given back.
 
     Args:
         number: The signal.
-        callback: Where the callback was that it has interrupted; None if it was none.
+        callback: The name and line of the callback that it has interrupted; None if it has interrupted none.
     """
 
     def __init__(self, number: int, callback: str | None = None) -> None:
@@ -29,24 +28,24 @@ class Interrupted(PhasebusError):  # noqa: N818  # not a fault: somebody asked f
 
 @contextmanager
 def reported(*, tracebacks: bool = False) -> Iterator[None]:
-    """End the command with a message, and no bare traceback, if what is inside fails.
+    """End the command with a message and an exit code if the block fails.
 
     Args:
-        tracebacks: Whether the whole traceback is shown as well.
+        tracebacks: Whether to show the whole traceback as well.
     """
     try:
         yield
-    except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001  # the last stop: whatever it is, a person is to be told
+    except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001  # whatever it is, it ends the command with a message
         error = caught if isinstance(caught, Exception) else Interrupted(signal.SIGINT)
         if tracebacks:
-            click.echo(redact("".join(traceback.format_exception(error))), err=True)
+            write_err(redact("".join(traceback.format_exception(error))))
         for line in described(error):
-            click.echo(line, err=True)
+            write_err(line)
         raise SystemExit(error.exit_code if isinstance(error, Interrupted) else 1) from None
 
 
 def described(error: Exception) -> list[str]:
-    """Return the lines that tell a person of `error`: what, where, and in which callback and phase."""
+    """Return the message of `error` as lines: what failed, where, and in which callback and phase."""
     if isinstance(error, ExceptionGroup):
         return [f"phasebus: {error.message}:", *(f"  {line}" for each in error.exceptions for line in described(each))]
     message = str(error)

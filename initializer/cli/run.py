@@ -1,88 +1,122 @@
-"""`phasebus run`: watch any vLLM command."""
+"""`phasebus run`: run any vLLM command unchanged, and observe its start."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
-import anyio
 import click
 
-from phasebus.bus import Bus
-from phasebus.initializer.cli.failures import described, reported
-from phasebus.initializer.cli.signals import Handler, handled_by
-from phasebus.initializer.cli.terminal import tell_people
-from phasebus.initializer.engines import EngineError
-from phasebus.initializer.node.command import Command, CommandStart
-from phasebus.initializer.pipeline.wiring import observe_all
-from phasebus.telemetry import Telemetry
+from phasebus.initializer.cli.options import service_options
+from phasebus.initializer.cli.output import log_warnings, write_err
 
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-_FROM_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
+if TYPE_CHECKING:
+    from phasebus.initializer.node.child import ChildProcess
+    from phasebus.initializer.node.command import Command
+    from phasebus.telemetry import Telemetry
 
 
-@click.command(short_help="Run a vLLM command as it is, traced.", context_settings={"ignore_unknown_options": True})
-@click.option("--download", metavar="SOURCE", help="A model to fetch while the command imports: hf://org/name, s3://…")
-@click.option("--destination", type=click.Path(path_type=Path), help="The folder the model is fetched into.")
-@click.option("--port", default=9464, show_default=True, type=click.IntRange(0, 65535), help="Port of /metrics.")
-@click.option("--verbose", "-v", is_flag=True, help="Say on standard error what happens.")
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("--download", metavar="SOURCE", help="Model to download while the command imports: hf://org/name, s3://…")
+@click.option("--destination", type=click.Path(path_type=Path), help="Folder the model is downloaded into.")
+@service_options
+@click.option("--verbose", "-v", is_flag=True, help="Log the steps of the start on standard error.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(download: str | None, destination: Path | None, port: int, *, verbose: bool, command: tuple[str, ...]) -> None:
-    """Run COMMAND, a vLLM command such as `vllm serve MODEL`, and watch it start.
+def run(
+    command: tuple[str, ...],
+    *,
+    download: str | None,
+    destination: Path | None,
+    host: str | None,
+    port: int | None,
+    verbose: bool,
+) -> None:
+    """Run COMMAND, a vLLM command such as `vllm serve MODEL`, and trace its start.
 
-    Its output, its signals and its exit code are its own. While it loads, /metrics and /readyz answer on the port.
+    Output, signals, and exit code are the command's own; 127 means that there is no such command, 126 that it cannot be
+    executed. /metrics, /readyz and the page are served on the port while it loads. Whatever phasebus lacks for that (a
+    free port, a writable folder) costs one warning, and the command runs without it.
     """
-    with reported(tracebacks=verbose):
-        telemetry = Telemetry(port=port)
+    from phasebus.initializer.node.child import ChildProcess, CommandNotStartedError, executable
+
+    child = ChildProcess()
+    log_warnings()
+    try:
+        executable(command[0])
+        _run(child, command, download, destination, host, port, verbose=verbose)
+        child.wait()
+    except CommandNotStartedError as error:
+        write_err(f"phasebus: {error}")
+        raise SystemExit(error.exit_code) from None
+    child.exit_like_it()
+
+
+def _run(
+    child: ChildProcess,
+    command: tuple[str, ...],
+    download: str | None,
+    destination: Path | None,
+    host: str | None,
+    port: int | None,
+    *,
+    verbose: bool,
+) -> None:
+    """Run `command`, observed if that is possible."""
+    from phasebus.initializer.node.child import CommandNotStartedError
+
+    try:
+        import anyio
+
+        from phasebus.initializer.downloads import DownloadError
+        from phasebus.initializer.node.command import Command
+        from phasebus.initializer.pipeline.wiring import HOST, PORT, available_telemetry
+
+        telemetry = available_telemetry(host=host or HOST, port=PORT if port is None else port, warn=_warn)
         started = Command(arguments=command, download=download, destination=destination)
-        code = anyio.run(_run, started, telemetry, verbose)
-    sys.exit(code)
+    except Exception as error:  # noqa: BLE001  # whatever is missing here, the command does not need it
+        _warn(f"{type(error).__name__}: {error}; the command runs unobserved")
+        child.replace_this_process(command)
+    try:
+        anyio.run(_observe, started, child, telemetry, verbose)
+    except CommandNotStartedError:
+        raise
+    except DownloadError as error:
+        from phasebus.initializer.cli.failures import described
+
+        for line in described(error):
+            write_err(line)
+        raise SystemExit(1) from None
+    except Exception as error:  # noqa: BLE001  # an error of the observers
+        _warn(f"{type(error).__name__}: {error}; the command runs unobserved")
+        if child.pid is None:
+            child.replace_this_process(command)
 
 
-async def _run(command: Command, telemetry: Telemetry, verbose: bool) -> int:
-    """Run `command` to its end; return its exit code, as a shell tells it."""
+async def _observe(command: Command, child: ChildProcess, telemetry: Telemetry, verbose: bool) -> None:
+    """Run `command` to its end, and observe its start."""
+    import sys
+
+    from phasebus.bus import Bus
+    from phasebus.initializer.cli.failures import described
+    from phasebus.initializer.cli.terminal import log_to_stderr
+    from phasebus.initializer.engines import EngineError
+    from phasebus.initializer.node.command import CommandStart
+    from phasebus.initializer.pipeline.wiring import observe_all
+
     async with telemetry, Bus("run", timing=True) as bus:
         journal = observe_all(bus, telemetry)
         if verbose:
-            tell_people(bus)
+            log_to_stderr(bus)
         if (verbose or sys.stderr.isatty()) and telemetry.service is not None:
-            click.echo(f"phasebus: metrics at {telemetry.service.url}/metrics, journal {journal}", err=True)
-        start = CommandStart(command, bus, telemetry)
-        with handled_by(_forwarding(start), _FORWARDED):
-            try:
-                process = await start.run()
-            except EngineError as error:
-                if start.process is None:
-                    raise
-                process = start.process
+            write_err(f"phasebus: metrics at {telemetry.service.url}/metrics, journal {journal}")
+        try:
+            await CommandStart(command, child, bus, telemetry).run()
+        except EngineError as error:
+            if child.returncode != 0:
                 for line in described(error):
-                    click.echo(line, err=True)
-            code = await process.wait()
-    return code if code >= 0 else 128 - code
+                    write_err(line)
+        await child.wait_async()
 
 
-def _forwarding(start: CommandStart) -> Handler:
-    """Return what hands the signals that come to this process on to the command."""
-
-    def forward(number: int, _: FrameType | None) -> None:
-        process = start.process
-        if process is None and start.is_starting:
-            start.signals.append(number)
-            return
-        if process is None:
-            raise KeyboardInterrupt
-        if process.returncode is None and not (number in _FROM_KEYBOARD and _in_foreground()):
-            process.send_signal(signal.Signals(number))
-
-    return forward
-
-
-def _in_foreground() -> bool:
-    """Return whether a terminal's keys reach this process, and so the command, which is of the same group."""
-    try:
-        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except (OSError, ValueError):
-        return False
+def _warn(message: str) -> None:
+    write_err(f"phasebus: {message}")

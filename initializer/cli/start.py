@@ -1,8 +1,10 @@
-"""What `up` and `demo` share: start a node, show where the time went, serve its metrics until told to stop."""
+"""What `up` and `demo` share: start a node or a cluster, show where the time went, and serve metrics until a signal."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -12,14 +14,16 @@ from phasebus import __version__
 from phasebus.bus import Bus
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import Interrupted
+from phasebus.initializer.cli.options import service_options
+from phasebus.initializer.cli.output import log_warnings, write_err, write_out
 from phasebus.initializer.cli.signals import until_signalled
-from phasebus.initializer.cli.terminal import shown_to_people
+from phasebus.initializer.cli.terminal import show_progress
 from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
 from phasebus.initializer.cluster.hub.start import chosen_port
-from phasebus.initializer.node.config import LLMConfig
+from phasebus.initializer.node.config import LLMConfig, ServiceConfig
 from phasebus.initializer.node.node import Node, initialize_node
 from phasebus.initializer.node.supervision import engine_died
-from phasebus.initializer.pipeline.wiring import observe_all
+from phasebus.initializer.pipeline.wiring import available_port, available_telemetry, observe_all
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.formatting import format_title
@@ -31,61 +35,88 @@ C = TypeVar("C", bound=Callable[..., Any])
 def starting_options(command: C) -> C:
     """Give a command the options of every command that starts something."""
     for option in (
-        click.option("--verbose", "-v", is_flag=True, help="Show tracebacks, and what the callbacks do."),
-        click.option("--port", type=click.IntRange(0, 65535), help="Port of /metrics; 0 picks a free one."),
+        click.option("--verbose", "-v", is_flag=True, help="Show whole tracebacks."),
+        service_options,
         click.option("--once", is_flag=True, help="Stop when the node is ready, instead of serving until Ctrl-C."),
     ):
         command = option(command)
     return command
 
 
-def start_and_serve(config: LLMConfig | ClusterConfig, *, prompt: str | None, once: bool, port: int | None) -> None:
+def start_and_serve(
+    config: LLMConfig | ClusterConfig, *, prompt: str | None, once: bool, host: str | None, port: int | None
+) -> None:
     """Start a node or a cluster and serve its metrics until a signal comes, or only until it is ready.
 
     Args:
         config: The node or the cluster.
-        prompt: What is generated from once the node is ready; None for nothing.
-        once: Whether to stop there.
-        port: The port of the service, over the configuration's.
+        prompt: Prompt to generate from once the node is ready; None for none.
+        once: Whether to stop when the node is ready.
+        host: The address of the service, in place of the configuration's.
+        port: The port of the service, in place of the configuration's.
 
     Raises:
         PhasebusError: The node did not start.
         Interrupted: A signal came before it was ready.
     """
-    service = config.service.model_copy(update={} if port is None else {"port": port})
+    log_warnings()
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    service = config.service.model_copy(update=given)
     if isinstance(config, ClusterConfig) or max(config.nodes, config.replicas or 1) > 1:
-        # the hub serves a cluster, and is to be found from the first moment
-        service = service.model_copy(update={"port": chosen_port(service)})
+        # The hub serves a cluster. Its address has to be known from the start, as it may move to another process.
+        service = _reachable(service)
         config = ClusterConfig.of(config).model_copy(update={"service": service})
-        telemetry = Telemetry(port=None)
+        telemetry = available_telemetry(port=None, warn=_warn)
         url = None if service.port is None else f"http://{service.host}:{service.port}"
     else:
-        telemetry = Telemetry(host=service.host, port=service.port, trace_url=service.trace_url)
+        telemetry = available_telemetry(host=service.host, port=service.port, trace_url=service.trace_url, warn=_warn)
         url = None if telemetry.service is None else telemetry.service.url
     ready = False
 
     async def work() -> None:
         nonlocal ready
+        began = time.monotonic()
         async with telemetry, Bus("node", timing=True) as bus:
             journal = observe_all(bus, telemetry)
             _print_where(telemetry, journal, url)
-            with shown_to_people(bus, telemetry.timeline, url if isinstance(config, ClusterConfig) else None):
+            with show_progress(bus, telemetry.timeline, url if isinstance(config, ClusterConfig) else None):
                 started = await _started(config, telemetry, bus)
             async with started as node:
                 await _print_text(node, prompt)
-                run = read_journal(journal)
-                print_blame(run)
-                click.echo(f"ready in {time_to_ready(run):.1f} s")
+                _print_times(journal, time.monotonic() - began)
                 ready = True
                 if not once:
-                    click.echo("serving metrics until Ctrl-C", err=True)
+                    write_err("serving metrics until Ctrl-C")
                     if isinstance(node, Node):
-                        click.echo(await engine_died(node, config, bus, telemetry), err=True)
+                        write_err(await engine_died(node, config, bus, telemetry))
                     await anyio.sleep_forever()
 
     number = anyio.run(until_signalled, work, lambda: _waiting_for(telemetry))
     if number is not None and not ready:
         raise Interrupted(number)
+
+
+def _reachable(service: ServiceConfig) -> ServiceConfig:
+    """Return `service` with a port that is free, or without one."""
+    port = available_port(
+        lambda candidate: chosen_port(service.model_copy(update={"port": candidate})), service.host, service.port, _warn
+    )
+    return service.model_copy(update={"port": port})
+
+
+def _warn(message: str) -> None:
+    write_err(f"phasebus: {message}")
+
+
+def _print_times(journal: Path, seconds: float) -> None:
+    """Print the blame table, if there is a journal to make it from, and the time to ready."""
+    try:
+        run = read_journal(journal)
+        print_blame(run)
+        seconds = time_to_ready(run)
+    except Exception as error:  # noqa: BLE001  # a node that is ready does not end for a table
+        _warn(f"the times of the steps are not shown: {error}")
+    write_out(f"ready in {seconds:.1f} s")
 
 
 async def _started(config: LLMConfig | ClusterConfig, telemetry: Telemetry, bus: Bus) -> Node | Cluster:
@@ -95,7 +126,7 @@ async def _started(config: LLMConfig | ClusterConfig, telemetry: Telemetry, bus:
 
 
 def _waiting_for(telemetry: Telemetry) -> str | None:
-    """Return what began last of all that runs, in a few words."""
+    """Return the title of the running step that began last; None if no step runs."""
     running = [step for step in telemetry.timeline.state()["steps"] if step["outcome"] == "running"]
     last = max(running, key=lambda step: float(step["start"]), default=None)
     return None if last is None else format_title(last["kind"], last["name"])
@@ -104,13 +135,13 @@ def _waiting_for(telemetry: Telemetry) -> str | None:
 async def _print_text(node: Node | Cluster, prompt: str | None) -> None:
     if prompt is not None and node.engine is not None:
         text = await node.engine.generate(prompt, max_tokens=24)
-        click.echo(f"prompt   {prompt!r}")
-        click.echo(f"text     {text!r}\n")
+        write_out(f"prompt   {prompt!r}")
+        write_out(f"text     {text!r}\n")
 
 
-def _print_where(telemetry: Telemetry, journal: object, url: str | None) -> None:
-    click.echo(f"phasebus {__version__}, run {telemetry.identity.run}, trace {telemetry.identity.trace}", err=True)
-    click.echo(f"journal  {journal}", err=True)
+def _print_where(telemetry: Telemetry, journal: Path, url: str | None) -> None:
+    write_err(f"phasebus {__version__}, run {telemetry.identity.run}, trace {telemetry.identity.trace}")
+    write_err(f"journal  {journal}")
     if url is not None:
-        click.echo(f"metrics  {url}/metrics", err=True)
-        click.echo(f"page     {url}/", err=True)
+        write_err(f"metrics  {url}/metrics")
+        write_err(f"page     {url}/")

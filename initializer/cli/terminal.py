@@ -19,7 +19,7 @@ from phasebus.observers import LogObserver, ProgressObserver, Watchdog
 from phasebus.telemetry import Timeline
 
 
-def tell_people(bus: Bus) -> None:
+def log_to_stderr(bus: Bus) -> None:
     """Have what happens on `bus` said on standard error in lines, and what phasebus logs, and nobody else's log."""
     console = Console(stderr=True)
     _log_to(console)
@@ -28,7 +28,7 @@ def tell_people(bus: Bus) -> None:
 
 
 @contextmanager
-def shown_to_people(bus: Bus, timeline: Timeline, cluster: str | None = None) -> Iterator[None]:
+def show_progress(bus: Bus, timeline: Timeline, cluster: str | None = None) -> Iterator[None]:
     """Show what happens on `bus` as a tree for as long as this is entered; where that is no terminal, in lines.
 
     Args:
@@ -45,7 +45,7 @@ def shown_to_people(bus: Bus, timeline: Timeline, cluster: str | None = None) ->
             tree = Live(console=console, get_renderable=lambda: _tree(timeline, nodes), refresh_per_second=4)
             stack.enter_context(tree)
         else:
-            tell_people(bus)
+            log_to_stderr(bus)
         if nodes is not None:
             tell = partial(_tell_of_others, timeline, nodes)
             follower = Follower(nodes) if console.is_terminal else Follower(nodes, tell)
@@ -62,7 +62,8 @@ def _tell_of_others(timeline: Timeline, nodes: Watched, changed: list[dict[str, 
 
 def _log_to(console: Console) -> None:
     logger = logging.getLogger("phasebus")
-    if not logger.handlers:
+    if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
+        logger.handlers.clear()  # the one for warnings alone
         handler = _ConsoleHandler(console)
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
         logger.addHandler(handler)

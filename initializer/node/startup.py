@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -51,7 +53,7 @@ from phasebus.initializer.pipeline.control_flow import errors_only
 from phasebus.initializer.pipeline.phases import Phase, run_phases
 from phasebus.initializer.ray.cluster import RAY, connected
 from phasebus.initializer.ray.placement import default_bundles, release, reserve
-from phasebus.telemetry import Telemetry
+from phasebus.telemetry import RunIdentity, Telemetry
 from phasebus.telemetry.journal import journal_of
 
 
@@ -256,7 +258,7 @@ class NodeStart:
             preload=self._config.engine_preload,
             iteration_sampling=self._config.engine_iteration_sampling,
             timeout=self._config.engine_timeout_seconds,
-            log=journal_of(self._telemetry.identity).with_suffix(".engine.log"),
+            log=_engine_log(self._telemetry.identity),
         )
 
     async def _connect_ray(self) -> None:
@@ -265,3 +267,14 @@ class NodeStart:
             async with self._bus.step(RAY, "start"):
                 await self._held.enter_async_context(connected(self._config.ray))
             self._ray = True
+
+
+def _engine_log(identity: RunIdentity) -> Path:
+    """Return the file for the engine's output: beside the journal, or else in the folder for temporary files."""
+    path = journal_of(identity).with_suffix(".engine.log")
+    if os.access(path.parent, os.W_OK):
+        return path
+    try:
+        return Path(tempfile.gettempdir()) / f"phasebus-{identity.run}-{identity.node}.engine.log"
+    except FileNotFoundError:  # no folder for temporary files can be written either
+        return Path(os.devnull)

@@ -1,50 +1,144 @@
-"""Putting the built-in observers on a bus: the one place that knows all of them."""
+"""Wiring the built-in observers and the telemetry to a bus: the one place that knows all of them.
+
+What is not available on this machine is left out, with one warning: a start does not depend on being observed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import errno
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from phasebus.bus import Bus, subscribe_all
+from phasebus.bus import Bus, BusStateError, Observer, subscribe_all
 from phasebus.observers import JournalObserver, MetricsObserver, SpanObserver, StatusObserver, TimelineObserver
-from phasebus.telemetry import Telemetry
+from phasebus.telemetry import PortTakenError, Telemetry, redact
 from phasebus.telemetry.journal import JournalWriter, journal_of
+
+logger = logging.getLogger("phasebus.telemetry")
+
+HOST, PORT = "127.0.0.1", 9464
+_PORTS_TRIED = 20
+_LARGEST_PORT = 65535
 
 
 def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
-    """Have the built-in observers watch `bus` and hand what they see to `telemetry`; return the journal's path.
+    """Subscribe the built-in observers to `bus`, with `telemetry` as their output; return the journal's path.
 
-    Raises:
-        JournalError: The journal cannot be created.
+    An observer that cannot be made, such as the journal in a folder that cannot be written, is left out with a warning.
     """
     identity = telemetry.identity
     journal = journal_of(identity)
-    for observer in (
-        StatusObserver(telemetry.status, telemetry.metrics),
-        TimelineObserver(telemetry.timeline),
-        JournalObserver(JournalWriter(journal, identity)),
-        MetricsObserver(telemetry.metrics, identity.trace),
-        SpanObserver(telemetry.tracing),
-    ):
-        bus.observe(None, observer)
+    makers: dict[str, Callable[[], Observer]] = {
+        "status": lambda: StatusObserver(telemetry.status, telemetry.metrics),
+        "timeline": lambda: TimelineObserver(telemetry.timeline),
+        "journal": lambda: JournalObserver(JournalWriter(journal, identity)),
+        "metrics": lambda: MetricsObserver(telemetry.metrics, identity.trace),
+        "spans": lambda: SpanObserver(telemetry.tracing),
+    }
+    for name, make in makers.items():
+        try:
+            bus.observe(None, make())
+        except BusStateError:
+            raise
+        except Exception as error:  # noqa: BLE001  # no observer may keep a start from starting
+            logger.warning("the %s is left out: %s", name, redact(str(error) or type(error).__name__))
     telemetry.metrics.watch_bus(bus)
     return journal
+
+
+def available_telemetry(
+    *,
+    host: str = HOST,
+    port: int | None = PORT,
+    trace_url: str | None = None,
+    warn: Callable[[str], None] = logger.warning,
+) -> Telemetry:
+    """Return telemetry with an HTTP service, without the parts that are not available here.
+
+    A taken port is replaced by the next free one; an address that cannot be had leaves the service out, and OTEL_*
+    variables that cannot be used leave the export out.
+
+    Args:
+        host: The address of the service.
+        port: Its port; 0 picks a free one, None leaves the service out.
+        trace_url: Where the page links to for a trace.
+        warn: Called with one message for each part that is missing.
+    """
+    made: list[Telemetry] = []
+
+    def bind(candidate: int) -> int | None:
+        made.append(_exporting_if_possible(host, candidate, trace_url, warn))
+        service = made[-1].service
+        return None if service is None else service.port
+
+    if port is None or available_port(bind, host, port, warn) is None:
+        return _exporting_if_possible(host, None, trace_url, warn)
+    return made[-1]
+
+
+def available_port(
+    bind: Callable[[int], int | None], host: str, port: int | None, warn: Callable[[str], None]
+) -> int | None:
+    """Return the port that `bind` has bound: `port`, or else the next free one; None if there is none on `host`.
+
+    Args:
+        bind: Binds a port, or a free one for 0, and returns it.
+        host: The address, for messages.
+        port: The wanted port; None for no port.
+        warn: Called with a message if it is not the wanted one.
+    """
+    if port is None:
+        return None
+    following = range(port + 1, min(port + _PORTS_TRIED, _LARGEST_PORT + 1)) if port else ()
+    for candidate in (port, *following, 0):
+        try:
+            bound = bind(candidate)
+        except PortTakenError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+                warn(f"{error}; /metrics and the page are left out")
+                return None
+        else:
+            if candidate != port:
+                warn(f"port {port} on {host} is taken; metrics and the page are on port {bound}")
+            return bound
+    return None
+
+
+def _exporting_if_possible(
+    host: str, port: int | None, trace_url: str | None, warn: Callable[[str], None]
+) -> Telemetry:
+    try:
+        return Telemetry(host=host, port=port, trace_url=trace_url)
+    except PortTakenError:
+        raise
+    except Exception as error:  # noqa: BLE001  # no variable may keep a start from starting
+        reason = redact(str(error) or type(error).__name__)
+    # Outside of the handler: the error holds what was made before it, and that the port.
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OTEL_")}
+    try:
+        telemetry = Telemetry(host=host, port=port, trace_url=trace_url)
+    finally:
+        os.environ.update(kept)
+    warn(f"spans are not exported: {reason}")
+    return telemetry
 
 
 @asynccontextmanager
 async def watched(
     name: str, callbacks: Iterable[Any], telemetry: Telemetry | None = None, bus: Bus | None = None
 ) -> AsyncIterator[Bus]:
-    """Give an open bus with `callbacks` on it, for any process that has phases and no engine.
+    """Yield an open bus with `callbacks` on it, for any process that has phases and no engine.
 
     Args:
-        name: What a bus of its own is called.
+        name: The name of a bus of its own.
         callbacks: Callbacks and observers, in the order they run.
-        telemetry: Open telemetry that is to carry what is seen; by default one of its own, without the HTTP service.
-        bus: An open bus with whatever is on it; the callbacks leave it at the end. By default one of its own, with the
-            built-in observers on it.
+        telemetry: Open telemetry for the observers' output; by default one of its own, without the HTTP service.
+        bus: An open bus with its subscribers and observers; the callbacks are removed from it at the end. By default
+            one of its own, with the built-in observers on it.
     """
     async with AsyncExitStack() as stack:
         if bus is None:

@@ -1,31 +1,79 @@
 from __future__ import annotations
 
 import signal
-import socket
-from pathlib import Path
+import subprocess
+import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from phasebus.initializer.cli import main
 from phasebus.initializer.cli.failures import reported
+from phasebus.initializer.cli.options import service_options
 
 
-def test_a_taken_port_is_said_before_anything_is_begun(tmp_path: Path, model: Path) -> None:
-    config = tmp_path / "node.yaml"
-    config.write_text(f"model: {model}\nengine: none\n")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = CliRunner().invoke(main, ["up", str(config), "--port", str(taken.getsockname()[1])])
-    assert result.exit_code == 1
-    assert "is taken by another program" in result.output
-    assert not list(tmp_path.rglob("*.jsonl"))
-
-
-@pytest.mark.parametrize("command", [[], ["up"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["up"], ["demo"], ["run"], ["watch"], ["report"]])
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = CliRunner().invoke(main, [*command, "--help"])
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def test_a_misspelled_command_is_named_with_the_nearest() -> None:
+    result = CliRunner().invoke(main, ["dmeo"])
+    assert result.exit_code == 2
+    assert "there is no command 'dmeo'; did you mean 'demo'?" in result.output
+
+
+def test_the_help_imports_no_command() -> None:
+    code = "import sys; from phasebus.initializer.cli import main; main(['--help'], standalone_mode=False);"
+    code += "print(sorted({'pydantic', 'rich', 'opentelemetry', 'httpx', 'uvicorn', 'yaml'} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "Commands:" in shown
+    assert shown.endswith("[]\n")
+
+
+def test_every_command_has_the_line_of_the_help_as_its_own_name() -> None:
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+
+
+@pytest.mark.parametrize("variable", ["abc", "-1", "65536", "1.5"])
+def test_a_port_variable_that_is_no_port_is_ignored_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    monkeypatch.setenv("PHASEBUS_PORT", variable)
+    assert chosen([]) == (None, None)
+    assert f"PHASEBUS_PORT is '{variable}', which is no port" in capsys.readouterr().err
+
+
+def test_a_port_variable_that_kubernetes_sets_for_a_service_is_no_port_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PHASEBUS_PORT", "tcp://10.0.0.7:9464")
+    assert chosen([]) == (None, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_host_and_port_come_from_options_and_else_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHASEBUS_PORT", "1234")
+    monkeypatch.setenv("PHASEBUS_HOST", "::1")
+    assert chosen([]) == ("::1", 1234)
+    assert chosen(["--host", "127.0.0.2", "--port", "0"]) == ("127.0.0.2", 0)
+
+
+def chosen(arguments: list[str]) -> tuple[str | None, int | None]:
+    @click.command()
+    @service_options
+    def command(host: str | None, port: int | None) -> tuple[str | None, int | None]:
+        return host, port
+
+    result: tuple[str | None, int | None] = command.main(arguments, standalone_mode=False)
+    return result
 
 
 def test_a_signal_outside_of_the_start_ends_with_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,106 @@
+"""The command `phasebus`: its subcommands by name, and what all of them share."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import signal
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from phasebus import __version__
+from phasebus.initializer.cli.output import OutputError, check_output, end_process, tolerant_streams, write_err
+
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "up": ("up:up", "Start the node, or the nodes, that a YAML file describes."),
+    "run": ("run:run", "Run a vLLM command unchanged, and trace its start."),
+    "watch": ("watch:watch", "Show a running start, on this machine or another."),
+    "report": ("report:report", "Show where the time of a start went."),
+    "engines": ("engines:engines", "List the installed engines."),
+    "demo": ("demo:demo", "Start a local Ray and a real vLLM with a tiny model."),
+}
+"""Where each command is, below this package, and its line in the help. A command is imported only when it is used."""
+
+_STARTING = ("up", "run", "demo")
+"""The commands that start something: their output must not fail them."""
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, those for starting first."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of this name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command, or fail with the nearest name."""
+        if args[0] not in _COMMANDS:
+            close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(_COMMANDS)}."
+            ctx.fail(f"there is no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
+        """Parse the arguments."""
+        with _interruptible():
+            return super().make_context(info_name, args, *rest, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; one whose output is its result fails if that cannot be written."""
+        with _interruptible():
+            result = super().invoke(ctx)
+            if ctx.invoked_subcommand not in _STARTING:
+                try:
+                    check_output()
+                except OutputError as error:
+                    write_err(f"phasebus: {error}")
+                    raise SystemExit(1) from None
+            return result
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run the command line; as a process of its own (without `args`), end it at once when the command is done."""
+        with tolerant_streams():
+            if args is not None:
+                return super().main(args, *rest, **extra)
+            code: object = 0
+            try:
+                super().main(args, *rest, **extra)
+            except SystemExit as ended:
+                code = ended.code
+            except BaseException:  # noqa: BLE001  # a defect: no command lets one out
+                traceback.print_exc()
+                code = 1
+            return end_process(code)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End a command that is interrupted outside of a start, such as during imports, without a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        write_err("phasebus: ended by SIGINT")
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="phasebus")
+def main() -> None:
+    """See, steer and trace the start-up of an LLM cluster."""

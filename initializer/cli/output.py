@@ -1,0 +1,140 @@
+"""Standard output and standard error that cannot end a start: closed, full, broken or of another encoding."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TextIO, cast
+
+from phasebus.bus import PhasebusError
+
+
+class OutputError(PhasebusError):
+    """Raised when a command's result cannot be written to standard output."""
+
+
+class TolerantStream:
+    """A text stream that drops what cannot be written; all else is the underlying stream's.
+
+    Args:
+        stream: The underlying stream; None for one that was closed when the process was started.
+
+    Attributes:
+        error: The first error of the underlying stream; None while there is none.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = open(os.devnull, "w", encoding="utf-8") if stream is None else stream  # noqa: SIM115, PTH123
+        self.error: OSError | ValueError | None = None
+
+    def write(self, text: str) -> int:
+        """Write `text`, or drop it."""
+        self._attempt(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, or drop it."""
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, function: Any, *arguments: Any) -> None:
+        if self.error is None:
+            try:
+                function(*arguments)
+            except (OSError, ValueError) as error:  # ValueError: it was closed, or cannot encode the text
+                self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def write_out(text: str) -> None:
+    """Write a line to standard output."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def write_err(text: str) -> None:
+    """Write a line to standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def log_warnings() -> None:
+    """Write what phasebus logs as a warning or an error to standard error, one line each."""
+    logger = logging.getLogger("phasebus")
+    if not logger.handlers:
+        logger.addHandler(_WarningHandler(logging.WARNING))
+        logger.propagate = False
+
+
+class _WarningHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        write_err(f"phasebus: {record.getMessage()}")
+
+
+def check_output() -> None:
+    """Check that what was written to standard output has arrived there, as the result of a command has to.
+
+    Raises:
+        OutputError: It has not.
+        SystemExit: The process that reads it has closed it, which is no error worth a message.
+    """
+    sys.stdout.flush()
+    error = getattr(sys.stdout, "error", None)
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        raise SystemExit(1)
+    if error is not None:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"the output cannot be written: {reason}")
+
+
+def end_process(code: object) -> NoReturn:
+    """End this process with an exit code as `sys.exit` takes it, without waiting for any thread.
+
+    A thread that waits for a silent server would keep the process for minutes after everything was given back.
+    """
+    if code is not None and not isinstance(code, int):
+        write_err(str(code))
+        code = 1
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit((code or 0) & 0xFF)
+
+
+@contextmanager
+def tolerant_streams() -> Iterator[None]:
+    """Make standard output and standard error tolerant, and keep their descriptors from being taken by other files."""
+    _reserve_descriptors()
+    streams = sys.stdout, sys.stderr
+    for stream in streams:
+        encoding = str(getattr(stream, "encoding", None) or "").lower()
+        with suppress(AttributeError, OSError, ValueError):
+            # bars become question marks; names that are not UTF-8 stay readable
+            errors = "backslashreplace" if encoding in ("utf-8", "utf8") else "replace"
+            cast("Any", stream).reconfigure(errors=errors)
+    sys.stdout, sys.stderr = (cast("TextIO", TolerantStream(stream)) for stream in streams)
+    try:
+        yield
+    finally:
+        for tolerant in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                tolerant.flush()
+        sys.stdout, sys.stderr = streams
+
+
+def _reserve_descriptors() -> None:
+    """Open the null device at each standard descriptor that is closed; a command that is run does not inherit it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            with suppress(OSError):
+                opened = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                if opened != descriptor:
+                    os.dup2(opened, descriptor, inheritable=False)
+                    os.close(opened)
