@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from phasebus.bus import PhaseEvent, StepEvent
 from phasebus.telemetry.journal import JournalWriter
+
+logger = logging.getLogger("phasebus.telemetry")
 
 
 class JournalObserver:
     """Writes steps and phase events into a journal, each at once.
+
+    A journal that can no longer be written, for example because the disk is full, ends with the last event that fitted;
+    one warning names the reason.
 
     Args:
         writer: The journal.
@@ -15,11 +22,26 @@ class JournalObserver:
 
     def __init__(self, writer: JournalWriter) -> None:
         self._writer = writer
+        self._failed = False
 
     def observe(self, event: StepEvent | PhaseEvent) -> None:
         """Write one event."""
-        self._writer.write(event)
+        if not self._failed:
+            try:
+                self._writer.write(event)
+            except OSError as error:
+                self._fail(error)
 
     def close(self) -> None:
-        """Write that the run was closed in order."""
-        self._writer.close()
+        """Record that the run was closed in order."""
+        try:
+            self._writer.close()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        if not self._failed:
+            self._failed = True
+            logger.warning(
+                "cannot write the journal %s: %s. The run goes on without it", self._writer.path, error.strerror
+            )

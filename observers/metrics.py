@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from prometheus_client import Gauge
 
-from phasebus.bus import (
-    AttributeValue,
-    StepEvent,
-    StepFailed,
-    StepFinished,
-    StepProgress,
-    StepsCounted,
-    StepStarted,
-)
-from phasebus.telemetry.metrics import Metrics, label_value, observe_many
-from phasebus.telemetry.names import KINDS, OTHER_KIND, Count, Duration
-from phasebus.telemetry.redaction import redact
+from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, StepsCounted, StepStarted
+from phasebus.telemetry.metrics import Metrics, observe_many
+
+_TRACE_ID_CHARACTERS = 32
+_STEP_ID_CHARACTERS = 16
 
 
 class MetricsObserver:
@@ -25,7 +16,8 @@ class MetricsObserver:
 
     Args:
         metrics: Where the counts are kept.
-        trace: The run's trace id, for the exemplars that lead from a histogram to its trace.
+        trace: The run's trace id, for the exemplars that lead from a histogram to its trace. A step with an attribute
+            ``trace_id`` belongs to that trace instead.
     """
 
     def __init__(self, metrics: Metrics, trace: str | None = None) -> None:
@@ -36,7 +28,7 @@ class MetricsObserver:
 
     def observe(self, event: StepEvent | StepsCounted) -> None:
         """Count one event."""
-        self._metrics.events.labels(type(event).__name__).inc()
+        self._metrics.events(type(event).__name__).inc()
         if isinstance(event, StepsCounted):
             self._add(event)
         elif isinstance(event, StepStarted):
@@ -49,61 +41,41 @@ class MetricsObserver:
             self._end(event, event.seconds, event.outcome)
 
     def close(self) -> None:
-        """Count down what was left running: the bus has closed."""
+        """Count down the steps that still run: the bus has closed."""
         for gauge in self._running.values():
             gauge.dec()
         self._running.clear()
+        self._done.clear()
 
     def _start(self, event: StepStarted) -> None:
-        duration = _duration(event.kind)
-        _, gauge = self._metrics.duration(duration)
-        labels = _labels(duration, event)
-        running = gauge.labels(**labels) if labels else gauge
-        running.inc()
-        self._running[event.step] = running
+        if event.step in self._running:
+            return
+        gauge = self._running[event.step] = self._metrics.in_progress(event.kind, event.name, event.attributes)
+        gauge.inc()
 
     def _advance(self, event: StepProgress) -> None:
         if event.unit == "By":
-            moved = event.done - self._done.get(event.step, event.done)  # what was there at first was not moved
+            moved = event.done - self._done.get(event.step, event.done)  # the first value was there before
             self._done[event.step] = event.done
-            self._metrics.progress.labels(event.kind).inc(max(0.0, moved))
+            self._metrics.progress(event.kind).inc(max(0.0, moved))
 
     def _end(self, event: StepEvent, seconds: float, outcome: str) -> None:
         self._done.pop(event.step, None)
-        if (running := self._running.pop(event.step, None)) is not None:
-            running.dec()
-        duration = _duration(event.kind)
-        histogram, _ = self._metrics.duration(duration)
-        exemplar = None if self._trace is None else {"trace_id": self._trace, "span_id": event.step}
-        histogram.labels(**_labels(duration, event), outcome=outcome).observe(seconds, exemplar)
-        if event.kind in KINDS:
-            for count in KINDS[event.kind].counts:
-                self._count(count, event.attributes, outcome)
+        if (gauge := self._running.pop(event.step, None)) is not None:
+            gauge.dec()
+        histogram = self._metrics.durations(event.kind, event.name, event.attributes, outcome)
+        histogram.observe(seconds, self._exemplar(event))
+        self._metrics.count(event.kind, event.attributes, outcome)
 
     def _add(self, event: StepsCounted) -> None:
         """Add steps that were counted together."""
-        duration = _duration(event.kind)
-        histogram, _ = self._metrics.duration(duration)
-        observe_many(histogram.labels(**_labels(duration, event), outcome=event.outcome), event.seconds)
-        if event.kind in KINDS:
-            for count in KINDS[event.kind].counts:
-                self._count(count, event.attributes, event.outcome, len(event.seconds))
+        histogram = self._metrics.durations(event.kind, event.name, event.attributes, event.outcome)
+        observe_many(histogram, event.seconds)
+        self._metrics.count(event.kind, event.attributes, event.outcome, len(event.seconds))
 
-    def _count(self, count: Count, attributes: Mapping[str, AttributeValue], outcome: str, steps: int = 1) -> None:
-        amount = steps if count.attribute is None else attributes.get(count.attribute, 0)
-        if isinstance(amount, int | float):
-            known = {"outcome": outcome, **attributes}
-            labels = [label_value(known, label) for label in count.labels]
-            self._metrics.counters[count.name].labels(*labels).inc(amount)
-
-
-def _duration(kind: str) -> Duration:
-    return KINDS[kind].duration if kind in KINDS else OTHER_KIND
-
-
-def _labels(duration: Duration, event: StepEvent | StepsCounted) -> dict[str, str]:
-    known = {"kind": event.kind, **event.attributes}
-    labels = {label: label_value(known, label) for label in duration.labels}
-    if duration.name_label is not None:
-        labels[duration.name_label] = redact(event.name)
-    return labels
+    def _exemplar(self, event: StepEvent) -> dict[str, str] | None:
+        """Return the exemplar of a step that has ended; None without a trace, or if the ids are longer than W3C's."""
+        trace = str(event.attributes.get("trace_id", self._trace or ""))
+        if not trace or len(trace) > _TRACE_ID_CHARACTERS or len(event.step) > _STEP_ID_CHARACTERS:
+            return None
+        return {"trace_id": trace, "span_id": event.step}

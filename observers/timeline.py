@@ -14,10 +14,12 @@ class TimelineObserver:
 
     Args:
         timeline: What it keeps up to date.
+        node: The node whose steps it observes; by default that of the timeline.
     """
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, node: str | None = None) -> None:
         self._timeline = timeline
+        self._node = timeline.identity.node if node is None else node
 
     def observe(self, event: StepEvent) -> None:
         """Take note of what happened to a step."""
@@ -26,7 +28,7 @@ class TimelineObserver:
                 LiveStep(
                     id=event.step,
                     parent=event.parent,
-                    node=self._timeline.identity.node,
+                    node=self._node,
                     kind=event.kind,
                     name=redact(event.name),
                     start=event.time_ns / 1e9,

@@ -6,30 +6,31 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter as Multiset
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from phasebus.bus import SubscriberStats
 from phasebus.telemetry import names
+from phasebus.telemetry.bus_counts import BusCounts, CountingBus
 from phasebus.telemetry.in_memory import Counter, Gauge, Histogram
-from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.redaction import redact_name
 
-Counts = dict[tuple[str, str], tuple[int, int, int]]
-"""Calls, errors and drops, by the names and roles of those who were called."""
+UNKNOWN: Final = "unknown"
+"""The value of a label for which a step has no attribute."""
 
-UNKNOWN = "unknown"
-"""The value of a label that a step does not carry."""
+OVERFLOW: Final = "other"
+"""The value of every label of the steps that would exceed `MAX_SERIES`."""
+
+MAX_SERIES: Final = 2_000
+"""How many different sets of label values a metric may have."""
 
 
 class Metrics:
-    """The metrics of one process.
+    """The metrics of one process. Its methods may be called from any thread.
 
     Args:
         version: The version of phasebus, for `phasebus_build_info`.
@@ -39,22 +40,60 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._durations: dict[str, tuple[Histogram, Gauge]] = {}
-        self._buses = _BusStats()
+        self._series: dict[tuple[str, ...], Any] = {}
+        self._sizes: Multiset[str] = Multiset()
+        self._buses = BusCounts()
         self.ready = Gauge(*names.READY, registry=self.registry)
-        self.events = Counter(*names.EVENTS, ["event"], registry=self.registry)
-        self.progress = Counter(*names.PROGRESS, ["kind"], registry=self.registry)
-        self.counters = {
+        self.start_time = Gauge(*names.START_TIME, registry=self.registry)
+        self.start_time.set(time.time())
+        self._events = Counter(*names.EVENTS, ["event"], registry=self.registry)
+        self._progress = Counter(*names.PROGRESS, ["kind"], registry=self.registry)
+        self._counters = {
             count.name: Counter(count.name, count.help, count.labels, registry=self.registry)
             for kind in names.KINDS.values()
             for count in kind.counts
         }
-        Gauge(*names.START_TIME, registry=self.registry).set(time.time())
         build = Gauge(f"{names.BUILD_INFO[0]}_info", names.BUILD_INFO[1], ["version"], registry=self.registry)
         build.labels(version).set(1)
         self.registry.register(self._buses)
 
+    def events(self, event: str) -> Counter:
+        """Return the counter of the step events of the class called `event`."""
+        counter: Counter = self._child(self._events, names.EVENTS[0], event)
+        return counter
+
+    def progress(self, kind: str) -> Counter:
+        """Return the counter of the bytes that steps of `kind` have moved."""
+        counter: Counter = self._child(self._progress, names.PROGRESS[0], kind)
+        return counter
+
+    def in_progress(self, kind: str, name: str, attributes: Mapping[str, object]) -> Gauge:
+        """Return the gauge of the running steps like the one called `name`."""
+        duration = duration_of(kind)
+        key = (_IN_PROGRESS[duration.name], *_label_values(duration, kind, name, attributes))
+        gauge: Gauge = self._series.get(key) or self._child(self.duration(duration)[1], *key)
+        return gauge
+
+    def durations(self, kind: str, name: str, attributes: Mapping[str, object], outcome: str) -> Histogram:
+        """Return the histogram of the seconds that steps like the one called `name` took to end with `outcome`."""
+        duration = duration_of(kind)
+        key = (duration.name, outcome, *_label_values(duration, kind, name, attributes))
+        histogram: Histogram = self._series.get(key) or self._child(self.duration(duration)[0], *key)
+        return histogram
+
+    def count(self, kind: str, attributes: Mapping[str, object], outcome: str, steps: int = 1) -> None:
+        """Add `steps` steps that ended with `outcome` to the counters of their kind."""
+        if kind not in names.KINDS:
+            return
+        for count in names.KINDS[kind].counts:
+            amount = steps if count.attribute is None else attributes.get(count.attribute, 0)
+            if isinstance(amount, int | float) and 0 <= amount < 2**63:  # neither NaN nor infinite
+                known = {"outcome": outcome, **attributes}
+                values = [str(known.get(label, UNKNOWN)) for label in count.labels]
+                self._child(self._counters[count.name], count.name, *values).inc(amount)
+
     def duration(self, duration: names.Duration) -> tuple[Histogram, Gauge]:
-        """Return the histogram and the gauge of `duration`, made when they are first asked for."""
+        """Return the histogram and the gauge of `duration`, created on first use."""
         with self._lock:
             if duration.name not in self._durations:
                 labels = [*duration.labels, *([duration.name_label] if duration.name_label else [])]
@@ -62,23 +101,20 @@ class Metrics:
                     Histogram(
                         f"{duration.name}_seconds",
                         duration.help,
-                        [*labels, "outcome"],
+                        ["outcome", *labels],
                         buckets=duration.buckets,
                         registry=self.registry,
                     ),
                     Gauge(
-                        names.in_progress(duration),
-                        f"How many run just now. {duration.help}",
-                        labels,
-                        registry=self.registry,
+                        names.in_progress(duration), names.in_progress_help(duration), labels, registry=self.registry
                     ),
                 )
             return self._durations[duration.name]
 
     def watch_bus(self, bus: CountingBus) -> None:
-        """Export what a bus counts of its subscribers and observers; it is asked at every scrape.
+        """Export what `bus` counts of its subscribers and observers; it is read at every scrape.
 
-        Where several buses are watched, what goes by the same name is added up.
+        The counts of subscribers of the same name on several buses are added up.
         """
         self._buses.watch(bus)
 
@@ -87,62 +123,42 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
+    def _child(self, metric: Any, name: str, *values: str) -> Any:
+        """Return the series of `metric` with these label values, printable and free of secrets.
 
-def label_value(attributes: Mapping[str, object], name: str) -> str:
-    """Return the value of a label, out of the attributes of a step."""
-    return redact(str(attributes.get(name, UNKNOWN)))
-
-
-class CountingBus(Protocol):
-    """A bus, as far as its counts go."""
-
-    closed: bool
-
-    def stats(self) -> Sequence[SubscriberStats]:
-        """Return what every subscriber and observer has done so far."""
-
-
-class _BusStats(Collector):
-    def __init__(self) -> None:
-        self._buses: list[CountingBus] = []
-        self._of_closed: Counts = {}
-        self._lock = threading.Lock()
-
-    def watch(self, bus: CountingBus) -> None:
-        """Ask one more bus; of those that are closed only the counts are kept."""
-        with self._lock:
-            for closed in [each for each in self._buses if each.closed]:
-                self._buses.remove(closed)
-                _add(self._of_closed, closed.stats())
-            self._buses.append(bus)
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the counts as they stand."""
-        with self._lock:
-            counts, buses = dict(self._of_closed), list(self._buses)
-        if not buses:
-            return ()
-        for bus in buses:
-            _add(counts, bus.stats())
-        calls = CounterMetricFamily(*names.SUBSCRIBER_CALLS, labels=["name", "role"])
-        errors = CounterMetricFamily(*names.SUBSCRIBER_ERRORS, labels=["name", "role"])
-        drops = CounterMetricFamily(*names.EVENTS_DROPPED, labels=["name"])
-        for (name, role), (called, failed, dropped) in counts.items():
-            calls.add_metric([name, role], called)
-            errors.add_metric([name, role], failed)
-            if role == "observer":
-                drops.add_metric([name], dropped)
-        return calls, errors, drops
-
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing: the families are known only when asked for."""
-        return ()
+        Series are kept by their raw values, because redacting takes longer than counting.
+        """
+        key = (name, *values)
+        found = self._series.get(key)
+        if found is None:
+            if not values:
+                return metric
+            with self._lock:
+                if self._sizes[name] >= MAX_SERIES:
+                    return metric.labels(*(OVERFLOW for _ in values))
+                self._sizes[name] += 1
+                found = self._series[key] = metric.labels(*map(redact_name, values))
+        return found
 
 
-def _add(counts: Counts, stats: Sequence[SubscriberStats]) -> None:
-    for each in stats:
-        calls, errors, drops = counts.get((each.name, each.role), (0, 0, 0))
-        counts[each.name, each.role] = calls + each.calls, errors + each.errors, drops + each.drops
+def duration_of(kind: str) -> names.Duration:
+    """Return the histogram for steps of `kind`."""
+    return names.KINDS[kind].duration if kind in names.KINDS else names.OTHER_KIND
+
+
+_IN_PROGRESS: Final = {
+    each.name: names.in_progress(each) for each in (*(row.duration for row in names.KINDS.values()), names.OTHER_KIND)
+}
+
+
+def _label_values(duration: names.Duration, kind: str, name: str, attributes: Mapping[str, object]) -> Sequence[str]:
+    labels = duration.labels
+    if not labels:
+        return () if duration.name_label is None else (name,)
+    values = [kind if label == "kind" else str(attributes.get(label, UNKNOWN)) for label in labels]
+    if duration.name_label is not None:
+        values.append(name)
+    return values
 
 
 def observe_many(histogram: prometheus_client.Histogram, amounts: Sequence[float]) -> None:

@@ -134,29 +134,6 @@ class Timeline:
                 self._told.pop(id_, None)
                 self._touch(id_)
 
-    def take(self, line: Mapping[str, Any]) -> None:
-        """Note what a line of a journal tells of a step."""
-        if "span" not in line:
-            return
-        seconds = line["time_ns"] / 1e9
-        if "outcome" in line:
-            error = line.get("error", {}).get("message")
-            self.ended(line["span"], seconds, line["outcome"], error, line["attributes"])
-        elif "done" in line:
-            self.progressed(line["span"], line["done"], line["total"], line["unit"], seconds)
-        else:
-            self.started(
-                LiveStep(
-                    id=line["span"],
-                    parent=line["parent"],
-                    node=line["node"],
-                    kind=line["kind"],
-                    name=line["name"],
-                    start=seconds,
-                    attributes=dict(line["attributes"]),
-                )
-            )
-
     def close(self) -> None:
         """Let every reader know that there is nothing more to come."""
         self.closed = True

@@ -14,7 +14,7 @@ from phasebus.bus import Bus
 from phasebus.initializer.cluster.events import NodeLostError
 from phasebus.initializer.cluster.heartbeat import SilentError, answered_or_silent
 from phasebus.initializer.cluster.layout import EngineSeats, Seat
-from phasebus.initializer.cluster.lost_nodes import close_steps, steps_from_hub, steps_of
+from phasebus.initializer.cluster.lost_nodes import close_steps, recorded_steps
 from phasebus.initializer.cluster.node_actor import NodeActor
 from phasebus.initializer.cluster.node_runtime import Report
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, ready_node, stop_nodes
@@ -212,8 +212,8 @@ class EngineStart:
 
     async def _begun_by(self, node: StartingNode) -> Sequence[RecordedStep]:
         """Return the steps of a node that is gone."""
-        steps = steps_of(node.journal, self._identity.run)
+        steps: Sequence[RecordedStep] = recorded_steps(node.journal, self._identity.run)
         if not steps and self._hub is not None:
             with suppress(Exception), anyio.fail_after(_HUB_SECONDS):
-                return steps_from_hub(await answer(self._hub.open_steps.remote(node.name)))
+                steps = await answer(self._hub.running_steps.remote(node.name))
         return steps

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from phasebus.bus import Bus, Stage
-from phasebus.initializer.cluster.hub.start import told
+from phasebus.initializer.cluster.hub.start import forwarding_journal
 from phasebus.initializer.cluster.merge import NodeChange, changes_of, snapshot
 from phasebus.initializer.engines import EngineError
 from phasebus.initializer.node.config import LLMConfig
@@ -84,8 +84,10 @@ class NodeLife:
             await stack.enter_async_context(telemetry)
             bus = Bus(self._identity.node, timing=True)
             journal = observe_all(bus, telemetry)
-            telling = told(hub, self._identity.node, journal, dropped=partial(_dropped, bus), target=_target(telemetry))
-            await stack.enter_async_context(telling)
+            forwarding = forwarding_journal(
+                hub, self._identity.node, journal, dropped=partial(_dropped, bus), target=_target(telemetry)
+            )
+            await stack.enter_async_context(forwarding)
             await stack.enter_async_context(bus)
             if others:
                 bus.subscribe(PreEngineInit, _waiting_for(others), name="wait_for_other_nodes", stage=Stage.LATE)

@@ -12,7 +12,7 @@ from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.cluster.engines import EngineStart
 from phasebus.initializer.cluster.events import CLUSTER, PostCluster, PreCluster
-from phasebus.initializer.cluster.hub.start import chosen_port, running_hub, told
+from phasebus.initializer.cluster.hub.start import chosen_port, forwarding_journal, running_hub
 from phasebus.initializer.cluster.layout import EnginePlan, EngineSeats, plan_engines, strategy_of, take_seats
 from phasebus.initializer.cluster.merge import merge, snapshot
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, stop_nodes
@@ -113,7 +113,7 @@ class ClusterStart:
             hub = running_hub(service.host, port, service.trace_url, own_ray=self._own_ray)
             self._hub = await self._held.enter_async_context(hub)
             if journal.exists():
-                await self._held.enter_async_context(told(self._hub, "driver", journal))
+                await self._held.enter_async_context(forwarding_journal(self._hub, "driver", journal))
 
     async def _place(self, context: Context) -> None:
         group = await reserve(

@@ -15,7 +15,7 @@ from typing import Any
 
 from phasebus.bus import Bus, BusStateError, Observer, subscribe_all
 from phasebus.observers import JournalObserver, MetricsObserver, SpanObserver, StatusObserver, TimelineObserver
-from phasebus.telemetry import PortTakenError, Telemetry, redact
+from phasebus.telemetry import Metrics, PortTakenError, Telemetry, Timeline, redact
 from phasebus.telemetry.journal import JournalWriter, journal_of
 
 logger = logging.getLogger("phasebus.telemetry")
@@ -48,6 +48,20 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
             logger.warning("the %s is left out: %s", name, redact(str(error) or type(error).__name__))
     telemetry.metrics.watch_bus(bus)
     return journal
+
+
+def series_and_page_observers(
+    metrics: Metrics, timeline: Timeline, node: str, trace: str | None
+) -> tuple[MetricsObserver, TimelineObserver]:
+    """Return the observers of a node's steps that a reader of its journal needs as well as its bus.
+
+    Args:
+        metrics: Where its steps are counted and timed.
+        timeline: Where the page finds its steps.
+        node: The node's name.
+        trace: The run's trace id, for exemplars.
+    """
+    return MetricsObserver(metrics, trace), TimelineObserver(timeline, node)
 
 
 def available_telemetry(

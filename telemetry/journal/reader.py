@@ -1,22 +1,32 @@
-"""Reading a journal back: the steps of a run, as far as they were written down."""
+"""Reading a journal back: the steps of a run, as far as they were recorded."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Self
 
 import psutil
 
-from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, JournalError
+from phasebus.bus import StepEvent, StepFailed, StepFinished
+from phasebus.telemetry.journal.decoder import (
+    DecodeError,
+    JournalClosed,
+    JournalEvent,
+    JournalOpened,
+    PhaseMoment,
+    decode_line,
+)
+from phasebus.telemetry.journal.format import JournalError
+
+_MAX_LINE_BYTES: Final = 1024 * 1024
 
 
 @dataclass(slots=True, kw_only=True)
 class RecordedStep:
-    """A step as the journal tells of it.
+    """A step as a journal records it.
 
     Attributes:
         id: Its id, and that of its span.
@@ -25,11 +35,11 @@ class RecordedStep:
         kind: Its kind.
         name: Its name.
         start_ns: When it began, in nanoseconds since the epoch.
-        end_ns: When it ended; None while it runs, or if its end was never written.
+        end_ns: When it ended; None while it runs, or if its end was never recorded.
         outcome: ``"running"``, ``"finished"``, or how it failed: ``"failed"``, ``"cancelled"``, ``"timed_out"``,
             ``"died"``.
         error: What it failed with; None if it did not.
-        attributes: What was known of it at last.
+        attributes: Its last known attributes.
         traced: Whether the process that ran it exports its span by itself.
     """
 
@@ -45,39 +55,49 @@ class RecordedStep:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     traced: bool = False
 
+    @classmethod
+    def of(cls, event: StepEvent, node: str) -> Self:
+        """Return the step that begins with `event` on `node`."""
+        return cls(
+            id=event.step,
+            parent=event.parent,
+            node=node,
+            kind=event.kind,
+            name=event.name,
+            start_ns=event.time_ns,
+            traced=event.traced,
+        )
+
+    def update(self, event: StepEvent) -> None:
+        """Record what `event` adds: attributes, and the end."""
+        if event.attributes:
+            self.attributes = {**self.attributes, **event.attributes}
+        if isinstance(event, StepFinished):
+            self.end_ns, self.outcome, self.error = event.time_ns, "finished", None
+        elif isinstance(event, StepFailed):
+            self.end_ns, self.outcome, self.error = event.time_ns, event.outcome, str(event.error)
+
     def seconds(self, now_ns: int) -> float:
         """Return how long it took, or has taken until `now_ns` (nanoseconds since the epoch)."""
         return max(0, (self.end_ns if self.end_ns is not None else now_ns) - self.start_ns) / 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseMoment:
-    """A phase event: the moment at which callbacks were called.
-
-    Attributes:
-        phase: The name of the phase.
-        time_ns: When, in nanoseconds since the epoch.
-    """
-
-    phase: str
-    time_ns: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run as its journal tells of it.
+    """A run as its journal records it.
 
     Attributes:
         path: The journal.
         run: The run's id.
         node: The node's name.
         trace: The trace id.
-        phasebus: The version that wrote it.
+        phasebus: The version of phasebus that wrote it.
         start_ns: When the journal was opened, in nanoseconds since the epoch.
-        end_ns: Until when the journal tells of it, likewise: now, if it is running still.
+        end_ns: The latest recorded time, likewise; now, if the run is still going on.
         state: ``"closed"`` in order; ``"running"`` still; or its process ``"died"``.
-        steps: Its steps, by when they began.
+        steps: Its steps, in the order they began.
         moments: Its phase events, in order.
+        skipped: How many lines could not be decoded.
     """
 
     path: Path
@@ -90,6 +110,7 @@ class Run:
     state: str
     steps: tuple[RecordedStep, ...]
     moments: tuple[PhaseMoment, ...]
+    skipped: int = 0
 
     @property
     def root(self) -> RecordedStep | None:
@@ -99,36 +120,20 @@ class Run:
 
 
 def read_journal(path: Path) -> Run:
-    """Read the journal at `path`; one cut off in the middle of a line, or still being written, is read as far as it goes.
+    """Read the journal at `path`, and the journals of the run's members in the folder beside it.
 
-    With it are read those of the run's members that are in the folder beside it, and none that is on another machine.
+    A journal that is cut off, or still being written, is read as far as it goes; lines that cannot be decoded are
+    skipped and counted.
 
     Raises:
-        JournalError: It is not there, is no journal, or was written by a newer phasebus.
+        JournalError: The file does not exist, is not a journal, or was written by a newer phasebus.
     """
-    lines = _lines(path)
-    header = next(lines, {})
-    if header.get("event") != HEADER:
-        raise JournalError(f"{path} is not a journal of phasebus: its first line does not say so")
-    if not isinstance(header.get("format"), int) or header["format"] > FORMAT:
-        raise JournalError(
-            f"{path} was written by phasebus {header.get('phasebus')} in format {header.get('format')}, "
-            f"and this one reads up to {FORMAT}; read it with that version or a newer one"
-        )
-    # what the run's own journal tells of a lost member's steps comes later, and so is what holds
+    # the run's own journal records the end of a lost member's steps, so it is read last
     steps = {
         step.id: step for each in sorted(path.with_suffix("").glob("*.jsonl")) for step in read_journal(each).steps
     }
-    moments: list[PhaseMoment] = []
-    try:
-        last, end_ns = _take_all(header, lines, steps, moments)
-        identity = {key: str(header[key]) for key in ("run", "node", "trace", "phasebus")}
-    except (KeyError, TypeError) as error:
-        raise JournalError(
-            f"{path} is no journal that this phasebus can read: it was written by phasebus {header.get('phasebus')}, "
-            f"and a line lacks what is expected there ({error})"
-        ) from error
-    state = "closed" if last["event"] == FOOTER else "running" if _is_alive(header) else "died"
+    contents = _Contents(path, steps)
+    opened, state, end_ns = contents.opened, contents.state, contents.end_ns
     if state == "died":
         for step in steps.values():
             if step.end_ns is None:
@@ -137,71 +142,98 @@ def read_journal(path: Path) -> Run:
         end_ns = max(end_ns, time.time_ns())
     return Run(
         path=path,
-        **identity,
-        start_ns=header["time_ns"],
+        run=opened.run,
+        node=opened.node,
+        trace=opened.trace,
+        phasebus=opened.phasebus,
+        start_ns=opened.time_ns,
         end_ns=end_ns,
         state=state,
         steps=tuple(sorted(steps.values(), key=lambda step: step.start_ns)),
-        moments=tuple(moments),
+        moments=tuple(contents.moments),
+        skipped=contents.skipped,
     )
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines; the last one may be cut off, any other that is not JSON makes the file no journal."""
+class _Contents:
+    """What one file records.
+
+    Args:
+        path: The file.
+        steps: Receives its steps, by their ids; those that are there already are updated.
+    """
+
+    def __init__(self, path: Path, steps: dict[str, RecordedStep]) -> None:
+        self.moments: list[PhaseMoment] = []
+        self.skipped = 0
+        self._steps = steps
+        lines = _lines(path)
+        self.opened = _opened(path, next(lines, b""))
+        self.end_ns = self.opened.time_ns
+        self._last: JournalEvent = self.opened
+        for event in self._events(lines):
+            self._last = event
+            self._add(event)
+
+    @property
+    def state(self) -> str:
+        """Whether the journal is closed, its process is running, or that has died."""
+        if isinstance(self._last, JournalClosed):
+            return "closed"
+        return "running" if _is_alive(self.opened) else "died"
+
+    def _events(self, lines: Iterable[bytes]) -> Iterator[JournalEvent]:
+        for line in lines:
+            try:
+                event = decode_line(line)
+            except DecodeError:
+                self.skipped += 1
+            else:
+                if event is not None:
+                    yield event
+
+    def _add(self, event: JournalEvent) -> None:
+        self.end_ns = max(self.end_ns, event.time_ns)
+        if isinstance(event, StepEvent):
+            step = self._steps.get(event.step)
+            if step is None:
+                node = event.attributes["node"] if "lost" in event.attributes else self.opened.node
+                step = self._steps[event.step] = RecordedStep.of(event, str(node))
+            step.update(event)
+        elif isinstance(event, PhaseMoment):
+            self.moments.append(event)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the whole lines of a file without ever holding more than one; one that is too long is empty."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            while line := file.readline(_MAX_LINE_BYTES):
+                if line.endswith(b"\n"):
+                    yield line
+                elif len(line) == _MAX_LINE_BYTES:
+                    while (rest := file.readline(_MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                        pass
+                    yield b""
     except OSError as error:
-        raise JournalError(f"the journal {path} cannot be read: {error.strerror}") from error
-    *whole, rest = content.split(b"\n")
-    for number, line in enumerate(whole, 1):
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise JournalError(f"{path} is not a journal of phasebus: line {number} is not JSON") from error
-        if not isinstance(entry, dict) or "event" not in entry or not isinstance(entry.get("time_ns"), int):
-            raise JournalError(f"{path} is not a journal of phasebus: line {number} is no event")
-        yield entry
-    if not whole and rest:
-        raise JournalError(f"{path} is not a journal of phasebus: it has no whole line")
+        raise JournalError(f"cannot read the journal {path}: {error.strerror}") from error
 
 
-def _take_all(
-    header: dict[str, Any], lines: Iterator[dict[str, Any]], steps: dict[str, RecordedStep], moments: list[PhaseMoment]
-) -> tuple[dict[str, Any], int]:
-    """Take the steps and moments out of `lines`; return the last line, and the latest time any of them tells of."""
-    last, end_ns = header, header["time_ns"]
-    for line in lines:
-        last = line
-        end_ns = max(end_ns, line["time_ns"])
-        if "span" in line:
-            _take_step(steps, line)
-        elif "phase" in line:
-            moments.append(PhaseMoment(phase=line["phase"], time_ns=line["time_ns"]))
-    return last, end_ns
-
-
-def _take_step(steps: dict[str, RecordedStep], line: Mapping[str, Any]) -> None:
-    step = steps.get(line["span"])
-    if step is None:
-        step = steps[line["span"]] = RecordedStep(
-            id=line["span"],
-            parent=line["parent"],
-            node=line["node"],
-            kind=line["kind"],
-            name=line["name"],
-            start_ns=line["time_ns"],
-            traced=line.get("traced", False),
-        )
-    step.attributes = {**step.attributes, **line["attributes"]}
-    if "outcome" in line:
-        step.end_ns = line["time_ns"]
-        step.outcome = line["outcome"]
-        step.error = line.get("error", {}).get("message")
-
-
-def _is_alive(header: Mapping[str, Any]) -> bool:
-    """Return whether the process that opened the journal still runs on this machine."""
+def _opened(path: Path, line: bytes) -> JournalOpened:
     try:
-        return bool(abs(psutil.Process(header["pid"]).create_time() - header["process_created"]) < 1)
-    except (psutil.Error, KeyError):
+        opened = decode_line(line)
+    except DecodeError as error:
+        raise JournalError(f"{path} is not a journal that this phasebus can read: first line: {error}") from error
+    if not isinstance(opened, JournalOpened):
+        raise JournalError(f"{path} is not a journal of phasebus: its first line is not that of a journal")
+    return opened
+
+
+def _is_alive(opened: JournalOpened) -> bool:
+    """Return whether the process that opened the journal still runs on this machine."""
+    if opened.process_created is None:
+        return False
+    try:
+        return bool(abs(psutil.Process(opened.pid).create_time() - opened.process_created) < 1)
+    except (psutil.Error, ValueError, OverflowError):
         return False

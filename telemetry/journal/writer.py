@@ -2,64 +2,65 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final
 
 import psutil
 
 from phasebus import __version__
 from phasebus.bus import PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress
-from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, JournalError
-from phasebus.telemetry.redaction import reason, redact, redact_value
+from phasebus.telemetry.journal.decoder import MAX_ATTRIBUTES
+from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, MAX_LINE_BYTES, JournalError
+from phasebus.telemetry.redaction import printable_number, reason, redact_name, redact_value
 from phasebus.telemetry.run import RunIdentity
+
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class JournalWriter:
     """Appends the events of one run to its file, which it creates readable by its owner alone.
 
     Args:
-        path: The file; its folder is made where it is not there.
+        path: The file; missing folders are created.
         identity: The run.
 
     Raises:
-        JournalError: The file cannot be created.
+        JournalError: The file cannot be created, or there is something else than a file at `path`.
     """
 
     def __init__(self, path: Path, identity: RunIdentity) -> None:
+        self.path = path
         self._identity = identity
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode=0o600)
+            self._descriptor = os.open(path, _FLAGS, mode=0o600)
         except OSError as error:
-            raise JournalError(
-                f"the journal {path} cannot be created: {error.strerror}; "
-                "set PHASEBUS_STATE_DIR to a folder that can be written"
-            ) from error
-        self._file: TextIO = os.fdopen(descriptor, "w", encoding="utf-8")
-        process = psutil.Process()
-        self._write(
-            {
-                "event": HEADER,
-                "format": FORMAT,
-                "phasebus": __version__,
-                "host": platform.node(),
-                "pid": process.pid,
-                "process_created": process.create_time(),
-                "parent": identity.parent,
-            }
-        )
+            raise _creation_failed(path, error.strerror or str(error)) from error
+        try:
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise _creation_failed(path, "not a regular file")
+            self._write(_header(identity))
+        except OSError as error:
+            os.close(self._descriptor)
+            raise _creation_failed(path, error.strerror or str(error)) from error
+        except JournalError:
+            os.close(self._descriptor)
+            raise
 
     def write(self, event: object) -> None:
         """Append one event, free of secrets.
 
         Raises:
-            OSError: The file cannot be written, say because the disk is full.
+            OSError: The file cannot be written, for example because the disk is full. Nothing of the event is in it then.
         """
         line: dict[str, Any] = {"event": type(event).__name__}
         if isinstance(event, StepEvent):
@@ -68,14 +69,20 @@ class JournalWriter:
             if isinstance(event, PhaseEvent):
                 line["phase"] = event.phase
             if is_dataclass(event):
-                told = (each.name for each in fields(event) if each.name != "config")
-                line |= {name: _plain(name, getattr(event, name)) for name in told}
+                recorded = (each.name for each in fields(event) if each.name != "config")
+                line |= {name: _plain(name, getattr(event, name)) for name in recorded}
         self._write(line)
 
     def close(self) -> None:
-        """Write that the run was closed in order, and close the file."""
-        self._write({"event": FOOTER})
-        self._file.close()
+        """Record that the run was closed in order, and close the file.
+
+        Raises:
+            OSError: The file cannot be written; it is closed.
+        """
+        try:
+            self._write({"event": FOOTER})
+        finally:
+            os.close(self._descriptor)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         identity = self._identity
@@ -88,8 +95,36 @@ class JournalWriter:
             "monotonic_ns": time.monotonic_ns(),
             **line,
         }
-        self._file.write(json.dumps(whole, ensure_ascii=False) + "\n")
-        self._file.flush()
+        encoded = _encode(whole)
+        if len(encoded) > MAX_LINE_BYTES and "attributes" in whole:
+            encoded = _encode({**whole, "attributes": {"truncated": True}})
+        written = os.write(self._descriptor, encoded)
+        if written < len(encoded):  # the disk is full; half a line would make the next one unreadable
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+
+def _creation_failed(path: Path, why: str) -> JournalError:
+    return JournalError(
+        f"cannot create the journal {path}: {why}. Set PHASEBUS_STATE_DIR to a folder that can be written"
+    )
+
+
+def _header(identity: RunIdentity) -> dict[str, Any]:
+    process = psutil.Process()
+    return {
+        "event": HEADER,
+        "format": FORMAT,
+        "phasebus": __version__,
+        "host": platform.node(),
+        "pid": process.pid,
+        "process_created": process.create_time(),
+        "parent": identity.parent,
+    }
+
+
+def _encode(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _step(event: StepEvent) -> dict[str, Any]:
@@ -98,27 +133,34 @@ def _step(event: StepEvent) -> dict[str, Any]:
         "monotonic_ns": event.monotonic_ns,
         "span": event.step,
         "parent": event.parent,
-        "kind": event.kind,
-        "name": redact(event.name),
-        "attributes": {key: redact_value(key, value) for key, value in event.attributes.items()},
+        "kind": redact_name(event.kind),
+        "name": redact_name(event.name),
+        "attributes": {
+            redact_name(key): redact_value(key, value)
+            for key, value in islice(event.attributes.items(), MAX_ATTRIBUTES)
+        },
     }
     if event.traced:
         line["traced"] = True
     if isinstance(event, StepProgress):
-        line |= {"done": event.done, "total": event.total, "unit": event.unit}
+        total = None if event.total is None else _number(event.total)
+        line |= {"done": _number(event.done), "total": total, "unit": redact_name(event.unit)}
     elif isinstance(event, StepFinished):
-        line |= {"seconds": event.seconds, "outcome": "finished"}
+        line |= {"seconds": _number(event.seconds), "outcome": "finished"}
     elif isinstance(event, StepFailed):
         line |= {
-            "seconds": event.seconds,
+            "seconds": _number(event.seconds),
             "outcome": event.outcome,
             "error": {"type": type(event.error).__qualname__, "message": reason(event)},
         }
     return line
 
 
+def _number(value: float) -> float:
+    """Return `value`; 0 if it is not a finite number of at least 0."""
+    return max(0, printable_number(value) or 0)
+
+
 def _plain(key: str, value: object) -> object:
-    """Return a field's value as JSON can say it."""
-    if value is None or isinstance(value, str | int | float | bool):
-        return redact_value(key, value)
-    return redact(repr(value))
+    """Return the JSON value of a field."""
+    return None if value is None else redact_value(key, value)

@@ -14,10 +14,19 @@ from phasebus.telemetry.redaction.structures import (
     redact_arguments,
     redact_data,
 )
-from phasebus.telemetry.redaction.text import reason, redact, redact_name, redact_value
+from phasebus.telemetry.redaction.text import (
+    MAX_ATTRIBUTE_CHARACTERS,
+    MAX_NAME_CHARACTERS,
+    reason,
+    redact,
+    redact_name,
+    redact_value,
+)
 
 __all__ = [
     "MASK",
+    "MAX_ATTRIBUTE_CHARACTERS",
+    "MAX_NAME_CHARACTERS",
     "forget_secrets",
     "is_secret_name",
     "learn_data",

@@ -86,8 +86,8 @@ class MeasuredHub(HubActor):
 
     def rendering(self) -> tuple[int, float, float]:
         """Return the number of series, the seconds to render them, and those to render as many bare ones."""
-        self._board.look()
-        text, _ = self._board.metrics.render("text/plain")
+        self._state.refresh()
+        text, _ = self._state.metrics.render("text/plain")
         series = sum(not line.startswith(b"#") for line in text.splitlines())
         bare = CollectorRegistry()
         gauge = Gauge("bare", "", ["node", "state"], registry=bare)
@@ -96,7 +96,7 @@ class MeasuredHub(HubActor):
         ours, theirs = [], []
         for _ in range(_ROUNDS):
             began = time.process_time()
-            self._board.metrics.render("text/plain")
+            self._state.metrics.render("text/plain")
             middle = time.process_time()
             generate_latest(bare)
             ours.append(middle - began)
@@ -109,7 +109,7 @@ class MeasuredHub(HubActor):
         arrived, dropped = (
             sum(
                 sample.value
-                for metric in self._board.metrics.registry.collect()
+                for metric in self._state.metrics.registry.collect()
                 for sample in metric.samples
                 if sample.name == name
             )

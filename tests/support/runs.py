@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -70,28 +71,47 @@ def cluster(nodes: int, slowest: int = 0) -> Run:
 
 
 def write_journal(path: Path, run: Run) -> Path:
-    """Write `run` as a journal, as it would have been written while it happened."""
-    common = {"run": run.run, "trace": run.trace, "monotonic_ns": 0}
+    """Write `run` as its journals: one file for each of its nodes, as they would have written it while it happened."""
+    members = sorted({each.node for each in run.steps} - {run.node})
+    for member in members:
+        _write_lines(path.with_suffix("") / f"{member}.jsonl", run, member)
+    return _write_lines(path, run, run.node)
+
+
+def _write_lines(path: Path, run: Run, node: str) -> Path:
+    common = {"run": run.run, "node": node, "trace": "f" * 32, "monotonic_ns": 0}
     lines: list[dict[str, Any]] = []
     for each in run.steps:
+        if each.node != node:
+            continue
         about = {
             **common,
-            "node": each.node,
-            "span": each.id,
-            "parent": each.parent,
+            "span": _id(each.id),
+            "parent": None if each.parent is None else _id(each.parent),
             "kind": each.kind,
             "name": each.name,
             "attributes": dict(each.attributes),
         }
         lines.append({"event": "StepStarted", "time_ns": each.start_ns, **about})
         if each.end_ns is not None:
-            ended = {"event": "StepFinished", "time_ns": each.end_ns, "outcome": each.outcome, **about}
+            seconds = (each.end_ns - each.start_ns) / SECOND
+            ended = {
+                "event": "StepFinished",
+                "time_ns": each.end_ns,
+                "outcome": each.outcome,
+                "seconds": seconds,
+                **about,
+            }
             lines.append(ended | ({"error": {"type": "X", "message": each.error}} if each.error else {}))
     lines.sort(key=lambda line: line["time_ns"])
     header = {"event": "JournalOpened", "format": 1, "phasebus": run.phasebus, "pid": 0, "process_created": 0.0}
-    lines.insert(0, {**common, "node": run.node, "time_ns": run.start_ns, **header})
+    lines.insert(0, {**common, "time_ns": run.start_ns, **header})
     if run.state == "closed":
-        lines.append({**common, "node": run.node, "event": "JournalClosed", "time_ns": run.end_ns})
+        lines.append({**common, "event": "JournalClosed", "time_ns": run.end_ns})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+def _id(name: str) -> str:
+    return blake2b(name.encode(), digest_size=8).hexdigest()

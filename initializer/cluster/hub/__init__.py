@@ -1,5 +1,5 @@
-"""The hub: one actor on the head that hears of every node, and serves the cluster's metrics and state.
+"""The hub: one actor on the head that receives the journals of all nodes, and serves the cluster's metrics and state.
 
-Nobody waits for it. The nodes' journals are the truth: a thread of each process reads its own and sends what the hub
-has not had, so that a hub that died and came back is told everything again.
+No start-up waits for it. The journals are the source of truth: a thread of each process reads its own journal and sends
+the lines that the hub does not have, so a hub that was restarted receives everything again.
 """

@@ -1,53 +1,54 @@
-"""The hub's process; made an actor, which Ray starts again whenever it dies, by `phasebus.initializer.ray.actors`."""
+"""The hub's process; made an actor, which Ray restarts whenever it dies, by `phasebus.initializer.ray.actors`."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Lock
-from typing import Any
 
 from phasebus import __version__
 from phasebus.initializer.cluster.hub.app import build_hub_app
-from phasebus.initializer.cluster.hub.state import Board
+from phasebus.initializer.cluster.hub.state import ClusterState
 from phasebus.initializer.cluster.hub.wire import Address, Parcel, Receiver
+from phasebus.telemetry.journal import RecordedStep
 from phasebus.telemetry.service import Server
 
 
 class HubActor:
-    """Takes what the nodes send, one after the other, and serves it from a thread of its own.
+    """Receives the nodes' journals, one parcel after the other, and serves from a thread of its own.
 
     Args:
-        host: The address it listens on.
+        host: The address that it serves on.
         port: The port.
-        trace_url: Where its page links to for a trace; see `Timeline`.
-        receive_at: The address at which nodes reach this one; without one they send through Ray. So they do where Ray
-            encrypts what it carries, which the wire does not.
+        trace_url: What its page links to for a trace; see `Timeline`.
+        receive_at: The address at which nodes connect to it; without one they send through Ray. They also do if Ray
+            encrypts its connections, because the wire is not encrypted.
     """
 
     def __init__(self, host: str, port: int, trace_url: str | None = None, receive_at: str | None = None) -> None:
-        self._board = Board(__version__, trace_url)
+        self._state = ClusterState(__version__, trace_url)
         self._lock = Lock()
-        self._server = Server(partial(build_hub_app, self._board, self._lock), host, port, name="hub")
+        self._server = Server(partial(build_hub_app, self._state, self._lock), host, port, name="hub")
         self._server.start()
         self._address: Address | None = None
         if receive_at is not None and os.environ.get("RAY_USE_TLS", "0") not in ("1", "true"):
-            with suppress(OSError):  # an address that others know this machine by may be none of its own
-                receiver = Receiver(self.take, receive_at)
+            with suppress(OSError):  # the address may be one that only others know this machine by
+                receiver = Receiver(self.receive, receive_at)
                 receiver.start()
                 self._address = receiver.address
 
     def address(self) -> Address | None:
-        """Return where it receives what the nodes send; None if that goes through Ray."""
+        """Return where nodes connect to send their journals; None if they send through Ray."""
         return self._address
 
-    def take(self, parcel: Parcel, lines: bytes) -> int:
-        """Take lines of a node's journal; see `Board.take`. For those who cannot reach its address."""
+    def receive(self, parcel: Parcel, lines: bytes) -> int:
+        """Apply lines of a node's journal; see `ClusterState.receive`. Nodes that cannot connect call it through Ray."""
         with self._lock:
-            return self._board.take(parcel.node, parcel.offset, lines, dropped=parcel.dropped, target=parcel.target)
+            return self._state.receive(parcel.node, parcel.offset, lines, dropped=parcel.dropped, target=parcel.target)
 
-    def open_steps(self, node: str) -> list[dict[str, Any]]:
-        """Return what a node has begun and not ended; see `Board.open_steps`."""
+    def running_steps(self, node: str) -> Sequence[RecordedStep]:
+        """Return the steps of a node that have begun and not ended; see `ClusterState.running_steps`."""
         with self._lock:
-            return self._board.open_steps(node)
+            return self._state.running_steps(node)

@@ -1,11 +1,11 @@
-"""What the hub answers over HTTP: the cluster's metrics and state, and where the nodes' own metrics are."""
+"""The hub over HTTP: the cluster's page, metrics and state, and the addresses of the nodes' own metrics."""
 
 from __future__ import annotations
 
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from phasebus.initializer.cluster.hub.state import Board
+from phasebus.initializer.cluster.hub.state import ClusterState
 from phasebus.telemetry.service import page_routes
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
-def build_hub_app(board: Board, lock: Lock) -> Starlette:
-    """Return the application that serves `board`: the page, /metrics, /livez, /readyz, /state and /sd.
+def build_hub_app(cluster: ClusterState, lock: Lock) -> Starlette:
+    """Return the application that serves `cluster`: the page, /metrics, /livez, /readyz, /state and /sd.
 
     Args:
-        board: What is known.
-        lock: Held while it is read: somebody else writes it.
+        cluster: The state that it serves.
+        lock: Held while the state is read; another thread writes it.
     """
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -27,8 +27,8 @@ def build_hub_app(board: Board, lock: Lock) -> Starlette:
 
     async def metrics(request: Request) -> Response:
         with lock:
-            board.look()
-            body, content_type = board.metrics.render(request.headers.get("accept", ""))
+            cluster.refresh()
+            body, content_type = cluster.metrics.render(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
     async def livez(_: Request) -> Response:
@@ -36,29 +36,29 @@ def build_hub_app(board: Board, lock: Lock) -> Starlette:
 
     async def readyz(_: Request) -> Response:
         with lock:
-            board.look()
-            described = describe(board)
+            cluster.refresh()
+            described = cluster.describe()
         return JSONResponse(described, status_code=200 if described["status"] == "ready" else 503)
 
     async def state(_: Request) -> Response:
         with lock:
-            board.look()
-            return JSONResponse(describe(board))
+            cluster.refresh()
+            return JSONResponse(cluster.describe())
 
     async def service_discovery(_: Request) -> Response:
         with lock:
-            board.look()
+            cluster.refresh()
             return JSONResponse(
                 [
                     {"targets": [node.target], "labels": {"node": node.name}}
-                    for node in sorted(board.nodes.values(), key=lambda node: node.name)
+                    for node in cluster.members()
                     if node.target is not None and node.status in ("starting", "ready")
                 ]
             )
 
     return Starlette(
         routes=[
-            *page_routes(board.timeline),
+            *page_routes(cluster.timeline),
             Route("/metrics", metrics),
             Route("/livez", livez),
             Route("/readyz", readyz),
@@ -66,25 +66,3 @@ def build_hub_app(board: Board, lock: Lock) -> Starlette:
             Route("/sd", service_discovery),
         ]
     )
-
-
-def describe(board: Board) -> dict[str, Any]:
-    """Return where the cluster and each of its nodes stand, as JSON will say it."""
-    whole = board.cluster
-    return {
-        "status": board.status,
-        "phase": None if whole is None else whole.phase,
-        **({"error": whole.error} if whole is not None and whole.error else {}),
-        "nodes": [
-            {
-                "name": node.name,
-                "status": node.status,
-                "phase": node.phase,
-                "host": node.header.get("host"),
-                "metrics": node.target,
-                **({"error": node.error} if node.error else {}),
-            }
-            for node in sorted(board.nodes.values(), key=lambda node: node.name)
-            if node is not whole
-        ],
-    }

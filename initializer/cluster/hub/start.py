@@ -1,4 +1,4 @@
-"""Starting a hub, and telling it of a process."""
+"""Starting a hub, and forwarding a process's journal to it."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from phasebus.telemetry.service import Server
 
 _ANSWER_SECONDS = 15.0
 _THROUGH_RAY_SECONDS = 60.0
-"""How long a node that found no wire to the hub sends through Ray before it looks for one again."""
+"""How long a node that cannot connect to the hub sends through Ray before it tries to connect again."""
 
 
 def chosen_port(service: ServiceConfig) -> int | None:
     """Return the port of the hub: the configured one, or a free one for 0; None if there is to be no hub.
 
-    It has to be known beforehand: a hub that comes back is to be found where it was.
+    It is chosen beforehand, because a hub that is restarted has to come back at the same port.
 
     Raises:
-        PortTakenError: It cannot be had.
+        PortTakenError: The port cannot be bound.
     """
     if service.port is None:
         return None
-    probe = Server(_nobody, service.host, service.port, name="hub")
+    probe = Server(_no_app, service.host, service.port, name="hub")
     probe.close()
     return probe.port
 
 
 @asynccontextmanager
 async def running_hub(host: str, port: int, trace_url: str | None, *, own_ray: bool) -> AsyncIterator[Any]:
-    """Run a hub on this process's own node of Ray's; give Ray's handle of it, without waiting until it is there.
+    """Run a hub on this process's own node of Ray; yield Ray's handle of it at once, before it has started.
 
     Args:
-        host: Where it serves.
+        host: The address that it serves on.
         port: The port there.
         trace_url: See `Timeline`.
-        own_ray: Whether Ray is one of our own, all of which is on this machine.
+        own_ray: Whether Ray was started by this process, and is on this machine only.
     """
-    about = (host, port, trace_url, "127.0.0.1" if own_ray else node_address())
-    hub = await create_actor(HubActor, *about, resources={}, runtime_env={}, node=here(), restarts=-1, threads=1)
+    arguments = (host, port, trace_url, "127.0.0.1" if own_ray else node_address())
+    hub = await create_actor(HubActor, *arguments, resources={}, runtime_env={}, node=here(), restarts=-1, threads=1)
     try:
         yield hub
     finally:
@@ -59,28 +59,28 @@ async def running_hub(host: str, port: int, trace_url: str | None, *, own_ray: b
 
 
 @asynccontextmanager
-async def told(
+async def forwarding_journal(
     hub: Any, node: str, journal: Path, *, dropped: Callable[[], int] = lambda: 0, target: str | None = None
 ) -> AsyncIterator[None]:
-    """Have the hub told of what the journal of this process has, until the end of the block and what came last in it.
+    """Forward the journal of this process to the hub until the end of the block, the last lines included.
 
     Args:
-        hub: Ray's handle of the hub; None tells nobody.
-        node: What this process is called.
+        hub: Ray's handle of the hub; None forwards nothing.
+        node: The name of this process.
         journal: Its journal.
-        dropped: Returns how many events the journal has had no room for.
-        target: Where the metrics of this process are, ``host:port``.
+        dropped: Returns how many events the journal's buffer has dropped.
+        target: Where the metrics of this process are served, ``host:port``.
     """
     if hub is None:
         yield
         return
 
-    way = _Way(hub)
+    connection = HubConnection(hub)
 
     def send(offset: int, lines: bytes) -> int:
-        return way.send(Parcel(node, offset, dropped(), target), lines)
+        return connection.send(Parcel(node, offset, dropped(), target), lines)
 
-    sender = JournalSender(journal, send, way.hang_up)
+    sender = JournalSender(journal, send, connection.close)
     sender.start()
     try:
         yield
@@ -89,10 +89,13 @@ async def told(
             await anyio.to_thread.run_sync(sender.close)
 
 
-class _Way:
-    """The way to a hub that may die and come back: a wire to where Ray says it is, or through Ray where that is walled off.
+class HubConnection:
+    """The connection to a hub that may die and be restarted: a wire to the address that Ray returns, else calls of Ray.
 
-    Used by one thread.
+    For one thread.
+
+    Args:
+        hub: Ray's handle of the hub.
     """
 
     def __init__(self, hub: Any) -> None:
@@ -106,18 +109,18 @@ class _Way:
         if self._wire is None and time.monotonic() >= self._through_ray_until:
             self._connect()
         if self._wire is None:
-            return int(answer_within(self._hub.take.remote(parcel, lines), _ANSWER_SECONDS))
+            return int(answer_within(self._hub.receive.remote(parcel, lines), _ANSWER_SECONDS))
         try:
             offset = self._wire.send(parcel, lines)
         except OSError:
-            if not self._answered:  # whoever took the call, it is not the hub
-                self._give_up()
-            self.hang_up()
+            if not self._answered:  # another program may listen at that address
+                self._send_through_ray()
+            self.close()
             raise
         self._answered = True
         return offset
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         """Close the wire, if there is one."""
         if self._wire is not None:
             self._wire.close()
@@ -132,11 +135,11 @@ class _Way:
                 return
         except OSError:
             pass
-        self._give_up()
+        self._send_through_ray()
 
-    def _give_up(self) -> None:
+    def _send_through_ray(self) -> None:
         self._through_ray_until = time.monotonic() + _THROUGH_RAY_SECONDS
 
 
-def _nobody() -> Any:
-    """Make nothing: the server that this would make the application of is never started."""
+def _no_app() -> Any:
+    """Return nothing: the server that would serve it is never started."""

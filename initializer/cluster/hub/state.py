@@ -1,77 +1,56 @@
-"""What the hub knows: where every node stands, out of the lines of the nodes' journals.
+"""The state and the metrics of a cluster, from the journals of its nodes.
 
-Metrics of steps are those of a single node, summed over all of them; only a handful of series are per node.
+The decoded events go to the observers that watch a live bus, so the metrics of steps are those of a single node, summed
+over all of them. Only the series of single nodes, and the nodes' states, are the hub's own.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+from phasebus.bus import PhasebusError, StepEvent
+from phasebus.initializer.cluster.hub.node_state import STATES, NodeSeries, NodeState
 from phasebus.initializer.node.events import EngineDied
 from phasebus.telemetry import Metrics, RunIdentity, Timeline, names
-from phasebus.telemetry.in_memory import Counter, Gauge, Histogram
-from phasebus.telemetry.journal import FOOTER, HEADER
-from phasebus.telemetry.metrics import UNKNOWN
+from phasebus.telemetry.in_memory import Gauge
+from phasebus.telemetry.journal import (
+    DecodeError,
+    JournalClosed,
+    JournalEvent,
+    JournalOpened,
+    PhaseMoment,
+    RecordedStep,
+    decode_lines,
+)
 
-_SILENT_SECONDS = 10.0
-"""A node that was ready is taken for lost when nothing has been heard of it for so long, in seconds: five signs of life."""
+logger = logging.getLogger("phasebus.cluster")
 
-_STATES = ("starting", "ready", "failed", "lost", "ended")
-
-
-@dataclass(slots=True)
-class NodeBoard:
-    """Where one node stands.
-
-    Attributes:
-        name: Its name.
-        ready: Its gauges and counters; likewise `seen`, `events`, `dropped`. Gauges are set when the board is looked at.
-        offset: How many bytes of its journal have been taken.
-        status: One of starting, ready, failed, lost, ended.
-        phase: The phase that began last and runs.
-        target: Where its own metrics are, ``host:port``; None where they are not served.
-        header: The first line of its journal.
-        error: What it failed with.
-        heard: When it was last heard of, by the board's clock, in seconds.
-        heard_at: The same in seconds since the epoch.
-        shown_phase: The phase that the metrics show.
-        silent: Whether it is taken for lost because nothing is heard of it.
-    """
-
-    name: str
-    ready: Gauge
-    seen: Gauge
-    events: Counter
-    dropped: Counter
-    offset: int = 0
-    status: str = "starting"
-    phase: str | None = None
-    target: str | None = None
-    header: Mapping[str, Any] = field(default_factory=dict)
-    error: str | None = None
-    told_dropped: int = 0
-    heard: float = 0.0
-    heard_at: float = 0.0
-    shown_phase: str | None = None
-    silent: bool = False
-
-    def settle(self, status: str, error: str | None) -> None:
-        """Have it stand like that."""
-        self.status, self.error = status, error
+MAX_NODES: Final = 20_000
+_SILENCE_SECONDS: Final = 10.0
+"""A node that was ready counts as lost after this time without a message, in seconds: five keep-alives."""
 
 
-class Board:
-    """The state and the metrics of a cluster; to be used by one thread at a time.
+class TooManyNodesError(PhasebusError):
+    """Raised when more nodes send than a hub keeps."""
+
+
+class ClusterState:
+    """The state and the metrics of a cluster; for one thread at a time.
 
     Args:
         version: The version of phasebus.
-        trace_url: Where the page links to for a trace; by default PHASEBUS_TRACE_URL.
-        clock: Tells the time by which nodes fall silent, in seconds.
+        trace_url: What the page links to for a trace; by default PHASEBUS_TRACE_URL.
+        clock: Returns the time by which nodes fall silent, in seconds.
+
+    Attributes:
+        metrics: The metrics of all nodes.
+        timeline: The steps of all nodes.
+        nodes: Every process that sends its journal, the driver included, by its name.
+        cluster: The one whose journal has the start of the whole cluster: the driver; None before that has begun.
     """
 
     def __init__(
@@ -79,178 +58,127 @@ class Board:
     ) -> None:
         self._clock = clock
         self.metrics = Metrics(version)
-        unknown = RunIdentity(run="", trace="", node="")  # until the first journal says
+        unknown = RunIdentity(run="", trace="", node="")  # until the first journal arrives
         self.timeline = Timeline(unknown, trace_url or os.environ.get("PHASEBUS_TRACE_URL"))
-        registry = self.metrics.registry
-        self._states = Gauge(*names.CLUSTER_NODES, registry=registry)
-        self._ready = Gauge(*names.NODE_READY, registry=registry)
-        self._phase = Gauge(*names.NODE_PHASE, registry=registry)
-        self._seen = Gauge(*names.NODE_SEEN, registry=registry)
-        self._events = Counter(*names.NODE_EVENTS, registry=registry)
-        self._dropped = Counter(*names.NODE_DROPPED, registry=registry)
-        self.nodes: dict[str, NodeBoard] = {}
-        self.cluster: NodeBoard | None = None
-        self._nodes_wanted = 0
-        self._open: dict[str, tuple[str, Gauge, dict[str, Any]]] = {}
-        self._gauges: dict[tuple[str, ...], Gauge] = {}
-        self._ends: dict[tuple[str, ...], Histogram] = {}
-        self._counts: dict[tuple[str, ...], Counter] = {}
-        for state in _STATES:
+        self._series = NodeSeries(self.metrics)
+        self._states = Gauge(*names.CLUSTER_NODES, registry=self.metrics.registry)
+        self.nodes: dict[str, NodeState] = {}
+        self.cluster: NodeState | None = None
+        self._expected_nodes = 0
+        self._began_ns: int | None = None
+        self._warned = False
+        for state in STATES:
             self._states.labels(state)
 
-    def node(self, name: str) -> NodeBoard:
-        """Return where the node `name` stands, from now on one of the cluster's."""
+    def node(self, name: str) -> NodeState:
+        """Return the state of the node `name`, which is one of the cluster's from now on.
+
+        Raises:
+            TooManyNodesError: There are `MAX_NODES` others.
+        """
         found = self.nodes.get(name)
         if found is None:
-            found = self.nodes[name] = NodeBoard(
-                name,
-                self._ready.labels(name),
-                self._seen.labels(name),
-                self._events.labels(name),
-                self._dropped.labels(name),
-            )
+            if len(self.nodes) >= MAX_NODES:
+                raise TooManyNodesError(f"the hub keeps {MAX_NODES} nodes, and {name!r} is one more")
+            found = self.nodes[name] = NodeState(name, self._series, self.metrics, self.timeline)
         return found
 
-    def take(self, name: str, offset: int, lines: bytes, *, dropped: int = 0, target: str | None = None) -> int:
-        """Take whole lines of a node's journal; return how many bytes of it have been taken by now.
+    def receive(self, name: str, offset: int, lines: bytes, *, dropped: int = 0, target: str | None = None) -> int:
+        """Apply whole lines of a node's journal; return how many bytes of the journal have been received.
+
+        A line that cannot be decoded is skipped and counted.
 
         Args:
             name: The node.
-            offset: Where in its journal they begin. Lines from elsewhere than where the last ones ended are not taken.
+            offset: Where in its journal they begin, in bytes. Lines from another offset than the expected one are ignored.
             lines: The lines.
-            dropped: How many events its journal has had no room for.
-            target: Where its own metrics are.
+            dropped: How many events the buffer of its journal has dropped.
+            target: Where its own metrics are served.
         """
         node = self.node(name)
-        node.heard_at = time.time()
-        node.heard = self._clock()
-        if node.silent:
-            node.silent = False
-            node.settle("ready", None)
-        node.target = target
-        if dropped > node.told_dropped:
-            node.dropped.inc(dropped - node.told_dropped)
-            node.told_dropped = dropped
+        node.received(self._clock(), time.time(), dropped, target)
         if offset != node.offset:
             return node.offset
-        taken = json.loads(b"[%b]" % lines.rstrip(b"\n").replace(b"\n", b","))  # cheaper than line by line
-        for line in taken:
-            self._take_line(node, line)
-        node.events.inc(len(taken))
+        events, errors = decode_lines(lines)
+        for event in events:
+            self._apply(node, event)
+        node.count_lines(lines.count(b"\n"), len(errors))
         node.offset += len(lines)
+        if errors:
+            self._warn(name, errors)
         return node.offset
 
-    def _take_line(self, node: NodeBoard, line: dict[str, Any]) -> None:
-        self.timeline.take(line)
-        if "span" not in line:
-            if line["event"] == HEADER:
-                node.header = line
-                self.timeline.identity = RunIdentity(run=line["run"], trace=line["trace"], node=line["node"])
-            elif line["event"] == EngineDied.__name__:
-                node.settle("failed", line["error"])
-            elif line["event"] == FOOTER and node.status == "ready" and node is not self.cluster:
-                node.settle("ended", None)
-        elif "outcome" in line:
-            self._end(node, line)
-        elif "done" not in line:
-            self._begin(node, line)
+    def _apply(self, node: NodeState, event: JournalEvent) -> None:
+        if isinstance(event, StepEvent):
+            attributes = event.attributes
+            closed_by_driver = "lost" in attributes or "retold" in attributes
+            owner = self.node(str(attributes.get("node", node.name))) if closed_by_driver else node
+            owner.apply(event)
+            if event.kind == "cluster":
+                self.cluster = node
+                expected = attributes.get("nodes", 0)
+                self._expected_nodes = expected if isinstance(expected, int) else 0
+        elif isinstance(event, JournalOpened):
+            self._opened(node, event)
+        elif isinstance(event, JournalClosed):
+            node.closed(ends=node is not self.cluster)
+        elif isinstance(event, PhaseMoment) and event.event == EngineDied.__name__:
+            node.set_status("failed", str(event.fields.get("error", "the engine has died")))
 
-    def _begin(self, node: NodeBoard, line: dict[str, Any]) -> None:
-        span = line["span"]
-        if span in self._open or "retold" in line["attributes"]:
-            return
-        kind, step = line["kind"], line["name"]
-        gauge = self._gauge(kind, step, line["attributes"])
-        gauge.inc()
-        self._open[span] = (node.name, gauge, line)
-        if kind == "phase":
-            node.phase = step
-        elif kind == "cluster":
-            self.cluster = node
+    def _opened(self, node: NodeState, event: JournalOpened) -> None:
+        node.opened(event)
+        if self._began_ns is None or event.time_ns < self._began_ns:
+            self._began_ns = event.time_ns
+            self.metrics.start_time.set(event.time_ns / 1e9)
+            self.timeline.identity = RunIdentity(run=event.run, trace=event.trace, node=event.node)
 
-    def _end(self, node: NodeBoard, line: dict[str, Any]) -> None:
-        opened = self._open.pop(line["span"], None)
-        if opened is None:
-            return
-        owner, gauge, _ = opened
-        kind, step = line["kind"], line["name"]
-        gauge.dec()
-        outcome, attributes = line["outcome"], line["attributes"]
-        exemplar = {"trace_id": line["trace"], "span_id": line["span"]} if kind in ("node", "phase") else None
-        self._histogram(kind, step, attributes, outcome).observe(line["seconds"], exemplar)
-        if kind in names.KINDS:
-            for count in names.KINDS[kind].counts:
-                self._count(count, attributes, outcome)
-        of = node if owner == node.name else self.nodes[owner]  # the driver closes what a lost node had begun
-        if kind == "phase" and of.phase == step:
-            of.phase = None
-        elif kind in ("node", "cluster"):
-            status = {"finished": "ready", "died": "lost"}.get(outcome, "failed")
-            if kind == "cluster":
-                self._nodes_wanted = attributes.get("nodes", 0)
-            of.settle(status, line.get("error", {}).get("message"))
+    def _warn(self, name: str, errors: Sequence[DecodeError]) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "cannot decode %d lines of the journal of %r (%s); they are skipped, and later ones only counted in %s",
+                len(errors),
+                name,
+                errors[0],
+                names.NODE_REJECTED[0],
+            )
 
-    def open_steps(self, name: str) -> list[dict[str, Any]]:
-        """Return, of every step of a node that has begun and not ended, the journal's line of its beginning."""
-        return [line for owner, _, line in self._open.values() if owner == name]
+    def running_steps(self, name: str) -> Sequence[RecordedStep]:
+        """Return the steps of a node that have begun and not ended."""
+        return self.nodes[name].running_steps() if name in self.nodes else ()
+
+    def members(self) -> Sequence[NodeState]:
+        """Return the nodes in the order of their names; the driver is not one."""
+        return [self.nodes[name] for name in sorted(self.nodes) if self.nodes[name] is not self.cluster]
 
     @property
     def status(self) -> str:
-        """Where the cluster stands: starting, ready, failed; degraded if it was ready and some of its nodes no longer are."""
+        """The state of the cluster: starting, ready or failed; degraded if fewer nodes are ready than when it was."""
         if self.cluster is None:
             return "starting"
-        ready = sum(node.status == "ready" for node in self.nodes.values() if node is not self.cluster)
-        return "degraded" if self.cluster.status == "ready" and ready < self._nodes_wanted else self.cluster.status
+        ready = sum(node.status == "ready" for node in self.members())
+        return "degraded" if self.cluster.status == "ready" and ready < self._expected_nodes else self.cluster.status
 
-    def look(self) -> None:
-        """Bring up to date what changes with time: nodes that have fallen silent, and how nodes stand in the metrics."""
-        silent_since = self._clock() - _SILENT_SECONDS
-        for node in self.nodes.values():
-            if node.status == "ready" and node is not self.cluster and node.heard < silent_since:
+    def refresh(self) -> None:
+        """Update what changes with time: nodes that have fallen silent, and the metrics that follow the state."""
+        silent_since = self._clock() - _SILENCE_SECONDS
+        members = self.members()
+        for node in members:
+            if node.status == "ready" and node.seen < silent_since:
                 node.silent = True
-                node.settle("lost", f"nothing has been heard of it for {_SILENT_SECONDS:g} s")
-            self._show(node)
+                node.set_status("lost", f"no message for {_SILENCE_SECONDS:g} s")
+        for node in self.nodes.values():
+            node.export()
         self.metrics.ready.set(self.status == "ready")
-        for state in _STATES:
-            count = sum(node.status == state for node in self.nodes.values() if node is not self.cluster)
-            self._states.labels(state).set(count)
+        for state in STATES:
+            self._states.labels(state).set(sum(node.status == state for node in members))
 
-    def _show(self, node: NodeBoard) -> None:
-        node.ready.set(node.status == "ready")
-        node.seen.set(node.heard_at)
-        if node.phase != node.shown_phase:
-            if node.shown_phase is not None:
-                self._phase.remove(node.name, node.shown_phase)
-            if node.phase is not None:
-                self._phase.labels(node.name, node.phase).set(1)
-            node.shown_phase = node.phase
-
-    def _gauge(self, kind: str, step: str, attributes: Mapping[str, Any]) -> Gauge:
-        duration = names.KINDS[kind].duration if kind in names.KINDS else names.OTHER_KIND
-        key = (kind, *_values(duration, kind, step, attributes))
-        if key not in self._gauges:
-            _, gauge = self.metrics.duration(duration)
-            self._gauges[key] = gauge.labels(*key[1:]) if len(key) > 1 else gauge
-        return self._gauges[key]
-
-    def _histogram(self, kind: str, step: str, attributes: Mapping[str, Any], outcome: str) -> Histogram:
-        duration = names.KINDS[kind].duration if kind in names.KINDS else names.OTHER_KIND
-        key = (kind, *_values(duration, kind, step, attributes), outcome)
-        if key not in self._ends:
-            histogram, _ = self.metrics.duration(duration)
-            self._ends[key] = histogram.labels(*key[1:])
-        return self._ends[key]
-
-    def _count(self, count: names.Count, attributes: Mapping[str, Any], outcome: str) -> None:
-        amount = 1 if count.attribute is None else attributes.get(count.attribute, 0)
-        if isinstance(amount, int | float):
-            known = {"outcome": outcome, **attributes}
-            key = (count.name, *(str(known.get(label, UNKNOWN)) for label in count.labels))
-            if key not in self._counts:
-                self._counts[key] = self.metrics.counters[count.name].labels(*key[1:])
-            self._counts[key].inc(amount)
-
-
-def _values(duration: names.Duration, kind: str, step: str, attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    values = [kind if label == "kind" else str(attributes.get(label, UNKNOWN)) for label in duration.labels]
-    return tuple(values) if duration.name_label is None else (*values, step)
+    def describe(self) -> dict[str, Any]:
+        """Return the state of the cluster and of each of its nodes, as JSON has it."""
+        whole = self.cluster
+        return {
+            "status": self.status,
+            "phase": None if whole is None else whole.phase,
+            **({"error": whole.error} if whole is not None and whole.error else {}),
+            "nodes": [node.describe() for node in self.members()],
+        }

@@ -1,8 +1,8 @@
-"""The wire on which journals come to the hub: a call of Ray's costs the hub half a millisecond, a parcel here a seventh of it.
+"""The wire on which nodes send their journals: a call of Ray costs the hub half a millisecond, a parcel a seventh of that.
 
-A connection begins with the hub's secret and a newline. Parcels follow: a line of JSON, the fields of `Parcel` and how many
-bytes of the journal come after it, and these. Each is answered with a line of JSON: the offset up to which the hub has that
-journal, or in a string why the parcel was not taken.
+A connection begins with the hub's secret and a newline. Parcels follow: a line of JSON with the fields of `Parcel` and the
+number of bytes of the journal after it, then these bytes. Each is answered with a line of JSON: the offset up to which the
+hub has that journal, or a string with the reason why the parcel was rejected.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from phasebus.bus import PhasebusError
 
-MOST_BYTES: Final = 128 * 1024
-"""How much of a journal a parcel may carry."""
+MAX_PARCEL_BYTES: Final = 128 * 1024
+"""How many bytes of a journal a parcel may carry."""
 
-_LONGEST_LINE: Final = 16 * 1024
+_MAX_LINE_BYTES: Final = 16 * 1024
+_MAX_NAME_CHARACTERS: Final = 256
+_MAX_COUNT: Final = 2**63 - 1
 _CONNECT_SECONDS: Final = 3.0
 _ANSWER_SECONDS: Final = 5.0
 """Less than the silence after which the hub calls a node lost."""
 
-_STRANGER_SECONDS: Final = 10.0
-"""How long somebody may take to say the secret, in seconds."""
+_AUTHENTICATION_SECONDS: Final = 10.0
+"""How long a peer may take to send the secret, in seconds."""
 
 
 class Parcel(NamedTuple):
     """What a node sends at once.
 
     Attributes:
-        node: The node.
+        node: The name of the node.
         offset: Where in its journal the lines begin, in bytes.
-        dropped: How many events the journal has had no room for.
-        target: Where the node's own metrics are, ``host:port``.
+        dropped: How many events the buffer of its journal has dropped.
+        target: Where the node's own metrics are served, ``host:port``.
     """
 
     node: str
@@ -47,31 +49,33 @@ class Parcel(NamedTuple):
 
 
 class Address(NamedTuple):
-    """Where a receiver listens, and what one has to know to be heard."""
+    """Where a receiver listens, and the secret that it expects."""
 
     host: str
     port: int
     secret: str
 
 
-Take = Callable[[Parcel, bytes], int]
-"""Takes lines of a journal; returns the offset up to which everything is there."""
+Receive = Callable[[Parcel, bytes], int]
+"""Receives lines of a journal; returns the offset up to which all of it has been received."""
 
 
 class RefusedError(PhasebusError):
-    """Raised when the hub was reached and did not take a parcel."""
+    """Raised when the hub rejected a parcel."""
 
 
 class Receiver:
     """Receives parcels, in a thread of its own.
 
     Args:
-        take: Called there with each, one after the other.
+        receive: Called there with each parcel, one after the other.
         host: The address to listen on; the port is a free one.
+        authentication_seconds: How long a peer may take to send the secret, in seconds.
     """
 
-    def __init__(self, take: Take, host: str) -> None:
-        self._take = take
+    def __init__(self, receive: Receive, host: str, *, authentication_seconds: float = _AUTHENTICATION_SECONDS) -> None:
+        self._receive = receive
+        self._authentication_seconds = authentication_seconds
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, 0), family=family, backlog=1024)
         self.address = Address(host, self._socket.getsockname()[1], secrets.token_hex(16))
@@ -79,11 +83,11 @@ class Receiver:
         self._thread = threading.Thread(target=self._run, name="phasebus hub receiver", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Receive no more."""
+        """Close every connection and end the thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -91,7 +95,8 @@ class Receiver:
         connections: set[asyncio.Transport] = set()
 
         def connection() -> _Connection:
-            return _Connection(self._take, self.address.secret.encode(), connections)
+            secret = self.address.secret.encode()
+            return _Connection(self._receive, secret, self._authentication_seconds, connections)
 
         server = self._loop.run_until_complete(self._loop.create_server(connection, sock=self._socket))
         self._loop.run_forever()
@@ -103,87 +108,110 @@ class Receiver:
 
 
 class _Connection(asyncio.Protocol):
-    """One node's end of the wire."""
+    """The hub's end of a connection."""
 
     _transport: asyncio.Transport
 
-    def __init__(self, take: Take, secret: bytes, connections: set[asyncio.Transport]) -> None:
-        self._take = take
+    def __init__(
+        self, receive: Receive, secret: bytes, authentication_seconds: float, connections: set[asyncio.Transport]
+    ) -> None:
+        self._receive = receive
         self._secret = secret
+        self._authentication_seconds = authentication_seconds
         self._connections = connections
-        self._trusted = False
-        self._waiting = bytearray()
+        self._authenticated = False
+        self._unread = bytearray()
         self._parcel: Parcel | None = None
-        self._bytes = 0
+        self._size = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         end: socket.socket = transport.get_extra_info("socket")
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a machine that is lost says no goodbye
-        asyncio.get_running_loop().call_later(_STRANGER_SECONDS, self._hang_up_on_a_stranger)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a lost host never closes the connection
+        asyncio.get_running_loop().call_later(self._authentication_seconds, self._abort_unauthenticated)
         self._connections.add(self._transport)
 
     def connection_lost(self, _: Exception | None) -> None:
         self._connections.discard(self._transport)
 
-    def _hang_up_on_a_stranger(self) -> None:
-        if not self._trusted:
+    def _abort_unauthenticated(self) -> None:
+        if not self._authenticated:
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        self._waiting += data
+        self._unread += data
         try:
             while self._advance():
                 pass
-        except (ValueError, TypeError):  # whoever that is, it is no node
+        except (ValueError, TypeError, RecursionError):  # the peer is not a node
             self._transport.abort()
 
     def _advance(self) -> bool:
-        """Do what can be done with what has come; return whether there may be more to do."""
+        """Handle the next complete part of what was received; return whether there was one."""
         if self._parcel is not None:
-            if len(self._waiting) < self._bytes:
+            if len(self._unread) < self._size:
                 return False
-            self._answer(self._parcel, bytes(self._cut(self._bytes)))
+            self._answer(self._parcel, bytes(self._cut(self._size)))
             self._parcel = None
             return True
-        end = self._waiting.find(b"\n")
+        end = self._unread.find(b"\n", 0, _MAX_LINE_BYTES)
         if end < 0:
-            if len(self._waiting) > _LONGEST_LINE:
-                raise ValueError("a line without an end")
+            if len(self._unread) > _MAX_LINE_BYTES:
+                raise ValueError("a line is too long")
             return False
         line = self._cut(end + 1)
-        if not self._trusted:
+        if not self._authenticated:
             if not hmac.compare_digest(line[:-1], self._secret):
-                raise ValueError("a stranger")
-            self._trusted = True
+                raise ValueError("the peer is not authenticated")
+            self._authenticated = True
             return True
-        *said, self._bytes = json.loads(line)
-        if not 0 <= self._bytes <= MOST_BYTES:
-            raise ValueError("too many bytes")
-        self._parcel = Parcel(*said)
+        self._parcel, self._size = _parse_parcel(line)
         return True
 
     def _cut(self, size: int) -> bytearray:
-        cut = self._waiting[:size]
-        del self._waiting[:size]
+        cut = self._unread[:size]
+        del self._unread[:size]
         return cut
 
     def _answer(self, parcel: Parcel, lines: bytes) -> None:
         try:
-            answer: int | str = self._take(parcel, lines)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the sender is told, and the others go on
+            answer: int | str = self._receive(parcel, lines)
+        except Exception as error:  # noqa: BLE001  # the sender gets the reason, and the other connections go on
             answer = f"{type(error).__name__}: {error}"
         self._transport.write(json.dumps(answer).encode() + b"\n")
+
+
+def _parse_parcel(line: bytes | bytearray) -> tuple[Parcel, int]:
+    """Return a parcel and the number of bytes after it.
+
+    Raises:
+        ValueError: The line is not a parcel's.
+        RecursionError: It is nested too deeply.
+    """
+    match json.loads(line):
+        case [str(node), int(offset), int(dropped), str() | None as target, int(size)] if (
+            _is_name(node)
+            and 0 <= offset <= _MAX_COUNT
+            and 0 <= dropped <= _MAX_COUNT
+            and (target is None or _is_name(target))
+            and 0 <= size <= MAX_PARCEL_BYTES
+        ):
+            return Parcel(node, offset, dropped, target), size
+    raise ValueError("not a parcel")
+
+
+def _is_name(value: Any) -> bool:
+    return 0 < len(value) <= _MAX_NAME_CHARACTERS and bool(value.isprintable())
 
 
 class Wire:
     """A connection to a receiver.
 
     Args:
-        address: Where that is.
+        address: Where it listens.
 
     Raises:
-        OSError: It cannot be reached.
+        OSError: The connection cannot be made.
     """
 
     def __init__(self, address: Address) -> None:
@@ -193,24 +221,24 @@ class Wire:
         self._greeting = address.secret.encode() + b"\n"
 
     def send(self, parcel: Parcel, lines: bytes) -> int:
-        """Send lines of a journal, `MOST_BYTES` at most; return the offset up to which the hub has everything.
+        """Send lines of a journal, `MAX_PARCEL_BYTES` at most; return the offset up to which the hub has everything.
 
         Raises:
             OSError: The connection has broken; nothing more can be sent on it.
-            RefusedError: The hub could not read it.
+            RefusedError: The hub rejected the parcel.
         """
-        said = json.dumps([*parcel, len(lines)]).encode()
-        self._socket.sendall(self._greeting + said + b"\n" + lines)
+        header = json.dumps([*parcel, len(lines)]).encode()
+        self._socket.sendall(self._greeting + header + b"\n" + lines)
         self._greeting = b""
         answer = self._answers.readline()
         if not answer.endswith(b"\n"):
-            raise ConnectionError("it has hung up")
+            raise ConnectionError("the hub closed the connection")
         offset = json.loads(answer)
         if not isinstance(offset, int):
-            raise RefusedError(f"it did not take lines of the journal of {parcel.node}: {offset}")
+            raise RefusedError(f"the hub rejected lines of the journal of {parcel.node}: {offset}")
         return offset
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._answers.close()
         self._socket.close()

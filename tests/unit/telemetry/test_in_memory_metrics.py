@@ -17,7 +17,7 @@ from phasebus.telemetry.names import KINDS
 from prometheus_client import Counter
 metrics = Metrics("1")
 metrics.ready.set(1)
-metrics.progress.labels("node").inc()
+metrics.progress("node").inc()
 histogram, gauge = metrics.duration(KINDS["node"].duration)
 print(metrics.render("text/plain")[0].decode())
 """

@@ -103,14 +103,14 @@ def test_a_journal_cut_off_in_the_middle_of_a_line_is_read_up_to_there(journal: 
 def test_a_file_that_is_no_journal_is_refused_by_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text(content)
-    with pytest.raises(JournalError, match=r"other\.jsonl is not a journal of phasebus"):
+    with pytest.raises(JournalError, match=r"other\.jsonl is not a journal"):
         read_journal(path)
 
 
 def test_a_newer_format_says_who_can_read_it(journal: Path, identity: RunIdentity) -> None:
     write_start(journal, identity).close()
     journal.write_text(journal.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
-    with pytest.raises(JournalError, match="in format 99, and this one reads up to"):
+    with pytest.raises(JournalError, match="wrote format 99, and this version reads up to"):
         read_journal(journal)
 
 
@@ -152,7 +152,7 @@ def test_the_journals_of_a_runs_members_are_read_with_its_own_and_what_that_says
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path, identity: RunIdentity) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(JournalError, match="cannot be created: File exists; set PHASEBUS_STATE_DIR"):
+    with pytest.raises(JournalError, match=r"cannot create the journal .*: File exists\. Set PHASEBUS_STATE_DIR"):
         JournalWriter(tmp_path / "file" / "run.jsonl", identity)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from phasebus.bus import Bus, StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.initializer import NodeLostError, PhaseFailed
-from phasebus.initializer.cluster.lost_nodes import close_steps, steps_of
+from phasebus.initializer.cluster.lost_nodes import close_steps, recorded_steps
 from phasebus.initializer.pipeline.phases import PhaseStarted
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import JournalWriter, journal_of
@@ -41,7 +41,7 @@ async def published(journal: Path, run: str) -> list[StepEvent]:
         seen.append(event)
 
     bus.subscribe(StepEvent, collect)
-    await close_steps(bus, "node-1", steps_of(journal, run), LOST)
+    await close_steps(bus, "node-1", recorded_steps(journal, run), LOST)
     return seen
 
 
@@ -68,5 +68,5 @@ async def test_steps_that_ended_just_before_are_told_again_and_older_ones_are_no
 
 
 async def test_a_journal_that_is_elsewhere_or_of_another_run_closes_nothing(journal: Path) -> None:
-    assert steps_of(journal, "another") == []
-    assert steps_of(journal.with_name("elsewhere.jsonl"), "any") == []
+    assert recorded_steps(journal, "another") == []
+    assert recorded_steps(journal.with_name("elsewhere.jsonl"), "any") == []

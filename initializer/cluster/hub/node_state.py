@@ -1,0 +1,179 @@
+"""The state of one node, from the events of its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
+from phasebus.initializer.pipeline.wiring import series_and_page_observers
+from phasebus.telemetry import Metrics, Timeline, names
+from phasebus.telemetry.in_memory import Counter, Gauge
+from phasebus.telemetry.journal import JournalOpened, RecordedStep
+
+STATES: Final = ("starting", "ready", "failed", "lost", "ended")
+
+
+class NodeSeries:
+    """The metrics that have a series for each node.
+
+    Args:
+        metrics: Where they are registered.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        registry = metrics.registry
+        self.ready = Gauge(*names.NODE_READY, registry=registry)
+        self.phase = Gauge(*names.NODE_PHASE, registry=registry)
+        self.seen = Gauge(*names.NODE_SEEN, registry=registry)
+        self.events = Counter(*names.NODE_EVENTS, registry=registry)
+        self.dropped = Counter(*names.NODE_DROPPED, registry=registry)
+        self.rejected = Counter(*names.NODE_REJECTED, registry=registry)
+
+
+class NodeState:
+    """The state of one node.
+
+    Args:
+        name: The node's name.
+        series: The metrics of single nodes.
+        metrics: The metrics of the whole cluster, to which its steps are added.
+        timeline: The timeline of the whole cluster, to which its steps are added.
+
+    Attributes:
+        name: Its name.
+        offset: How many bytes of its journal have been received.
+        status: One of `STATES`.
+        error: What it failed with; None if it did not.
+        target: Where its own metrics are served, ``host:port``; None if they are not.
+        host: The name of its machine; None before its journal's first line has arrived.
+        seen: When its last message arrived, by the hub's clock, in seconds.
+        silent: Whether it counts as lost because no message arrives.
+    """
+
+    def __init__(self, name: str, series: NodeSeries, metrics: Metrics, timeline: Timeline) -> None:
+        self.name = name
+        self.offset = 0
+        self.status = "starting"
+        self.error: str | None = None
+        self.target: str | None = None
+        self.host: str | None = None
+        self.seen = 0.0
+        self.silent = False
+        self._metrics = metrics
+        self._timeline = timeline
+        self._ready = series.ready.labels(name)
+        self._seen = series.seen.labels(name)
+        self._events = series.events.labels(name)
+        self._dropped = series.dropped.labels(name)
+        self._phase = series.phase
+        self._rejected = series.rejected
+        self._dropped_so_far = 0
+        self._exported_phase: str | None = None
+        self._running: dict[str, StepStarted] = {}
+        self._observe = series_and_page_observers(metrics, timeline, name, None)
+
+    @property
+    def phase(self) -> str | None:
+        """The phase that has been running longest; None between phases."""
+        return next((step.name for step in self._running.values() if step.kind == "phase"), None)
+
+    def set_status(self, status: str, error: str | None = None) -> None:
+        """Change the status; `error` is the reason for one that is not good."""
+        self.status, self.error = status, error
+
+    def received(self, seconds: float, epoch_seconds: float, dropped: int, target: str | None) -> None:
+        """Record a message of the node.
+
+        Args:
+            seconds: When it arrived, by the hub's clock.
+            epoch_seconds: The same in seconds since the epoch.
+            dropped: How many events its journal's buffer has dropped so far.
+            target: Where its own metrics are served.
+        """
+        self.seen, self.target = seconds, target
+        self._seen.set(epoch_seconds)
+        if self.silent:
+            self.silent = False
+            self.set_status("ready")
+        if dropped > self._dropped_so_far:
+            self._dropped.inc(dropped - self._dropped_so_far)
+            self._dropped_so_far = dropped
+
+    def count_lines(self, received: int, rejected: int) -> None:
+        """Count the lines of a message, and those of them that could not be decoded."""
+        self._events.inc(received)
+        if rejected:
+            self._rejected.labels(self.name).inc(rejected)
+
+    def opened(self, event: JournalOpened) -> None:
+        """Apply the first line of its journal."""
+        self.host = event.host
+        self._observe = series_and_page_observers(self._metrics, self._timeline, self.name, event.trace)
+
+    def closed(self, *, ends: bool) -> None:
+        """Apply the last line of its journal: its bus has closed; `ends` says whether the node ends with it."""
+        self._observe[0].close()
+        self._running.clear()
+        if ends and self.status == "ready":
+            self.set_status("ended")
+
+    def apply(self, event: StepEvent) -> None:
+        """Apply an event of one of its steps, from its own journal or, for a lost node, from the driver's.
+
+        The driver repeats what the hub may have missed: steps that had ended (``retold``), and the beginnings of those
+        that it closes (``lost``). Metrics count each step once.
+        """
+        series, page = self._observe
+        if isinstance(event, StepStarted):
+            repeated = "retold" in event.attributes or event.step in self._running
+            if not repeated:
+                self._running[event.step] = event
+        else:
+            running = event.step in self._running
+            repeated = "retold" in event.attributes or ("lost" in event.attributes and not running)
+        page.observe(event)
+        if repeated:
+            return
+        series.observe(event)
+        if isinstance(event, StepFinished | StepFailed):
+            self._running.pop(event.step, None)
+            if event.kind in ("node", "cluster"):
+                self._apply_outcome(event)
+
+    def _apply_outcome(self, event: StepFinished | StepFailed) -> None:
+        if isinstance(event, StepFinished):
+            self.set_status("ready")
+        else:
+            self.set_status("lost" if event.outcome == "died" else "failed", str(event.error))
+
+    def running_steps(self) -> Sequence[RecordedStep]:
+        """Return the steps that have begun and not ended."""
+        steps = []
+        for event in self._running.values():
+            step = RecordedStep.of(event, self.name)
+            step.update(event)
+            steps.append(step)
+        return steps
+
+    def export(self) -> None:
+        """Set the metrics that follow the state."""
+        self._ready.set(self.status == "ready")
+        phase = self.phase
+        if phase != self._exported_phase:
+            if self._exported_phase is not None:
+                self._phase.remove(self.name, self._exported_phase)
+            if phase is not None:
+                self._phase.labels(self.name, phase).set(1)
+            self._exported_phase = phase
+
+    def describe(self) -> dict[str, Any]:
+        """Return the state as JSON has it."""
+        return {
+            "name": self.name,
+            "status": self.status,
+            "phase": self.phase,
+            "host": self.host,
+            "metrics": self.target,
+            **({"error": self.error} if self.error else {}),
+        }
