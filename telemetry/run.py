@@ -1,4 +1,4 @@
-"""Who a start-up is: the run, the node, and its place in a trace."""
+"""The identity of a start-up: the run, the node, and its place in a trace."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunIdentity:
-    """The ids that all which is told of one start-up carries.
+    """The ids that every event, span, metric and page of one start-up carries.
 
     Attributes:
         run: The run's id: when it began (UTC) and a random part, so that ids sort by time.
         trace: The trace id: 32 hexadecimal digits.
         node: The name of the node.
         parent: The span outside the process that caused the start-up, 16 hexadecimal digits; None if there is none.
+        parent_sampled: Whether that span is sampled, by the flags of its TRACEPARENT; None if there is none.
         member: Whether it is one of several processes of its run, started by another one.
     """
 
@@ -33,18 +34,20 @@ class RunIdentity:
     trace: str
     node: str
     parent: str | None = None
+    parent_sampled: bool | None = None
     member: bool = False
 
     @classmethod
     def fresh(cls, node: str | None = None, environment: Mapping[str, str] = os.environ) -> RunIdentity:
         """Return a new identity, in the trace that a TRACEPARENT of `environment` names, if there is a valid one."""
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        trace_id, parent = parse_traceparent(environment.get("TRACEPARENT", ""))
+        caller = parse_traceparent(environment.get("TRACEPARENT", ""))
         return cls(
-            run=f"{began}-{secrets.token_hex(2)}",
-            trace=trace_id or new_trace_id(),
+            run=f"{began}-{secrets.token_hex(4)}",
+            trace=caller.trace if caller else new_trace_id(),
             node=node or host_name() or "node",
-            parent=parent,
+            parent=caller.span if caller else None,
+            parent_sampled=caller.sampled if caller else None,
         )
 
     def of_member(self, node: str, step: str) -> RunIdentity:
@@ -52,13 +55,31 @@ class RunIdentity:
         return replace(self, node=node, parent=step, member=True)
 
     def traceparent(self, step: str) -> str:
-        """Return the W3C traceparent under which work caused by `step` continues this trace."""
+        """Return the W3C traceparent under which work caused by `step` continues this trace.
+
+        It says 'sampled' in any case: what the engine's processes record is complete, and is sampled when it is forwarded.
+        """
         return f"00-{self.trace}-{step}-01"
 
 
-def parse_traceparent(header: str) -> tuple[str | None, str | None]:
-    """Return the trace id and the parent id of a W3C traceparent; None for both if it is not valid."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """The span in another program that caused something here.
+
+    Attributes:
+        trace: Its trace id, 32 hexadecimal digits.
+        span: Its id, 16 hexadecimal digits.
+        sampled: Whether it is sampled.
+    """
+
+    trace: str
+    span: str
+    sampled: bool
+
+
+def parse_traceparent(header: str) -> Caller | None:
+    """Return the span that a W3C traceparent names; None if the header is not valid."""
     context = trace.get_current_span(_PROPAGATOR.extract({"traceparent": header})).get_span_context()
     if not context.is_valid:
-        return None, None
-    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
+        return None
+    return Caller(trace=f"{context.trace_id:032x}", span=f"{context.span_id:016x}", sampled=context.trace_flags.sampled)

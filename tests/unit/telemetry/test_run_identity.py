@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from phasebus.telemetry import RunIdentity
-from phasebus.telemetry.run import parse_traceparent
+from phasebus.telemetry.run import Caller, parse_traceparent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -14,12 +14,21 @@ def test_a_run_joins_the_trace_that_the_environment_names() -> None:
     assert identity.traceparent("b" * 16) == f"00-{TRACE}-{'b' * 16}-01"
 
 
+@pytest.mark.parametrize(("flags", "sampled"), [("00", False), ("01", True)])
+def test_the_flags_of_the_caller_are_kept_and_the_engine_is_always_recorded(flags: str, sampled: bool) -> None:
+    header = f"00-{TRACE}-{SPAN}-{flags}"
+    identity = RunIdentity.fresh("node-1", {"TRACEPARENT": header})
+    assert parse_traceparent(header) == Caller(trace=TRACE, span=SPAN, sampled=sampled)
+    assert identity.of_member("node-2", "c" * 16).parent_sampled is identity.parent_sampled is sampled
+    assert identity.traceparent("b" * 16).endswith("-01")
+
+
 @pytest.mark.parametrize("header", ["", "nonsense", f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{'0' * 16}-01"])
 def test_an_invalid_traceparent_is_as_good_as_none(header: str) -> None:
-    assert parse_traceparent(header) == (None, None)
+    assert parse_traceparent(header) is None
     identity = RunIdentity.fresh(environment={"TRACEPARENT": header})
     assert len(identity.trace) == 32
-    assert identity.parent is None
+    assert (identity.parent, identity.parent_sampled) == (None, None)
 
 
 def test_two_runs_have_different_ids() -> None:

@@ -1,0 +1,44 @@
+"""The one place where OpenTelemetry's SDK is imported, and where more than its public face is relied on (SDK 1.38 to 1.45).
+
+A contract test covers each: the SDK reads OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT while it is imported and fails on a value that it
+rejects; a `ReadableSpan` made with its public constructor is exported as it is; a context that carries the key
+``_SUPPRESS_INSTRUMENTATION_KEY`` keeps instrumented HTTP and gRPC clients from tracing an export.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import context
+
+from phasebus.telemetry.otel.settings import Findings, TraceSettings
+
+
+def import_sdk() -> None:
+    """Import the SDK with the variables that it rejects out of its way; afterwards they are as they were."""
+    findings = Findings()
+    TraceSettings.from_environment(findings=findings)
+    rejected = {name: os.environ.pop(name) for name in findings.repairs if name in os.environ}
+    try:
+        import opentelemetry.sdk.trace  # noqa: F401
+    finally:
+        os.environ.update(rejected)
+
+
+@contextmanager
+def suppressed_instrumentation() -> Iterator[None]:
+    """Keep what instruments this process from tracing the requests made within."""
+    key = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", None)
+    if key is None:  # a version that has no such key traces them, as it would for any other exporter
+        yield
+        return
+    token = context.attach(context.set_value(key, True))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+import_sdk()
