@@ -14,7 +14,8 @@ from phasebus.telemetry.tracing import Tracing
 class SpanObserver:
     """Makes a span of every step that is not exported by the process that ran it.
 
-    A step with an attribute ``trace_id`` is of that trace and not of the run's; so are the steps inside it.
+    A step with an attribute ``trace_id`` is of that trace and not of the run's; so are the steps inside it. Its attribute
+    ``trace_sampled`` says whether its caller is sampled; without it, it has none.
 
     Args:
         tracing: What makes and exports the spans.
@@ -23,7 +24,7 @@ class SpanObserver:
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
         self._open: dict[str, Span] = {}
-        self._traces: dict[str, str] = {}
+        self._traces: dict[str, tuple[str, bool | None]] = {}
         self._elsewhere: dict[str, StepStarted] = {}
 
     def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
@@ -49,15 +50,16 @@ class SpanObserver:
         span.end(event.time_ns)
 
     def _start(self, event: StepStarted) -> Span:
-        trace_id = event.attributes.get("trace_id") or self._traces.get(event.parent or "")
+        trace_id, sampled = _own_trace(event) or self._traces.get(event.parent or "") or (None, None)
         if trace_id is not None:
-            self._traces[event.step] = str(trace_id)
+            self._traces[event.step] = trace_id, sampled
         return self._tracing.start(
             span_name(event.kind, event.name),
             step=event.step,
             parent=event.parent,
             time_ns=event.time_ns,
-            trace_id=None if trace_id is None else str(trace_id),
+            trace_id=trace_id,
+            parent_sampled=sampled,
             attributes=_attributes(event) | {"phasebus.kind": event.kind, "phasebus.name": redact(event.name)},
         )
 
@@ -68,6 +70,12 @@ class SpanObserver:
             span.set_attribute(span_attribute("outcome"), "died")
             span.end()
         self._open.clear()
+
+
+def _own_trace(event: StepStarted) -> tuple[str, bool | None] | None:
+    """Return the trace that a step names, and whether its caller is sampled; None if it is of the run's trace."""
+    trace_id, sampled = event.attributes.get("trace_id"), event.attributes.get("trace_sampled")
+    return (str(trace_id), sampled if isinstance(sampled, bool) else None) if trace_id else None
 
 
 def _attributes(event: StepEvent) -> dict[str, AttributeValue]:

@@ -5,10 +5,10 @@ outside stands in one file: `names`.
 """
 
 from phasebus.telemetry._telemetry import Telemetry
-from phasebus.telemetry.collector import Collector, CollectorError
+from phasebus.telemetry.collector import Collector
 from phasebus.telemetry.metrics import Metrics
 from phasebus.telemetry.redaction import redact, redact_value
-from phasebus.telemetry.relay import EngineSpan, IterationsNotice, Relay, StepNotice
+from phasebus.telemetry.relay import EngineSpan, Notice, Relay, StepNotice
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import PortTakenError
 from phasebus.telemetry.status import Running, Status
@@ -17,11 +17,10 @@ from phasebus.telemetry.tracing import Tracing
 
 __all__ = [
     "Collector",
-    "CollectorError",
     "EngineSpan",
-    "IterationsNotice",
     "LiveStep",
     "Metrics",
+    "Notice",
     "PortTakenError",
     "Relay",
     "RunIdentity",

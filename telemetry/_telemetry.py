@@ -1,7 +1,8 @@
-"""`Telemetry`: all that carries what observers saw out of the process, opened and closed as one."""
+"""`Telemetry`: everything that carries what observers saw out of the process, opened and closed as one."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -12,21 +13,27 @@ import anyio.to_thread
 
 from phasebus import __version__
 from phasebus.telemetry.collector import Collector
+from phasebus.telemetry.exporters import span_queues
 from phasebus.telemetry.metrics import Metrics
+from phasebus.telemetry.otel.settings import Findings, TraceSettings
+from phasebus.telemetry.proxies import without_proxy
 from phasebus.telemetry.redaction import learn_environment
-from phasebus.telemetry.relay import Forwarder, IterationMetrics, Relay
+from phasebus.telemetry.relay import Relay, SpanForwarder
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import Server, build_app
 from phasebus.telemetry.status import Status
 from phasebus.telemetry.timeline import Timeline
 from phasebus.telemetry.tracing import Tracing
 
+logger = logging.getLogger("phasebus.telemetry")
+
 
 class Telemetry:
     """The telemetry of one run: ``async with Telemetry(port=9464) as telemetry``.
 
     Making it binds its ports, so that one that is taken shows at once; opening it starts to answer. Spans go to the
-    collector that the OTEL_* variables of `environment` name, and nowhere if they name none.
+    exporters that the OTEL_* variables of `environment` name, and nowhere if they name none; a variable with a value that
+    cannot be used is one warning.
 
     Args:
         identity: The run; a new one by default.
@@ -39,7 +46,6 @@ class Telemetry:
 
     Raises:
         PortTakenError: The port cannot be had.
-        CollectorError: The OTEL_* variables ask for something that cannot be had.
     """
 
     def __init__(
@@ -54,23 +60,39 @@ class Telemetry:
     ) -> None:
         learn_environment(environment)
         self.identity = identity or RunIdentity.fresh(environment=environment)
-        collector = Collector.from_environment(environment)
+        findings = Findings()
+        settings = TraceSettings.from_environment(environment, findings)
+        collector = Collector.from_environment(environment, settings, findings)
         self.status = Status()
         self.metrics = Metrics(__version__)
         self.timeline = Timeline(self.identity, trace_url or environment.get("PHASEBUS_TRACE_URL") or None)
         app = partial(build_app, self.metrics, self.status, self.timeline)
         self.service = None if port is None else Server(app, host, port)
-        self.relay = Relay(Forwarder(collector), relay_host)
-        iterations = IterationMetrics()
-        self.metrics.registry.register(iterations)
-        self.relay.listen(iterations.take)
-        self.tracing = (
-            Tracing(self.identity, None, version=__version__)
-            if collector is None
-            else Tracing(
-                self.identity, collector.exporter(), version=__version__, wait_for_flush=collector.wait_for_flush
-            )
+        self.tracing = Tracing(
+            self.identity,
+            version=__version__,
+            queues=span_queues(settings, collector, findings),
+            settings=settings,
+            environment=environment,
         )
+        self.relay = Relay(SpanForwarder(self.tracing), relay_host)
+        self._sdk_variables = {**findings.repairs, "OTEL_TRACES_SAMPLER": settings.engine_sampler}
+        for problem in findings.problems:
+            logger.warning("%s", problem)
+
+    def engine_environment(self, environment: Mapping[str, str] = os.environ) -> Mapping[str, str]:
+        """Return what makes a process of the engine export every span of its start to the relay; the relay receives now.
+
+        Source: OpenTelemetry specification, "Environment Variable Specification".
+
+        Args:
+            environment: What the process is started with otherwise.
+        """
+        return {
+            **self._sdk_variables,
+            **self.relay.environment(),
+            **without_proxy(environment, self.relay.host),
+        }
 
     async def __aenter__(self) -> Self:
         if self.service is not None:
@@ -83,10 +105,11 @@ class Telemetry:
         self.timeline.close()
         with anyio.CancelScope(shield=True):  # every part has a deadline of its own
             async with anyio.create_task_group() as tasks:
-                for part in (self.relay, self.tracing, self.service):
-                    if part is not None:
-                        tasks.start_soon(_close, part)
+                tasks.start_soon(_close, self.relay, self.tracing)  # the relay's last spans are exported, too
+                if self.service is not None:
+                    tasks.start_soon(_close, self.service)
 
 
-async def _close(part: Relay | Tracing | Server) -> None:
-    await anyio.to_thread.run_sync(part.close)
+async def _close(*parts: Relay | Tracing | Server) -> None:
+    for part in parts:
+        await anyio.to_thread.run_sync(part.close)

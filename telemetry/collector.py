@@ -1,96 +1,123 @@
-"""Where the user's collector is, by OpenTelemetry's standard environment variables."""
+"""Where the user's collector is and how it is reached, by OpenTelemetry's standard environment variables."""
 
 from __future__ import annotations
 
 import os
 import socket
+import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
 from threading import Event, Thread
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.util.re import parse_env_headers
 
-from phasebus.bus import PhasebusError
+from phasebus.telemetry.otel.settings import Findings, TraceSettings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 Protocol = Literal["http/protobuf", "grpc"]
+Compression = Literal["none", "gzip", "deflate"]
 
 SHUTDOWN_FLUSH_SECONDS = 1.5
-"""How long what is left may take to be sent at the end to a collector that is away."""
+"""How long exporting what is left may take at the end with a collector that is away, in seconds."""
 
 _MORE_SECONDS = 3.5
 """How much longer it may take with a collector that is there."""
 
-
-class CollectorError(PhasebusError):
-    """Raised when the OTEL_* variables ask for something that cannot be had."""
+_DEFAULT_ENDPOINTS: Mapping[str, str] = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
+_DEFAULT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collector:
-    """A collector that takes OTLP.
+    """A collector that receives OTLP.
 
     Attributes:
-        protocol: How it is spoken to.
+        protocol: Its protocol.
         endpoint: For HTTP the whole URL of its traces, for gRPC its address.
-        headers: What each request carries; secrets, as a rule.
+        headers: What each request carries; usually secrets.
         timeout: How long a request may take, in seconds.
+        compression: How requests are compressed; ``deflate`` with HTTP only.
+        certificate: The file with the certificates of the authority that the collector's is checked against.
+        client_key: The file with the private key of this client, for mutual TLS.
+        client_certificate: The file with the certificates of this client.
+        insecure: For a gRPC address without a scheme, whether it is reached without TLS; None for the SDK's default.
     """
 
     protocol: Protocol
     endpoint: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    timeout: float = 10.0
+    timeout: float = _DEFAULT_SECONDS
+    compression: Compression = "none"
+    certificate: str | None = None
+    client_key: str | None = None
+    client_certificate: str | None = None
+    insecure: bool | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Collector | None:
-        """Return the collector that the OTEL_* variables name; None where they name none.
+    def from_environment(
+        cls,
+        environment: Mapping[str, str] = os.environ,
+        settings: TraceSettings | None = None,
+        findings: Findings | None = None,
+    ) -> Collector | None:
+        """Return the collector that the OTEL_* variables name.
+
+        None if they name none, or turn tracing off, or name an address that is no URL. OTEL_TRACES_EXPORTER=otlp names
+        the standard's default address on this machine; without either variable nothing is exported.
+
+        Args:
+            environment: Where the variables are read from.
+            settings: What `TraceSettings` has read from it already.
+            findings: Where problems are added.
 
         Source: OpenTelemetry specification, "OTLP exporter configuration". The default protocol is http/protobuf.
-
-        Raises:
-            CollectorError: They name a protocol there is no exporter for, or a timeout that is no number.
         """
-
-        def setting(name: str, default: str = "") -> str:
-            return environment.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or environment.get(
-                f"OTEL_EXPORTER_OTLP_{name}", default
-            )
-
-        if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        findings = findings or Findings()
+        settings = settings or TraceSettings.from_environment(environment)
+        read = _Reader(environment, findings)
+        if settings.disabled or "otlp" not in settings.exporters:
             return None
-        if environment.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
+        if not read("ENDPOINT") and not settings.explicit:
             return None
-        endpoint = setting("ENDPOINT")
-        if not endpoint:
-            return None
-        protocol = setting("PROTOCOL", "http/protobuf")
-        if protocol not in ("http/protobuf", "grpc"):
-            raise CollectorError(
-                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; phasebus speaks 'http/protobuf' and 'grpc'"
-            )
-        timeout = setting("TIMEOUT", "10")
-        try:
-            seconds = float(timeout)
-        except ValueError:
-            raise CollectorError(f"OTEL_EXPORTER_OTLP_TIMEOUT is {timeout!r}; it is a number of seconds") from None
-        if protocol == "http/protobuf" and not environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
-            endpoint = endpoint.rstrip("/") + "/v1/traces"
+        protocol = read.choice("PROTOCOL", ("http/protobuf", "grpc"))
+        endpoint = read("ENDPOINT") or _DEFAULT_ENDPOINTS[protocol]
+        if protocol == "http/protobuf":
+            if urlsplit(endpoint).scheme not in ("http", "https"):
+                findings.reject(
+                    "OTEL_EXPORTER_OTLP_ENDPOINT",
+                    endpoint,
+                    "it does not begin with http:// or https://",
+                    "no collector",
+                )
+                return None
+            if not environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+                endpoint = endpoint.rstrip("/") + "/v1/traces"
+        compressions = ("none", "gzip") if protocol == "grpc" else ("none", "gzip", "deflate")
+        insecure = read("INSECURE").lower()
         return cls(
             protocol=cast("Protocol", protocol),
             endpoint=endpoint,
-            headers=parse_env_headers(setting("HEADERS"), liberal=True),
-            timeout=seconds,
+            headers=parse_env_headers(read("HEADERS"), liberal=True),
+            timeout=read.seconds("TIMEOUT"),
+            compression=cast("Compression", read.choice("COMPRESSION", compressions)),
+            certificate=read.file("CERTIFICATE"),
+            client_key=read.file("CLIENT_KEY"),
+            client_certificate=read.file("CLIENT_CERTIFICATE"),
+            insecure=None if not insecure else insecure == "true",
         )
 
     def wait_for_flush(self, sending: Thread) -> None:
-        """Wait for `sending`, a thread that sends what is left: for 1.5 s, or 5 s if the collector can be reached.
+        """Wait for `sending`, a thread that exports what is left: for 1.5 s, or 5 s if the collector can be reached.
 
-        The last spans are the outermost ones, without which a trace has no root, so a slow collector is given time; but
-        nobody wants to wait for one that is away.
+        The last spans are the outermost ones, without which a trace has no root, so a slow collector gets more time; a
+        collector that is away must not delay the end.
         """
         reached = Event()
         Thread(target=self._reach, args=(reached,), name="phasebus collector probe", daemon=True).start()
@@ -98,20 +125,130 @@ class Collector:
         if sending.is_alive() and reached.is_set():
             sending.join(_MORE_SECONDS)
 
+    def exporter(self) -> SpanExporter:
+        """Return the SDK's exporter of spans to this collector.
+
+        A collector on loopback is reached directly, whatever the proxy variables say.
+        """
+        return self._grpc_exporter() if self.protocol == "grpc" else self._http_exporter()
+
+    def _http_exporter(self) -> SpanExporter:
+        import requests
+        from opentelemetry.exporter.otlp.proto.http import Compression as HttpCompression
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        session = None
+        if self._is_loopback():
+            session = requests.Session()
+            session.trust_env = False
+        return OTLPSpanExporter(
+            endpoint=self.endpoint,
+            headers=dict(self.headers),
+            timeout=self.timeout,
+            compression=HttpCompression(self.compression),
+            certificate_file=self.certificate,
+            client_key_file=self.client_key,
+            client_certificate_file=self.client_certificate,
+            session=session,
+        )
+
+    def _grpc_exporter(self) -> SpanExporter:
+        import grpc
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+        credentials = None
+        if self.certificate or self.client_certificate:
+            credentials = grpc.ssl_channel_credentials(
+                _content(self.certificate), _content(self.client_key), _content(self.client_certificate)
+            )
+        direct: dict[str, Any] = {"channel_options": (("grpc.enable_http_proxy", 0),)} if self._is_loopback() else {}
+        return OTLPSpanExporter(
+            endpoint=self.endpoint,
+            insecure=self.insecure,
+            credentials=credentials,
+            headers=dict(self.headers),
+            timeout=self.timeout,
+            compression=grpc.Compression.Gzip if self.compression == "gzip" else grpc.Compression.NoCompression,
+            **direct,
+        )
+
+    def _address(self) -> tuple[str, str, int]:
+        """Return scheme, host and port.
+
+        Raises:
+            ValueError: The port is no number.
+        """
+        url = urlsplit(self.endpoint if "://" in self.endpoint else f"//{self.endpoint}")
+        return url.scheme or "http", url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+
+    def _is_loopback(self) -> bool:
+        try:
+            _, host, _ = self._address()
+            return host == "localhost" or ip_address(host).is_loopback
+        except ValueError:
+            return False
+
     def _reach(self, reached: Event) -> None:
+        """Connect to the collector, or to the proxy that leads there."""
         with suppress(OSError, ValueError):
-            address = urlsplit(self.endpoint if "://" in self.endpoint else f"//{self.endpoint}")
-            port = address.port or (443 if address.scheme == "https" else 80)
-            socket.create_connection((address.hostname or "", port), timeout=SHUTDOWN_FLUSH_SECONDS).close()
+            scheme, host, port = self._address()
+            proxy = None if self._is_loopback() or urllib.request.proxy_bypass(host) else _proxy(scheme)
+            socket.create_connection(proxy or (host, port), timeout=SHUTDOWN_FLUSH_SECONDS).close()
             reached.set()
 
-    def exporter(self) -> SpanExporter:
-        """Return an exporter of spans to this collector."""
-        if self.protocol == "grpc":
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-            insecure = not self.endpoint.startswith("https://")
-            return GrpcExporter(endpoint=self.endpoint, insecure=insecure, timeout=self.timeout)
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+class _Reader:
+    """Reads the OTLP variables; the one of traces wins over the general one."""
 
-        return HttpExporter(endpoint=self.endpoint, headers=dict(self.headers), timeout=self.timeout)
+    def __init__(self, environment: Mapping[str, str], findings: Findings) -> None:
+        self._environment = environment
+        self._findings = findings
+
+    def __call__(self, name: str) -> str:
+        return self._environment.get(self._variable(name), "").strip()
+
+    def choice(self, name: str, known: tuple[str, ...]) -> str:
+        value = self(name).lower() or known[0]
+        if value in known:
+            return value
+        repair = None if name == "PROTOCOL" else known[0]
+        self._findings.reject(self._variable(name), value, f"it is none of {', '.join(known)}", known[0], repair)
+        return known[0]
+
+    def seconds(self, name: str) -> float:
+        value = self(name)
+        try:
+            seconds = float(value or _DEFAULT_SECONDS)
+        except ValueError:
+            seconds = 0.0
+        if 0.0 < seconds < float("inf"):
+            return seconds
+        self._findings.reject(
+            self._variable(name), value, "it is no number of seconds above 0", f"{_DEFAULT_SECONDS:g}", repair="10"
+        )
+        return _DEFAULT_SECONDS
+
+    def file(self, name: str) -> str | None:
+        path = self(name)
+        if not path or _is_readable(path):
+            return path or None
+        self._findings.reject(self._variable(name), path, "it cannot be read", "no such file")
+        return None
+
+    def _variable(self, name: str) -> str:
+        own = f"OTEL_EXPORTER_OTLP_TRACES_{name}"
+        return own if self._environment.get(own) else f"OTEL_EXPORTER_OTLP_{name}"
+
+
+def _is_readable(path: str) -> bool:
+    return Path(path).is_file() and os.access(path, os.R_OK)
+
+
+def _content(path: str | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()
+
+
+def _proxy(scheme: str) -> tuple[str, int] | None:
+    address = urllib.request.getproxies().get(scheme)
+    proxy = urlsplit(address if address is None or "://" in address else f"//{address}")
+    return None if not proxy.hostname else (str(proxy.hostname), proxy.port or 80)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+from phasebus.telemetry.otel import SpanBatches, SpanQueue, TraceSampler, TraceSettings, run_resource  # isort: skip
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags
 
 from phasebus.telemetry.collector import SHUTDOWN_FLUSH_SECONDS
-from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.run import RunIdentity
-
-logger = logging.getLogger("phasebus.telemetry")
 
 AttributeValue = str | int | float | bool
 
@@ -28,42 +28,54 @@ class Tracing:
     """Makes spans of one run and exports them; never the process's global provider, which vLLM sets.
 
     Args:
-        identity: Whose spans they are.
-        exporter: Where they go; None keeps them to nobody.
-        version: What is written into the resource as the version of the service.
+        identity: The run.
+        exporter: Where spans go; None makes none.
+        version: The version of phasebus, for the resource.
         delay: How long a span may wait for others before it is exported, in seconds.
-        wait_for_flush: Waits at the end for the thread that exports what is left, for as long as it finds right.
+        wait_for_flush: Waits at the end for the thread that exports what is left, and returns after a deadline.
+        queues: The exporters' queues, in place of `exporter`, `delay` and `wait_for_flush`.
+        settings: What the OTEL_* variables say: which traces are kept, the limits of spans, the resource.
+        environment: Where the variables of Kubernetes' downward API are read from.
     """
 
     def __init__(
         self,
         identity: RunIdentity,
-        exporter: SpanExporter | None,
+        exporter: SpanExporter | None = None,
         *,
         version: str = "",
-        delay: float = 0.5,
+        delay: float = SpanBatches().delay,
         wait_for_flush: Callable[[threading.Thread], None] = lambda thread: thread.join(SHUTDOWN_FLUSH_SECONDS),
+        queues: Sequence[SpanQueue] = (),
+        settings: TraceSettings | None = None,
+        environment: Mapping[str, str] = os.environ,
     ) -> None:
+        settings = settings or TraceSettings.from_environment(environment)
         self._identity = identity
-        self._wait_for_flush = wait_for_flush
+        self._sampler = TraceSampler(settings)
+        self._keeps_run = self._sampler.keeps(int(identity.trace, 16), identity.parent_sampled)
+        self._queues = list(queues)
+        if exporter is not None:
+            self._queues.append(SpanQueue(exporter, "the collector", SpanBatches(delay=delay), wait_for_flush))
         self._ids = _StepIds()
-        resource = Resource.create(
-            {
-                "service.name": os.environ.get("OTEL_SERVICE_NAME", "phasebus"),
-                "service.version": version,
-                "service.instance.id": identity.node,
-                "phasebus.run": identity.run,
-            }
+        self.resource: Resource = run_resource(identity, settings.resource, version, environment)
+        self._provider = TracerProvider(
+            resource=self.resource,
+            id_generator=self._ids,
+            sampler=ALWAYS_ON,  # which traces are exported is decided before a span is made
+            span_limits=SpanLimits(**settings.limits),
+            shutdown_on_exit=False,
         )
-        self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        self._exporter = None if exporter is None else _TellsOnce(exporter)
-        if self._exporter is not None:
+        if self._queues:
             # what the exporter says of every try is left to those who have asked for OpenTelemetry's log
             logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
-            self._provider.add_span_processor(
-                BatchSpanProcessor(self._exporter, schedule_delay_millis=int(delay * 1000))
-            )
+            self._provider.add_span_processor(_ToQueues(self._queues))
         self._tracer = self._provider.get_tracer("phasebus", version)
+
+    @property
+    def dropped(self) -> int:
+        """How many spans have not been exported, because there was no room or the exporter refused them."""
+        return sum(queue.dropped for queue in self._queues)
 
     def start(
         self,
@@ -74,8 +86,11 @@ class Tracing:
         time_ns: int,
         attributes: Mapping[str, AttributeValue],
         trace_id: str | None = None,
+        parent_sampled: bool | None = None,
     ) -> Span:
         """Return the running span of the step with the id `step`; its parent is the step `parent`.
+
+        A span of a trace that is not exported records nothing.
 
         Args:
             name: What the span is called.
@@ -84,32 +99,57 @@ class Tracing:
             time_ns: When it began, in nanoseconds since the epoch.
             attributes: Its attributes, free of secrets.
             trace_id: Another trace than the run's that it belongs to, 32 hexadecimal digits.
+            parent_sampled: With `trace_id`, whether the parent in another program is sampled; None if there is none.
         """
-        if trace_id is None:
+        foreign = _number(trace_id, digits=32)
+        number = foreign or int(self._identity.trace, 16)
+        keeps = self._sampler.keeps(number, parent_sampled) if foreign else self._keeps_run
+        span_id = int(step, 16)
+        if not keeps or not self._queues:
+            return NonRecordingSpan(SpanContext(number, span_id, False))
+        if not foreign:
             parent = parent or self._identity.parent
-        trace_number = int(trace_id or self._identity.trace, 16)
         context = Context()
-        if parent is not None:
-            outer = SpanContext(trace_number, int(parent, 16), True, TraceFlags(TraceFlags.SAMPLED))
+        if outer_id := _number(parent, digits=16):
+            outer = SpanContext(number, outer_id, True, TraceFlags(TraceFlags.SAMPLED))
             context = trace.set_span_in_context(NonRecordingSpan(outer), context)
-        with self._ids.use(int(step, 16), trace_number):
+        with self._ids.use(span_id, number):
             return self._tracer.start_span(name, context, attributes=dict(attributes), start_time=time_ns)
 
-    def close(self) -> bool:
-        """Export what is left, for as long as `wait_for_flush` waits; return whether that was done.
+    def forward(self, spans: Iterable[ReadableSpan]) -> None:
+        """Export spans that another process of the run has made, as far as their traces are kept."""
+        run = int(self._identity.trace, 16)
+        kept = [
+            span
+            for span in spans
+            if span.context is not None
+            and (
+                self._keeps_run if span.context.trace_id == run else self._sampler.keeps_recorded(span.context.trace_id)
+            )
+        ]
+        for queue in self._queues:
+            queue.put(kept)
 
-        A collector that is away would hold up the exporter's own shutdown for much longer, so it is left to a thread.
-        """
-        thread = threading.Thread(target=self._provider.shutdown, name="phasebus tracing shutdown", daemon=True)
-        thread.start()
-        self._wait_for_flush(thread)
-        if thread.is_alive() and self._exporter is not None:
-            self._exporter.tell("it did not take the last ones in time")
-        return not thread.is_alive()
+    def close(self) -> bool:
+        """Export what is left, each queue by its own deadline; return whether everything was exported."""
+        with ThreadPoolExecutor(max_workers=max(1, len(self._queues))) as threads:
+            return all(list(threads.map(SpanQueue.close, self._queues)))
+
+
+class _ToQueues(SpanProcessor):
+    """Puts every span that ends into the queues."""
+
+    def __init__(self, queues: Sequence[SpanQueue]) -> None:
+        self._queues = queues
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Have `span` exported."""
+        for queue in self._queues:
+            queue.put((span,))
 
 
 class _StepIds(IdGenerator):
-    """Gives each span the id of its step, in the trace it is told."""
+    """Gives each span the id of its step, in the trace it belongs to."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,7 +163,7 @@ class _StepIds(IdGenerator):
         return self
 
     def __enter__(self) -> None:
-        """Begin to give the id out."""
+        """Begin to give the ids out."""
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
@@ -137,36 +177,9 @@ class _StepIds(IdGenerator):
         return self._trace_id
 
 
-class _TellsOnce(SpanExporter):
-    """An exporter whose first failure is one line in the log, and whose others are silent."""
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-        self._told = False
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export `spans`."""
-        try:
-            result = self._exporter.export(spans)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the start-up
-            return self._failed(str(error))
-        return result if result is SpanExportResult.SUCCESS else self._failed("it was not taken")
-
-    def shutdown(self) -> None:
-        """Close the exporter."""
-        self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Export what the exporter holds back."""
-        return self._exporter.force_flush(timeout_millis)
-
-    def tell(self, why: str) -> None:
-        """Say that spans are not exported; once."""
-        if not self._told:
-            self._told = True
-            endpoint = redact(str(getattr(self._exporter, "_endpoint", "the collector")))
-            logger.warning("spans cannot be exported to %s (%s); the start-up goes on without", endpoint, redact(why))
-
-    def _failed(self, why: str) -> SpanExportResult:
-        self.tell(why)
-        return SpanExportResult.FAILURE
+def _number(text: str | None, *, digits: int) -> int:
+    """Return the number that a hexadecimal id is; 0 for anything else."""
+    try:
+        return int(text, 16) if text is not None and len(text) == digits else 0
+    except ValueError:
+        return 0

@@ -128,7 +128,7 @@ class CommandStart:
                 began_ns = time.time_ns()
                 self._child.start(self._command.arguments, {**original_environment(), **environment})
                 assert self._child.pid is not None  # noqa: S101  # it has been started
-                telemetry.relay.tell(_process_started(self._child.pid, began_ns, telemetry.identity.trace, step.id))
+                telemetry.relay.publish(_process_started(self._child.pid, began_ns, telemetry.identity.trace, step.id))
                 await self._until_ready(steps)
 
     async def _until_ready(self, steps: StepTracker) -> None:

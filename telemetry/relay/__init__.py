@@ -1,12 +1,11 @@
-"""The relay: a loopback receiver for the spans an engine exports by itself.
+"""The relay: a loopback receiver for the spans and notices that an engine's processes export.
 
-Each request is handed on, as it came, to the user's collector; its spans are also read, for those who asked for them.
+What it receives is checked, forwarded to the user's collector, and given to the listeners of this process.
 """
 
-from phasebus.telemetry.relay.forward import Forwarder
-from phasebus.telemetry.relay.iterations import IterationMetrics
-from phasebus.telemetry.relay.notices import IterationsNotice, StepNotice
+from phasebus.telemetry.relay.forward import SpanForwarder
+from phasebus.telemetry.relay.notices import Notice, NoticeReader, StepNotice
 from phasebus.telemetry.relay.receiver import Relay
 from phasebus.telemetry.relay.spans import EngineSpan, read_spans
 
-__all__ = ["EngineSpan", "Forwarder", "IterationMetrics", "IterationsNotice", "Relay", "StepNotice", "read_spans"]
+__all__ = ["EngineSpan", "Notice", "NoticeReader", "Relay", "SpanForwarder", "StepNotice", "read_spans"]

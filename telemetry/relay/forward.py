@@ -1,105 +1,98 @@
-"""Handing OTLP requests on to the user's collector, in a thread that nobody waits for."""
+"""Forwarding spans that other processes have exported, through the exporters of this process."""
 
 from __future__ import annotations
 
-import logging
-import queue
-import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from phasebus.telemetry.collector import Collector
-from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.otel import process_resource
+from phasebus.telemetry.relay.spans import attributes_of
+from phasebus.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.trace.v1 import trace_pb2
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.trace import SpanContext
 
-logger = logging.getLogger("phasebus.telemetry")
 
-_TRIES = 3
-
-
-class Forwarder:
-    """Sends requests to a collector, in the order they came; drops and counts what finds no room or is not taken.
+class SpanForwarder:
+    """Forwards requests of spans with the service, the sampling and the exporters of `tracing`.
 
     Args:
-        collector: Where to; None drops nothing and sends nothing.
-        limit: How many requests may wait.
+        tracing: What exports spans of this process.
     """
 
-    def __init__(self, collector: Collector | None, limit: int = 256) -> None:
-        self._collector = collector
-        self._waiting: queue.Queue[ExportTraceServiceRequest | None] = queue.Queue(limit)
-        self._closing = threading.Event()
-        self.dropped = 0
-        self._thread = threading.Thread(target=self._run, name="phasebus relay forwarding", daemon=True)
-        if collector is not None:
-            self._thread.start()
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
 
-    def send(self, request: ExportTraceServiceRequest) -> None:
-        """Have `request` sent; never waits."""
-        if self._collector is None:
-            return
-        try:
-            self._waiting.put_nowait(request)
-        except queue.Full:
-            self.dropped += 1
+    def send(self, request: ExportTraceServiceRequest, *, local: bool) -> None:
+        """Export the spans of `request`; never waits.
 
-    def close(self) -> None:
-        """Send what is left, for as long as `Collector.wait_for_flush` waits."""
-        if self._collector is not None:
-            self._closing.set()
-            with suppress(queue.Full):
-                self._waiting.put_nowait(None)  # wakes the thread; where there is no room, it is awake
-            self._collector.wait_for_flush(self._thread)
-
-    def _run(self) -> None:
-        assert self._collector is not None  # noqa: S101  # the thread is started only with one
-        send = _grpc_sender(self._collector) if self._collector.protocol == "grpc" else _http_sender(self._collector)
-        told = False
-        while not (self._closing.is_set() and self._waiting.empty()) and (request := self._waiting.get()) is not None:
-            for tried in range(1, _TRIES + 1):
-                try:
-                    send(request)
-                    break
-                except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the start-up
-                    if tried == _TRIES:
-                        self.dropped += 1
-                        if not told:
-                            told = True
-                            where = redact(self._collector.endpoint)
-                            logger.warning(
-                                "the engine's spans cannot be handed on to %s: %s", where, redact(str(error))
-                            )
-                    else:
-                        time.sleep(0.1 * tried)
+        Args:
+            request: Spans that have been checked.
+            local: Whether the process that made them runs on this machine.
+        """
+        self._tracing.forward(readable_spans(request, self._tracing.resource, local=local))
 
 
-def _http_sender(collector: Collector) -> Callable[[ExportTraceServiceRequest], None]:
-    import httpx
+def readable_spans(request: ExportTraceServiceRequest, own: Resource, *, local: bool) -> Iterator[ReadableSpan]:
+    """Yield the spans of `request` as the SDK has them, each with a completed resource.
 
-    client = httpx.Client(timeout=collector.timeout, headers=dict(collector.headers))
+    Args:
+        request: Spans that have been checked.
+        own: The resource of this process.
+        local: Whether the process that made them runs on this machine.
+    """
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-    def send(request: ExportTraceServiceRequest) -> None:
-        headers = {"Content-Type": "application/x-protobuf"}
-        client.post(collector.endpoint, content=request.SerializeToString(), headers=headers).raise_for_status()
+    for of_resource in request.resource_spans:
+        resource = process_resource(attributes_of(of_resource.resource.attributes), own, local=local)
+        for of_scope in of_resource.scope_spans:
+            scope = InstrumentationScope(of_scope.scope.name, of_scope.scope.version or None)
+            for span in of_scope.spans:
+                yield _readable(span, resource, scope)
 
-    return send
+
+def _readable(span: trace_pb2.Span, resource: Resource, scope: InstrumentationScope) -> ReadableSpan:
+    from opentelemetry.sdk.trace import Event, ReadableSpan
+    from opentelemetry.trace import Link, SpanKind
+    from opentelemetry.trace.status import Status, StatusCode
+
+    code = {1: StatusCode.OK, 2: StatusCode.ERROR}.get(span.status.code, StatusCode.UNSET)
+    kinds = (SpanKind.INTERNAL, SpanKind.INTERNAL, SpanKind.SERVER, SpanKind.CLIENT, SpanKind.PRODUCER)
+    return ReadableSpan(
+        name=span.name,
+        context=_context(span.trace_id, span.span_id, span.trace_state, remote=False),
+        parent=_context(span.trace_id, span.parent_span_id, "", remote=True) if span.parent_span_id else None,
+        resource=resource,
+        attributes=attributes_of(span.attributes),
+        events=[Event(each.name, attributes_of(each.attributes), each.time_unix_nano) for each in span.events],
+        links=[
+            Link(_context(each.trace_id, each.span_id, each.trace_state, remote=True), attributes_of(each.attributes))
+            for each in _linked(span.links)
+        ],
+        kind=(*kinds, SpanKind.CONSUMER)[span.kind] if span.kind <= len(kinds) else SpanKind.INTERNAL,
+        status=Status(code, span.status.message or None) if code is StatusCode.ERROR else Status(code),
+        start_time=span.start_time_unix_nano,
+        end_time=span.end_time_unix_nano,
+        instrumentation_scope=scope,
+    )
 
 
-def _grpc_sender(collector: Collector) -> Callable[[ExportTraceServiceRequest], None]:
-    import grpc
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+def _linked(links: Iterable[trace_pb2.Span.Link]) -> Iterator[trace_pb2.Span.Link]:
+    return (each for each in links if any(each.trace_id) and any(each.span_id))
 
-    scheme, _, address = collector.endpoint.rpartition("://")
-    secure = scheme == "https"
-    channel = grpc.secure_channel(address, grpc.ssl_channel_credentials()) if secure else grpc.insecure_channel(address)
-    stub = TraceServiceStub(channel)  # type: ignore[no-untyped-call]
-    headers = tuple(collector.headers.items())
 
-    def send(request: ExportTraceServiceRequest) -> None:
-        stub.Export(request, timeout=collector.timeout, metadata=headers)
+def _context(trace_id: bytes, span_id: bytes, state: str, *, remote: bool) -> SpanContext:
+    from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
-    return send
+    return SpanContext(
+        int.from_bytes(trace_id, "big"),
+        int.from_bytes(span_id, "big"),
+        remote,
+        TraceFlags(TraceFlags.SAMPLED),
+        TraceState.from_header([state]) if state else None,
+    )

@@ -1,112 +1,122 @@
-"""Notices of an engine's steps: sent by its processes when a step begins and when it ends, one JSON object a line."""
+"""Notices: what an engine's processes report when it happens, one JSON object a line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import from_json
 
-Value = StrictStr | StrictInt | StrictFloat | StrictBool
+MOST_NANOSECONDS: Final = 2**62
+"""The latest moment that is accepted, in nanoseconds since the epoch (the year 2116)."""
+
+_INT64: Final = 2**63
+
+StepId = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
+Label = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[str, StringConstraints(max_length=16_384)]
+Nanoseconds = Annotated[int, Field(gt=0, lt=MOST_NANOSECONDS)]
+Value = (
+    Annotated[StrictStr, StringConstraints(max_length=16_384)]
+    | Annotated[StrictInt, Field(ge=-_INT64, lt=_INT64)]
+    | StrictFloat
+    | StrictBool
+)
 
 
-class StepNotice(BaseModel):
-    """What a process of the engine says of one of its steps."""
+class Notice(BaseModel):
+    """What every notice has: the name of the event it reports."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    event: str
+    """The event it reports, which decides what other fields it has."""
+
+
+class StepNotice(Notice):
+    """An event in the life of one step of a process."""
 
     event: Literal["started", "ended", "exited", "ready"]
-    """What has happened: to the step; to the process that the step is the start of, which has ended with the attribute
-    ``exit_code``; or the engine as a whole is ready."""
+    """The step has started or ended; its process has ended with the attribute ``exit_code``; the engine is ready."""
 
-    step: str = Field(pattern="^[0-9a-f]{16}$")
+    step: StepId
     """The step's id, and that of its span."""
 
-    parent: str | None = None
-    """The id of what it belongs to."""
+    parent: StepId | None = None
+    """The id of the step it is part of."""
 
-    name: str
-    """What it is called there."""
+    name: Label
+    """What the process calls it."""
 
-    time_ns: int
+    time_ns: Nanoseconds
     """When it happened, in nanoseconds since the epoch."""
 
-    began_ns: int | None = None
+    began_ns: Nanoseconds | None = None
     """When the step began, where it has ended."""
 
-    pid: int
+    pid: int = Field(gt=0, lt=2**31)
     """The id of the process."""
 
-    process: str
+    process: Label
     """What the process is called."""
 
-    attributes: Mapping[str, Value] = {}
+    attributes: Mapping[Label, Value] = Field(default={}, max_length=100)
     """What else is known."""
 
     traced: bool = False
     """Whether that process exports the span by itself."""
 
-    error: str | None = None
+    error: Text | None = None
     """What it failed with."""
 
-
-class IterationsNotice(BaseModel):
-    """What an engine has done so far while it served: counts since it began."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    event: Literal["iterations"]
-    """What is told."""
-
-    engine: int
-    """Which of the engines behind one front end."""
-
-    served: bool
-    """Whether this vLLM serves a /metrics of its own."""
-
-    seconds: tuple[int, ...]
-    """How many iterations fell into each bucket of `names.ITERATION_SECONDS`, and above."""
-
-    seconds_sum: float
-    """How long they all took, in seconds."""
-
-    requests: tuple[int, ...]
-    """How many iterations fell into each bucket of `names.ITERATION_REQUESTS`, and above."""
-
-    requests_sum: float
-    """How many requests they all worked on."""
-
-    prompt_tokens: int
-    """How many prompt tokens were computed."""
-
-    generation_tokens: int
-    """How many tokens were generated."""
-
-    running: int
-    """How many requests are worked on now."""
-
-    waiting: int
-    """How many requests wait now."""
-
-    cache: float
-    """The share of the KV cache in use now, 0 to 1."""
-
-    @property
-    def name(self) -> str:
-        """What is said of it in messages."""
-        return f"iterations of engine {self.engine}"
+    @model_validator(mode="after")
+    def _has_an_exit_code(self) -> Self:
+        if self.event == "exited" and type(self.attributes.get("exit_code")) is not int:
+            raise ValueError("the attribute exit_code is no integer")
+        return self
 
 
-_NOTICE: TypeAdapter[StepNotice | IterationsNotice] = TypeAdapter(
-    Annotated[StepNotice | IterationsNotice, Field(discriminator="event")]
-)
+class NoticeReader:
+    """Reads notices of the registered events: those of steps, and those that an engine adds."""
 
+    def __init__(self) -> None:
+        self._models: dict[str, type[Notice]] = dict.fromkeys(("started", "ended", "exited", "ready"), StepNotice)
 
-def read_notices(body: bytes) -> Iterator[StepNotice | IterationsNotice]:
-    """Yield the notices in `body`.
+    def register(self, event: str, model: type[Notice]) -> bool:
+        """Accept notices of one more event; return whether it was not registered before."""
+        is_new = event not in self._models
+        self._models.setdefault(event, model)
+        return is_new
 
-    Raises:
-        ValueError: A line is none.
-    """
-    for line in body.splitlines():
-        yield _NOTICE.validate_json(line)
+    def read(self, body: bytes) -> tuple[Sequence[Notice], Sequence[str]]:
+        """Return the notices in `body`, and for each line that is none the reason."""
+        notices: list[Notice] = []
+        faults: list[str] = []
+        for line in body.splitlines():
+            try:
+                notices.append(self._notice(from_json(line, allow_inf_nan=False)))
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                faults.append(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+            except (ValueError, RecursionError) as error:
+                faults.append(str(error))
+        return notices, faults
+
+    def _notice(self, value: Any) -> Notice:
+        event = value.get("event") if isinstance(value, dict) else None
+        model = self._models.get(event) if isinstance(event, str) else None
+        if model is None:
+            raise ValueError("it reports no known event")
+        return model.model_validate(value)

@@ -1,77 +1,106 @@
-"""The address that an engine's processes tell of their steps at: spans by OTLP, and notices of their beginnings."""
+"""The address that an engine's processes report to: spans by OTLP, and notices of what happens now."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
+import hmac
 import logging
+import secrets
 import threading
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
-from phasebus.telemetry.relay.forward import Forwarder
-from phasebus.telemetry.relay.notices import IterationsNotice, StepNotice, read_notices
-from phasebus.telemetry.relay.spans import EngineSpan, read_spans
+from phasebus.telemetry.redaction import learn_secret
+from phasebus.telemetry.relay.notices import Notice, NoticeReader
+from phasebus.telemetry.relay.spans import EngineSpan, read_spans, reject_spans
 from phasebus.telemetry.service.server import Server
 
 if TYPE_CHECKING:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from phasebus.telemetry.relay.forward import SpanForwarder
+
 logger = logging.getLogger("phasebus.telemetry")
 
-_MOST_BYTES = 64 * 1024 * 1024
+MOST_BYTES: Final = 16 * 1024 * 1024
+"""How large a request may be, before and after decompression; a batch of OpenTelemetry's exporters has 0.5 MiB."""
+
+_SPANS: Final = frozenset({"application/x-protobuf"})
+_NOTICES: Final = frozenset({"application/x-ndjson", "application/json"})
 
 _GATE_LOOKS, _GATE_SECONDS = 100, 0.1
 
-Told = EngineSpan | StepNotice | IterationsNotice
-Listener = Callable[[Told], None]
+Received = EngineSpan | Notice
+Listener = Callable[[Received], None]
 
 
 class Relay:
-    """Receives spans and notices, hands the spans on, and gives both to whoever listens.
+    """Receives spans and notices from the processes that know its token; answers first, then passes them on.
+
+    What is not valid is rejected and counted, with a warning for the first one.
 
     Args:
-        forwarder: Hands each request of spans on, as it came.
+        forwarder: Exports the spans; None drops them once the listeners have seen them.
         host: The address it listens on; one that others reach, where the engine has processes on other machines.
+
+    Attributes:
+        token: What a request carries in its path or as a bearer token; made anew for every relay.
+        rejected: How many spans, notices and requests were not valid.
     """
 
-    def __init__(self, forwarder: Forwarder, host: str = "127.0.0.1") -> None:
+    def __init__(self, forwarder: SpanForwarder | None = None, host: str = "127.0.0.1") -> None:
+        self.token = secrets.token_urlsafe(24)
+        learn_secret(self.token)  # what the engine logs of its exporter has the whole URL
+        self.rejected = 0
         self._forwarder = forwarder
+        self._notices = NoticeReader()
         self._listeners: list[Listener] = []
+        self._failed: set[Listener] = set()
         self._receives = False
         self._gate = threading.Event()
         self._gate.set()
         self._server = Server(self._app, host, name="span relay")
 
     @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return self._server.host
+
+    @property
     def url(self) -> str:
-        """Where spans are to be sent."""
-        return f"{self._server.url}/v1/traces"
+        """Where spans are sent to. The token is part of it: OpenTelemetry's headers are the user's own."""
+        return f"{self._server.url}/{self.token}/v1/traces"
 
     @property
     def notices_url(self) -> str:
-        """Where notices are to be sent."""
+        """Where notices are sent to, with the token in a header."""
         return f"{self._server.url}/v1/steps"
 
     @property
     def gate_url(self) -> str:
-        """Where an engine may ask whether to go on: answered with 200 once the gate is open, else with 204 in a while."""
+        """Where an engine asks whether to continue, with the token in a header.
+
+        The answer is 200 once the gate is open, else 204 after some seconds.
+        """
         return f"{self._server.url}/v1/gate"
 
     def close_gate(self) -> None:
-        """Have engines wait that ask whether to go on."""
+        """Make engines wait that ask whether to continue."""
         self._gate.clear()
 
     def open_gate(self) -> None:
-        """Have them go on."""
+        """Let them continue."""
         self._gate.set()
 
     def environment(self) -> Mapping[str, str]:
-        """Return what makes vLLM's processes export their spans here, as soon as they end; from now on it receives.
+        """Start to receive, and return what makes a process export its spans here as soon as they end.
 
-        Source: vllm/tracing/otel.py (the protocol variable is the traces one), OpenTelemetry's batch span processor.
+        Source: OpenTelemetry specification, "OTLP exporter configuration" and "Batch span processor". vLLM reads the
+        protocol of traces only.
         """
         self.start()
         return {
@@ -80,10 +109,24 @@ class Relay:
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
 
+    def accept(self, event: str, model: type[Notice]) -> bool:
+        """Accept notices of one more event; return whether it was not accepted before."""
+        return self._notices.register(event, model)
+
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Have `listener` called, in the relay's thread, for all that arrives; return what ends that."""
+        """Call `listener`, in the relay's thread, with everything that arrives; return what ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def publish(self, received: Received) -> None:
+        """Give something to the listeners, as if it had arrived."""
+        for listener in tuple(self._listeners):
+            try:
+                listener(received)
+            except Exception:
+                if listener not in self._failed:
+                    self._failed.add(listener)
+                    logger.exception("a listener of the relay failed on %s", type(received).__name__)
 
     def start(self) -> None:
         """Begin to receive. May be called again, from one thread."""
@@ -92,9 +135,8 @@ class Relay:
             self._server.start()
 
     def close(self) -> None:
-        """Receive no more, and hand on what is left."""
+        """Stop receiving."""
         self._server.close()
-        self._forwarder.close()
 
     def _app(self) -> Starlette:
         from starlette.applications import Starlette
@@ -102,6 +144,7 @@ class Relay:
 
         return Starlette(
             routes=[
+                Route("/{token}/v1/traces", self._receive_spans, methods=["POST"]),
                 Route("/v1/traces", self._receive_spans, methods=["POST"]),
                 Route("/v1/steps", self._receive_notices, methods=["POST"]),
                 Route("/v1/gate", self._stand_at_gate, methods=["GET"]),
@@ -114,59 +157,118 @@ class Relay:
             ExportTraceServiceRequest,
             ExportTraceServiceResponse,
         )
-        from starlette.responses import PlainTextResponse, Response
-
-        body = await _body(request)
-        if body is None:
-            return PlainTextResponse("too large\n", status_code=413)
-        try:
-            whole = gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body
-            export = ExportTraceServiceRequest.FromString(whole)
-        except (DecodeError, OSError, EOFError):
-            return PlainTextResponse("this is not an OTLP trace request in protobuf\n", status_code=400)
-        self._forwarder.send(export)
-        for span in read_spans(export):
-            self.tell(span)
-        answer = ExportTraceServiceResponse().SerializeToString()
-        return Response(answer, media_type="application/x-protobuf")
-
-    async def _receive_notices(self, request: Request) -> Response:
-        from starlette.responses import PlainTextResponse, Response
-
-        body = await _body(request)
-        if body is None:
-            return PlainTextResponse("too large\n", status_code=413)
-        try:
-            notices = tuple(read_notices(body))
-        except ValueError:
-            return PlainTextResponse("these are not notices of steps, one JSON object a line\n", status_code=400)
-        for notice in notices:
-            self.tell(notice)
-        return Response(status_code=204)
-
-    async def _stand_at_gate(self, _: Request) -> Response:
+        from starlette.background import BackgroundTask
         from starlette.responses import Response
 
+        body = await self._body(request, _SPANS)
+        if isinstance(body, Response):
+            return body
+        try:
+            export = ExportTraceServiceRequest.FromString(body)
+        except (DecodeError, RecursionError):
+            return self._refuse(400, "this is not an OTLP trace request in protobuf")
+        faults = reject_spans(export)
+        self._count(faults)
+        answer = ExportTraceServiceResponse()
+        if faults:
+            answer.partial_success.rejected_spans = len(faults)
+            answer.partial_success.error_message = faults[0]
+        return Response(
+            answer.SerializeToString(),
+            media_type="application/x-protobuf",
+            background=BackgroundTask(self._pass_on_spans, export, local=self._is_local(request)),
+        )
+
+    async def _pass_on_spans(self, export: ExportTraceServiceRequest, *, local: bool) -> None:
+        try:
+            if self._forwarder is not None:
+                self._forwarder.send(export, local=local)
+        except Exception as error:  # noqa: BLE001  # whatever a request holds, the next ones are received
+            self._count([f"{type(error).__name__}: {error}"])
+        for span in read_spans(export):
+            if span.start_ns:  # without times, it says nothing of a step
+                self.publish(span)
+
+    async def _receive_notices(self, request: Request) -> Response:
+        from starlette.background import BackgroundTask
+        from starlette.responses import Response
+
+        body = await self._body(request, _NOTICES)
+        if isinstance(body, Response):
+            return body
+        notices, faults = self._notices.read(body)
+        if faults and not notices:
+            return self._refuse(400, "these are not notices, one JSON object a line", len(faults))
+        self._count(faults)
+        return Response(status_code=204, background=BackgroundTask(self._pass_on_notices, notices))
+
+    async def _pass_on_notices(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            self.publish(notice)
+
+    async def _stand_at_gate(self, request: Request) -> Response:
+        from starlette.responses import Response
+
+        if not self._knows_token(request):
+            return self._refuse(401, "the token of the relay is missing")
         for _look in range(_GATE_LOOKS):
             if self._gate.is_set():
                 return Response(status_code=200)
             await asyncio.sleep(_GATE_SECONDS)
         return Response(status_code=204)
 
-    def tell(self, told: Told) -> None:
-        """Give something to those who listen, as if it had arrived."""
-        for listener in tuple(self._listeners):
-            try:
-                listener(told)
-            except Exception:
-                logger.exception("a listener failed on the step %r", told.name)
+    async def _body(self, request: Request, content_types: frozenset[str]) -> bytes | Response:
+        """Return the decompressed body of `request`, or the answer that refuses it."""
+        if not self._knows_token(request):
+            return self._refuse(401, "the token of the relay is missing")
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in content_types:
+            return self._refuse(415, f"the content type is none of {', '.join(sorted(content_types))}")
+        encoding = request.headers.get("content-encoding", "identity").lower()
+        if encoding not in ("gzip", "identity"):
+            return self._refuse(415, "the content encoding is neither gzip nor identity")
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                return self._refuse(413, "the request is too large")
+        if encoding == "identity":
+            return bytes(body)
+        try:
+            whole = _decompressed(bytes(body))
+        except zlib.error:
+            return self._refuse(400, "this is not gzip")
+        return self._refuse(413, "the request is too large when decompressed") if whole is None else whole
+
+    def _knows_token(self, request: Request) -> bool:
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = request.path_params.get("token") or (bearer if scheme.lower() == "bearer" else "")
+        return hmac.compare_digest(given.encode(), self.token.encode())
+
+    def _is_local(self, request: Request) -> bool:
+        return request.client is not None and request.client.host in ("127.0.0.1", "::1", self._server.host)
+
+    def _refuse(self, status: int, why: str, count: int = 1) -> Response:
+        from starlette.responses import PlainTextResponse
+
+        self._count([why] * count)
+        return PlainTextResponse(f"{why}\n", status_code=status)
+
+    def _count(self, faults: Sequence[str]) -> None:
+        if faults and not self.rejected:
+            logger.warning("the relay rejects what is not valid; the first: %.200s", faults[0])
+        self.rejected += len(faults)
 
 
-async def _body(request: Request) -> bytes | None:
-    """Return the body of `request`; None if it is larger than anything meant."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MOST_BYTES:
-            return None
-    return bytes(body)
+def _decompressed(body: bytes) -> bytes | None:
+    """Return gzipped `body`; None if it is larger than `MOST_BYTES`.
+
+    Raises:
+        zlib.error: It is not gzip, or ends early.
+    """
+    decompressor = zlib.decompressobj(wbits=31)
+    whole = decompressor.decompress(body, MOST_BYTES + 1)
+    if len(whole) > MOST_BYTES:
+        return None
+    if not decompressor.eof:
+        raise zlib.error("it ends early")
+    return whole

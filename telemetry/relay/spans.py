@@ -1,16 +1,29 @@
-"""Reading spans out of an OTLP request."""
+"""Reading spans out of an OTLP request, and rejecting those that are none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from phasebus.telemetry.relay.notices import MOST_NANOSECONDS
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 Value = str | int | float | bool
+
+MOST_ATTRIBUTES: Final = 1000
+"""How many attributes, events or links a span may have; OpenTelemetry's own limit is 128."""
+
+MOST_SPANS: Final = 20_000
+"""How many spans a request may carry; OpenTelemetry's exporters send 512."""
+
+_MOST_CHARACTERS: Final = 16_384
+_PLAIN: Final = frozenset({"string_value", "bool_value", "int_value", "double_value"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +58,45 @@ class EngineSpan:
         return (self.end_ns - self.start_ns) / 1e9
 
 
+def reject_spans(request: ExportTraceServiceRequest) -> Sequence[str]:
+    """Remove from `request` the spans that are not valid OTLP or out of bounds; return the reason for each."""
+    faults: list[str] = []
+    room = MOST_SPANS
+    for of_resource in request.resource_spans:
+        if len(of_resource.resource.attributes) > MOST_ATTRIBUTES:
+            faults += ["its process has too many attributes"] * sum(len(each.spans) for each in of_resource.scope_spans)
+            del of_resource.scope_spans[:]
+        for of_scope in of_resource.scope_spans:
+            for index in range(len(of_scope.spans) - 1, -1, -1):
+                fault = _fault(of_scope.spans[index]) if room > 0 else "there are too many spans in one request"
+                if fault is None:
+                    room -= 1
+                else:
+                    faults.append(fault)
+                    del of_scope.spans[index]
+    return faults
+
+
+def _fault(span: Span) -> str | None:
+    """Return what is wrong with `span`; None if nothing is.
+
+    Source: opentelemetry-proto, ``trace.proto`` (lengths of ids, all-zero ids, required fields).
+    """
+    if len(span.trace_id) != 16 or not any(span.trace_id) or len(span.span_id) != 8 or not any(span.span_id):
+        return "its ids are not valid"
+    if len(span.parent_span_id) not in (0, 8) or span.parent_span_id == span.span_id:
+        return "the id of its parent is not valid"
+    if not 0 <= span.start_time_unix_nano <= span.end_time_unix_nano < MOST_NANOSECONDS:
+        return "its times are not valid"
+    if len(span.name) > _MOST_CHARACTERS:
+        return "its name is too long"
+    if max(len(span.attributes), len(span.events), len(span.links)) > MOST_ATTRIBUTES:
+        return "it has too many attributes, events or links"
+    return None
+
+
 def read_spans(request: ExportTraceServiceRequest) -> Iterator[EngineSpan]:
-    """Yield the spans of `request`, in the order they stand there."""
+    """Yield the spans of `request`, in their order there."""
     from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
     for of_resource in request.resource_spans:
@@ -63,14 +113,30 @@ def read_spans(request: ExportTraceServiceRequest) -> Iterator[EngineSpan]:
                     end_ns=span.end_time_unix_nano,
                     attributes=_plain(span.attributes),
                     resource=resource,
-                    error=(span.status.message or "failed") if failed else None,
+                    error=(span.status.message[:_MOST_CHARACTERS] or "failed") if failed else None,
                 )
 
 
-def _plain(attributes: Iterable[KeyValue]) -> dict[str, Value]:
-    plain: dict[str, Value] = {}
+def attributes_of(attributes: Iterable[KeyValue]) -> dict[str, Value | Sequence[Value]]:
+    """Return attributes that the SDK accepts: plain values and lists of them; others are left out."""
+    found: dict[str, Value | Sequence[Value]] = {}
     for attribute in attributes:
         which = attribute.value.WhichOneof("value")
-        if which in ("string_value", "bool_value", "int_value", "double_value"):
-            plain[attribute.key] = getattr(attribute.value, which)
-    return plain
+        if which in _PLAIN:
+            found[attribute.key] = getattr(attribute.value, which)
+        elif which == "array_value":
+            values = attribute.value.array_value.values
+            kinds = {value.WhichOneof("value") for value in values}
+            if len(kinds) == 1 and kinds <= _PLAIN:
+                (kind,) = kinds
+                found[attribute.key] = tuple(getattr(value, str(kind)) for value in values)
+    return found
+
+
+def _plain(attributes: Iterable[KeyValue]) -> dict[str, Value]:
+    """Return the attributes that are plain values which JSON has, with texts of bounded length."""
+    return {
+        key: str(value)[:_MOST_CHARACTERS] if isinstance(value, str) or not math.isfinite(value) else value
+        for key, value in attributes_of(attributes).items()
+        if isinstance(value, str | int | float | bool)
+    }

@@ -1,15 +1,22 @@
-"""A real OTLP backend: what is exported to it can be read back."""
+"""OTLP backends: a real one, and a small one in the test's own process that shows each request."""
 
 from __future__ import annotations
 
+import gzip
+import ssl
 import subprocess
-from collections.abc import Iterator
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from phasebus.telemetry import EngineSpan
 from phasebus.telemetry.journal import Run
@@ -19,7 +26,7 @@ from tests.support.waiting import wait_until
 
 
 class OtlpBackend:
-    """A running ddapm-test-agent, spoken to over HTTP and gRPC."""
+    """A running ddapm-test-agent, which receives OTLP over HTTP and gRPC."""
 
     def __init__(self, http_port: int, grpc_port: int) -> None:
         self.http = f"http://127.0.0.1:{http_port}"
@@ -66,3 +73,148 @@ def _answers(backend: OtlpBackend) -> bool:
         return httpx.get(f"{backend.http}/test/session/traces").is_success
     except httpx.TransportError:
         return False
+
+
+@dataclass(frozen=True)
+class Export:
+    """One request that an `OtlpSink` received.
+
+    Attributes:
+        path: The path it was sent to.
+        headers: Its headers, with lower-case names.
+        content: The spans.
+    """
+
+    path: str
+    headers: Mapping[str, str]
+    content: ExportTraceServiceRequest
+
+
+class OtlpSink:
+    """A receiver of OTLP over HTTP in this process.
+
+    Args:
+        tls: With it, the receiver is reached over https.
+        status: The status that it answers with.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, status: int = 200) -> None:
+        self.exports: list[Export] = []
+        self.status = status
+        sink = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                match self.headers.get("Content-Encoding"):
+                    case "gzip":
+                        body = gzip.decompress(body)
+                    case "deflate":
+                        body = zlib.decompress(body)
+                if sink.status == httpx.codes.OK:
+                    headers = {name.lower(): value for name, value in self.headers.items()}
+                    sink.exports.append(Export(self.path, headers, ExportTraceServiceRequest.FromString(body)))
+                self.send_response(sink.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        class SinkServer(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                pass  # a client that rejects the certificate
+
+        self._server = SinkServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    @property
+    def spans(self) -> list[Span]:
+        """Every span that has arrived."""
+        exports = tuple(self.exports)
+        return [
+            span
+            for export in exports
+            for of_resource in export.content.resource_spans
+            for of_scope in of_resource.scope_spans
+            for span in of_scope.spans
+        ]
+
+    @property
+    def resources(self) -> list[dict[str, str | int]]:
+        """The attributes of each span's resource, in the order of `spans`."""
+        exports = tuple(self.exports)
+        return [
+            {each.key: each.value.string_value or each.value.int_value for each in of_resource.resource.attributes}
+            for export in exports
+            for of_resource in export.content.resource_spans
+            for of_scope in of_resource.scope_spans
+            for _ in of_scope.spans
+        ]
+
+    def close(self) -> None:
+        """Stop receiving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@contextmanager
+def otlp_sink(tls: ssl.SSLContext | None = None, status: int = 200) -> Iterator[OtlpSink]:
+    """Run an `OtlpSink`."""
+    sink = OtlpSink(tls, status)
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority of a test, and what it has signed, as files.
+
+    Attributes:
+        certificate: The authority's own certificate.
+        server_certificate: The certificate of a server on 127.0.0.1.
+        server_key: Its key.
+        client_certificate: The certificate of a client.
+        client_key: Its key.
+    """
+
+    certificate: Path
+    server_certificate: Path
+    server_key: Path
+    client_certificate: Path
+    client_key: Path
+
+    @classmethod
+    def made_in(cls, folder: Path) -> Authority:
+        """Return a new authority whose files are in `folder`."""
+
+        def openssl(*arguments: object) -> None:
+            subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, cwd=folder)
+
+        key = ("-newkey", "rsa:2048", "-nodes")
+        openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority")
+        (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1\n")
+        for name in ("server", "client"):
+            openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+            signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "extensions")
+            openssl("x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.pem")
+        names = ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")
+        return cls(*(folder / name for name in names))
+
+    def server_context(self, *, mutual: bool = False) -> ssl.SSLContext:
+        """Return what a server needs for TLS; with `mutual` it demands a certificate of its client."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_certificate, self.server_key)
+        if mutual:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.certificate)
+        return context

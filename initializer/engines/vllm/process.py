@@ -73,7 +73,9 @@ def _made_for(launch: Launch) -> Mapping[str, Any]:
     env = {
         **launch.runtime_env.get("env_vars", {}),
         **_environment(launch),
-        **environment_of_engine(launch.telemetry),
+        **environment_of_engine(
+            launch.telemetry, {**os.environ, **launch.runtime_env.get("env_vars", {}), **launch.env}
+        ),
         SAMPLING: str(launch.iteration_sampling),
     }
     return {

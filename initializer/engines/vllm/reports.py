@@ -14,6 +14,8 @@ from phasebus.telemetry import EngineSpan, StepNotice
 _HIDDEN = ("code.", "phasebus.")
 """What the names of attributes begin with that are of no use in an event: where the code is, and what has its own field."""
 
+_MAX_PROCESS_ID = 2**31
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessKey:
@@ -84,7 +86,7 @@ def report_of_span(span: EngineSpan) -> StepReport:
         or known.get("vllm.process_kind")
         or FRONT_END
     )
-    pid = int(span.attributes.get(PID_ATTRIBUTE) or known.get("vllm.process_id") or 0)
+    pid = _process_id(span.attributes.get(PID_ATTRIBUTE)) or _process_id(known.get("vllm.process_id"))
     key = ProcessKey(host=_other_host(span.attributes), pid=pid)
     return StepReport(
         step=span.span,
@@ -109,6 +111,12 @@ def _attributes(span: str, process: str, pid: int, key: ProcessKey, others: Mapp
     plain = {name: value for name, value in others.items() if name != HOST and not name.startswith(_HIDDEN)}
     where = {} if key.host is None else {HOST: key.host}
     return {"span": span, "process": process, **({"pid": pid} if pid else {}), **where, **plain}
+
+
+def _process_id(value: object) -> int:
+    """Return `value` if it can be the id of a process, else 0."""
+    number = int(value) if isinstance(value, int | str) and str(value).isdecimal() else 0
+    return number if number < _MAX_PROCESS_ID else 0
 
 
 def _other_host(attributes: Mapping[str, Any]) -> str | None:

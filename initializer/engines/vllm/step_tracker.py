@@ -27,7 +27,7 @@ from phasebus.initializer.engines.vllm.reports import (
     report_of_span,
 )
 from phasebus.initializer.engines.vllm.step_ids import StepIds
-from phasebus.telemetry import EngineSpan, IterationsNotice, StepNotice
+from phasebus.telemetry import EngineSpan, Notice, StepNotice
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,12 +97,12 @@ class StepTracker:
         """Whether every worker has warmed up, which is all that a node without an API server can be ready for."""
         return bool(self._warm) and self._warm >= self._workers
 
-    def events_of(self, arrival: EngineSpan | StepNotice | IterationsNotice) -> Iterator[StepEvent]:
+    def events_of(self, arrival: EngineSpan | Notice) -> Iterator[StepEvent]:
         """Yield the events that are new in a notice or a span."""
-        if isinstance(arrival, IterationsNotice):
-            return
         if isinstance(arrival, EngineSpan):
             yield from self._of_span(report_of_span(arrival))
+        elif not isinstance(arrival, StepNotice):
+            return
         elif arrival.event == "ready":
             self._ready.add(process_key(arrival))
         elif arrival.event == "exited":

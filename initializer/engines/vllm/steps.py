@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import AsyncIterator
@@ -10,9 +11,11 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.to_thread
 
-from phasebus.bus import Bus, StepOutcome, outcome_of
+from phasebus.bus import Bus, BusStateError, StepOutcome, outcome_of
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
-from phasebus.telemetry import EngineSpan, IterationsNotice, Relay, StepNotice
+from phasebus.telemetry import EngineSpan, Notice, Relay
+
+logger = logging.getLogger("phasebus.engine")
 
 FINAL_STEPS_SECONDS = 2.0
 """How long the last steps of a start may take to be told of, in seconds."""
@@ -28,13 +31,21 @@ async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[StepTracker]:
         bus: Where they are published.
         relay: Where they arrive.
     """
-    arrived: queue.SimpleQueue[EngineSpan | StepNotice | IterationsNotice | None] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[EngineSpan | Notice | None] = queue.SimpleQueue()
     steps, threads, settled = StepTracker(), bus.threads(), threading.Event()
 
     def publish() -> None:
-        while (told := arrived.get()) is not None:
-            for event in steps.events_of(told):
-                threads.publish(event)
+        failed = False
+        while (received := arrived.get()) is not None:
+            try:
+                for event in steps.events_of(received):
+                    threads.publish(event)
+            except BusStateError:
+                return  # the bus has closed: the start is over
+            except Exception:
+                if not failed:
+                    failed = True
+                    logger.exception("a report of the engine is left out: %s", type(received).__name__)
             if steps.running:
                 settled.clear()
             else:

@@ -155,7 +155,10 @@ class ReplicaStart:
 
     async def _start_engine(self, bus: Bus, context: Context) -> None:
         async with bus.step(ENGINE_INIT, "vllm", attributes={"model": self._model}) as step:
-            env = {**context[ENGINE_ENV], **environment_of_engine(self._telemetry)}
+            env = {
+                **context[ENGINE_ENV],
+                **environment_of_engine(self._telemetry, {**os.environ, **context[ENGINE_ENV]}),
+            }
             os.environ.update(env | {"TRACEPARENT": self._telemetry.identity.traceparent(step.id)})
             end = self._telemetry.relay.listen(self._ends_with(step.id))
             try:

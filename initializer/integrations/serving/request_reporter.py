@@ -89,11 +89,12 @@ class RequestReporter:
         What the application calls finds the step in the request's ``traceparent`` (W3C Trace Context).
         """
         trace, caller = _trace_of(request)
-        attributes = {"method": _method(request), "trace_id": trace, "application": self._name}
+        attributes = {"method": _method(request), **trace, "application": self._name}
+        flags = "00" if trace.get("trace_sampled") is False else "01"
         failure = None
         with self._unless_closed():
             async with self._bus.step(REQUEST_STEP, self._name, parent=caller, attributes=attributes) as step:
-                request.headers["traceparent"] = f"00-{trace}-{step.id}-01"
+                request.headers["traceparent"] = f"00-{trace['trace_id']}-{step.id}-{flags}"
                 try:
                     yield step
                 except BaseException as error:
@@ -122,7 +123,7 @@ class RequestReporter:
         """Tell afterwards, as a step, of a request that failed."""
         trace, caller = _trace_of(request)
         step = Step(self._bus, REQUEST_STEP, self._name, caller)
-        step.attributes.update(attributes, trace_id=trace, application=self._name)
+        step.attributes.update(attributes, **trace, application=self._name)
         ago = int(seconds * 1e9)
         began = {"time_ns": time.time_ns() - ago, "monotonic_ns": time.monotonic_ns() - ago}
         with self._unless_closed():
@@ -166,10 +167,12 @@ def wants_requests(bus: Bus) -> bool:
     return any(bus.wants(each) for each in (StepStarted, StepFinished, StepFailed, StepsCounted))
 
 
-def _trace_of(request: Request) -> tuple[str, str | None]:
+def _trace_of(request: Request) -> tuple[dict[str, AttributeValue], str | None]:
     """Return the trace a request is of, and the span that sent it: those of whoever sent it, or else a new trace."""
-    trace, caller = parse_traceparent(request.headers.get("traceparent", ""))
-    return trace or new_trace_id(), caller
+    caller = parse_traceparent(request.headers.get("traceparent", ""))
+    if caller is None:
+        return {"trace_id": new_trace_id()}, None
+    return {"trace_id": caller.trace, "trace_sampled": caller.sampled}, caller.span
 
 
 def _method(request: Request) -> str:

@@ -22,7 +22,7 @@ from phasebus.initializer.engines.vllm.inside import processes
 from phasebus.initializer.engines.vllm.inside.ranks import ProcessIdentity
 from phasebus.initializer.engines.vllm.output import first_error, last_lines
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
-from phasebus.telemetry.relay.notices import read_notices
+from phasebus.telemetry.relay import NoticeReader
 from tests.support.waiting import wait_until
 
 _OUTPUT = """\
@@ -101,7 +101,7 @@ def test_exit_of_an_engine_process_is_reported_by_its_parent(monkeypatch: pytest
     assert process.exitcode == -9
     assert [notice["event"] for notice in sent.notices] == ["started", "exited"]
     for notice in sent.notices:
-        (read,) = read_notices(_json(notice))
+        (read,), _ = NoticeReader().read(_json(notice))
         list(steps.events_of(read))
     words = "was ended by SIGKILL, as the kernel does when memory runs out"
     assert steps.first_death() == f"Worker_TP0 (process {process.pid}) {words}"

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from phasebus.initializer.engines.vllm.inside.iterations import Iterations
-from phasebus.telemetry import IterationsNotice, Metrics
-from phasebus.telemetry.relay import IterationMetrics
+from phasebus.initializer.engines.vllm.iteration_metrics import IterationMetrics, IterationsNotice
+from phasebus.telemetry import Metrics
 
 
 def counted(*requests: int, every: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -39,9 +39,9 @@ def test_one_iteration_in_so_many_is_sampled(every: int, samples: int) -> None:
 def test_counts_become_histograms_with_every_bucket() -> None:
     metrics, iterations = Metrics("1"), IterationMetrics()
     metrics.registry.register(iterations)
-    iterations.take("something else")
+    iterations.record("something else")
     assert b"phasebus_engine_iteration" not in metrics.render("text/plain")[0]
-    iterations.take(notice())
+    iterations.record(notice())
     value = metrics.registry.get_sample_value
     assert value("phasebus_engine_iteration_requests_bucket", {"engine": "0", "le": "4.0"}) == 2
     assert value("phasebus_engine_iteration_requests_bucket", {"engine": "0", "le": "+Inf"}) == 2
@@ -51,7 +51,7 @@ def test_counts_become_histograms_with_every_bucket() -> None:
 
 def test_what_vllm_serves_by_itself_is_not_served_again() -> None:
     iterations = IterationMetrics()
-    iterations.take(notice(served=True))
+    iterations.record(notice(served=True))
     assert {family.name for family in iterations.collect()} == {
         "phasebus_engine_iteration_duration_seconds",
         "phasebus_engine_iteration_requests",

@@ -16,13 +16,13 @@ from phasebus.initializer.engines.vllm.inside.processes import process_start_ste
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.initializer.engines.vllm.inside.variables import STEPS_URL
 from phasebus.telemetry import StepNotice
-from phasebus.telemetry.relay import Forwarder, Relay
-from phasebus.telemetry.relay.receiver import Told
+from phasebus.telemetry.relay import Relay
+from phasebus.telemetry.relay.receiver import Received
 
 
 @pytest.fixture
 def relay() -> Iterator[Relay]:
-    relay = Relay(Forwarder(None))
+    relay = Relay()
     relay.start()
     yield relay
     relay.close()
@@ -33,9 +33,9 @@ def line(number: int) -> dict[str, object]:
 
 
 def test_notices_arrive_in_the_order_they_were_sent(relay: Relay) -> None:
-    told: SimpleQueue[Told] = SimpleQueue()
+    told: SimpleQueue[Received] = SimpleQueue()
     relay.listen(told.put)
-    reporter = Reporter(relay.notices_url)
+    reporter = Reporter(relay.notices_url, relay.token)
     for number in range(100):
         reporter.send(line(number))
     reporter.close()
@@ -44,7 +44,7 @@ def test_notices_arrive_in_the_order_they_were_sent(relay: Relay) -> None:
 
 
 def test_reporter_without_a_receiver_does_not_block() -> None:
-    reporter = Reporter("http://127.0.0.1:9/v1/steps")
+    reporter = Reporter("http://127.0.0.1:9/v1/steps", "")
     for number in range(20_000):
         reporter.send(line(number))
     reporter.close()
@@ -102,13 +102,13 @@ def test_closed_gate_blocks_until_it_is_opened(relay: Relay) -> None:
 
     timer = threading.Timer(0.3, open_when_asked)
     timer.start()
-    gates._wait(relay.gate_url)
+    gates._wait(relay.gate_url, relay.token)
     assert opened
     timer.join()
 
 
 def test_gate_that_cannot_be_reached_is_open() -> None:
-    gates._wait("http://127.0.0.1:9/v1/gate")
+    gates._wait("http://127.0.0.1:9/v1/gate", "")
 
 
 def test_parent_and_child_derive_the_same_id_of_a_process_start() -> None:

@@ -19,8 +19,8 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from phasebus.initializer.engines.vllm.inside import ids, processes, ranks, spans
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.telemetry import StepNotice
-from phasebus.telemetry.relay import Forwarder, Relay
-from phasebus.telemetry.relay.receiver import Told
+from phasebus.telemetry.relay import Relay
+from phasebus.telemetry.relay.receiver import Received
 
 
 def worker_main(**kwargs: Any) -> None: ...
@@ -136,23 +136,23 @@ def test_provider_that_vllm_makes_later_draws_ids_from_the_system() -> None:
 
 
 @pytest.fixture
-def notices() -> Iterator[tuple[str, queue.SimpleQueue[Told]]]:
-    """The URL of a relay, and the notices that arrive there."""
-    relay, arrived = Relay(Forwarder(None)), queue.SimpleQueue[Told]()
+def notices() -> Iterator[tuple[Relay, queue.SimpleQueue[Received]]]:
+    """A relay, and the notices that arrive there."""
+    relay, arrived = Relay(), queue.SimpleQueue[Received]()
     relay.start()
     relay.listen(arrived.put)
-    yield relay.notices_url, arrived
+    yield relay, arrived
     relay.close()
 
 
 def test_forked_worker_reports_its_start_and_steps_as_itself(
-    notices: tuple[str, queue.SimpleQueue[Told]], monkeypatch: pytest.MonkeyPatch
+    notices: tuple[Relay, queue.SimpleQueue[Received]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vLLM loads plugins once: the process that is forked from an engine core has that one's plugin and provider."""
-    url, arrived = notices
+    relay, arrived = notices
     provider = TracerProvider()
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
-    reporter = Reporter(url)
+    reporter = Reporter(relay.notices_url, relay.token)
     spans.report_spans(reporter)
     tracer = provider.get_tracer("test")
     tracer.start_span("EngineCoreProc init").end()

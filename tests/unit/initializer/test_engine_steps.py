@@ -13,7 +13,7 @@ from phasebus.initializer.engines.vllm.names import OTHER, OWN_STEPS, STEP_OF_SP
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.telemetry import EngineSpan, StepNotice
-from phasebus.telemetry.relay import Forwarder, Relay
+from phasebus.telemetry.relay import Relay
 from tests.support.waiting import wait_until
 
 STEP, PARENT = "a" * 16, "b" * 16
@@ -126,7 +126,7 @@ def test_every_step_of_the_plugin_is_in_the_table_of_names() -> None:
 
 @pytest.mark.anyio
 async def test_notices_during_the_start_become_events() -> None:
-    relay = Relay(Forwarder(None))
+    relay = Relay()
     seen: list[StepEvent] = []
     relay.start()
     try:
@@ -144,7 +144,7 @@ async def test_notices_during_the_start_become_events() -> None:
 
 @pytest.mark.anyio
 async def test_running_steps_fail_before_the_error_of_the_engine_is_raised() -> None:
-    relay = Relay(Forwarder(None))
+    relay = Relay()
     seen: list[StepEvent] = []
     relay.start()
     try:

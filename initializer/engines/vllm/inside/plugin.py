@@ -7,13 +7,14 @@ import time
 
 from phasebus.initializer.engines.vllm.inside import forkserver, gates, hooks, processes, ranks, spans
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
-from phasebus.initializer.engines.vllm.inside.variables import GATE_URL
+from phasebus.initializer.engines.vllm.inside.variables import GATE_URL, RELAY_TOKEN
 from phasebus.initializer.ray.exit_codes import keep_exit_codes
 
 
 def start(url: str) -> None:
     """Report the steps of this process to `url`, and wait for the model if there is a gate."""
-    reporter = Reporter(url)
+    token = os.environ.get(RELAY_TOKEN, "")
+    reporter = Reporter(url, token)
     gate = os.environ.pop(GATE_URL, None)  # polled once, and not by the processes that this one starts
     spans.report_spans(reporter)
     if ranks.ray_worker() is None:  # Ray started that process long before, for any work
@@ -26,4 +27,4 @@ def start(url: str) -> None:
     hooks.install_iteration_counter(reporter)
     forkserver.adopt()
     if gate is not None:
-        gates.wait_at(gate)
+        gates.wait_at(gate, token)

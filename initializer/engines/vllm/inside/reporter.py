@@ -26,11 +26,13 @@ class Reporter:
 
     Args:
         url: The receiver's URL; notices are posted there as JSON lines.
+        token: The receiver's token.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str) -> None:
         parts = urlsplit(url)
         self._host, self._port, self._path = parts.hostname or "127.0.0.1", parts.port or 80, parts.path
+        self._headers = {"Content-Type": "application/x-ndjson", "Authorization": f"Bearer {token}"}
         self._start()
         os.register_at_fork(after_in_child=self._start)
         atexit.register(self.close)
@@ -63,7 +65,7 @@ class Reporter:
             body = "".join(json.dumps(notice) + "\n" for notice in batch)
             for _ in range(2):  # a connection that was kept open may have gone stale
                 try:
-                    connection.request("POST", self._path, body.encode(), {"Content-Type": "application/x-ndjson"})
+                    connection.request("POST", self._path, body.encode(), self._headers)
                     connection.getresponse().read()
                     break
                 except (OSError, http.client.HTTPException):

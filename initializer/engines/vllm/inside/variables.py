@@ -12,3 +12,6 @@ GATE_URL: Final = "PHASEBUS_GATE_URL"
 
 SAMPLING: Final = "PHASEBUS_ITERATION_SAMPLING"
 """One iteration in so many gets a span while the engine serves; 0 for none."""
+
+RELAY_TOKEN: Final = "PHASEBUS_RELAY_TOKEN"  # noqa: S105  # the name of a variable
+"""Holds the bearer token that each request to these URLs carries."""

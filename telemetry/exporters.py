@@ -1,0 +1,64 @@
+"""The exporters that OTEL_TRACES_EXPORTER names, each behind a queue of its own."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from phasebus.telemetry.collector import SHUTDOWN_FLUSH_SECONDS, Collector
+from phasebus.telemetry.otel import SpanQueue, TraceSettings
+from phasebus.telemetry.otel.settings import Findings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+_GROUP = "opentelemetry_traces_exporter"
+
+
+def wait_briefly(thread: threading.Thread) -> None:
+    """Wait for a thread that exports what is left, as long as a collector that is away may delay the end."""
+    thread.join(SHUTDOWN_FLUSH_SECONDS)
+
+
+def span_queues(settings: TraceSettings, collector: Collector | None, findings: Findings) -> tuple[SpanQueue, ...]:
+    """Return a queue for each exporter; one that cannot be made is left out and noted in `findings`.
+
+    Args:
+        settings: Which exporters there are, and how spans are collected for them.
+        collector: Where the exporter ``otlp`` exports to; None leaves it out.
+        findings: Where problems are added.
+    """
+    queues: list[SpanQueue] = []
+    if settings.disabled:
+        return ()
+    for name in dict.fromkeys(settings.exporters):
+        if name == "otlp" and collector is None:
+            continue
+        target = collector.endpoint if name == "otlp" and collector is not None else f"the exporter {name!r}"
+        try:
+            exporter = _exporter(name, collector)
+        except Exception as error:  # noqa: BLE001  # an exporter that cannot be made must not fail a start-up
+            findings.problems.append(f"spans are not exported to {target}: {error or type(error).__name__}")
+            continue
+        wait: Callable[[threading.Thread], None] = wait_briefly
+        if name == "otlp" and collector is not None:
+            wait = collector.wait_for_flush
+        queues.append(SpanQueue(exporter, target, settings.batches, wait))
+    return tuple(queues)
+
+
+def _exporter(name: str, collector: Collector | None) -> SpanExporter:
+    if name == "otlp" and collector is not None:
+        return collector.exporter()
+    if name == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        return ConsoleSpanExporter(out=sys.stdout)
+    for found in entry_points(group=_GROUP, name=name):
+        exporter: SpanExporter = found.load()()
+        return exporter
+    known = sorted({"otlp", "console", "none", *(each.name for each in entry_points(group=_GROUP))})
+    raise ValueError(f"OTEL_TRACES_EXPORTER names an exporter that is not installed; there are {', '.join(known)}")
