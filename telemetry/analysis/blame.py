@@ -46,6 +46,6 @@ def _row(at: PlacedStep, whole: float) -> BlameRow:
         node=at.node,
         depth=at.depth,
         seconds=at.seconds,
-        own=sum(end - start for start, end in uncovered(at)) / 1e9,
+        own=sum(each.end_ns - each.start_ns for each in uncovered(at)) / 1e9,
         share=at.seconds / whole if whole else 0.0,
     )

@@ -6,6 +6,7 @@ one that had ended last by then, and so on, and the same inside each of them (CR
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -75,48 +76,85 @@ def critical_path(run: Run) -> CriticalPath:
     tops = nest(run)
     if not tops or run.root is None:
         return CriticalPath(links=(), overlap=Overlap(longest=None, at_best=0.0, saved=0.0))
-    root = next(top for top in tops if top.step.id == run.root.id)
-    links = sorted(_back(root, root.start_ns, root.end_ns), key=lambda link: link.start_ns)
-    return CriticalPath(links=tuple(links), overlap=_overlap(root, tuple(links)))
+    root = next((top for top in tops if top.step.id == run.root.id), tops[0])
+    stretches = sorted(_stretches(root), key=lambda stretch: stretch[1])
+    links = tuple(_link(*stretch) for stretch in stretches)
+    return CriticalPath(links=links, overlap=_overlap(root, [at for at, _, _ in stretches]))
 
 
-def _back(at: PlacedStep, start: int, end: int) -> Iterator[Link]:
-    """Yield the stretches of `at` between `start` and `end`, the last one first."""
-    reached = end
-    while reached > start:
-        begun = [each for each in at.inside if each.start_ns < min(reached, each.end_ns) and each.end_ns > start]
-        last = max((each for each in begun if each.end_ns <= reached), key=lambda each: each.end_ns, default=None)
+_Stretch = tuple[PlacedStep, int, int]
+
+
+def _stretches(root: PlacedStep) -> Iterator[_Stretch]:
+    """Yield what was waited for, and from when to when: walking back from the end of `root`."""
+    pending: list[_Stretch] = [(root, root.start_ns, root.end_ns)]
+    by_end: dict[int, _ByEnd] = {}
+    while pending:
+        at, start, reached = pending.pop()
+        if reached <= start:
+            continue
+        ends = by_end.get(id(at)) or by_end.setdefault(id(at), _ByEnd(at))
+        last, beside = ends.before(start, reached)
         since = last.end_ns if last is not None else start
         if last is not None and since == reached:
             began = max(last.start_ns, start)
-            yield from _back(last, began, reached)
-        elif beside := [each for each in begun if each.end_ns > reached]:  # not waited for; but what else ran?
-            other = min(beside, key=lambda each: each.start_ns)
-            began = max(other.start_ns, since)
-            yield from _back(other, began, reached)
+            pending += (at, start, began), (last, began, reached)
+        elif beside is not None and beside.start_ns < reached:  # not waited for, but it ran
+            began = max(beside.start_ns, since)
+            pending += (at, start, began), (beside, began, reached)
         else:
-            began = since
-            yield _link(at, began, reached)
-        reached = began
+            yield at, since, reached
+            pending.append((at, start, since))
+
+
+class _ByEnd:
+    """The steps inside a step, by their end.
+
+    Args:
+        at: The step.
+    """
+
+    def __init__(self, at: PlacedStep) -> None:
+        inside = [each for each in at.inside if each.end_ns > each.start_ns]
+        self._steps = sorted(inside, key=lambda each: (each.end_ns, -each.start_ns))
+        self._ends = [each.end_ns for each in self._steps]
+        self._first = list(self._steps)  # of those that end no earlier, the one that began first
+        for number in range(len(inside) - 2, -1, -1):
+            self._first[number] = min(self._steps[number], self._first[number + 1], key=_by_start)
+
+    def before(self, start: int, reached: int) -> tuple[PlacedStep | None, PlacedStep | None]:
+        """Return the step that ended last between `start` and `reached`, and the first of those that ended later."""
+        number = bisect_right(self._ends, reached)
+        last = self._steps[number - 1] if number and self._ends[number - 1] > start else None
+        return last, self._first[number] if number < len(self._first) else None
+
+
+def _by_start(at: PlacedStep) -> tuple[int, int]:
+    return at.start_ns, -at.end_ns
 
 
 def _link(at: PlacedStep, start: int, end: int) -> Link:
     return Link(step=at.step, node=at.node, depth=at.depth, start_ns=start, end_ns=end, gap=bool(at.inside))
 
 
-def _overlap(root: PlacedStep, links: tuple[Link, ...]) -> Overlap:
-    """Compare the parts of the root, or of whatever inside it is nearly all of it, that are on the path."""
-    waited_for = {link.step.id for link in links}
-    parts = _on_path(root, waited_for)
+def _overlap(root: PlacedStep, path: list[PlacedStep]) -> Overlap:
+    """Compare the parts of the root, or of the step inside it that is nearly all of it, that are on the path."""
+    on_path: set[int] = set()
+    for step in path:
+        for at in step.outward():
+            if id(at) in on_path:
+                break
+            on_path.add(id(at))
+
+    def parts_of(at: PlacedStep) -> list[PlacedStep]:
+        return [each for each in at.inside if id(each) in on_path]
+
+    parts = parts_of(root)
     if not parts:
         return Overlap(longest=None, at_best=root.seconds, saved=0.0)
     longest = max(parts, key=lambda each: each.seconds)
-    while longest.seconds > _NEARLY_ALL * root.seconds and (inside := _on_path(longest, waited_for)):
+    while longest.seconds > _NEARLY_ALL * root.seconds and (inside := parts_of(longest)):
         parts = [each for each in parts if each is not longest] + inside
         longest = max(parts, key=lambda each: each.seconds)
     saved = max(0.0, min(sum(each.seconds for each in parts), root.seconds) - longest.seconds)
     return Overlap(longest=longest.step, at_best=root.seconds - saved, saved=saved)
-
-
-def _on_path(at: PlacedStep, waited_for: set[str]) -> list[PlacedStep]:
-    return [each for each in at.inside if any(below.step.id in waited_for for below in each.walk())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from phasebus.telemetry.analysis.nesting import PlacedStep, uncovered, walk
+from phasebus.telemetry.analysis.nesting import PlacedStep, Uncovered, uncovered, walk
 from phasebus.telemetry.journal import RecordedStep, Run
 
 
@@ -34,18 +34,16 @@ def gaps(run: Run, shortest: float = 0.01) -> tuple[Gap, ...]:
 
     A step with none inside it has a name for all of its time, and so no gap.
     """
-    found = [_gap(at, start, end) for at in walk(run) if at.inside for start, end in uncovered(at)]
+    found = [_gap(at, interval) for at in walk(run) if at.inside for interval in uncovered(at)]
     return tuple(sorted((gap for gap in found if gap.seconds >= shortest), key=lambda gap: -gap.seconds))
 
 
-def _gap(at: PlacedStep, start: int, end: int) -> Gap:
-    ended = [each for each in at.inside if each.end_ns <= start]
-    later = [each for each in at.inside if each.start_ns >= end]
+def _gap(at: PlacedStep, interval: Uncovered) -> Gap:
     return Gap(
         step=at.step,
         node=at.node,
-        after=max(ended, key=lambda each: each.end_ns).step if ended else None,
-        before=min(later, key=lambda each: each.start_ns).step if later else None,
-        start_ns=start,
-        seconds=(end - start) / 1e9,
+        after=interval.after.step if interval.after is not None else None,
+        before=interval.before.step if interval.before is not None else None,
+        start_ns=interval.start_ns,
+        seconds=(interval.end_ns - interval.start_ns) / 1e9,
     )

@@ -1,14 +1,20 @@
-"""Which steps of a run lie inside which, and on which node: what every other analysis starts from."""
+"""The tree of a run's steps, with the node of each: the input of every other analysis.
+
+No function here recurses, and none compares all steps with all others: a journal may hold any number of steps, at any depth.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from phasebus.telemetry.journal import RecordedStep, Run
 
-_PLACED_BY_TIME = ("engine_step",)
-_DIGITS = "0123456789"
+_PLACED_BY_TIME: Final = ("engine_step",)
+_DIGITS: Final = "0123456789"
+_MAX_CANDIDATES: Final = 64
+"""How many of the steps that contain another one are considered as its place, the shortest first."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -18,11 +24,11 @@ class PlacedStep:
     Attributes:
         step: The step.
         node: The node it ran on; "" for what belongs to no single one, such as the start of a cluster.
-        depth: How many steps it lies inside of.
-        start_ns: When it began, in nanoseconds since the epoch.
-        end_ns: When it ended, or until when the journal tells of it, likewise.
+        depth: The number of steps it lies inside of.
+        start_ns: Its start, in nanoseconds since the epoch.
+        end_ns: Its end, or that of the journal, likewise.
         outer: The step it lies inside of; None at the top.
-        inside: The steps directly inside it, by when they began.
+        inside: The steps directly inside it, by their start.
     """
 
     step: RecordedStep
@@ -30,19 +36,21 @@ class PlacedStep:
     depth: int
     start_ns: int
     end_ns: int
-    outer: PlacedStep | None = None
-    inside: list[PlacedStep] = field(default_factory=list)
+    outer: PlacedStep | None = field(default=None, repr=False)
+    inside: list[PlacedStep] = field(default_factory=list, repr=False)
 
     @property
     def seconds(self) -> float:
-        """How long it took, or has taken until now."""
+        """Its duration, so far if it still runs, in seconds."""
         return (self.end_ns - self.start_ns) / 1e9
 
     def walk(self) -> Iterator[PlacedStep]:
         """Yield the step and all that lies inside it, each before what is inside."""
-        yield self
-        for each in self.inside:
-            yield from each.walk()
+        pending = [self]
+        while pending:
+            at = pending.pop()
+            yield at
+            pending += reversed(at.inside)
 
     def outward(self) -> Iterator[PlacedStep]:
         """Yield the step and those it lies inside of, from the inside out."""
@@ -52,27 +60,43 @@ class PlacedStep:
             at = at.outer
 
 
-def nest(run: Run) -> tuple[PlacedStep, ...]:
-    """Return the outermost steps of `run`, by when they began; the rest lies inside them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncovered:
+    """An interval of a step during which none of the steps inside it ran.
 
-    A step lies inside its parent. The steps of an engine do not say so reliably: some have parents that had ended before
-    they began, others are told by a process that cannot know. They are placed by time: inside the shortest step of the
-    engine that contains them, below the first ancestor that still ran.
+    Attributes:
+        start_ns: Its start, in nanoseconds since the epoch.
+        end_ns: Its end, likewise.
+        after: The step inside that ended at its start; None at the start of the outer step.
+        before: The step inside that began at its end; None at the end of the outer step.
+    """
+
+    start_ns: int
+    end_ns: int
+    after: PlacedStep | None
+    before: PlacedStep | None
+
+
+def nest(run: Run) -> tuple[PlacedStep, ...]:
+    """Return the outermost steps of `run`, by their start, with all others inside them.
+
+    A step lies inside its parent. The parents of an engine's steps are not reliable: some had ended before the step began,
+    and some processes do not know theirs. They are placed by time: inside the shortest step of the engine that contains
+    them, below the first ancestor that still ran.
     """
     steps = {step.id: step for step in run.steps}
-    outer = {step.id: _outer(step, steps, run) for step in run.steps}
-    below: dict[str | None, list[str]] = {}
-    for each, parent in outer.items():
-        below.setdefault(parent, []).append(each)
-    engine = [step for step in run.steps if step.kind in _PLACED_BY_TIME]
+    ends = {step.id: end_of(step, run) for step in run.steps}
+    outer = {step.id: _running_ancestor(step, steps, ends) for step in run.steps}
+    _place_by_time(run, outer, ends)
+    below: dict[str | None, list[RecordedStep]] = {}
+    for step in run.steps:
+        below.setdefault(outer[step.id], []).append(step)
+    for each in below.values():
+        each.sort(key=lambda step: (step.start_ns, -ends[step.id]))
     placed: set[str] = set()
-    for step in sorted(engine, key=lambda step: (step.start_ns, -end_of(step, run))):
-        narrowest = _narrowest(step, outer[step.id], below, placed, steps, run)
-        if narrowest != outer[step.id]:
-            below[outer[step.id]].remove(step.id)
-            below.setdefault(narrowest, []).append(step.id)
-        placed.add(step.id)
-    return tuple(_build(None, None, below, steps, run))
+    ordered = (*below.get(None, ()), *run.steps)  # those left over have parents that form a circle
+    tops = [_build(step, below, ends, placed) for step in ordered if step.id not in placed]
+    return tuple(sorted(tops, key=lambda top: (top.start_ns, -top.end_ns)))
 
 
 def walk(run: Run) -> Iterator[PlacedStep]:
@@ -82,84 +106,107 @@ def walk(run: Run) -> Iterator[PlacedStep]:
 
 
 def end_of(step: RecordedStep, run: Run) -> int:
-    """Return when `step` ended, or until when the journal tells of it; in nanoseconds since the epoch."""
+    """Return the end of `step`, or of the journal if it still runs; in nanoseconds since the epoch."""
     return max(step.start_ns, step.end_ns if step.end_ns is not None else run.end_ns)
 
 
-def uncovered(at: PlacedStep) -> Iterator[tuple[int, int]]:
-    """Yield the intervals of `at` during which none of the steps inside it ran, in nanoseconds since the epoch."""
-    reached = at.start_ns
+def uncovered(at: PlacedStep) -> Iterator[Uncovered]:
+    """Yield the intervals of `at` during which none of the steps inside it ran."""
+    reached, last = at.start_ns, None
     for each in at.inside:
         if each.start_ns > reached:
-            yield reached, min(each.start_ns, at.end_ns)
-        reached = max(reached, each.end_ns)
+            end = min(each.start_ns, at.end_ns)
+            yield Uncovered(start_ns=reached, end_ns=end, after=last, before=each if each.start_ns == end else None)
+        if each.end_ns > reached:
+            reached, last = each.end_ns, each
         if reached >= at.end_ns:
             return
-    yield reached, at.end_ns
+    yield Uncovered(start_ns=reached, end_ns=at.end_ns, after=last, before=None)
 
 
-def _known(parent: str | None, steps: dict[str, RecordedStep]) -> str | None:
-    return parent if parent in steps else None
-
-
-def _outer(step: RecordedStep, steps: dict[str, RecordedStep], run: Run) -> str | None:
+def _running_ancestor(step: RecordedStep, steps: dict[str, RecordedStep], ends: dict[str, int]) -> str | None:
     """Return the first ancestor that had not ended when `step` began; its parent if there is none."""
     parent = at = _known(step.parent, steps)
     seen = {step.id}
     while at is not None and at not in seen:
-        if end_of(steps[at], run) > step.start_ns or end_of(steps[at], run) == end_of(step, run):
+        if ends[at] > step.start_ns or ends[at] == ends[step.id]:
             return at
         seen.add(at)
         at = _known(steps[at].parent, steps)
     return parent if parent != step.id else None
 
 
-def _narrowest(
-    step: RecordedStep,
+def _known(parent: str | None, steps: dict[str, RecordedStep]) -> str | None:
+    return parent if parent in steps else None
+
+
+def _place_by_time(run: Run, outer: dict[str, str | None], ends: dict[str, int]) -> None:
+    """Set in `outer` the place of each engine step: the shortest engine step below its ancestor that contains it."""
+    ancestors = dict(outer)
+    engine = [step for step in run.steps if step.kind in _PLACED_BY_TIME]
+    active: dict[str, RecordedStep] = {}  # the placed ones that had not ended, in the order of their start
+    for step in sorted(engine, key=lambda step: (step.start_ns, -ends[step.id])):
+        for ended in [each for each in active if ends[each] < step.start_ns]:
+            del active[ended]
+        containing: list[RecordedStep] = []
+        for each in reversed(active.values()):  # of two that are equally short, the last one lies inside the other
+            if each.id == ancestors[step.id]:
+                break  # those before it are not below it
+            if ends[each.id] >= ends[step.id]:
+                containing.append(each)
+        containing.sort(key=lambda each: ends[each.id] - each.start_ns)
+        for other in containing[:_MAX_CANDIDATES]:
+            if not _are_peers(step, other) and _is_below(other.id, ancestors[step.id], step, ancestors, active, ends):
+                outer[step.id] = other.id
+                break
+        active[step.id] = step
+
+
+def _is_below(
+    other: str,
     top: str | None,
-    below: dict[str | None, list[str]],
-    placed: set[str],
-    steps: dict[str, RecordedStep],
-    run: Run,
-) -> str | None:
-    """Return the shortest step below `top` that contains `step`, of those in `placed`; or else `top`."""
-    found, shortest = top, None
-    waiting = [each for each in below.get(top, ()) if each in placed]
-    while waiting:
-        other = steps[waiting.pop()]
-        length = end_of(other, run) - other.start_ns
-        if other.start_ns <= step.start_ns and end_of(other, run) >= end_of(step, run):
-            waiting += [each for each in below.get(other.id, ()) if each in placed]
-            if (shortest is None or length <= shortest) and not _are_peers(step, other):
-                found, shortest = other.id, length
-    return found
+    step: RecordedStep,
+    ancestors: dict[str, str | None],
+    active: dict[str, RecordedStep],
+    ends: dict[str, int],
+) -> bool:
+    """Return whether `other` lies below `top`, by way of placed steps that all contain `step`."""
+    at = ancestors[other]
+    for _ in range(_MAX_CANDIDATES):
+        if at == top:
+            return True
+        if at is None or at not in active or ends[at] < ends[step.id]:
+            return False
+        at = ancestors[at]
+    return False
 
 
 def _are_peers(one: RecordedStep, other: RecordedStep) -> bool:
-    """Return whether the steps were taken by two processes of a kind, such as two workers: neither contains the other."""
+    """Return whether the steps ran in two processes of a kind, such as two workers: neither contains the other."""
     first, second = str(one.attributes.get("process", "")), str(other.attributes.get("process", ""))
     return first != second and first.rstrip(_DIGITS) == second.rstrip(_DIGITS)
 
 
 def _build(
-    parent: str | None,
-    outer: PlacedStep | None,
-    below: dict[str | None, list[str]],
-    steps: dict[str, RecordedStep],
-    run: Run,
-) -> Iterator[PlacedStep]:
-    for each in sorted(below.get(parent, ()), key=lambda id_: (steps[id_].start_ns, -end_of(steps[id_], run))):
-        step = steps[each]
-        placed = PlacedStep(
-            step=step,
-            node=_node(step, outer),
-            depth=outer.depth + 1 if outer is not None else 0,
-            start_ns=step.start_ns,
-            end_ns=end_of(step, run),
-            outer=outer,
+    top: RecordedStep, below: dict[str | None, list[RecordedStep]], ends: dict[str, int], placed: set[str]
+) -> PlacedStep:
+    """Return `top` with all that lies below it; add their ids to `placed`."""
+
+    def place(step: RecordedStep, outer: PlacedStep | None) -> PlacedStep:
+        placed.add(step.id)
+        depth = outer.depth + 1 if outer is not None else 0
+        at = PlacedStep(
+            step=step, node=_node(step, outer), depth=depth, start_ns=step.start_ns, end_ns=ends[step.id], outer=outer
         )
-        placed.inside = list(_build(each, placed, below, steps, run))
-        yield placed
+        pending.append(at)
+        return at
+
+    pending: list[PlacedStep] = []
+    root = place(top, None)
+    while pending:
+        at = pending.pop()
+        at.inside = [place(step, at) for step in below.get(at.step.id, ()) if step.id not in placed]
+    return root
 
 
 def _node(step: RecordedStep, outer: PlacedStep | None) -> str:

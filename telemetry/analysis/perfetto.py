@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from phasebus.telemetry.analysis.nesting import PlacedStep, nest
+from phasebus.telemetry.analysis.nesting import PlacedStep, walk
 from phasebus.telemetry.journal import Run
 from phasebus.telemetry.names import span_name
 
@@ -17,7 +17,7 @@ def perfetto(run: Run) -> dict[str, Any]:
     """Return `run` in the Trace Event Format: a process for each node, and as many threads as things ran side by side."""
     nodes: dict[str, int] = {}
     threads: dict[tuple[int, str], int] = {}
-    events = [event for top in nest(run) for event in _events(top, run, nodes, threads)]
+    events = list(_events(run, nodes, threads))
     names = [_named("process_name", pid, 0, node or "cluster") for node, pid in nodes.items()]
     names += [_named("thread_name", pid, tid, name) for (pid, name), tid in threads.items()]
     return {
@@ -27,19 +27,18 @@ def perfetto(run: Run) -> dict[str, Any]:
     }
 
 
-def _events(
-    top: PlacedStep, run: Run, nodes: dict[str, int], threads: dict[tuple[int, str], int]
-) -> Iterator[dict[str, Any]]:
+def _events(run: Run, nodes: dict[str, int], threads: dict[tuple[int, str], int]) -> Iterator[dict[str, Any]]:
     tracks: dict[int, str] = {}  # by the id of the object: the track of every step so far
-    busy: dict[tuple[str, str], list[PlacedStep]] = {}
-    for at in top.walk():
+    running: dict[tuple[str, str], list[PlacedStep]] = {}  # on each track, each inside the one before
+    for at in sorted(walk(run), key=lambda at: (at.start_ns, -at.end_ns, at.depth)):
         pid = nodes.setdefault(at.node, len(nodes) + 1)
-        wanted = str(at.step.attributes.get("process", "")) or (tracks[id(at.outer)] if at.outer else "start-up")
+        outer_track = tracks.get(id(at.outer), "start-up") if at.outer is not None else "start-up"
+        wanted = str(at.step.attributes.get("process", "")) or outer_track
         track, number = wanted, 1
-        while any(_collides(at, other) for other in busy.get((at.node, track), ())):
+        while _collides(at, running.setdefault((at.node, track), [])):
             number += 1
             track = f"{wanted.split(' #')[0]} #{number}"
-        busy.setdefault((at.node, track), []).append(at)
+        running[at.node, track].append(at)
         tracks[id(at)] = track
         yield {
             "ph": "X",
@@ -59,12 +58,13 @@ def _events(
         }
 
 
-def _collides(at: PlacedStep, other: PlacedStep) -> bool:
-    """Return whether the two cannot share a track: they overlap, and it is not that one lies inside the other."""
-    if at.start_ns >= other.end_ns or other.start_ns >= at.end_ns:
+def _collides(at: PlacedStep, track: list[PlacedStep]) -> bool:
+    """Return whether `at` overlaps a step on `track` without lying inside it; remove those that have ended."""
+    while track and track[-1].end_ns <= at.start_ns:
+        track.pop()
+    if not track:
         return False
-    contained = other.start_ns <= at.start_ns and at.end_ns <= other.end_ns
-    return not (contained and other in at.outward())
+    return at.end_ns > track[-1].end_ns or track[-1] not in at.outward()
 
 
 def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:

@@ -104,11 +104,11 @@ class _Picture:
         tip = f"{name}: {format_duration(at.seconds)}, {step.outcome}" + (f": {step.error}" if step.error else "")
         self.parts.append(bar(x, y + 4, width, _BAR, colour(step.kind, step.outcome), tip))
         if at.inside:
-            for start, end in uncovered(at):
-                if end - start > _SMALLEST_SHARE * self.whole * 1e9:
-                    gap = (end - start) / 1e9
+            for each in uncovered(at):
+                gap = (each.end_ns - each.start_ns) / 1e9
+                if gap > _SMALLEST_SHARE * self.whole:
                     tip = f"{format_duration(gap)} in {name} that no step inside accounts for"
-                    self.parts.append(bar(self._x(start), y + 4, gap / self.whole * SPAN, _BAR, "gap", tip))
+                    self.parts.append(bar(self._x(each.start_ns), y + 4, gap / self.whole * SPAN, _BAR, "gap", tip))
         self.parts.append(self._duration(at, x, width, y + 15))
         if step.error and step.outcome != "finished":
             y += _ROW

@@ -86,7 +86,7 @@ def test_the_page_formats_numbers_and_titles_as_the_terminal_does(service: Servi
         3599.7,
         86_400.4,
     ]
-    amounts = [0, 1, 999, 999.6, 1234.5, 1_048_576, 999_949_999, 7.891e14, 3.3e18, -5000]
+    amounts = [0, 1, 999, 999.6, 1234.5, 1_048_576, 999_949_999, 7.891e14, -5000]
     units = ["By", "1", "s"]
     progress = [(3e9, 1e10, 5e8), (3e9, None, 5e8), (999, 1000, 0), (20, 10, None), (5, 10, 0.3)]
     kinds = [

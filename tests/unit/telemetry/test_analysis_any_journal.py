@@ -1,0 +1,113 @@
+"""Every analysis accepts any journal: deep, wide, with several roots, or with parents in a circle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phasebus.telemetry.analysis import blame, critical_path, diff, gaps, page_state, perfetto, plot, stragglers, walk
+from phasebus.telemetry.journal import RecordedStep, Run
+from tests.support.runs import run_of, step
+
+ANALYSES: list[Callable[[Run], Any]] = [
+    blame,
+    critical_path,
+    gaps,
+    page_state,
+    perfetto,
+    plot,
+    stragglers,
+    lambda run: diff(run, run),
+]
+
+
+def deep(kind: str) -> Run:
+    steps = [step(f"s{at}", at / 100, 80 - at / 100, f"s{at - 1}" if at else None, kind=kind) for at in range(3000)]
+    return run_of(*steps)
+
+
+def nested_by_time() -> Run:
+    inner = [step(f"s{at}", at / 100, 80 - at / 100, "root", kind="engine_step") for at in range(1000)]
+    return run_of(step("root", 0, 90), *inner)
+
+
+def wide(kind: str) -> Run:
+    steps = [step(f"s{at}", at / 1000, (at + 1.5) / 1000, "root", kind=kind) for at in range(10_000)]
+    return run_of(step("root", 0, 40, kind="node"), *steps)
+
+
+def odd() -> Run:
+    return run_of(
+        step("a", 0, 5),
+        step("b", 2, 9, "missing"),
+        step("c", 1, 2, "d"),
+        step("d", 1, 3, "c"),
+        step("e", 4, 4, "e"),
+        step("f", 7, 6, "a", error="bad \udcff \x1b]0;x\x07"),
+        step("__proto__", 3, None, "a", process="\x00", loss=float("nan")),
+    )
+
+
+@pytest.mark.parametrize("analysis", ANALYSES)
+@pytest.mark.parametrize(
+    "run",
+    [deep("phase"), deep("engine_step"), nested_by_time(), wide("phase"), wide("engine_step"), odd(), run_of()],
+    ids=["deep", "deep engine", "nested by time", "wide", "wide engine", "odd", "empty"],
+)
+def test_every_analysis_accepts_any_journal(analysis: Callable[[Run], Any], run: Run) -> None:
+    result = analysis(run)
+    if isinstance(result, str):
+        result.encode("utf-8")
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> Run:
+    ids = draw(st.lists(st.sampled_from("abcdefghij"), unique=True))
+    steps: list[RecordedStep] = []
+    for each in ids:
+        start = draw(st.integers(0, 20))
+        end = draw(st.none() | st.integers(-3, 12))
+        kind = draw(st.sampled_from(["node", "phase", "engine_step", "cluster"]))
+        parent = draw(st.none() | st.sampled_from("abcdefghij"))
+        process = draw(st.sampled_from(["", "Worker_0", "Worker_1", "EngineCore"]))
+        until = None if end is None else start + end
+        steps.append(step(each, start, until, parent, kind=kind, process=process))
+    return run_of(*steps, end=25)
+
+
+@given(runs())
+def test_every_step_is_placed_exactly_once_inside_at_most_one_other(run: Run) -> None:
+    placed = list(walk(run))
+    assert sorted(at.step.id for at in placed) == sorted(each.id for each in run.steps)
+    for at in placed:
+        assert all(each.outer is at and each.depth == at.depth + 1 for each in at.inside)
+
+
+@given(runs())
+def test_the_critical_path_covers_the_root_without_gaps_or_overlaps(run: Run) -> None:
+    links = critical_path(run).links
+    if not links:
+        return
+    assert all(one.end_ns == other.start_ns for one, other in pairwise(links))
+    root = run.root
+    assert root is not None
+    assert links[0].start_ns == root.start_ns
+    assert sum(link.seconds for link in links) == pytest.approx(root.seconds(run.end_ns))
+
+
+@given(runs())
+def test_the_perfetto_trace_has_no_partly_overlapping_slices_on_a_track(run: Run) -> None:
+    events = [each for each in perfetto(run)["traceEvents"] if each["ph"] == "X"]
+    json.dumps(events)
+    for one in events:
+        for other in events:
+            if one is not other and (one["pid"], one["tid"]) == (other["pid"], other["tid"]):
+                first, second = sorted((one, other), key=lambda each: (each["ts"], -each["dur"]))
+                ends = second["ts"] + second["dur"] <= first["ts"] + first["dur"]
+                assert first["ts"] + first["dur"] <= second["ts"] or ends
