@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from phasebus.bus import Bus, Context
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.engines import EngineError
 from phasebus.initializer.engines.protocol import ENGINE_INIT, describe_exit
+from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin_environment, read_command
 from phasebus.initializer.engines.vllm.environment import environment_of_command
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
@@ -34,7 +36,10 @@ from phasebus.initializer.pipeline.phases import Phase, run_phases
 from phasebus.telemetry import StepNotice, Telemetry
 from phasebus.telemetry.redaction import redact_arguments
 
+logger = logging.getLogger("phasebus.node")
+
 _POLL_SECONDS = 0.05
+_PROBE_SECONDS, _RARE_PROBE_SECONDS = 1.0, 10.0
 _TERMINATION_SECONDS = 10.0
 
 
@@ -74,6 +79,8 @@ class CommandStart:
         self._bus = bus
         self._telemetry = telemetry
         self._download_failed = False
+        self._server = _server_of(command.arguments)
+        self._model = printable(self._server.model if self._server else "") or command.download or ""
 
     async def run(self) -> None:
         """Start the command; return once its engine answers.
@@ -89,8 +96,9 @@ class CommandStart:
         context = Context({MODEL: self._command.download or ""}, keys=NODE_KEYS)
         attributes = {"run": identity.run, "node": identity.node, "engine": "vllm", "command": self._command.name}
         try:
-            async with self._bus.step(NODE, identity.node, attributes={"model": context[MODEL], **attributes}):
+            async with self._bus.step(NODE, identity.node, attributes={"model": self._model, **attributes}) as step:
                 await run_phases(self._bus, self._phases(), context, self._command, keys=NODE_KEYS)
+                step.attributes["model"] = self._model
         except Exception:
             if self._download_failed:
                 await self._terminate()
@@ -122,27 +130,46 @@ class CommandStart:
 
     async def _start_engine(self, context: Context) -> None:
         telemetry = self._telemetry
-        async with self._bus.step(ENGINE_INIT, "vllm", attributes={"model": context[MODEL]}) as step:
-            environment = environment_of_command(telemetry, step.id, gate=self._command.download is not None)
+        async with self._bus.step(ENGINE_INIT, "vllm", attributes={"model": self._model}) as step:
             async with relayed_steps(self._bus, telemetry.relay) as steps:
                 began_ns = time.time_ns()
-                self._child.start(self._command.arguments, {**original_environment(), **environment})
+                self._child.start(self._command.arguments, self._environment(step.id))
                 assert self._child.pid is not None  # noqa: S101  # it has been started
                 telemetry.relay.publish(_process_started(self._child.pid, began_ns, telemetry.identity.trace, step.id))
                 await self._until_ready(steps)
+            self._model = step.attributes["model"] = steps.model or self._model
+
+    def _environment(self, step: str) -> Mapping[str, str]:
+        """Return the command's environment, in which its steps are reported below the step with the id `step`."""
+        given = original_environment()
+        gate = self._command.download is not None
+        return {**given, **environment_of_command(self._telemetry, step, gate=gate), **plugin_environment(given)}
 
     async def _until_ready(self, steps: StepTracker) -> None:
-        """Wait for the engine to answer.
+        """Wait for the engine to answer, as the plugin reports it or, without the plugin, as /health answers.
 
         Raises:
             EngineError: The process ended before that.
         """
-        while not steps.ready:
-            if self._child.returncode is not None:
-                step = f", in the step {where}" if (where := steps.innermost()) else ""
-                ended = describe_exit(self._child.returncode)
-                raise EngineError(f"`{self._command.name}` {ended} before its engine answered{step}")
-            await anyio.sleep(_POLL_SECONDS)
+        reports: list[object] = []
+        end = self._telemetry.relay.listen(reports.append)
+        next_probe = 0.0
+        headless = self._server is not None and self._server.headless
+        try:
+            while not (steps.workers_ready if headless else steps.ready):
+                if self._child.returncode is not None:
+                    step = f", in the step {where}" if (where := steps.innermost()) else ""
+                    ended = describe_exit(self._child.returncode)
+                    raise EngineError(f"`{self._command.name}` {ended} before its engine answered{step}")
+                if self._server is not None and time.monotonic() >= next_probe:
+                    # Where the plugin reports, a probe is the exception: each is a line in the server's access log.
+                    next_probe = time.monotonic() + (_RARE_PROBE_SECONDS if reports else _PROBE_SECONDS)
+                    if await self._server.is_healthy():
+                        _explain_probe(reports)
+                        return
+                await anyio.sleep(_POLL_SECONDS)
+        finally:
+            end()
 
     async def _terminate(self) -> None:
         """End the command: in order within seconds, or else by SIGKILL."""
@@ -153,6 +180,25 @@ class CommandStart:
             if not await self._child.wait_async(_TERMINATION_SECONDS):
                 self._child.send_signal(signal.SIGKILL)
                 await self._child.wait_async()
+
+
+def _server_of(arguments: Sequence[str]) -> ServerCommand | None:
+    """Return what the arguments tell about the server; None if they start none, or cannot be read."""
+    try:
+        return read_command(list(arguments))
+    except Exception:  # noqa: BLE001  # whatever they are, they are the command's own
+        return None
+
+
+def _explain_probe(reports: Sequence[object]) -> None:
+    """Log why /health had to be asked."""
+    if reports:
+        logger.warning("ready by its /health: the engine's last steps were not reported")
+    else:
+        logger.warning(
+            "ready by its /health: the plugin of phasebus was not loaded, so no step of the engine is recorded. "
+            "Is phasebus installed in the environment of the command?"
+        )
 
 
 def _process_started(pid: int, began_ns: int, trace: str, parent: str) -> StepNotice:
