@@ -101,6 +101,7 @@ class OtlpSink:
     def __init__(self, tls: ssl.SSLContext | None = None, status: int = 200) -> None:
         self.exports: list[Export] = []
         self.status = status
+        self._refusals: int | None = None
         sink = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -113,6 +114,9 @@ class OtlpSink:
                         body = gzip.decompress(body)
                     case "deflate":
                         body = zlib.decompress(body)
+                if sink._refusals is not None:
+                    sink._refusals -= 1
+                    sink.status = sink.status if sink._refusals >= 0 else httpx.codes.OK
                 if sink.status == httpx.codes.OK:
                     headers = {name.lower(): value for name, value in self.headers.items()}
                     sink.exports.append(Export(self.path, headers, ExportTraceServiceRequest.FromString(body)))
@@ -133,6 +137,10 @@ class OtlpSink:
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
+
+    def accept_after(self, refusals: int) -> None:
+        """Answer the next requests with the sink's status, and all that follow with 200."""
+        self._refusals = refusals
 
     @property
     def spans(self) -> list[Span]:
