@@ -25,6 +25,13 @@ Overflow = Literal["drop_oldest", "block"]
 Item = tuple[Any, Any, ContextVars]
 """An event; its context, or None; and the publisher's context variables."""
 
+MAX_TURNS = 128
+"""How often a publisher lets the event loop turn at once, so that observers catch up with it."""
+
+TURNS_IN_VAIN = 3
+"""After so many turns in a row in which nothing was taken the publisher goes on: one would not do, as Trio runs tasks in random
+order and `TaskBuffer.take` lets the loop turn, too."""
+
 TAKES_IN_A_ROW = 64
 """After so many items taken without having waited for one, `TaskBuffer.take` lets the event loop turn."""
 
@@ -93,6 +100,17 @@ class TaskBuffer:
             if self._room is None:
                 self._room = anyio.Event()
             await self._room.wait()
+
+    async def turns(self) -> None:
+        """Let the event loop turn, and go on for as long as that empties the buffer to less than a half of it."""
+        in_vain = 0
+        for _ in range(MAX_TURNS):
+            before = len(self)
+            await checkpoint()
+            in_vain = in_vain + 1 if len(self) >= before else 0
+            if len(self) < self.half or in_vain == TURNS_IN_VAIN:
+                break
+        self.since_turn = 0
 
     def end(self) -> None:
         """Let `take` return None once everything put so far is taken; refuse, and count, what still comes."""
@@ -173,6 +191,17 @@ class ThreadBuffer:
                 self._room = anyio.Event()
             if self.full:  # again, now that the thread can see the event to set
                 await self._room.wait()
+
+    async def turns(self) -> None:
+        """Let the event loop turn, and go on for as long as that empties the buffer to less than a half of it."""
+        in_vain = 0
+        for _ in range(MAX_TURNS):
+            before = len(self)
+            await checkpoint()
+            in_vain = in_vain + 1 if len(self) >= before else 0
+            if len(self) < self.half or in_vain == TURNS_IN_VAIN:
+                break
+        self.since_turn = 0
 
     def end(self) -> None:
         """Let `take` return None once everything put so far is taken; refuse, and count, what still comes."""

@@ -14,8 +14,8 @@ from anyio.lowlevel import EventLoopToken, current_token
 from phasebus.bus._buffers import Overflow, check_buffer
 from phasebus.bus._checks import count, seconds
 from phasebus.bus._dispatch import Dispatcher
-from phasebus.bus._errors import BusStateError
-from phasebus.bus._forms import Callback, events_of, shape_of
+from phasebus.bus._errors import BusStateError, EventError
+from phasebus.bus._forms import Callback, check_no_callback_class, events_of, shape_of
 from phasebus.bus._observers import (
     Observation,
     Observer,
@@ -29,7 +29,7 @@ from phasebus.bus._observers import (
 from phasebus.bus._order import Stage
 from phasebus.bus._plan import Plan
 from phasebus.bus._registry import Registry
-from phasebus.bus._selectors import Events, is_selector, selector
+from phasebus.bus._selectors import Events, event_class, is_selector, selector
 from phasebus.bus._stats import SubscriberStats
 from phasebus.bus._steps import AttributeValue, Step, StepKind
 from phasebus.bus._subscription import OnError, Options, Subscription, check_options
@@ -145,6 +145,7 @@ class Bus(Dispatcher):
         }
         if callback is not None:
             return self._subscribe(events, callback, name, options)
+        check_no_callback_class(events)
         if events is not None and not is_selector(events):
             self._subscribe(None, events, name, options)
             return events
@@ -204,6 +205,7 @@ class Bus(Dispatcher):
         """
         self._check_changeable("observe")
         check_buffer(buffer, overflow)
+        check_no_callback_class(observer)
         look: Any = observer
         close: Callable[[], Any] | None = None
         if is_observer(observer):
@@ -288,7 +290,7 @@ class Bus(Dispatcher):
 
     def wants(self, event: type) -> bool:
         """Return whether an event of this class would reach anything: if not, it need not be built."""
-        return not self.closed and self._registry.wants(event)
+        return not self.closed and self._registry.wants(event_class("wants", event))
 
     def stats(self) -> tuple[SubscriberStats, ...]:
         """Return the counts of every subscriber and observer so far. May be called in any thread."""
@@ -296,7 +298,7 @@ class Bus(Dispatcher):
 
     def explain(self, event: type) -> str:
         """Return, for people, what is called for events of this class, in which order and why."""
-        return self._registry.explain(event)
+        return self._registry.explain(event_class("explain", event))
 
     async def __aenter__(self) -> Self:
         if self._token is not None:
@@ -328,17 +330,20 @@ class Bus(Dispatcher):
                 observation.cancel()
             await _done([each for each in late if isinstance(each, TaskObservation)], CANCEL_SECONDS)
 
-    def _plan(self, event: type) -> Plan:
-        """Return a new plan for events of this class.
+    def _plan(self, event: object) -> Plan:
+        """Return a new plan for events of the class of this one.
 
         Raises:
             BusStateError: The bus is closed, or has observers and is not open.
+            EventError: It is a class itself.
         """
         if self.closed:
             raise BusStateError(f"the bus {self.name!r} is closed; publish before leaving its `async with`")
         if self._registry.observations and self._token is None:
             raise BusStateError(f"the bus {self.name!r} has observers, so it has to be opened first: async with bus: …")
-        return self._registry.plan(event)
+        if isinstance(event, type):
+            raise EventError(f"{event.__name__} is a class; publish an object of it: publish({event.__name__}(…))")
+        return self._registry.plan(type(event))
 
     def _check_changeable(self, action: str) -> None:
         self._check_thread()

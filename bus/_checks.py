@@ -42,8 +42,14 @@ def one_of(option: str, value: object, allowed: Collection[str], otherwise: str 
         raise OptionError(f"{option}={value!r}: it is one of {words}{otherwise}{nearest(value, allowed)}")
 
 
-def nearest(name: object, known: Collection[str]) -> str:
-    """Return a question for the end of a message when a known name is close to `name`; else nothing."""
+def nearest(name: object, known: Collection[str], cutoff: float = 0.6) -> str:
+    """Return a question for the end of a message when a known name is close to `name`; else nothing.
+
+    Args:
+        name: The name that is not known.
+        known: Those that are.
+        cutoff: How alike they have to be, 0 to 1; see `difflib.get_close_matches`.
+    """
     spelt = {each.lower(): each for each in known}
-    close = get_close_matches(str(name).lower(), spelt, n=1)
+    close = get_close_matches(str(name).lower(), spelt, n=1, cutoff=cutoff)
     return f". Did you mean {spelt[close[0]]!r}?" if close else ""

@@ -15,11 +15,9 @@ from inspect import isawaitable
 from threading import get_ident
 from typing import Any
 
-from anyio.lowlevel import checkpoint
-
 from phasebus.bus._calls import call_guarded
 from phasebus.bus._context import Context
-from phasebus.bus._errors import BusStateError, WrongThreadError
+from phasebus.bus._errors import BusStateError, EventError, WrongThreadError
 from phasebus.bus._handling import Handling, check_depth, handling, running_cause
 from phasebus.bus._observers import Observation, Stream, logger, observing
 from phasebus.bus._outcome import Outcome
@@ -73,7 +71,7 @@ class Dispatcher:
         try:
             plan = self._plans[type(event)]
         except KeyError:
-            plan = self._plan(type(event))
+            plan = self._plan(event)
         outer = _outer()
         if plan.no_listeners:
             return plan.empty_outcome if outer is None else plan.outcome(outer.event)
@@ -117,7 +115,14 @@ class Dispatcher:
             outcome.parent = None if outer is None else outer.event
             return outcome
 
-        shared: Any = Context() if context is None and plan.needs_context else context
+        if context is None:
+            shared: Any = Context() if plan.needs_context else None
+        elif context.__class__ is Context or context.__class__ is View or isinstance(context, Context):
+            shared = context
+        else:
+            raise EventError(
+                f"{context!r} is no context; publish with Context({{…}}), which remembers who changed what"
+            )
         errors: dict[Subscription, Exception] | None = None
         ticks = spare = None
         wrote = False
@@ -208,14 +213,14 @@ class Dispatcher:
         outcome.parent = None if outer is None else outer.event
         return outcome
 
+    publish.__qualname__ = "Bus.publish"  # as the warning of a publish that was not awaited names it
+
     async def _announce(self, plan: Plan, event: object, context: Context | View | None) -> None:
         """Put an event into the history and the buffers of the observers; wait for those that block."""
         full: list[Observation | Stream] = []
         for observation in plan.observations:
             if observation.buffer.since_turn >= observation.buffer.half:
-                await checkpoint()
-                for other in plan.observations:
-                    other.buffer.since_turn = 0
+                await observation.buffer.turns()
         if self._history is not None:
             self._history.append(event)
         for observation in plan.observations:
@@ -232,7 +237,7 @@ class Dispatcher:
             await observation.buffer.room()
             observation.buffer.put((event, context, copy_context()))
 
-    def _plan(self, event: type) -> Plan:
+    def _plan(self, event: object) -> Plan:
         raise NotImplementedError
 
     def _check_thread(self) -> None:

@@ -14,6 +14,10 @@ class CallbackSignatureError(PhasebusError, TypeError):
     """Raised when subscribing something that no form of callback fits."""
 
 
+class EventError(PhasebusError, TypeError):
+    """Raised when something is used as an event, as a class of events or as a context that is none."""
+
+
 class OptionError(PhasebusError, ValueError):
     """Raised when an option has a value that it cannot have, where the option is given."""
 

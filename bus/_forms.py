@@ -1,4 +1,4 @@
-"""The forms a callback may have, told from its signature once, when it is subscribed.
+"""The forms a callback may have, read from its signature once, when it is subscribed.
 
 A callback takes ``(event)``, ``(event, context)``, or, in the short form, ``(phase, config, data)``.
 """
@@ -24,7 +24,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class Form(Enum):
-    """What a callback is called with."""
+    """The arguments that a callback is called with."""
 
     EVENT = "event"
     EVENT_AND_CONTEXT = "event, context"
@@ -36,8 +36,8 @@ class Shape:
     """What the signature of a callback says.
 
     Attributes:
-        form: What it is called with.
-        awaited: Whether it is known to return a coroutine. Others may still do so; their results are looked at.
+        form: The arguments it is called with.
+        awaited: Whether it is known to return a coroutine. Others may still do so; their results are examined.
     """
 
     form: Form
@@ -52,12 +52,15 @@ def shape_of(callback: Callback) -> Shape:
     """
     if not callable(callback):
         raise CallbackSignatureError(f"{callback!r} is not callable; a callback is a function or has __call__")
+    check_no_callback_class(callback)
     function = _function_of(callback)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise CallbackSignatureError(f"{name_of(callback)!r} is a generator, which nobody would run; it must not yield")
+        raise CallbackSignatureError(
+            f"{name_of(callback)!r} is a generator, which nothing would run; it must not yield"
+        )
     try:
         parameters = list(inspect.signature(callback).parameters.values())
-    except ValueError:  # some builtins have no signature; they are given the event alone
+    except ValueError:  # some builtins have no signature; they are called with the event alone
         return Shape(Form.EVENT, awaited=False)
     positional = [p for p in parameters if p.kind in _POSITIONAL]
     required = [p for p in positional if p.default is p.empty]
@@ -70,16 +73,35 @@ def shape_of(callback: Callback) -> Shape:
         form = Form.EVENT_AND_CONTEXT
     else:
         form = Form.EVENT
-    if stray or not parameters or len(required) > 3 or (form is Form.EVENT and not positional):
+    if positional and positional[0].name == "self" and inspect.isfunction(callback):
         raise CallbackSignatureError(
-            f"{name_of(callback)!r} takes ({', '.join(map(str, parameters))}); "
-            "a callback takes (event), (event, context) or (phase, config, data)"
+            f"{name_of(callback)!r} is a method, and the bus has no object to call it on; subscribe the method of an "
+            f"object instead, as in subscribe(event, self.{name_of(callback)}) in __init__"
         )
+    if form is Form.SHORT and {p.name for p in positional[:2]} & {"event", "context"}:
+        raise CallbackSignatureError(_does_not_fit(callback, parameters))
+    if stray or not parameters or len(required) > 3 or (form is Form.EVENT and not positional):
+        raise CallbackSignatureError(_does_not_fit(callback, parameters))
     return Shape(form, awaited=_is_async(callback))
 
 
+def check_no_callback_class(thing: object) -> None:
+    """Raise CallbackSignatureError if `thing` is a class whose objects are callbacks or observers."""
+    if isinstance(thing, type) and ({"__call__", "observe"} & {name for base in thing.__mro__ for name in vars(base)}):
+        raise CallbackSignatureError(
+            f"{thing.__name__} is a class, and its objects are callbacks or observers; give one of them: {thing.__name__}(…)"
+        )
+
+
+def _does_not_fit(callback: Callback, parameters: list[inspect.Parameter]) -> str:
+    return (
+        f"{name_of(callback)!r} takes ({', '.join(map(str, parameters))}); "
+        "a callback takes (event), (event, context) or (phase, config, data)"
+    )
+
+
 def events_of(callback: Callback, form: Form, default: Any) -> Any:
-    """Return which events `callback` wants, by the annotation of its first argument; `default` if it has none.
+    """Return which events `callback` is for, by the annotation of its first argument; `default` if it has none.
 
     Raises:
         CallbackSignatureError: The annotation names something that cannot be found.
@@ -106,7 +128,7 @@ def _resolved(function: Any, parameter: inspect.Parameter) -> Any:
     """Return what the annotation of `parameter` means.
 
     A function that was pickled by value, as Ray does with those of a script or a notebook, has left behind what only its
-    annotations name. The event it wants is then found by its name.
+    annotations name. Its event is then found by its name.
     """
     try:
         return get_type_hints(function).get(parameter.name, Any)
@@ -128,7 +150,7 @@ def _events_by_name() -> dict[str, Any]:
 
 
 def name_of(callback: object) -> str:
-    """Return the name people know `callback` by: its function's, or its class's."""
+    """Return the name of `callback` for people: its function's, or its class's."""
     if isinstance(callback, functools.partial):
         return name_of(callback.func)
     name = getattr(callback, "__name__", None)

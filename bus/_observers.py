@@ -130,12 +130,21 @@ class ThreadObservation(Observation):
     def __init__(self, *args: Any, limit: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.buffer: ThreadBuffer = ThreadBuffer(self.name, limit)
+        self._soon: Callable[[Callable[[], object]], object] | None = None
 
     def start(self, token: EventLoopToken) -> None:
         """Begin to process what is in the buffer."""
+        self._soon = call_soon_here()
         threading.Thread(
-            target=self._run, args=(token, call_soon_here()), name=f"phasebus observer {self.name}", daemon=True
+            target=self._run, args=(token, self._soon), name=f"phasebus observer {self.name}", daemon=True
         ).start()
+
+    def unsubscribe(self) -> None:
+        """End the observing. What is in the buffer is still processed. May be called twice, and by the observer itself."""
+        if observing.get() is self and self._soon is not None:
+            self._soon(super().unsubscribe)
+        else:
+            super().unsubscribe()
 
     def _run(self, token: EventLoopToken, soon: Callable[[Callable[[], object]], object]) -> None:
         while (item := self.buffer.take()) is not None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dis
+import logging
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Union, get_args, get_origin
 
-from phasebus.bus._errors import CallbackSignatureError
+from phasebus.bus._checks import nearest
+from phasebus.bus._errors import CallbackSignatureError, EventError
+from phasebus.bus._events import PhaseEvent
+
+logger = logging.getLogger("phasebus.bus")
 
 Events = Any
 """What may be given as `events`: a class, ``A | B``, a tuple of these, a runtime protocol, a phase's name, or `Any`."""
@@ -24,6 +30,17 @@ class Selector:
 
     label: str
     matches: Callable[[type], bool]
+
+
+def event_class(method: str, event: object) -> type:
+    """Return `event` if it is a class, as the bus's `method` needs.
+
+    Raises:
+        EventError: It is not.
+    """
+    if isinstance(event, type):
+        return event
+    raise EventError(f"{method}({event!r}): a class of events is needed, such as {method}({type(event).__name__})")
 
 
 def is_selector(thing: object) -> bool:
@@ -44,6 +61,7 @@ def selector(events: Events) -> Selector:
     if events is Any or events is object:
         return Selector("everything", lambda _: True)
     if isinstance(events, str):
+        warn_of_unknown_phase(events)
         return Selector(f"phase {events!r}", lambda event: getattr(event, "phase", None) == events)
     if isinstance(events, tuple) or _is_union(events):
         parts = [selector(part) for part in (events if isinstance(events, tuple) else get_args(events))]
@@ -78,15 +96,34 @@ def _has(cls: type, member: str) -> bool:
     for base in cls.__mro__:
         if member in vars(base):
             return vars(base)[member] is not None or member in _annotated(base)
-        if member in _annotated(base):
+        if member in _annotated(base) or member in _set_in_init(base):
             return True
     return False
+
+
+def _set_in_init(cls: type) -> set[str]:
+    """Return the attributes that the ``__init__`` of `cls` itself sets."""
+    code = getattr(vars(cls).get("__init__"), "__code__", None)
+    if code is None:
+        return set()
+    return {each.argval for each in dis.get_instructions(code) if each.opname == "STORE_ATTR"}
 
 
 def _annotated(cls: type) -> Mapping[str, object]:
     """Return the annotations of `cls` itself: since Python 3.14 they are made when asked for, and not in its `vars`."""
     annotations: Mapping[str, object] = getattr(cls, "__annotations__", {})
     return annotations
+
+
+def warn_of_unknown_phase(phase: str) -> None:
+    """Log a warning if no class declares `phase`, but one declares a phase that is spelled almost alike."""
+    declared: set[str] = set()
+    classes: list[type[PhaseEvent]] = [PhaseEvent]
+    for each in classes:
+        classes += each.__subclasses__()
+        declared.add(each.phase)
+    if phase not in declared and (suggestion := nearest(phase, declared, cutoff=0.85)):
+        logger.warning("no event declares the phase %r%s", phase, suggestion)
 
 
 class _Bare(Protocol): ...

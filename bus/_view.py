@@ -267,7 +267,7 @@ def _differs(rule: Key[Any] | None, current: Any, returned: Any, *, copied: bool
         return not (copied and returned is current)
     if returned is current:
         return False
-    if type(returned) is not type(current) or not isinstance(returned, _COMPARED):
+    if type(returned) is not type(current) or type(returned) not in _COMPARED:
         return True
     try:
         return bool(returned != current)
@@ -275,4 +275,4 @@ def _differs(rule: Key[Any] | None, current: Any, returned: Any, *, copied: bool
         return True
 
 
-_COMPARED = (str, bytes, int, float, bool, list, tuple, dict, set, frozenset)
+_COMPARED = frozenset({str, bytes, int, float, bool, list, tuple, dict, set, frozenset})

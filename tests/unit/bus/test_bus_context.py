@@ -16,6 +16,7 @@ from phasebus.bus import (
     ContextClosedError,
     InvalidValueError,
     Key,
+    OptionError,
     ReadOnlyContext,
     Retry,
     View,
@@ -387,3 +388,122 @@ def test_what_observers_get_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
         view["a"] = 2  # type: ignore[index]
     assert len(view) == 2
+
+
+def _returns_the_context(event: Any, context: Context) -> Any:
+    context["own"] = 1
+    return context
+
+
+def _returns_a_copy(event: Any, context: Context) -> Any:
+    return {**context, "own": 1}
+
+
+def _returns_equal_values(event: Any, context: Context) -> Any:
+    return json.loads(json.dumps({"given": context["given"], "own": 1}))
+
+
+@pytest.mark.parametrize("callback", [_returns_the_context, _returns_a_copy, _returns_equal_values])
+async def test_only_what_differs_in_a_returned_mapping_is_a_write(callback: Any) -> None:
+    flags: Key[list[str]] = Key("flags", on_conflict=lambda old, new: [*old, *new])
+    leader: Key[str] = Key("leader", on_conflict="error")
+    context = Context({"given": {"a": [1]}, "flags": ["a"]}, keys=[flags, leader])
+    await run(writes(leader="first"), callback, context=context)
+    assert dict(context) == {"given": {"a": [1]}, "flags": ["a"], "leader": "first", "own": 1}
+    assert {key: [change.by for change in context.history(key)] for key in context} == {
+        "given": ["phasebus"],
+        "flags": ["phasebus"],
+        "leader": ["s0"],
+        "own": ["s1"],
+    }
+
+
+async def test_equal_contributions_to_a_reducer_all_count() -> None:
+    total: Key[int] = Key("total", on_conflict=lambda old, new: old + new)
+    context = Context({"other": 0}, keys=[total])
+    await run(*[lambda event, context: {"total": 1}] * 3, lambda event: {"total": 1}, context=context)
+    assert context[total] == 4
+
+
+async def test_values_that_cannot_be_compared_are_writes() -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise TypeError
+
+        __hash__ = None  # type: ignore[assignment]
+
+    context = Context({"odd": [Odd()]})
+    await run(lambda event, context: {"odd": [Odd()]}, context=context)
+    assert [change.by for change in context.history("odd")] == ["phasebus", "s0"]
+
+
+async def test_true_and_one_differ() -> None:
+    context = Context({"flag": 1})
+    await run(lambda event, context: {"flag": True}, context=context)
+    assert context["flag"] is True
+
+
+def test_history_keeps_the_latest_changes_and_the_first_of_each_key() -> None:
+    context = Context({"a": 0, "rare": "first"}, history=100)
+    for number in range(1, 10_001):
+        context["a"] = number
+    assert len(context.log) <= 200
+    assert context.commits == 10_002
+    story = [change.value for change in context.history("a")]
+    assert story[0] == 0
+    assert story[1:] == list(range(10_001 - len(story) + 1, 10_001))
+    assert len(story) >= 101
+    assert [change.value for change in context.history("rare")] == ["first"]
+    assert context.changed == ("a", "rare")
+
+
+async def test_history_of_views_is_bounded_too() -> None:
+    context = Context(history=10)
+    bus = Bus()
+    bus.subscribe(Ping, writes(a=1))
+    bus.subscribe(Ping, writes(b=1, c=2))
+    for _ in range(100):
+        await bus.publish(Ping(), context)
+    assert len(context.log) <= 20 + 3
+    assert context.history("b")[0].by == "write-2"
+
+
+async def test_conflicts_are_found_across_what_the_history_has_forgotten() -> None:
+    only: Key[int] = Key("only", on_conflict="error")
+    context = Context(keys=[only], history=2)
+    await run(writes(only=1), *[writes(other=n) for n in range(10)], context=context)
+    bus = Bus()
+
+    @bus.subscribe(Ping)
+    def wait(event: Ping, view: Context) -> None:
+        view["only"] = 2
+        for number in range(10):
+            context["other"] = number
+
+    await bus.publish(Ping(), context)
+    assert context["only"] == 2
+
+
+@pytest.mark.parametrize("history", [0, -1, 1.5, "10"])
+def test_wrong_length_of_the_history_is_refused(history: Any) -> None:
+    with pytest.raises(OptionError):
+        Context(history=history)
+
+
+async def test_callback_annotated_with_context_gets_one() -> None:
+    seen: list[bool] = []
+    await run(lambda event, context: seen.append(isinstance(context, Context)))
+    assert seen == [True]
+
+
+async def test_view_that_a_callback_keeps_is_its_own() -> None:
+    kept: list[View] = []
+    context = Context()
+    bus = Bus()
+    for name in ("a", "b"):
+        bus.subscribe(Ping, lambda event, view: kept.append(view), name=name)
+    bus.subscribe(Ping, lambda event, view: None, name="c")
+    await bus.publish(Ping(), context)
+    for view in kept:
+        view[view.by] = 1
+    assert [(change.key, change.by) for key in context for change in context.history(key)] == [("a", "a"), ("b", "b")]

@@ -7,6 +7,8 @@ import anyio
 import pytest
 
 from phasebus.bus import Bus, Context
+from phasebus.bus import _order as order_module
+from phasebus.bus import _registry as registry_module
 from phasebus.bus._stats import SAMPLES, quantile
 
 pytestmark = pytest.mark.anyio
@@ -110,3 +112,49 @@ async def test_wants_tells_whether_anybody_would_hear() -> None:
         await bus.publish(Ping())
         assert not bus.wants(Ping)
         await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("takes_context", [False, True])
+@pytest.mark.parametrize("timing", [False, True])
+async def test_calls_are_counted_exactly_when_subscribers_change_during_a_publish(
+    takes_context: bool, timing: bool
+) -> None:
+    async with Bus(timing=timing) as bus:
+        go = anyio.Event()
+
+        async def waits(event: Ping) -> None:
+            await go.wait()
+
+        async def waits_with_context(event: Ping, context: Context) -> None:
+            await go.wait()
+
+        bus.subscribe(Ping, waits_with_context if takes_context else waits, name="it")
+        async with anyio.create_task_group() as tasks:
+            for number in range(10):
+                tasks.start_soon(bus.publish, Ping())
+                await anyio.wait_all_tasks_blocked()
+                if number % 2:
+                    bus.subscribe(Pong, lambda event: None)
+                else:
+                    async with bus.stream(Pong):
+                        pass
+            go.set()
+        assert bus.stats()[0].calls == 10
+        assert (bus.stats()[0].p50 is not None) is timing
+
+
+async def test_registering_many_subscribers_takes_time_in_proportion() -> None:
+    bus = Bus()
+    ordered_before = order_module.ordered
+    calls: list[int] = []
+
+    def counting(registered: Any) -> Any:
+        calls.append(1)
+        return ordered_before(registered)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry_module, "ordered", counting)
+        for number in range(10_000):
+            bus.subscribe(Ping, lambda event: None, after=f"lambda-{number}" if number > 1 else ())
+    assert calls == [], "only one that asks for both before and after is checked against all others"
+    assert bus.subscriptions()[-1].name == "lambda-10000"

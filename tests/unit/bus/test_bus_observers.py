@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import contextvars
 import logging
 import threading
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
 from phasebus.bus import Bus, BusStateError, Context, ReadOnlyContext, SubscriberStats
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -101,7 +105,16 @@ def _exit_in_thread(event: Ping) -> None:
     raise SystemExit
 
 
-@pytest.mark.parametrize("observer", [_raise, _raise_in_thread, _exit_in_thread])
+async def _exit(event: Ping) -> None:
+    raise SystemExit
+
+
+async def _exit_later(event: Ping) -> None:
+    await anyio.lowlevel.checkpoint()
+    raise SystemExit
+
+
+@pytest.mark.parametrize("observer", [_raise, _raise_in_thread, _exit_in_thread, _exit, _exit_later])
 async def test_an_observer_that_raises_is_switched_off_and_says_so_once(
     observer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -348,3 +361,118 @@ async def test_observers_do_not_see_one_another() -> None:
 
 def test_the_logger_is_one_of_phasebus() -> None:
     assert logging.getLogger("phasebus.bus").parent in (logging.getLogger("phasebus"), logging.getLogger())
+
+
+def test_observer_that_raises_cancelled_error_by_itself_is_switched_off(caplog: pytest.LogCaptureFixture) -> None:
+    async def cancels_itself(event: Ping) -> None:
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        async with Bus() as bus:
+            bus.observe(Ping, cancels_itself, name="broken")
+            await bus.publish(Ping())
+            await bus.publish(Ping())
+        assert (stats_of(bus, "broken").calls, stats_of(bus, "broken").errors) == (1, 1)
+
+    asyncio.run(main())
+    assert "observer 'broken' failed and is switched off" in caplog.text
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_observer_that_waits_for_its_own_full_buffer_raises(
+    asynchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Bus() as bus:
+        threads = bus.threads()
+
+        async def multiplies(event: Ping) -> None:
+            for _ in range(3):
+                await bus.publish(Ping())
+
+        def multiplies_in_thread(event: Ping) -> None:
+            for _ in range(3):
+                threads.publish(Ping())
+
+        look: Any = multiplies if asynchronous else multiplies_in_thread
+        bus.observe(Ping, look, name="own", buffer=1, overflow="block")
+        await bus.publish(Ping())
+        await anyio.to_thread.run_sync(wait_until, lambda: stats_of(bus, "own").errors, "it is switched off", 30)
+    assert "the observer 'own' waits for its own buffer, which is full" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Recorder, AsyncRecorder])
+async def test_loop_of_publishes_lets_observers_keep_up(kind: type[Recorder]) -> None:
+    recorder = kind()
+    async with Bus() as bus:
+        bus.observe(None, recorder, name="it", buffer=100, overflow="block" if kind is Recorder else "drop_oldest")
+        for number in range(1000):
+            await bus.publish(Ping(number))
+        assert stats_of(bus, "it").drops == 0
+    assert recorder.seen == list(range(1000))
+
+
+async def test_thread_observer_may_unsubscribe_itself() -> None:
+    seen: list[int] = []
+
+    def once(event: Ping) -> None:
+        seen.append(event.number)
+        watching.unsubscribe()
+
+    async with Bus() as bus:
+        watching = bus.observe(Ping, once)
+        await bus.publish(Ping(1))
+        await watching.done.wait()
+        await bus.publish(Ping(2))
+    assert seen == [1]
+
+
+async def test_bus_may_be_closed_in_another_task_than_it_was_opened_in() -> None:
+    recorder = AsyncRecorder()
+    bus = Bus()
+    bus.observe(None, recorder)
+
+    async def enter() -> None:
+        await bus.__aenter__()
+
+    async def leave() -> None:
+        await bus.__aexit__(None, None, None)
+
+    for function in (enter, lambda: bus.publish(Ping(1)), leave):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(function)
+    assert (recorder.seen, recorder.closed, bus.closed) == ([1], 1, True)
+
+
+async def test_asynchronous_observer_keeps_the_context_variables_of_each_publisher_across_awaits() -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+    seen: list[tuple[int, int, int]] = []
+
+    async def look(event: Ping) -> None:
+        before = variable.get()
+        with anyio.move_on_after(60):
+            await anyio.lowlevel.checkpoint()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 0)
+        seen.append((event.number, before, variable.get()))
+
+    async with Bus() as bus:
+        bus.observe(Ping, look)
+        for number in (1, 2, 3):
+            variable.set(number)
+            await bus.publish(Ping(number))
+    assert seen == [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
+
+
+async def test_asynchronous_observer_may_handle_its_own_timeout() -> None:
+    seen: list[str] = []
+
+    async def look(event: Ping) -> None:
+        with anyio.move_on_after(0.001) as scope:
+            await anyio.sleep_forever()
+        seen.append(f"timed out: {scope.cancelled_caught}")
+
+    async with Bus() as bus:
+        bus.observe(Ping, look)
+        await bus.publish(Ping())
+        await bus.publish(Ping())
+    assert seen == ["timed out: True"] * 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from typing import Any
 
+import anyio
 import pytest
 
 from phasebus.bus import (
@@ -104,3 +106,23 @@ async def test_callbacks_with_a_typed_event_get_that_event_only() -> None:
 def test_what_is_no_list_of_callbacks_is_refused(callbacks: Any) -> None:
     with pytest.raises(CallbackSignatureError, match="a list of callables"):
         subscribe_all(Bus(), callbacks)
+
+
+async def test_two_runs_at_once_on_one_dict_lose_no_update() -> None:
+    data: dict[str, Any] = {"given": 0}
+
+    async def add(phase: str, config: Any, data: Any) -> None:
+        data[phase] = 1
+        await anyio.lowlevel.checkpoint()
+
+    runner = CallbackRunner([add])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(runner.run, "first", None, data)
+        tasks.start_soon(runner.run, "second", None, data)
+    assert data == {"given": 0, "first": 1, "second": 1}
+
+
+async def test_data_that_is_no_dict_is_changed_in_place() -> None:
+    data = UserDict({"given": 0})
+    assert await CallbackRunner([lambda phase, config, data: {"a": 1}]).run("test", data=data) == {"given": 0, "a": 1}
+    assert data == {"given": 0, "a": 1}

@@ -130,3 +130,25 @@ async def test_nobody_is_told_of_calls_where_nobody_asked() -> None:
     bus.subscribe(Any, events.append)
     await bus.publish(phase_event("boarding")())
     assert [type(event).__name__ for event in events] == ["Boarding"]
+
+
+async def test_step_may_be_left_in_another_task_and_is_then_no_longer_current() -> None:
+    bus = Bus()
+    events = collecting(bus)
+    step = bus.step(WORK, "a")
+    await step.__aenter__()
+
+    async def leave() -> None:
+        await step.__aexit__(None, None, None)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave)
+    assert current_step() is None
+    async with bus.step(WORK, "b"):
+        pass
+    assert [(type(event), event.name, event.parent) for event in events] == [
+        (StepStarted, "a", None),
+        (StepFinished, "a", None),
+        (StepStarted, "b", None),
+        (StepFinished, "b", None),
+    ]

@@ -117,20 +117,79 @@ async def test_a_publisher_may_wait_for_a_slow_reader_and_is_let_go_when_it_leav
         assert published == [0, 1, 2, 3, 4]
 
 
-async def test_two_readers_of_one_stream_share_its_events() -> None:
-    got: list[Any] = []
+@pytest.mark.parametrize("turns", [False, True])
+async def test_readers_of_one_stream_share_its_events_and_all_end_with_the_bus(turns: bool) -> None:
+    got: list[int] = []
+    ended: list[int] = []
+    async with anyio.create_task_group() as tasks, Bus() as bus, bus.stream(int) as stream:
+
+        async def read(reader: int) -> None:
+            async for event in stream:
+                got.append(event)  # noqa: PERF401  # one by one is what is tested
+            ended.append(reader)
+
+        for reader in range(3):
+            tasks.start_soon(read, reader)
+        await anyio.wait_all_tasks_blocked()
+        for number in range(10):
+            await bus.publish(number)
+            if turns:
+                await anyio.wait_all_tasks_blocked()
+    assert sorted(got) == list(range(10))
+    assert sorted(ended) == [0, 1, 2]
+
+
+async def test_cancelled_reader_leaves_the_event_to_another() -> None:
+    got: list[int] = []
     async with Bus() as bus, bus.stream(int) as stream, anyio.create_task_group() as tasks:
 
-        async def read() -> None:
-            got.append(await anext(stream))
+        async def read(scope: anyio.CancelScope) -> None:
+            with scope:
+                got.append(await anext(stream))
 
-        tasks.start_soon(read)
-        tasks.start_soon(read)
+        scopes = [anyio.CancelScope(), anyio.CancelScope()]
+        for scope in scopes:
+            tasks.start_soon(read, scope)
         await anyio.wait_all_tasks_blocked()
         await bus.publish(1)
+        scopes[0].cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert got == [1]
         await bus.publish(2)
         await anyio.wait_all_tasks_blocked()
-        assert sorted(got) == [1, 2]
+        scopes[1].cancel()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await anext(stream)
+        assert scope.cancelled_caught, "a cancelled scope takes no event from the stream"
+        assert got in ([1], [1, 2])
+        await bus.publish(3)
+        assert await anext(stream) == (3 if 2 in got else 2)
+
+
+async def test_loop_of_publishes_lets_a_reader_keep_up() -> None:
+    got: list[int] = []
+    async with anyio.create_task_group() as tasks, Bus() as bus, bus.stream(int, buffer=10) as stream:
+
+        async def read() -> None:
+            async for event in stream:
+                got.append(event)  # noqa: PERF401  # one by one is what is tested
+
+        tasks.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        for number in range(1000):
+            await bus.publish(number)
+        assert stream.dropped == 0
+    assert got == list(range(1000))
+
+
+async def test_loop_of_publishes_to_a_stream_can_be_cancelled() -> None:
+    async with Bus() as bus, bus.stream(int, buffer=10):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            for _ in range(1000):
+                await bus.publish(1)
+        assert scope.cancelled_caught
 
 
 async def test_a_stream_needs_an_open_bus() -> None:
