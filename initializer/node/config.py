@@ -14,11 +14,14 @@ from phasebus.initializer.pipeline.callbacks import Callbacks
 from phasebus.initializer.pipeline.settings import Section, read_fields, validated
 from phasebus.initializer.ray.config import PlacementConfig, RayConfig
 
+MOST_NODES = 10_000
+"""More than any cluster has; a larger number is a mistake."""
+
 
 class ServiceConfig(Section):
     """The HTTP service with /metrics, /livez and /readyz."""
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", min_length=1)
     """The address it listens on."""
 
     port: int | None = Field(default=9464, ge=0, le=65535)
@@ -44,13 +47,13 @@ class LLMConfig(Section):
     driver_callbacks: Callbacks = Field(default_factory=list)
     """Callbacks and observers of `initialize_cluster` that are called where it is, not on the nodes."""
 
-    nodes: int = Field(default=1, gt=0)
+    nodes: int = Field(default=1, gt=0, le=MOST_NODES)
     """On how many of Ray's nodes `initialize_cluster` and `phasebus up` start it."""
 
-    replicas: int | None = Field(default=None, gt=0)
+    replicas: int | None = Field(default=None, gt=0, le=MOST_NODES)
     """How many engines these nodes run; by default one each. Where they are fewer than the nodes, each spans several."""
 
-    retries: int = Field(default=0, ge=0)
+    retries: int = Field(default=0, ge=0, le=1000)
     """How often `initialize_cluster` starts a node again that was lost or has failed."""
 
     engine: str = "vllm"
@@ -69,7 +72,7 @@ class LLMConfig(Section):
     engine_iteration_sampling: int = Field(default=1000, ge=0)
     """Of how many iterations of the serving engine one gets a span; 0 for none."""
 
-    engine_timeout_seconds: float = Field(default=1800.0, gt=0)
+    engine_timeout_seconds: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
     """How long the engine may take to start, in seconds."""
 
     runtime_env: dict[str, Any] = Field(default_factory=dict)

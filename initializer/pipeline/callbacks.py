@@ -1,35 +1,52 @@
-"""The callbacks of a configuration: named or given, checked before anything starts; and whether they spell keys right."""
+"""The callbacks of a configuration: imported, checked before anything starts, and checked for misspelled keys."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from phasebus.bus import Bus, Context, Key, PhaseEvent, subscribe_all
+from phasebus.bus import Bus, CallbackSignatureError, Context, Key, PhaseEvent, subscribe_all
 from phasebus.initializer.pipeline.control_flow import errors_only
 from phasebus.initializer.pipeline.errors import CallbackError, ConfigError
 from phasebus.telemetry.redaction import learn_data
 
 _ALIKE = 0.85
-"""From which likeness on, as difflib has it, a key is taken for a misspelt one."""
+"""The similarity, as difflib measures it, from which on a key counts as misspelled."""
 
 
 def import_callback(name: str) -> Any:
     """Return the callback that ``module:name`` names; a class is called without arguments to make one.
 
     Raises:
-        ConfigError: There is no such module or name, or importing it failed.
+        ConfigError: There is no such module or name, or importing it or making it failed.
     """
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise ConfigError(f"callback {name!r} is not of the form module:name, such as my_callbacks:custom_download")
+    found = _imported_module(name, module_name)
+    with _explained(name, f"finding {attribute!r} in {module_name}"):
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                raise ConfigError(f"callback {name!r}: {module_name} has no {part!r}{nearest(part, dir(found))}")
+            found = getattr(found, part)
+    with _explained(name, f"calling {attribute}()"):
+        made = found() if isinstance(found, type) else found
+    if not callable(made):
+        with _explained(name, "showing it"):
+            raise ConfigError(f"callback {name!r} is {made!r}, which cannot be called; name a function or a class")
+    return made
+
+
+def _imported_module(name: str, module_name: str) -> Any:
     try:
-        found: Any = importlib.import_module(module_name)
+        with _explained(name, f"importing {module_name}"):
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = str(error.name)
         if module_name != missing and not module_name.startswith(f"{missing}."):
@@ -39,21 +56,30 @@ def import_callback(name: str) -> Any:
         raise ConfigError(
             f"callback {name!r}: there is no module {missing!r} beside the configuration, in PYTHONPATH or installed"
         ) from error
-    except Exception as error:
+
+
+@contextmanager
+def _explained(name: str, action: str) -> Iterator[None]:
+    """Turn whatever the block raises into a ConfigError, also ``sys.exit``, as a script without a guard calls it.
+
+    Args:
+        name: The callback.
+        action: What the block does, as a gerund.
+    """
+    try:
+        yield
+    except (ConfigError, CallbackSignatureError, ModuleNotFoundError, KeyboardInterrupt):
+        raise
+    except SystemExit as error:
         raise ConfigError(
-            f"callback {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+            f"callback {name!r}: {action} called sys.exit({error.code!r}); "
+            'what a module does as a script belongs below `if __name__ == "__main__":`'
         ) from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ConfigError(f"callback {name!r}: {module_name} has no {part!r}{nearest(part, dir(found))}")
-        found = getattr(found, part)
-    made = found() if isinstance(found, type) else found
-    if not callable(made):
-        raise ConfigError(f"callback {name!r} is {made!r}, which cannot be called; name a function or a class")
-    return made
+    except BaseException as error:
+        raise ConfigError(f"callback {name!r}: {action} failed: {type(error).__name__}: {error}") from error
 
 
-def imported(callbacks: Iterable[Any]) -> list[Any]:
+def import_callbacks(callbacks: Iterable[Any]) -> list[Any]:
     """Return `callbacks`, with those that are named imported.
 
     Raises:
@@ -61,12 +87,15 @@ def imported(callbacks: Iterable[Any]) -> list[Any]:
         CallbackSignatureError: One of them is no callback.
     """
     made = [import_callback(each) if isinstance(each, str) else each for each in callbacks]
-    subscribe_all(Bus(), made)  # to nothing: a wrong one is told now, and not when its bus is made
+    bus = Bus()  # subscribing checks the signatures now, not when the start-up's bus is made
+    for each in made:
+        with _explained(type(each).__name__, "subscribing it"):
+            subscribe_all(bus, [each])
     return made
 
 
-Callbacks = Annotated[list[Any], AfterValidator(imported)]
-"""A field of a configuration: callbacks and observers, or "module:name" for one that is imported."""
+Callbacks = Annotated[list[Any], AfterValidator(import_callbacks)]
+"""A field of a configuration: callbacks and observers, or "module:name" for one to import."""
 
 
 async def publish_phase(bus: Bus, event: PhaseEvent, context: Context, spelling: Spelling) -> None:
@@ -87,7 +116,7 @@ async def publish_phase(bus: Bus, event: PhaseEvent, context: Context, spelling:
 
 
 class Spelling:
-    """Looks at the keys that callbacks have written.
+    """Finds misspelled keys among those that callbacks have written.
 
     Args:
         known: The keys that something reads.
@@ -98,13 +127,13 @@ class Spelling:
         self._meant = lru_cache(1000)(self._look_up)
 
     def check(self, context: Context) -> None:
-        """Raise CallbackError if there is a key that is nearly a known one; one that is written as a `Key` is not."""
+        """Raise CallbackError if a key is similar to a known one; a key that was written as a `Key` is exempt."""
         for key in context.keys() - self._known:
             if isinstance(key, str) and not isinstance(key, Key) and (meant := self._meant(key)) is not None:
                 by = context.history(key)[-1].by
                 raise CallbackError(
                     f"the callback {by!r} wrote {key!r}, which nothing reads; did you mean {meant!r}? "
-                    f"(a key of your own that is so much alike is written as Key({key!r}))"
+                    f"(write a similar key of your own as Key({key!r}))"
                 )
 
     def _look_up(self, key: str) -> str | None:
@@ -113,6 +142,6 @@ class Spelling:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return, as the end of a message, which of the `known` names was probably meant; nothing if none is alike."""
+    """Return, as the end of a message, which of the `known` names was probably meant; "" if none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""Reading a configuration from YAML, with an error that names each wrong field and the nearest right one."""
+"""Reading a configuration from YAML, with an error that names each wrong field and the nearest known one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from phasebus.telemetry.redaction import MASK, is_secret_name, learn_data, redac
 
 M = TypeVar("M", bound=BaseModel)
 
+_MOST_LINES, _MOST_CHARACTERS = 20, 200
+"""The most wrong fields that a message lists, and the most characters of a value in it."""
+
 
 class Section(BaseModel):
     """The base class of every configuration: unknown fields are errors, and an instance cannot be changed."""
@@ -22,10 +25,10 @@ class Section(BaseModel):
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """Return the fields that a YAML file has.
+    """Return the fields of a YAML file.
 
     Raises:
-        ConfigError: It cannot be read, is not YAML, or gives a field twice.
+        ConfigError: It cannot be read, is not YAML, exceeds the limits of `yaml_file`, or gives a field twice.
     """
     from phasebus.initializer.pipeline import yaml_file
 
@@ -34,9 +37,9 @@ def read_fields(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no fields; the least is one line: `model: /path/to/a/model`")
+        raise ConfigError(f"{path} has no fields; the smallest configuration is one line: `model: /path/to/a/model`")
     return content
 
 
@@ -44,7 +47,7 @@ def validated(path: Path, fields: dict[str, Any], model: type[M]) -> M:
     """Return `fields`, read from `path`, as a configuration of the class `model`.
 
     Raises:
-        ConfigError: They do not fit.
+        ConfigError: They are not valid.
     """
     learn_data(fields)
     try:
@@ -54,9 +57,10 @@ def validated(path: Path, fields: dict[str, Any], model: type[M]) -> M:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return what is wrong, one line a field: its path, what is the matter, and the nearest right name of a typo."""
+    """Return a message with one line a wrong field: its path, the reason, and for an unknown name the nearest known one."""
     lines = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems[:_MOST_LINES]:
         where = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
             *section, name = problem["loc"]
@@ -66,12 +70,19 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         else:
             name = str(problem["loc"][-1]) if problem["loc"] else ""
             lines.append(f"{where}: {problem['msg']} (it is {_shown(name, problem['input'])})")
-    return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} fields are wrong", *lines])
+    if len(problems) > len(lines):
+        lines.append(f"and {len(problems) - len(lines)} more")
+    return lines[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} fields are wrong", *lines])
 
 
 def _shown(name: str, value: object) -> str:
     """Return a value for a message, without secrets."""
-    return MASK if is_secret_name(name) and value else redact(repr(redact_data(value)))
+    return MASK if is_secret_name(name) and value else shortened(redact(repr(redact_data(value))))
+
+
+def shortened(text: str) -> str:
+    """Return the beginning of a text that is too long for a message."""
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _section_of(model: type[BaseModel], path: list[int | str]) -> type[BaseModel]:

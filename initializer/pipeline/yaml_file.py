@@ -1,33 +1,115 @@
-"""Reading YAML; a file of its own, as importing what reads it takes time that a node's start does not need."""
+"""Reading YAML within limits; a module of its own, as importing the YAML library takes time that a node does not need.
+
+A scalar such as ``9e-1`` is a number, as in YAML 1.2 and JSON.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+MOST_BYTES = 1_000_000
+MOST_VALUES = 10_000
+"""The most keys and values in a file, each alias counted with all that it stands for."""
+
+DEEPEST = 50
+"""How deep mappings and lists may be nested."""
+
+_EXPONENT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)[eE][-+]?[0-9]+$")
+_COMMIT = re.compile(r"^[0-9]+e[0-9]+$")
+_COMMIT_CHARACTERS = 7
+"""How short Git abbreviates a commit: ``1234e56`` is one, not a number."""
+
 
 def read(path: Path) -> Any:
-    """Return what the file at `path` says.
+    """Return the content of the file at `path`.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is not YAML, or a mapping in it has a key twice.
+        ValueError: It is not YAML, exceeds a limit, or a mapping in it has a key twice.
     """
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # it is a safe one
+        return yaml.load(content, _Loader)  # noqa: S506  # it is a safe one
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, of which YAML would silently take the last."""
+    """Refuses what exceeds the limits, and a mapping that has a key twice, of which YAML would silently use the last."""
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._values = 0
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._values += 1
+        self._depth += 1
+        if self._values > MOST_VALUES:
+            raise yaml.YAMLError(f"it has more than {MOST_VALUES:,} keys and values")
+        if self._depth > DEEPEST:
+            raise yaml.YAMLError(f"it is nested deeper than {DEEPEST} levels")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _expanded(node, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} keys and values")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
+
+
+def _number_with_exponent(loader: _Loader, node: yaml.ScalarNode) -> float | str:
+    text = str(loader.construct_scalar(node))
+    if _COMMIT.match(text) and len(text) >= _COMMIT_CHARACTERS:
+        return text
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+_Loader.add_implicit_resolver("!number-with-exponent", _EXPONENT, list("-+.0123456789"))
+_Loader.add_constructor("!number-with-exponent", _number_with_exponent)
+
+
+def _expanded(node: yaml.Node, counted: dict[int, int]) -> int:
+    """Return how many nodes `node` stands for with every alias replaced by what it refers to.
+
+    Args:
+        node: The node.
+        counted: The counts so far by the nodes' ids; 0 for one that is being counted.
+
+    Raises:
+        yaml.YAMLError: An alias refers to what it is a part of.
+    """
+    if (known := counted.get(id(node))) is not None:
+        if known == 0:
+            raise yaml.YAMLError("an alias refers to what it is a part of")
+        return known
+    counted[id(node)] = 0
+    inner: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    elif isinstance(node, yaml.MappingNode):
+        inner = [each for pair in node.value for each in pair]
+    counted[id(node)] = 1 + sum(_expanded(each, counted) for each in inner)
+    return counted[id(node)]

@@ -30,7 +30,7 @@ from phasebus.initializer.node.keys import (
     RUNTIME_ENV,
     SKIP_DEFAULT,
 )
-from phasebus.initializer.pipeline.callbacks import imported
+from phasebus.initializer.pipeline.callbacks import import_callbacks
 
 logger = logging.getLogger("phasebus.serve")
 
@@ -93,7 +93,7 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
             replica_name(llm_config.model_id),
             llm_config.model_id,
             llm_config,
-            imported(callbacks),
+            import_callbacks(callbacks),
             {
                 MODEL: engine.actual_hf_model_id,
                 LOCAL_NODE_DOWNLOAD_MODEL: self.ctx.worker_node_download_model.name,
@@ -177,7 +177,9 @@ class BusServer(LLMServer):  # type: ignore[misc]  # Ray has no types
                 },
                 keys=NODE_KEYS,
             )
-            publish_placement(imported(llm_config.callback_config.callback_kwargs.get("callbacks", ())), context)
+            publish_placement(
+                import_callbacks(llm_config.callback_config.callback_kwargs.get("callbacks", ())), context
+            )
             options["placement_group_bundles"] = context[PLACEMENT_BUNDLES]
             options["placement_group_strategy"] = context[PLACEMENT_STRATEGY]
         return options

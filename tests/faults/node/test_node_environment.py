@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,15 +24,23 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can read; pytest keeps its own to one user."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.fixture(params=["run", "up"])
-def command(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+def command(request: pytest.FixtureRequest, open_folder: Path) -> list[str]:
     """A start that succeeds: of a command, and of a node without an engine."""
     if request.param == "run":
         return [*PHASEBUS, "run", "--port", "0", "--", "sh", "-c", "echo started"]
-    (tmp_path / "model").mkdir(mode=0o755)
-    (tmp_path / "model" / "config.json").write_text("{}")
-    (tmp_path / "node.yaml").write_text(f"model: {tmp_path}/model\nengine: none\nservice: {{port: 0}}\n")
-    return [*PHASEBUS, "up", str(tmp_path / "node.yaml"), "--once"]
+    (open_folder / "model").mkdir(mode=0o755)
+    (open_folder / "model" / "config.json").write_text("{}")
+    (open_folder / "node.yaml").write_text(f"model: {open_folder}/model\nengine: none\nservice: {{port: 0}}\n")
+    return [*PHASEBUS, "up", str(open_folder / "node.yaml"), "--once"]
 
 
 def ended(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
@@ -124,18 +133,16 @@ def test_in_an_environment_without_an_output_a_start_succeeds(
 
 
 def test_in_the_environment_of_a_user_without_a_home_a_start_succeeds(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: list[str], open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.getuid() != 0:
         without("only root can become another user")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
     for name in ("HOME", "PHASEBUS_STATE_DIR", "XDG_STATE_HOME", "USER", "LOGNAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(open_folder)
     result = ended(["setpriv", "--reuid=1000770000", "--regid=0", "--clear-groups", *command])
     assert warnings_of(result) == []
-    assert not (tmp_path / "~").exists()
+    assert not (open_folder / "~").exists()
 
 
 def test_in_an_environment_with_few_descriptors_a_start_succeeds(command: list[str]) -> None:

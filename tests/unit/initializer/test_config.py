@@ -39,10 +39,16 @@ def test_the_least_configuration_is_one_line(tmp_path: Path) -> None:
         ("engine: vllm\n", "model: Field required"),
         ("model: x\nplacement: {bundles: [{CPU: -1}]}\n", r"placement.bundles.0.CPU: .*greater than or equal to 0"),
         ("model: x\nengine: tgi\n", "engine: .*no engine 'tgi' is installed; there are 'none', 'vllm'"),
-        ("a: [1\n", "is not YAML"),
-        ("just text\n", "holds no fields; the least is one line"),
-        ("", "holds no fields; the least is one line"),
+        ("a: [1\n", "cannot be read as YAML"),
+        ("just text\n", "has no fields; the smallest configuration is one line"),
+        ("", "has no fields; the smallest configuration is one line"),
         ("modle: x\nfoo: y\n", "3 fields are wrong"),
+        ("model: x\nnodes: 1e9\n", "nodes: .*less than or equal to 10000"),
+        ("model: x\nengine_timeout_seconds: .inf\n", "engine_timeout_seconds: .*finite number"),
+        ("model: x\nservice: {host: ''}\n", "service.host: .*at least 1 character"),
+        ("model: x\nname: {password: 'a b c'}\n", r"name: .* \(it is \{'password': '\[redacted\]'\}\)"),
+        (f"model: x\nnodes: {'y' * 1000}\n", "nodes: .{0,300}$"),
+        ("\n".join(f"k{number}: 1" for number in range(1000)), "and 981 more"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_way_out(tmp_path: Path, text: str, message: str) -> None:
@@ -91,6 +97,73 @@ def test_a_callback_that_cannot_be_imported_is_named(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(written(tmp_path, f"model: x\ncallbacks: ['{name}']\n"))
+
+
+LAUGHS = "a0: &a0 [ha, ha]\n" + "\n".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LAUGHS, "aliases stand for more than 10,000"),
+        ("model: &a [*a]", "an alias refers to what it is a part of"),
+        ("engine_args:\n" + "".join(f"  k{number}: 1\n" for number in range(100_000)), "larger than 1,000,000 bytes"),
+        ("engine_args:\n" + "".join(f"  k{number}: 1\n" for number in range(20_000)), "more than 10,000 keys"),
+        (f"model: {'[' * 5000}{']' * 5000}", "nested deeper than 50 levels"),
+        (f"model: {'a' * 1_000_001}", "larger than 1,000,000 bytes"),
+        (f"model: x\nretries: {'9' * 5000}", "Exceeds the limit"),
+        ("model: x\nname: caf\udce9", "cannot be read as YAML"),
+    ],
+)
+def test_a_file_beyond_the_limits_is_refused_before_it_is_used(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "node.yaml"
+    path.write_text(text, errors="surrogateescape")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("9e-1", 0.9),
+        ("1e6", 1_000_000.0),
+        ("-1.5E+2", -150.0),
+        (".5e1", 5.0),
+        ("'9e-1'", "9e-1"),
+        ("1234e56", "1234e56"),
+        ("1e999", "1e999"),
+        ("1e", "1e"),
+    ],
+)
+def test_a_number_with_an_exponent_is_a_number_and_a_commit_is_none(tmp_path: Path, text: str, value: object) -> None:
+    config = load_config(written(tmp_path, f"model: x\nengine_args: {{a: {text}}}\n"))
+    assert config.engine_args == {"a": value}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import sys\nsys.exit(0)", r"importing module_of_a_user called sys.exit\(0\)"),
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--x'])", r"called sys.exit\(2\)"),
+        ("raise GeneratorExit", "importing module_of_a_user failed: GeneratorExit"),
+        ("class f:\n    def __init__(self): raise SystemExit('bye')", r"calling f\(\) called sys.exit\('bye'\)"),
+        ("class f:\n    def __init__(self, x): pass", r"calling f\(\) failed: TypeError"),
+        (
+            "class C:\n    def __getattr__(self, n): raise RuntimeError('evil')\n    __call__ = print\nf = C()",
+            "failed: RuntimeError: evil",
+        ),
+    ],
+)
+def test_a_module_that_exits_or_fails_is_an_error_with_the_callback_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
+) -> None:
+    (tmp_path / "module_of_a_user.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "module_of_a_user", raising=False)
+    with pytest.raises(ConfigError, match=message):
+        load_config(written(tmp_path, "model: x\ncallbacks: ['module_of_a_user:f']\n"))
 
 
 def test_every_field_is_documented() -> None:
