@@ -1,1 +1,1 @@
-"""Ray: one file for each thing asked of it. Nobody else imports it."""
+"""Ray: one file for each of its private and public seams. No other wing imports Ray for these."""

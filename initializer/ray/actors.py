@@ -1,4 +1,4 @@
-"""Actors: a process of Ray's in which something of ours runs."""
+"""Actors: Ray processes in which code of ours runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RAY_SECONDS = 5.0
 
 
 class Actor:
-    """A running actor, and the processes it has started.
+    """A running actor, and the processes that it has started.
 
     Args:
         handle: Ray's handle of it.
@@ -39,12 +39,12 @@ class Actor:
         return await answer(getattr(self.handle, method).remote(*args))
 
     async def kill(self) -> None:
-        """End the actor and, on this machine, every process it has started, at once."""
+        """Kill the actor and, on this machine, every process that it has started."""
         await anyio.to_thread.run_sync(self._kill, self._family())
 
     async def close(self, method: str, seconds: float) -> None:
-        """Let `method` of the actor end it in order, for `seconds` at most; then `kill`, so that nothing is left."""
-        processes = self._family()  # those whose parents will have gone are no longer found afterwards
+        """Call `method` of the actor to shut it down, for `seconds` at most; then `kill` it, so that nothing is left."""
+        processes = self._family()  # a process whose parent has ended is no longer found afterwards
         with suppress(Exception), anyio.move_on_after(seconds):
             await self.call(method)
         await anyio.to_thread.run_sync(self._kill, processes)
@@ -59,7 +59,7 @@ class Actor:
         import ray
 
         ray.kill(self.handle)
-        # Ray reports a worker that vanishes before it was told of its end as a crash, so Ray comes first
+        # Ray reports a worker that vanishes without `ray.kill` as a crash, so Ray comes first
         _, left = psutil.wait_procs(processes[:1], timeout=_RAY_SECONDS)
         for process in [*left, *processes[1:]]:
             with suppress(psutil.NoSuchProcess):
@@ -68,32 +68,32 @@ class Actor:
 
 
 async def end_actor(handle: Any) -> None:
-    """End an actor at once, and for good."""
+    """Kill an actor; Ray does not restart it."""
     import ray
 
     await anyio.to_thread.run_sync(ray.kill, handle)
 
 
 def here() -> str:
-    """Return the id of Ray's node that this process is on."""
+    """Return the id of the Ray node that this process runs on."""
     import ray
 
     return str(ray.get_runtime_context().get_node_id())
 
 
 def node_address() -> str:
-    """Return the address under which Ray's other nodes reach the one that this process is on."""
+    """Return the address of this process's Ray node, as other nodes reach it."""
     import ray
 
     return str(ray.util.get_node_ip_address())
 
 
 async def start_actor(actor: type, *args: Any, **options: Any) -> Actor:
-    """Return an actor of the class `actor`, made with `args`, once its process answers.
+    """Return an actor of the class `actor`, constructed with `args`, once its process answers.
 
     Args:
         actor: A class with a method ``where()`` that returns its host's name and its process id.
-        args: What it is made with.
+        args: The arguments of its constructor.
         options: As for `create_actor`.
     """
     handle = await create_actor(actor, *args, **options)
@@ -117,18 +117,18 @@ async def create_actor(
     node: str | None = None,
     restarts: int = 0,
 ) -> Any:
-    """Return Ray's handle of an actor of the class `actor`, made with `args`; calls of it wait until it is there.
+    """Return Ray's handle of an actor of the class `actor`, constructed with `args`; its calls wait until it has started.
 
     Args:
         actor: The class.
-        args: What it is made with.
-        placement_group: Where it runs; None leaves that to Ray.
-        bundle: In which bundle of the group.
-        resources: What it occupies of the bundle, or of any node: CPU, GPU and others by name.
+        args: The arguments of its constructor.
+        placement_group: The placement group it runs in; None leaves the placement to Ray.
+        bundle: The index of its bundle in the group.
+        resources: The resources it occupies of the bundle, or of any node: CPU, GPU and others by name.
         runtime_env: Ray's runtime_env for it.
-        threads: How many calls it answers at once; None for one, or if it is asynchronous for many.
-        node: The id of Ray's node it is to run on, without a placement group.
-        restarts: How often Ray starts it again when it dies; -1 for always.
+        threads: The number of calls it runs at once; None for one, or for many if it is asynchronous.
+        node: The id of the Ray node it runs on, without a placement group.
+        restarts: How often Ray restarts it when it dies; -1 for always.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy

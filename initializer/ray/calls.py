@@ -1,4 +1,4 @@
-"""Waiting for Ray's answers without blocking the bus."""
+"""Waiting for the results of Ray calls without blocking the bus."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from phasebus.bus import PhasebusError
 
 
 class ActorDiedError(PhasebusError):
-    """Raised when the process of an actor died before it had answered."""
+    """Raised when the process of an actor died before it answered a call."""
 
 
 async def answer(reference: Any) -> Any:
-    """Return what a Ray object reference comes to, whether under asyncio or trio; no thread is kept waiting for it.
+    """Return the value of a Ray object reference, under asyncio or trio; no thread waits for it.
 
     Raises:
         ActorDiedError: The actor's process died.
@@ -28,12 +28,12 @@ async def answer(reference: Any) -> Any:
     wake = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
     arrived = anyio.Event()
 
-    def tell(_: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+    def wake_waiter(_: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and the waiter with it
             wake(arrived.set)
 
     future = reference.future()
-    future.add_done_callback(tell)
+    future.add_done_callback(wake_waiter)
     await arrived.wait()
     try:
         return future.result()
@@ -44,10 +44,10 @@ async def answer(reference: Any) -> Any:
 
 
 def answer_within(reference: Any, seconds: float) -> Any:
-    """Return what a Ray object reference comes to; blocks a thread, for `seconds` at most.
+    """Return the value of a Ray object reference; blocks a thread, for `seconds` at most.
 
     Raises:
-        TimeoutError: It was not there in time.
+        TimeoutError: It did not arrive in time.
         Exception: What Ray or the remote call raised.
     """
     import ray

@@ -1,4 +1,4 @@
-"""Being connected to a Ray cluster: the user's, or a local one of our own."""
+"""A connection to a Ray cluster: the user's, or a local one of our own."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ RAY = StepKind("ray")
 
 
 _RAYLET = {
-    "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",  # what dies silently takes its children along
+    "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",  # the children of a worker that dies die with it
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
 class RayError(PhasebusError):
-    """Raised when Ray is not there, does not start, or does not answer."""
+    """Raised when Ray is not installed, does not start, or does not answer."""
 
 
 @asynccontextmanager
 async def connected(config: RayConfig) -> AsyncIterator[bool]:
-    """Be connected to Ray: to a cluster the process is in already, the one that is named, or a local one of our own.
+    """Connect to Ray: to the cluster this process is connected to, the configured one, or a local one of our own.
 
-    A local one, and only that, is shut down at the end. Gives whether it is such a one.
+    Only a local one is shut down at the end. Yields whether it is a local one.
 
     Raises:
-        RayError: Ray is not installed, does not start, or there is no cluster at the address.
+        RayError: Ray is not installed or does not start, or no cluster answers at the address.
     """
     try:
         import ray
@@ -43,7 +43,7 @@ async def connected(config: RayConfig) -> AsyncIterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    # Ray has the kernel kill what it starts when the thread that started it ends, as those of a pool do when they are idle.
+    # The kernel kills Ray's processes when the thread that started them ends, as idle threads of a pool do.
     with ThreadPoolExecutor(1, "phasebus ray") as keeper:
         try:
             await anyio.to_thread.run_sync(lambda: keeper.submit(_connect, config).result())
@@ -85,7 +85,7 @@ def _connect(config: RayConfig) -> None:
 
 @contextmanager
 def _raylet_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Have a raylet that is started meanwhile find `variables` in its environment, unless others are set there."""
+    """Put `variables` into the environment of a raylet that is started meanwhile, unless the user has set them."""
     new = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(new)
     try:

@@ -1,4 +1,4 @@
-"""How the children of a process of Ray's end, which Ray would have thrown away."""
+"""The exit codes of the children of a Ray process, which Ray discards."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import signal
 
 
 def keep_exit_codes() -> None:
-    """Have the system keep how the processes end that this one starts, until it asks.
+    """Make the system keep the exit codes of this process's children until they are read.
 
-    Ray's workers, and drivers as well, have that thrown away (SIGCHLD ignored, where the raylet looks after orphans), and
-    what they start inherits it: then every exit code is 0 to `subprocess`, and vLLM waits for dead workers. Python may
-    set a signal's handler in its main thread only, and knows nothing of what Ray has set.
+    Ray's workers and drivers ignore SIGCHLD (where the raylet reaps orphans), and their children inherit that: then
+    `subprocess` sees every exit code as 0, and vLLM waits for dead workers. Python sets signal handlers in its main thread
+    only, and does not see a handler that Ray has set in C.
     """
     if signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN):
         set_handler = ctypes.CDLL(None).signal

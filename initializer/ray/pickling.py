@@ -1,4 +1,4 @@
-"""What can be sent to another process of Ray's."""
+"""Whether a value can be sent to another Ray process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def can_be_pickled(value: Any) -> bool:
         return True
     try:
         cloudpickle.dumps(value)
-    except Exception:  # noqa: BLE001  # whatever it is that keeps it here
+    except Exception:  # noqa: BLE001  # any error means that it cannot be sent
         return False
     return True

@@ -1,4 +1,4 @@
-"""Reserving resources: Ray placement groups, waited for, and explained where they do not come."""
+"""Reserving resources: Ray placement groups, with an explanation where a reservation fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phasebus.initializer.ray.config import Bundles, Strategy
 
 
 class PlacementError(PhasebusError):
-    """Raised when Ray cannot, or does not in time, reserve what was asked for."""
+    """Raised when Ray cannot reserve the requested resources, or not in time."""
 
 
 async def reserve(bundles: Bundles, strategy: Strategy, seconds: float) -> Any:
@@ -22,18 +22,18 @@ async def reserve(bundles: Bundles, strategy: Strategy, seconds: float) -> Any:
     Args:
         bundles: The resources of each bundle.
         strategy: How they are spread over nodes.
-        seconds: How long to wait for them, in seconds.
+        seconds: The longest wait, in seconds.
 
     Raises:
-        PlacementError: The bundles are malformed, or the cluster did not have them free in time; the message says what
-            was asked and what there is.
+        PlacementError: The bundles are malformed, or were not free in time; the message has the request and the
+            resources of the cluster.
     """
     from ray.util import placement_group
 
     try:
         group = await anyio.to_thread.run_sync(lambda: placement_group(bundles, strategy=strategy))
     except ValueError as error:
-        raise PlacementError(f"Ray does not take the bundles {bundles}: {error}") from error
+        raise PlacementError(f"Ray rejects the bundles {bundles}: {error}") from error
     waited = 0.0
     try:
         while not await anyio.to_thread.run_sync(group.wait, 1, abandon_on_cancel=True):
@@ -48,7 +48,7 @@ async def reserve(bundles: Bundles, strategy: Strategy, seconds: float) -> Any:
 
 
 async def release(group: Any) -> None:
-    """Give back what `group` reserves."""
+    """Release the resources that `group` reserves."""
     from ray.util import remove_placement_group
 
     await anyio.to_thread.run_sync(remove_placement_group, group)
@@ -67,7 +67,7 @@ def bundle_of(group: Any, bundle: int = 0) -> Mapping[str, float]:
     """Return the resources of one bundle of `group`, by its index; one CPU where there is no group.
 
     Raises:
-        PlacementError: A callback provided something that is no placement group.
+        PlacementError: A callback provided an object that is no placement group.
     """
     if group is None:
         return {"CPU": 1.0}
@@ -75,7 +75,7 @@ def bundle_of(group: Any, bundle: int = 0) -> Mapping[str, float]:
         return dict(group.bundle_specs[bundle])
     except AttributeError:
         raise PlacementError(
-            f"placement_group is {group!r}, which is none; give what ray.util.placement_group(…) returns, or None"
+            f"placement_group is {group!r}, which is no placement group; use the result of ray.util.placement_group(…), or None"
         ) from None
 
 
@@ -87,7 +87,7 @@ def has_gpus() -> bool:
 
 
 def default_bundles(workers: int) -> Bundles:
-    """Return what an engine of `workers` workers on one node needs: a CPU, and where there are any a GPU, for each."""
+    """Return the bundle of an engine with `workers` workers on one node: a CPU each, and a GPU each where there are any."""
     bundle = {"CPU": float(workers)}
     if has_gpus():
         bundle["GPU"] = float(workers)
@@ -97,18 +97,18 @@ def default_bundles(workers: int) -> Bundles:
 def _explain(bundles: Bundles, strategy: str, timeout: float) -> str:
     import ray
 
-    def said(resources: dict[str, float]) -> str:
+    def shown(resources: dict[str, float]) -> str:
         internal = (":", "memory", "_group_")  # addresses, byte counts, and what stands for reserved bundles
-        shown = {k: v for k, v in sorted(resources.items()) if not any(part in k for part in internal)}
-        return ", ".join(f"{v:g} {k}" for k, v in shown.items()) or "nothing"
+        public = {k: v for k, v in sorted(resources.items()) if not any(part in k for part in internal)}
+        return ", ".join(f"{v:g} {k}" for k, v in public.items()) or "nothing"
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return "\n".join(
         [
             f"the resources were not free within {timeout:g} s",
-            f"  asked for: {' + '.join(f'({said(bundle)})' for bundle in bundles)}, {strategy}",
-            *(f"  node {node['NodeManagerAddress']} has {said(node['Resources'])}" for node in nodes),
-            f"  free in the whole cluster: {said(ray.available_resources())}",
+            f"  asked for: {' + '.join(f'({shown(bundle)})' for bundle in bundles)}, {strategy}",
+            *(f"  node {node['NodeManagerAddress']} has {shown(node['Resources'])}" for node in nodes),
+            f"  free in the whole cluster: {shown(ray.available_resources())}",
             f"  {_verdict(bundles, strategy, [node['Resources'] for node in nodes])}",
             "  ask for less (placement.bundles), free what is in use, or add nodes",
         ]
@@ -116,10 +116,10 @@ def _explain(bundles: Bundles, strategy: str, timeout: float) -> str:
 
 
 def _verdict(bundles: Bundles, strategy: str, nodes: list[Mapping[str, float]]) -> str:
-    """Return whether it could be had once other things are gone, or not with the nodes there are."""
+    """Return whether the request can be met once other resources are released, or never with these nodes."""
     for bundle in bundles:
         if not any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes):
             return "infeasible: no node is large enough for one of the bundles"
     if strategy == "STRICT_SPREAD" and len(bundles) > len(nodes):
         return f"infeasible: STRICT_SPREAD puts {len(bundles)} bundles on as many nodes, and there are {len(nodes)}"
-    return "pending: the nodes are large enough, so what is missing is in use"
+    return "pending: the nodes are large enough, so the missing resources are in use"

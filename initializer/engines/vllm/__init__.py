@@ -1,4 +1,4 @@
-"""vLLM, in an actor of Ray's."""
+"""vLLM, in a Ray actor or as a command of the user's."""
 
 from phasebus.initializer.engines.vllm.launch import VLLM
 

@@ -1,4 +1,4 @@
-"""What runs in the engine's own process: vLLM's asynchronous engine. Read from vLLM 0.32."""
+"""The engine's own process: vLLM's asynchronous engine in a Ray actor. Read from vLLM 0.32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from phasebus.initializer.engines.vllm.arguments import check_arguments
 
 
 class EngineActor:
-    """Holds an engine; made an actor by `phasebus.initializer.ray.actors`.
+    """Runs one engine. `phasebus.initializer.ray.actors` makes it an actor.
 
     Args:
         log: The file that its output, and that of every process it starts, is appended to.
@@ -32,15 +32,15 @@ class EngineActor:
         return platform.node(), os.getpid()
 
     async def load(self, preload: bool) -> None:
-        """Import vLLM, blocking this process for as long as that takes.
+        """Import vLLM; blocks this process meanwhile.
 
         Args:
-            preload: Whether it is imported beside this process too, for its children.
+            preload: Whether a fork server imports it at the same time, for this process's children.
         """
         if preload:
             from phasebus.initializer.engines.vllm.inside import forkserver
 
-            forkserver.begin()
+            forkserver.start_server()
         import vllm.v1.engine.async_llm  # noqa: F401
 
         from phasebus.initializer.engines.vllm.inside.processes import suppress_own_start_report
@@ -48,14 +48,14 @@ class EngineActor:
         suppress_own_start_report()
 
     async def start(self, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
-        """Start the engine, blocking this process for as long as that takes.
+        """Start the engine; blocks this process meanwhile.
 
         Args:
             args: The engine's own arguments.
             env: Variables that were not known when this process was started.
 
         Raises:
-            EngineError: vLLM knows no argument of that name.
+            EngineError: vLLM has no argument of that name.
         """
         os.environ.update(env)
         from vllm import AsyncEngineArgs
@@ -65,7 +65,7 @@ class EngineActor:
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
 
     async def generate(self, prompt: str, sampling: Mapping[str, Any]) -> str:
-        """Return what the model makes of `prompt`."""
+        """Return the model's continuation of `prompt`."""
         from vllm import SamplingParams
 
         outputs = self._engine.generate(prompt, SamplingParams(**sampling), request_id=uuid4().hex)
@@ -77,8 +77,8 @@ class EngineActor:
         await self._engine.check_health()
 
     async def stop(self) -> None:
-        """End the engine and its processes in order."""
+        """Shut the engine down."""
         if self._engine is not None:
-            # its workers do not go when they are asked to (vLLM 0.32, on the CPU); whoever ends the actor ends them
+            # its workers ignore that (vLLM 0.32, on the CPU); ending the actor ends them
             self._engine.shutdown(timeout=1.0)
             self._engine = None

@@ -1,4 +1,4 @@
-"""The engine arguments vLLM knows, read from its source: importing it to ask takes half a minute. Read from vLLM 0.32."""
+"""vLLM's engine arguments, read from its source: importing it takes half a minute. Read from vLLM 0.32."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLASSES = ("EngineArgs", "AsyncEngineArgs")
 
 @cache
 def known_arguments() -> frozenset[str]:
-    """Return the names of vLLM's engine arguments; none if vLLM is not here, or does not keep them where it did."""
+    """Return the names of vLLM's engine arguments; an empty set if vLLM, or the file that has them, is not found."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
         return frozenset()
@@ -36,10 +36,10 @@ def known_arguments() -> frozenset[str]:
 
 
 def check_arguments(args: Iterable[str], known: Collection[str]) -> None:
-    """Check that every one of `args` is among the `known` ones; where none are known, all are taken.
+    """Check that all `args` are among the `known` ones; an empty `known` accepts everything.
 
     Raises:
-        EngineError: One is not; the message has the nearest that is.
+        EngineError: One is unknown; the message has the nearest known one.
     """
     if known and (unknown := sorted(set(args) - set(known))):
         close = difflib.get_close_matches(unknown[0], known, n=1)
@@ -52,10 +52,10 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 def check_weights(model: str, args: Mapping[str, Any]) -> None:
-    """Look for weights, unless `args` name a `load_format` that takes none or takes them from elsewhere.
+    """Check that a model's folder has weights, unless `args` name a `load_format` that does not read them there.
 
     Raises:
-        EngineError: The model is a folder without any.
+        EngineError: The model is a folder without weights.
     """
     folder = Path(model)
     if not folder.is_dir() or str(args.get("load_format", "auto")) not in _FROM_FILES:

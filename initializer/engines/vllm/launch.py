@@ -1,4 +1,4 @@
-"""Starting vLLM in an actor of Ray's."""
+"""Starting vLLM in a Ray actor."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class VLLM:
         return {"distributed_executor_backend": "ray", **args}, {"VLLM_RAY_BUNDLE_INDICES": indices, **env}
 
     async def prepare(self, launch: Launch) -> VLLMProcess:
-        """Start vLLM's process and import it there, which takes most of a minute on a slow machine."""
+        """Start vLLM's process and import vLLM there, which takes up to a minute on a slow machine."""
         return await VLLMProcess.begin(launch)
 
     async def start(self, launch: Launch, prepared: Prepared | None) -> VLLMEngine:
@@ -101,7 +101,7 @@ class VLLM:
         return VLLMEngine(actor)
 
     async def _process(self, launch: Launch, prepared: Prepared | None) -> VLLMProcess:
-        """Return the process that was prepared, or a new one if what that was made for has changed meanwhile."""
+        """Return the prepared process, or a new one if its settings have changed meanwhile."""
         if isinstance(prepared, VLLMProcess) and prepared.fits(launch):
             return prepared
         if prepared is not None:
@@ -120,13 +120,13 @@ class VLLMEngine:
         self.actor = actor
 
     async def generate(self, prompt: str, **sampling: Any) -> str:
-        """Return what the model makes of `prompt`; `sampling` are the arguments of vLLM's SamplingParams."""
+        """Return the model's continuation of `prompt`; `sampling` are the arguments of vLLM's SamplingParams."""
         return str(await self.actor.call("generate", prompt, sampling))
 
     async def probe(self) -> None:
-        """Raise what vLLM, or Ray, says of its death."""
+        """Raise vLLM's or Ray's error if it has died."""
         await self.actor.call("probe")
 
     async def close(self) -> None:
-        """End vLLM in order if it can be done within seconds, and in any case."""
+        """Shut vLLM down; kill what is left of it after `_STOP_SECONDS`."""
         await self.actor.close("stop", _STOP_SECONDS)

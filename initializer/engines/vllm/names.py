@@ -1,4 +1,4 @@
-"""What we call the steps of vLLM's start. Read from vLLM 0.32 (`@instrument` in its sources)."""
+"""The names of the steps of vLLM's start, by its spans. Read from vLLM 0.32 (`@instrument` in its sources)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 OTHER: Final = "other"
-"""The name of a step whose span nobody has heard of; the span's own name is an attribute."""
+"""The name of a step whose span is not in the table; the span's own name is an attribute."""
 
 STEP_OF_SPAN: Final[Mapping[str, str]] = {
     "Overall Loading": "start_engine_core",
@@ -56,11 +56,11 @@ OWN_STEPS: Final = frozenset(
         "warm_up",
     }
 )
-"""Steps that vLLM has no span for, told of by our plugin."""
+"""Steps that vLLM has no span for; our plugin makes one with this name."""
 
 
 def step_name(span: str, function: object = None) -> str:
-    """Return what the step is called that a span of this name, of this function, tells of."""
+    """Return the name of the step that a span stands for, by the span's name and function."""
     if span in OWN_STEPS:
         return span
     return STEP_OF_FUNCTION.get(str(function)) or STEP_OF_SPAN.get(span, OTHER)

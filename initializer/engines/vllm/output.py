@@ -1,4 +1,4 @@
-"""What vLLM's processes print."""
+"""The output of vLLM's processes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def last_lines(log: Path) -> str:
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return f"\nits output was to be in {log}"
+        return f"\nits output, {log}, cannot be read"
     if not lines:
         return ""
     error = first_error(lines)
     cause = [] if error is None else [f"the first error in its output: {error}"]
-    told = [*cause, f"its last lines (all in {log}):", *(f"  {line}" for line in lines[-_LAST_LINES:])]
-    return "\n" + "\n".join(told)
+    shown = [*cause, f"its last lines (all in {log}):", *(f"  {line}" for line in lines[-_LAST_LINES:])]
+    return "\n" + "\n".join(shown)
 
 
 def first_error(lines: list[str]) -> str | None:
-    """Return what the first traceback in `lines` ends with; those after it mostly tell that somebody else has failed."""
+    """Return the last line of the first traceback in `lines`; later ones are mostly consequences of that failure."""
     inside = False
     for line in lines:
         bare = _PREFIX.sub("", line)

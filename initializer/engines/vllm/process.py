@@ -1,4 +1,4 @@
-"""The process that vLLM runs in: an actor of Ray's, in which vLLM is imported before there is a model."""
+"""The process that vLLM runs in: a Ray actor, in which vLLM is imported before there is a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class VLLMProcess:
 
     Attributes:
         actor: The actor it is.
-        made_for: What it was started with, and cannot be changed any more.
+        made_for: The settings that cannot be changed once it runs.
     """
 
     actor: Actor
@@ -61,7 +61,7 @@ class VLLMProcess:
         return cls(actor, made_for)
 
     def fits(self, launch: Launch) -> bool:
-        """Return whether it is what `launch` would start anew."""
+        """Return whether a new process for `launch` would have the same settings."""
         return self.made_for == _made_for(launch)
 
     async def close(self) -> None:
@@ -86,7 +86,7 @@ def _made_for(launch: Launch) -> Mapping[str, Any]:
 
 
 def _resources(launch: Launch) -> Mapping[str, float]:
-    """Return what this process takes of its bundle: all, unless its workers are actors of Ray's and need the GPU there."""
+    """Return what this process occupies of its bundle: all, unless its workers are Ray actors that need the GPU there."""
     bundle = bundle_of(launch.placement_group, launch.bundle)
     if launch.args.get("distributed_executor_backend") == "ray":
         return {"CPU": bundle.get("CPU", 0)}
@@ -96,7 +96,7 @@ def _resources(launch: Launch) -> Mapping[str, float]:
 def _environment(launch: Launch) -> Mapping[str, str]:
     """Return the variables of vLLM's processes: the user's over our defaults.
 
-    On the CPU, vLLM takes nearly all of the memory for its cache unless it is told how much.
+    On the CPU, vLLM reserves nearly all of the memory for its cache unless VLLM_CPU_KVCACHE_SPACE is set.
     """
     defaults: dict[str, str] = {}
     if launch.local:

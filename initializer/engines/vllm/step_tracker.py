@@ -90,7 +90,7 @@ class StepTracker:
     @property
     def ready(self) -> bool:
         """Whether the engine answers: where it has several API servers, whether all of them do."""
-        return len(self._ready) >= max(1, len(self._servers))
+        return self._ready >= self._servers if self._servers else bool(self._ready)
 
     @property
     def workers_ready(self) -> bool:

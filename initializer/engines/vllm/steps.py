@@ -1,4 +1,4 @@
-"""What vLLM's processes tell of their steps, as engine steps on the bus."""
+"""The steps that vLLM's processes report, as engine steps on the bus."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from phasebus.telemetry import EngineSpan, Notice, Relay
 logger = logging.getLogger("phasebus.engine")
 
 FINAL_STEPS_SECONDS = 2.0
-"""How long the last steps of a start may take to be told of, in seconds."""
+"""The longest wait for the reports of a start's last steps, in seconds."""
 
 
 @asynccontextmanager
 async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[StepTracker]:
-    """Publish what arrives at `relay` as engine steps, until the engine has started; steps are left running by none.
+    """Publish the reports that arrive at `relay` as engine steps, until the engine has started; all of them end.
 
-    The relay's thread only puts things into a queue; a thread of ours waits for the bus.
+    The relay's thread only puts reports into a queue; a thread of ours waits for the bus.
 
     Args:
-        bus: Where they are published.
-        relay: Where they arrive.
+        bus: The bus they are published on.
+        relay: The relay they arrive at.
     """
     arrived: queue.SimpleQueue[EngineSpan | Notice | None] = queue.SimpleQueue()
     steps, threads, settled = StepTracker(), bus.threads(), threading.Event()

@@ -62,7 +62,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
             json={"model": str(model), "prompt": "A start-up is", "max_tokens": 20},
             timeout=60,
         ).status_code
-        wait_until(lambda: "iteration_requests_count" in command.get("/metrics").text, "the iterations are told of")
+        wait_until(lambda: "iteration_requests_count" in command.get("/metrics").text, "the iterations are reported")
         serving = command.get("/metrics", Accept="text/plain").text
         command.send(signal.SIGTERM)
         code = command.wait()

@@ -1,4 +1,4 @@
-"""An engine that dies while it starts: told within seconds, with the step it died in, and nothing left behind."""
+"""An engine that dies while it starts: reported within seconds, with the step it died in, and no process left behind."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def up(tmp_path: Path, tiny_model: str, backend: OtlpBackend) -> Iterator[Comman
     command.close()
 
 
-def test_a_worker_that_is_killed_is_told_with_its_step_in_the_error_the_journal_and_the_trace(
-    up: Command, backend: OtlpBackend
-) -> None:
+def test_killed_worker_is_reported_with_its_step_in_error_journal_and_trace(up: Command, backend: OtlpBackend) -> None:
     wait_until(lambda: worker(up), "the worker is there", seconds=400)
     process = worker(up)
     assert process is not None

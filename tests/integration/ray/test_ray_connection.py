@@ -25,7 +25,7 @@ from phasebus.initializer.ray.config import RayConfig
 async def test_a_ray_of_our_own_lives_on_when_the_pool_retires_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected(RayConfig(num_cpus=1)) as local:
         assert local
-        assert not [name for name in os.environ if "subreaper" in name]  # what Ray starts later is somebody else's
+        assert not [name for name in os.environ if "subreaper" in name]  # processes that Ray starts later are not ours
         assert await run_sync(exit_code_of, "raise SystemExit(3)") == 3
         children = psutil.Process().children(recursive=True)
         servers = [process for process in children if name_of(process) in ("raylet", "gcs_server")]

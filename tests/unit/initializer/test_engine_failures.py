@@ -46,7 +46,7 @@ def test_first_error_of_the_output_is_the_cause() -> None:
 
 def test_error_message_has_the_last_lines_of_the_output(tmp_path: Path) -> None:
     log = tmp_path / "engine.log"
-    assert last_lines(log) == f"\nits output was to be in {log}"
+    assert last_lines(log) == f"\nits output, {log}, cannot be read"
     log.write_text("")
     assert last_lines(log) == ""
     log.write_text("\n".join(_OUTPUT))

@@ -10,12 +10,12 @@ from phasebus.telemetry import Metrics
 
 
 def counted(*requests: int, every: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     sampled: list[dict[str, Any]] = []
-    iterations = Iterations(told.append, lambda began, took, attributes: sampled.append(attributes), every)
+    iterations = Iterations(reported.append, lambda began, took, attributes: sampled.append(attributes), every)
     for running in requests:
         iterations.record(running, 1, 0.5, 3, 2)
-    return told[-1], sampled
+    return reported[-1], sampled
 
 
 def notice(**fields: Any) -> IterationsNotice:
@@ -25,7 +25,7 @@ def notice(**fields: Any) -> IterationsNotice:
 
 def test_an_iteration_is_counted_with_what_it_worked_on_and_idle_time_is_not() -> None:
     counts, _ = counted(3, 3, 0)
-    assert sum(counts["seconds"]) == 2  # the first began after idleness, of nobody knows how long
+    assert sum(counts["seconds"]) == 2  # the first began after idleness, of unknown duration
     assert (counts["prompt_tokens"], counts["generation_tokens"]) == (9, 6)
     assert (counts["waiting"], counts["cache"]) == (1, 0.5)
 

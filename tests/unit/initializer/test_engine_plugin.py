@@ -33,13 +33,13 @@ def line(number: int) -> dict[str, object]:
 
 
 def test_notices_arrive_in_the_order_they_were_sent(relay: Relay) -> None:
-    told: SimpleQueue[Received] = SimpleQueue()
-    relay.listen(told.put)
+    arrived: SimpleQueue[Received] = SimpleQueue()
+    relay.listen(arrived.put)
     reporter = Reporter(relay.notices_url, relay.token)
     for number in range(100):
         reporter.send(line(number))
     reporter.close()
-    seen = [told.get(timeout=60) for _ in range(100)]
+    seen = [arrived.get(timeout=60) for _ in range(100)]
     assert [notice.step for notice in seen if isinstance(notice, StepNotice)] == [f"{n:016x}" for n in range(100)]
 
 

@@ -1,4 +1,4 @@
-"""What runs inside vLLM's own processes: a plugin that tells this side, over loopback, of steps as they begin and end.
+"""The part that runs inside vLLM's processes: a plugin that reports steps over loopback as they begin and end.
 
-Does nothing in a process that was not started under phasebus. Read from vLLM 0.32 (`vllm/plugins`, `vllm/tracing`).
+`phasebus.vllm_plugin` starts it, only in processes that were started under phasebus. Read from vLLM 0.32 (`vllm/plugins`, `vllm/tracing`).
 """

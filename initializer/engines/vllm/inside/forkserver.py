@@ -1,8 +1,8 @@
 """A fork server that has vLLM imported: its children begin at once, where spawned ones import for ten seconds each.
 
-vLLM's own API server can do the same for GPUs (`vllm/entrypoints/launchers/api_server/entry.py`); on the CPU, and in an
-actor of Ray's, it spawns. The server is begun before there is a model, and never runs anything itself, so a fork of it
-is as good as new. Private seams of Python 3.11's multiprocessing: the module's one `ForkServer`.
+vLLM's own API server can do the same for GPUs (`vllm/entrypoints/launchers/api_server/entry.py`); on the CPU, and in a
+Ray actor, it spawns. The server starts before there is a model, and runs no code but imports, so a fork of it is as good
+as a new process. Private seam: the one `ForkServer` of Python 3.11's multiprocessing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 import wrapt
 
 ADDRESS: Final = "PHASEBUS_FORKSERVER"
-"""The variable that tells the processes of an engine that there is such a server, and where."""
+"""The variable with the address of the server, for the processes of an engine."""
 
 _PRELOADED: Final = (
     "vllm.v1.engine.async_llm",
@@ -33,11 +33,11 @@ STARTING_PROCESSES: Final = (
     "vllm.v1.engine.utils",
     "vllm.v1.executor.multiproc_executor",
 )
-"""The modules of vLLM that start processes, and ask their `get_mp_context` how."""
+"""The modules of vLLM that start processes, by the context that their `get_mp_context` returns."""
 
 
 class _Process(ForkServerProcess):
-    """A process of the server's that begins with the environment of whoever started it, not with the server's."""
+    """A process of the server that begins with the environment of the process that started it."""
 
     def start(self) -> None:
         self._environment = dict(os.environ)
@@ -53,19 +53,19 @@ class _Context(ForkServerContext):
     Process = _Process
 
 
-def begin() -> None:
+def start_server() -> None:
     """Start the server, which imports vLLM beside this process."""
     multiprocessing.set_forkserver_preload(list(_PRELOADED))
     forkserver.ensure_running()
     os.environ[ADDRESS] = str(_server()._forkserver_address)  # noqa: SLF001
 
 
-def adopt() -> None:
-    """Have vLLM start its processes through the server, if there is one."""
+def use_server() -> None:
+    """Make vLLM start its processes through the server, if there is one."""
     if not os.environ.get(ADDRESS):
         return
     server = _server()
-    if server._forkserver_pid is None:  # noqa: SLF001  # a child of the server: it knows the address, and must not start another
+    if server._forkserver_pid is None:  # noqa: SLF001  # a child of the server: it has the address, and must not start another server
         if server._forkserver_address != os.environ[ADDRESS]:  # noqa: SLF001
             return
         server.ensure_running = lambda: None

@@ -1,4 +1,4 @@
-"""Waiting, with everything imported, for the model to be there."""
+"""Waiting for the model, once everything is imported."""
 
 from __future__ import annotations
 

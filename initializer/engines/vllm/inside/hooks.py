@@ -1,6 +1,6 @@
-"""Where vLLM's start-up is dark: functions that take seconds and have no span of vLLM's. Read from vLLM 0.32.
+"""The private seams of vLLM's start-up: functions that take seconds and have no span of vLLM's. Read from vLLM 0.32.
 
-Each gets a span whose name is the step's. One that a version does not have is left out.
+Each gets a span with the name of its step. A function that a version does not have is left out.
 """
 
 from __future__ import annotations
@@ -37,74 +37,76 @@ UNTRACED_FUNCTIONS: Final = (
 """Module, function, and the name of the step."""
 
 LOADER: Final = ("vllm.model_executor.model_loader.default_loader", "DefaultModelLoader.load_weights")
-"""What loads the weights, into a model that has their sizes already."""
-
+"""The function that loads the weights, into a model that has their sizes already."""
 
 CONFIGURATION: Final = ("vllm.engine.arg_utils", "EngineArgs.create_engine_config")
-"""What makes the configuration, which has the name that the model is served under."""
+"""The function that makes the configuration, which has the name that the model is served under."""
 
+FRONT_ENDS: Final = (
+    ("vllm.v1.engine.async_llm", "AsyncLLM.__init__"),
+    ("vllm.v1.engine.llm_engine", "LLMEngine.__init__"),
+)
+"""The functions that make an engine; it answers when they return."""
 
 STAT_LOGGERS: Final = ("vllm.v1.engine.async_llm", "load_stat_logger_plugin_factories")
-"""What finds the stat loggers that plugins bring. An entry point of ours would be found in every vLLM, and would switch
-its statistics on."""
+"""The function that finds the stat loggers of plugins. An entry point of ours would be found by every vLLM, and would
+switch its statistics on."""
 
 READY: Final = "f" * 16
-"""Stands in the place of a step's id when the engine as a whole is ready."""
+"""The step id of the notice that the engine as a whole is ready."""
 
 _SERVER: Final = "vllm.entrypoints.launchers.api_server.entry"
 
 
 def instrument_functions() -> None:
-    """Give every dark function a span, in the modules that are imported and in those that will be."""
+    """Give every function in `UNTRACED_FUNCTIONS` a span, in the modules that are imported and in those that will be."""
     from vllm.tracing import instrument
 
     # before the others: it sets an attribute on the span that the function gets below
-    wrapt.register_post_import_hook(functools.partial(_replace, CONFIGURATION[1], _with_model), CONFIGURATION[0])
+    _replace_when_imported(*CONFIGURATION, _with_model)
     for module, path, step in UNTRACED_FUNCTIONS:
-        wrapt.register_post_import_hook(functools.partial(_replace, path, instrument(span_name=step)), module)
-    wrapt.register_post_import_hook(functools.partial(_replace, LOADER[1], _with_size), LOADER[0])
+        _replace_when_imported(module, path, instrument(span_name=step))
+    _replace_when_imported(*LOADER, _with_size)
 
 
 def report_readiness(reporter: Reporter) -> None:
-    """Tell when the engine answers: a server when it listens, any other program when its engine is made."""
+    """Report when the engine answers: a server when it listens, any other program when its engine is made."""
 
-    def engine_made(init: Callable[..., None]) -> Callable[..., None]:
+    def report_when_made(init: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(init)
-        def telling(self: Any, *args: Any, **kwargs: Any) -> None:
+        def make(self: Any, *args: Any, **kwargs: Any) -> None:
             init(self, *args, **kwargs)
             if _SERVER not in sys.modules:
                 reporter.send(_ready())
 
-        return telling
+        return make
 
-    def listening(startup: Callable[..., Any]) -> Callable[..., Any]:
+    def report_when_listening(startup: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(startup)
-        async def telling(self: Any, *args: Any, **kwargs: Any) -> None:
+        async def listen(self: Any, *args: Any, **kwargs: Any) -> None:
             await startup(self, *args, **kwargs)
             reporter.send(_ready())
 
-        return telling
+        return listen
 
-    for module in ("vllm.v1.engine.async_llm", "vllm.v1.engine.llm_engine"):
-        path = "AsyncLLM.__init__" if module.endswith("async_llm") else "LLMEngine.__init__"
-        wrapt.register_post_import_hook(functools.partial(_replace, path, engine_made), module)
-    wrapt.register_post_import_hook(functools.partial(_replace, "Server.startup", listening), "uvicorn.server")
+    for module, path in FRONT_ENDS:
+        _replace_when_imported(module, path, report_when_made)
+    _replace_when_imported("uvicorn.server", "Server.startup", report_when_listening)
 
 
 def install_iteration_counter(reporter: Reporter) -> None:
-    """Have the front end count what its engine does while it serves."""
+    """Make the front end count its engine's iterations while it serves."""
 
-    def with_ours(factories: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
-        @functools.wraps(factories)
-        def extended() -> list[Any]:
+    def add_counter(find_factories: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
+        @functools.wraps(find_factories)
+        def find_and_add() -> list[Any]:
             from phasebus.initializer.engines.vllm.inside.iterations import logger_class
 
-            return [*factories(), logger_class(reporter, served=_SERVER in sys.modules)]
+            return [*find_factories(), logger_class(reporter, served=_SERVER in sys.modules)]
 
-        return extended
+        return find_and_add
 
-    module, path = STAT_LOGGERS
-    wrapt.register_post_import_hook(functools.partial(_replace, path, with_ours), module)
+    _replace_when_imported(*STAT_LOGGERS, add_counter)
 
 
 def _ready() -> dict[str, object]:
@@ -119,13 +121,17 @@ def _ready() -> dict[str, object]:
 
 
 def resolved(module: ModuleType, path: str) -> tuple[Any, str, Any] | None:
-    """Return the owner, the name and the value of what `path` names in `module`; None if there is no such thing."""
+    """Return the owner, the name and the value of the attribute at `path` in `module`; None if it does not exist."""
     owner: Any = module
     *parts, name = path.split(".")
     for part in parts:
         owner = getattr(owner, part, None)
     value = vars(owner).get(name) if owner is not None else None
     return None if value is None else (owner, name, value)
+
+
+def _replace_when_imported(module: str, path: str, wrap: Callable[[Any], Any]) -> None:
+    wrapt.register_post_import_hook(functools.partial(_replace, path, wrap), module)
 
 
 def _replace(path: str, wrap: Callable[[Any], Any], module: ModuleType) -> None:
@@ -135,7 +141,7 @@ def _replace(path: str, wrap: Callable[[Any], Any], module: ModuleType) -> None:
 
 
 def _with_size(load_weights: Callable[..., Any]) -> Callable[..., Any]:
-    """Have the span of `load_weights` carry how many bytes are loaded."""
+    """Put the number of bytes that are loaded on the span of `load_weights`."""
 
     @functools.wraps(load_weights)
     def sized(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -155,7 +161,7 @@ def _with_model(create: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(create)
     def create_and_name(self: Any, *args: Any, **kwargs: Any) -> Any:
         configuration = create(self, *args, **kwargs)
-        with contextlib.suppress(Exception):  # whatever a version lacks, the engine has its configuration
+        with contextlib.suppress(Exception):  # the engine starts whatever a version lacks
             trace.get_current_span().set_attribute("model", str(configuration.model_config.served_model_name))
         return configuration
 

@@ -1,6 +1,6 @@
-"""What an engine does while it serves: counted here, in plain numbers, and told of twice a second.
+"""The engine's iterations while it serves: counted here, in plain numbers, and reported twice a second.
 
-Through vLLM's stat-logger interface (`StatLoggerBase`, read from vLLM 0.32), which its front end calls once an iteration.
+By vLLM's stat-logger interface (`StatLoggerBase`, read from vLLM 0.32), which its front end calls once an iteration.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.initializer.engines.vllm.inside.variables import SAMPLING
 from phasebus.telemetry.names import ITERATION_REQUESTS, ITERATION_SECONDS
 
-_TELL_SECONDS = 0.5
-_FEW = 1000
+_REPORT_SECONDS = 0.5
+_DEFAULT_SAMPLING = 1000
 
 
 class Iterations:
     """Counts iterations.
 
     Args:
-        tell: Called with all the counts, twice a second at most.
-        sample: Called with what is known of one iteration in so many.
-        every: In how many.
+        report: Called with all the counts, twice a second at most.
+        sample: Called with the beginning, the duration and the attributes of one iteration in `every`.
+        every: The sampling interval, in iterations; 0 samples none.
     """
 
     def __init__(
-        self, tell: Callable[[dict[str, Any]], None], sample: Callable[[int, int, dict[str, Any]], None], every: int
+        self, report: Callable[[dict[str, Any]], None], sample: Callable[[int, int, dict[str, Any]], None], every: int
     ) -> None:
-        self._tell = tell
+        self._report = report
         self._sample = sample
         self._every = every
         self._seconds = [0] * (len(ITERATION_SECONDS) + 1)
         self._requests = [0] * (len(ITERATION_REQUESTS) + 1)
         self._count = self._seconds_sum = self._requests_sum = 0.0
         self._prompt = self._generation = 0
-        self._last_ns = self._told_ns = 0
+        self._last_ns = self._reported_ns = 0
         self._busy = False
 
     def record(self, running: int, waiting: int, cache: float, prompt: int, generation: int) -> None:
         """Count one iteration.
 
         Args:
-            running: How many requests it worked on.
-            waiting: How many were waiting meanwhile.
-            cache: The share of the KV cache that is in use, 0 to 1.
-            prompt: How many prompt tokens it computed.
-            generation: How many tokens it generated.
+            running: The number of requests it worked on.
+            waiting: The number of requests that waited meanwhile.
+            cache: The share of the KV cache in use, 0 to 1.
+            prompt: The number of prompt tokens it computed.
+            generation: The number of tokens it generated.
         """
         now = time.monotonic_ns()
         took, self._last_ns = now - self._last_ns, now
         was_busy, self._busy = self._busy, running > 0
         self._prompt += prompt
         self._generation += generation
-        if was_busy:  # else the engine was idle, and the time since then is nobody's
+        if was_busy:  # else the engine was idle, and the time since then belongs to no iteration
             seconds = took / 1e9
             self._count += 1
             self._seconds[bisect.bisect_left(ITERATION_SECONDS, seconds)] += 1
@@ -69,9 +69,9 @@ class Iterations:
                     took,
                     {"requests": running, "waiting": waiting, "cache": cache, "tokens": prompt + generation},
                 )
-        if now - self._told_ns > _TELL_SECONDS * 1e9 or not self._busy:
-            self._told_ns = now
-            self._tell(self._counts(waiting, running, cache))
+        if now - self._reported_ns > _REPORT_SECONDS * 1e9 or not self._busy:
+            self._reported_ns = now
+            self._report(self._counts(waiting, running, cache))
 
     def _counts(self, waiting: int, running: int, cache: float) -> dict[str, Any]:
         return {
@@ -91,8 +91,8 @@ def logger_class(reporter: Reporter, *, served: bool) -> type:
     """Return a class of stat loggers that count for `reporter`.
 
     Args:
-        reporter: Who is told.
-        served: Whether this vLLM has a /metrics of its own, where some of it is said already.
+        reporter: The receiver of the counts.
+        served: Whether this vLLM serves a /metrics of its own, which has some of the counts.
     """
     from opentelemetry import trace
     from opentelemetry.context import Context
@@ -109,10 +109,10 @@ def logger_class(reporter: Reporter, *, served: bool) -> type:
 
     class PhasebusStatLogger(StatLoggerBase):  # type: ignore[misc]
         def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
-            def tell(counts: dict[str, Any]) -> None:
+            def report(counts: dict[str, Any]) -> None:
                 reporter.send({"event": "iterations", "engine": engine_index, "served": served, **counts})
 
-            self._iterations = Iterations(tell, sample, int(os.environ.get(SAMPLING, _FEW)))
+            self._iterations = Iterations(report, sample, int(os.environ.get(SAMPLING, _DEFAULT_SAMPLING)))
 
         def record(
             self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0

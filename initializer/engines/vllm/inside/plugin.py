@@ -25,6 +25,6 @@ def start(url: str) -> None:
     hooks.instrument_functions()
     hooks.report_readiness(reporter)
     hooks.install_iteration_counter(reporter)
-    forkserver.adopt()
+    forkserver.use_server()
     if gate is not None:
         gates.wait_at(gate, token)
