@@ -48,7 +48,7 @@ def described(error: Exception) -> list[str]:
     """Return the message of `error` as lines: what failed, where, and in which callback and phase."""
     if isinstance(error, ExceptionGroup):
         return [f"phasebus: {error.message}:", *(f"  {line}" for each in error.exceptions for line in described(each))]
-    message = str(error)
+    message = _text_of(error)
     if not isinstance(error, PhasebusError):
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
     lines = [redact(f"phasebus: {message}")]
@@ -56,3 +56,10 @@ def described(error: Exception) -> list[str]:
     if not isinstance(error, PhasebusError) and (frames := traceback.extract_tb(error.__traceback__)):
         lines.append(f"  at {frames[-1].filename}:{frames[-1].lineno} (--verbose shows the whole traceback)")
     return lines
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001  # an error of the error's own class
+        return f"its message cannot be shown, as that raised {type(failure).__name__}"

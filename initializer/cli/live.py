@@ -1,4 +1,4 @@
-"""The steps of a start as a tree that lives on a terminal: what runs is open, what is done is one line."""
+"""The steps of a start as a live tree on a terminal: a running step shows the steps inside it, a finished one is a line."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from phasebus.telemetry import redact
 from phasebus.telemetry.formatting import format_duration, format_progress, format_title
 
 _MOST_NODES = 8
-"""From how many nodes on each is one line, and only those that run or have failed are shown."""
+"""With more nodes than this, each is one line, and only running and failed ones are shown."""
 
 _MOST_LINES = 16
 
 Steps = Mapping[str, Mapping[str, Any]]
-"""Steps as `Timeline.state` tells of them, by their ids."""
+"""Steps as `Timeline.state` describes them, by their ids."""
 
 
 def live_tree(steps: Steps, now: float) -> RenderableType:
-    """Return the tree of `steps` as it stands `now` seconds after the epoch."""
+    """Return the tree of `steps` at `now`, in seconds since the epoch."""
     inside: dict[str | None, list[Mapping[str, Any]]] = {}
     for step in steps.values():
         parent = step.get("parent")
@@ -33,8 +33,8 @@ def live_tree(steps: Steps, now: float) -> RenderableType:
     return Group(*(_tree(step, inside, now) for step in inside.get(None, ())))
 
 
-def said(step: Mapping[str, Any], now: float) -> Text:
-    """Return one line about a step: whether it runs, its title, how long, how far, and why it failed."""
+def step_line(step: Mapping[str, Any], now: float) -> Text:
+    """Return a step as one line: its outcome, title, duration, progress and error."""
     mark, style = {"running": ("●", "yellow"), "finished": ("✓", "green")}.get(step["outcome"], ("✗", "red"))
     process = step.get("attributes", {}).get("process")
     line = Text()
@@ -57,7 +57,7 @@ def said(step: Mapping[str, Any], now: float) -> Text:
 
 
 def _tree(step: Mapping[str, Any], inside: Mapping[str | None, list[Mapping[str, Any]]], now: float) -> Tree:
-    tree = Tree(said(step, now), guide_style="dim")
+    tree = Tree(step_line(step, now), guide_style="dim")
     shown = [each for each in inside.get(step["id"], ()) if _is_worth_a_line(step, each)]
     for each in shown[-_MOST_LINES:]:
         tree.children.append(_tree(each, inside, now))
@@ -79,12 +79,12 @@ def _many(
     ready, running = outcomes.count("finished"), outcomes.count("running")
     failed = len(nodes) - ready - running
     yield Text(f"{len(nodes)} nodes: {ready} ready, {running} starting, {failed} failed", style="bold")
-    telling = sorted(
+    shown = sorted(
         (node for node in nodes if node["outcome"] != "finished"),
         key=lambda node: (node["outcome"] == "running", node["start"]),
     )
-    for node in telling[:_MOST_LINES]:
-        line = said(node, now)
+    for node in shown[:_MOST_LINES]:
+        line = step_line(node, now)
         phases = [
             format_title(step["kind"], step["name"])
             for step in inside.get(node["id"], ())
@@ -92,5 +92,5 @@ def _many(
         ]
         line.append(f"  {', '.join(phases)}", style="yellow")
         yield line
-    if len(telling) > _MOST_LINES:
-        yield Text(f"and {len(telling) - _MOST_LINES} more", style="dim")
+    if len(shown) > _MOST_LINES:
+        yield Text(f"and {len(shown) - _MOST_LINES} more", style="dim")

@@ -1,4 +1,4 @@
-"""Signals while something starts: the first one ends it in order, a second one at once."""
+"""Signals during a start: the first one ends it in order, a second one at once."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import anyio
-import click
 import psutil
 
 from phasebus.initializer.cli.failures import Interrupted
+from phasebus.initializer.cli.output import write_err
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_SAY_SECONDS = 3.0
+_REMINDER_SECONDS = 3.0
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -27,8 +27,8 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
     A callback that blocks cannot be cancelled: the first signal raises `Interrupted` in it.
 
     Args:
-        work: What is done.
-        waiting: Tells in a few words what is being waited for, while the work does not end; None if nothing is.
+        work: The work.
+        waiting: Returns what a cancelled work waits for, in a few words; None for nothing.
 
     Raises:
         Interrupted: A signal has interrupted a callback.
@@ -45,7 +45,7 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
             _end_at_once(number)
         caught = number
         loop.call_soon_threadsafe(signalled.set)
-        _say(f"{signal.Signals(number).name}: stopping; once more ends it at once")
+        _write(f"{signal.Signals(number).name}: stopping; once more ends it at once")
         if (callback := _called_by_the_bus(frame)) is not None:
             code = callback.f_code
             failure = Interrupted(number, f"{code.co_qualname} ({code.co_filename}:{callback.f_lineno})")
@@ -55,9 +55,9 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
         await signalled.wait()
         working.cancel()
         while True:
-            await anyio.sleep(_SAY_SECONDS)
+            await anyio.sleep(_REMINDER_SECONDS)
             if (what := waiting()) is not None:
-                click.echo(f"phasebus: still stopping, waiting for: {what}", err=True)
+                write_err(f"phasebus: still stopping, waiting for: {what}")
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
@@ -74,7 +74,7 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
 
 @contextmanager
 def handled_by(handler: Handler, numbers: Iterable[signal.Signals]) -> Iterator[None]:
-    """Have the signals of these `numbers` handled by `handler`, and as they were before in the end."""
+    """Handle the signals of these `numbers` by `handler` within the block."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -84,7 +84,7 @@ def handled_by(handler: Handler, numbers: Iterable[signal.Signals]) -> Iterator[
 
 
 def _called_by_the_bus(frame: FrameType | None) -> FrameType | None:
-    """Return the frame of the callback that a signal came in the middle of; None if it was none, or one of our own."""
+    """Return the frame of the callback that a signal has interrupted; None if it was none, or one of our own."""
     inner = None
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
@@ -96,8 +96,8 @@ def _called_by_the_bus(frame: FrameType | None) -> FrameType | None:
 
 
 def _end_at_once(number: int) -> None:
-    """End this process and every one that it has started, without giving anything back."""
-    _say(f"{signal.Signals(number).name} again: ended at once; `phasebus report` tells how far it had come")
+    """End this process and all that it has started, without releasing anything."""
+    _write(f"{signal.Signals(number).name} again: ended at once; `phasebus report` shows how far the start had come")
     for process in psutil.Process().children(recursive=True):
         try:
             process.kill()
@@ -106,6 +106,7 @@ def _end_at_once(number: int) -> None:
     os._exit(128 + number)
 
 
-def _say(message: str) -> None:
-    """Say something in the middle of whatever a signal has interrupted, which may be a print."""
-    os.write(2, f"phasebus: {message}\n".encode())
+def _write(message: str) -> None:
+    """Write a message from a signal handler, which may have interrupted a print."""
+    with suppress(OSError):
+        os.write(2, f"phasebus: {message}\n".encode())

@@ -1,4 +1,4 @@
-"""What is said on standard error while something starts: a live tree on a terminal, lines elsewhere."""
+"""Progress on standard error while something starts: a live tree on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from phasebus.bus import Bus
-from phasebus.initializer.cli.live import live_tree, said
-from phasebus.initializer.cli.watched import Follower, Watched
+from phasebus.initializer.cli.live import live_tree, step_line
+from phasebus.initializer.cli.remote import Follower, RemoteStart
 from phasebus.observers import LogObserver, ProgressObserver, Watchdog
 from phasebus.telemetry import Timeline
 
 
 def log_to_stderr(bus: Bus) -> None:
-    """Have what happens on `bus` said on standard error in lines, and what phasebus logs, and nobody else's log."""
+    """Log the steps of `bus`, and what phasebus itself logs, as lines on standard error."""
     console = Console(stderr=True)
     _log_to(console)
     for observer in (LogObserver(), ProgressObserver(console), Watchdog()):
@@ -29,15 +29,15 @@ def log_to_stderr(bus: Bus) -> None:
 
 @contextmanager
 def show_progress(bus: Bus, timeline: Timeline, cluster: str | None = None) -> Iterator[None]:
-    """Show what happens on `bus` as a tree for as long as this is entered; where that is no terminal, in lines.
+    """Show the steps of `bus` within the block: as a tree on a terminal, as lines elsewhere.
 
     Args:
         bus: The bus.
-        timeline: What has happened on it.
-        cluster: The URL of the service that tells of all nodes of a cluster; None where there is one node.
+        timeline: Its steps so far.
+        cluster: The URL of the service that has the steps of all nodes of a cluster; None for a single node.
     """
     console = Console(stderr=True)
-    nodes = None if cluster is None else Watched(cluster)
+    nodes = None if cluster is None else RemoteStart(cluster)
     with ExitStack() as stack:
         if console.is_terminal:
             _log_to(console)
@@ -47,17 +47,17 @@ def show_progress(bus: Bus, timeline: Timeline, cluster: str | None = None) -> I
         else:
             log_to_stderr(bus)
         if nodes is not None:
-            tell = partial(_tell_of_others, timeline, nodes)
-            follower = Follower(nodes) if console.is_terminal else Follower(nodes, tell)
+            log = partial(_log_others, timeline, nodes)
+            follower = Follower(nodes) if console.is_terminal else Follower(nodes, log)
             stack.callback(follower.close)
         yield
 
 
-def _tell_of_others(timeline: Timeline, nodes: Watched, changed: list[dict[str, Any]]) -> None:
-    """Say what happens on other nodes; what happens here is said already."""
+def _log_others(timeline: Timeline, nodes: RemoteStart, changed: list[dict[str, Any]]) -> None:
+    """Log the steps of other nodes; those of this one are logged already."""
     own = {step["id"] for step in timeline.state()["steps"]}
-    for step in nodes.news([each for each in changed if each["id"] not in own]):
-        logging.getLogger("phasebus").info("%s: %s", step["node"], said(step, time.time()).plain)
+    for step in nodes.announced([each for each in changed if each["id"] not in own]):
+        logging.getLogger("phasebus").info("%s: %s", step["node"], step_line(step, time.time()).plain)
 
 
 def _log_to(console: Console) -> None:
@@ -71,9 +71,11 @@ def _log_to(console: Console) -> None:
         logger.propagate = False
 
 
-def _tree(timeline: Timeline, nodes: Watched | None) -> RenderableType:
+def _tree(timeline: Timeline, nodes: RemoteStart | None) -> RenderableType:
     steps = {} if nodes is None else dict(nodes.steps)
-    steps.update((step["id"], step) for step in timeline.state()["steps"])  # what happens here is known here first
+    steps.update(
+        (step["id"], step) for step in timeline.state()["steps"]
+    )  # the steps of this process arrive here first
     return live_tree(steps, time.time())
 
 

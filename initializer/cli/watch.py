@@ -10,56 +10,57 @@ from rich.console import Console
 from rich.live import Live
 
 from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.live import live_tree, said
-from phasebus.initializer.cli.watched import Watched, WatchError
+from phasebus.initializer.cli.live import live_tree, step_line
+from phasebus.initializer.cli.remote import RemoteStart, WatchError
 
-_AGAIN_SECONDS = 1.0
+_RECONNECT_SECONDS = 1.0
 
 
-@click.command(short_help="Show a start that is going on, wherever it runs.")
+@click.command()
 @click.argument("url", default="http://127.0.0.1:9464")
-@click.option("--until-ready", is_flag=True, help="End when it is ready (exit code 0) or has failed (1).")
+@click.option("--until-ready", is_flag=True, help="End when the start is ready (exit code 0) or has failed (1).")
 def watch(url: str, *, until_ready: bool) -> None:
-    """Show the start that is served at URL as it goes on: a tree on a terminal, lines elsewhere.
+    """Show the start that is served at URL while it runs: a tree on a terminal, lines elsewhere.
 
-    It ends with Ctrl-C, or with what it watches: the exit code is 0 if that was ready, else 1.
+    It ends with Ctrl-C or with the start: the exit code is 0 if the start became ready, else 1. A URL of this machine is
+    read without a proxy.
     """
     with reported():
-        watched = Watched(url if "://" in url else f"http://{url}")
+        start = RemoteStart(url if "://" in url else f"http://{url}")
         console = Console()
         if console.is_terminal:
             with Live(
                 console=console,
-                get_renderable=lambda: live_tree(dict(watched.steps), time.time() + watched.offset),
+                get_renderable=lambda: live_tree(dict(start.steps), time.time() + start.offset),
                 refresh_per_second=4,
             ):
-                outcome = _follow(watched, None, until_ready=until_ready)
+                outcome = _follow(start, None, until_ready=until_ready)
         else:
-            outcome = _follow(watched, console, until_ready=until_ready)
+            outcome = _follow(start, console, until_ready=until_ready)
     if outcome != "finished":
         raise SystemExit(1)
 
 
-def _follow(watched: Watched, console: Console | None, *, until_ready: bool) -> str | None:
-    """Follow until it closes or, with `until_ready`, has settled; return how the outermost step stands."""
+def _follow(start: RemoteStart, console: Console | None, *, until_ready: bool) -> str | None:
+    """Follow a start until it closes or, with `until_ready`, is ready or has failed; return the outermost step's outcome."""
     connected = False
     while True:
         try:
-            for changed in watched.hear():
+            for changed in start.changes():
                 connected = True
                 if console is not None:
-                    for step in watched.news(changed):
-                        console.print(said(step, time.time() + watched.offset), soft_wrap=True)
-                root = watched.root
+                    for step in start.announced(changed):
+                        console.print(step_line(step, time.time() + start.offset), soft_wrap=True)
+                root = start.root
                 if until_ready and root is not None and root["outcome"] != "running":
                     return str(root["outcome"])
         except httpx.TransportError as error:
             if not connected:
                 raise WatchError(
-                    f"nobody answers at {watched.url} ({error}); is it the URL that `phasebus up` says?"
+                    f"cannot connect to {start.url}: {error}. Is this the URL printed by `phasebus up`?"
                 ) from error
-            if watched.root is not None and watched.root["outcome"] != "running":
-                return str(watched.root["outcome"])
-            time.sleep(_AGAIN_SECONDS)  # it may be started again
+            if start.root is not None and start.root["outcome"] != "running":
+                return str(start.root["outcome"])
+            time.sleep(_RECONNECT_SECONDS)  # the service may come back
             continue
-        return None if watched.root is None else str(watched.root["outcome"])
+        return None if start.root is None else str(start.root["outcome"])

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from phasebus.initializer.cli import main
 from phasebus.initializer.cli.live import live_tree
-from phasebus.initializer.cli.watched import Follower, Watched
+from phasebus.initializer.cli.remote import Follower, RemoteStart, is_loopback
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.service import Server, build_app
 from tests.support.programs import free_port
@@ -51,7 +51,7 @@ def watch(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["watch", *arguments])
 
 
-def test_the_tree_shows_what_runs_how_long_and_how_far(timeline: Timeline) -> None:
+def test_the_tree_shows_running_steps_with_duration_and_progress(timeline: Timeline) -> None:
     timeline.progressed("c", 2e9, 10e9, "By", 105.0)
     timeline.progressed("c", 3e9, 10e9, "By", 107.0)
     tree = drawn(timeline)
@@ -59,7 +59,7 @@ def test_the_tree_shows_what_runs_how_long_and_how_far(timeline: Timeline) -> No
     assert "download org/llama  10 s  3 GB of 10 GB (30 %), 500 MB/s, 14 s left" in tree
 
 
-def test_what_is_done_is_one_line_and_what_failed_says_why(timeline: Timeline) -> None:
+def test_a_finished_step_is_one_line_and_a_failed_one_has_its_error(timeline: Timeline) -> None:
     timeline.ended("c", 104.0, "finished", None, {})
     timeline.ended("b", 104.0, "finished", None, {})
     timeline.started(step("d", "a", "phase", "engine_init"))
@@ -70,7 +70,7 @@ def test_what_is_done_is_one_line_and_what_failed_says_why(timeline: Timeline) -
     assert "✗ engine init  5 s  failed: out of memory" in tree
 
 
-def test_of_many_nodes_only_those_are_shown_that_are_not_ready() -> None:
+def test_of_many_nodes_only_those_not_ready_are_shown() -> None:
     timeline = Timeline(RunIdentity.fresh("n", {}))
     timeline.started(step("whole", None, "cluster", "c"))
     for number in range(500):
@@ -82,7 +82,7 @@ def test_of_many_nodes_only_those_are_shown_that_are_not_ready() -> None:
     assert len(tree.splitlines()) < 20
 
 
-def test_watching_says_in_lines_what_begins_and_ends_until_it_is_ready(timeline: Timeline, service: Server) -> None:
+def test_watch_prints_steps_as_they_begin_and_end_until_ready(timeline: Timeline, service: Server) -> None:
     timeline.ended("a", 108.0, "finished", None, {})
     result = watch(service.url, "--until-ready")
     assert result.exit_code == 0
@@ -90,43 +90,82 @@ def test_watching_says_in_lines_what_begins_and_ends_until_it_is_ready(timeline:
     assert "● download org/llama" in result.output
 
 
-def test_watching_a_start_that_failed_ends_with_1(timeline: Timeline, service: Server) -> None:
+def test_watch_of_a_failed_start_exits_with_1(timeline: Timeline, service: Server) -> None:
     timeline.ended("a", 108.0, "failed", "no such model", {})
     result = watch(service.url, "--until-ready")
     assert result.exit_code == 1
     assert "failed: no such model" in result.output
 
 
-def test_watching_ends_when_what_is_watched_does(timeline: Timeline, service: Server) -> None:
+def test_watch_ends_when_the_start_closes(timeline: Timeline, service: Server) -> None:
     timeline.ended("a", time.time(), "finished", None, {})
     timeline.close()
     assert watch(service.url).exit_code == 0
 
 
-def test_where_nobody_answers_it_says_so() -> None:
+def test_a_url_that_cannot_be_reached_is_named() -> None:
     result = watch("127.0.0.1:1")
     assert result.exit_code == 1
-    assert "nobody answers at http://127.0.0.1:1" in result.output
+    assert "cannot connect to http://127.0.0.1:1" in result.output
     assert "Traceback" not in result.output
 
 
-def test_a_follower_waits_for_the_service_and_tells_what_changes(timeline: Timeline) -> None:
+def test_a_follower_waits_for_the_service_and_passes_changes_on(timeline: Timeline) -> None:
     port = free_port()
-    told: list[str] = []
-    follower = Follower(Watched(f"http://127.0.0.1:{port}"), lambda steps: told.extend(step["name"] for step in steps))
+    names: list[str] = []
+    follower = Follower(
+        RemoteStart(f"http://127.0.0.1:{port}"), lambda steps: names.extend(step["name"] for step in steps)
+    )
     served = Server(partial(build_app, Metrics("1"), Status(), timeline), port=port)
     served.start()
     try:
-        wait_until(lambda: told, "the follower has heard of the steps")
+        wait_until(lambda: names, "the follower has received the steps")
     finally:
         follower.close()
         served.close()
 
 
-def test_a_step_is_news_when_it_begins_and_when_it_ends_and_not_in_between() -> None:
-    watched = Watched("http://nowhere")
+def test_a_step_is_announced_when_it_begins_and_when_it_ends() -> None:
+    start = RemoteStart("http://nowhere")
     download = {"id": "c", "kind": "download", "outcome": "running"}
     inner = {"id": "d", "kind": "engine_step", "outcome": "running"}
-    assert list(watched.news([download, inner])) == [download]
-    assert list(watched.news([download | {"done": 5}])) == []
-    assert list(watched.news([ended := download | {"outcome": "finished"}])) == [ended]
+    assert list(start.announced([download, inner])) == [download]
+    assert list(start.announced([download | {"done": 5}])) == []
+    assert list(start.announced([ended := download | {"outcome": "finished"}])) == [ended]
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "no url at all"])
+def test_watch_uses_no_proxy_for_this_machine(
+    timeline: Timeline, service: Server, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    timeline.ended("a", 108.0, "finished", None, {})
+    assert watch(service.url, "--until-ready").exit_code == 0
+
+
+def test_watch_through_a_proxy_that_cannot_be_used_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "socks9://127.0.0.1:9")
+    result = watch("http://192.0.2.1:9464")
+    assert result.exit_code == 1
+    assert "cannot use http://192.0.2.1:9464" in result.output
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:9464", True),
+        ("http://127.8.9.1", True),
+        ("http://localhost:1", True),
+        ("http://[::1]:9464", True),
+        ("http://0.0.0.0:9464", True),
+        ("http://localhost.example", False),
+        ("http://10.0.0.1", False),
+        ("http://[", False),
+    ],
+)
+def test_a_url_of_this_machine_is_recognized(url: str, *, expected: bool) -> None:
+    assert is_loopback(url) is expected

@@ -1,0 +1,140 @@
+"""The steps of a start in another process, read from its HTTP service."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+
+from phasebus.bus import PhasebusError
+
+_ANNOUNCED = ("cluster", "node", "phase", "download", "engine")
+_RECONNECT_SECONDS = 0.5
+_SILENCE_SECONDS = 30.0  # the service sends a heartbeat every ten seconds
+
+
+class WatchError(PhasebusError):
+    """Raised when a URL is not that of a phasebus service."""
+
+
+class RemoteStart:
+    """The steps of a start elsewhere, as received so far.
+
+    Args:
+        url: The URL of the service.
+
+    Attributes:
+        steps: The steps by their ids.
+        offset: How far the other machine's clock is ahead of this one's, in seconds.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self.steps: dict[str, dict[str, Any]] = {}
+        self.offset = 0.0
+        self._announced: dict[str, str] = {}
+        self._last_event: str | None = None
+
+    @property
+    def root(self) -> dict[str, Any] | None:
+        """The outermost step; None before there is one."""
+        return next((step for step in self.steps.values() if step.get("parent") not in self.steps), None)
+
+    def changes(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield the steps that have changed, each time some have, until the service closes in order.
+
+        Raises:
+            WatchError: The URL is not that of a phasebus service, or cannot be used.
+            httpx.TransportError: The service cannot be reached, or the connection was lost.
+        """
+        headers = {} if self._last_event is None else {"Last-Event-ID": self._last_event}
+        try:
+            client = httpx.Client(timeout=_SILENCE_SECONDS, trust_env=not is_loopback(self.url))
+        except (ValueError, ImportError) as error:  # a proxy's URL, or a proxy whose package is not installed
+            raise WatchError(f"cannot use {self.url} through a proxy: {error}") from error
+        try:
+            with client, client.stream("GET", f"{self.url}/events", headers=headers) as response:
+                yield from self._received(response)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise WatchError(f"cannot use {self.url}: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WatchError(f"{self.url} sent what a phasebus service does not send: {error}") from error
+
+    def _received(self, response: httpx.Response) -> Iterator[list[dict[str, Any]]]:
+        if response.headers.get("content-type", "").partition(";")[0] != "text/event-stream":
+            raise WatchError(f"{self.url} is not a phasebus service: GET /events returned {response.status_code}")
+        name = ""
+        for line in response.iter_lines():
+            field, _, value = line.partition(": ")
+            if field == "event":
+                name = value
+            elif field == "id":
+                self._last_event = value
+            elif field == "data":
+                yield self._update(name, json.loads(value))
+                if name == "closed":
+                    return
+
+    def announced(self, changed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield each of the `changed` steps that has begun or ended since the last call, if its kind is worth a line."""
+        for step in changed:
+            if step["kind"] in _ANNOUNCED and self._announced.get(step["id"]) != step["outcome"]:
+                self._announced[step["id"]] = step["outcome"]
+                yield step
+
+    def _update(self, name: str, content: dict[str, Any]) -> list[dict[str, Any]]:
+        self.offset = content["now"] - time.time()
+        changed: list[dict[str, Any]] = content.get("steps", [])
+        if name == "state":
+            self.steps = {}
+        self.steps.update((step["id"], step) for step in changed)
+        return changed
+
+
+class Follower:
+    """Follows a start from a thread of its own, from when its service first answers.
+
+    Args:
+        start: The start.
+        on_change: Called in that thread with the steps that have changed.
+    """
+
+    def __init__(self, start: RemoteStart, on_change: Callable[[list[dict[str, Any]]], None] = lambda _: None) -> None:
+        self._start = start
+        self._on_change = on_change
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="phasebus follower", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop calling `on_change`."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_RECONNECT_SECONDS):
+            try:
+                for changed in self._start.changes():
+                    if self._ended.is_set():
+                        return
+                    self._on_change(changed)
+            except (httpx.TransportError, WatchError):
+                continue
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether a URL names this machine, which no proxy can reach on behalf of this process."""
+    try:
+        host = httpx.URL(url).host
+    except httpx.InvalidURL:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
