@@ -20,8 +20,8 @@ from phasebus.initializer.downloads.events import (
     FileStarted,
 )
 from phasebus.initializer.downloads.fetch import fetch
+from phasebus.initializer.downloads.protocol import Body, Listing, RemoteFile, Source, SourceFactory, StreamBody
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.protocol import Body, Listing, RemoteFile, Source, SourceFactory, StreamBody
 from phasebus.initializer.downloads.sources.registry import installed_schemes
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""Is a file what it was said to be? Digests, and the header of safetensors.
+"""Is a file what its source, its name and its format say? Digests, and the first bytes of safetensors and GGUF.
 
 The format of safetensors: https://huggingface.co/docs/safetensors/#format. The id of a git blob:
-https://git-scm.com/book/en/v2/Git-Internals-Git-Objects.
+https://git-scm.com/book/en/v2/Git-Internals-Git-Objects. GGUF: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-_LONGEST_HEADER = 100_000_000
+_MAX_HEADER = 100_000_000
 """In bytes; the limit of the safetensors library."""
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 Algorithm = Literal["sha256", "git-sha1", "crc32"]
 
 
 class Hasher(Protocol):
-    """What hashlib's objects can do, as far as it is used here."""
+    """The part of hashlib's objects that is used here."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None:
-        """Take in some more bytes."""
+        """Add some bytes."""
 
     def hexdigest(self) -> str:
-        """Return the digest of all so far."""
+        """Return the digest of all bytes so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A digest that a source names for a file.
+    """A digest of a file.
 
     Attributes:
-        algorithm: ``"sha256"``; ``"git-sha1"``, the id of a git blob, which covers the size as well; or ``"crc32"``, of our
-            own for what the source names no digest of: it finds out what a loss of power does.
-        value: In lower-case hexadecimal digits.
+        algorithm: ``"sha256"``; ``"git-sha1"``, the id of a git blob, which covers the size as well; or ``"crc32"``, our own
+            for files whose source names no digest: it detects the effects of a loss of power.
+        value: Lower-case hexadecimal digits.
     """
 
     algorithm: Algorithm
@@ -48,7 +49,7 @@ class Digest:
 
 
 def hasher(algorithm: Algorithm, size: int) -> Hasher:
-    """Return a new object that takes in the bytes of a file of `size` bytes."""
+    """Return a new hasher for a file of `size` bytes."""
     if algorithm == "sha256":
         return hashlib.sha256()
     return _Crc32() if algorithm == "crc32" else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
@@ -65,15 +66,32 @@ class _Crc32:
         return f"{self._value:08x}"
 
 
+def content_problem(name: str, descriptor: int, size: int) -> str | None:
+    """Return what is wrong with the content of an open file, judged by its name; None if nothing is.
+
+    Args:
+        name: The file's name.
+        descriptor: The open file.
+        size: Its size in bytes.
+    """
+    if name.endswith(".safetensors"):
+        return safetensors_problem(descriptor, size)
+    if name.endswith(".gguf") and (start := os.pread(descriptor, 4, 0)) != b"GGUF":
+        return f"a GGUF file begins with 'GGUF', and this one with {start!r}"
+    return None
+
+
 def safetensors_problem(descriptor: int, size: int) -> str | None:
     """Return what is wrong with the header of an open safetensors file of `size` bytes; None if nothing is.
 
-    The tensors must lie one behind the other and fill the file, so a file that lost or gained bytes is found out.
+    The tensors must follow each other without gaps and fill the file, so lost or added bytes are detected.
     """
     if size < 8:
-        return f"a safetensors file has 8 bytes at least, and this one {size}"
+        return f"a safetensors file has at least 8 bytes, and this one {size}"
+    if os.pread(descriptor, len(_LFS_POINTER), 0) == _LFS_POINTER:
+        return "it is a git-lfs pointer in place of the weights; run `git lfs pull`"
     (length,) = struct.unpack("<Q", os.pread(descriptor, 8, 0))
-    if length > min(_LONGEST_HEADER, size - 8):
+    if length > min(_MAX_HEADER, size - 8):
         return f"its header claims {length} bytes, in a file of {size}"
     try:
         header = json.loads(os.pread(descriptor, length, 8))

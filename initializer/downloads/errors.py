@@ -1,4 +1,4 @@
-"""What can go wrong with a download: one error for people, and three that never leave this room."""
+"""The errors of downloads: `DownloadError` reaches the caller, the others end inside this package."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from phasebus.bus import PhasebusError
 
 
 class DownloadError(PhasebusError):
-    """Raised when a model is not there, not whole, or cannot be fetched."""
+    """Raised when a model does not exist, is incomplete, or cannot be downloaded; a retry would not help."""
+
+
+class UnavailableError(DownloadError):
+    """Raised when a source could not be asked what it has: it is offline, or all attempts failed."""
 
 
 class TransferError(Exception):
-    """Raised when a try failed and another one may succeed: the connection broke, the server is busy, bytes were missing.
-
-    Its message holds no address, so nothing of a signed one.
+    """Raised when an attempt failed that may succeed when retried: a broken connection, a busy server, missing bytes.
 
     Args:
-        message: What happened.
-        after: How long the server asked to be left alone, in seconds; None if it did not ask.
+        message: What failed, without any address: it may be signed.
+        after: The pause that the server asked for, in seconds; None if it did not.
     """
 
     def __init__(self, message: str, after: float | None = None) -> None:
@@ -25,8 +27,8 @@ class TransferError(Exception):
 
 
 class CorruptError(TransferError):
-    """Raised when what came is not what was announced: the file has to be fetched anew, from its first byte."""
+    """Raised when the received bytes are not those the source announced: the file is fetched from its first byte."""
 
 
 class StoppedError(Exception):
-    """Raised in a worker thread whose transfer was stopped from outside."""
+    """Raised in a worker thread whose transfer was stopped."""

@@ -1,11 +1,12 @@
-"""One process at a time fetches into a folder; the others wait, and see how far it is.
+"""One process at a time downloads into a folder; the others wait and read its progress.
 
-The lock is the kernel's (flock): it goes with the process that holds it, however that dies.
+The lock is the kernel's (flock): it ends with the process that holds it, however that process ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,22 +20,24 @@ from phasebus.initializer.downloads.progress import INTERVAL
 
 _LOCK = "lock"
 _STATUS = "status.json"
+_READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @asynccontextmanager
-async def alone(folder: Path, waiting: Callable[[int, int | None], Awaitable[None]]) -> AsyncIterator[None]:
-    """Be the only one to fetch into `folder`.
+async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Awaitable[None]]) -> AsyncIterator[None]:
+    """Hold the lock of `folder`. A folder that exists and cannot be written has no lock: nothing will change in it.
 
     Args:
         folder: The destination; it is created.
-        waiting: Told again and again how many bytes the other has, of how many, while there is another.
+        on_wait: Called repeatedly with the bytes done and their total while another process holds the lock.
 
     Raises:
-        DownloadError: The folder cannot be written.
+        DownloadError: The folder cannot be created or locked.
     """
     from filelock import FileLock, Timeout
 
     state = folder / STATE
+    lock = None
     try:
         state.mkdir(parents=True, exist_ok=True)
         if state.is_symlink():
@@ -45,30 +48,33 @@ async def alone(folder: Path, waiting: Callable[[int, int | None], Awaitable[Non
                 lock.acquire(timeout=0)
                 break
             except Timeout:
-                await waiting(*_read(state))
+                await on_wait(*_read_status(state))
                 await anyio.sleep(INTERVAL)
     except OSError as error:
-        raise DownloadError(
-            f"{folder} cannot be written: {error.strerror or error}; choose another destination"
-        ) from error
+        if error.errno not in _READ_ONLY or not await anyio.Path(folder).is_dir():
+            raise DownloadError(
+                f"{folder} cannot be written: {error.strerror or error}; choose another destination"
+            ) from error
+        lock = None
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            (state / _STATUS).unlink(missing_ok=True)
-        lock.release()
+        if lock is not None:
+            with contextlib.suppress(OSError):
+                (state / _STATUS).unlink(missing_ok=True)
+            lock.release()
 
 
-def tell_others(folder: Path, done: int, total: int | None) -> None:
-    """Leave for whoever waits how many bytes are there, of how many."""
+def write_status(folder: Path, done: int, total: int | None) -> None:
+    """Leave the progress for waiting processes: the bytes done, and their total."""
     path = folder / STATE / _STATUS
     temporary = path.with_suffix(".new")
-    with contextlib.suppress(OSError):  # the disk may be full, which the transfers will say
+    with contextlib.suppress(OSError):  # a full disk is reported by the transfers
         temporary.write_text(json.dumps({"done": done, "total": total}), encoding="ascii")
         temporary.replace(path)
 
 
-def _read(state: Path) -> tuple[int, int | None]:
+def _read_status(state: Path) -> tuple[int, int | None]:
     try:
         status = json.loads((state / _STATUS).read_bytes())
         return int(status["done"]), None if status["total"] is None else int(status["total"])

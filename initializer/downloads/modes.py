@@ -1,6 +1,6 @@
-"""Which of a source's files a mode asks for.
+"""The files of a source that a download mode selects.
 
-The modes, and what TOKENIZER_ONLY and EXCLUDE_SAFETENSORS choose by, are those of Ray Serve LLM 2.60
+The modes, and the names that TOKENIZER_ONLY and EXCLUDE_SAFETENSORS select by, are those of Ray Serve LLM 2.60
 (`NodeModelDownloadable`, `CloudFileSystem.download_model`).
 """
 
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from phasebus.initializer.downloads.protocol import RemoteFile
 from phasebus.initializer.downloads.settings import DownloadMode
-from phasebus.initializer.downloads.sources.protocol import RemoteFile
 
 _TOKENIZER = ("tokenizer", "config.json", "chat_template")
 
 
-def wanted(files: Iterable[RemoteFile], mode: DownloadMode) -> list[RemoteFile]:
-    """Return those of `files` that `mode` asks for."""
+def select_files(files: Iterable[RemoteFile], mode: DownloadMode) -> list[RemoteFile]:
+    """Return those of `files` that `mode` selects."""
     if mode == "NONE":
         return []
     if mode == "TOKENIZER_ONLY":

@@ -1,7 +1,7 @@
-"""A file in the making: kept under another name until it is whole, and taken up again where a killed process left it.
+"""A partial file: kept under another name until it is complete, and continued where a killed process left it.
 
-Beside it lies a note of what it is a part of. Bytes are only added to it if that is unchanged; without a note, or with
-another one, it is begun anew.
+Beside it lies a note of the file that it is a part of. Bytes are only added to it if that is unchanged; without a note,
+or with a different one, it is restarted.
 """
 
 from __future__ import annotations
@@ -15,63 +15,65 @@ from pathlib import Path
 from typing import Any
 
 from phasebus.initializer.downloads.checks import Digest, Hasher, hasher
-from phasebus.initializer.downloads.paths import boot
-from phasebus.initializer.downloads.sources.protocol import BLOCK, RemoteFile
+from phasebus.initializer.downloads.paths import boot_id
+from phasebus.initializer.downloads.protocol import BLOCK, RemoteFile
 
-_LONGEST_GATHERING = 1.0
-"""How long bytes may wait to be written, in seconds."""
+_MAX_DELAY = 1.0
+"""The longest time that received bytes wait to be written, in seconds."""
 
-_MOST_BLOCKS = 64
+_MAX_BLOCKS = 64
 
-_WITHOUT_NOTE = BLOCK
-"""The largest size, in bytes, of a file that is not taken up again: it is written at once or not at all."""
+WITHOUT_NOTE = BLOCK
+"""The largest size, in bytes, of a file that is never continued: it is written at once or not at all."""
 
 
-class Partial:
-    """The file in the making for one file of a listing. Used by one thread at a time.
+class PartialFile:
+    """The partial file of one file of a listing. Used by one thread at a time.
 
     Args:
-        folder: Where such files are kept; on the file system of the destination.
-        file: What it is to become.
+        folder: The folder of partial files; on the file system of the destination.
+        file: The file of the listing.
+        without_note: See `WITHOUT_NOTE`.
 
     Attributes:
-        path: Where it is.
-        size: How many bytes of it there are.
-        validator: What to send along when asking for the rest; None without.
+        path: Its path.
+        size: The number of bytes it has.
+        validator: The value to send when the rest is requested; None without one.
     """
 
-    def __init__(self, folder: Path, file: RemoteFile) -> None:
+    def __init__(self, folder: Path, file: RemoteFile, without_note: int = WITHOUT_NOTE) -> None:
         name = hashlib.sha256(file.name.encode()).hexdigest()[:24]
         self.path = folder / f"{name}.part"
         self._note = folder / f"{name}.json"
         self._file = file
+        self._noted = file.size is None or file.size > without_note
         self._descriptor: int | None = None
         self.size = 0
         self.validator: str | None = None
         self._hasher: Hasher = self._new_hasher()
         self._buffer = memoryview(b"")
-        self._gathered: list[memoryview] = []
+        self._pending: list[memoryview] = []
         self._written = 0
         self._flushed = 0.0
 
     @property
     def descriptor(self) -> int:
-        """The open file."""
-        assert self._descriptor is not None, "it has to be opened first"  # noqa: S101  # a fault of ours
+        """The descriptor of the open file."""
+        assert self._descriptor is not None, "it has to be opened first"  # noqa: S101  # a caller's mistake
         return self._descriptor
 
     @property
     def is_open(self) -> bool:
-        """Whether it was opened, and not closed since."""
+        """Whether it is open."""
         return self._descriptor is not None
 
     @property
     def room(self) -> memoryview:
-        """Where bytes may be put that are then added; of what was put there before, all is added."""
+        """The memory that the next bytes may be received into, before they are added."""
         return self._buffer[self.size - self._written :]
 
-    def kept(self) -> int:
-        """Return how many bytes of it an earlier process left that can be used."""
+    def resumable_bytes(self) -> int:
+        """Return the number of bytes that an earlier process left and that can be used."""
         if not self._noted:
             return 0
         try:
@@ -79,21 +81,21 @@ class Partial:
             size = self.path.stat(follow_symlinks=False).st_size
         except (OSError, ValueError):
             return 0
-        usable = isinstance(note, dict) and self._about(note.get("validator")) == note
+        usable = isinstance(note, dict) and self._description(note.get("validator")) == note
         return size if usable and (self._file.size is None or size <= self._file.size) else 0
 
     def open(self) -> None:
-        """Open it, with the bytes an earlier process left, if they are part of the same file."""
-        kept = self.kept()
-        anew = 0 if kept else os.O_TRUNC
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | anew, 0o666)
+        """Open it, with the bytes that an earlier process left if they are part of the same file."""
+        kept = self.resumable_bytes()
+        truncate = 0 if kept else os.O_TRUNC
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | truncate, 0o666)
         self._buffer = memoryview(bytearray(BLOCK if self._noted else (self._file.size or 0) + 1))
         if kept:
             self.validator = json.loads(self._note.read_bytes())["validator"]
             self.size = self._written = kept
 
-    def take_in(self, check: Callable[[], None]) -> None:
-        """Have the digest cover the bytes that are kept; `check` is called now and then, and may raise."""
+    def hash_existing(self, check: Callable[[], None]) -> None:
+        """Add the bytes that an earlier process left to the digest; `check` is called between blocks, and may raise."""
         if not self.size:
             return
         os.lseek(self.descriptor, 0, os.SEEK_SET)
@@ -103,30 +105,30 @@ class Partial:
         os.lseek(self.descriptor, self.size, os.SEEK_SET)
 
     def restart(self, validator: str | None) -> None:
-        """Begin anew, with a file for the rest of which one asks with `validator`."""
+        """Drop all bytes; `validator` is what the rest of the new content is requested with."""
         if self.size:
             self._empty()
         self.validator = validator
         if not self._noted:
             return
         temporary = self._note.with_suffix(".new")
-        temporary.write_text(json.dumps(self._about(validator)), encoding="utf-8")
+        temporary.write_text(json.dumps(self._description(validator)), encoding="utf-8")
         temporary.replace(self._note)
 
     def add(self, block: memoryview) -> None:
-        """Add some bytes at the end. They are gathered, and written now and then; `flush` writes what is left."""
+        """Append some bytes. They are written in larger blocks; `flush` writes the rest."""
         self._hasher.update(block)
-        self._gathered.append(block)
+        self._pending.append(block)
         self.size += len(block)
-        if self.size - self._written >= BLOCK or time.monotonic() - self._flushed > _LONGEST_GATHERING:
+        if self.size - self._written >= BLOCK or time.monotonic() - self._flushed > _MAX_DELAY:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added and not yet written."""
-        blocks, self._gathered = self._gathered, []
+        """Write the bytes that were added and not yet written."""
+        blocks, self._pending = self._pending, []
         self._flushed = time.monotonic()
         while blocks:
-            written = os.writev(self.descriptor, blocks[:_MOST_BLOCKS])
+            written = os.writev(self.descriptor, blocks[:_MAX_BLOCKS])
             self._written += written
             while blocks and written >= len(blocks[0]):
                 written -= len(blocks.pop(0))
@@ -134,46 +136,42 @@ class Partial:
                 blocks[0] = blocks[0][written:]
 
     def digest(self) -> Digest:
-        """Return what the bytes hash to; by the algorithm of the source's own digest, if it names one."""
+        """Return the digest of the bytes, by the algorithm of the source's own digest if there is one."""
         named = self._file.digest
         return Digest("crc32" if named is None else named.algorithm, self._hasher.hexdigest())
 
     def discard(self) -> None:
-        """Forget the bytes: they are not those of the file."""
+        """Drop the bytes and the note: they are not those of the file."""
         if self.is_open:
             self._empty()
-        self._forget()
+        self._remove_note()
 
-    def become(self, target: Path) -> None:
-        """Give it its final name, whole as it is."""
+    def move_to(self, target: Path) -> None:
+        """Give the complete file its final name."""
         self.path.replace(target)
-        self._forget()
+        self._remove_note()
 
     def close(self) -> None:
-        """Close it; what is there stays. May be called twice."""
+        """Close it; its bytes stay. Possibly called twice."""
         if self._descriptor is not None:
             os.close(self._descriptor)
-            self._descriptor, self._buffer, self._gathered = None, memoryview(b""), []
+            self._descriptor, self._buffer, self._pending = None, memoryview(b""), []
 
-    @property
-    def _noted(self) -> bool:
-        return self._file.size is None or self._file.size > _WITHOUT_NOTE
-
-    def _forget(self) -> None:
+    def _remove_note(self) -> None:
         if self._noted:
             self._note.unlink(missing_ok=True)
 
     def _empty(self) -> None:
         os.ftruncate(self.descriptor, 0)
         os.lseek(self.descriptor, 0, os.SEEK_SET)
-        self.size, self._written, self._gathered = 0, 0, []
+        self.size, self._written, self._pending = 0, 0, []
         self.validator, self._hasher = None, self._new_hasher()
 
     def _new_hasher(self) -> Hasher:
         digest, size = self._file.digest, self._file.size
         return hasher("crc32" if digest is None else digest.algorithm, size or 0)
 
-    def _about(self, validator: str | None) -> dict[str, Any]:
+    def _description(self, validator: str | None) -> dict[str, Any]:
         digest = self._file.digest
         return {
             "name": self._file.name,
@@ -181,6 +179,6 @@ class Partial:
             "digest": None if digest is None else digest.value,
             "listed": self._file.validator,
             "validator": validator,
-            # what is written just before a loss of power may come back as zeros: only a digest would tell
-            "boot": None if digest is not None else boot(),
+            # bytes written just before a loss of power may read back as zeros, which only a digest detects
+            "boot": None if digest is not None else boot_id(),
         }

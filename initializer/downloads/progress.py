@@ -1,4 +1,4 @@
-"""Telling how far it is: seldom enough that nobody is flooded, with the rate of late."""
+"""Reporting progress: at a bounded rate, with the current speed."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from collections import deque
 from phasebus.bus import Step
 
 INTERVAL = 0.2
-"""How often progress is told, in seconds."""
+"""The time between two reports, in seconds."""
 
 _WINDOW = 3.0
-"""Over how long a rate is measured, in seconds."""
+"""The time over which the speed is measured, in seconds."""
 
 
-class Meter:
-    """Tells the progress of one step.
+class ProgressMeter:
+    """Reports the progress of one step.
 
     Args:
         step: The step.
-        fetched: How many bytes there are at the start, for which nothing had to be fetched.
+        present: The number of bytes present at the start, which do not count for the speed.
     """
 
-    def __init__(self, step: Step, fetched: int = 0) -> None:
+    def __init__(self, step: Step, present: int = 0) -> None:
         self._step = step
         self._began = time.monotonic()
-        self._marks = deque([(time.monotonic(), fetched)])
-        self._told: tuple[int, int | None] | None = None
+        self._samples = deque([(time.monotonic(), present)])
+        self._reported: tuple[int, int | None] | None = None
 
-    async def tell(self, done: int, total: int | None) -> None:
-        """Publish that `done` of `total` bytes are there, unless that was the last thing said."""
+    async def report(self, done: int, total: int | None) -> None:
+        """Publish that `done` of `total` bytes are present, unless that was the last report."""
         now = time.monotonic()
-        self._marks.append((now, done))
-        while len(self._marks) > 2 and now - self._marks[1][0] > _WINDOW:
-            self._marks.popleft()
-        if self._told == (done, total):
+        self._samples.append((now, done))
+        while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW:
+            self._samples.popleft()
+        if self._reported == (done, total):
             return
-        self._told = (done, total)
-        since, before = self._marks[0]
+        self._reported = (done, total)
+        since, before = self._samples[0]
         self._step.attributes["bytes_per_second"] = round(max(0, done - before) / max(now - since, 1e-6))
         await self._step.progress(done, total, "By")
 
     def average(self, fetched: int) -> int:
-        """Return the rate of the whole, in bytes a second, once `fetched` bytes have come."""
+        """Return the speed of the whole, in bytes per second, given the number of bytes fetched."""
         return round(fetched / max(time.monotonic() - self._began, 1e-6))

@@ -1,61 +1,56 @@
-"""What was checked, and how it looked then, so that a large file is not read again at every start.
+"""The record of verified files, so that a large file is not read again at every start.
 
-One line of JSON for a file and a boot of the machine. A line that is torn, or of a file that has changed since, counts
-for nothing. Nor does one of an earlier boot: files are not forced onto the disk before they get their names, because on
-a slow disk that takes longer than the download, so after a loss of power each is read and compared once more. Then, a
-checksum of our own stands in for files whose source names no digest.
+One line of JSON per file and boot of the machine. A torn line is ignored, and so is the line of a file that has changed
+since. A line of an earlier boot only keeps the digest: files are not forced onto the disk before they get their names,
+because on a slow disk that takes longer than the download, so after a loss of power each is read and compared once.
+There, a checksum of our own stands in for files whose source names no digest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from phasebus.initializer.downloads.checks import Digest
-from phasebus.initializer.downloads.paths import boot
-from phasebus.initializer.downloads.sources.protocol import RemoteFile
+from phasebus.initializer.downloads.paths import STATE, boot_id, spare_record
+from phasebus.initializer.downloads.protocol import RemoteFile
 
 
 class Record:
-    """The checked files of one destination. `add` may be called from any thread.
+    """The verified files of one destination. `add` is called from any thread.
 
     Args:
-        path: Where it is kept.
+        folder: The destination. Where it cannot be written, the record is kept in phasebus's cache.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._boot = boot()
-        self._here: dict[str, dict[str, Any]] = {}
+    def __init__(self, folder: Path) -> None:
+        self._paths = (folder / STATE / "record.jsonl", spare_record(folder))
+        self._boot = boot_id()
+        self._current: dict[str, dict[str, Any]] = {}
         self._latest: dict[str, dict[str, Any]] = {}
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            return
-        for line in lines:
-            try:
-                self._keep(json.loads(line))
-            except (ValueError, TypeError, KeyError):
-                continue
+        for path in self._paths:
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                self._read(path.read_text(encoding="utf-8"))
 
-    def knows(self, file: RemoteFile, status: os.stat_result) -> bool:
-        """Return whether the file with this `status` was checked to be what the source lists now."""
-        entry = self._here.get(file.name)
-        if entry is None or self._expected(file, entry) is None:
+    def is_verified(self, file: RemoteFile, status: os.stat_result) -> bool:
+        """Return whether the file with this `status` was verified to be what the source lists now."""
+        entry = self._current.get(file.name)
+        if entry is None or self._matching_digest(file, entry) is None:
             return False
         return bool(entry["size"] == status.st_size and entry["mtime_ns"] == status.st_mtime_ns)
 
-    def digest_of(self, file: RemoteFile) -> Digest | None:
-        """Return what a file under its final name has to hash to; None if nobody knows."""
+    def expected_digest(self, file: RemoteFile) -> Digest | None:
+        """Return the digest that a file under its final name must have; None if it is unknown."""
         if file.digest is not None:
             return file.digest
         entry = self._latest.get(file.name)
-        return None if entry is None else self._expected(file, entry)
+        return None if entry is None else self._matching_digest(file, entry)
 
     def add(self, file: RemoteFile, status: os.stat_result, digest: Digest) -> None:
-        """Note that the file with this `status` was checked, and has this `digest`."""
+        """Note that the file with this `status` was verified and has this `digest`."""
         entry = {
             "name": file.name,
             "size": status.st_size,
@@ -64,23 +59,41 @@ class Record:
             "validator": file.validator,
             "boot": self._boot,
         }
-        line = json.dumps(entry, separators=(",", ":")) + "\n"
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
         self._keep(entry)
+        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        if not _append(self._paths[0], line):
+            with contextlib.suppress(OSError):
+                self._paths[1].parent.mkdir(parents=True, exist_ok=True)
+            _append(self._paths[1], line)  # if that fails as well, the file is read again at the next start
+
+    def _read(self, text: str) -> None:
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                self._keep(json.loads(line))
 
     def _keep(self, entry: dict[str, Any]) -> None:
+        Digest(*entry["digest"])
         self._latest[entry["name"]] = entry
         if entry["boot"] == self._boot:
-            self._here[entry["name"]] = entry
+            self._current[entry["name"]] = entry
 
     @staticmethod
-    def _expected(file: RemoteFile, entry: dict[str, Any]) -> Digest | None:
+    def _matching_digest(file: RemoteFile, entry: dict[str, Any]) -> Digest | None:
         """Return the digest of an entry, if it is of the very file that is listed now."""
         digest = Digest(*entry["digest"])
         if file.digest is not None:
             return digest if digest == file.digest else None
         return digest if file.validator is not None and entry["validator"] == file.validator else None
+
+
+def _append(path: Path, line: bytes) -> bool:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return False
+    try:
+        return os.write(descriptor, line) == len(line)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)

@@ -1,7 +1,7 @@
-"""When to try again, and when to give up.
+"""When a failed attempt is repeated, and after which pause.
 
-Our own in place of a library's: a file of many gigabytes may be interrupted any number of times as long as each try
-brings it further, and a server may say how long it wants to be left alone. Libraries count tries of a function.
+Written here because libraries count the attempts of a function: a file of many gigabytes may be interrupted any number
+of times as long as each attempt gets further, and a server may ask for a pause.
 """
 
 from __future__ import annotations
@@ -12,43 +12,43 @@ from typing import Final
 from phasebus.initializer.downloads.errors import CorruptError, TransferError
 from phasebus.initializer.downloads.settings import DownloadSettings
 
-_FURTHER: Final = 2**20
-"""A try that brought this many bytes has got further."""
+_PROGRESS: Final = 2**20
+"""An attempt that downloads this many bytes resets the count of failed attempts."""
 
-_MOST_CORRUPT: Final = 3
-"""How often a file may be corrupt: once by chance, once more by bad luck, then it is not chance."""
+_MAX_CORRUPT: Final = 3
+"""How often a file may be corrupt before the source itself is considered to be at fault."""
 
 
-class Budget:
-    """The tries one piece of work has left.
+class RetryBudget:
+    """The attempts that one piece of work has left.
 
     Args:
-        settings: How many there are, and the pauses between them.
+        settings: The number of attempts, and the pauses between them.
     """
 
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
-        self._row = 0
+        self._failures = 0
         self._corrupt = 0
 
-    def pause(self, error: TransferError, gained: int = 0) -> float | None:
-        """Return how long to wait before the next try, in seconds; None to give up.
+    def next_pause(self, error: TransferError, gained: int = 0) -> float | None:
+        """Return the pause before the next attempt, in seconds; None to give up.
 
         Args:
-            error: How the last try failed.
-            gained: How many bytes it brought all the same.
+            error: The failure of the last attempt.
+            gained: The number of bytes that it downloaded nevertheless.
         """
         settings = self._settings
         if isinstance(error, CorruptError):
             self._corrupt += 1
-            if self._corrupt >= _MOST_CORRUPT:
+            if self._corrupt >= _MAX_CORRUPT:
                 return None
-        elif gained >= _FURTHER:
-            self._row = 0
-        self._row += 1
-        if self._row >= settings.attempts:
+        elif gained >= _PROGRESS:
+            self._failures = 0
+        self._failures += 1
+        if self._failures >= settings.attempts:
             return None
         if error.after is not None:
             return min(error.after, 4 * settings.longest_pause_seconds)
-        longest = min(settings.longest_pause_seconds, settings.first_pause_seconds * 2 ** (self._row - 1))
+        longest = min(settings.longest_pause_seconds, settings.first_pause_seconds * 2 ** min(self._failures - 1, 30))
         return random.uniform(longest / 2, longest)

@@ -1,4 +1,4 @@
-"""What an operator may set about downloads."""
+"""The settings of downloads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ DownloadMode = Literal["MODEL_AND_TOKENIZER", "TOKENIZER_ONLY", "EXCLUDE_SAFETEN
 
 
 class ExtraFile(BaseModel):
-    """A file, or a folder of files, fetched beside the model; a pair of source and destination will do in its place."""
+    """A file, or a folder of files, downloaded besides the model; also written as a pair of source and destination."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     source: str
-    """Where it comes from; written as a model is, such as s3://bucket/compile-cache."""
+    """The address, written like a model's, such as s3://bucket/compile-cache."""
 
     destination: Path
-    """The folder it goes to."""
+    """The folder it is downloaded into."""
 
     @model_validator(mode="before")
     @classmethod
@@ -30,24 +30,24 @@ class ExtraFile(BaseModel):
 
 
 class DownloadSettings(BaseModel):
-    """How downloads go about their work."""
+    """The limits of downloads."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     concurrency: int = Field(default=8, ge=1, le=64)
-    """How many files are fetched at once."""
+    """Number of files downloaded at the same time."""
 
     attempts: int = Field(default=6, ge=1)
-    """How often a file may fail in a row; a try that got further than a mebibyte begins a new row."""
+    """Maximum consecutive failed attempts per file; an attempt that downloads at least 1 MiB resets the count."""
 
     stall_seconds: float = Field(default=30.0, gt=0)
-    """How long no byte may come before a try counts as failed, in seconds."""
+    """An attempt fails when a response does not begin within this time, or when less than 4 KiB arrive in it; in seconds."""
 
     connect_seconds: float = Field(default=10.0, gt=0)
-    """How long connecting to a server may take, in seconds."""
+    """Time limit for connecting to a server, in seconds."""
 
     first_pause_seconds: float = Field(default=0.5, ge=0)
-    """How long to wait before the second try, in seconds; each further pause is twice as long, up to the longest."""
+    """Pause before the second attempt, in seconds; each further pause is twice as long, up to the longest."""
 
     longest_pause_seconds: float = Field(default=30.0, ge=0)
-    """How long to wait between two tries at most, in seconds; a server that asks for more gets up to four times that."""
+    """Longest pause between two attempts, in seconds; a server that asks for a longer one gets up to four times as much."""

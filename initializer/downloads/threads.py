@@ -1,59 +1,85 @@
-"""Blocking work in worker threads that ends when it is cancelled."""
+"""Blocking work in threads that a cancellation does not wait for, and tasks that run side by side."""
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
-import anyio.to_thread
+import anyio.from_thread
+import anyio.lowlevel
 from anyio import CapacityLimiter
 
 T = TypeVar("T")
 
-_LONGEST_ENDING = 2.0
-"""How long a thread that was told to stop is waited for, in seconds; a client that blocks may take longer."""
+STOP_SECONDS = 2.0
+"""How long a cancelled call is waited for, in seconds, after it was asked to stop."""
 
 
-async def in_thread(work: Callable[[], T], limiter: CapacityLimiter, stop: Callable[[], None] | None = None) -> T:
-    """Return what `work` returns, run in a worker thread.
+class _Call(Generic[T]):
+    """A function running in a thread of its own, a daemon: the end of the process does not wait for it."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._loop = anyio.lowlevel.current_token()
+        self._value: T
+        self._error: BaseException | None = None
+        self.done = anyio.Event()
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._run,), name="phasebus download", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._work()
+        except BaseException as error:  # noqa: BLE001  # raised again by `result`
+            self._error = error
+        try:
+            anyio.from_thread.run_sync(self.done.set, token=self._loop)
+        except RuntimeError:
+            return  # the event loop ended without waiting for this
+
+    def result(self) -> T:
+        """Return what the function returned, or raise what it raised."""
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # no cycle of error, traceback and frame
+        return self._value
+
+
+async def run_in_thread(work: Callable[[], T], limiter: CapacityLimiter, stop: Callable[[], None]) -> T:
+    """Return what `work` returns, run in a thread.
 
     Args:
-        work: What to run.
-        limiter: How many threads there may be.
-        stop: Called when this is cancelled, so that `work` ends soon; it is waited for, but not for long.
+        work: The function to run.
+        limiter: Limits the number of threads.
+        stop: Called when this task is cancelled, to make `work` end soon. It is waited for, but for `STOP_SECONDS` at
+            most; a thread that takes longer is abandoned.
     """
-    if stop is None:
-        return await anyio.to_thread.run_sync(work, limiter=limiter)
-    running = threading.Event()
-
-    def observed() -> T:
-        running.set()
+    async with limiter:
+        call = _Call(work)
         try:
-            return work()
-        finally:
-            running.clear()
-
-    try:
-        return await anyio.to_thread.run_sync(observed, abandon_on_cancel=True, limiter=limiter)
-    except anyio.get_cancelled_exc_class():
-        stop()
-        with anyio.move_on_after(_LONGEST_ENDING, shield=True):
-            while running.is_set():  # noqa: ASYNC110  # a thread that was abandoned has no other way to tell
-                await anyio.sleep(0.005)
-        raise
+            await call.done.wait()
+        except anyio.get_cancelled_exc_class():
+            stop()
+            with anyio.move_on_after(STOP_SECONDS, shield=True):
+                await call.done.wait()
+            raise
+        return call.result()
 
 
-async def all_of(
+async def run_all(
     workers: Iterable[Callable[[], Coroutine[Any, Any, None]]],
-    beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Run `workers` side by side; the first error cancels the others, and is raised as it is.
 
     Args:
-        workers: What to run.
-        beside: Runs meanwhile, and is cancelled when the others are done.
+        workers: The tasks.
+        meanwhile: Another task, which is cancelled when the workers are done.
     """
     failure: Exception | None = None
 
@@ -66,8 +92,8 @@ async def all_of(
             tasks.cancel_scope.cancel()
 
     async with anyio.create_task_group() as around:
-        if beside is not None:
-            around.start_soon(beside)
+        if meanwhile is not None:
+            around.start_soon(meanwhile)
         async with anyio.create_task_group() as tasks:
             for worker in workers:
                 tasks.start_soon(guarded, worker)

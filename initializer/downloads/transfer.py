@@ -1,4 +1,4 @@
-"""One file on its way: what happens in a worker thread, from the first byte to the final name."""
+"""The transfer of one file, in a worker thread: from the first byte to the final name."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from phasebus.initializer.downloads.checks import hasher, safetensors_problem
+from phasebus.initializer.downloads.checks import content_problem, hasher
 from phasebus.initializer.downloads.errors import CorruptError, DownloadError, StoppedError, TransferError
-from phasebus.initializer.downloads.partial import Partial
-from phasebus.initializer.downloads.paths import STATE, free_bytes, target_of
+from phasebus.initializer.downloads.names import target_path
+from phasebus.initializer.downloads.partial import PartialFile
+from phasebus.initializer.downloads.paths import STATE, free_bytes
+from phasebus.initializer.downloads.protocol import BLOCK, Body, RemoteFile, Source
 from phasebus.initializer.downloads.record import Record
-from phasebus.initializer.downloads.sources.protocol import BLOCK, Body, RemoteFile, Source
 
 
 class Transfer:
-    """Brings one file to its place. `attempt` is for one thread at a time; the attributes may be read from any.
+    """Transfers one file. `attempt` runs in one thread at a time; the attributes are read from any.
 
     Args:
-        source: Where it comes from.
-        file: What the source lists.
+        source: The source of the file.
+        file: The file, as the source lists it.
         folder: The destination.
-        record: What of the destination was checked already.
+        record: The verified files of the destination.
 
     Attributes:
-        file: What the source lists.
+        file: The file, as the source lists it.
         total: Its size in bytes; None while that is unknown.
-        done: How many bytes of it are here.
-        fetched: How many bytes came over the network, those of failed tries included.
-        resumed: How many bytes an earlier process had left.
-        hit: Whether it was here already, whole.
+        done: The number of bytes present.
+        fetched: The number of bytes received over the network, those of failed attempts included.
+        resumed: The number of bytes that an earlier process had left.
+        hit: Whether the file was present and complete.
     """
 
     def __init__(self, source: Source, file: RemoteFile, folder: Path, record: Record) -> None:
         self._source = source
         self._folder = folder
         self._record = record
-        self._partial = Partial(folder / STATE, file)
-        self._target = target_of(folder, file.name)
+        self._target = target_path(folder, file.name)
+        self._partial = PartialFile(folder / STATE, file)
         self._guard = threading.Lock()
-        self._there = True
+        self._present = True
         self._stopped = False
         self._running = False
         self._body: Body | None = None
@@ -53,22 +54,22 @@ class Transfer:
         self.resumed = 0
         self.hit = False
 
-    def look(self) -> int:
-        """See what is here already; return how many bytes will have to be written, as far as is known."""
+    def inspect(self) -> int:
+        """Find out what is present, without writing; return the number of bytes to write, as far as it is known."""
         try:
             status = self._target.stat()
         except OSError:
-            status, self._there = None, False
-        if status is not None and self._record.knows(self.file, status):
+            status, self._present = None, False
+        if status is not None and self._record.is_verified(self.file, status):
             self.hit, self.done, self.total = True, status.st_size, status.st_size
             return 0
-        return max(0, (self.file.size or 0) - self._partial.kept())
+        return max(0, (self.file.size or 0) - self._partial.resumable_bytes())
 
     def attempt(self) -> None:
-        """Try to bring the file to its place.
+        """Attempt to complete the file.
 
         Raises:
-            TransferError: It failed, and may be tried again.
+            TransferError: It failed, and may succeed when retried.
             DownloadError: It failed for good.
             StoppedError: `stop` was called.
         """
@@ -85,22 +86,25 @@ class Transfer:
             self._check_stopped()
             raise
         except OSError as error:
-            raise self._disk_failure(error) from error
+            raise self._disk_error(error) from error
         finally:
             self._leave()
 
     def stop(self) -> None:
-        """Have `attempt` end soon. When this returns, what came is written, and nothing more will be."""
+        """Make `attempt` end soon. When this returns, the received bytes are written, and nothing more will be."""
         with self._guard:
             if self._partial.is_open and not self._stopped:
                 with suppress(OSError):
                     self._partial.flush()
             self._stopped = True
-            if self._body is not None:
-                self._body.stop()
+            body = self._body
+        if body is not None:
+            body.stop()
+        else:
+            self._source.close()  # it may be waiting for the response
 
     def close(self) -> None:
-        """Close the file in the making, and keep it; a thread that still runs does it when it ends."""
+        """Close the partial file, and keep it; a thread that still runs does it when it ends."""
         with self._guard:
             self._stopped = True
             if not self._running:
@@ -113,19 +117,19 @@ class Transfer:
             with self._writing():
                 if "/" in self.file.name:
                     self._target.parent.mkdir(parents=True, exist_ok=True)
-                    target_of(self._folder, self.file.name)  # once more: the folders above it exist now
+                    target_path(self._folder, self.file.name)  # checked again: the folders above it exist now
                 self._partial.open()
-            self._partial.take_in(self._check_stopped)
+            self._partial.hash_existing(self._check_stopped)
             self.done = self.resumed = self._partial.size
         if self.total is None or self.done < self.total or not self.total:
             self._receive()
-        self._check()
+        self._verify()
         self._place()
 
     def _found(self) -> bool:
-        """Return whether the file is there, not checked since the machine started, but with the digest it should have."""
-        digest = self._record.digest_of(self.file)
-        if not self._there or self._partial.is_open or digest is None:
+        """Return whether the file is present with the digest it must have, though not verified since the machine started."""
+        digest = self._record.expected_digest(self.file)
+        if not self._present or self._partial.is_open or digest is None:
             return False
         try:
             descriptor = os.open(self._target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -135,13 +139,13 @@ class Transfer:
             status = os.fstat(descriptor)
             if status.st_size != (self.file.size if self.file.size is not None else status.st_size):
                 return False
-            seen = hasher(digest.algorithm, status.st_size)
+            found = hasher(digest.algorithm, status.st_size)
             buffer = memoryview(bytearray(BLOCK))
             while count := os.readv(descriptor, [buffer]):
                 self._check_stopped()
-                seen.update(buffer[:count])
+                found.update(buffer[:count])
                 self.done += count
-            self.hit = seen.hexdigest() == digest.value
+            self.hit = found.hexdigest() == digest.value
         finally:
             os.close(descriptor)
         if self.hit:
@@ -152,12 +156,12 @@ class Transfer:
         return self.hit
 
     def _receive(self) -> None:
-        """Get the bytes that are missing."""
+        """Receive the missing bytes."""
         partial = self._partial
-        # with a digest, a part of another file is found out in the end; without, a validator has to tell at once
-        trusted = self.file.digest is not None
-        start = partial.size if trusted or partial.validator is not None else 0
-        body = self._source.open(self.file, start, None if trusted else partial.validator)
+        # with a digest, a part of another file is detected at the end; without one, a validator has to show it at once
+        has_digest = self.file.digest is not None
+        start = partial.size if has_digest or partial.validator is not None else 0
+        body = self._source.open(self.file, start, None if has_digest else partial.validator)
         with self._guard:
             self._body = body
         self._check_stopped()
@@ -169,8 +173,12 @@ class Transfer:
             with self._writing():
                 partial.restart(body.validator)
             self.done = self.resumed = 0
-        elif not trusted and body.validator != partial.validator:
-            raise CorruptError("it was replaced while it was being fetched")
+        elif body.start != start:
+            raise TransferError(
+                f"the source sends the bytes from {body.start} on, requested were those from {start} on"
+            )
+        elif not has_digest and body.validator != partial.validator:
+            raise CorruptError("it was replaced during the download")
         try:
             while block := body.receive(partial.room):
                 with self._writing():
@@ -189,26 +197,26 @@ class Transfer:
             if not self._stopped:
                 self._partial.flush()
 
-    def _check(self) -> None:
-        """Compare what came with what was announced."""
-        named, got = self.file.digest, self._partial.digest()
-        if named is not None and got != named:
-            raise CorruptError(f"its {named.algorithm} is {got.value}, expected {named.value}")
-        if self.file.name.endswith(".safetensors"):
-            problem = safetensors_problem(self._partial.descriptor, self._partial.size)
-            if problem is not None:
-                raise CorruptError(problem)
+    def _verify(self) -> None:
+        """Compare the received bytes with what was announced."""
+        expected, found = self.file.digest, self._partial.digest()
+        if expected is not None and found != expected:
+            raise CorruptError(f"its {expected.algorithm} is {found.value}, expected {expected.value}")
+        problem = content_problem(self.file.name, self._partial.descriptor, self._partial.size)
+        if problem is not None:
+            raise CorruptError(problem)
 
     def _place(self) -> None:
         """Give the file its final name."""
         with self._writing():
-            self._record.add(self.file, os.fstat(self._partial.descriptor), self._partial.digest())
-            self._partial.become(self._target)
+            status, digest = os.fstat(self._partial.descriptor), self._partial.digest()
+            self._partial.move_to(self._target)
+            self._record.add(self.file, status, digest)
             self._partial.close()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Change something on the disk: never once `stop` has returned, when another process may have taken over."""
+        """Change the disk: never after `stop` has returned, when another process may hold the lock."""
         with self._guard:
             if self._stopped:
                 raise StoppedError
@@ -227,11 +235,14 @@ class Transfer:
         if body is not None:
             body.close()
 
-    def _disk_failure(self, error: OSError) -> DownloadError:
+    def _disk_error(self, error: OSError) -> DownloadError:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             missing = (self.total or self.done) - self.done
             return DownloadError(
                 f"the disk of {self._folder} is full: {self.file.name} needs {missing} bytes more, and "
                 f"{free_bytes(self._folder)} are free; free some, or choose another destination"
             )
-        return DownloadError(f"{self._target} cannot be written: {error.strerror or error}")
+        return DownloadError(
+            f"{self.file.name} is missing or outdated in {self._folder}, which cannot be written: "
+            f"{error.strerror or error}; choose another destination"
+        )

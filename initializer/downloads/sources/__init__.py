@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from phasebus.initializer.downloads.protocol import Source
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.local import LocalSource
-from phasebus.initializer.downloads.sources.protocol import Source
 from phasebus.initializer.downloads.sources.registry import source_factory
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://.*", re.DOTALL)

@@ -4,106 +4,149 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl
 import threading
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from typing import Any, cast
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.answers import Answer
+from phasebus.initializer.downloads.sources.responses import Response
+from phasebus.initializer.downloads.sources.wire import Wire
 
-_UNTOUCHED = "%/:=&?~+!$,;'@()*[]"
-"""What is left as it is in an address that somebody else has put together."""
+_KEPT_AS_IS = "%/:=&?~+!$,;'@()*[]"
+"""The characters of an address that are not quoted again."""
 
 
 class ConnectTimeoutError(OSError):
-    """Raised when a server took too long to let us connect."""
+    """Raised when connecting to a server took too long."""
 
 
 class Connections:
-    """Connections to any number of servers. May be used by many threads.
+    """Connections to any number of servers. Used by many threads at once.
 
     Args:
-        settings: How long to wait for what.
+        settings: The time limits.
     """
 
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
         self._guard = threading.Lock()
+        self._closed = False
+        self._open: set[Wire] = set()
         self._idle: dict[tuple[str, str], list[HTTPConnection]] = defaultdict(list)
         self._proxies: dict[tuple[str, str], SplitResult | None] = {}
-        self._trusted: ssl.SSLContext | None = None
+        self._trust: ssl.SSLContext | None = None
 
-    def get(self, url: str, headers: Mapping[str, str]) -> Answer:
-        """Ask for `url`. Redirects are not followed.
+    def get(self, url: str, headers: Mapping[str, str]) -> Response:
+        """Send a GET request for `url`. Redirects are not followed.
 
         Raises:
-            OSError, HTTPException: There was no answer.
+            OSError, HTTPException: There was no response.
+            ValueError: The address or a header is malformed.
             DownloadError: The proxy that the environment names cannot be used.
         """
         parts = urlsplit(url)
         key = parts.scheme, parts.netloc
-        target = quote(parts._replace(scheme="", netloc="", fragment="").geturl() or "/", safe=_UNTOUCHED)
+        target = quote(parts._replace(scheme="", netloc="", fragment="").geturl() or "/", safe=_KEPT_AS_IS)
         proxy = self._proxy(parts)
         if proxy is not None and parts.scheme == "http":
             target = f"http://{parts.netloc}{target}"
-            headers = {**headers, **_credentials(proxy)}
-        while (connection := self._kept(key)) is not None:
-            # the server may have closed it meanwhile, which says nothing about others
+            headers = {**headers, **_proxy_credentials(proxy)}
+        while (connection := self._take_idle(key)) is not None:
+            # the server may have closed it meanwhile, which is no reason to fail
             with contextlib.suppress(ConnectionError):
-                return self._ask(key, connection, target, headers)
-        return self._ask(key, self._connected(parts, proxy), target, headers)
+                return self._request(key, connection, target, headers)
+        return self._request(key, self._connect(parts, proxy), target, headers)
 
     def close(self) -> None:
-        """Close those that nobody uses."""
+        """Abort every connection, also those in use. Called from any thread, possibly twice."""
         with self._guard:
-            for connection in (each for kept in self._idle.values() for each in kept):
-                connection.close()
+            self._closed = True
+            idle = [each for kept in self._idle.values() for each in kept]
             self._idle.clear()
+            for wire in self._open:
+                wire.abort()
+        for connection in idle:
+            connection.close()
 
-    def _ask(self, key: tuple[str, str], connection: HTTPConnection, target: str, headers: Mapping[str, str]) -> Answer:
+    def _request(
+        self, key: tuple[str, str], connection: HTTPConnection, target: str, headers: Mapping[str, str]
+    ) -> Response:
         try:
             connection.request("GET", target, headers=headers)
-            return Answer(connection, lambda free: self._keep(key, free))
+            return Response(connection, cast("Wire", connection.sock), lambda free: self._keep(key, free))
         except BaseException:
             connection.close()
             raise
 
     def _keep(self, key: tuple[str, str], connection: HTTPConnection) -> None:
         with self._guard:
-            self._idle[key].append(connection)
+            if not self._closed:
+                self._idle[key].append(connection)
+                return
+        connection.close()
 
-    def _kept(self, key: tuple[str, str]) -> HTTPConnection | None:
+    def _take_idle(self, key: tuple[str, str]) -> HTTPConnection | None:
         with self._guard:
             return self._idle[key].pop() if self._idle[key] else None
 
-    def _connected(self, parts: SplitResult, proxy: SplitResult | None) -> HTTPConnection:
+    def _connect(self, parts: SplitResult, proxy: SplitResult | None) -> HTTPConnection:
         """Return a new connection for `parts`, through a proxy if there is one."""
-        way, seconds = proxy or parts, self._settings.connect_seconds
+        host = parts.hostname or ""
+        peer = proxy or parts
+        wire = self._dial(peer.hostname or "", peer.port or (443 if peer.scheme == "https" else 80))
         connection: HTTPConnection
-        if parts.scheme == "https":
-            connection = HTTPSConnection(f"{way.hostname}", way.port, timeout=seconds, context=self._trust())
-            if proxy is not None:
-                connection.set_tunnel(f"{parts.hostname}", parts.port or 443, headers=_credentials(proxy))
-        else:
-            connection = HTTPConnection(f"{way.hostname}", way.port, timeout=seconds)
         try:
-            connection.connect()
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, TimeoutError):
-                raise ConnectTimeoutError from None
+            if parts.scheme == "https":
+                if proxy is not None:
+                    _open_tunnel(wire, host, parts.port or 443, _proxy_credentials(proxy))
+                wire.start_tls(self._trusted_authorities(), host)
+                connection = HTTPSConnection(host, parts.port)
+            else:
+                connection = HTTPConnection(host, parts.port)
+        except BaseException:
+            wire.close()
             raise
-        connection.sock.settimeout(self._settings.stall_seconds)
+        connection.sock = cast("Any", wire)
         return connection
 
+    def _dial(self, host: str, port: int) -> Wire:
+        """Return a connection to the first address of `host` that accepts one."""
+        failure: OSError = OSError(f"{host} has no address")
+        for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            wire = Wire(family, self._settings.stall_seconds, self._forget)
+            try:
+                self._remember(wire)
+                wire.connect(address, self._settings.connect_seconds)
+            except TimeoutError:
+                wire.close()
+                failure = ConnectTimeoutError()
+            except OSError as error:
+                wire.close()
+                failure = error
+            else:
+                return wire
+        raise failure
+
+    def _remember(self, wire: Wire) -> None:
+        with self._guard:
+            if self._closed:
+                raise ConnectionAbortedError
+            self._open.add(wire)
+
+    def _forget(self, wire: Wire) -> None:
+        with self._guard:
+            self._open.discard(wire)
+
     def _proxy(self, parts: SplitResult) -> SplitResult | None:
-        """Return the proxy that the environment names for an address; None without."""
+        """Return the proxy that the environment names for an address; None without one."""
         key = parts.scheme, parts.netloc
         if key not in self._proxies:
             named = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
@@ -115,15 +158,34 @@ class Connections:
             self._proxies[key] = proxy
         return self._proxies[key]
 
-    def _trust(self) -> ssl.SSLContext:
+    def _trusted_authorities(self) -> ssl.SSLContext:
         with self._guard:
-            if self._trusted is None:
+            if self._trust is None:
                 authorities = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-                self._trusted = ssl.create_default_context(cafile=authorities)
-            return self._trusted
+                self._trust = ssl.create_default_context(cafile=authorities)
+            return self._trust
 
 
-def _credentials(proxy: SplitResult) -> dict[str, str]:
+def _open_tunnel(wire: Wire, host: str, port: int, headers: Mapping[str, str]) -> None:
+    """Ask a proxy to connect to `host` (RFC 9110, 9.3.6)."""
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{name}: {value}" for name, value in headers.items())]
+    wire.expect_head()
+    wire.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+    response = HTTPResponse(cast("Any", wire), method="CONNECT")
+    try:
+        response.begin()
+    finally:
+        response.close()
+    if response.status in {401, 403, 407}:
+        raise DownloadError(
+            f"the proxy refuses to connect to {host} (HTTP {response.status}); check its user and password"
+        )
+    if response.status != 200:
+        raise OSError(f"the proxy answered {response.status}")
+
+
+def _proxy_credentials(proxy: SplitResult) -> dict[str, str]:
     if proxy.username is None:
         return {}
     plain = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"

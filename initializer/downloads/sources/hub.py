@@ -1,30 +1,37 @@
-"""``hf://org/name@revision``: the Hugging Face hub, or whatever HF_ENDPOINT says is one.
+"""``hf://org/name@revision``: the Hugging Face hub, or the server that HF_ENDPOINT names.
 
-`huggingface_hub` is asked what there is; the bytes come through `HttpClient`, whose progress, resuming and checking are
-the same for every server. Files go where `huggingface_hub` would put them (HF_HOME, HF_HUB_CACHE), so what it fetched
-is found here, and what is fetched here is found by it, by transformers and by vLLM.
+`huggingface_hub` says where its cache and its token are; the listing and the files come through `HttpClient`, whose
+time limits, progress, resuming and checks are the same for every server. Files go where `huggingface_hub` would put
+them (HF_HOME, HF_HUB_CACHE), so that its downloads are found here, and those of phasebus by it, by transformers and by
+vLLM. If the hub is offline or cannot be reached, a snapshot in the cache is used.
 """
 
 from __future__ import annotations
 
-import fnmatch
+import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from phasebus.initializer.downloads.checks import Digest
-from phasebus.initializer.downloads.errors import DownloadError, TransferError
+from phasebus.initializer.downloads.errors import DownloadError, TransferError, UnavailableError
+from phasebus.initializer.downloads.names import is_remote_name
+from phasebus.initializer.downloads.paths import expanded
+from phasebus.initializer.downloads.protocol import Listing, RemoteFile
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, refusal
-from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile
+from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, StatusError, error_of_status
+from phasebus.initializer.downloads.sources.hub_cache import cached_snapshot, refs_of, snapshot_folder
+from phasebus.initializer.downloads.sources.hub_listing import HubRepository, read_repository, without_duplicate_weights
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+logger = logging.getLogger("phasebus.downloads")
 
 REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 """How a repository is written: ``org/name`` or ``org/name@revision``."""
+
+_REPO_PART = re.compile(r"(?![.-])(?!.*(--|\.\.))[A-Za-z0-9._-]{1,96}(?<![.-])")
+_MAX_LISTING = 128 * 2**20
+_MODELSCOPE = "VLLM_USE_MODELSCOPE"
 
 
 def hub_source(model: str, settings: DownloadSettings) -> HubSource:
@@ -40,129 +47,106 @@ def guessed_hub_source(repository: re.Match[str], settings: DownloadSettings) ->
 
 
 class HubSource:
-    """A model's repository on the hub.
+    """The repository of a model on the hub.
 
     Args:
         repo: ``org/name``.
         revision: A branch, a tag or a commit.
-        settings: How to fetch.
-        guessed_from: The value this was taken for a repository from, if it could have meant a folder.
+        settings: The limits.
+        guessed_from: The value that was taken for a repository, if it could have meant a folder.
     """
 
-    kind: str = "hf"
+    kind = "hf"
 
     def __init__(
         self, repo: str, revision: str | None, settings: DownloadSettings, guessed_from: str | None = None
     ) -> None:
+        if not all(_REPO_PART.fullmatch(part) for part in repo.split("/")):
+            raise DownloadError(f"{repo!r} is no repository name of the hub")
+        if revision is not None and not is_remote_name(revision):
+            raise DownloadError(f"{revision!r} is no revision; name a branch, a tag or a commit")
         self._repo = repo
         self._revision = revision or "main"
-        self._commit = self._revision
         self._address = ""
-        self._headers: dict[str, str] = {}
+        self._headers: Mapping[str, str] = {}
         self._guessed_from = guessed_from
         self._client = HttpClient(settings)
-        self._timeout = settings.stall_seconds
         self.display = f"hf://{repo}" + ("" if revision is None else f"@{revision}")
 
     def listing(self) -> Listing:
-        """Return the files of the revision, with their sizes and what they hash to."""
-        from huggingface_hub import HfApi, constants, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
+        """Return the files of the revision, with their sizes and digests; or a snapshot in the cache."""
+        from huggingface_hub import constants
 
-        api = HfApi(endpoint=_endpoint())
-        try:
-            info = api.model_info(self._repo, revision=self._revision, files_metadata=True, timeout=self._timeout)
-        except Exception as error:  # noqa: BLE001  # the client raises those of two HTTP libraries, and its own
-            raise self._failure(error) from None
-        self._commit = info.sha or self._revision
-        self._address = hf_hub_url(self._repo, "/", revision=self._commit, endpoint=_endpoint()).rstrip("/")
-        self._headers = build_hf_headers()
-        folder = Path(constants.HF_HUB_CACHE).expanduser() / f"models--{self._repo.replace('/', '--')}"
-        refs = {} if _COMMIT.fullmatch(self._revision) else {folder / "refs" / self._revision: self._commit}
-        files = [
-            RemoteFile(
-                name=each.rfilename,
-                size=each.size if each.lfs is None else each.lfs.size,
-                digest=_digest(each),
-                validator=each.blob_id,
+        if self._guessed_from and os.environ.get(_MODELSCOPE, "").strip().lower() in {"1", "true"}:
+            raise DownloadError(
+                f"{_MODELSCOPE} is set, and {self._repo} would be a model of ModelScope, which phasebus does not download; "
+                f"unset it, write hf://{self._repo}, name a folder, or leave the download to the engine "
+                "(local_node_download_model: NONE)"
             )
-            for each in info.siblings or ()
-        ]
+        cache = expanded(Path(constants.HF_HUB_CACHE))
+        if constants.HF_HUB_OFFLINE:
+            if (cached := cached_snapshot(cache, self._repo, self._revision)) is not None:
+                return cached
+            raise UnavailableError(
+                f"{self.display} is not in the cache {cache}, and HF_HUB_OFFLINE is set; unset it, or fill the cache"
+            )
+        try:
+            repository = self._ask()
+        except TransferError as error:
+            if (cached := cached_snapshot(cache, self._repo, self._revision)) is None:
+                raise
+            logger.warning("%s; using %s from the cache %s", error, self.display, cached.folder)
+            return cached
+        self._address = f"{_endpoint()}/{self._repo}/resolve/{repository.commit}"
         return Listing(
-            files=tuple(without_duplicate_weights(files)),
-            folder=folder / "snapshots" / self._commit,
-            revision=self._commit,
-            refs=refs,
+            files=tuple(without_duplicate_weights(repository.files)),
+            folder=snapshot_folder(cache, self._repo, repository.commit),
+            revision=repository.commit,
+            refs=refs_of(cache, self._repo, self._revision, repository.commit),
         )
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> HttpBody:
-        """Ask the hub for a file; it mostly leads on to a content delivery network, which never sees the token."""
+        """Request a file from the hub, which mostly redirects to a content delivery network; that gets no token."""
         return self._client.open(f"{self._address}/{quote(file.name)}", self._headers, start, validator)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Abort running requests and close the connections."""
         self._client.close()
 
-    def _failure(self, error: Exception) -> Exception:
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HfHubHTTPError,
-            HFValidationError,
-            OfflineModeIsEnabled,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
+    def _ask(self) -> HubRepository:
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
 
-        if isinstance(error, OfflineModeIsEnabled):
-            return DownloadError(f"{self.display} cannot be fetched: HF_HUB_OFFLINE is set; unset it")
-        if isinstance(error, GatedRepoError):
+        self._headers = build_hf_headers()
+        url = f"{_endpoint()}/api/models/{self._repo}/revision/{quote(self._revision, safe='')}?blobs=true"
+        try:
+            content = self._client.read(url, self._headers, _MAX_LISTING)
+        except StatusError as error:
+            raise self._error_of(error) from None
+        return read_repository(content, self.display)
+
+    def _error_of(self, error: StatusError) -> Exception:
+        """Return the error for a status; the hub says more in the header X-Error-Code."""
+        code = error.headers.get("X-Error-Code", "")
+        if code == "GatedRepo":
             return DownloadError(
                 f"{self.display} is a gated repository; accept its terms on the hub's page, and set HF_TOKEN to a token "
                 "of that account"
             )
-        if isinstance(error, RepositoryNotFoundError):
+        if code == "RevisionNotFound":
+            return DownloadError(f"{self._repo!r} has no revision {self._revision!r}; name a branch, a tag or a commit")
+        if code == "DisabledRepo":
+            return DownloadError(f"{self.display} was disabled on the hub")
+        if code == "RepoNotFound" or (not code and error.status in {401, 404}):
             folder = self._guessed_from and f", nor is there a folder {Path(self._guessed_from).absolute()}"
             return DownloadError(
-                f"there is no repository {self._repo!r} on {_endpoint()}{folder or ''}, or it is private: check the name, or set "
-                "HF_TOKEN to a token that may read it"
+                f"there is no repository {self._repo!r} on {_endpoint()}{folder or ''}, or it is private: check the name, or "
+                "set HF_TOKEN to a token that may read it"
             )
-        if isinstance(error, RevisionNotFoundError):
-            return DownloadError(f"{self._repo!r} has no revision {self._revision!r}; name a branch, a tag or a commit")
-        if isinstance(error, HFValidationError):
-            return DownloadError(f"{self._repo!r} is no repository name of the hub: {error}")
-        if isinstance(error, HfHubHTTPError) and error.response is not None:
-            return refusal(error.response.status_code, error.response.headers.get("Retry-After"), _endpoint())
-        return TransferError(f"{_endpoint()} cannot be reached ({type(error).__name__})")
+        return error_of_status(error)
 
 
 def _endpoint() -> str:
     from huggingface_hub import constants
 
-    return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
-
-
-def _digest(sibling: Any) -> Digest | None:
-    if sibling.lfs is not None:
-        return Digest("sha256", sibling.lfs.sha256)
-    return Digest("git-sha1", sibling.blob_id) if sibling.blob_id else None
-
-
-_OTHER_FORMATS = (
-    "original/*",
-    "onnx/*",
-    "pytorch_model*.bin",
-    "pytorch_model*.bin.index.json",
-    "tf_model*.h5",
-    "flax_model*.msgpack",
-    "model.ckpt*",
-    "rust_model.ot",
-)
-"""The same weights once more, for other frameworks, as repositories of the hub carry them beside safetensors."""
-
-
-def without_duplicate_weights(files: Iterable[RemoteFile]) -> list[RemoteFile]:
-    """Return `files` without the weights in other formats, if there are safetensors to use in their place."""
-    files = list(files)
-    if not any(file.name.endswith(".safetensors") and "/" not in file.name for file in files):
-        return files
-    return [file for file in files if not any(fnmatch.fnmatchcase(file.name, each) for each in _OTHER_FORMATS)]
+    endpoint: str = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+    return endpoint.rstrip("/")

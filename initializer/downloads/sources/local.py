@@ -1,17 +1,22 @@
-"""``file://`` or a path: a model that is on this machine already, or files to be copied from there."""
+"""``file://`` or a path: a model that is on this machine, used in place or copied to a destination."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from phasebus.initializer.downloads.checks import safetensors_problem
+from phasebus.initializer.downloads.checks import content_problem
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
-from phasebus.initializer.downloads.paths import STATE, default_folder
-from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile
+from phasebus.initializer.downloads.paths import STATE, exists, expanded
+from phasebus.initializer.downloads.protocol import Listing, RemoteFile
+from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings
+from phasebus.initializer.downloads.weights import missing_shards_problem
+
+_CONFIGS = ("config.json", "params.json")
+"""The configuration of a model: that of transformers, or of Mistral's own format."""
 
 
 def local_source(model: str, settings: DownloadSettings) -> LocalSource:
@@ -23,33 +28,24 @@ class LocalSource:
     """A folder or a file on this machine.
 
     Args:
-        model: What was asked for, for messages.
-        path: Where that is.
+        model: The address as it was given, for messages.
+        path: The path it means.
     """
 
-    kind: str = "file"
+    kind = "file"
 
     def __init__(self, model: str, path: Path) -> None:
         self.display = model
         self._model = model
-        self.path = path.expanduser().absolute()
+        self.path = expanded(path).absolute()
 
     def listing(self) -> Listing:
-        """Return the files in the folder; or the one file."""
-        if not self.path.exists():
-            raise DownloadError(f"there is nothing at {self._model!r} (looked for {self.path}); check the path")
-        single = self.path.is_file()
-        files = [self.path] if single else [each for each in sorted(self.path.rglob("*")) if each.is_file()]
-        root = self.path.parent if single else self.path
-        return Listing(
-            files=tuple(
-                _described(each, each.relative_to(root).as_posix())
-                for each in files
-                if STATE not in each.relative_to(root).parts
-            ),
-            folder=default_folder(self.kind, str(self.path)),
-            single=single,
-        )
+        """Return the files in the folder, those behind symbolic links as well; or the one file."""
+        if not exists(self.path):
+            raise DownloadError(f"{self._model!r} does not exist (as {self.path}); check the path")
+        if self.path.is_file():
+            return Listing(files=(_describe(self.path, self.path.name),), single=True)
+        return Listing(files=tuple(_describe(self.path / name, name) for name in sorted(_walk(self.path))))
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> LocalBody:
         """Open a file."""
@@ -57,11 +53,11 @@ class LocalSource:
         return LocalBody(path, start if validator == file.validator else 0, file)
 
     def close(self) -> None:
-        """Hold nothing back."""
+        """Do nothing: no connection is held."""
 
 
 class LocalBody:
-    """The bytes of a local file; see `Body`."""
+    """The content of a local file; see `Body`."""
 
     def __init__(self, path: Path, start: int, file: RemoteFile) -> None:
         self._path = path
@@ -72,7 +68,7 @@ class LocalBody:
         self.validator = file.validator
 
     def receive(self, room: memoryview) -> memoryview:
-        """Return the next bytes, which are in `room`; none at the end."""
+        """Return the next bytes, which are in `room`; an empty view at the end."""
         try:
             if self._file is None:
                 self._file = self._path.open("rb", buffering=0)
@@ -82,7 +78,7 @@ class LocalBody:
             raise TransferError(f"{self._path} cannot be read: {error.strerror}") from error
 
     def stop(self) -> None:
-        """End the reading before the next block."""
+        """End the transfer before the next block."""
         self._stopped = True
 
     def close(self) -> None:
@@ -91,32 +87,71 @@ class LocalBody:
             self._file.close()
 
 
-def inspect(model: str, path: Path) -> tuple[Path, list[int]]:
-    """Return where a model that is used where it is lies, and the sizes of its files, in bytes.
+def inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, list[int]]:
+    """Return the path of a model that is used in place, and the sizes of its files in bytes.
 
     Raises:
-        DownloadError: There is no model, or one of its files is not whole.
+        DownloadError: There is no model, or one of its files is missing or incomplete.
     """
-    path = path.expanduser()
-    if not path.exists():
+    path = expanded(path).absolute()
+    if not exists(path):
         raise DownloadError(
-            f"there is no model at {model!r} (looked for the folder {path.absolute()}); "
-            "give the path of a folder with a config.json, as `hf download` makes it"
+            f"there is no model at {model!r} (as {path}); give the path of a folder with a config.json, as `hf download` "
+            "makes it"
         )
-    if path.is_file() and path.suffix == ".gguf":
-        return path.absolute(), [path.stat().st_size]
-    if not (path / "config.json").is_file():
-        raise DownloadError(f"{path.absolute()} is no model: it has no config.json")
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise DownloadError(f"{path} is no model: a model is a folder, or a .gguf file")
+        _check_content(path)
+        return path, [path.stat().st_size]
+    if not any((path / name).is_file() for name in _CONFIGS):
+        raise DownloadError(f"{path} is no model: it has no config.json, and no params.json of Mistral's format")
+    if mode == "MODEL_AND_TOKENIZER":
+        for link in path.glob("*.safetensors"):
+            if not link.exists():
+                raise DownloadError(f"{link} is a symbolic link to a file that does not exist; copy the model again")
+        if (problem := missing_shards_problem(path)) is not None:
+            raise DownloadError(f"{problem}; copy the model again")
     files = [file for file in path.rglob("*") if file.is_file()]
     for file in files:
-        if file.suffix == ".safetensors":
-            with file.open("rb") as opened:
-                problem = safetensors_problem(opened.fileno(), os.fstat(opened.fileno()).st_size)
-            if problem is not None:
-                raise DownloadError(f"{file.absolute()} is not whole: {problem}; copy it anew")
-    return path.absolute(), [file.stat().st_size for file in files]
+        _check_content(file)
+    return path, [file.stat().st_size for file in files]
 
 
-def _described(path: Path, name: str) -> RemoteFile:
+def _check_content(file: Path) -> None:
+    if file.suffix not in {".safetensors", ".gguf"}:
+        return
+    with file.open("rb") as opened:
+        problem = content_problem(file.name, opened.fileno(), os.fstat(opened.fileno()).st_size)
+    if problem is not None:
+        raise DownloadError(f"{file} is incomplete or damaged: {problem}; copy it again")
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Yield the names of the files below `root`, those behind symbolic links included.
+
+    Raises:
+        DownloadError: A link leads nowhere, or back into a folder above it: it cannot be copied.
+    """
+
+    def walk(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[str]:
+        for entry in os.scandir(folder):
+            entry_name = f"{name}{entry.name}"
+            if entry.name == STATE:
+                continue
+            if entry.is_dir():
+                inside = Path(entry.path)
+                if inside.resolve() in above:
+                    raise DownloadError(f"{entry.path} is a symbolic link into a folder above it; remove the link")
+                yield from walk(inside, f"{entry_name}/", (*above, inside.resolve()))
+            elif entry.is_file():
+                yield entry_name
+            elif entry.is_symlink():
+                raise DownloadError(f"{entry.path} is a symbolic link to nothing; remove the link, or copy its file")
+
+    return walk(root, "", (root.resolve(),))
+
+
+def _describe(path: Path, name: str) -> RemoteFile:
     status = path.stat()
     return RemoteFile(name=name, size=status.st_size, validator=f"{status.st_mtime_ns}-{status.st_ino}")

@@ -1,33 +1,43 @@
 """``s3://``, ``gs://`` and ``az://`` through obstore, with credentials and endpoints by each ecosystem's variables.
 
-A large object is asked for in pieces, because the store's client knows a time limit for a whole request only, and no
-limit for the pause between two bytes. Each piece names the object's ETag, so pieces of two objects are never glued.
+A large object is requested in pieces: the store's client has a time limit for a whole request only, and none for the
+pause between two bytes. Each piece names the object's ETag, so pieces of two objects are never combined.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import Any, Final, cast
 
 from phasebus.initializer.downloads.errors import CorruptError, DownloadError, TransferError
-from phasebus.initializer.downloads.paths import default_folder
+from phasebus.initializer.downloads.protocol import BLOCK, Listing, RemoteFile, StreamBody
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.protocol import BLOCK, Listing, RemoteFile
 from phasebus.initializer.downloads.sources.stores import HINTS, StoreKind, connect, first_line
+from phasebus.telemetry.redaction import redact
 
-PIECE = 64 * 2**20
-"""How many bytes are asked for at once."""
+PIECE: Final = 64 * 2**20
+"""The number of bytes requested at once."""
 
-_SLOWEST = 2 * 2**20
-"""How many bytes a second a connection is expected to bring at least."""
+_SLOWEST: Final = 2 * 2**20
+"""The speed that a connection is expected to have at least, in bytes per second."""
 
-_REFUSED_LISTING = re.compile(r"list request: .* status code: (?P<status>\d{3})\b")
-"""How obstore tells how a listing was refused: it has errors of its own for a refused object only."""
+_STATUS: Final = re.compile(r"status code: (?P<status>\d{3})\b|\b(?P<reason>\d{3}) [A-Z][A-Za-z ]+:")
+"""How obstore words the HTTP status in an error: it has error classes for the commonest refusals of an object only."""
 
-_CREDENTIALS = re.compile(r"token request|performing [A-Z]+ http://169\.254\.")
-"""How it tells that credentials were asked for: of a service the environment names, or of this machine in its cloud."""
+_CREDENTIALS: Final = re.compile(r"token request|performing [A-Z]+ http://169\.254\.")
+"""How obstore words a failed request for credentials: to a service in the environment, or to the cloud's own."""
+
+_BAD_PATH: Final = re.compile(
+    r"invalid path: Path \"(?P<key>.*)\" contained|Could not parse path|Error parsing Path \"(?P<other>.*?)\":"
+)
+
+_HOPELESS: Final = re.compile(
+    r"invalid peer certificate|builder error|relative URL without a base|invalid URI|unsupported scheme", re.IGNORECASE
+)
+"""Failures before any response that a retry does not change."""
+
+_RETRYABLE: Final = frozenset({408, 409, 425, 429})
 
 
 def object_source(model: str, settings: DownloadSettings) -> ObjectSource:
@@ -39,143 +49,161 @@ class ObjectSource:
     """The objects below a prefix of a bucket, or one object.
 
     Args:
-        kind: Which store.
-        url: ``scheme://bucket/prefix``.
-        settings: How to fetch.
+        kind: The kind of store.
+        url: ``scheme://bucket/prefix``. The prefix is a key, not part of a URL: ``#``, ``?`` and ``%`` mean themselves.
+        settings: The limits.
     """
 
     def __init__(self, kind: StoreKind, url: str, settings: DownloadSettings) -> None:
-        parts = urlsplit(url)
-        if not parts.netloc:
+        bucket, _, prefix = url.partition("://")[2].partition("/")
+        if not bucket:
             raise DownloadError(f"{kind}:// is followed by no bucket; write {kind}://bucket/prefix")
-        if "@" in parts.netloc:
+        if "@" in bucket:
             raise DownloadError(f"{kind}:// takes no user and password; credentials come from {HINTS[kind]}")
+        self._prefix = prefix.removesuffix("/")
+        self.display = redact(f"{kind}://{bucket}/{self._prefix}")
+        if self._prefix and any(part in {"", ".", ".."} for part in self._prefix.split("/")):
+            raise DownloadError(
+                f"{self.display} has an empty part, '.' or '..' in its key, which the store's client cannot request; "
+                "copy the model to another key"
+            )
         self._kind = kind
-        self._bucket = parts.netloc
-        self._prefix = parts.path.strip("/")
+        self._bucket = bucket
         self._settings = settings
         self._store: Any = None
         self._single = False
-        self.display = f"{kind}://{self._bucket}/{self._prefix}"
 
     @property
     def kind(self) -> str:
-        """Which store."""
+        """The kind of store."""
         return self._kind
 
     def listing(self) -> Listing:
         """Return the objects below the prefix; or the one object of exactly that name."""
         import obstore
 
-        found = []
+        found: list[dict[str, Any]] = []
         try:
             store = self._connected()
             for objects in obstore.list(store, prefix=self._prefix or None, chunk_size=1000):
-                found += [dict(each) for each in objects]
-            if not found and self._prefix:
+                found += map(dict, objects)
+            if self._prefix and not any(each["path"] != self._prefix for each in found):
                 found = [dict(obstore.head(store, self._prefix))]
                 self._single = True
+            else:
+                found = self._without_markers(store, found)
         except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
-            raise self.failure(error) from None
+            raise self.error_of(error) from None
         if not found:
             raise DownloadError(f"there is nothing at {self.display}; check the bucket's name")
-        return Listing(
-            files=tuple(self._file(each) for each in found if each["size"] or not each["path"].endswith("/")),
-            folder=default_folder(self._kind, self.display),
-            single=self._single,
-        )
+        return Listing(files=tuple(map(self._file, found)), single=self._single)
 
-    def open(self, file: RemoteFile, start: int, validator: str | None) -> ObjectBody:
-        """Ask the store for an object."""
+    def open(self, file: RemoteFile, start: int, validator: str | None) -> StreamBody:
+        """Request an object."""
         if start and validator != file.validator:
             start = 0
-        return ObjectBody(self, file, start)
+        blocks = self._blocks(file, start)
+        return StreamBody(blocks, start=start, size=file.size, validator=file.validator)
 
-    def piece(self, file: RemoteFile, start: int, end: int) -> Iterator[bytes]:
-        """Return the bytes of an object from `start` to before `end`."""
+    def close(self) -> None:
+        """Release the store, and with it its connections."""
+        self._store = None
+
+    def error_of(self, error: Exception) -> Exception:
+        """Return the error to raise for one of obstore's: a TransferError if the request may succeed when retried."""
+        from obstore.exceptions import PermissionDeniedError, PreconditionError, UnauthenticatedError
+
+        if isinstance(error, DownloadError | TransferError):
+            return error
+        line = str(error).partition("\n")[0]
+        matched = _STATUS.search(line)
+        status = int(matched["status"] or matched["reason"]) if matched else 0
+        hopeless = 300 <= status < 500 and status not in _RETRYABLE
+        if _CREDENTIALS.search(line):
+            kind = DownloadError if hopeless else TransferError
+            return kind(
+                f"no credentials were found ({first_line(error)}); they come from {HINTS[self._kind]}, or from the cloud "
+                "this machine is in"
+            )
+        if (bad := _BAD_PATH.search(line)) is not None:
+            key = redact(bad["key"] or bad["other"] or first_line(error))
+            return DownloadError(
+                f"{self.display} has the key {key!r}, which is no file name, and the store's client cannot list it; "
+                "delete or rename it, or copy the model to another prefix"
+            )
+        refused = status if "list request" in line else 0
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or refused in {401, 403}:
+            return DownloadError(
+                f"{self.display} denies access; credentials and endpoint come from {HINTS[self._kind]}"
+            )
+        if isinstance(error, FileNotFoundError) or refused == 404:
+            return DownloadError(f"there is nothing at {self.display}; check the bucket and the prefix")
+        if isinstance(error, PreconditionError):
+            return CorruptError("it was replaced during the download")
+        if hopeless or isinstance(error, NotImplementedError | ValueError) or _HOPELESS.search(line):
+            return DownloadError(
+                f"{self._kind} failed ({first_line(error)}); credentials and endpoint come from {HINTS[self._kind]}"
+            )
+        return TransferError(f"{self._kind} failed ({type(error).__name__}: {first_line(error)})")
+
+    def _blocks(self, file: RemoteFile, at: int) -> Iterator[bytes]:
+        size = file.size or 0
+        while at < size:
+            end = min(at + PIECE, size)
+            for block in self._piece(file, at, end):
+                at += len(block)
+                yield block
+                if at == end:
+                    break  # asking for more would cost as much again
+            if at != end:
+                raise TransferError(f"the store sent the bytes up to {at}, requested were those up to {end}")
+
+    def _piece(self, file: RemoteFile, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes of an object from `start` to before `end`."""
         import obstore
 
         options: dict[str, Any] = {"range": (start, end)}
         if file.validator is not None:
             options["if_match"] = file.validator
-        path = self._prefix if self._single else "/".join(filter(None, (self._prefix, file.name)))
         try:
-            result = obstore.get(self._connected(), path, options=options)
+            result = obstore.get(self._connected(), self._key(file), options=options)
             yield from result.stream(min_chunk_size=BLOCK)
         except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
-            raise self.failure(error) from None
+            raise self.error_of(error) from None
 
-    def failure(self, error: Exception) -> Exception:
-        """Return what an error of obstore's means here."""
-        from obstore.exceptions import PermissionDeniedError, PreconditionError, UnauthenticatedError
+    def _without_markers(self, store: Any, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the objects without those that stand for folders: empty ones whose key ends in a slash.
 
-        if isinstance(error, DownloadError):
-            return error
-        line = str(error).partition("\n")[0]
-        if _CREDENTIALS.search(line):
-            return TransferError(
-                f"no credentials could be had ({first_line(error)}); they come from {HINTS[self._kind]}, or from the cloud "
-                "this machine is in"
-            )
-        refused = _REFUSED_LISTING.search(line)
-        status = refused and refused["status"]
-        if isinstance(error, FileNotFoundError) or status == "404":
-            return DownloadError(f"there is nothing at {self.display}; check the bucket and the prefix")
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in {"401", "403"}:
-            return DownloadError(
-                f"{self.display} refuses access; credentials and endpoint come from {HINTS[self._kind]}"
-            )
-        if isinstance(error, PreconditionError):
-            return CorruptError("it was replaced while it was being fetched")
-        return TransferError(f"{self._kind} failed ({type(error).__name__}: {first_line(error)})")
+        obstore removes the slash, so an empty object is such a marker if others lie below it, or if there is no object
+        of that name without a slash.
+        """
+        import obstore
 
-    def close(self) -> None:
-        """Let go of the store, and with it of its connections."""
-        self._store = None
+        folders = {
+            each["path"].rsplit("/", number)[0] for each in found for number in range(1, each["path"].count("/") + 1)
+        }
+        kept = {each["path"]: each for each in found if each["size"]}
+        for each in found:
+            path = each["path"]
+            if path in kept or path in folders or path == self._prefix:
+                continue
+            try:
+                obstore.head(store, path)
+            except FileNotFoundError:
+                continue
+            kept[path] = each
+        return list(kept.values())
 
     def _file(self, each: dict[str, Any]) -> RemoteFile:
         path: str = each["path"]
         name = path.rpartition("/")[2] if self._single else path[len(self._prefix) :].removeprefix("/")
         return RemoteFile(name=name, size=each["size"], validator=each["e_tag"])
 
+    def _key(self, file: RemoteFile) -> str:
+        return self._prefix if self._single else "/".join(filter(None, (self._prefix, file.name)))
+
     def _connected(self) -> Any:
         if self._store is None:
             longest = self._settings.stall_seconds + PIECE / _SLOWEST
             self._store = connect(self._kind, self._bucket, self._settings, longest)
         return self._store
-
-
-class ObjectBody:
-    """The bytes of an object, piece by piece; see `Body`."""
-
-    def __init__(self, source: ObjectSource, file: RemoteFile, start: int) -> None:
-        self._source = source
-        self._file = file
-        self._stopped = False
-        self._blocks = self._received(start)
-        self.start = start
-        self.size = file.size
-        self.validator = file.validator
-
-    def receive(self, room: memoryview) -> memoryview:
-        """Return the next bytes, in memory of the store's client; none at the end."""
-        return memoryview(next(self._blocks, b""))
-
-    def _received(self, at: int) -> Iterator[bytes]:
-        size = self._file.size or 0
-        while at < size and not self._stopped:
-            end = min(at + PIECE, size)
-            for block in self._source.piece(self._file, at, end):
-                at += len(block)
-                yield block
-                if at == end:
-                    break  # to ask for more would cost as much again
-            if at != end:
-                raise TransferError(f"the store sent the bytes up to {at}, where {end} was asked for")
-
-    def stop(self) -> None:
-        """End the reading before the next piece."""
-        self._stopped = True
-
-    def close(self) -> None:
-        """Hold nothing back."""

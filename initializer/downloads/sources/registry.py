@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from phasebus.initializer.downloads.errors import DownloadError
-from phasebus.initializer.downloads.sources.protocol import SourceFactory
+from phasebus.initializer.downloads.protocol import SourceFactory
 
 GROUP: Final = "phasebus.sources"
 """The entry point group of sources."""

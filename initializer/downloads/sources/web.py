@@ -1,8 +1,8 @@
-"""``https://``: one file, or a folder that says in a file SHA256SUMS what is in it.
+"""``https://``: one file, or a folder whose files a file SHA256SUMS names.
 
-Web servers have no common way to list a folder, but there is an old custom for publishing several files that belong
-together: ``sha256sum * > SHA256SUMS`` beside them. An address that ends in a slash, or in that name, is such a folder;
-any other is a file.
+Web servers have no common way to list a folder. An established one to publish several files that belong together is
+``sha256sum * > SHA256SUMS`` beside them. An address that ends in a slash, or in that name, is such a folder; any other
+is a file.
 """
 
 from __future__ import annotations
@@ -15,89 +15,96 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from phasebus import __version__
 from phasebus.initializer.downloads.checks import Digest
 from phasebus.initializer.downloads.errors import DownloadError
-from phasebus.initializer.downloads.paths import default_folder
+from phasebus.initializer.downloads.names import remote_parts
+from phasebus.initializer.downloads.protocol import Listing, RemoteFile, Source
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient
-from phasebus.initializer.downloads.sources.protocol import Listing, RemoteFile, Source
+from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, StatusError, error_of_status
 
 SUMS = "SHA256SUMS"
 _LINE = re.compile(r"(?P<digest>[0-9A-Fa-f]{64}) [ *](?:\./)?(?P<name>.+)")
-_LONGEST_SUMS = 16 * 2**20
+_MAX_SUMS = 16 * 2**20
 _HUB_PAGE = re.compile(r"/(?P<repo>[\w.-]+/[\w.-]+?)(?:/tree/(?P<revision>[\w./%-]+?))?/?")
 _HUB_HOSTS = frozenset({"huggingface.co", "hf.co"})
 
 
 def web_source(model: str, settings: DownloadSettings) -> Source:
     """Return the source of a web address: the hub's for the page of one of its repositories."""
-    parts = urlsplit(model)
+    try:
+        parts = urlsplit(model)
+        _ = parts.port
+    except ValueError:
+        raise DownloadError(
+            f"the {model.partition(':')[0]}:// address is malformed: its host or its port cannot be read; write '/', '#', '?' "
+            "and '@' in a password as %2F, %23, %3F and %40"
+        ) from None
     page = _HUB_PAGE.fullmatch(parts.path)
     if parts.hostname in _HUB_HOSTS and page is not None and not parts.query:
         from phasebus.initializer.downloads.sources.hub import HubSource
 
         return HubSource(page["repo"], unquote(page["revision"]) if page["revision"] else None, settings)
-    return WebSource(model, settings)
+    return WebSource(parts, settings)
 
 
 class WebSource:
     """A file, or a folder of files, on a web server.
 
     Args:
-        url: The address. A user and password in it become an Authorization header.
-        settings: How to fetch.
+        address: The address. A user and password in it become an Authorization header.
+        settings: The limits.
     """
 
-    kind: str = "https"
+    kind = "https"
 
-    def __init__(self, url: str, settings: DownloadSettings) -> None:
-        parts = urlsplit(url)
-        if not parts.hostname:
-            raise DownloadError(f"{parts.scheme}:// is followed by no host; write https://host/path")
+    def __init__(self, address: SplitResult, settings: DownloadSettings) -> None:
+        if not address.hostname:
+            raise DownloadError(f"{address.scheme}:// is followed by no host; write https://host/path")
         self._settings = settings
         self._client = HttpClient(settings)
-        self._headers = {"User-Agent": f"phasebus/{__version__}", **_credentials(parts)}
-        netloc = parts.netloc.rpartition("@")[2]
-        self._query = f"?{parts.query}" if parts.query else ""
-        path = parts.path or "/"
-        self._folder = path.endswith(("/", f"/{SUMS}"))
-        self._base = f"{parts.scheme}://{netloc}{path.rpartition('/')[0]}/"
+        self._headers = {"User-Agent": f"phasebus/{__version__}", **_credentials(address)}
+        netloc = address.netloc.rpartition("@")[2]
+        self._query = f"?{address.query}" if address.query else ""
+        path = address.path or "/"
+        self._is_folder = path.endswith(("/", f"/{SUMS}"))
+        self._base = f"{address.scheme}://{netloc}{path.rpartition('/')[0]}/"
         self._name = unquote(path.rpartition("/")[2])
-        self.display = self._base if self._folder else f"{parts.scheme}://{netloc}{path}"
+        self.display = self._base if self._is_folder else f"{address.scheme}://{netloc}{path}"
 
     def listing(self) -> Listing:
-        """Return the files SHA256SUMS names, with the sizes the server tells; or the one file."""
-        if not self._folder:
+        """Return the files that SHA256SUMS names, with the sizes that the server states; or the one file."""
+        if not self._is_folder:
             size, validator = self._client.size(self._url(self._name), self._headers)
-            file = RemoteFile(name=self._name, size=size, validator=validator)
-            return Listing(files=(file,), folder=default_folder(self.kind, self.display), single=True)
+            return Listing(files=(RemoteFile(name=self._name, size=size, validator=validator),), single=True)
         digests = self._digests()
         with ThreadPoolExecutor(self._settings.concurrency) as threads:
-            files = threads.map(self._described, digests, digests.values())
-            return Listing(files=tuple(files), folder=default_folder(self.kind, self.display))
+            return Listing(files=tuple(threads.map(self._describe, digests, digests.values())))
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> HttpBody:
-        """Ask the server for a file."""
+        """Request a file from the server."""
         return self._client.open(self._url(file.name), self._headers, start, validator)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Abort running requests and close the connections."""
         self._client.close()
 
     def _url(self, name: str) -> str:
         return f"{self._base}{quote(name)}{self._query}"
 
-    def _described(self, name: str, digest: str) -> RemoteFile:
+    def _describe(self, name: str, digest: str) -> RemoteFile:
         size, validator = self._client.size(self._url(name), self._headers)
         return RemoteFile(name=name, size=size, digest=Digest("sha256", digest), validator=validator)
 
     def _digests(self) -> dict[str, str]:
         """Return the names in SHA256SUMS and their digests."""
         try:
-            content = self._client.read(self._url(SUMS), self._headers, _LONGEST_SUMS).decode()
-        except DownloadError as error:
+            content = self._client.read(self._url(SUMS), self._headers, _MAX_SUMS).decode()
+        except StatusError as status:
+            error = error_of_status(status)
+            if not isinstance(error, DownloadError):
+                raise error from None
             raise DownloadError(
-                f"{self._base} does not say what is in it: {error}. Put a file {SUMS} there (`sha256sum * > {SUMS}`), or "
-                "give the address of one file"
-            ) from error
+                f"{self._base} has no list of its files: {error}. Put a file {SUMS} there (`sha256sum * > {SUMS}`), or give "
+                "the address of one file"
+            ) from None
         except UnicodeDecodeError:
             raise DownloadError(f"{self._base}{SUMS} is not UTF-8") from None
         digests = {}
@@ -106,6 +113,7 @@ class WebSource:
                 continue
             if (matched := _LINE.fullmatch(line)) is None:
                 raise DownloadError(f"line {number} of {self._base}{SUMS} is none that `sha256sum` writes")
+            remote_parts(matched["name"], "a file")
             digests[matched["name"]] = matched["digest"].lower()
         return digests
 

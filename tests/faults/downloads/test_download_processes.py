@@ -152,7 +152,7 @@ async def test_a_disk_that_fills_up_meanwhile_is_an_error_and_leaves_no_wrong_fi
 ) -> None:
     """As when others write to it as well: the check before the start has seen room enough."""
     hub.repositories["org/name"] = Repository(FILES)
-    monkeypatch.setattr("phasebus.initializer.downloads.tree.free_bytes", lambda _: 10**12)
+    monkeypatch.setattr("phasebus.initializer.downloads.download.free_bytes", lambda _: 10**12)
     async with watched() as seen:
         with pytest.raises(DownloadError, match=r"the disk of .* is full: .* needs \d+ bytes more"):
             await fetch(seen.bus, "org/name", destination=small_disk / "there", settings=QUICK)

@@ -60,7 +60,7 @@ def test_what_the_safetensors_library_writes_is_well_formed(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "8 bytes at least"),
+        (b"", "at least 8 bytes"),
         (b"\xff" * 100, "header claims"),
         (with_header(b"not json"), "malformed"),
         (with_header([1, 2]), "malformed"),

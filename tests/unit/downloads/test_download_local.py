@@ -65,7 +65,9 @@ async def test_what_is_no_model_is_said(tmp_path: Path, name: str, says: str) ->
 async def test_a_local_model_that_was_cut_off_is_refused(model: Path) -> None:
     (model / "model.safetensors").write_bytes(FILES["model.safetensors"][:-1])
     async with watched() as seen:
-        with pytest.raises(DownloadError, match=r"model.safetensors is not whole: its header describes 5000 bytes"):
+        with pytest.raises(
+            DownloadError, match=r"model.safetensors is incomplete or damaged: its header describes 5000 bytes"
+        ):
             await fetch(seen.bus, str(model))
 
 
@@ -80,7 +82,7 @@ async def test_a_single_gguf_file_is_a_model(tmp_path: Path) -> None:
 async def test_an_extra_file_that_is_not_there_fails_the_whole(model: Path, tmp_path: Path) -> None:
     extra = [ExtraFile(source=str(tmp_path / "nowhere"), destination=tmp_path / "there")]
     async with watched() as seen:
-        with pytest.raises(DownloadError, match=r"there is nothing at .*nowhere"):
+        with pytest.raises(DownloadError, match=r"nowhere' does not exist"):
             await fetch(seen.bus, str(model), extra_files=extra, settings=QUICK)
 
 

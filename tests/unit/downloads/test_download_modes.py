@@ -6,10 +6,10 @@ from typing import get_args
 
 import pytest
 
-from phasebus.initializer.downloads.modes import wanted
+from phasebus.initializer.downloads.modes import select_files
+from phasebus.initializer.downloads.protocol import RemoteFile
 from phasebus.initializer.downloads.settings import DownloadMode
-from phasebus.initializer.downloads.sources.hub import without_duplicate_weights
-from phasebus.initializer.downloads.sources.protocol import RemoteFile
+from phasebus.initializer.downloads.sources.hub_listing import without_duplicate_weights
 
 NAMES = [
     "config.json",
@@ -22,7 +22,7 @@ NAMES = [
 
 
 def names(mode: DownloadMode) -> set[str]:
-    return {file.name for file in wanted([RemoteFile(name=name) for name in NAMES], mode)}
+    return {file.name for file in select_files([RemoteFile(name=name) for name in NAMES], mode)}
 
 
 def test_the_modes_are_rays() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,33 @@ from hypothesis import strategies as st
 
 from phasebus.initializer.downloads import partial as partial_module
 from phasebus.initializer.downloads.checks import Digest
-from phasebus.initializer.downloads.partial import Partial
-from phasebus.initializer.downloads.sources.protocol import RemoteFile
+from phasebus.initializer.downloads.partial import PartialFile
+from phasebus.initializer.downloads.protocol import RemoteFile
 from tests.support.downloads import noise
 
 CONTENT = noise(1_000)
 FILE = RemoteFile(name="a", size=1_000, digest=Digest("sha256", hashlib.sha256(CONTENT).hexdigest()), validator="v1")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_files_are_noted_too() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partial_module, "_WITHOUT_NOTE", 0)
-        yield
+def partial(folder: Path, file: RemoteFile = FILE) -> PartialFile:
+    """Return a partial file that is continued however small it is."""
+    return PartialFile(folder, file, without_note=0)
 
 
-def test_a_file_that_is_written_at_once_leaves_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial_module, "_WITHOUT_NOTE", 1_000)
-    begin(tmp_path, FILE, CONTENT[:400])
+def test_small_file_is_never_continued(tmp_path: Path) -> None:
+    made = PartialFile(tmp_path, FILE)
+    made.open()
+    made.restart(None)
+    made.add(memoryview(CONTENT)[:400])
+    made.flush()
+    made.close()
     assert not list(tmp_path.glob("*.json"))
-    assert Partial(tmp_path, FILE).kept() == 0
+    assert PartialFile(tmp_path, FILE).resumable_bytes() == 0
 
 
 def begin(folder: Path, file: RemoteFile, content: bytes, validator: str | None = None) -> None:
     """Leave a part of a file, as a process that is killed does."""
-    made = Partial(folder, file)
+    made = partial(folder, file)
     made.open()
     made.restart(validator)
     made.add(memoryview(content))
@@ -53,9 +54,9 @@ def test_a_file_is_the_same_however_often_it_was_interrupted(
     folder = tmp_path_factory.mktemp("partial")
     at = 0
     for cut in [*cuts, 1_000]:
-        made = Partial(folder, FILE)
+        made = partial(folder)
         made.open()
-        made.take_in(lambda: None)
+        made.hash_existing(lambda: None)
         assert made.size == at
         if at == 0:
             made.restart(None)
@@ -64,7 +65,7 @@ def test_a_file_is_the_same_however_often_it_was_interrupted(
         made.flush()
         if at == 1_000:
             assert made.digest() == FILE.digest
-            made.become(folder / "done")
+            made.move_to(folder / "done")
         made.close()
         if at == 1_000:
             break
@@ -84,41 +85,41 @@ def test_a_file_is_the_same_however_often_it_was_interrupted(
 )
 def test_a_part_of_another_file_is_not_continued(tmp_path: Path, change: dict[str, Any]) -> None:
     begin(tmp_path, FILE, CONTENT[:400])
-    assert Partial(tmp_path, FILE).kept() == 400
-    assert Partial(tmp_path, dataclasses.replace(FILE, **change)).kept() == 0
+    assert partial(tmp_path, FILE).resumable_bytes() == 400
+    assert partial(tmp_path, dataclasses.replace(FILE, **change)).resumable_bytes() == 0
 
 
 def test_a_part_without_its_note_is_not_continued(tmp_path: Path) -> None:
     begin(tmp_path, FILE, CONTENT[:400])
     next(tmp_path.glob("*.json")).unlink()
-    assert Partial(tmp_path, FILE).kept() == 0
+    assert partial(tmp_path, FILE).resumable_bytes() == 0
 
 
 def test_a_note_that_is_torn_counts_for_nothing(tmp_path: Path) -> None:
     begin(tmp_path, FILE, CONTENT[:400])
     note = next(tmp_path.glob("*.json"))
     note.write_text(note.read_text()[:20])
-    assert Partial(tmp_path, FILE).kept() == 0
+    assert partial(tmp_path, FILE).resumable_bytes() == 0
 
 
 def test_a_part_that_is_too_long_is_not_continued(tmp_path: Path) -> None:
     begin(tmp_path, FILE, CONTENT + b"more")
-    assert Partial(tmp_path, FILE).kept() == 0
+    assert partial(tmp_path, FILE).resumable_bytes() == 0
 
 
 def test_without_a_digest_a_part_outlives_no_loss_of_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = dataclasses.replace(FILE, digest=None)
     begin(tmp_path, plain, CONTENT[:400], "etag")
     begin(tmp_path, dataclasses.replace(FILE, name="b"), CONTENT[:400])
-    assert Partial(tmp_path, plain).kept() == 400
-    monkeypatch.setattr(partial_module, "boot", lambda: "another")
-    assert Partial(tmp_path, plain).kept() == 0
-    assert Partial(tmp_path, dataclasses.replace(FILE, name="b")).kept() == 400
+    assert partial(tmp_path, plain).resumable_bytes() == 400
+    monkeypatch.setattr(partial_module, "boot_id", lambda: "another")
+    assert partial(tmp_path, plain).resumable_bytes() == 0
+    assert partial(tmp_path, dataclasses.replace(FILE, name="b")).resumable_bytes() == 400
 
 
 def test_a_symbolic_link_in_its_place_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "victim").write_bytes(b"mine")
-    Partial(tmp_path, FILE).path.symlink_to(tmp_path / "victim")
+    partial(tmp_path, FILE).path.symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="symbolic"):
-        Partial(tmp_path, FILE).open()
+        partial(tmp_path, FILE).open()
     assert (tmp_path / "victim").read_bytes() == b"mine"

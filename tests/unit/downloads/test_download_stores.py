@@ -100,17 +100,17 @@ def test_a_secret_in_the_address_is_refused_and_not_shown() -> None:
         (
             "list request: Error performing GET http://h/box?x in 2ms - status code: 403: <x>http://169.254.169.254/</x>",
             DownloadError,
-            "s3://box/models refuses access",
+            "s3://box/models denies access",
         ),
         (
             "Error performing PUT http://169.254.169.254/latest/token in 2ms - Server returned non-2xx status code: 404",
-            TransferError,
-            r"no credentials could be had \(.*404.*\); they come from AWS_ACCESS_KEY_ID",
+            DownloadError,
+            r"no credentials were found \(.*404.*\); they come from AWS_ACCESS_KEY_ID",
         ),
         (
             "Error performing GET http://login/x in 2ms - Server returned non-2xx status code: 404",
-            TransferError,
-            r"s3 failed",
+            DownloadError,
+            r"s3 failed .*404.*AWS_ACCESS_KEY_ID",
         ),
         (
             "Error performing GET http://h/box/x?sig=a-secret in 2ms - 409 Conflict: PublicAccessNotPermitted\n\nDebug: …",
@@ -120,6 +120,6 @@ def test_a_secret_in_the_address_is_refused_and_not_shown() -> None:
     ],
 )
 def test_what_the_store_answers_is_told_apart(told: str, kind: type[Exception], says: str) -> None:
-    error = ObjectSource("s3", "s3://box/models", DownloadSettings()).failure(Exception(told))
+    error = ObjectSource("s3", "s3://box/models", DownloadSettings()).error_of(Exception(told))
     assert type(error) is kind
     assert re.search(says, str(error))

@@ -53,6 +53,7 @@ class Listing:
         single: Whether the source is one file, not a folder of files.
         refs: Small files to write after the download, by which other tools find it: path and content.
         skipped: The names the source has and cannot deliver, such as keys that are no file names.
+        in_place: Whether `folder` has the complete model already, and the source need not be asked again.
     """
 
     files: tuple[RemoteFile, ...]
@@ -61,6 +62,7 @@ class Listing:
     single: bool = False
     refs: dict[Path, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    in_place: bool = False
 
 
 class Body(Protocol):

@@ -1,4 +1,4 @@
-"""The files of one source, fetched side by side: each a step, with its tries."""
+"""The transfers of one source, side by side: each a step, with its attempts."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from anyio import CapacityLimiter
 from phasebus.bus import Bus
 from phasebus.initializer.downloads.errors import CorruptError, DownloadError, TransferError
 from phasebus.initializer.downloads.events import FILE
-from phasebus.initializer.downloads.locks import tell_others
-from phasebus.initializer.downloads.progress import INTERVAL, Meter
-from phasebus.initializer.downloads.retries import Budget
+from phasebus.initializer.downloads.locks import write_status
+from phasebus.initializer.downloads.progress import INTERVAL, ProgressMeter
+from phasebus.initializer.downloads.retries import RetryBudget
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.threads import all_of, in_thread
+from phasebus.initializer.downloads.threads import run_all, run_in_thread
 from phasebus.initializer.downloads.transfer import Transfer
 
 
 @dataclass(slots=True)
-class Files:
-    """The transfers of one download, and what they have come to so far.
+class Transfers:
+    """The transfers of one download, and their state.
 
     Attributes:
-        bus: Where they are told of.
+        bus: The bus that their steps are published on.
         transfers: All of them.
-        folder: Where they go.
-        display: What their source is called in messages.
-        labels: The attributes that every file's step has.
-        settings: How to fetch.
-        retries: How many tries were made again.
+        folder: The destination.
+        display: The source, for messages.
+        labels: The attributes of every file's step.
+        settings: The limits.
+        retries: The number of attempts after a failure.
     """
 
     bus: Bus
@@ -41,21 +41,21 @@ class Files:
     labels: dict[str, str]
     settings: DownloadSettings
     retries: int = 0
-    _running: dict[Transfer, Meter] = field(default_factory=dict)
+    _running: dict[Transfer, ProgressMeter] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
-        """How many bytes are here."""
+        """The number of bytes present."""
         return sum(each.done for each in self.transfers)
 
     @property
     def total(self) -> int | None:
-        """How many bytes there will be; None while that is unknown."""
+        """The number of bytes in the end; None while that is unknown."""
         sizes = [each.total for each in self.transfers]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
     def summary(self) -> dict[str, int]:
-        """Return what it came to, as attributes."""
+        """Return the counts, as attributes of a step."""
         return {
             "files": len(self.transfers),
             "bytes": sum(each.fetched for each in self.transfers),
@@ -64,8 +64,8 @@ class Files:
             "resumed": sum(each.resumed for each in self.transfers),
         }
 
-    async def fetch(self, meter: Meter) -> None:
-        """Fetch all of them, the largest first; `meter` is told how far it is.
+    async def fetch(self, meter: ProgressMeter) -> None:
+        """Fetch all of them, the largest first; `meter` reports the progress of the whole.
 
         Raises:
             DownloadError: One of them could not be fetched; the others were stopped.
@@ -75,26 +75,27 @@ class Files:
 
         async def work() -> None:
             while queue:
-                await self._one(queue.pop(), limiter)
+                await self._fetch_one(queue.pop(), limiter)
 
-        await all_of([work] * min(self.settings.concurrency, len(queue)), beside=lambda: self._tell(meter))
-        await meter.tell(self.done, self.done)
+        workers = [work] * min(self.settings.concurrency, len(queue))
+        await run_all(workers, meanwhile=lambda: self._report(meter))
+        await meter.report(self.done, self.done)
 
-    async def _one(self, transfer: Transfer, limiter: CapacityLimiter) -> None:
+    async def _fetch_one(self, transfer: Transfer, limiter: CapacityLimiter) -> None:
         name = transfer.file.name
         async with self.bus.step(FILE, name, attributes={**self.labels, "file": name}) as step:
-            budget, retries = Budget(self.settings), 0
-            meter = self._running[transfer] = Meter(step, transfer.done)
+            budget, retries = RetryBudget(self.settings), 0
+            meter = self._running[transfer] = ProgressMeter(step, transfer.done)
             try:
                 while not transfer.hit:
                     before = transfer.fetched
                     try:
-                        await in_thread(transfer.attempt, limiter, transfer.stop)
+                        await run_in_thread(transfer.attempt, limiter, transfer.stop)
                         break
                     except TransferError as error:
-                        pause = budget.pause(error, transfer.fetched - before)
+                        pause = budget.next_pause(error, transfer.fetched - before)
                         if pause is None:
-                            raise DownloadError(self._given_up(name, error, retries + 1)) from error
+                            raise DownloadError(self._failure(name, error, retries + 1)) from error
                     retries += 1
                     self.retries += 1
                     await anyio.sleep(pause)
@@ -105,17 +106,18 @@ class Files:
                 step.attributes["bytes_per_second"] = meter.average(transfer.fetched)
             step.attributes["outcome"] = "cache_hit" if transfer.hit else "resumed" if transfer.resumed else "fetched"
 
-    async def _tell(self, whole: Meter) -> None:
+    async def _report(self, whole: ProgressMeter) -> None:
         while True:
             for transfer, meter in tuple(self._running.items()):
-                await meter.tell(transfer.done, transfer.total)
+                await meter.report(transfer.done, transfer.total)
             done, total = self.done, self.total
-            await whole.tell(done, total)
-            tell_others(self.folder, done, total)
+            await whole.report(done, total)
+            if self._running:
+                write_status(self.folder, done, total)
             await anyio.sleep(INTERVAL)
 
-    def _given_up(self, name: str, error: TransferError, tries: int) -> str:
-        what = f"{name} of {self.display} could not be fetched, in {tries} tries"
+    def _failure(self, name: str, error: TransferError, attempts: int) -> str:
+        what = f"{name} of {self.display} could not be downloaded in {attempts} attempts: {error}"
         if isinstance(error, CorruptError):
-            return f"{what}: {error}; the source itself must be at fault, so see what it has there"
-        return f"{what}: {error}; what came is kept, and the next start goes on from there"
+            return f"{what}; the source itself is at fault: check the file there"
+        return f"{what}; the received bytes are kept, and the next start continues from there"

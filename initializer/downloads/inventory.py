@@ -1,0 +1,53 @@
+"""The inventory of a complete download: it shows later, without asking the source, whether all files are still there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from phasebus.initializer.downloads.names import is_remote_name
+from phasebus.initializer.downloads.paths import STATE
+from phasebus.initializer.downloads.protocol import RemoteFile
+
+_NAME = "inventory.json"
+
+
+def write_inventory(folder: Path, files: Iterable[RemoteFile], revision: str | None) -> None:
+    """Note which files a complete download has, and of which version; unless that is noted already, or cannot be."""
+    content = json.dumps({"revision": revision, "files": {file.name: file.size for file in files}}, sort_keys=True)
+    path = folder / STATE / _NAME
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.read_text(encoding="utf-8") == content:
+            return
+        temporary = path.with_suffix(".new")
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
+
+
+def missing_of_inventory(folder: Path, revision: str | None = None) -> list[str] | None:
+    """Return the files of a complete download that are missing since, or have another size.
+
+    Args:
+        folder: The destination.
+        revision: The version that is wanted; None for any.
+
+    Returns:
+        The names; None if no download of that version was ever complete here.
+    """
+    try:
+        noted = json.loads((folder / STATE / _NAME).read_bytes())
+        if revision not in {None, noted["revision"]}:
+            return None
+        return sorted(name for name, size in noted["files"].items() if not _is_there(folder, name, size))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _is_there(folder: Path, name: str, size: int | None) -> bool:
+    try:
+        status = (folder / name).stat() if is_remote_name(name) else None
+    except OSError:
+        return False
+    return status is not None and size in {None, status.st_size}

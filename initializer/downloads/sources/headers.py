@@ -1,0 +1,81 @@
+"""The headers of a response, validated: a server chooses them (RFC 9110)."""
+
+from __future__ import annotations
+
+import re
+import time
+from email.message import Message
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from phasebus.initializer.downloads.errors import DownloadError, TransferError
+
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+_CONTENT_RANGE: Final = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
+_STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,254}"')
+_UNENCODED: Final = frozenset({"", "identity"})
+
+
+def content_length(headers: Message) -> int | None:
+    """Return the number of bytes that a body has; None if the response does not state it.
+
+    Raises:
+        DownloadError: It states something else, or two lengths.
+    """
+    values = {part.strip() for value in headers.get_all("Content-Length", ()) for part in value.split(",")}
+    if not values:
+        return None
+    if len(values) > 1 or headers.get("Transfer-Encoding") is not None:
+        raise DownloadError("the response states two different lengths; a proxy or the server is at fault")
+    value = values.pop()
+    if not _NUMBER.fullmatch(value):
+        raise DownloadError(f"the response states the length {value[:40]!r}, which is no number of bytes")
+    return int(value)
+
+
+def content_range(headers: Message) -> tuple[int, int | None, int | None]:
+    """Return the offset, the number of bytes, and the size of the whole that a partial response states.
+
+    The number of bytes is None for a range that cannot be satisfied, the size if the server does not know it.
+
+    Raises:
+        TransferError: The response states no range, or an impossible one.
+    """
+    value = headers.get("Content-Range", "")
+    if (matched := _CONTENT_RANGE.fullmatch(value)) is None:
+        raise TransferError(f"the response states no range of bytes, but {value[:40]!r}")
+    first, last, size = matched.groups()
+    whole = None if size == "*" else int(size)
+    if first is None:
+        return 0, None, whole
+    if int(last) < int(first) or (whole is not None and int(last) >= whole):
+        raise TransferError(f"the response states the impossible range {value!r}")
+    return int(first), int(last) - int(first) + 1, whole
+
+
+def strong_etag(headers: Message) -> str | None:
+    """Return the strong ETag of a response; None without one, or if it is not safe to send back."""
+    value = headers.get("ETag", "")
+    return value if _STRONG_ETAG.fullmatch(value) else None
+
+
+def content_encoding(headers: Message) -> str | None:
+    """Return the encoding of a body that is not sent as it is; None without one."""
+    value = headers.get("Content-Encoding", "").strip().lower()
+    return None if value in _UNENCODED else value[:40]
+
+
+def is_web_page(headers: Message) -> bool:
+    """Return whether a body is an HTML page."""
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower() in {"text/html", "application/xhtml+xml"}
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, which may also be a date; None if it is neither."""
+    value = (value or "").strip()
+    if _NUMBER.fullmatch(value):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -1,0 +1,80 @@
+"""The hub's description of a repository, validated (https://huggingface.co/docs/hub/api)."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from phasebus.initializer.downloads.checks import Digest
+from phasebus.initializer.downloads.errors import DownloadError
+from phasebus.initializer.downloads.protocol import RemoteFile
+
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+_OTHER_FORMATS = (
+    "original/*",
+    "onnx/*",
+    "pytorch_model*.bin",
+    "pytorch_model*.bin.index.json",
+    "tf_model*.h5",
+    "flax_model*.msgpack",
+    "model.ckpt*",
+    "rust_model.ot",
+)
+"""The same weights again, for other frameworks, as repositories of the hub have them besides safetensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubRepository:
+    """A revision of a repository.
+
+    Attributes:
+        commit: Its commit.
+        files: Its files.
+    """
+
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+def read_repository(content: bytes, display: str) -> HubRepository:
+    """Return what the hub's response describes.
+
+    Raises:
+        DownloadError: It is not such a description, or its commit is none: it names a folder of the cache.
+    """
+    try:
+        described = json.loads(content)
+        commit = described["sha"]
+        files = tuple(map(_file, described["siblings"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DownloadError(
+            f"the response for {display} is no listing of the hub ({type(error).__name__}); check HF_ENDPOINT"
+        ) from None
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
+        raise DownloadError(
+            f"the hub names {str(commit)[:80]!r} as the commit of {display}, which is none; check HF_ENDPOINT"
+        )
+    return HubRepository(commit, files)
+
+
+def without_duplicate_weights(files: Iterable[RemoteFile]) -> list[RemoteFile]:
+    """Return `files` without weights in other formats, if there are safetensors to use instead."""
+    files = list(files)
+    if not any(file.name.endswith(".safetensors") and "/" not in file.name for file in files):
+        return files
+    return [file for file in files if not any(fnmatch.fnmatchcase(file.name, each) for each in _OTHER_FORMATS)]
+
+
+def _file(sibling: dict[str, Any]) -> RemoteFile:
+    name, lfs, blob = sibling["rfilename"], sibling.get("lfs"), sibling.get("blobId")
+    if not isinstance(name, str):
+        raise TypeError
+    if lfs:
+        return RemoteFile(name=name, size=lfs["size"], digest=Digest("sha256", lfs["sha256"]), validator=blob)
+    digest = Digest("git-sha1", blob) if blob else None
+    return RemoteFile(name=name, size=sibling.get("size"), digest=digest, validator=blob)

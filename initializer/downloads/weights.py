@@ -1,0 +1,45 @@
+"""Weight files of a model in a folder: which shards an index names, and which of them are missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_MAX_INDEX = 200 * 2**20
+"""The largest index that is read, in bytes."""
+
+
+def missing_shards(folder: Path) -> tuple[str, list[str]] | None:
+    """Return the index of a sharded model and the shards it names that are not in `folder`; None if all are there.
+
+    An index none of whose shards is there is a leftover if there are other weights, and ignored.
+    """
+    for pattern in ("*.safetensors", "*.bin"):
+        present = {file.name for file in folder.glob(pattern) if file.is_file()}
+        for index in sorted(folder.glob(f"{pattern}.index.json")):
+            named = _shards(index)
+            missing = sorted(name for name in named - present if not (folder / name).is_file())
+            if missing and (len(missing) < len(named) or not present):
+                return index.name, missing
+        if present:  # vLLM and transformers prefer safetensors, so the other index is not used
+            return None
+    return None
+
+
+def missing_shards_problem(folder: Path) -> str | None:
+    """Return what to report about missing shards; None if all are there."""
+    if (found := missing_shards(folder)) is None:
+        return None
+    index, missing = found
+    names = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+    return f"{folder / index} names {names}, and {'it is' if len(missing) == 1 else 'they are'} not there"
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        if index.stat().st_size > _MAX_INDEX:
+            return set()
+        shards = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
+    return {name for name in shards if isinstance(name, str) and name and "\0" not in name}
