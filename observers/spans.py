@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from opentelemetry.trace import Span
 from opentelemetry.trace.status import Status, StatusCode
 
 from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.names import span_attribute, span_name
 from phasebus.telemetry.redaction import reason, redact, redact_value
+from phasebus.telemetry.relay import EngineSpan, Relay
 from phasebus.telemetry.tracing import Tracing
+
+_ARRIVED_KEPT = 10_000
+"""How many of the latest spans of other processes are remembered: more than the start of an engine has."""
 
 
 class SpanObserver:
-    """Makes a span of every step that is not exported by the process that ran it.
+    """Makes a span of every step, unless the process that ran it has exported one.
+
+    A process may end before it exports its last spans: an engine that is closed soon after it is ready is one. Their
+    children would have no parent, so the spans that have not arrived when the bus closes are made here.
 
     A step with an attribute ``trace_id`` is of that trace and not of the run's; so are the steps inside it. Its attribute
     ``trace_sampled`` says whether its caller is sampled; without it, it has none.
 
     Args:
         tracing: What makes and exports the spans.
+        relay: Where the spans of other processes arrive. Without it, every process is relied upon to export its own.
     """
 
-    def __init__(self, tracing: Tracing) -> None:
+    def __init__(self, tracing: Tracing, relay: Relay | None = None) -> None:
         self._tracing = tracing
         self._open: dict[str, Span] = {}
         self._traces: dict[str, tuple[str, bool | None]] = {}
         self._elsewhere: dict[str, StepStarted] = {}
+        self._unexported: dict[str, tuple[StepStarted, StepFinished | StepFailed]] = {}
+        self._arrived: deque[tuple[str, int]] = deque(maxlen=_ARRIVED_KEPT)
+        self._relay = relay
+        self._end_listening = None if relay is None else relay.listen(self._receive)
 
     def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
         """Begin, or end, the span of a step."""
@@ -37,13 +51,40 @@ class SpanObserver:
             return
         begun_elsewhere = self._elsewhere.pop(event.step, None)
         if event.traced:
+            if begun_elsewhere is not None and self._relay is not None:
+                self._unexported[event.step] = begun_elsewhere, event
             return
         span = self._open.pop(event.step, None)
-        self._traces.pop(event.step, None)
         if span is None:
             if begun_elsewhere is None:
                 return
-            span = self._start(begun_elsewhere)  # its own process did not live to export it
+            span = self._start(begun_elsewhere)  # its process ended before it exported the span
+        self._end(span, event)
+
+    def close(self) -> None:
+        """Make the spans that other processes have not exported, and end those of steps that have not ended."""
+        if self._end_listening is not None:
+            self._end_listening()
+        arrived = set(self._arrived)
+        spans, beginnings = {span for span, _ in arrived}, {start_ns for _, start_ns in arrived}
+        for started, ended in self._unexported.values():
+            # a step whose span id another process has used as well has another id, and the beginning of its span
+            if started.step not in spans and started.time_ns not in beginnings:
+                self._end(self._start(started), ended)
+        self._unexported.clear()
+        for span in self._open.values():
+            span.set_status(Status(StatusCode.ERROR, "the bus closed before the step ended"))
+            span.set_attribute(span_attribute("outcome"), "died")
+            span.end()
+        self._open.clear()
+
+    def _receive(self, received: object) -> None:
+        """Remember a span that another process has exported; called in the relay's thread."""
+        if isinstance(received, EngineSpan):
+            self._arrived.append((received.span, received.start_ns))
+
+    def _end(self, span: Span, event: StepFinished | StepFailed) -> None:
+        self._traces.pop(event.step, None)
         span.set_attributes(_attributes(event))
         if isinstance(event, StepFailed):
             _fail(span, event)
@@ -63,14 +104,6 @@ class SpanObserver:
             attributes=_attributes(event) | {"phasebus.kind": event.kind, "phasebus.name": redact(event.name)},
         )
 
-    def close(self) -> None:
-        """End the spans of steps whose end was never told: the bus closed before they did."""
-        for span in self._open.values():
-            span.set_status(Status(StatusCode.ERROR, "its end was never told"))
-            span.set_attribute(span_attribute("outcome"), "died")
-            span.end()
-        self._open.clear()
-
 
 def _own_trace(event: StepStarted) -> tuple[str, bool | None] | None:
     """Return the trace that a step names, and whether its caller is sampled; None if it is of the run's trace."""
@@ -83,7 +116,7 @@ def _attributes(event: StepEvent) -> dict[str, AttributeValue]:
 
 
 def _fail(span: Span, event: StepFailed) -> None:
-    """Say on the span why its step failed, in OpenTelemetry's semantic conventions for exceptions."""
+    """Record on the span why its step failed, by OpenTelemetry's semantic conventions for exceptions."""
     kind = type(event.error).__qualname__
     message = reason(event)
     span.set_attributes({span_attribute("outcome"): event.outcome, "error.type": kind})

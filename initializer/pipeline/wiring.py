@@ -37,7 +37,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
         "timeline": lambda: TimelineObserver(telemetry.timeline),
         "journal": lambda: JournalObserver(JournalWriter(journal, identity)),
         "metrics": lambda: MetricsObserver(telemetry.metrics, identity.trace),
-        "spans": lambda: SpanObserver(telemetry.tracing),
+        "spans": lambda: SpanObserver(telemetry.tracing, telemetry.relay),
     }
     for name, make in makers.items():
         try:

@@ -8,7 +8,7 @@ from opentelemetry.trace.status import StatusCode
 
 from phasebus.bus import Bus, StepFailed, StepFinished, StepKind, StepStarted
 from phasebus.observers import SpanObserver
-from phasebus.telemetry import RunIdentity, Tracing
+from phasebus.telemetry import EngineSpan, Relay, RunIdentity, Tracing
 
 pytestmark = pytest.mark.anyio
 
@@ -17,10 +17,10 @@ STEP = "a" * 16
 
 
 class Spans:
-    def __init__(self) -> None:
+    def __init__(self, relay: Relay | None = None) -> None:
         self._exporter = InMemorySpanExporter()
         self._tracing = Tracing(RunIdentity.fresh("n", {}), self._exporter)
-        self.observer = SpanObserver(self._tracing)
+        self.observer = SpanObserver(self._tracing, relay)
 
     def exported(self) -> dict[str, ReadableSpan]:
         self._tracing.close()
@@ -42,7 +42,7 @@ async def test_nested_steps_become_nested_spans_with_their_attributes() -> None:
     assert (download.attributes or {})["phasebus.late"] == 1
 
 
-async def test_a_failure_is_on_the_span_as_the_conventions_for_exceptions_have_it() -> None:
+async def test_a_failure_is_recorded_by_the_conventions_for_exceptions() -> None:
     spans = Spans()
     async with Bus() as bus:
         bus.observe(None, spans.observer)
@@ -57,7 +57,7 @@ async def test_a_failure_is_on_the_span_as_the_conventions_for_exceptions_have_i
     assert [event.name for event in span.events] == ["exception"]
 
 
-async def test_a_cancelled_step_is_told_as_cancelled() -> None:
+async def test_a_cancelled_step_has_the_outcome_cancelled() -> None:
     spans = Spans()
     async with Bus() as bus:
         bus.observe(None, spans.observer)
@@ -69,21 +69,21 @@ async def test_a_cancelled_step_is_told_as_cancelled() -> None:
     assert (span.attributes or {})["phasebus.outcome"] == "cancelled"
 
 
-def test_a_step_whose_process_exports_its_own_span_gets_none_from_us() -> None:
+def test_a_step_whose_process_exports_its_own_span_gets_no_other_one() -> None:
     spans = Spans()
     spans.observer.observe(StepStarted(step=STEP, kind="engine_step", name="x", traced=True))
     spans.observer.observe(StepFinished(step=STEP, kind="engine_step", name="x", traced=True, seconds=1.0))
     assert spans.exported() == {}
 
 
-def test_what_never_ended_is_ended_as_died_when_the_bus_closes() -> None:
+def test_a_step_that_has_not_ended_is_ended_as_died_when_the_bus_closes() -> None:
     spans = Spans()
     spans.observer.observe(StepStarted(step=STEP, kind="phase", name="download"))
     spans.observer.close()
     assert (spans.exported()["phase download"].attributes or {})["phasebus.outcome"] == "died"
 
 
-def test_an_end_without_a_beginning_is_passed_over() -> None:
+def test_an_end_without_a_beginning_is_ignored() -> None:
     spans = Spans()
     spans.observer.observe(
         StepFailed(step=STEP, kind="phase", name="x", seconds=1.0, outcome="failed", error=ValueError())
@@ -91,7 +91,7 @@ def test_an_end_without_a_beginning_is_passed_over() -> None:
     assert spans.exported() == {}
 
 
-async def test_a_step_of_another_trace_takes_those_inside_it_along() -> None:
+async def test_steps_inside_a_step_of_another_trace_belong_to_that_trace() -> None:
     spans = Spans()
     async with Bus() as bus:
         bus.observe(None, spans.observer)
@@ -108,3 +108,38 @@ async def test_a_step_of_another_trace_takes_those_inside_it_along() -> None:
     assert request.context.trace_id == inner.context.trace_id == int("ab" * 16, 16) != outside.context.trace_id
     assert request.parent is not None
     assert request.parent.span_id == int("cd" * 8, 16)
+
+
+def engine_span(span: str, start_ns: int) -> EngineSpan:
+    return EngineSpan(
+        name="x", trace="f" * 32, span=span, parent=None, start_ns=start_ns, end_ns=9, attributes={}, resource={}
+    )
+
+
+@pytest.mark.parametrize(
+    ("arrived", "exported"),
+    [
+        ([], ["engine step load"]),
+        ([engine_span(STEP, 5)], []),
+        ([engine_span("b" * 16, 5)], []),  # the process used an id that another one had used before
+        ([engine_span("b" * 16, 6)], ["engine step load"]),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_span_that_its_own_process_has_not_exported_is_made_when_the_bus_closes(
+    arrived: list[EngineSpan], exported: list[str], *, first: bool
+) -> None:
+    relay = Relay()
+    spans = Spans(relay)
+    for span in arrived if first else ():
+        relay.publish(span)
+    about = {"step": STEP, "kind": "engine_step", "name": "load", "traced": True}
+    spans.observer.observe(StepStarted(**about, time_ns=5))  # type: ignore[arg-type]
+    spans.observer.observe(StepFinished(**about, time_ns=8, seconds=1.0))  # type: ignore[arg-type]
+    for span in () if first else arrived:
+        relay.publish(span)
+    spans.observer.close()
+    relay.close()
+    found = spans.exported()
+    assert list(found) == exported
+    assert [(span.start_time, span.end_time) for span in found.values()] == [(5, 8) for _ in exported]
