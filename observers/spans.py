@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 
 from opentelemetry.trace import Span
@@ -17,6 +18,9 @@ _ARRIVED_KEPT = 10_000
 """How many of the latest spans of other processes are remembered: more than the start of an engine has."""
 
 
+_LAST_SPANS_SECONDS = 0.5
+
+
 class SpanObserver:
     """Makes a span of every step, unless the process that ran it has exported one.
 
@@ -29,15 +33,20 @@ class SpanObserver:
     Args:
         tracing: What makes and exports the spans.
         relay: Where the spans of other processes arrive. Without it, every process is relied upon to export its own.
+        last_spans_seconds: How long to wait at the end for spans that have not arrived, in seconds.
     """
 
-    def __init__(self, tracing: Tracing, relay: Relay | None = None) -> None:
+    def __init__(
+        self, tracing: Tracing, relay: Relay | None = None, *, last_spans_seconds: float = _LAST_SPANS_SECONDS
+    ) -> None:
         self._tracing = tracing
         self._open: dict[str, Span] = {}
         self._traces: dict[str, tuple[str, bool | None]] = {}
         self._elsewhere: dict[str, StepStarted] = {}
         self._unexported: dict[str, tuple[StepStarted, StepFinished | StepFailed]] = {}
         self._arrived: deque[tuple[str, int]] = deque(maxlen=_ARRIVED_KEPT)
+        self._arrival = threading.Condition()
+        self._last_spans_seconds = last_spans_seconds
         self._relay = relay
         self._end_listening = None if relay is None else relay.listen(self._receive)
 
@@ -63,14 +72,12 @@ class SpanObserver:
 
     def close(self) -> None:
         """Make the spans that other processes have not exported, and end those of steps that have not ended."""
+        with self._arrival:
+            self._arrival.wait_for(lambda: not self._missing(), self._last_spans_seconds)
         if self._end_listening is not None:
             self._end_listening()
-        arrived = set(self._arrived)
-        spans, beginnings = {span for span, _ in arrived}, {start_ns for _, start_ns in arrived}
-        for started, ended in self._unexported.values():
-            # a step whose span id another process has used as well has another id, and the beginning of its span
-            if started.step not in spans and started.time_ns not in beginnings:
-                self._end(self._start(started), ended)
+        for started, ended in self._missing():
+            self._end(self._start(started), ended)
         self._unexported.clear()
         for span in self._open.values():
             span.set_status(Status(StatusCode.ERROR, "the bus closed before the step ended"))
@@ -81,7 +88,21 @@ class SpanObserver:
     def _receive(self, received: object) -> None:
         """Remember a span that another process has exported; called in the relay's thread."""
         if isinstance(received, EngineSpan):
-            self._arrived.append((received.span, received.start_ns))
+            with self._arrival:
+                self._arrived.append((received.span, received.start_ns))
+                self._arrival.notify_all()
+
+    def _missing(self) -> list[tuple[StepStarted, StepFinished | StepFailed]]:
+        """Return the steps of other processes whose spans have not arrived.
+
+        A step whose span id another process has used as well has another id, but begins when its span does.
+        """
+        spans, beginnings = {span for span, _ in self._arrived}, {start_ns for _, start_ns in self._arrived}
+        return [
+            (started, ended)
+            for started, ended in self._unexported.values()
+            if started.step not in spans and started.time_ns not in beginnings
+        ]
 
     def _end(self, span: Span, event: StepFinished | StepFailed) -> None:
         self._traces.pop(event.step, None)

@@ -1,6 +1,7 @@
 """A whole cluster's start-up: `initialize_cluster`, from the driver's side and from the nodes'.
 
-`start` has the driver's phases, `engines` starts and watches the nodes, `member` is what runs on each of them.
+`start` has the driver's phases; `engines` starts the nodes and watches them; `node_actor` and `node_runtime` run on each
+node; `hub` serves the metrics and the state of all of them.
 """
 
 from phasebus.initializer.cluster.config import ClusterConfig, load_cluster_config

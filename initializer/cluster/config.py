@@ -24,10 +24,10 @@ class ClusterConfig(Section):
     """The cluster's name in traces."""
 
     callbacks: Callbacks = Field(default_factory=list)
-    """Callbacks and observers that are called where `initialize_cluster` is; those of a model are called on its nodes."""
+    """Callbacks and observers that run on the driver; those of a model run on its nodes."""
 
     keys: list[Any] = Field(default_factory=list)
-    """Keys whose rules say how what several nodes have written comes together; without a rule, it has to be equal."""
+    """Keys with the rules by which the values of several nodes are merged; without a rule, the values have to be equal."""
 
     strategy: Strategy | None = None
     """How the bundles are spread over Ray's nodes; by default so that each model gets its number of nodes."""
@@ -36,7 +36,7 @@ class ClusterConfig(Section):
     """How long to wait for the resources of all nodes, in seconds."""
 
     silence_seconds: float = Field(default=6.0, gt=0)
-    """A node that has not answered for so long, in seconds, is taken for lost."""
+    """A node that does not answer for this time counts as lost, in seconds."""
 
     ray: RayConfig = Field(default_factory=RayConfig)
     """The Ray cluster."""
@@ -48,12 +48,12 @@ class ClusterConfig(Section):
     @classmethod
     def _check_keys(cls, keys: list[Any]) -> list[Any]:
         if wrong := [key for key in keys if not isinstance(key, Key)]:
-            raise ValueError(f"{wrong[0]!r} is no Key; write Key({wrong[0]!r}, on_conflict=…)")
+            raise ValueError(f"{wrong[0]!r} is not a Key. Use Key({wrong[0]!r}, on_conflict=…)")
         return keys
 
     @classmethod
     def of(cls, config: LLMConfig | ClusterConfig) -> Self | ClusterConfig:
-        """Return `config` as the configuration of a cluster: one model is a cluster as well."""
+        """Return `config` as the configuration of a cluster; a single model becomes a cluster of one."""
         if isinstance(config, ClusterConfig):
             return config
         placement = config.placement
@@ -68,7 +68,7 @@ class ClusterConfig(Section):
 
 
 def load_cluster_config(path: Path) -> LLMConfig | ClusterConfig:
-    """Read a YAML file that has either one model's fields or a cluster's, which begin with `models`.
+    """Read a YAML file with the fields of one model, or those of a cluster, which has `models`.
 
     Raises:
         ConfigError: As for `load_config`.

@@ -1,4 +1,4 @@
-"""Starting one engine of a cluster: an actor on each of its nodes, watched until it is ready, and tried again if lost."""
+"""Starting one engine of a cluster: an actor on each of its nodes, pinged until it is ready, and retried if it is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from phasebus.initializer.cluster.heartbeat import SilentError, answered_or_sile
 from phasebus.initializer.cluster.layout import EngineSeats, Seat
 from phasebus.initializer.cluster.lost_nodes import close_steps, recorded_steps
 from phasebus.initializer.cluster.node_actor import NodeActor
-from phasebus.initializer.cluster.node_runtime import Report
+from phasebus.initializer.cluster.node_runtime import NodeReport
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, ready_node, stop_nodes
 from phasebus.initializer.engines import NO_ENGINE, find_launcher
 from phasebus.initializer.node.keys import ENGINE_ARGS, PLACEMENT_BUNDLE, PLACEMENT_GROUP
@@ -29,25 +29,25 @@ from phasebus.telemetry.journal import RecordedStep
 _THREADS = 8
 _HUB_SECONDS = 2.0
 _PROCESS_SECONDS = 120.0
-"""How long a node's process may take to be there at least, in seconds; a busy machine takes its time."""
+"""The shortest timeout for the start of a node's process, in seconds; on a busy machine it is slow."""
 
 _FORWARDED = ("OTEL_", "PHASEBUS_")
-"""What the names of the driver's variables begin with that the nodes get as well."""
+"""Prefixes of the driver's variables that the nodes get as well."""
 
 
 class EngineStart:
     """The start of one engine on its nodes.
 
     Args:
-        engine: What it is and where.
-        bus: The driver's bus, where what a lost node leaves open is closed.
-        identity: The driver's.
-        step: The step below which the nodes' spans belong.
+        engine: The engine and its places.
+        bus: The driver's bus, where the steps of a lost node are closed.
+        identity: The driver's identity.
+        step: The id of the step that the nodes' steps belong to.
         group: The placement group of the cluster.
-        given: What every node finds in its context.
+        given: Initial values of the context of every node.
         hub: Ray's handle of the hub; None without one.
-        silence: How long a node may leave pings unanswered, in seconds.
-        started: Takes the nodes that are ready, all of which end when the cluster is closed.
+        silence: How long a node may not answer pings before it counts as lost, in seconds.
+        started: Receives the nodes that are ready; they end when the cluster is closed.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class EngineStart:
         """Return the nodes once all are ready.
 
         Raises:
-            NodeLostError: One was lost, and there is no try left.
-            Exception: One failed with this, and there is no try left; a note names the node.
+            NodeLostError: A node was lost, and no attempt is left.
+            Exception: A node failed with it, and no attempt is left; a note names the node.
         """
         for tried in range(self._engine.config.retries + 1):
             try:
@@ -93,9 +93,9 @@ class EngineStart:
         try:
             await self._start_actors(suffix, nodes)
             leader, *others = nodes
-            answers = [self._ask(node, [], follows=True) for node in others]
+            answers = [self._start_node(node, [], follows=True) for node in others]
             reports = await self._all_ready(
-                [(leader, self._ask(leader, answers, follows=False)), *zip(others, answers, strict=True)]
+                [(leader, self._start_node(leader, answers, follows=False)), *zip(others, answers, strict=True)]
             )
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -105,7 +105,7 @@ class EngineStart:
         return [ready_node(node, report) for node, report in zip(nodes, reports, strict=True)]
 
     async def _start_actors(self, suffix: str, nodes: list[StartingNode]) -> None:
-        """Start the actors of all nodes side by side; put them into `nodes`, in order, also where one fails."""
+        """Start the actors of all nodes side by side; add them to `nodes`, in order, even if one of them fails."""
         actors: dict[int, StartingNode] = {}
         errors: list[Exception] = []
 
@@ -142,15 +142,15 @@ class EngineStart:
                 )
             return StartingNode(name, seat.bundle, actor, Path(await actor.call("journal")))
         except ActorDiedError as error:
-            raise NodeLostError(f"the node {name!r} was lost before it had begun: {error}") from error
+            raise NodeLostError(f"the node {name!r} was lost before its start: {error}") from error
         except TimeoutError as error:
             raise NodeLostError(
-                f"the node {name!r} could not be started within {seconds:g} s: Ray has lost the node its place was on, "
-                "and no other one has room; add a node, or ask for less"
+                f"cannot start the node {name!r} within {seconds:g} s: Ray has lost the machine of its bundle, and no other "
+                "one has room. Add a machine, or reduce the bundles"
             ) from error
 
-    def _ask(self, node: StartingNode, others: Sequence[Any], *, follows: bool) -> Any:
-        """Have a node start; return the reference to its answer."""
+    def _start_node(self, node: StartingNode, others: Sequence[Any], *, follows: bool) -> Any:
+        """Start a node; return the reference to its report."""
         config = self._engine.config
         given = {**self._given, PLACEMENT_GROUP: self._group, PLACEMENT_BUNDLE: node.bundle}
         update: dict[str, Any] = {
@@ -170,14 +170,14 @@ class EngineStart:
             )
         return node.actor.handle.start.remote(config.model_copy(update=update), given, list(others), self._hub)
 
-    async def _all_ready(self, asked: Sequence[tuple[StartingNode, Any]]) -> list[Report]:
-        """Return the reports of all nodes, in order; the first failure ends the wait for the others."""
-        reports: dict[int, Report] = {}
+    async def _all_ready(self, asked: Sequence[tuple[StartingNode, Any]]) -> list[NodeReport]:
+        """Return the reports of all nodes, in order; the first failure cancels the others."""
+        reports: dict[int, NodeReport] = {}
         errors: list[Exception] = []
 
         async def wait(number: int, node: StartingNode, reference: Any) -> None:
             try:
-                reports[number] = await self._watched(node, reference)
+                reports[number] = await self._report_of(node, reference)
             except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
                 error.add_note(f"on the node {node.name!r} ({node.actor.host})")
                 errors.append(error)
@@ -186,32 +186,32 @@ class EngineStart:
         async with anyio.create_task_group() as tasks:
             for number, (node, reference) in enumerate(asked):
                 tasks.start_soon(wait, number, node, reference)
-        # where a lost node takes others down, its loss is the reason
+        # a lost node can fail others; its loss is the reason then
         for error in sorted(errors, key=lambda error: not isinstance(error, NodeLostError)):
             raise error
         return [reports[number] for number in sorted(reports)]
 
-    async def _watched(self, node: StartingNode, reference: Any) -> Report:
-        """Return what a node reports.
+    async def _report_of(self, node: StartingNode, reference: Any) -> NodeReport:
+        """Return the report of a node.
 
         Raises:
-            NodeLostError: It is gone; what it had begun has been closed in its name.
+            NodeLostError: The node is lost; the steps that it had begun have been closed.
         """
         try:
-            report: Report = await answered_or_silent(node.actor, reference, self._silence)
+            report: NodeReport = await answered_or_silent(node.actor, reference, self._silence)
         except (ActorDiedError, SilentError) as error:
             with anyio.CancelScope(shield=True):
                 await node.actor.kill()
-                what = "fell silent" if isinstance(error, SilentError) else "died"
+                what = "does not answer" if isinstance(error, SilentError) else "died"
                 lost = NodeLostError(
                     f"the node {node.name!r} was lost: its process {node.actor.pid} on {node.actor.host} {what}"
                 )
-                await close_steps(self._bus, node.name, await self._begun_by(node), lost)
+                await close_steps(self._bus, node.name, await self._steps_of(node), lost)
             raise lost from error
         return report
 
-    async def _begun_by(self, node: StartingNode) -> Sequence[RecordedStep]:
-        """Return the steps of a node that is gone."""
+    async def _steps_of(self, node: StartingNode) -> Sequence[RecordedStep]:
+        """Return the steps of a lost node."""
         steps: Sequence[RecordedStep] = recorded_steps(node.journal, self._identity.run)
         if not steps and self._hub is not None:
             with suppress(Exception), anyio.fail_after(_HUB_SECONDS):

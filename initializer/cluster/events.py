@@ -1,4 +1,4 @@
-"""The phases of a cluster's start-up that are its own; placement has the same events as that of a node."""
+"""The phases and errors of a cluster's start; its placement has the same events as that of a node."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from phasebus.bus import PhasebusError, PhaseEvent, StepKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreCluster(PhaseEvent):
-    """Published on the driver before anything else: what is written now, every node finds in its context."""
+    """Published on the driver before anything else; what callbacks write now is in the context of every node."""
 
     phase: ClassVar[str] = "pre_cluster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostCluster(PhaseEvent):
-    """Published on the driver when every node is ready, and what they changed has been merged."""
+    """Published on the driver when every node is ready and the changes of all nodes have been merged."""
 
     phase: ClassVar[str] = "post_cluster"
 
@@ -26,8 +26,8 @@ CLUSTER = StepKind("cluster")
 
 
 class NodeLostError(PhasebusError):
-    """Raised when the process of a node, or the machine below it, went away or fell silent."""
+    """Raised when the process of a node, or its machine, has died or does not answer."""
 
 
 class NodeConflictError(PhasebusError):
-    """Raised when callbacks on two nodes wrote different values to a key that has no rule to merge them."""
+    """Raised when callbacks on two nodes wrote different values to a key without a rule to merge them."""

@@ -1,4 +1,4 @@
-"""Waiting for an actor that may vanish without Ray noticing."""
+"""Waiting for an actor that may die without Ray noticing."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _PING_SECONDS = 1.0
 
 
 class SilentError(PhasebusError):
-    """Raised when an actor leaves pings unanswered."""
+    """Raised when an actor does not answer pings."""
 
 
 async def answered_or_silent(actor: Actor, reference: Any, silence: float) -> Any:
-    """Return what `reference` comes to, as long as `actor` answers pings meanwhile.
+    """Return the result of `reference`, while `actor` is pinged.
 
-    Ray itself takes about 15 s to notice that a raylet is gone, and until then keeps calls waiting.
+    Ray takes about 15 s to notice that a raylet is gone, and until then its calls stay pending.
 
     Raises:
-        SilentError: It has not answered for `silence` seconds.
+        SilentError: The actor has not answered a ping for `silence` seconds.
     """
     result: list[Any] = []
     error: list[Exception] = []
@@ -50,4 +50,4 @@ async def answered_or_silent(actor: Actor, reference: Any, silence: float) -> An
         return result[0]
     if error:
         raise error[0]
-    raise AssertionError  # the task group was cancelled from outside, which does not come here
+    raise AssertionError  # unreachable: a cancellation from outside leaves the task group by itself

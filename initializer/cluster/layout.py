@@ -1,4 +1,4 @@
-"""Which engine runs where: from the configuration to bundles, and from reserved bundles to nodes."""
+"""Where each engine runs: from the configuration to bundles, and from reserved bundles to nodes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from phasebus.initializer.ray.config import Bundles, Strategy
 from phasebus.initializer.ray.placement import PlacementError
 
 _WITHOUT_ENGINE = {"CPU": 0.01}
-"""What a node reserves that only fetches the model, so that it has a place at all."""
+"""What a node without an engine reserves, so that it has a bundle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnginePlan:
-    """One engine, before its place is known.
+    """One engine, before it is placed.
 
     Attributes:
-        config: What it is.
-        bundles: What it needs: one bundle on a single node, one for each worker where it spans several.
-        nodes: On how many nodes.
+        config: Its configuration.
+        bundles: Its bundles: one on a single node, one for each worker if it spans several nodes.
+        nodes: The number of its nodes.
     """
 
     config: LLMConfig
@@ -45,12 +45,12 @@ class Seat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSeats:
-    """One engine with its places.
+    """One engine with the places of its nodes.
 
     Attributes:
-        config: What it is.
+        config: Its configuration.
         bundles: The indices of its bundles in the placement group.
-        seats: Its nodes; the first one runs the engine, the others have the model at hand for its workers.
+        seats: Its nodes; the first one runs the engine, the others provide the model for its workers.
     """
 
     config: LLMConfig
@@ -75,10 +75,10 @@ def plan_engines(config: ClusterConfig, *, gpus: bool) -> list[EnginePlan]:
 
 
 def strategy_of(config: ClusterConfig, plans: Sequence[EnginePlan], *, own_ray: bool) -> Strategy:
-    """Return how the bundles are spread, unless a callback changes it.
+    """Return how the bundles are spread by default.
 
-    A Ray of our own is one node, whatever number the configuration names. Elsewhere, as many nodes as it names are
-    insisted on where every engine has one bundle on a node of its own.
+    A Ray that this process started has one node, whatever number the configuration names. On another Ray, the number of
+    nodes is enforced if every engine has one bundle on a node of its own.
     """
     if config.strategy is not None:
         return config.strategy
@@ -89,16 +89,16 @@ def strategy_of(config: ClusterConfig, plans: Sequence[EnginePlan], *, own_ray: 
     return "SPREAD"
 
 
-def take_seats(plans: Sequence[EnginePlan], bundles: Bundles, nodes_of_bundles: Sequence[str]) -> list[EngineSeats]:
-    """Return the engines with their places.
+def assign_seats(plans: Sequence[EnginePlan], bundles: Bundles, nodes_of_bundles: Sequence[str]) -> list[EngineSeats]:
+    """Return the engines with the places of their nodes.
 
     Args:
         plans: The engines.
-        bundles: What was reserved; as planned, or as a callback has it.
-        nodes_of_bundles: The id of Ray's node that each bundle is on.
+        bundles: The reserved bundles: those of the plans, or what a callback replaced them with.
+        nodes_of_bundles: The id of Ray's node for each bundle.
 
     Raises:
-        PlacementError: A callback left a number of bundles that cannot be shared out among the engines.
+        PlacementError: The number of bundles cannot be divided among the engines.
     """
     planned = sum(len(plan.bundles) for plan in plans)
     if len(bundles) == planned:

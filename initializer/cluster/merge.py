@@ -1,4 +1,4 @@
-"""The context between processes: a snapshot goes out to a node, what was changed there comes back and is merged."""
+"""The context between processes: each node gets a snapshot, and its changes are merged on the driver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SYSTEM: Final = "phasebus"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeChange:
-    """One change of a node's context, as it travels.
+    """One change of a node's context, as it is sent to the driver.
 
     Attributes:
         key: The key that was changed.
@@ -37,38 +37,38 @@ class NodeChange:
 
 
 def snapshot(context: Context, keys: Iterable[str]) -> dict[str, Any]:
-    """Return of `context` what travels to a node: the values of `keys` that can be pickled."""
+    """Return the part of `context` that is sent to a node: the values of `keys` that can be pickled."""
     kept = {}
     for key in keys:
         if key in context:
-            if _travels(context[key]):
+            if _can_be_sent(context[key]):
                 kept[str(key)] = context[key]
             else:
                 by = context.history(key)[-1].by
-                logger.warning("%r, written by %r, cannot be pickled, so the nodes do not get it", str(key), by)
+                logger.warning("%r, written by %r, cannot be pickled and is not sent to the nodes", str(key), by)
     return kept
 
 
 def changes_of(context: Context) -> list[NodeChange]:
-    """Return what callbacks changed in a node's context, in order; what cannot be pickled stays there."""
+    """Return the changes that callbacks made in a node's context, in order, without those that cannot be pickled."""
     changes = [
-        _travelling(change)
+        _node_change(change)
         for key in context.changed
         for change in context.history(key)
-        if change.by != _SYSTEM and _travels(change.value)
+        if change.by != _SYSTEM and _can_be_sent(change.value)
     ]
     return sorted(changes, key=lambda change: change.time)
 
 
 def merge(context: Context, nodes: Mapping[str, Sequence[NodeChange]], keys: Iterable[Key[Any]]) -> None:
-    """Merge what callbacks changed on `nodes` into `context`, by the rules of `keys`, with its history.
+    """Merge the changes of `nodes` into `context`, by the rules of `keys`, with their history.
 
     A key's reducer is called in the order of the nodes; a key of ``on_conflict="last"`` has the latest value; with
     ``"error"``, or without a rule, equal values agree and others are a conflict.
 
     Raises:
         NodeConflictError: Two nodes wrote different values to a key without such a rule.
-        InvalidValueError: A key refuses the value.
+        InvalidValueError: A key rejects the value.
     """
     rules = {str(key): key for key in keys}
     written: dict[str, dict[str, NodeChange]] = {}
@@ -103,7 +103,7 @@ def _merged(
         return second.value
     raise NodeConflictError(
         f"{first.by!r} on {first_node} and {second.by!r} on {second_node} wrote different values to {second.key!r} "
-        f"(during {first.during} and {second.during}); let them agree, or say how they come together: "
+        f"(during {first.during} and {second.during}); write equal values, or give the key a rule: "
         f"ClusterConfig(keys=[Key({second.key!r}, on_conflict=…)])"
     )
 
@@ -117,7 +117,7 @@ def _commit(context: Context, node: str, change: NodeChange, value: Any) -> None
         context.apply(change.key, value, author, change.during)
 
 
-def _travelling(change: Change) -> NodeChange:
+def _node_change(change: Change) -> NodeChange:
     return NodeChange(
         key=change.key,
         value=change.value,
@@ -128,7 +128,7 @@ def _travelling(change: Change) -> NodeChange:
     )
 
 
-def _travels(value: Any) -> bool:
+def _can_be_sent(value: Any) -> bool:
     from phasebus.initializer.ray.pickling import can_be_pickled
 
     return can_be_pickled(value)

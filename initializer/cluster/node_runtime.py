@@ -1,4 +1,4 @@
-"""The life of a node: its bus, observers and engine, from its start until it is told to stop."""
+"""A running node: its bus, observers and engine, from its start until it is stopped."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from phasebus.telemetry import RunIdentity, Telemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What a node that is ready tells of itself.
+class NodeReport:
+    """The report of a node that is ready.
 
     Attributes:
-        changes: What callbacks changed in its context, in order.
-        context: What of its context can be pickled.
+        changes: The changes that callbacks made in its context, in order.
+        context: The part of its context that can be pickled.
         engine: Whether it has an engine.
     """
 
@@ -41,35 +41,35 @@ class Report:
     engine: bool = False
 
 
-class NodeLife:
-    """What a node is while it lives, in an event loop of its own.
+class NodeRuntime:
+    """Runs a node in an event loop of its own.
 
     Args:
-        identity: Who it is.
+        identity: The node.
 
     Attributes:
-        ready: What it reports when it is ready, or what it failed with; for other threads.
-        ended: Set when all of it has been told and given back; for other threads.
+        ready: Its report when it is ready, or the error that it failed with; for other threads.
+        ended: Set when the node has ended and its telemetry has been flushed; for other threads.
         node: The node, once it is ready.
     """
 
     def __init__(self, identity: RunIdentity) -> None:
         self._identity = identity
-        self.ready: Future[Report] = Future()
+        self.ready: Future[NodeReport] = Future()
         self.ended = threading.Event()
         self.node: Node | None = None
 
-    async def live(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
-        """Be a node until cancelled, and see to it that whoever waits for `ready` or `ended` is told, whatever comes.
+    async def run(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
+        """Start the node and run it until cancelled; `ready` and `ended` are set in any case.
 
         Args:
-            config: What is started.
-            given: What the context holds at first over the configuration's values.
-            others: References to the answers of nodes that have to be ready before the engine starts.
+            config: Its configuration.
+            given: Initial values of the context, in place of the configuration's.
+            others: References to the reports of nodes that have to be ready before the engine starts.
             hub: Ray's handle of the hub; None without one.
         """
         try:
-            await self._live(config, given, others, hub)
+            await self._run(config, given, others, hub)
         except BaseException as error:
             if not self.ready.done():
                 self.ready.set_exception(error if isinstance(error, Exception) else CancelledError())
@@ -77,7 +77,7 @@ class NodeLife:
         finally:
             self.ended.set()
 
-    async def _live(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
+    async def _run(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
         relay_host = node_address() if others else "127.0.0.1"  # with others, the engine has workers on their machines
         telemetry = Telemetry(self._identity, host=config.service.host, port=0, relay_host=relay_host)
         async with AsyncExitStack() as stack:
@@ -94,7 +94,7 @@ class NodeLife:
             async with await initialize_node(config, telemetry=telemetry, bus=bus, given=given) as self.node:
                 context = self.node.context
                 self.ready.set_result(
-                    Report(
+                    NodeReport(
                         changes=changes_of(context),
                         context=snapshot(context, [key for key in context if key != "engine"]),
                         engine=self.node.engine is not None,
@@ -104,13 +104,13 @@ class NodeLife:
                 await anyio.sleep_forever()
 
     async def generate(self, prompt: str, sampling: Mapping[str, Any]) -> str:
-        """Return what the model makes of `prompt`.
+        """Return the text that the model generates from `prompt`.
 
         Raises:
             EngineError: There is no engine.
         """
         if self.node is None or self.node.engine is None:
-            raise EngineError(f"the node {self._identity.node!r} has no engine that answers")
+            raise EngineError(f"the node {self._identity.node!r} has no engine")
         return await self.node.engine.generate(prompt, **sampling)
 
 
@@ -119,7 +119,7 @@ def _dropped(bus: Bus) -> int:
 
 
 def _target(telemetry: Telemetry) -> str | None:
-    """Return where Prometheus finds the metrics of this process, ``host:port``."""
+    """Return the address of the metrics of this process, ``host:port``; None if they are not served."""
     service = telemetry.service
     if service is None:
         return None

@@ -1,4 +1,4 @@
-"""A node as the driver knows it: while it starts, and once it is ready."""
+"""The driver's handles of nodes: while they start, and once they are ready."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from phasebus.initializer.cluster.merge import NodeChange
-from phasebus.initializer.cluster.node_runtime import Report
+from phasebus.initializer.cluster.node_runtime import NodeReport
 from phasebus.initializer.ray.actors import Actor
 
 _STOP_SECONDS = 15.0
@@ -24,9 +24,9 @@ class ClusterNode:
         name: Its name.
         host: The name of its machine.
         pid: The id of its process there.
-        context: What its callbacks and phases left, as far as it can be sent.
-        changes: What its callbacks changed, in order.
-        engine: Whether it has an engine to be asked.
+        context: Its context, without what cannot be pickled.
+        changes: The changes that callbacks made in it, in order.
+        engine: Whether it has an engine.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ClusterNode:
     actor: Actor
 
     async def generate(self, prompt: str, **sampling: Any) -> str:
-        """Return what the model makes of `prompt`; `sampling` are the engine's own sampling parameters."""
+        """Return the text that the model generates from `prompt`; `sampling` are the engine's own sampling parameters."""
         return str(await self.actor.call("generate", prompt, sampling))
 
 
@@ -50,7 +50,7 @@ class StartingNode:
         name: Its name.
         bundle: The index of its bundle in the placement group.
         actor: Its actor.
-        journal: Where its journal is, on its own machine.
+        journal: The path of its journal, on its own machine.
     """
 
     name: str
@@ -59,8 +59,8 @@ class StartingNode:
     journal: Path
 
 
-def ready_node(node: StartingNode, report: Report) -> ClusterNode:
-    """Return a node that has reported to be ready."""
+def ready_node(node: StartingNode, report: NodeReport) -> ClusterNode:
+    """Return the handle of a node that has reported that it is ready."""
     return ClusterNode(
         name=node.name,
         host=node.actor.host,
@@ -73,7 +73,7 @@ def ready_node(node: StartingNode, report: Report) -> ClusterNode:
 
 
 async def stop_nodes(nodes: Sequence[StartingNode]) -> None:
-    """End the nodes side by side, in order where that can be done in seconds, and in any case."""
+    """End the nodes side by side: in order if they do so within seconds, else by killing them."""
     async with anyio.create_task_group() as tasks:
         for node in nodes:
             tasks.start_soon(node.actor.close, "stop", _STOP_SECONDS)

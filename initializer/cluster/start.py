@@ -1,4 +1,4 @@
-"""The start-up of a cluster, as the driver sees it: placement, then a node in each place, then what they bring back."""
+"""The start of a cluster on the driver: placement, then a node on each bundle, then merging the nodes' changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.cluster.engines import EngineStart
 from phasebus.initializer.cluster.events import CLUSTER, PostCluster, PreCluster
 from phasebus.initializer.cluster.hub.start import chosen_port, forwarding_journal, running_hub
-from phasebus.initializer.cluster.layout import EnginePlan, EngineSeats, plan_engines, strategy_of, take_seats
+from phasebus.initializer.cluster.layout import EnginePlan, EngineSeats, assign_seats, plan_engines, strategy_of
 from phasebus.initializer.cluster.merge import merge, snapshot
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, stop_nodes
 from phasebus.initializer.node.config import LLMConfig
@@ -37,27 +37,27 @@ _NOT_FOR_NODES = (PLACEMENT_BUNDLES, PLACEMENT_STRATEGY, PLACEMENT_GROUP)
 
 
 class ClusterStart:
-    """One start-up of a cluster.
+    """One start of a cluster.
 
     Args:
-        config: What is started.
+        config: The configuration of the cluster.
         bus: Where the driver's phases are published.
-        telemetry: Whose run it is.
+        telemetry: The telemetry of the run.
     """
 
     def __init__(self, config: ClusterConfig, bus: Bus, telemetry: Telemetry) -> None:
         self._config = config
         self._bus = bus
         self._telemetry = telemetry
-        self._held = AsyncExitStack()
+        self._resources = AsyncExitStack()
         self._plans: Sequence[EnginePlan] = ()
         self._own_ray = False
         self._hub: Any = None
 
     async def run(self) -> tuple[Context, list[ClusterNode], AsyncExitStack]:
-        """Return the merged context, the nodes, and what has to be closed to give everything back.
+        """Return the merged context, the nodes, and the resources, to be closed at the end.
 
-        If the start fails, everything has been given back when its error comes.
+        If the start fails, every resource has been released when its error is raised.
         """
         config = self._config
         first = configured(config.models[0]) if len(config.models) == 1 else {}
@@ -68,7 +68,7 @@ class ClusterStart:
         try:
             async with self._bus.step(CLUSTER, config.name, attributes=attributes) as step:
                 await run_phases(self._bus, self._phases(), context, config)
-                seats = take_seats(self._plans, context[PLACEMENT_BUNDLES], await nodes_of(context[PLACEMENT_GROUP]))
+                seats = assign_seats(self._plans, context[PLACEMENT_BUNDLES], await nodes_of(context[PLACEMENT_GROUP]))
                 step.attributes["nodes"] = sum(len(engine.seats) for engine in seats)
                 nodes = await self._start_nodes(seats, context, step.id)
                 merge(context, {node.name: node.changes for node in nodes}, [*NODE_KEYS, *config.keys])
@@ -76,9 +76,9 @@ class ClusterStart:
                 await run_phases(self._bus, [last], context, config)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._held.aclose()
+                await self._resources.aclose()
             raise
-        return context, nodes, self._held.pop_all()
+        return context, nodes, self._resources.pop_all()
 
     def _phases(self) -> tuple[Phase, ...]:
         return (
@@ -93,9 +93,9 @@ class ClusterStart:
         )
 
     async def _propose(self, context: Context) -> None:
-        """Put into the context what will be reserved unless a callback changes it."""
+        """Put the bundles and the strategy into the context, which callbacks may change before they are reserved."""
         async with self._bus.step(RAY, "start"):
-            self._own_ray = await self._held.enter_async_context(connected(self._config.ray))
+            self._own_ray = await self._resources.enter_async_context(connected(self._config.ray))
             await self._start_hub()
         config = self._config
         if ENGINE_ARGS in context:  # a callback may have changed how many workers there are
@@ -106,29 +106,29 @@ class ClusterStart:
         context[PLACEMENT_STRATEGY] = strategy_of(config, self._plans, own_ray=self._own_ray)
 
     async def _start_hub(self) -> None:
-        """Have a hub, and have it told of what the driver does from the beginning."""
+        """Start the hub, and forward the driver's journal to it from the first line."""
         service, journal = self._config.service, journal_of(self._telemetry.identity)
         port = chosen_port(service)
         if port is not None:
             hub = running_hub(service.host, port, service.trace_url, own_ray=self._own_ray)
-            self._hub = await self._held.enter_async_context(hub)
+            self._hub = await self._resources.enter_async_context(hub)
             if journal.exists():
-                await self._held.enter_async_context(forwarding_journal(self._hub, "driver", journal))
+                await self._resources.enter_async_context(forwarding_journal(self._hub, "driver", journal))
 
     async def _place(self, context: Context) -> None:
         group = await reserve(
             context[PLACEMENT_BUNDLES], context[PLACEMENT_STRATEGY], self._config.placement_timeout_seconds
         )
-        self._held.push_async_callback(release, group)
+        self._resources.push_async_callback(release, group)
         context[PLACEMENT_GROUP] = group
 
     async def _start_nodes(self, engines: Sequence[EngineSeats], context: Context, step: str) -> list[ClusterNode]:
-        """Start all engines side by side; the first that fails for good cancels the others."""
+        """Start all engines side by side; the first that fails without an attempt left cancels the others."""
         written = [key for key in context if key not in _NOT_FOR_NODES and context.history(key)[-1].by != "phasebus"]
         given = snapshot(context, written)
         nodes: dict[int, Sequence[ClusterNode]] = {}
         started: list[StartingNode] = []
-        self._held.push_async_callback(stop_nodes, started)
+        self._resources.push_async_callback(stop_nodes, started)
         errors: list[Exception] = []
 
         async def start(number: int, engine: EngineSeats) -> None:
@@ -142,7 +142,7 @@ class ClusterStart:
             for number, engine in enumerate(engines):
                 tasks.start_soon(start, number, engine)
         if len(errors) > 1:
-            raise ExceptionGroup(f"{len(errors)} engines did not start", errors)
+            raise ExceptionGroup(f"{len(errors)} engines failed to start", errors)
         if errors:
             raise errors[0]
         return [node for number in sorted(nodes) for node in nodes[number]]
@@ -164,7 +164,7 @@ class ClusterStart:
 
 
 def subscribe_to_placement(bus: Bus, callbacks: Sequence[Any]) -> None:
-    """Have the nodes' own `callbacks` called on the driver for what is done there in their place: the placement."""
+    """Subscribe the nodes' own `callbacks` to the placement, which the driver makes for them."""
     for callback in callbacks:
         probe = Bus()
         subscribe_all(probe, [callback])
@@ -180,11 +180,11 @@ def _observes(callback: object) -> bool:
 
 
 class Cluster:
-    """A cluster that is ready. Close it, or leave it as an asynchronous context manager, to give everything back.
+    """A cluster that is ready. Close it, or leave it as an asynchronous context manager, to release all resources.
 
     Attributes:
         nodes: Its nodes.
-        context: What the driver's callbacks left, and what those of the nodes changed, merged, with its history.
+        context: The driver's context, with the changes of all nodes merged into it, and its history.
     """
 
     def __init__(self, nodes: Sequence[ClusterNode], context: Context, resources: AsyncExitStack) -> None:
@@ -194,11 +194,11 @@ class Cluster:
 
     @property
     def engine(self) -> ClusterNode | None:
-        """The first of its nodes that has an engine; None if there is none."""
+        """The first of its nodes that has an engine; None if no node has one."""
         return next((node for node in self.nodes if node.engine), None)
 
     async def close(self) -> None:
-        """End every node and give back what was reserved. May be called twice."""
+        """End every node and release the placement group. May be called twice."""
         await self._resources.aclose()
 
     async def __aenter__(self) -> Self:
@@ -211,21 +211,20 @@ class Cluster:
 async def initialize_cluster(
     config: LLMConfig | ClusterConfig, *, telemetry: Telemetry | None = None, bus: Bus | None = None
 ) -> Cluster:
-    """Start a model on several nodes, or several models: reserve their places, start a node in each, all in one trace.
+    """Start a model on several nodes, or several models: reserve the bundles and start a node on each, in one trace.
 
-    Callbacks of a model are called on its nodes, and where the placement is made, which is here; those of the cluster
-    (`driver_callbacks` of a model) are called here.
+    Callbacks of a model are called on its nodes, and for the placement on the driver, which is this process; those of the
+    cluster (`driver_callbacks` of a model) are called on the driver only.
 
     Args:
-        config: What is started.
-        telemetry: An open telemetry for the driver's own spans, metrics and status; by default one of its own for the
-            time of the start, without the HTTP service.
-        bus: An open bus for the driver's own phases. By default one of its own for the time of the start, with the
-            built-in observers on it.
+        config: The configuration of the cluster, or of one model.
+        telemetry: Open telemetry for the driver's own spans, metrics and status. By default, one is opened for the start,
+            without the HTTP service.
+        bus: An open bus for the driver's own phases. By default, one is opened for the start, with the built-in observers.
 
     Raises:
-        PhasebusError: A phase failed, or a node: NodeLostError if it went away, else what it failed with; notes name
-            the node, the phase and, where it was one, the callback. Nothing is left behind.
+        PhasebusError: A phase or a node failed, with NodeLostError if the node was lost; notes name the node, the phase and,
+            if one raised the error, the callback. Every resource has been released.
         Exception: A callback raised it; with the same notes.
     """
     whole = ClusterConfig.of(config)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import anyio
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -20,7 +22,7 @@ class Spans:
     def __init__(self, relay: Relay | None = None) -> None:
         self._exporter = InMemorySpanExporter()
         self._tracing = Tracing(RunIdentity.fresh("n", {}), self._exporter)
-        self.observer = SpanObserver(self._tracing, relay)
+        self.observer = SpanObserver(self._tracing, relay, last_spans_seconds=0)
 
     def exported(self) -> dict[str, ReadableSpan]:
         self._tracing.close()
@@ -143,3 +145,20 @@ def test_a_span_that_its_own_process_has_not_exported_is_made_when_the_bus_close
     found = spans.exported()
     assert list(found) == exported
     assert [(span.start_time, span.end_time) for span in found.values()] == [(5, 8) for _ in exported]
+
+
+def test_a_span_that_arrives_while_the_bus_closes_is_not_made_twice() -> None:
+    relay, tracing_exporter = Relay(), InMemorySpanExporter()
+    tracing = Tracing(RunIdentity.fresh("n", {}), tracing_exporter)
+    observer = SpanObserver(tracing, relay, last_spans_seconds=60)
+    about = {"step": STEP, "kind": "engine_step", "name": "load", "traced": True}
+    observer.observe(StepStarted(**about, time_ns=5))  # type: ignore[arg-type]
+    observer.observe(StepFinished(**about, time_ns=8, seconds=1.0))  # type: ignore[arg-type]
+    closing = threading.Thread(target=observer.close)
+    closing.start()
+    relay.publish(engine_span(STEP, 5))
+    closing.join(60)
+    assert not closing.is_alive()
+    tracing.close()
+    relay.close()
+    assert tracing_exporter.get_finished_spans() == ()
