@@ -1,4 +1,4 @@
-"""What is read from vLLM's inside is there in the vLLM that is installed."""
+"""The private parts of vLLM that phasebus uses are in the vLLM that is installed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from pathlib import Path
 
 from phasebus.initializer.engines.vllm.inside import forkserver
 from phasebus.initializer.engines.vllm.names import STEP_OF_FUNCTION, STEP_OF_SPAN
+from phasebus.initializer.engines.vllm.seams import SEAMS, missing_seams
 
 LOOK = """
-import importlib, inspect, sys
-from phasebus.initializer.engines.vllm.inside import forkserver, hooks
+import importlib, inspect
+from phasebus.initializer.engines.vllm.inside import hooks
+from phasebus.initializer.engines.vllm.seams import SEAMS
 missing = []
-for module, path in [(module, path) for module, path, _ in hooks.UNTRACED_FUNCTIONS] + [hooks.LOADER, hooks.STAT_LOGGERS]:
-    found = hooks.resolved(importlib.import_module(module), path)
-    if found is None or not inspect.isfunction(found[2]):
-        missing.append(f"{module}:{path}")
-for module in forkserver.STARTING_PROCESSES:
-    if not callable(getattr(importlib.import_module(module), "get_mp_context", None)):
-        missing.append(f"{module}:get_mp_context")
-sys.exit(f"not in this vLLM: {missing}" if missing else 0)
+for seam in SEAMS:
+    found = hooks.resolved(importlib.import_module(seam.module), seam.path)
+    if found is None or not callable(getattr(found[2], "__func__", found[2])):
+        missing.append(str(seam))
+assert missing == []
+from phasebus.initializer.engines.vllm.inside.ranks import TARGETS, _BY_TARGET
+assert {path for _, path in TARGETS} == set(_BY_TARGET)
+from vllm.v1.executor.multiproc_executor import WorkerProc
+from vllm.v1.engine.core import EngineCoreProc
+assert WorkerProc.worker_main.__qualname__ == "WorkerProc.worker_main"
+assert EngineCoreProc.run_engine_core.__qualname__ == "EngineCoreProc.run_engine_core"
+made = inspect.getsource(WorkerProc.make_worker_process)
+assert all(words in made for words in ('"vllm_config": vllm_config', '"rank": rank', "kwargs=process_kwargs")), made
 """
 
 ARGUMENTS = """
@@ -34,7 +41,26 @@ assert known_arguments() == {field.name for field in fields(AsyncEngineArgs) if 
 """
 
 
-def test_everything_that_is_wrapped_inside_vllm_is_there() -> None:
+def test_no_seam_is_missing_in_the_source_of_the_installed_vllm() -> None:
+    assert missing_seams() == []
+
+
+def test_all_seams_are_missing_where_there_is_no_vllm(tmp_path: Path) -> None:
+    assert missing_seams(tmp_path) == list(SEAMS)
+
+
+def test_seam_that_a_version_lacks_is_found_missing(tmp_path: Path) -> None:
+    tracing = tmp_path / "tracing"
+    tracing.mkdir()
+    (tracing / "__init__.py").write_text("def instrument(): ...\n")
+    (tracing / "otel.py").write_text(
+        "try:\n    from opentelemetry.sdk.trace import TracerProvider\nexcept ImportError: ...\n"
+    )
+    there = set(SEAMS) - set(missing_seams(tmp_path))
+    assert {str(seam) for seam in there} == {"vllm.tracing:instrument", "vllm.tracing.otel:TracerProvider"}
+
+
+def test_seams_and_process_arguments_are_those_of_the_imported_vllm() -> None:
     looked = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=False, timeout=300)
     assert looked.returncode == 0, looked.stderr
 
