@@ -1,7 +1,8 @@
-"""Getting a model onto the node: `fetch`, its events, and what it raises.
+"""Downloads: a library that makes a model available on this machine. The entry is `fetch`.
 
-Start reading at `fetch`, then `tree` (one source into one folder), `files` (many at once, with retries), `transfer` (one
-file, in a worker thread). `sources` says where bytes come from, `partial`, `record` and `checks` what is made of them.
+Read `fetch` first, then `download` (one source into one folder), `transfers` (its files side by side, with retries),
+`transfer` (one file, in a worker thread). `protocol` is the interface of a source, `sources` has the built-in ones;
+`names` validates what sources name; `partial`, `record`, `inventory` and `checks` keep track of files on the disk.
 """
 
 from phasebus.initializer.downloads.checks import Digest

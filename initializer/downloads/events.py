@@ -10,44 +10,44 @@ from phasebus.bus import StepFailed, StepFinished, StepKind, StepProgress, StepS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadStarted(StepStarted):
-    """Published when a model begins to be fetched; attributes: ``model``, ``source``, ``mode``."""
+    """Published when the download of a model starts; attributes: ``model``, ``source``, ``mode``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadProgress(StepProgress):
-    """Published while a model is being fetched, in bytes, at most five times a second.
+    """Published during the download of a model, in bytes, at most five times a second.
 
-    The attribute ``bytes_per_second`` is the rate of late; ``waiting`` is True while another process does the fetching.
+    The attribute ``bytes_per_second`` is the current speed; ``waiting`` is True while another process downloads.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadFinished(StepFinished):
-    """Published when a model is there, whole.
+    """Published when a model is complete and verified.
 
-    Its attributes say what it took: ``files``, ``bytes`` (those fetched), ``cache_hits`` (files that were there already),
-    ``retries`` (tries again after a failure), ``resumed`` (bytes an earlier process had left), ``revision``.
+    Attributes: ``files``, ``bytes`` (those fetched), ``cache_hits`` (files that were present), ``retries`` (attempts after a
+    failure), ``resumed`` (bytes that an earlier process had left), ``revision``, ``skipped`` (names that are no file names).
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadFailed(StepFailed):
-    """Published when a model could not be fetched; attributes as for `DownloadFinished`, as far as it got."""
+    """Published when a model could not be downloaded; attributes as for `DownloadFinished`, as far as they are known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStarted(StepStarted):
-    """Published when a file begins to be fetched, or is found to be there; attributes: ``model``, ``source``, ``file``."""
+    """Published when a file is fetched, or found to be present; attributes: ``model``, ``source``, ``file``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileProgress(StepProgress):
-    """Published while a file is being fetched, in bytes, at most five times a second; see `DownloadProgress`."""
+    """Published while a file is fetched, in bytes, at most five times a second; see `DownloadProgress`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFinished(StepFinished):
-    """Published when a file is there, whole, under its final name.
+    """Published when a file is complete and verified, under its final name.
 
     The attribute ``outcome`` is ``"fetched"``, ``"resumed"`` or ``"cache_hit"``; ``bytes``, ``retries`` and ``resumed`` as
     for `DownloadFinished`.
@@ -67,18 +67,18 @@ FILE = StepKind("file", started=FileStarted, progress=FileProgress, finished=Fil
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadResult:
-    """What a download came to.
+    """The result of a download.
 
     Attributes:
-        path: The folder the model is in; or its one file.
-        files: How many files it has.
+        path: The folder of the model; or its one file.
+        files: The number of files.
         bytes: Their size.
-        fetched: How many bytes came over the network.
-        cache_hits: How many of the files were there already.
-        retries: How many tries were made again after a failure.
-        resumed: How many bytes an earlier process had left.
-        seconds: How long it took.
-        extra: What became of the extra files, in the order they were asked for.
+        fetched: The number of bytes received over the network.
+        cache_hits: The number of files that were present.
+        retries: The number of attempts after a failure.
+        resumed: The number of bytes that an earlier process had left.
+        seconds: The duration.
+        extra: The results of the extra files, in their order.
     """
 
     path: Path

@@ -1,6 +1,6 @@
-"""Connect to object stores as the environment says: credentials and endpoints by each ecosystem's usual variables.
+"""Connections to object stores, with credentials and endpoints from each ecosystem's usual variables.
 
-obstore reads most of them by itself; here are those that it does not know, and what lets an endpoint be plain HTTP.
+obstore reads most variables by itself. This module reads the others, and permits plain HTTP where an endpoint has it.
 """
 
 from __future__ import annotations
@@ -13,51 +13,57 @@ from urllib.parse import urlsplit
 
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.downloads.sources.aws_profile import profile_config
 from phasebus.telemetry.redaction import redact
 
 StoreKind = Literal["s3", "gs", "az"]
 
 HINTS: dict[StoreKind, str] = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_SKIP_SIGNATURE=true), AWS_REGION and AWS_ENDPOINT_URL",
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE (or AWS_SKIP_SIGNATURE=true), AWS_REGION and "
+    "AWS_ENDPOINT_URL",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS (or GOOGLE_SKIP_SIGNATURE=true) and GOOGLE_BASE_URL",
     "az": "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN "
     "(or AZURE_SKIP_SIGNATURE=true)",
 }
-"""Which variables say who one is, and where the store is."""
+"""The variables for credentials and the endpoint, for messages."""
 
 _ENDPOINTS: dict[StoreKind, tuple[str, tuple[str, ...]]] = {
     "s3": ("endpoint", ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")),
     "gs": ("base_url", ("GOOGLE_BASE_URL",)),
     "az": ("endpoint", ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")),
 }
-"""What obstore calls an endpoint, and the variables that name one; the first that is set counts."""
+"""obstore's option for an endpoint, and the variables that name one; the first that is set counts."""
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
-"""The variable by which Google's own libraries are led to an emulator, which they tell no credentials."""
+"""The variable that names an emulator to Google's own libraries, which then send no credentials."""
 
 _CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 
 _ADDRESS = re.compile(r"(Error performing [A-Z]+ [a-z]+://[^\s/]+/)\S+")
-"""What obstore asked for, in its errors: it is long, and may be signed."""
+"""The address in obstore's errors: it is long, and may be signed."""
 
 
 def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: float) -> Any:
     """Return obstore's client of a bucket. Nothing is sent yet.
 
     Args:
-        kind: Which store.
-        bucket: The bucket, or what Azure calls a container.
-        settings: How to fetch.
-        longest: How many seconds one request may take.
+        kind: The kind of store.
+        bucket: The bucket, or Azure's container.
+        settings: The limits.
+        longest: The time limit of one request, in seconds.
 
     Raises:
-        DownloadError: What the variables say cannot be used.
+        DownloadError: The variables cannot be used.
     """
     from obstore.store import AzureStore, GCSStore, S3Store
 
     config: dict[str, Any] = _azure() if kind == "az" else {}
-    called, variables = _ENDPOINTS[kind]
-    endpoint = config.get(called) or next(filter(None, map(os.environ.get, variables)), None)
+    option, variables = _ENDPOINTS[kind]
+    endpoint = config.get(option) or next(filter(None, map(os.environ.get, variables)), None)
+    if kind == "s3":
+        profile = profile_config()
+        endpoint = endpoint or profile.pop("endpoint", None)
+        config |= profile
     if kind == "gs" and not endpoint and (emulator := os.environ.get(_EMULATOR)):
         endpoint = emulator if "://" in emulator else f"http://{emulator}"
         config["skip_signature"] = True
@@ -71,7 +77,7 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
             raise DownloadError(
                 f"{kind}://{bucket}: the endpoint in {' or '.join(variables)} has to begin with https:// or http://"
             )
-        config[called] = f"{scheme.lower()}://{rest.rstrip('/')}"
+        config[option] = f"{scheme.lower()}://{rest.rstrip('/')}"
         client["allow_http"] = scheme.lower() == "http"
     store: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[kind]
     try:
@@ -83,13 +89,13 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error of obstore says, without what it goes on to say to its developers, and what it asked for."""
+    """Return the message of an obstore error, without its part for developers and without the address."""
     line = redact(str(error)).strip().partition("\n")[0]
     return _ADDRESS.sub(r"\1…", line)[:300]
 
 
 def _azure() -> dict[str, Any]:
-    """Return what the variables of Azure's own command and libraries say; a connection string says it all."""
+    """Return obstore's settings from the variables of Azure's own command and libraries; a connection string has all."""
     if string := os.environ.get(_CONNECTION_STRING):
         return _connection(string)
     found = {
@@ -100,7 +106,7 @@ def _azure() -> dict[str, Any]:
 
 
 def _connection(string: str) -> dict[str, Any]:
-    """Return what a connection string of Azure says; its keys may be written in any case."""
+    """Return obstore's settings from a connection string of Azure; its keys are case-insensitive."""
     parts = {}
     for part in filter(None, map(str.strip, string.split(";"))):
         name, equals, value = part.partition("=")
