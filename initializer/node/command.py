@@ -153,7 +153,7 @@ class CommandStart:
         """
         reports: list[object] = []
         end = self._telemetry.relay.listen(reports.append)
-        next_probe = 0.0
+        next_probe, healthy = 0.0, 0
         headless = self._server is not None and self._server.headless
         try:
             while not (steps.workers_ready if headless else steps.ready):
@@ -164,7 +164,9 @@ class CommandStart:
                 if self._server is not None and time.monotonic() >= next_probe:
                     # Where the plugin reports, a probe is the exception: each is a line in the server's access log.
                     next_probe = time.monotonic() + (_RARE_PROBE_SECONDS if reports else _PROBE_SECONDS)
-                    if await self._server.is_healthy():
+                    healthy = healthy + 1 if await self._server.is_healthy() else 0
+                    # of several API servers, one may answer while the others still report their steps
+                    if healthy > (1 if reports and steps.running else 0):
                         _explain_probe(reports)
                         return
                 await anyio.sleep(_POLL_SECONDS)

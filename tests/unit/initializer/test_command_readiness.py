@@ -1,0 +1,48 @@
+"""When a command whose engine does not report its readiness is ready: by its server's own /health."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from phasebus.initializer.node import command
+from phasebus.initializer.node.command import Command, CommandStart
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("reported", "running", "probes"), [(False, False, 1), (False, True, 1), (True, False, 1), (True, True, 2)]
+)
+async def test_one_healthy_probe_suffices_unless_reported_steps_still_run(
+    reported: bool, running: bool, probes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several API servers, one may answer while the others are still starting."""
+    asked = 0
+
+    class Server:
+        headless = False
+        model = "m"
+
+        async def is_healthy(self) -> bool:
+            nonlocal asked
+            asked += 1
+            return True
+
+    def listen(listener: Callable[[object], None]) -> Callable[[], None]:
+        if reported:
+            listener("a notice")
+        return lambda: None
+
+    for name in ("_POLL_SECONDS", "_PROBE_SECONDS", "_RARE_PROBE_SECONDS"):
+        monkeypatch.setattr(command, name, 0.0)
+    monkeypatch.setattr(command, "read_command", lambda arguments: Server())
+    telemetry: Any = SimpleNamespace(relay=SimpleNamespace(listen=listen))
+    child: Any = SimpleNamespace(returncode=None)
+    bus: Any = None
+    start = CommandStart(Command(arguments=["vllm", "serve", "m"]), child, bus, telemetry)
+    steps: Any = SimpleNamespace(ready=False, running=("a step",) if running else ())
+    await start._until_ready(steps)
+    assert asked == probes
