@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from threading import get_ident
 from types import TracebackType, UnionType
 from typing import Any, Protocol, Self, TypeVar, Unpack, cast, overload
@@ -15,7 +15,7 @@ from phasebus.bus._buffers import Overflow, check_buffer
 from phasebus.bus._checks import count, seconds
 from phasebus.bus._dispatch import Dispatcher
 from phasebus.bus._errors import BusStateError, EventError
-from phasebus.bus._forms import Callback, check_no_callback_class, events_of, shape_of
+from phasebus.bus._forms import Callback, Handler, check_event, check_no_callback_class, events_of, shape_of
 from phasebus.bus._observers import (
     Observation,
     Observer,
@@ -37,7 +37,6 @@ from phasebus.bus._threads import Threads
 
 E = TypeVar("E")
 F = TypeVar("F", bound=Callable[[Any], Any] | Callable[[Any, Any], Any] | Callable[[Any, Any, Any], Any])
-Handler = Callable[[E], Any] | Callable[[E, Any], Any] | Callable[[str, Any, Any], Any]
 
 CANCEL_SECONDS = 1.0
 """How long an asynchronous observer that was cancelled when the bus closed may take to end, in seconds."""
@@ -88,8 +87,12 @@ class Bus(Dispatcher):
     @overload
     def subscribe(self, events: type[E], callback: Handler[E], **options: Unpack[Options]) -> Subscription: ...
     @overload
+    def subscribe(  # for protocols, which are no `type[E]`
+        self, events: Callable[..., E], callback: Handler[E], **options: Unpack[Options]
+    ) -> Subscription: ...
+    @overload
     def subscribe(
-        self, events: str | UnionType | tuple[Any, ...] | None, callback: Callback, **options: Unpack[Options]
+        self, events: str | UnionType | tuple[Any, ...] | None, callback: Handler[Any], **options: Unpack[Options]
     ) -> Subscription: ...
     @overload
     def subscribe(
@@ -161,6 +164,8 @@ class Bus(Dispatcher):
         if isinstance(callback, Subscription):
             callback = callback.callback
         shape = shape_of(callback)
+        if isinstance(events, type):
+            check_event(callback, shape.form, events)
         subscription = Subscription(
             self._unsubscribe,
             callback,
@@ -180,7 +185,7 @@ class Bus(Dispatcher):
     def observe(
         self,
         events: Events,
-        observer: Observer | Callback,
+        observer: Observer | Handler[Any],
         *,
         name: str | None = None,
         buffer: int = 10_000,
@@ -227,10 +232,22 @@ class Bus(Dispatcher):
             observation.start(self._token)
         return observation
 
+    @overload
+    def stream(
+        self, events: type[E], *, buffer: int = ..., overflow: Overflow = ..., replay: int | bool = ...
+    ) -> AbstractAsyncContextManager[Stream[E]]: ...
+    @overload
+    def stream(
+        self, events: Callable[..., E], *, buffer: int = ..., overflow: Overflow = ..., replay: int | bool = ...
+    ) -> AbstractAsyncContextManager[Stream[E]]: ...
+    @overload
+    def stream(
+        self, events: Events = ..., *, buffer: int = ..., overflow: Overflow = ..., replay: int | bool = ...
+    ) -> AbstractAsyncContextManager[Stream[Any]]: ...
     @asynccontextmanager
     async def stream(
         self, events: Events = Any, *, buffer: int = 1_000, overflow: Overflow = "drop_oldest", replay: int | bool = 0
-    ) -> AsyncIterator[Stream]:
+    ) -> AsyncIterator[Stream[Any]]:
         """Give the `events` as an asynchronous iterator: ``async with bus.stream(T) as events: async for e in events``.
 
         It ends when the bus closes.
@@ -253,7 +270,7 @@ class Bus(Dispatcher):
         past = [event for event in self._history or () if replay and chosen.matches(type(event))]
         if replay is not True:
             past = past[-replay:] if replay else []
-        stream = Stream(self._registry.free_name(None, Stream), chosen, buffer, overflow, past)
+        stream: Stream[Any] = Stream(self._registry.free_name(None, Stream), chosen, buffer, overflow, past)
         self._registry.observe(stream)
         try:
             yield stream
@@ -359,7 +376,7 @@ class Bus(Dispatcher):
         self._check_thread()
         self._registry.remove(subscription)
 
-    def _unobserve(self, observation: Observation | Stream) -> None:
+    def _unobserve(self, observation: Observation | Stream[Any]) -> None:
         self._check_thread()
         if self._registry.remove(observation):
             observation.buffer.end()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from time import time
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from phasebus.bus._checks import count
-from phasebus.bus._keys import Key
+from phasebus.bus._keys import Key, PlainName
 
 T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
 D = TypeVar("D")
 
 
@@ -140,7 +142,13 @@ class Context(ReadableContext, MutableMapping[str, Any]):
     def _value(self, key: str) -> Any:
         return self.data[key]
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    @overload  # mypy finds no T for a callable object and a key of callables
+    def __setitem__(self, key: Key[Callable[P, R]], value: Callable[..., Any]) -> None: ...
+    @overload
+    def __setitem__(self, key: Key[T], value: T) -> None: ...
+    @overload
+    def __setitem__(self, key: PlainName, value: Any) -> None: ...
+    def __setitem__(self, key: Any, value: Any) -> None:
         self.learn(key)
         rule = self.rules.get(key)
         self.apply(key, value if rule is None else rule.checked(value, self._author), self._author, None)

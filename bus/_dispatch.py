@@ -217,7 +217,7 @@ class Dispatcher:
 
     async def _announce(self, plan: Plan, event: object, context: Context | View | None) -> None:
         """Put an event into the history and the buffers of the observers; wait for those that block."""
-        full: list[Observation | Stream] = []
+        full: list[Observation | Stream[Any]] = []
         for observation in plan.observations:
             if observation.buffer.since_turn >= observation.buffer.half:
                 await observation.buffer.turns()

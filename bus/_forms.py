@@ -13,12 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from types import SimpleNamespace
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from phasebus.bus._errors import CallbackSignatureError
 from phasebus.bus._events import Event, PhaseEvent
 
 Callback = Callable[..., Any]
+E = TypeVar("E")
+Handler = Callable[[E], Any] | Callable[[E, Any], Any] | Callable[[str, Any, Any], Any]
+"""A callback for events `E`, as far as types can say what a callback is."""
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -122,6 +125,24 @@ def events_of(callback: Callback, form: Form, default: Any) -> Any:
             "import the event at module level, or name the events when subscribing"
         ) from error
     return default if hint is Any else hint
+
+
+def check_event(callback: Callback, form: Form, event: type) -> None:
+    """Raise CallbackSignatureError if the annotation of `callback` names a class that no `event` can be of.
+
+    Protocols and classes that may be inherited together with the event's are no contradiction, nor is what cannot be resolved.
+    """
+    try:
+        hint = events_of(callback, form, Any)
+    except CallbackSignatureError:
+        return
+    if hint is Any or not isinstance(hint, type) or form is Form.SHORT or getattr(hint, "_is_protocol", False):
+        return
+    if issubclass(event, hint) or issubclass(hint, event) or getattr(event, "_is_protocol", False):
+        return
+    raise CallbackSignatureError(
+        f"{name_of(callback)!r} is for {hint.__name__}, as its annotation says, and is to be subscribed to {event.__name__}"
+    )
 
 
 def _resolved(function: Any, parameter: inspect.Parameter) -> Any:

@@ -1,9 +1,9 @@
-"""Context keys: names that know the type of their value and the rules for writing it."""
+"""Context keys: names with the type of their value and the rules for writing it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from phasebus.bus._errors import InvalidValueError
 
@@ -32,6 +32,8 @@ class Key(str, Generic[T]):
     validate: Callable[[Any], T] | None
     doc: str
     has_rule: bool
+    if TYPE_CHECKING:
+        swapcase: None  # type: ignore[assignment]  # what makes a key no `PlainName`
 
     def __new__(
         cls,
@@ -66,6 +68,17 @@ class Key(str, Generic[T]):
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         """Travel to other processes as the plain name: rules are code, and stay at home."""
         return str, (str(self),)
+
+
+class PlainName(Protocol):
+    """A string that is no `Key`: one for type checkers, which are to refuse a wrong value for a key.
+
+    For them, a key has no ``swapcase``; every other string has.
+    """
+
+    def swapcase(self) -> str:
+        """Swap the case."""
+        ...
 
 
 def _reason(error: Exception) -> str:

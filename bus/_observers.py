@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context as ContextVars
 from contextvars import ContextVar, copy_context
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeGuard, cast, runtime_checkable
+from typing import Any, Generic, Protocol, Self, TypeGuard, TypeVar, cast, runtime_checkable
 
 import anyio
 import anyio.from_thread
@@ -22,6 +22,8 @@ from phasebus.bus._loops import InContext, call_soon_here, cancellation_requeste
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
 from phasebus.bus._view import ReadOnlyContext
+
+E = TypeVar("E")
 
 logger = logging.getLogger("phasebus.bus")
 
@@ -219,7 +221,7 @@ async def _finish(value: Awaitable[Any]) -> None:
     await value
 
 
-class Stream:
+class Stream(Generic[E]):
     """The events of one selector, until the bus closes; made by `Bus.stream`. Any number of tasks may share it."""
 
     def __init__(self, name: str, selector: Selector, limit: int, overflow: Overflow, past: Sequence[object]) -> None:
@@ -244,13 +246,14 @@ class Stream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> E:
         await checkpoint_if_cancelled()  # a reader that is cancelled must not take an event with it
         item = await self.buffer.take()
         if item is None:
             raise StopAsyncIteration
         self._taken += 1
-        return item[0]
+        event: E = item[0]
+        return event
 
 
 _NO_VARIABLES = ContextVars()

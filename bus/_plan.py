@@ -61,7 +61,7 @@ class Plan:
     def __init__(
         self,
         subscriptions: tuple[Subscription, ...],
-        observations: tuple[Observation | Stream, ...],
+        observations: tuple[Observation | Stream[Any], ...],
         *,
         emits_callback_steps: bool,
         timing: bool,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from threading import Lock
+from typing import Any
 
 from phasebus.bus._errors import OrderError
 from phasebus.bus._events import PhaseEvent
@@ -27,7 +28,7 @@ class Registry:
 
     def __init__(self, bus: str, plans: dict[type, Plan], *, timing: bool, recorded: bool) -> None:
         self.subscriptions: dict[str, Subscription] = {}
-        self.observations: dict[str, Observation | Stream] = {}
+        self.observations: dict[str, Observation | Stream[Any]] = {}
         self.plans = plans
         self._bus = bus
         self._timing = timing
@@ -50,14 +51,14 @@ class Registry:
         self.subscriptions[subscription.name] = subscription
         self.forget_plans()
 
-    def observe(self, observation: Observation | Stream) -> None:
+    def observe(self, observation: Observation | Stream[Any]) -> None:
         """Add `observation`."""
         self.observations[observation.name] = observation
         self.forget_plans()
 
-    def remove(self, member: Subscription | Observation | Stream) -> bool:
+    def remove(self, member: Subscription | Observation | Stream[Any]) -> bool:
         """Remove `member`; return whether it was there."""
-        members: dict[str, Subscription] | dict[str, Observation | Stream]
+        members: dict[str, Subscription] | dict[str, Observation | Stream[Any]]
         members = self.subscriptions if isinstance(member, Subscription) else self.observations
         if members.get(member.name) is not member:
             return False

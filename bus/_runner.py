@@ -10,7 +10,7 @@ from phasebus.bus._bus import Bus
 from phasebus.bus._context import Context
 from phasebus.bus._errors import CallbackSignatureError
 from phasebus.bus._events import PhaseEvent, phase_event
-from phasebus.bus._forms import Callback, events_of, shape_of
+from phasebus.bus._forms import Callback, Handler, events_of, shape_of
 from phasebus.bus._observers import Observation, Observer, is_observer
 from phasebus.bus._subscription import Subscription
 
@@ -25,7 +25,7 @@ class CallbackRunner:
         bus: The bus they are put on; a new one by default.
     """
 
-    def __init__(self, callbacks: Iterable[Callback | Observer], *, bus: Bus | None = None) -> None:
+    def __init__(self, callbacks: Iterable[Handler[Any] | Observer], *, bus: Bus | None = None) -> None:
         self.bus = bus or Bus()
         subscribe_all(self.bus, callbacks)
 
@@ -62,7 +62,7 @@ class CallbackRunner:
         await self.bus.__aexit__(kind, error, at)
 
 
-def subscribe_all(bus: Bus, callbacks: Iterable[Callback | Observer]) -> list[Subscription | Observation]:
+def subscribe_all(bus: Bus, callbacks: Iterable[Handler[Any] | Observer]) -> list[Subscription | Observation]:
     """Put `callbacks` on `bus`: observers as such, the others for the events that their first argument names.
 
     Returns the handle of each, in their order.

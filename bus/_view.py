@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from enum import Enum
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, overload
 
 from phasebus.bus._context import DELETED, Change, Context, ReadableContext
 from phasebus.bus._errors import ConflictError, ContextClosedError
-from phasebus.bus._keys import Key
+from phasebus.bus._keys import Key, PlainName
+
+T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
 
 Author = tuple[str, object]
 """Who wrote, and during which event."""
@@ -95,7 +99,13 @@ class View(ReadableContext, MutableMapping[str, Any]):
             return value
         return self.base[key]
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    @overload  # mypy finds no T for a callable object and a key of callables
+    def __setitem__(self, key: Key[Callable[P, R]], value: Callable[..., Any]) -> None: ...
+    @overload
+    def __setitem__(self, key: Key[T], value: T) -> None: ...
+    @overload
+    def __setitem__(self, key: PlainName, value: Any) -> None: ...
+    def __setitem__(self, key: Any, value: Any) -> None:
         if key.__class__ is Key and key.has_rule:
             self.root.learn(key)
         if self.key is None and not self.base.rules:

@@ -104,7 +104,7 @@ async def test_what_callbacks_make_of_the_metrics_and_of_stop_is_the_answer() ->
 
 async def test_metrics_that_are_no_mapping_are_refused_with_the_callbacks_name() -> None:
     def forget(event: Reported, context: Context) -> None:
-        context[METRICS] = None
+        context[METRICS] = None  # type: ignore[misc]
 
     async with controller_handler(forget) as handler:
         with pytest.raises(InvalidValueError, match="metrics") as caught:
