@@ -12,6 +12,7 @@ from phasebus.bus._keys import Key, PlainName
 
 T = TypeVar("T")
 R = TypeVar("R")
+K = TypeVar("K")
 P = ParamSpec("P")
 D = TypeVar("D")
 
@@ -142,7 +143,12 @@ class Context(ReadableContext, MutableMapping[str, Any]):
     def _value(self, key: str) -> Any:
         return self.data[key]
 
-    @overload  # mypy finds no T for a callable object and a key of callables
+    # Type checkers infer the type of a value before they know that of the key, so that of `[{"CPU": 1}]` has integers.
+    @overload
+    def __setitem__(self, key: Key[list[T]], value: list[Any]) -> None: ...
+    @overload
+    def __setitem__(self, key: Key[dict[K, T]], value: dict[Any, Any]) -> None: ...
+    @overload
     def __setitem__(self, key: Key[Callable[P, R]], value: Callable[..., Any]) -> None: ...
     @overload
     def __setitem__(self, key: Key[T], value: T) -> None: ...

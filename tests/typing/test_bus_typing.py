@@ -81,6 +81,9 @@ def test_keys_give_the_values_of_every_context_their_types() -> None:
 def test_a_wrong_value_for_a_key_is_refused_and_plain_names_take_anything() -> None:
     context = Context()
     context[PORT] = 80
+    context[BUNDLES] = [{"CPU": 1}]
+    context[BUNDLES] = []
+    context[BUNDLES] = "none"  # type: ignore[misc]  # pyright: ignore[reportCallIssue, reportArgumentType]
     context[PORT] = "no port"  # type: ignore[misc]  # pyright: ignore[reportCallIssue, reportArgumentType]
     name = str(PORT)
     context[name] = "no port"
