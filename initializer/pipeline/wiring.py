@@ -15,7 +15,7 @@ from typing import Any
 
 from phasebus.bus import Bus, BusStateError, Observer, subscribe_all
 from phasebus.observers import JournalObserver, MetricsObserver, SpanObserver, StatusObserver, TimelineObserver
-from phasebus.telemetry import Metrics, PortTakenError, Telemetry, Timeline, redact
+from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Telemetry, Timeline, redact
 from phasebus.telemetry.journal import JournalWriter, journal_of
 
 logger = logging.getLogger("phasebus.telemetry")
@@ -65,6 +65,7 @@ def series_and_page_observers(
 
 
 def available_telemetry(
+    identity: RunIdentity | None = None,
     *,
     host: str = HOST,
     port: int | None = PORT,
@@ -77,6 +78,7 @@ def available_telemetry(
     variables that cannot be used leave the export out.
 
     Args:
+        identity: The run; a new one by default.
         host: The address of the service.
         port: Its port; 0 picks a free one, None leaves the service out.
         trace_url: Where the page links to for a trace.
@@ -85,12 +87,12 @@ def available_telemetry(
     made: list[Telemetry] = []
 
     def bind(candidate: int) -> int | None:
-        made.append(_exporting_if_possible(host, candidate, trace_url, warn))
+        made.append(_exporting_if_possible(identity, host, candidate, trace_url, warn))
         service = made[-1].service
         return None if service is None else service.port
 
     if port is None or available_port(bind, host, port, warn) is None:
-        return _exporting_if_possible(host, None, trace_url, warn)
+        return _exporting_if_possible(identity, host, None, trace_url, warn)
     return made[-1]
 
 
@@ -123,10 +125,10 @@ def available_port(
 
 
 def _exporting_if_possible(
-    host: str, port: int | None, trace_url: str | None, warn: Callable[[str], None]
+    identity: RunIdentity | None, host: str, port: int | None, trace_url: str | None, warn: Callable[[str], None]
 ) -> Telemetry:
     try:
-        return Telemetry(host=host, port=port, trace_url=trace_url)
+        return Telemetry(identity, host=host, port=port, trace_url=trace_url)
     except PortTakenError:
         raise
     except Exception as error:  # noqa: BLE001  # no variable may keep a start from starting
@@ -134,7 +136,7 @@ def _exporting_if_possible(
     # Outside of the handler: the error holds what was made before it, and that the port.
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OTEL_")}
     try:
-        telemetry = Telemetry(host=host, port=port, trace_url=trace_url)
+        telemetry = Telemetry(identity, host=host, port=port, trace_url=trace_url)
     finally:
         os.environ.update(kept)
     warn(f"spans are not exported: {reason}")

@@ -1,7 +1,6 @@
 """Ray Serve LLM's seams, and the guard on its version. Read from Ray 2.60.
 
-Public are `LLMConfig.callback_config`, `LLMConfig.server_cls` and `ray.serve.llm`; not public is what a callback gets
-to see: `ray/llm/_internal/common/callbacks/base.py` and the engine's configuration behind `get_engine_config()`.
+`LLMConfig.callback_config`, `LLMConfig.server_cls` and `ray.serve.llm` are public; what a callback receives is not: `ray/llm/_internal/common/callbacks/base.py` and the engine's configuration behind `get_engine_config()`.
 """
 
 from __future__ import annotations
@@ -42,39 +41,39 @@ _SEAMS: Final = (
 
 
 class RayServeError(PhasebusError):
-    """Raised when the Ray that is installed is not one that phasebus can be put on."""
+    """Raised when the installed Ray lacks what phasebus needs."""
 
 
 def check_ray(version: str = ray_version, seams: Sequence[tuple[type, Sequence[str]]] = _SEAMS) -> None:
-    """Raise RayServeError if Ray lacks what is used of it; warn once of a version that was not tried.
+    """Raise RayServeError if Ray lacks a class or method that is used; warn of an untested version.
 
     Args:
         version: The version of Ray.
-        seams: The classes, and what of them is used.
+        seams: The classes, and the names of their methods that are used.
     """
     missing = [f"{cls.__name__}.{name}" for cls, names in seams for name in names if not hasattr(cls, name)]
     if missing:
         raise RayServeError(
-            f"Ray {version} has no {', '.join(missing)}, which phasebus needs; it was made for Ray {READ_FROM}: "
-            "install that, or leave callback_config and server_cls out"
+            f"Ray {version} has no {', '.join(missing)}, which phasebus needs; it supports Ray {READ_FROM}: "
+            "install that, or remove callback_config and server_cls"
         )
     if not version.startswith(f"{READ_FROM}."):
-        logger.warning("phasebus on Ray Serve LLM was made for Ray %s and is not tried on %s", READ_FROM, version)
+        logger.warning("phasebus supports Ray Serve LLM of Ray %s and is not tested with %s", READ_FROM, version)
 
 
 class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
     """Runs callbacks of phasebus where Ray's hooks are: around the download, and before the engine.
 
     ``callback_config={"callback_class": "phasebus.initializer.integrations.ray_serve.BusCallback", "callback_kwargs":
-    {"callbacks": ["my_module:custom_download"]}}``. The spans and metrics of the engine's own start come along. With
-    `BusServer` in ``server_cls`` come the phases of the placement, and the end of the engine's start, however it ends.
+    {"callbacks": ["my_module:custom_download"]}}``. The spans and metrics of the engine's start are included.
+    `BusServer` in ``server_cls`` adds the phases of the placement, and the end of the engine's start if it fails.
 
     Args:
         llm_config: Ray's configuration of the replica.
-        callbacks: Callbacks and observers, or ``module:name`` for ones that are imported.
-        host: Where the replica's own /metrics listens.
+        callbacks: Callbacks and observers, or ``module:name`` to import one.
+        host: The address of the replica's own /metrics.
         port: Its port; 0 picks a free one, None leaves it out.
-        ray_arguments: What Ray itself hands over.
+        ray_arguments: The arguments that Ray adds.
     """
 
     def __init__(
@@ -107,14 +106,14 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
 
     @property
     def replica(self) -> ReplicaStart:
-        """The start of this replica; there is none in the tasks that Ray sends a copy of this to."""
+        """The start of this replica; the copies that Ray sends to its tasks have none."""
         if self._replica is None:
-            raise RayServeError("this is a copy of a BusCallback, which only carries Ray's context to a download")
+            raise RayServeError("this copy of a BusCallback carries Ray's context to a download and has no replica")
         return self._replica
 
     async def on_before_node_init(self) -> None:
-        """Run the callbacks up to pre_download, and have Ray's download do what they say."""
-        context = await self.replica.reach(DOWNLOAD)
+        """Run the callbacks up to pre_download, and apply their changes to Ray's download."""
+        context = await self.replica.wait_for(DOWNLOAD)
         mode = context[LOCAL_NODE_DOWNLOAD_MODEL]
         self.ctx.worker_node_download_model = NodeModelDownloadable[mode]
         self.ctx.placement_group = context[PLACEMENT_GROUP]
@@ -126,17 +125,17 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
             engine.hf_model_id = context[MODEL]
 
     async def on_after_node_init(self) -> None:
-        """Run the callbacks from post_download to pre_engine_init, and have Ray's engine get what they say."""
+        """Run the callbacks from post_download to pre_engine_init, and apply their changes to Ray's engine."""
         engine = self.llm_config.get_engine_config()
         self.replica.context[MODEL] = engine.actual_hf_model_id
-        self.replica.done(DOWNLOAD)
-        context = await self.replica.reach(ENGINE_START)
+        self.replica.finish(DOWNLOAD)
+        context = await self.replica.wait_for(ENGINE_START)
         engine.engine_kwargs = dict(context[ENGINE_ARGS])
         env_vars = {**context[RUNTIME_ENV].get("env_vars", {}), **context[ENGINE_ENV]}
         self.ctx.runtime_env = {**context[RUNTIME_ENV], "env_vars": env_vars}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel to the download's tasks without the replica's threads."""
+        """Return the state for a copy in a download's task, without the replica's threads."""
         return {**self.__dict__, "_replica": None}
 
 
@@ -147,7 +146,7 @@ class BusServer(LLMServer):  # type: ignore[misc]  # Ray has no types
     """
 
     async def start(self) -> None:
-        """Start the engine, and tell of its end."""
+        """Start the engine, and report how its start ended."""
         callback = self._llm_config.get_or_create_callback()
         if not isinstance(callback, BusCallback):
             raise RayServeError(
@@ -155,18 +154,18 @@ class BusServer(LLMServer):  # type: ignore[misc]  # Ray has no types
                 "name phasebus.initializer.integrations.ray_serve.BusCallback there"
             )
         replica = callback.replica
-        replica.is_told = True
+        replica.reports_engine = True
         try:
             await super().start()
         except Exception as error:
             replica.fail(error)
             raise
-        replica.done(ENGINE_START, self.engine)
-        await replica.over()
+        replica.finish(ENGINE_START, self.engine)
+        await replica.wait_for_end()
 
     @classmethod
     def get_deployment_options(cls, llm_config: Any) -> dict[str, Any]:
-        """Return Serve's options of the deployment, with the placement that callbacks of pre_placement_group left."""
+        """Return Serve's options of the deployment, with the placement that callbacks of pre_placement_group set."""
         check_ray()
         options: dict[str, Any] = super().get_deployment_options(llm_config)
         if "placement_group_bundles" in options:
@@ -186,7 +185,7 @@ class BusServer(LLMServer):  # type: ignore[misc]  # Ray has no types
 
 
 def publish_placement(callbacks: Sequence[Any], context: Context) -> None:
-    """Call `callbacks` for pre_placement_group, where the application is built and there is no replica yet."""
+    """Call `callbacks` for pre_placement_group: the application is being built, and has no replica yet."""
     from anyio.from_thread import start_blocking_portal
 
     async def publish() -> None:
@@ -199,10 +198,10 @@ def publish_placement(callbacks: Sequence[Any], context: Context) -> None:
 
 
 def replica_name(model: str) -> str:
-    """Return what this replica is called: Serve's own id of it, and the model's outside Serve."""
+    """Return the name of this replica: its id in Serve, or the model outside Serve."""
     from ray import serve
 
     try:
         return str(serve.get_replica_context().replica_id.unique_id)
-    except Exception:  # noqa: BLE001  # Serve has an error of its own for this, in a private module
+    except Exception:  # noqa: BLE001  # Serve's own error is in a private module
         return model

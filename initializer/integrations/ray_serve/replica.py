@@ -1,6 +1,6 @@
-"""A replica's start as phases whose work somebody else does: Ray Serve LLM, in an event loop that it blocks for minutes.
+"""The start of a Ray Serve LLM replica as phases whose work Ray does, in an event loop that it blocks for minutes.
 
-So the bus runs in a thread of its own. A phase that has come to its work says so and waits until that is done.
+The bus therefore runs in a thread of its own. A phase signals that its work may begin, and waits for the end of that work.
 """
 
 from __future__ import annotations
@@ -32,31 +32,33 @@ from phasebus.initializer.node.events import (
 )
 from phasebus.initializer.node.keys import ENGINE, ENGINE_ENV, NODE_KEYS, NODE_NAME, SKIP_DEFAULT
 from phasebus.initializer.pipeline.phases import Phase, run_phases
-from phasebus.initializer.pipeline.wiring import observe_all
-from phasebus.telemetry import RunIdentity, StepNotice, Telemetry
+from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
+from phasebus.telemetry import RunIdentity, StepNotice
 
 DOWNLOAD: Final = "download"
 ENGINE_START: Final = "engine_init"
 
 _OUTERMOST_STEP: Final = "init_front_end"
-"""The step of vLLM's that has all of its start in it, as the plugin in its processes calls it."""
+"""The step that contains the whole start of vLLM, as the plugin in its processes names it."""
 
 
 class ReplicaStart:
     """The start of one replica.
 
+    A replica starts whatever its observers lack: a part of them that is not available is left out with one warning.
+
     Args:
-        name: What the replica is called.
+        name: The name of the replica.
         model: Its model.
-        config: Ray's configuration of it, which callbacks get as theirs.
+        config: Ray's configuration of it, handed to every callback.
         callbacks: Callbacks and observers.
-        entries: What the context holds at first.
-        host: Where its /metrics listens.
+        entries: The first entries of the context.
+        host: The address of its /metrics.
         port: Its port; 0 picks a free one, None leaves it out.
 
     Attributes:
-        context: What the callbacks and the phases share.
-        is_told: Whether somebody is going to tell when the engine has started.
+        context: The context of the callbacks and the phases.
+        reports_engine: Whether the caller reports the end of the engine's start; otherwise vLLM's own steps do.
     """
 
     def __init__(
@@ -70,60 +72,60 @@ class ReplicaStart:
         host: str = "127.0.0.1",
         port: int | None = 0,
     ) -> None:
-        self.is_told = False
+        self.reports_engine = False
         self._config = config
         self._callbacks = callbacks
         self._model = model
-        identity = RunIdentity.fresh(name)
-        self._telemetry = Telemetry(identity, host=host, port=port)
+        self._telemetry = available_telemetry(RunIdentity.fresh(name), host=host, port=port)
         self.context = Context({NODE_NAME: name, ENGINE_ENV: {}, **entries}, keys=NODE_KEYS)
-        self._reached: dict[str, Future[None]] = {DOWNLOAD: Future(), ENGINE_START: Future()}
+        self._begun: dict[str, Future[None]] = {DOWNLOAD: Future(), ENGINE_START: Future()}
         self._done: dict[str, Future[Any]] = {DOWNLOAD: Future(), ENGINE_START: Future()}
-        self._over: Future[None] = Future()
+        self._ended: Future[None] = Future()
         self._portal_manager = start_blocking_portal()
         self._portal = self._portal_manager.__enter__()
-        self._portal.start_task_soon(self._live)
+        self._portal.start_task_soon(self._serve)
 
-    async def reach(self, phase: str) -> Context:
-        """Return once the callbacks before the work of `phase` are done, with what they left.
+    async def wait_for(self, phase: str) -> Context:
+        """Return the context once the callbacks before the work of `phase` have run.
 
         Raises:
-            Exception: What one of them raised, or what the start has ended with before.
+            Exception: The error of a callback, or the one that ended the start before.
         """
-        await asyncio.wrap_future(self._reached[phase])
+        await asyncio.wrap_future(self._begun[phase])
         return self.context
 
-    def done(self, phase: str, result: Any = None) -> None:
-        """Tell that the work of `phase` is done."""
+    def finish(self, phase: str, result: Any = None) -> None:
+        """Report that the work of `phase` is done."""
         if not self._done[phase].done():
             self._done[phase].set_result(result)
 
-    async def over(self) -> None:
-        """Return once everything is told.
-
-        Raises:
-            Exception: What a callback raised after the last work.
-        """
-        await asyncio.wrap_future(self._over)
-
     def fail(self, error: Exception) -> None:
-        """Tell that the start has failed, in whatever work it was."""
+        """Report that the start has failed, in the work of any phase."""
         for work in self._done.values():
             if not work.done():
                 work.set_exception(error)
 
-    async def _live(self) -> None:
+    async def wait_for_end(self) -> None:
+        """Return once the last phase has ended.
+
+        Raises:
+            Exception: The error of a callback after the last work.
+        """
+        await asyncio.wrap_future(self._ended)
+
+    async def _serve(self) -> None:
+        """Run the phases, and serve /metrics for as long as the replica lives."""
         async with self._telemetry:
             try:
                 await self._run()
-            except Exception as error:  # noqa: BLE001  # it reaches Ray through whatever it waits for
-                for reached in self._reached.values():
-                    if not reached.done():
-                        reached.set_exception(error)
-                self._over.set_exception(error)
+            except Exception as error:  # noqa: BLE001  # it reaches Ray through the future that Ray waits for
+                for begun in self._begun.values():
+                    if not begun.done():
+                        begun.set_exception(error)
+                self._ended.set_exception(error)
             else:
-                self._over.set_result(None)
-            await anyio.sleep_forever()  # /metrics is served as long as the replica lives
+                self._ended.set_result(None)
+            await anyio.sleep_forever()
 
     async def _run(self) -> None:
         identity = self._telemetry.identity
@@ -151,7 +153,7 @@ class ReplicaStart:
         )
 
     async def _download(self, context: Context) -> None:
-        await self._others_do(DOWNLOAD)
+        await self._work_of_ray(DOWNLOAD)
 
     async def _start_engine(self, bus: Bus, context: Context) -> None:
         async with bus.step(ENGINE_INIT, "vllm", attributes={"model": self._model}) as step:
@@ -160,27 +162,27 @@ class ReplicaStart:
                 **environment_of_engine(self._telemetry, {**os.environ, **context[ENGINE_ENV]}),
             }
             os.environ.update(env | {"TRACEPARENT": self._telemetry.identity.traceparent(step.id)})
-            end = self._telemetry.relay.listen(self._ends_with(step.id))
+            stop = self._telemetry.relay.listen(self._engine_listener(step.id))
             try:
                 async with relayed_steps(bus, self._telemetry.relay):
-                    context[ENGINE] = await self._others_do(ENGINE_START)
+                    context[ENGINE] = await self._work_of_ray(ENGINE_START)
             finally:
-                end()
+                stop()
 
-    async def _others_do(self, phase: str) -> Any:
-        self._reached[phase].set_result(None)
+    async def _work_of_ray(self, phase: str) -> Any:
+        self._begun[phase].set_result(None)
         return await asyncio.wrap_future(self._done[phase])
 
-    def _ends_with(self, step: str) -> Callable[[object], None]:
-        """Return what takes the end of vLLM's outermost step for that of its start, where nobody else tells of it."""
+    def _engine_listener(self, step: str) -> Callable[[object], None]:
+        """Return a listener that reports the engine's start as done when vLLM's outermost step ends."""
 
-        def look(told: object) -> None:
-            if self.is_told or not isinstance(told, StepNotice) or told.event != "ended":
+        def receive(notice: object) -> None:
+            if self.reports_engine or not isinstance(notice, StepNotice) or notice.event != "ended":
                 return
-            if (told.parent, told.name) == (step, _OUTERMOST_STEP):
-                if told.error is None:
-                    self.done(ENGINE_START)
+            if (notice.parent, notice.name) == (step, _OUTERMOST_STEP):
+                if notice.error is None:
+                    self.finish(ENGINE_START)
                 else:
-                    self.fail(EngineError(told.error))
+                    self.fail(EngineError(notice.error))
 
-        return look
+        return receive

@@ -1,45 +1,42 @@
-"""An application's lifespan, also that of an application that has none."""
+"""The lifespan of an application, also of one that has none."""
 
 from __future__ import annotations
 
-import logging
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-logger = logging.getLogger("phasebus.serving")
 
+async def run_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Exception | None:
+    """Run the lifespan of `app` and answer what it leaves unanswered, so that the server completes both parts of it.
 
-async def run_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run the lifespan of `app`; what it leaves unanswered is answered for it, so that the server sees a whole one.
-
-    An application without a lifespan raises or returns when it is given one, and is to be served all the same (ASGI
-    lifespan protocol, 2.0).
+    An application that raises before its first message either has no lifespan or is broken; only the server's own setting
+    can distinguish the two (ASGI lifespan protocol, 2.0). That error is returned, for the caller to raise.
 
     Raises:
-        Exception: What `app` raised after it had begun to take part.
+        Exception: The error that `app` raised after its first message.
     """
-    asked: set[str] = set()
-    answered: set[str] = set()
+    received: set[str] = set()
+    sent: set[str] = set()
 
-    async def ask() -> Message:
+    async def receive_and_note() -> Message:
         message = await receive()
-        asked.add(message["type"])
+        received.add(message["type"])
         return message
 
-    async def answer(message: Message) -> None:
-        answered.add(message["type"])
+    async def note_and_send(message: Message) -> None:
+        sent.add(message["type"])
         await send(message)
 
     try:
-        await app(scope, ask, answer)
+        await app(scope, receive_and_note, note_and_send)
     except Exception as error:
-        if asked or answered:
+        if received or sent:
             raise
-        logger.info("the application answers no lifespan (%s: %s); it is served without", type(error).__name__, error)
-    if any(each.endswith(".failed") for each in answered):
-        return
-    for moment in ("lifespan.startup", "lifespan.shutdown"):
-        if moment not in asked:
+        return error
+    if any(each.endswith(".failed") for each in sent):
+        return None
+    for part in ("lifespan.startup", "lifespan.shutdown"):
+        if part not in received:
             await receive()
-        if f"{moment}.complete" not in answered:
-            await send({"type": f"{moment}.complete"})
+        if f"{part}.complete" not in sent:
+            await send({"type": f"{part}.complete"})
+    return None

@@ -1,11 +1,13 @@
-"""The middleware: plain ASGI, so that a body passes through as it comes and nothing waits for its end."""
+"""The middleware: plain ASGI, so that a body is streamed and no request waits for the end of another."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -22,25 +24,24 @@ from phasebus.initializer.integrations.serving.request_reporter import RequestRe
 logger = logging.getLogger("phasebus.serving")
 
 _LAST_FLUSH_SECONDS = 5.0
-"""How long the last counts may take to be told, in seconds."""
+"""How long flushing the last counts may take, in seconds."""
 
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
-"""What servers offer to send files by: no callback could change the chunks."""
+"""The extensions by which servers send files themselves: no callback could change the chunks."""
 
 
 class ServingMiddleware:
-    """Gives every HTTP request of an application its phases.
+    """Publishes phases for every HTTP request of an application.
 
     ``app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[…]))`` for Starlette and FastAPI, or
     ``ServingMiddleware(app, config)`` around any ASGI application.
 
-    A request is one step, and its callbacks are no steps of their own: reporting them would cost more than most of
-    them do. An error of a callback fails the request, with the callback's name on it; an error of an observer never
-    does.
+    A request is one step, and its callbacks are no steps: reporting them would cost more than most of them do. An error of
+    a callback fails the request, with the callback's name on it; an error of an observer never does.
 
     Args:
         app: The application.
-        config: Its callbacks and observers. The observers watch while the application's lifespan lasts.
+        config: Its callbacks and observers. The observers receive events during the application's lifespan.
     """
 
     def __init__(self, app: ASGIApp, config: ServingConfig) -> None:
@@ -49,24 +50,25 @@ class ServingMiddleware:
         self._events = PreRequest(config=config), PostRequest(config=config)
         callbacks = [each for each in config.callbacks if not isinstance(each, Observer)]
         self._here = _OfThread(config.name, callbacks)
-        self._is_watched = wants_requests(_bus_of_steps(config.name, config.callbacks))
+        self._is_observed = wants_requests(_step_bus(config.name, config.callbacks))
         self._has_warned = False
+        self._background: set[asyncio.Task[None]] = set()
         for each in config.callbacks:
-            if isinstance(each, Observer) and not wants_requests(_bus_of_steps(config.name, [each])):
-                logger.warning("the observer %r of %r sees nothing: requests are told as steps", each, config.name)
+            if isinstance(each, Observer) and not wants_requests(_step_bus(config.name, [each])):
+                logger.warning("the observer %r of %r receives no events: requests are steps", each, config.name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's whole lifespan."""
         if scope["type"] != "http":
-            alive = scope["type"] == "lifespan" and self._is_watched
-            await (self._run_lifespan if alive else self._app)(scope, receive, send)
+            is_observed = scope["type"] == "lifespan" and self._is_observed
+            await (self._run_lifespan if is_observed else self._app)(scope, receive, send)
             return
         if (extensions := scope.get("extensions")) and not _FILES.isdisjoint(extensions):
             scope["extensions"] = {name: extensions[name] for name in extensions if name not in _FILES}
         exchange = Exchange(self._here.callbacks, self._events, Request(scope, receive), send)
         reporters = self._here.reporters
         if not reporters:
-            if self._is_watched and not self._has_warned:
+            if self._is_observed and not self._has_warned:
                 self._warn()
             await exchange.answer(self._app, receive)
             return
@@ -86,43 +88,69 @@ class ServingMiddleware:
         await reporter.count(exchange.request, exchange.status, time.perf_counter() - began, None)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the observers watch from the application's start-up to its shutdown."""
-        reporters, error = self._here.reporters, None
-        async with _bus_of_steps(self._config.name, self._config.callbacks) as steps:
+        """Report to the observers from the application's start-up to its shutdown.
+
+        If the application has no lifespan, its error reaches the server, which decides whether to serve it; its requests
+        are reported until the event loop ends.
+        """
+        refusal, error = None, None
+        async with self._reporting():
+            try:
+                refusal = await run_lifespan(self._app, scope, receive, send)
+            except Exception as caught:  # noqa: BLE001  # raised below: the task group would wrap it
+                error = caught
+        if refusal is not None:
+            self._report_in_background()
+        if (raised := error or refusal) is not None:
+            raise raised
+
+    @asynccontextmanager
+    async def _reporting(self) -> AsyncIterator[None]:
+        """Report the requests of this thread to the observers, and flush the last counts at the end."""
+        async with _step_bus(self._config.name, self._config.callbacks) as steps:
             reporter = RequestReporter(steps, self._config.name, self._config.traced_requests_per_second)
-            reporters.append(reporter)
+            self._here.reporters.append(reporter)
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(reporter.flush_forever)
-                    try:
-                        await run_lifespan(self._app, scope, receive, send)
-                    except Exception as caught:  # noqa: BLE001  # it leaves below, out of the group, as it came
-                        error = caught
+                    yield
                     tasks.cancel_scope.cancel()
             finally:
-                reporters.remove(reporter)
+                self._here.reporters.remove(reporter)
                 with anyio.move_on_after(_LAST_FLUSH_SECONDS, shield=True):
                     await reporter.flush()
-        if error is not None:
-            raise error
+
+    def _report_in_background(self) -> None:
+        """Report requests in a task of its own, without a lifespan; under trio, which has no such tasks, not at all."""
+
+        async def report() -> None:
+            async with self._reporting():
+                await anyio.sleep_forever()
+
+        try:
+            task = asyncio.get_running_loop().create_task(report(), name=f"{self._config.name} observers")
+        except RuntimeError:
+            return
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _warn(self) -> None:
-        """Say, once, that nobody watches."""
+        """Log, once, that no observer receives the requests."""
         self._has_warned = True
         logger.warning(
-            "requests to %r are served, and its observers do not see them: they watch while the application's lifespan "
-            "lasts, in its thread, and that has not reached the middleware; put it around the outermost application, and "
-            "run that with its lifespan on",
+            "the observers of %r receive no requests: they run during the application's lifespan, in its thread, and the "
+            "lifespan has not reached the middleware; put the middleware around the outermost application, and run that "
+            "with its lifespan on",
             self._config.name,
         )
 
 
 class _OfThread(threading.local):
-    """What belongs to one thread, as buses do; a test client serves each request in another.
+    """The objects that belong to one thread, as a bus does; a test client serves each request in another.
 
     Attributes:
         callbacks: The bus of the callbacks.
-        reporters: Who tells the observers, of each lifespan that lasts in this thread.
+        reporters: The reporters of the lifespans that run in this thread.
     """
 
     def __init__(self, name: str, callbacks: Iterable[Any]) -> None:
@@ -131,8 +159,8 @@ class _OfThread(threading.local):
         subscribe_all(self.callbacks, callbacks)
 
 
-def _bus_of_steps(name: str, callbacks: Iterable[Any]) -> Bus:
-    """Return a bus for the steps, with all who want to be told of them."""
+def _step_bus(name: str, callbacks: Iterable[Any]) -> Bus:
+    """Return a bus for the steps, with all callbacks and observers on it."""
     bus = Bus(name)
     subscribe_all(bus, callbacks)
     return bus

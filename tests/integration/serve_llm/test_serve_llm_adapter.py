@@ -105,13 +105,13 @@ def test_rays_callback_is_made_with_the_arguments_and_called_by_the_names_that_a
 
 
 def test_a_ray_without_a_seam_is_refused_with_what_is_missing_and_the_way_out(serve: Any) -> None:
-    with pytest.raises(serve.RayServeError, match=r"Ray 9.0 has no Path.no_such.*was made for Ray 2\.60"):
+    with pytest.raises(serve.RayServeError, match=r"Ray 9.0 has no Path.no_such.*supports Ray 2\.60"):
         serve.check_ray("9.0", [(Path, ("no_such", "exists"))])
 
 
 def test_a_version_that_was_not_tried_is_warned_of(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
     serve.check_ray("2.99.0")
-    assert "was made for Ray 2.60 and is not tried on 2.99.0" in caplog.text
+    assert "supports Ray Serve LLM of Ray 2.60 and is not tested with 2.99.0" in caplog.text
 
 
 async def test_what_callbacks_write_reaches_rays_download_and_its_engine(make: Any, ray_config: Any) -> None:
@@ -136,8 +136,8 @@ async def test_what_callbacks_write_reaches_rays_download_and_its_engine(make: A
     await callback.run_callback("on_after_node_init")
     assert ray_config.get_engine_config().engine_kwargs == {"max_model_len": 512}
     assert callback.ctx.runtime_env["env_vars"] == {"A": "1", "B": "2"}
-    callback.replica.done("engine_init", "the engine")
-    await callback.replica.over()
+    callback.replica.finish("engine_init", "the engine")
+    await callback.replica.wait_for_end()
     assert engines == ["the engine"]
 
 
@@ -155,7 +155,7 @@ async def test_an_engine_that_fails_ends_the_phases_with_its_error(make: Any) ->
     await callback.run_callback("on_after_node_init")
     callback.replica.fail(RuntimeError("no memory"))
     with pytest.raises(RuntimeError, match="no memory"):
-        await callback.replica.over()
+        await callback.replica.wait_for_end()
 
 
 def test_a_copy_for_the_tasks_of_the_download_travels_without_the_replica(serve: Any, make: Any) -> None:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import httpx
 import pytest
+import uvicorn
 from anyio.abc import TaskStatus
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
@@ -33,6 +36,7 @@ from phasebus.initializer.integrations.serving import (
 )
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
+from tests.support.waiting import wait_until
 
 
 async def echo(request: AppRequest) -> Response:
@@ -427,7 +431,7 @@ def test_an_observer_of_phases_is_warned_of(caplog: pytest.LogCaptureFixture) ->
 
     with client(Phases()) as served:
         served.get("/echo/1")
-    assert "sees nothing: requests are told as steps" in caplog.text
+    assert "receives no events: requests are steps" in caplog.text
 
 
 def test_lifespans_and_threads_at_once_do_one_another_no_harm() -> None:
@@ -450,7 +454,7 @@ async def test_a_request_that_outlasts_the_lifespan_ends_as_it_would(
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await forgetful(scope, receive, send)
+            await returning(scope, receive, send)
             return
         began.set()
         await go_on.wait()
@@ -500,7 +504,7 @@ async def test_a_request_that_outlasts_the_lifespan_ends_as_it_would(
 @pytest.mark.anyio
 async def test_a_lifespan_that_ends_leaves_another_of_the_same_thread_alone() -> None:
     watch = Watch()
-    served = ServingMiddleware(forgetful, ServingConfig(callbacks=[watch]))
+    served = ServingMiddleware(returning, ServingConfig(callbacks=[watch]))
     ends = anyio.Event(), anyio.Event()
 
     async def live(end: anyio.Event, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -540,15 +544,15 @@ def test_an_application_may_live_more_than_once() -> None:
     assert [type(event) for event in watch.events] == [StepStarted, StepFinished] * 2
 
 
-async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that knows of no lifespan, and says so as the specification wants it."""
+async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that has no lifespan and raises, as the specification demands."""
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     await PlainTextResponse("hello")(scope, receive, send)
 
 
-async def forgetful(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that leaves its lifespan once it has begun."""
+async def returning(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that returns from its lifespan once it has begun."""
     if scope["type"] == "lifespan":
         assert (await receive())["type"] == "lifespan.startup"
         await send({"type": "lifespan.startup.complete"})
@@ -556,12 +560,42 @@ async def forgetful(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("hello")(scope, receive, send)
 
 
-@pytest.mark.parametrize("app", [deaf, forgetful])
-def test_an_application_without_a_lifespan_is_watched_as_well(app: ASGIApp) -> None:
+def test_an_application_that_returns_from_its_lifespan_is_observed() -> None:
     watch = Watch()
-    with TestClient(ServingMiddleware(app, ServingConfig(callbacks=[watch]))) as served:
+    with TestClient(ServingMiddleware(returning, ServingConfig(callbacks=[watch]))) as served:
         assert served.get("/").text == "hello"
     assert [type(event) for event in watch.events] == [StepStarted, StepFinished]
+
+
+def test_an_error_before_the_first_lifespan_message_reaches_the_server() -> None:
+    app = ServingMiddleware(without_lifespan, ServingConfig(callbacks=[Watch()]))
+    with pytest.raises(NotImplementedError, match="lifespan"), TestClient(app):
+        pass
+
+
+def get(port: int) -> str:
+    return httpx.get(f"http://127.0.0.1:{port}/", trust_env=False, timeout=60).text
+
+
+@pytest.mark.parametrize(("lifespan", "is_served"), [("auto", True), ("on", False)])
+def test_a_server_decides_about_an_application_without_a_lifespan(lifespan: Any, *, is_served: bool) -> None:
+    watch = Watch()
+    app = ServingMiddleware(without_lifespan, ServingConfig(callbacks=[watch]))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan=lifespan, log_level="critical"))
+
+    def run() -> None:
+        with contextlib.suppress(SystemExit):
+            server.run()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(lambda: server.started or not thread.is_alive(), "the server decides")
+    assert server.started is is_served
+    if is_served:
+        assert get(server.servers[0].sockets[0].getsockname()[1]) == "hello"
+    server.should_exit = True
+    thread.join()
+    assert [type(event) for event in watch.events] == [StepStarted, StepFinished] * is_served
 
 
 def test_an_application_that_raises_once_it_was_asked_to_start_has_failed_to() -> None:
