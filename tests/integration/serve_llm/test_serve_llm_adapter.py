@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import pickle
+import pwd
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,14 +73,14 @@ def ray_config() -> Any:
 def make(serve: Any, ray_config: Any) -> Any:
     from ray.llm._internal.common.utils.download_utils import NodeModelDownloadable
 
-    def make(*callbacks: Any) -> Any:
+    def make(*callbacks: Any, port: int | None = None) -> Any:
         context = {
             "worker_node_download_model": NodeModelDownloadable.MODEL_AND_TOKENIZER,
             "placement_group": None,
             "runtime_env": {"env_vars": {"A": "1"}},
         }
         return serve.BusCallback(
-            ray_config, callbacks=callbacks, port=None, raise_error_on_callback=True, ctx_kwargs=context
+            ray_config, callbacks=callbacks, port=port, raise_error_on_callback=True, ctx_kwargs=context
         )
 
     return make
@@ -156,6 +159,59 @@ async def test_an_engine_that_fails_ends_the_phases_with_its_error(make: Any) ->
     callback.replica.fail(RuntimeError("no memory"))
     with pytest.raises(RuntimeError, match="no memory"):
         await callback.replica.wait_for_end()
+
+
+async def start(callback: Any) -> None:
+    await callback.run_callback("on_before_node_init")
+    await callback.run_callback("on_after_node_init")
+    callback.replica.finish("engine_init", "the engine")
+    await callback.replica.wait_for_end()
+
+
+async def test_a_replica_starts_although_its_port_is_taken(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        await start(make(port=port))
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [f"port {port} on 127.0.0.1 is taken" in message for message in warnings] == [True]
+
+
+async def test_a_replica_starts_without_a_journal_it_cannot_write(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PHASEBUS_STATE_DIR", str(tmp_path / "file"))
+    await start(make())
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert ["the journal is left out" in message for message in warnings] == [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier pigeon"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "-1"),
+        ("OTEL_TRACES_EXPORTER", "nowhere"),
+    ],
+)
+async def test_a_replica_starts_with_wrong_otel_variables(
+    make: Any, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    await start(make())
+
+
+async def test_a_replica_starts_without_a_home(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_entry(uid: int) -> Any:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("PHASEBUS_STATE_DIR", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    await start(make())
 
 
 def test_a_copy_for_the_tasks_of_the_download_travels_without_the_replica(serve: Any, make: Any) -> None:
