@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -37,12 +37,16 @@ def run(
     executed. /metrics, /readyz and the page are served on the port while it loads. Whatever phasebus lacks for that (a
     free port, a writable folder) costs one warning, and the command runs without it.
     """
-    from phasebus.initializer.node.child import ChildProcess, CommandNotStartedError, executable
+    from phasebus.initializer.node.child import ChildProcess, CommandNotStartedError, executable, original_mask
 
-    child = ChildProcess()
+    original_mask()
     log_warnings()
     try:
         executable(command[0])
+        try:
+            child = ChildProcess()
+        except RuntimeError as error:
+            _run_unobserved(command, error)
         _run(child, command, download, destination, host, port, verbose=verbose)
         child.wait()
     except CommandNotStartedError as error:
@@ -74,8 +78,7 @@ def _run(
         telemetry = available_telemetry(host=host or HOST, port=PORT if port is None else port, warn=_warn)
         started = Command(arguments=command, download=download, destination=destination)
     except Exception as error:  # noqa: BLE001  # whatever is missing here, the command does not need it
-        _warn(f"{type(error).__name__}: {error}; the command runs unobserved")
-        child.replace_this_process(command)
+        _run_unobserved(command, error)
     try:
         anyio.run(_observe, started, child, telemetry, verbose)
     except CommandNotStartedError:
@@ -87,9 +90,9 @@ def _run(
             write_err(line)
         raise SystemExit(1) from None
     except Exception as error:  # noqa: BLE001  # an error of the observers
-        _warn(f"{type(error).__name__}: {error}; the command runs unobserved")
         if child.pid is None:
-            child.replace_this_process(command)
+            _run_unobserved(command, error)
+        _warn(f"the command is observed no more: {type(error).__name__}: {error}")
 
 
 async def _observe(command: Command, child: ChildProcess, telemetry: Telemetry, verbose: bool) -> None:
@@ -116,6 +119,13 @@ async def _observe(command: Command, child: ChildProcess, telemetry: Telemetry, 
                 for line in described(error):
                     write_err(line)
         await child.wait_async()
+
+
+def _run_unobserved(command: tuple[str, ...], error: Exception) -> NoReturn:
+    from phasebus.initializer.node.child import replace_this_process
+
+    _warn(f"the command runs unobserved: {type(error).__name__}: {error}")
+    replace_this_process(command)
 
 
 def _warn(message: str) -> None:

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -68,13 +69,16 @@ class ChildProcess:
     From then on the forwarded signals are blocked in all threads of this process, and a thread of this object receives
     them. Before the command is started, a signal that ends a process ends this one.
 
+    Raises:
+        RuntimeError: No thread can be started.
+
     Attributes:
         pid: The process id; None before the start.
         returncode: None before the end; then the exit code, or the negative number of the signal that ended it.
     """
 
     def __init__(self) -> None:
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._mask = original_mask()
         self._forwarded = {each for each in FORWARDED if signal.getsignal(each) != signal.SIG_IGN} - self._mask
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would lose the exit code
         signal.pthread_sigmask(signal.SIG_BLOCK, self._forwarded)
@@ -82,6 +86,9 @@ class ChildProcess:
         self._ended = threading.Event()
         self.pid: int | None = None
         self.returncode: int | None = None
+        self._spawned = threading.Event()
+        # Both before the command is started: where no thread can be had, it is not to run unattended.
+        threading.Thread(target=self._reap, name="phasebus reaper", daemon=True).start()
         threading.Thread(target=self._forward, name="phasebus signals", daemon=True).start()
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -96,7 +103,7 @@ class ChildProcess:
                 self.pid = self._spawn(path, arguments, environment)
             except OSError as error:
                 raise CommandNotStartedError(arguments[0], error) from error
-        threading.Thread(target=self._reap, name="phasebus reaper", daemon=True).start()
+        self._spawned.set()
 
     def _spawn(self, path: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         return with_shell_fallback(
@@ -110,23 +117,6 @@ class ChildProcess:
             path,
             arguments,
         )
-
-    def replace_this_process(self, arguments: Sequence[str]) -> NoReturn:
-        """Execute the command in place of this process.
-
-        Raises:
-            CommandNotStartedError: It cannot be executed.
-        """
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        try:
-            environment = original_environment()
-            path = executable(arguments[0])
-            with_shell_fallback(lambda *command: _execute(command, environment), path, arguments)
-        except OSError as error:
-            raise CommandNotStartedError(arguments[0], error) from error
-        raise AssertionError  # execv does not return
 
     def send_signal(self, number: int) -> None:
         """Send the command a signal, if it runs."""
@@ -157,7 +147,8 @@ class ChildProcess:
 
     def _reap(self) -> None:
         """Wait for the command's end; as a container's first process, also reap every orphan."""
-        assert self.pid is not None  # noqa: S101  # the thread is started with a process
+        self._spawned.wait()
+        assert self.pid is not None  # noqa: S101  # it is set when the command has been started
         while os.getpid() == _INIT_PID:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             if ended is None or ended.si_pid == self.pid:
@@ -185,6 +176,29 @@ class ChildProcess:
 
 def _execute(command: tuple[str, list[str]], environment: Mapping[str, str]) -> None:
     os.execve(*command, environment)  # noqa: S606  # the user's own command
+
+
+def replace_this_process(arguments: Sequence[str]) -> NoReturn:
+    """Execute a command in place of this process.
+
+    Raises:
+        CommandNotStartedError: It cannot be executed.
+    """
+    path, environment = executable(arguments[0]), original_environment()
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, original_mask())
+    try:
+        with_shell_fallback(lambda *command: _execute(command, environment), path, arguments)
+    except OSError as error:
+        raise CommandNotStartedError(arguments[0], error) from error
+    raise AssertionError  # execve does not return
+
+
+@cache
+def original_mask() -> set[int]:
+    """Return the signals that this thread blocked when this was first called: those that the process was started with."""
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
 def original_environment() -> dict[str, str]:

@@ -33,9 +33,9 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
     identity = telemetry.identity
     journal = journal_of(identity)
     makers: dict[str, Callable[[], Observer]] = {
-        "status": lambda: StatusObserver(telemetry.status, telemetry.metrics),
-        "timeline": lambda: TimelineObserver(telemetry.timeline),
-        "journal": lambda: JournalObserver(JournalWriter(journal, identity)),
+        "the status": lambda: StatusObserver(telemetry.status, telemetry.metrics),
+        "the timeline": lambda: TimelineObserver(telemetry.timeline),
+        "the journal": lambda: JournalObserver(JournalWriter(journal, identity)),
         "metrics": lambda: MetricsObserver(telemetry.metrics, identity.trace),
         "spans": lambda: SpanObserver(telemetry.tracing, telemetry.relay),
     }
@@ -45,7 +45,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
         except BusStateError:
             raise
         except Exception as error:  # noqa: BLE001  # no observer may keep a start from starting
-            logger.warning("the %s is left out: %s", name, redact(str(error) or type(error).__name__))
+            logger.warning("the observer for %s is left out: %s", name, redact(str(error) or type(error).__name__))
     telemetry.metrics.watch_bus(bus)
     return journal
 

@@ -162,3 +162,12 @@ def test_in_an_environment_that_lets_no_file_grow_a_start_succeeds(command: list
 def test_in_an_environment_whose_folder_was_deleted_a_start_succeeds(command: list[str], tmp_path: Path) -> None:
     script = f'mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; exec "$@"'
     ended(["bash", "-c", script, "bash", *command], PYTHONPATH=str(Path(__file__).parents[3] / "src"))
+
+
+@pytest.mark.parametrize("kilobytes", [60_000, 100_000, 200_000, 400_000])
+def test_in_an_environment_with_little_memory_the_command_runs_unobserved(kilobytes: int) -> None:
+    command = [*PHASEBUS, "run", "--port", "0", "--", "sh", "-c", "echo started; exit 3"]
+    limited = ["bash", "-c", f'ulimit -v {kilobytes}; exec "$@"', "bash", *command]
+    result = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=120)
+    assert (result.returncode, result.stdout) == (3, "started\n"), result.stderr
+    assert "phasebus: the command runs unobserved: " in result.stderr
