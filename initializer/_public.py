@@ -24,8 +24,7 @@ from phasebus.initializer.downloads import (
     FileStarted,
 )
 from phasebus.initializer.downloads.settings import ExtraFile
-from phasebus.initializer.engines import EngineError
-from phasebus.initializer.engines.protocol import EngineStepFailed, EngineStepFinished, EngineStepStarted
+from phasebus.initializer.engines.protocol import EngineError, EngineStepFailed, EngineStepFinished, EngineStepStarted
 from phasebus.initializer.node.config import LLMConfig, load_config
 from phasebus.initializer.node.events import (
     NODE_PHASES,

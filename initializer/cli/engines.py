@@ -10,7 +10,7 @@ from phasebus.initializer.cli.failures import reported
 @click.command(short_help="List the installed engines.")
 def engines() -> None:
     """List the engines that `engine:` in a configuration may name, with the packages that install them."""
-    from phasebus.initializer.engines import installed_engines
+    from phasebus.initializer.engines.registry import installed_engines
 
     with reported():
         found = installed_engines()

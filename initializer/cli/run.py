@@ -102,7 +102,7 @@ async def _observe(command: Command, child: ChildProcess, telemetry: Telemetry, 
     from phasebus.bus import Bus
     from phasebus.initializer.cli.failures import described
     from phasebus.initializer.cli.terminal import log_to_stderr
-    from phasebus.initializer.engines import EngineError
+    from phasebus.initializer.engines.protocol import EngineError
     from phasebus.initializer.node.command import CommandStart
     from phasebus.initializer.pipeline.wiring import observe_all
 

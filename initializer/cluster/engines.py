@@ -18,7 +18,7 @@ from phasebus.initializer.cluster.lost_nodes import close_steps, recorded_steps
 from phasebus.initializer.cluster.node_actor import NodeActor
 from phasebus.initializer.cluster.node_runtime import NodeReport
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, ready_node, stop_nodes
-from phasebus.initializer.engines import NO_ENGINE, find_launcher
+from phasebus.initializer.engines.registry import NO_ENGINE, find_launcher
 from phasebus.initializer.node.keys import ENGINE_ARGS, PLACEMENT_BUNDLE, PLACEMENT_GROUP
 from phasebus.initializer.ray.actors import start_actor
 from phasebus.initializer.ray.calls import ActorDiedError, answer

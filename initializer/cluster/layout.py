@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phasebus.initializer.cluster.config import ClusterConfig
-from phasebus.initializer.engines import find_launcher
+from phasebus.initializer.engines.registry import find_launcher
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.ray.config import Bundles, Strategy
 from phasebus.initializer.ray.placement import PlacementError

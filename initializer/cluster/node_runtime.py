@@ -15,7 +15,7 @@ import anyio
 from phasebus.bus import Bus, Stage
 from phasebus.initializer.cluster.hub.start import forwarding_journal
 from phasebus.initializer.cluster.merge import NodeChange, changes_of, snapshot
-from phasebus.initializer.engines import EngineError
+from phasebus.initializer.engines.protocol import EngineError
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.events import PreEngineInit
 from phasebus.initializer.node.node import Node, initialize_node

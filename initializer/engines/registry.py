@@ -17,7 +17,7 @@ NO_ENGINE: Final = "none"
 """The name of the engine that serves nothing."""
 
 BUILT_IN: Final = {
-    "vllm": "phasebus.initializer.engines.vllm:VLLM",
+    "vllm": "phasebus.initializer.engines.vllm.launch:VLLM",
     NO_ENGINE: "phasebus.initializer.engines.none:NoEngine",
 }
 """The entry points of phasebus itself, repeated here: they must work where phasebus is shipped without its metadata

@@ -14,8 +14,7 @@ import anyio
 
 from phasebus.bus import Bus, Context
 from phasebus.initializer.downloads import fetch
-from phasebus.initializer.engines import EngineError
-from phasebus.initializer.engines.protocol import ENGINE_INIT, describe_exit
+from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, describe_exit
 from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin_environment, read_command
 from phasebus.initializer.engines.vllm.environment import environment_of_command
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id

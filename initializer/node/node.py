@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Self
 
 from phasebus.bus import Bus, Context, subscribe_all
-from phasebus.initializer.engines import Engine
+from phasebus.initializer.engines.protocol import Engine
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.keys import ENGINE
 from phasebus.initializer.node.startup import NodeStart

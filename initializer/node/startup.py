@@ -15,8 +15,8 @@ from phasebus.bus import Bus, Context, current_step
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource
-from phasebus.initializer.engines import EngineError, Launch, Prepared, find_launcher
-from phasebus.initializer.engines.protocol import ENGINE_INIT
+from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, Launch, Prepared
+from phasebus.initializer.engines.registry import find_launcher
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.events import (
     NODE,

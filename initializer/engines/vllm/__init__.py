@@ -1,5 +1,4 @@
-"""vLLM, in a Ray actor or as a command of the user's."""
+"""vLLM, in a Ray actor (`launch`) or as a command of the user's (`command_line`, `steps`).
 
-from phasebus.initializer.engines.vllm.launch import VLLM
-
-__all__ = ["VLLM"]
+This file imports nothing: every process of a watched vLLM imports it with `inside`.
+"""

@@ -15,8 +15,7 @@ import anyio
 from anyio.from_thread import start_blocking_portal
 
 from phasebus.bus import Bus, Context, subscribe_all
-from phasebus.initializer.engines import EngineError
-from phasebus.initializer.engines.protocol import ENGINE_INIT
+from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError
 from phasebus.initializer.engines.vllm.environment import environment_of_engine
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.node.events import (

@@ -92,6 +92,20 @@ def test_unused_plugin_loads_no_module_but_its_own() -> None:
     assert ended.stderr.strip() == "['phasebus', 'phasebus.vllm_plugin']"
 
 
+def test_plugin_imports_no_other_room_of_phasebus() -> None:
+    """What it imports, every process of a watched vLLM imports: the rooms take half a second of each."""
+    script = (
+        "import sys\n"
+        "import phasebus.initializer.engines.vllm.inside.plugin\n"
+        "ours = {'.'.join(name.split('.')[:3]) for name in sys.modules if name.startswith('phasebus.')}\n"
+        "sys.exit(str(sorted(ours)))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.stderr.strip() == str(
+        ["phasebus.initializer", "phasebus.initializer.engines", "phasebus.initializer.ray"]
+    )
+
+
 def test_closed_gate_blocks_until_it_is_opened(relay: Relay) -> None:
     relay.close_gate()
     opened: list[float] = []

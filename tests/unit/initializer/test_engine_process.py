@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from phasebus.bus import Bus
-from phasebus.initializer.engines import Launch
+from phasebus.initializer.engines.protocol import Launch
 from phasebus.initializer.engines.vllm import process
 from phasebus.telemetry import Telemetry
 

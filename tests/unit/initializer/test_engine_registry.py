@@ -11,9 +11,11 @@ from click.testing import CliRunner
 
 from phasebus.initializer import LLMConfig
 from phasebus.initializer.cli import main
-from phasebus.initializer.engines import EngineError, find_launcher, registry
+from phasebus.initializer.engines import registry
 from phasebus.initializer.engines.none import NoEngine
-from phasebus.initializer.engines.vllm import VLLM
+from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.engines.registry import find_launcher
+from phasebus.initializer.engines.vllm.launch import VLLM
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from phasebus.initializer import (
     PreInitialization,
     initialize_node,
 )
-from phasebus.initializer.engines.vllm import VLLM
+from phasebus.initializer.engines.vllm.launch import VLLM
 from phasebus.telemetry.journal import find_journal, read_journal
 
 pytestmark = pytest.mark.anyio
