@@ -1,0 +1,183 @@
+"""Servers that send nonsense, name paths, or hold a connection: each is an error, and soon."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phasebus.initializer import DownloadError
+from phasebus.initializer.downloads import fetch
+from tests.support.downloads import QUICK, STALLING, tree, watched
+from tests.support.raw_server import Behaviour, RawServer, answering, raw_server, response
+
+pytestmark = pytest.mark.anyio
+
+ONCE = QUICK.model_copy(update={"attempts": 1})
+HURRIED = STALLING.model_copy(update={"attempts": 1})
+COMMIT = "c0ffee" * 6 + "beef"
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHASEBUS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+async def failure(model: str, settings: Any = ONCE) -> str:
+    """Return the message of a download that fails."""
+    async with watched() as seen:
+        with pytest.raises(DownloadError) as raised:
+            await fetch(seen.bus, model, settings=settings)
+    return str(raised.value)
+
+
+def repeating(data: bytes, seconds: float, start: bytes = b"") -> Behaviour:
+    """Return a behaviour that sends `start`, and then `data` again and again."""
+
+    def behave(server: RawServer, connection: socket.socket) -> None:
+        connection.sendall(start)
+        while not server.closed.wait(seconds):
+            connection.sendall(data)
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("behave", "message"),
+    [
+        (repeating(b"", 0.05), r"did not answer for 0\.5 s"),
+        (repeating(b"X", 0.05, b"HTTP/1.1 200 OK\r\nX-Long: "), r"did not answer for 0\.5 s"),
+        (repeating(b"HTTP/1.1 100 Continue\r\n\r\n", 0.05), r"did not answer for 0\.5 s"),
+        (repeating(b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0), r"did not answer for 0\.5 s"),
+    ],
+    ids=["silence", "dribbled header", "interim responses", "a flood of interim responses"],
+)
+async def test_server_that_never_completes_a_head_counts_as_stalled(behave: Behaviour, message: str) -> None:
+    with raw_server(behave) as server:
+        assert message.replace("\\", "") in await failure(f"{server.url}/model.bin", HURRIED)
+
+
+async def test_server_that_dribbles_a_body_counts_as_stalled() -> None:
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+    with raw_server(repeating(b"x", 0.05, start)) as server:
+        message = await failure(f"{server.url}/model.bin", HURRIED)
+    assert "next to no bytes arrived for 0.5 s" in message
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (response(body=b"x", Content_Encoding="gzip"), "in the encoding 'gzip'"),
+        (response(body=b"x", Content_Length="1, 2"), "two different lengths"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", "two different lengths"),
+        (
+            response(body=b"1\r\nx\r\n0\r\n\r\n", Transfer_Encoding="chunked", Content_Length="1"),
+            "two different lengths",
+        ),
+        (response(body=b"x", Content_Length="²"), "no number of bytes"),
+        (response(body=b"x", Content_Length="9" * 5000), "no number of bytes"),
+        (response(206, b"x", Content_Range="bytes 5-3/10"), "impossible range"),
+        (response(206, b"x", Content_Range="bytes 0-9/5"), "impossible range"),
+        (response(206, b"x", Content_Range=f"bytes 0-{'9' * 5000}/*"), "no range of bytes"),
+        (response(body=b"<html>", Content_Type="text/html; charset=utf-8"), "a web page in place of 'model.bin'"),
+        (response(302, Location="http://[::1"), "malformed"),
+        (response(302, Location="http://host:99999999/"), "malformed"),
+        (response(302, Location="file:///etc/passwd"), "not https://"),
+        (response(302, Location="/model.bin"), "redirects more than 10 times"),
+        (response(418), "answered 418"),
+        (b"HTTP/1.1 OK OK\r\n\r\n", "cannot connect"),
+    ],
+)
+async def test_nonsense_of_a_server_is_an_error(answer: bytes, message: str) -> None:
+    with raw_server(answering(answer)) as server:
+        assert message in await failure(f"{server.url}/model.bin")
+
+
+async def test_page_of_a_file_names_the_address_of_the_file() -> None:
+    with raw_server(answering(response(body=b"<html>", Content_Type="text/html"))) as server:
+        assert "write /resolve/ in place of /blob/" in await failure(f"{server.url}/o/m/blob/main/model.gguf")
+
+
+async def test_file_that_is_no_gguf_is_an_error() -> None:
+    with raw_server(answering(response(body=b"not a model"))) as server:
+        assert "a GGUF file begins with 'GGUF'" in await failure(f"{server.url}/model.gguf")
+
+
+async def test_what_a_retry_does_not_change_is_requested_once() -> None:
+    with raw_server(answering(response(body=b"x", Content_Encoding="gzip"))) as server:
+        await failure(f"{server.url}/model.bin", QUICK)
+        assert len(server.heads) == 1
+
+
+def described(**values: Any) -> bytes:
+    """Return the hub's description of a repository with one file."""
+    sibling = {"rfilename": "config.json", "size": 2, "blobId": "a" * 40}
+    fields = {name: values.pop(name) for name in [*values] if name in sibling or name == "lfs"}
+    return response(body=json.dumps({"sha": COMMIT, "siblings": [{**sibling, **fields}], **values}).encode())
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (described(sha="/tmp/victim"), "names '/tmp/victim' as the commit"),
+        (described(sha="../../x"), "names '../../x' as the commit"),
+        (described(sha=None), "as the commit"),
+        (described(sha=7), "names '7' as the commit"),
+        (described(rfilename="../../x"), "must not lead out"),
+        (described(rfilename="a\u2028b"), "control character"),
+        (described(rfilename=7), "no listing of the hub"),
+        (described(size=-1), "with the size"),
+        (described(size="2"), "with the size"),
+        (described(blobId="../x"), "with the git-sha1 digest"),
+        (described(lfs={"size": 2, "sha256": "../x"}), "with the sha256 digest"),
+        (described(lfs="x"), "no listing of the hub"),
+        (described(siblings=[1]), "no listing of the hub"),
+        (described(siblings=None), "no listing of the hub"),
+        (response(body=b"[]"), "no listing of the hub"),
+        (response(body=b"[" * 100_000), "no listing of the hub"),
+        (response(body=b"\xff"), "no listing of the hub"),
+        (response(body=b"<html>", Content_Type="text/html"), "a web page in place of"),
+    ],
+)
+async def test_listing_that_is_none_is_an_error(
+    answer: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raw_server(answering(answer)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        assert message in await failure("org/name", QUICK)
+        assert len(server.heads) == 1
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("model", ["hf://o/m@../../x", "hf://o/m@a//b", "hf://../m", "hf://o/..", "o/m@../x"])
+async def test_revision_or_repository_that_is_a_path_is_rejected(model: str) -> None:
+    message = await failure(model)
+    assert "no revision" in message or "no repository" in message or "no model" in message
+
+
+async def test_etag_that_is_unsafe_is_not_sent_back(tmp_path: Path) -> None:
+    size = 3_000_000
+    body = os.urandom(size)
+    part = response(206, body[:1], Content_Range=f"bytes 0-0/{size}", ETag='"a b"')
+    broken = response(body=body, ETag='"a b"')[:-1_000_000]
+
+    def behave(server: RawServer, connection: socket.socket) -> None:
+        if "Range: bytes=0-0" in server.heads[-1]:
+            connection.sendall(part)
+        elif len(server.heads) == 2:
+            connection.sendall(broken)
+            raise OSError
+        else:
+            connection.sendall(response(body=body, ETag='"a b"'))
+
+    with raw_server(behave) as server:
+        async with watched() as seen:
+            await fetch(seen.bus, f"{server.url}/model.bin", destination=tmp_path / "there", settings=QUICK)
+        assert not any("If-Range" in head for head in server.heads)
+    assert tree(tmp_path / "there") == {"model.bin": body}
