@@ -1,4 +1,4 @@
-"""`phasebus demo`: start a real Ray and a real vLLM with a model of its own making."""
+"""`phasebus demo`: start a real Ray and a real vLLM with a generated tiny model."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import click
 
 from phasebus.bus import PhasebusError
 from phasebus.initializer.cli.failures import reported
+from phasebus.initializer.cli.output import write_err
 from phasebus.initializer.cli.start import start_and_serve, starting_options
 
 _PROMPT = "A start-up is"
 
 
-@click.command(short_help="Start a local Ray and a real vLLM with a tiny model.")
-@click.option("--prompt", default=_PROMPT, show_default=True, help="What the model is to go on from.")
+@click.command()
+@click.option("--prompt", default=_PROMPT, show_default=True, help="Prompt to generate from.")
 @starting_options
 def demo(prompt: str, *, once: bool, host: str | None, port: int | None, verbose: bool) -> None:
     """Start a local Ray and a real vLLM with a tiny model of random weights, and show where the time went.
 
-    The text it generates is gibberish, as random weights have it; everything else is real. It takes about a minute.
+    The generated text is gibberish, as the weights are random; everything else is real. It takes about a minute.
     """
     from phasebus.initializer.node.config import LLMConfig
 
@@ -35,22 +36,22 @@ def demo(prompt: str, *, once: bool, host: str | None, port: int | None, verbose
 
 
 def _tiny_model() -> Path:
-    """Return the folder of the tiny model, written if it is not there.
+    """Return the folder of the tiny model, written if it does not exist.
 
-    That takes torch, which would stay in this process for good: so it is done in another.
+    Another process writes it, as torch would stay loaded in this one.
     """
     from phasebus.initializer.cli import demo_model
 
     path = demo_model.tiny_model_path()
     if not (path / "config.json").is_file():
-        click.echo(f"Writing a tiny model with random weights to {path} (once; about 10 s)", err=True)
+        write_err(f"Writing a tiny model with random weights to {path} (once; about 10 s)")
         written = subprocess.run(  # noqa: S603  # our own module
             [sys.executable, "-m", demo_model.__name__, str(path)], capture_output=True, text=True, check=False
         )
         if written.returncode:
             reason = (written.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise PhasebusError(
-                f"the tiny model could not be written to {path}: {reason}; "
-                "it takes transformers and torch, which come with vLLM: pip install 'phasebus[vllm]'"
+                f"cannot write the tiny model to {path}: {reason}. "
+                "It needs transformers and torch, which vLLM installs: pip install 'phasebus[vllm]'"
             )
     return path

@@ -1,4 +1,4 @@
-"""A tiny Llama with random weights: 3 MB, made on the spot, so that a demonstration needs no hub."""
+"""A tiny Llama with random weights (3 MB), generated locally, so that the demonstration needs no hub."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LINES = (
 
 
 def tiny_model_path() -> Path:
-    """Return where the model is kept: below PHASEBUS_CACHE_DIR, or else in the user's cache folder (XDG)."""
+    """Return the model's folder: below PHASEBUS_CACHE_DIR, or else in the user's cache folder (XDG)."""
     cache = os.environ.get("PHASEBUS_CACHE_DIR")
     return (Path(cache) if cache else user_cache_path("phasebus")) / "tiny-llama"
 
 
 def write_tiny_model(destination: Path) -> Path:
-    """Write the model into the folder `destination`, whole or not at all, unless it is there already.
+    """Write the model into the folder `destination` atomically, unless it exists.
 
     Two layers, hidden size 256, a vocabulary of at most 512 byte-level BPE tokens, bfloat16.
     """
@@ -37,7 +37,7 @@ def write_tiny_model(destination: Path) -> Path:
         work.chmod(0o755)
         work.rename(destination)
     except OSError:
-        if not (destination / "config.json").is_file():  # else somebody else was faster
+        if not (destination / "config.json").is_file():  # else another process has written it first
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -115,7 +115,7 @@ def _print_times(journal: Path, seconds: float) -> None:
         print_blame(run)
         seconds = time_to_ready(run)
     except Exception as error:  # noqa: BLE001  # a node that is ready does not end for a table
-        if journal.is_file() and journal.stat().st_size:  # else a warning has said that there is no journal
+        if journal.is_file() and journal.stat().st_size:  # else a warning has reported that there is no journal
             _warn(f"the times of the steps are not shown: {error}")
     write_out(f"ready in {seconds:.1f} s")
 

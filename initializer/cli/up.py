@@ -1,4 +1,4 @@
-"""`phasebus up`: start the node, or the cluster, a file describes."""
+"""`phasebus up`: start the node, or the nodes, that a YAML file describes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.start import start_and_serve, starting_options
 
 
-@click.command(short_help="Start the node, or the nodes, that a YAML file describes.")
+@click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--prompt", help="Generate from this prompt once the node is ready, and print the text.")
 @starting_options

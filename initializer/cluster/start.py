@@ -25,7 +25,7 @@ from phasebus.initializer.node.keys import (
     PLACEMENT_GROUP,
     PLACEMENT_STRATEGY,
 )
-from phasebus.initializer.node.startup import configured
+from phasebus.initializer.node.startup import entries_of
 from phasebus.initializer.pipeline.phases import Phase, run_phases
 from phasebus.initializer.pipeline.wiring import observe_all
 from phasebus.initializer.ray.cluster import RAY, connected
@@ -60,7 +60,7 @@ class ClusterStart:
         If the start fails, every resource has been released when its error is raised.
         """
         config = self._config
-        first = configured(config.models[0]) if len(config.models) == 1 else {}
+        first = entries_of(config.models[0]) if len(config.models) == 1 else {}
         context = Context(first, keys=[*NODE_KEYS, *config.keys])
         for model in config.models:
             subscribe_to_placement(self._bus, model.callbacks)

@@ -1,4 +1,4 @@
-"""The start of one node: its configuration, context keys, events, phases, and what runs after it is ready.
+"""The start of one node: its configuration, context keys, events, phases, and its supervision once it is ready.
 
 Start reading at `startup`, which has the phases in order.
 """

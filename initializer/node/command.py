@@ -184,7 +184,7 @@ class CommandStart:
 
 
 def _server_of(arguments: Sequence[str]) -> ServerCommand | None:
-    """Return what the arguments tell about the server; None if they start none, or cannot be read."""
+    """Return the server that the arguments start; None if they start none, or cannot be parsed."""
     try:
         return read_command(list(arguments))
     except Exception:  # noqa: BLE001  # whatever they are, they are the command's own

@@ -1,4 +1,4 @@
-"""The configuration of a node: what is started, and by whom it is watched."""
+"""The configuration of a node."""
 
 from __future__ import annotations
 
@@ -25,73 +25,73 @@ class ServiceConfig(Section):
     """The address it listens on."""
 
     port: int | None = Field(default=9464, ge=0, le=65535)
-    """Its port; 0 picks a free one, null leaves the service out."""
+    """Its port; 0 picks a free one, null starts no service. A taken port is replaced by the next free one."""
 
     trace_url: str | None = Field(default=None, pattern="^https?://")
-    """Where the page links to for a trace, with {trace} and {span} in the places of their ids, such as
-    http://localhost:16686/trace/{trace}?uiFind={span}; by default PHASEBUS_TRACE_URL."""
+    """URL of a trace for the links on the page, with the placeholders {trace} and {span}, such as
+    http://localhost:16686/trace/{trace}?uiFind={span}; PHASEBUS_TRACE_URL by default."""
 
 
 class LLMConfig(Section):
     """One model, and the node or the nodes that serve it."""
 
     model: str = Field(min_length=1)
-    """The model: the path of its folder."""
+    """The model: the path of its folder, or where to download it from (hf://org/name, s3://…, https://…)."""
 
     name: str | None = None
-    """The node's name in traces and metrics; by default that of the machine."""
+    """The node's name in traces and metrics; the host name by default."""
 
     callbacks: Callbacks = Field(default_factory=list)
-    """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
+    """Callbacks and observers, in the order they run: callables, or "module:name" to import one."""
 
     driver_callbacks: Callbacks = Field(default_factory=list)
-    """Callbacks and observers of `initialize_cluster` that are called where it is, not on the nodes."""
+    """Callbacks and observers that run in the process that calls `initialize_cluster`, not on the nodes."""
 
     nodes: int = Field(default=1, gt=0, le=MOST_NODES)
-    """On how many of Ray's nodes `initialize_cluster` and `phasebus up` start it."""
+    """Number of Ray nodes on which `initialize_cluster` and `phasebus up` start the model."""
 
     replicas: int | None = Field(default=None, gt=0, le=MOST_NODES)
-    """How many engines these nodes run; by default one each. Where they are fewer than the nodes, each spans several."""
+    """Number of engines on these nodes; one each by default. With fewer engines than nodes, each spans several nodes."""
 
     retries: int = Field(default=0, ge=0, le=1000)
-    """How often `initialize_cluster` starts a node again that was lost or has failed."""
+    """Maximum number of times `initialize_cluster` restarts a node that was lost or has failed."""
 
     engine: str = "vllm"
     """The engine that is started, by its name: one that `phasebus engines` lists. "none" only fetches the model."""
 
     engine_args: dict[str, Any] = Field(default_factory=dict)
-    """The engine's own arguments, by their names: max_model_len, tensor_parallel_size, …"""
+    """The engine's own arguments by name: max_model_len, tensor_parallel_size, …"""
 
     engine_env: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the engine's processes."""
 
     engine_preload: bool = True
-    """Whether the engine's processes are forked from one that has imported the engine while the model was fetched.
-    False spawns them, each to import by itself."""
+    """Whether to fork the engine's processes from one that imports the engine during the download. With false, each
+    process is spawned and imports by itself."""
 
     engine_iteration_sampling: int = Field(default=1000, ge=0)
-    """Of how many iterations of the serving engine one gets a span; 0 for none."""
+    """One in this many iterations of the serving engine gets a span; 0 for none."""
 
     engine_timeout_seconds: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
-    """How long the engine may take to start, in seconds."""
+    """Maximum time for the engine to start, in seconds."""
 
     runtime_env: dict[str, Any] = Field(default_factory=dict)
     """Ray's runtime_env for the engine's actor."""
 
     local_node_download_model: DownloadMode = "MODEL_AND_TOKENIZER"
-    """Which of the model's files this node fetches."""
+    """Which of the model's files this node downloads."""
 
     download_destination: Path | None = None
-    """The folder the model is fetched into; by default the hub's own cache for hf://, else the user's cache folder."""
+    """The folder the model is downloaded into; by default the hub's own cache for hf://, else the user's cache folder."""
 
     extra_files: list[ExtraFile] = Field(default_factory=list)
-    """What is fetched beside the model: pairs of a source and a destination."""
+    """Files to download beside the model: pairs of a source and a destination."""
 
     download: DownloadSettings = Field(default_factory=DownloadSettings)
-    """How downloads go about their work."""
+    """Settings of downloads."""
 
     placement: PlacementConfig = Field(default_factory=PlacementConfig)
-    """What Ray reserves."""
+    """Resources that Ray reserves."""
 
     ray: RayConfig = Field(default_factory=RayConfig)
     """The Ray cluster."""
@@ -119,7 +119,7 @@ def load_config(path: Path) -> LLMConfig:
     """Read a node's configuration from a YAML file.
 
     Raises:
-        ConfigError: It cannot be read, is not YAML, or does not fit; the message names every field at fault, and for a
-            field there is none of, the nearest there is.
+        ConfigError: It cannot be read, is not YAML, or is not valid. The message names every wrong field and, for an
+            unknown one, the nearest known name.
     """
     return validated(path, read_fields(path), LLMConfig)

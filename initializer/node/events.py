@@ -1,4 +1,4 @@
-"""The phases of a node's start-up: their events, in the order of the table, and the kinds of step they are made of."""
+"""The events of a node's phases, in order, and the kind of step that a node is."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from phasebus.bus import PhaseEvent, StepKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreInitialization(PhaseEvent):
-    """Published before anything else: change anything, or set `SKIP_DEFAULT` to take the whole start-up over."""
+    """Published first: change anything, or set `SKIP_DEFAULT` to replace the whole start-up."""
 
     phase: ClassVar[str] = "pre_initialization"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomInitialization(PhaseEvent):
-    """Published only after `SKIP_DEFAULT`, in place of download and placement: provide what the node is to use."""
+    """Published only after `SKIP_DEFAULT`, in place of download and placement: provide what the node uses."""
 
     phase: ClassVar[str] = "custom_initialization"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreDownload(PhaseEvent):
-    """Published before the model is fetched: change its source, mode, destination, extra files, or skip it."""
+    """Published before the download: change its source, mode, destination or extra files, or skip it."""
 
     phase: ClassVar[str] = "pre_download"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostDownload(PhaseEvent):
-    """Published when the model is there: see `DOWNLOAD_RESULT`."""
+    """Published after the download: see `DOWNLOAD_RESULT`."""
 
     phase: ClassVar[str] = "post_download"
 
@@ -40,7 +40,7 @@ class PostDownload(PhaseEvent):
 class PrePlacementGroup(PhaseEvent):
     """Published before anything is reserved: change `PLACEMENT_BUNDLES` and `PLACEMENT_STRATEGY`.
 
-    Or bring a group that is reserved already as `PLACEMENT_GROUP`; whoever brings one gives it back.
+    Or provide a reserved group as `PLACEMENT_GROUP`; the callback that provides one releases it.
     """
 
     phase: ClassVar[str] = "pre_placement_group"
@@ -76,10 +76,10 @@ class PostInitialization(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineDied(PhaseEvent):
-    """Published on a node that was ready when its engine is found to be gone; no phase of the start.
+    """Published on a ready node when its engine has died; no phase of the start.
 
     Attributes:
-        error: Why.
+        error: The reason.
     """
 
     phase: ClassVar[str] = "engine_died"

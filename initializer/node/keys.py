@@ -14,30 +14,30 @@ from phasebus.initializer.ray.config import Bundles, Strategy
 SKIP_DEFAULT: Final = Key[bool](
     "skip_default",
     validate=TypeAdapter(bool).validate_python,
-    doc="True, set at pre_initialization: callbacks of custom_initialization take the start-up over.",
+    doc="True, set at pre_initialization: callbacks of custom_initialization replace the start-up.",
 )
 NODE_NAME: Final = Key[str](
-    "node_name", validate=TypeAdapter(str).validate_python, doc="The name of this node, as traces and metrics have it."
+    "node_name", validate=TypeAdapter(str).validate_python, doc="The name of this node in traces and metrics."
 )
 MODEL: Final = Key[str](
-    "model", validate=TypeAdapter(str).validate_python, doc="The model: a path, or where it is fetched from."
+    "model", validate=TypeAdapter(str).validate_python, doc="The model: a path, or where to download it from."
 )
 LOCAL_NODE_DOWNLOAD_MODEL: Final = Key[DownloadMode](
     "local_node_download_model",
     validate=TypeAdapter(DownloadMode).validate_python,
-    doc="Which of the model's files this node fetches.",
+    doc="Which of the model's files this node downloads.",
 )
 DOWNLOAD_DESTINATION: Final = Key[Path | None](
     "download_destination",
     validate=TypeAdapter(Path | None).validate_python,
-    doc="The folder the model is fetched into; None leaves that to its source.",
+    doc="The folder the model is downloaded into; None for the default of its source.",
 )
 EXTRA_FILES: Final = Key[list[ExtraFile]](
     "extra_files",
     validate=TypeAdapter(list[ExtraFile]).validate_python,
-    doc="What is fetched beside the model: pairs of a source and a destination.",
+    doc="Files to download beside the model: pairs of a source and a destination.",
 )
-DOWNLOAD_RESULT: Final = Key[Any]("download_result", doc="What was fetched: path, bytes, seconds, cache hits.")
+DOWNLOAD_RESULT: Final = Key[Any]("download_result", doc="What was downloaded: path, bytes, seconds, cache hits.")
 PLACEMENT_BUNDLES: Final = Key[Bundles](
     "placement_bundles",
     validate=TypeAdapter(Bundles).validate_python,
@@ -46,9 +46,9 @@ PLACEMENT_BUNDLES: Final = Key[Bundles](
 PLACEMENT_STRATEGY: Final = Key[Strategy](
     "placement_strategy",
     validate=TypeAdapter(Strategy).validate_python,
-    doc="How the bundles are spread over Ray's nodes.",
+    doc="Ray's placement strategy for the bundles.",
 )
-PLACEMENT_GROUP: Final = Key[Any]("placement_group", doc="Ray's placement group, once it is reserved; None without.")
+PLACEMENT_GROUP: Final = Key[Any]("placement_group", doc="Ray's placement group, once it is reserved; None for none.")
 PLACEMENT_BUNDLE: Final = Key[int](
     "placement_bundle",
     validate=TypeAdapter(int).validate_python,
@@ -60,7 +60,7 @@ RUNTIME_ENV: Final = Key[dict[str, Any]](
 ENGINE_ARGS: Final = Key[dict[str, Any]](
     "engine_args",
     validate=TypeAdapter(dict[str, Any]).validate_python,
-    doc="The engine's own arguments, by their names.",
+    doc="The engine's own arguments by name.",
 )
 ENGINE_ENV: Final = Key[dict[str, str]](
     "engine_env",
@@ -68,7 +68,7 @@ ENGINE_ENV: Final = Key[dict[str, str]](
     doc="Environment variables of the engine's processes.",
 )
 ENGINE: Final = Key[Any](
-    "engine", doc="The engine, once it answers; set by custom_initialization, it is used as it is."
+    "engine", doc="The engine, once it answers; one set by custom_initialization is used unchanged."
 )
 
 NODE_KEYS: Final[tuple[Key[Any], ...]] = (

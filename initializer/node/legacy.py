@@ -1,6 +1,6 @@
-"""Two older ideas as callbacks: a class that does the whole initialization, and a strategy with hooks and a context.
+"""Adapters for two older interfaces: a class that does the whole initialization, and a strategy with hooks.
 
-Both are known by the names of their methods, so a wrong name would be a step that is never taken: it is refused.
+Both are found by the names of their methods. A misspelled name would silently skip a step, so it is rejected.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ Callback = Callable[[Any, Context], Awaitable[Any]]
 
 
 class Initialization(Protocol):
-    """A class that does the whole initialization, in place of the default one."""
+    """A class that does the whole initialization in place of the default one."""
 
     def initialize(self, llm_config: Any) -> Any:
         """Return a placement group, a runtime env and engine arguments: as attributes, a mapping or a triple.
 
-        It may be a coroutine function. None stands for no placement group, and for nothing to add to the other two.
+        It may be a coroutine function. None means no placement group, and nothing to add to the other two.
         """
 
 
 def from_initialization(initialization: Initialization) -> Callback:
-    """Return a callback that has `initialization` take the start-up over, as it stands.
+    """Return a callback that replaces the start-up by `initialization`.
 
     The runtime env and the engine arguments it returns are merged over those of the configuration.
 
     Raises:
-        CallbackSignatureError: It is a class, or has no method ``initialize``. What it returns is looked at when it
-            does: the callback raises CallbackError if that is none of the three forms.
+        CallbackSignatureError: It is a class, or has no method ``initialize``. The callback itself raises CallbackError
+            if ``initialize`` returns none of the three forms.
     """
     _check("initialization", initialization, _INITIALIZATION)
     name = type(initialization).__name__
@@ -64,7 +64,7 @@ def from_initialization(initialization: Initialization) -> Callback:
 
 
 def from_strategy(strategy: Any, hooks: Any = None) -> Callback:
-    """Return a callback that asks a strategy what each step is to do, and calls hooks before and after it.
+    """Return a callback that calls a strategy before each step, and hooks before and after it.
 
     Args:
         strategy: May have methods ``download``, ``placement_group`` and ``engine_init``: called with the configuration
@@ -73,8 +73,7 @@ def from_strategy(strategy: Any, hooks: Any = None) -> Callback:
             context.
 
     Raises:
-        CallbackSignatureError: One of them is a class, has none of these methods, or has one whose name is nearly but
-            not quite one of them.
+        CallbackSignatureError: One of them is a class, has none of these methods, or has one with a similar name.
     """
     _check("strategy", strategy, _STRATEGY)
     if hooks is not None:
@@ -117,15 +116,15 @@ _METHODS = (*_INITIALIZATION, *_STRATEGY, *_HOOKS)
 _PARTS = ("placement_group", "runtime_env", "engine_args")
 
 _ALIKE = 0.8
-"""From which likeness on, as difflib has it, a name is taken for a wrong one: ``pre_download`` for ``before_download``,
-but not ``unload`` for ``download``."""
+"""The similarity, as difflib measures it, from which on a name counts as misspelled: ``pre_download`` for
+``before_download``, but not ``unload`` for ``download``."""
 
 
 def _check(role: str, given: Any, names: Sequence[str]) -> None:
-    """Check that `given` has a method of these `names`, and none that is nearly one.
+    """Check that `given` has a method of these `names`, and none with a similar name.
 
     Raises:
-        CallbackSignatureError: It has not, or it is a class.
+        CallbackSignatureError: It has none, has a similar one, or is a class.
     """
     if isinstance(given, type):
         name = given.__name__
@@ -137,24 +136,24 @@ def _check(role: str, given: Any, names: Sequence[str]) -> None:
             if right not in found:
                 raise CallbackSignatureError(
                     f"{who} has a method {wrong!r}, which nothing calls; did you mean {right!r}? "
-                    f"(a method of your own that is so much alike begins with an underscore: {'_' + wrong!r})"
+                    f"(begin a similar name of your own with an underscore: {'_' + wrong!r})"
                 )
     if not any(callable(getattr(given, name, None)) for name in names):
         which = f"no method {names[0]!r}" if len(names) == 1 else f"none of the methods {', '.join(names)}"
-        raise CallbackSignatureError(f"{who} has {which}, so nothing of it would ever be called; give it one")
+        raise CallbackSignatureError(f"{who} has {which}, so nothing of it would ever be called; add one")
 
 
 def _parts(made: Any, by: str) -> tuple[Any, Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    """Return the placement group, the runtime env and the engine arguments that `by` made, whatever their form.
+    """Return the placement group, the runtime env and the engine arguments that `by` returned, in any of the forms.
 
     Raises:
-        CallbackError: They cannot be told from it, or are not what they should be.
+        CallbackError: The value has none of the forms, or a part has the wrong type.
     """
     if isinstance(made, Mapping):
         given = dict(made)
     else:
         given = {name: getattr(made, name) for name in _PARTS if hasattr(made, name)}
-    if any(name in given for name in _PARTS):  # a named tuple as well: its order may be another
+    if any(name in given for name in _PARTS):  # also for a named tuple, whose order may differ
         group, runtime_env, engine_args = (given.get(name) for name in _PARTS)
     elif isinstance(made, tuple | list) and len(made) == len(_PARTS):
         group, runtime_env, engine_args = made
@@ -181,7 +180,7 @@ def _over(env: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _described(value: Any) -> str:
-    """Return what sort of thing `value` is; not its values, among which there may be secrets."""
+    """Return a description of the type of `value`, without its content, which may include secrets."""
     if value is None:
         return "None"
     if isinstance(value, Mapping):

@@ -16,11 +16,11 @@ from phasebus.telemetry import Telemetry
 
 
 class Node:
-    """A node that is ready. Close it, or leave it as an asynchronous context manager, to give everything back.
+    """A node that is ready; an asynchronous context manager that closes it.
 
     Attributes:
-        engine: The engine; None if the callbacks that took over provided none.
-        context: What the callbacks and the phases left, with its history.
+        engine: The engine; None if callbacks replaced the start-up and provided none.
+        context: What callbacks and phases have written, with its history.
     """
 
     def __init__(self, engine: Engine | None, context: Context, resources: AsyncExitStack) -> None:
@@ -29,7 +29,7 @@ class Node:
         self._resources = resources
 
     async def close(self) -> None:
-        """End the engine and give back what was reserved. May be called twice."""
+        """End the engine and release what was reserved. May be called twice."""
         await self._resources.aclose()
 
     async def __aenter__(self) -> Self:
@@ -46,19 +46,19 @@ async def initialize_node(
     bus: Bus | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> Node:
-    """Start a node: fetch the model, reserve its place, start the engine; every phase an event on the bus.
+    """Start a node: download the model, reserve resources, start the engine; each phase publishes events on the bus.
 
     Args:
-        config: What is started, and the callbacks that may change how.
-        telemetry: An open telemetry that is to carry spans, metrics and status; by default one of its own for the time
-            of the start, without the HTTP service.
-        bus: An open bus with whatever subscribers and observers it has. By default one of its own for the time of the
-            start, with the built-in observers on it.
-        given: What the context holds at first over the configuration's values; with a `PLACEMENT_GROUP` among it,
+        config: What to start, and the callbacks that may change it.
+        telemetry: An open telemetry for spans, metrics and status; by default one of its own for the time of the start,
+            without the HTTP service.
+        bus: An open bus with its subscribers and observers; by default one of its own for the time of the start, with
+            the built-in observers on it.
+        given: Initial entries of the context, in place of the configuration's. With a `PLACEMENT_GROUP` among them,
             nothing is reserved.
 
     Raises:
-        PhasebusError: A phase failed; notes name the phase and, where it was one, the callback. Nothing is left behind.
+        PhasebusError: A phase failed; notes name the phase and the callback, if one failed. Everything was released.
         Exception: A callback raised it; with the same notes.
     """
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The phases of a node's start-up, in order, and the work that each of them is."""
+"""The phases of a node's start-up, in order, and the work of each."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ from phasebus.telemetry import RunIdentity, Telemetry
 from phasebus.telemetry.journal import journal_of
 
 
-def configured(config: LLMConfig) -> dict[str, Any]:
-    """Return the entries of a context that come from the configuration."""
+def entries_of(config: LLMConfig) -> dict[str, Any]:
+    """Return the initial entries of a context that a configuration provides."""
     return {
         MODEL: config.model,
         LOCAL_NODE_DOWNLOAD_MODEL: config.local_node_download_model,
@@ -74,14 +74,14 @@ def configured(config: LLMConfig) -> dict[str, Any]:
 class NodeStart:
     """One start-up of a node.
 
-    The download runs beside the placement and beside the start of the engine's process: none of them takes what the
-    others make. The engine itself waits for all of them.
+    The download runs beside the placement and the start of the engine's process, which are independent of each other.
+    The engine waits for all of them.
 
     Args:
-        config: What is started.
+        config: What to start.
         bus: Where its phases are published.
         telemetry: Where the engine's own spans go.
-        given: What the context holds at first over the configuration's values. With a `PLACEMENT_GROUP` among it,
+        given: Initial entries of the context, in place of the configuration's. With a `PLACEMENT_GROUP` among them,
             nothing is reserved.
     """
 
@@ -96,13 +96,13 @@ class NodeStart:
         self._ray = False
 
     async def run(self) -> tuple[Context, AsyncExitStack]:
-        """Run the phases; return the context, and what has to be closed to give everything back.
+        """Run the phases; return the context, and the stack to close to release everything.
 
-        If a phase fails, everything has been given back when its error comes.
+        If a phase fails, everything is released before its error is raised.
         """
         config, identity = self._config, self._telemetry.identity
         name = config.name or identity.node
-        context = Context({NODE_NAME: name, **configured(config), **self._given}, keys=NODE_KEYS)
+        context = Context({NODE_NAME: name, **entries_of(config), **self._given}, keys=NODE_KEYS)
         attributes = {"run": identity.run, "node": name, "model": config.model, "engine": config.engine}
         try:
             async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):
@@ -116,27 +116,27 @@ class NodeStart:
         return context, self._held.pop_all()
 
     def _phases(self) -> tuple[Phase, ...]:
-        def taken_over(context: Context) -> bool:
+        def is_replaced(context: Context) -> bool:
             return bool(context.get(SKIP_DEFAULT))
 
-        def by_default(context: Context) -> bool:
-            return not taken_over(context)
+        def is_default(context: Context) -> bool:
+            return not is_replaced(context)
 
-        def without_engine(context: Context) -> bool:
+        def needs_engine(context: Context) -> bool:
             return ENGINE not in context
 
-        def without_place(context: Context) -> bool:
-            return by_default(context) and PLACEMENT_GROUP not in context
+        def needs_placement(context: Context) -> bool:
+            return is_default(context) and PLACEMENT_GROUP not in context
 
         return (
             Phase(name="pre_initialization", before=PreInitialization, work=self._check_engine),
-            Phase(name="custom_initialization", before=CustomInitialization, applies=taken_over),
+            Phase(name="custom_initialization", before=CustomInitialization, applies=is_replaced),
             Phase(
                 name="download",
                 before=PreDownload,
                 work=self._download,
                 after=PostDownload,
-                applies=by_default,
+                applies=is_default,
                 beside=self._takes_time,
             ),
             Phase(
@@ -145,13 +145,13 @@ class NodeStart:
                 before=PrePlacementGroup,
                 work=self._place,
                 after=PostPlacementGroup,
-                applies=without_place,
+                applies=needs_placement,
                 joins=False,
             ),
             Phase(
                 name="engine_process",
                 work=self._prepare_engine,
-                applies=lambda context: without_engine(context) and self._runs_on_ray(context),
+                applies=lambda context: needs_engine(context) and self._runs_on_ray(context),
                 beside=lambda _: True,
                 joins=False,
             ),
@@ -160,7 +160,7 @@ class NodeStart:
                 before=PreEngineInit,
                 work=self._start_engine,
                 after=PostEngineInit,
-                applies=without_engine,
+                applies=needs_engine,
             ),
             Phase(name="post_initialization", before=PostInitialization),
         )
@@ -178,7 +178,7 @@ class NodeStart:
             await probe_engine(context[ENGINE])
 
     async def _check_engine(self, context: Context) -> None:
-        """Refuse what cannot come to anything before minutes are spent on it."""
+        """Reject arguments with which the engine cannot start, before minutes are spent on the download."""
         if not context.get(SKIP_DEFAULT):
             self._launcher.check(context[ENGINE_ARGS])
 
@@ -186,7 +186,7 @@ class NodeStart:
         return self._launcher.workers(context[ENGINE_ARGS]) > 0
 
     def _takes_time(self, context: Context) -> bool:
-        """Return whether the download is worth running beside other things; a wrong path is better told at once."""
+        """Return whether the download may run beside other phases; a local path is checked first, as that is quick."""
         return not isinstance(source_of(context[MODEL], self._config.download), LocalSource)
 
     async def _download(self, context: Context) -> None:
@@ -200,7 +200,7 @@ class NodeStart:
         )
 
     async def _propose_bundles(self, context: Context) -> None:
-        """Put into the context what will be reserved unless a callback changes it."""
+        """Set the bundles to reserve, which a callback may change."""
         bundles = self._config.placement.bundles
         if not self._runs_on_ray(context):
             bundles = bundles or []
@@ -210,7 +210,7 @@ class NodeStart:
         context[PLACEMENT_BUNDLES] = bundles
 
     async def _place(self, context: Context) -> None:
-        if context.get(PLACEMENT_GROUP) is not None:  # a callback has brought one, and gives it back itself
+        if context.get(PLACEMENT_GROUP) is not None:  # a callback has provided it, and releases it
             return
         context[PLACEMENT_GROUP] = None
         if bundles := context[PLACEMENT_BUNDLES]:
@@ -220,14 +220,14 @@ class NodeStart:
             context[PLACEMENT_GROUP] = group
 
     async def _prepare_engine(self, context: Context) -> None:
-        """Have the engine's process ready for when the model is there."""
+        """Start the engine's process, which imports while the model is downloaded."""
         await self._connect_ray()
         step = current_step()
         assert step is not None  # noqa: S101  # a phase's work runs in the step that the phase is
-        self._held.push_async_callback(self._give_up_prepared)
+        self._held.push_async_callback(self._close_prepared)
         self._prepared = await self._launcher.prepare(self._launch(context, step.id))
 
-    async def _give_up_prepared(self) -> None:
+    async def _close_prepared(self) -> None:
         if self._prepared is not None:
             await self._prepared.close()
 
@@ -241,7 +241,7 @@ class NodeStart:
         context[ENGINE] = engine
 
     def _launch(self, context: Context, step: str) -> Launch:
-        """Return what the engine is started with, as far as that is known by now."""
+        """Return the launch parameters of the engine, as far as they are known by now."""
         fetched = context.get(DOWNLOAD_RESULT)
         will_be_fetched = not context.get(SKIP_DEFAULT) and context[LOCAL_NODE_DOWNLOAD_MODEL] != "NONE"
         return Launch(
@@ -262,7 +262,7 @@ class NodeStart:
         )
 
     async def _connect_ray(self) -> None:
-        """Be connected to Ray, from now until the node is closed."""
+        """Connect to Ray until the node is closed; does nothing if connected."""
         if not self._ray:
             async with self._bus.step(RAY, "start"):
                 await self._held.enter_async_context(connected(self._config.ray))

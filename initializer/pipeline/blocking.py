@@ -1,4 +1,4 @@
-"""Calling what blocks, in a thread, with something beside it that must not outlast it."""
+"""Calling a blocking function in a thread, with a coroutine beside it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ T = TypeVar("T")
 
 
 async def call_beside(function: Callable[[], T], beside: Callable[[], Coroutine[Any, Any, object]]) -> T:
-    """Call `function` in a thread, and return what it returns; run `beside` meanwhile.
+    """Call `function` in a thread and return its result; run `beside` meanwhile.
 
-    When this is cancelled, so is `beside`, which may tell `function` of it; `function` is then waited for.
+    When this is cancelled, `beside` is cancelled and may signal `function` to end; then `function` is awaited.
 
     Raises:
-        Exception: What `function` raised.
+        Exception: The exception of `function`.
     """
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(beside)
-        value, error = await anyio.to_thread.run_sync(_tried, function)
+        value, error = await anyio.to_thread.run_sync(_outcome_of, function)
         tasks.cancel_scope.cancel()
-    await anyio.lowlevel.checkpoint()  # a cancellation comes before what it has made of the call
+    await anyio.lowlevel.checkpoint()  # a cancellation has precedence over an error that it caused
     if error is not None:
         raise error
     return cast("T", value)
 
 
-def _tried(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
-    """Return what `function` returns or raises: raised in a task group, it would be wrapped."""
+def _outcome_of(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """Return the result or the exception of `function`: raised in a task group, it would be wrapped."""
     try:
         return function(), None
     except Exception as error:  # noqa: BLE001  # raised again outside the task group

@@ -1,4 +1,4 @@
-"""`phasebus report`: what the journal of a run says about where the time went.
+"""`phasebus report`: where the time of a run went, from its journal.
 
 One file for what is printed as tables, one for what is written as files.
 """

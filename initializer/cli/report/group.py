@@ -1,4 +1,4 @@
-"""`phasebus report` as a whole: the run comes first, then what to say of it."""
+"""The command group `phasebus report`: the run is the first argument, then the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class _RunFirst(click.Group):
     """A group whose first argument is a run, unless it is the name of one of its commands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the run out of the arguments, and let `blame` be the command where none is named."""
+        """Take the run out of the arguments; `blame` is the default command."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             ctx.obj, args = args[0], args[1:]
         if not args or (args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx)):
@@ -21,7 +21,7 @@ class _RunFirst(click.Group):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find the command; say of which ones there are if it is none."""
+        """Find the command, or fail with the list of commands."""
         if args[0] not in self.commands:
             ctx.fail(f"there is no report {args[0]!r}; there are {', '.join(self.commands)}")
         return super().resolve_command(ctx, args)
@@ -33,9 +33,9 @@ class _RunFirst(click.Group):
 
 @click.group(cls=_RunFirst, subcommand_metavar="[RUN] [COMMAND] [ARGS]…")
 def report() -> None:
-    """Say where the time of a start-up went, from its journal alone.
+    """Show where the time of a start-up went, from its journal.
 
-    RUN is a run's id, the beginning of one, or the path of a journal; by default the last run. Without a COMMAND it is
+    RUN is a run's id, the beginning of one, or the path of a journal; the last run by default. The default COMMAND is
     blame. A run that is still going is counted until now.
     """
 

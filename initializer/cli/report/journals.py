@@ -1,4 +1,4 @@
-"""Finding the journal a report is of, and saying what state its run is in."""
+"""Finding the journal of a report, and describing the state of its run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 
 def journal_of(context: click.Context) -> Run:
-    """Return the run that `phasebus report` was asked for.
+    """Return the run that the arguments of `phasebus report` name.
 
     Raises:
         JournalError: It is not there, or its journal cannot be read.
@@ -36,22 +36,22 @@ def journal_of(context: click.Context) -> Run:
 
 
 def described(run: Run) -> str:
-    """Return a line that says which run it is and how it stands."""
+    """Return a line with the run's id and state."""
     seconds = format_duration(time_to_ready(run))
     root = run.root
     if root is None:
-        return f"run {run.run}: nothing has begun"
+        return f"run {run.run}: no step has begun"
     if run.state == "running" and root.outcome == "running":
         return f"run {run.run}: still starting, for {seconds} so far"
     if root.outcome == "finished":
         return f"run {run.run}: ready in {seconds}"
     if run.state == "died":
-        return f"run {run.run}: its process died; it was last heard of {seconds} after its beginning"
+        return f"run {run.run}: its process died; its last event was {seconds} after its beginning"
     return f"run {run.run}: {root.outcome} after {seconds}" + (f": {root.error}" if root.error else "")
 
 
 def print_json(run: Run, **content: object) -> None:
-    """Print `content` as JSON, with what is to be known of its run."""
+    """Print `content` as JSON, with the run's ids and state."""
     about = {
         "run": run.run,
         "node": run.node,
@@ -65,5 +65,5 @@ def print_json(run: Run, **content: object) -> None:
 
 
 def plain(row: Any, **more: object) -> dict[str, Any]:
-    """Return a row of an analysis as JSON can say it."""
+    """Return a row of an analysis as values that JSON has."""
     return asdict(row) | more

@@ -42,7 +42,7 @@ _HANGING = ("callback", "running")
 
 
 class HangIn:
-    """A callback that, in one phase of the node node-1, says so in a file and then waits for ever; the first time."""
+    """A callback that, in one phase of node-1, creates a file and then blocks for ever; the first time."""
 
     def __init__(self, phase: str, folder: Path) -> None:
         self.phase = phase
@@ -162,7 +162,7 @@ async def test_a_node_whose_journal_is_lost_with_it_is_closed_from_what_the_hub_
     hang, port = HangIn("post_download", tmp_path), free_port()
 
     def destroy() -> None:
-        def heard() -> bool:
+        def reported() -> bool:
             try:
                 steps = httpx.get(f"http://127.0.0.1:{port}/timeline").json()["steps"]
             except httpx.TransportError:
@@ -170,7 +170,7 @@ async def test_a_node_whose_journal_is_lost_with_it_is_closed_from_what_the_hub_
             hanging = [each for each in steps if (each["kind"], each["outcome"]) == _HANGING]
             return ("node-1", hang.phase) in {(each["node"], each["attributes"]["phase"]) for each in hanging}
 
-        wait_until(heard, "the hub has heard of the callback that hangs")
+        wait_until(reported, "the hub shows the callback that hangs")
         (journal,) = (tmp_path / "state" / "runs").glob("*/node-1.jsonl")
         journal.unlink()
         psutil.Process(hang.pid).kill()
@@ -223,7 +223,7 @@ async def test_a_node_whose_raylet_is_killed_is_closed_in_its_name_long_before_r
     def destroy() -> None:
         nodes.kill_raylet_of(hang.pid)
 
-    try:  # told by its silence, so that this is as short as it is by default
+    try:  # found by its silence, so that this is as short as by default
         error, seconds = await start_and_break(one_model(nodes, model, callbacks=[hang, part]), hang, destroy)
         assert seconds < _NOTICED_SECONDS
         check_accounted_for(read_journal(find_journal()), error, "download", backend)

@@ -1,4 +1,4 @@
-"""`phasebus up` as a process of its own: what it says, and how it ends."""
+"""`phasebus up` as a process of its own: its messages and its end."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_second_signal_ends_at_once_what_the_first_one_cannot(start: Callable[
     )
     command.wait_for("callback", "hang")
     command.send(signal.SIGINT)
-    wait_until(lambda: "still stopping, waiting for: callback hang" in command.stderr, "it says what it waits for")
+    wait_until(lambda: "still stopping, waiting for: callback hang" in command.stderr, "the reminder")
     command.send(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM
     assert "phasebus: SIGTERM again: ended at once" in command.stderr

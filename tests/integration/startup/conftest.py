@@ -22,9 +22,9 @@ class Demo:
     Attributes:
         phases: What /readyz called the current phase, in the order it was seen; each with the status code.
         livez: Every status code of /livez.
-        metrics: What /metrics said while the engine was starting.
+        metrics: The answer of /metrics while the engine was starting.
         check: What `promtool check metrics` made of that.
-        ready_metrics: What /metrics said when it was ready.
+        ready_metrics: The answer of /metrics when it was ready.
     """
 
     phases: list[tuple[int, str | None]]
@@ -65,21 +65,21 @@ def demo(tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iter
             phases.append(moment)
         if check is None and moment == (503, "engine_init"):
             metrics = command.get("/metrics", Accept="text/plain").text
-            if 'phase_in_progress{phase="engine_init"}' in metrics:  # which an observer tells in a thread of its own
+            if 'phase_in_progress{phase="engine_init"}' in metrics:  # an observer sets it, in a thread of its own
                 check = subprocess.run(
                     [promtool, "check", "metrics"], input=metrics, capture_output=True, text=True, check=False
                 )
         return answer.status_code == 200
 
-    def tell_all() -> bool:
+    def has_all_metrics() -> bool:
         nonlocal ready_metrics
         ready_metrics = command.get("/metrics", Accept="application/openmetrics-text").text
         return "node_startup_duration_seconds_count" in ready_metrics and "engine_tokens_total" in ready_metrics
 
     try:
         wait_until(look, "the demo is ready", seconds=400)
-        wait_until(lambda: "ready in" in command.stdout, "it says so")
-        wait_until(tell_all, "the metrics tell of all that was done")
+        wait_until(lambda: "ready in" in command.stdout, "the ready line")
+        wait_until(has_all_metrics, "the metrics of all steps")
         command.send(signal.SIGINT)
         code = command.wait()
         run = command.journal()

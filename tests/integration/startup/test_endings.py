@@ -1,4 +1,4 @@
-"""How a real start-up ends that does not go well: one message, an exit code, nothing left, and a journal that tells."""
+"""The end of a real start-up that fails: one message, an exit code, no process left, and a complete journal."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ async def test_a_bundle_that_ray_does_not_take_is_said_so(model: str) -> None:
 
 
 def wait_for_free_cpus(amount: float) -> None:
-    """Return once so many CPUs are free: Ray tells of what was reserved and given back with a delay."""
+    """Return once so many CPUs are free: Ray reports what was reserved and released with a delay."""
     import ray
 
     wait_until(lambda: ray.available_resources().get("CPU", 0) == amount, f"{amount} CPUs are free")

@@ -31,7 +31,7 @@ def report(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ([], "phase engine_init"),
         (["blame"], "phase engine_init"),
@@ -42,12 +42,12 @@ def report(*arguments: str) -> Result:
 )
 @pytest.mark.parametrize("run", [[], [RUN], ["20260101"]])
 def test_each_report_is_of_the_last_run_or_of_the_one_that_is_named(
-    journal: Path, run: list[str], arguments: list[str], said: str
+    journal: Path, run: list[str], arguments: list[str], expected: str
 ) -> None:
     result = report(*run, *arguments)
     assert result.exit_code == 0, result.output
     assert f"run {RUN}: ready in 20 s" in result.output
-    assert said in result.output
+    assert expected in result.output
 
 
 def test_a_journal_is_named_by_its_path(journal: Path, tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_a_journal_is_named_by_its_path(journal: Path, tmp_path: Path) -> None:
 def test_every_report_is_to_be_had_as_json(journal: Path, name: str) -> None:
     result = report(name, "--json")
     assert result.exit_code == 0, result.output
-    said = json.loads(result.stdout)
-    assert (said["run"], said["seconds"], said["outcome"]) == (RUN, 20.0, "finished")
-    assert said[{"critical-path": "critical_path", "plot": "steps"}.get(name, name)] or name == "stragglers"
+    expected = json.loads(result.stdout)
+    assert (expected["run"], expected["seconds"], expected["outcome"]) == (RUN, 20.0, "finished")
+    assert expected[{"critical-path": "critical_path", "plot": "steps"}.get(name, name)] or name == "stragglers"
 
 
 def test_json_without_a_command_is_that_of_blame(journal: Path) -> None:
@@ -143,16 +143,16 @@ def test_a_run_that_is_still_going_is_counted_until_now(journal: Path) -> None:
     assert "still starting, for" in result.output
 
 
-def test_a_run_whose_process_was_killed_says_so(journal: Path) -> None:
+def test_a_run_whose_process_was_killed_is_described_as_died(journal: Path) -> None:
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:-3]) + lines[-3][:20])
     result = report("critical-path")
     assert result.exit_code == 0
-    assert "its process died; it was last heard of 18 s after its beginning" in result.output
+    assert "its process died; its last event was 18 s after its beginning" in result.output
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         ("hello\n", "is not a journal that this phasebus can read: first line: not JSON"),
         (
@@ -165,13 +165,13 @@ def test_a_run_whose_process_was_killed_says_so(journal: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_journal_or_not_one_of_this_version_is_refused_in_one_line(content: str, said: str) -> None:
+def test_a_file_that_is_no_journal_of_this_version_is_an_error_of_one_line(content: str, expected: str) -> None:
     path = journal_path("x")
     path.parent.mkdir(parents=True)
     path.write_text(content)
     result = report("gaps")
     assert result.exit_code == 1
-    assert said in result.output
+    assert expected in result.output
     assert "Traceback" not in result.output
 
 

@@ -24,7 +24,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_least_configuration_is_one_line(tmp_path: Path) -> None:
+def test_the_smallest_configuration_is_one_line(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, "model: /models/tiny\n"))
     assert (config.model, config.engine, config.service.port) == ("/models/tiny", "vllm", 9464)
 
@@ -51,13 +51,13 @@ def test_the_least_configuration_is_one_line(tmp_path: Path) -> None:
         ("\n".join(f"k{number}: 1" for number in range(1000)), "and 981 more"),
     ],
 )
-def test_what_is_wrong_is_named_with_the_way_out(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_field_is_named_with_the_nearest_known_one(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(written(tmp_path, text))
     assert "node.yaml" in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read: No such file or directory"):
         load_config(tmp_path / "nowhere.yaml")
 
@@ -186,7 +186,7 @@ def test_every_field_is_documented() -> None:
         ("needs_more:f", "needs_more imports 'not_installed', which is not installed"),
     ],
 )
-def test_a_callback_that_is_none_or_lacks_something_is_told_so(
+def test_a_name_that_is_no_callback_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callback: str, message: str
 ) -> None:
     (tmp_path / "needs_more.py").write_text("import not_installed\n")
@@ -195,14 +195,14 @@ def test_a_callback_that_is_none_or_lacks_something_is_told_so(
         import_callback(callback)
 
 
-def test_a_field_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_field_is_rejected(tmp_path: Path) -> None:
     config = tmp_path / "node.yaml"
     config.write_text("model: a\nengine_args: {dtype: half, dtype: float}\n")
     with pytest.raises(ConfigError, match=r"'dtype' is given twice(.|\n)*line 2"):
         load_config(config)
 
 
-def test_where_traces_are_looked_at_is_configured_and_has_to_be_a_url(tmp_path: Path) -> None:
+def test_the_trace_url_has_to_be_a_url(tmp_path: Path) -> None:
     text = "model: a\nservice: {trace_url: '%s'}\n"
     config = load_config(written(tmp_path, text % "http://jaeger:16686/trace/{trace}"))
     assert config.service.trace_url == "http://jaeger:16686/trace/{trace}"
@@ -211,7 +211,7 @@ def test_where_traces_are_looked_at_is_configured_and_has_to_be_a_url(tmp_path: 
 
 
 @pytest.mark.parametrize("config", [LLMConfig, ServingConfig, DatasetConfig, TrainingConfig, ClusterConfig])
-def test_what_is_no_callback_is_told_when_it_is_configured(config: type[BaseModel]) -> None:
+def test_a_value_that_is_no_callback_is_rejected_by_every_configuration(config: type[BaseModel]) -> None:
     with pytest.raises(CallbackSignatureError, match="5 is not callable"):
         config(callbacks=[5])
 
@@ -219,13 +219,13 @@ def test_what_is_no_callback_is_told_when_it_is_configured(config: type[BaseMode
 @pytest.mark.parametrize(
     "fields", [{"resource_limits": {"cpus": 1}}, {"resource_limits": {"cpu": -1}}, {"max_block_bytes": -5}]
 )
-def test_what_ray_data_would_not_take_is_refused_in_a_configuration_and_from_a_callback(fields: dict[str, Any]) -> None:
+def test_limits_that_ray_data_rejects_are_rejected_everywhere(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         DatasetConfig(**fields)
     with pytest.raises(InvalidValueError):
         Context(keys=DATASET_KEYS).update(fields)
 
 
-def test_a_trainer_that_is_only_named_is_refused() -> None:
+def test_a_trainer_given_by_name_is_rejected() -> None:
     with pytest.raises(ValidationError, match="trainer"):
         TrainingConfig(train_loop=print, trainer="TorchTrainer")  # type: ignore[arg-type]  # that is the mistake

@@ -85,7 +85,7 @@ async def test_an_engine_that_a_callback_has_deleted_fails_the_start(model: Path
         await initialize_node(LLMConfig(model=str(model), engine="none", callbacks=[delete]))
 
 
-async def test_a_model_that_is_not_there_fails_the_download_by_name() -> None:
+async def test_a_missing_model_fails_the_download_by_name() -> None:
     with pytest.raises(DownloadError, match="/not/there") as caught:
         await initialize_node(LLMConfig(model="/not/there", engine="none"))
     assert "in the phase 'download'" in caught.value.__notes__
@@ -109,7 +109,7 @@ async def test_a_callback_that_raises_fails_the_start_with_its_name_and_phase(mo
     ]
 
 
-async def test_a_value_that_cannot_be_meant_is_refused_where_it_is_written(model: Path) -> None:
+async def test_an_invalid_value_is_rejected_where_it_is_written(model: Path) -> None:
     def negative(phase: str, config: Any, data: Any) -> dict[str, Any] | None:
         return {"placement_bundles": [{"CPU": -1}]} if phase == "pre_placement_group" else None
 
@@ -117,7 +117,7 @@ async def test_a_value_that_cannot_be_meant_is_refused_where_it_is_written(model
         await initialize_node(LLMConfig(model=str(model), engine="none", callbacks=[negative]))
 
 
-async def test_a_cancelled_start_tells_which_phase_was_cancelled() -> None:
+async def test_a_cancelled_start_has_its_phase_cancelled() -> None:
     failures: list[PhaseFailed] = []
     hanging = anyio.Event()
 
@@ -140,13 +140,13 @@ async def test_a_cancelled_start_tells_which_phase_was_cancelled() -> None:
     assert [(event.phase, event.outcome) for event in failures] == [("pre_initialization", "cancelled")]
 
 
-async def test_without_vllm_the_start_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_start_without_vllm_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     with pytest.raises(EngineError, match=r"vLLM is not installed; install it with: pip install 'phasebus\[vllm\]'"):
         VLLM().check({})
 
 
-async def test_every_step_that_began_ends_and_hangs_in_one_tree(model: Path) -> None:
+async def test_all_steps_end_and_form_one_tree(model: Path) -> None:
     begun: dict[str, StepStarted] = {}
     ended: list[str] = []
 

@@ -31,7 +31,7 @@ class InAnotherOrder(NamedTuple):
 
 
 class Returning:
-    """An initialization that returns what it is told to."""
+    """An initialization that returns what it is message to."""
 
     def __init__(self, made: Any) -> None:
         self.made = made
@@ -124,7 +124,7 @@ async def test_changes_are_remembered_by_the_name_of_the_older_form() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("made", "message"),
     [
         (None, "returned None"),
         ((), "returned 0 values"),
@@ -139,8 +139,8 @@ async def test_changes_are_remembered_by_the_name_of_the_older_form() -> None:
         ("a triple", "returned an object of the class 'str'"),
     ],
 )
-async def test_a_return_without_the_three_is_refused_with_what_it_should_be(made: Any, told: str) -> None:
-    with pytest.raises(CallbackError, match=f"initialize of 'Returning' {re.escape(told)}") as caught:
+async def test_a_return_without_the_three_is_refused_with_what_it_should_be(made: Any, message: str) -> None:
+    with pytest.raises(CallbackError, match=f"initialize of 'Returning' {re.escape(message)}") as caught:
         await taken_over(made)
     assert "as three values in this order, or by the names placement_group, runtime_env, engine_args" in str(
         caught.value
@@ -149,7 +149,7 @@ async def test_a_return_without_the_three_is_refused_with_what_it_should_be(made
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("made", "message"),
     [
         ((ENV, GROUP, ARGS), "as placement group a mapping with 'env_vars', as runtime env an object"),
         ((ENV, ARGS, None), "as placement group a mapping with 'env_vars'"),
@@ -157,8 +157,8 @@ async def test_a_return_without_the_three_is_refused_with_what_it_should_be(made
         ({"runtime_env": [("env_vars", {})]}, "as runtime env 1 value"),
     ],
 )
-async def test_parts_in_the_wrong_order_or_of_the_wrong_sort_are_refused(made: Any, told: str) -> None:
-    with pytest.raises(CallbackError, match=told):
+async def test_parts_in_the_wrong_order_or_of_the_wrong_sort_are_refused(made: Any, message: str) -> None:
+    with pytest.raises(CallbackError, match=message):
         await taken_over(made)
 
 
@@ -308,7 +308,7 @@ def test_a_class_in_place_of_an_instance_is_refused_with_how_to_make_one(adapt: 
 
 
 @pytest.mark.parametrize(
-    ("initialization", "told"),
+    ("initialization", "message"),
     [
         (NoInitialize(), "'NoInitialize', given as initialization, has no method 'initialize'"),
         (SimpleNamespace(initialize=True), "has no method 'initialize'"),
@@ -316,13 +316,13 @@ def test_a_class_in_place_of_an_instance_is_refused_with_how_to_make_one(adapt: 
         (Initialise(), "has a method 'initialise', which nothing calls; did you mean 'initialize'"),
     ],
 )
-def test_an_initialization_without_initialize_is_refused(initialization: Any, told: str) -> None:
-    with pytest.raises(CallbackSignatureError, match=told):
+def test_an_initialization_without_initialize_is_refused(initialization: Any, message: str) -> None:
+    with pytest.raises(CallbackSignatureError, match=message):
         from_initialization(initialization)
 
 
 @pytest.mark.parametrize(
-    ("strategy", "told"),
+    ("strategy", "message"),
     [
         (Unrelated(), "'Unrelated', given as strategy, has none of the methods download, placement_group, engine_init"),
         (Hooks([]), "'Hooks', given as strategy, has none of the methods download"),
@@ -333,13 +333,13 @@ def test_an_initialization_without_initialize_is_refused(initialization: Any, to
         ),
     ],
 )
-def test_a_strategy_of_which_a_step_would_never_be_asked_is_refused(strategy: Any, told: str) -> None:
-    with pytest.raises(CallbackSignatureError, match=told):
+def test_a_strategy_of_which_a_step_would_never_be_asked_is_refused(strategy: Any, message: str) -> None:
+    with pytest.raises(CallbackSignatureError, match=message):
         from_strategy(strategy)
 
 
 @pytest.mark.parametrize(
-    ("hooks", "told"),
+    ("hooks", "message"),
     [
         (Unrelated(), "'Unrelated', given as hooks, has none of the methods before_initialization, before_download, "),
         (
@@ -349,8 +349,8 @@ def test_a_strategy_of_which_a_step_would_never_be_asked_is_refused(strategy: An
         (HookByPhase(), "did you mean 'before_download'"),
     ],
 )
-def test_hooks_of_which_one_would_never_be_called_are_refused(hooks: Any, told: str) -> None:
-    with pytest.raises(CallbackSignatureError, match=told):
+def test_hooks_of_which_one_would_never_be_called_are_refused(hooks: Any, message: str) -> None:
+    with pytest.raises(CallbackSignatureError, match=message):
         from_strategy(Strategy(), hooks)
 
 

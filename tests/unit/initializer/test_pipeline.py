@@ -42,19 +42,19 @@ def phase(
     return replace(made, beside=lambda _: True) if beside else made
 
 
-async def moments_of(*phases: Phase, bus: Bus | None = None) -> list[str]:
-    moments: list[str] = []
+async def events_of(*phases: Phase, bus: Bus | None = None) -> list[str]:
+    events: list[str] = []
     bus = bus or Bus()
-    bus.subscribe(PhaseEvent, lambda event: moments.append(event.phase))
+    bus.subscribe(PhaseEvent, lambda event: events.append(event.phase))
     await run_phases(bus, phases, Context())
-    return moments
+    return events
 
 
-async def test_phases_run_in_order_each_with_its_moments() -> None:
-    assert await moments_of(phase("a"), phase("b", applies=False), phase("c")) == ["pre_a", "post_a", "pre_c", "post_c"]
+async def test_phases_run_in_order_each_with_its_events() -> None:
+    assert await events_of(phase("a"), phase("b", applies=False), phase("c")) == ["pre_a", "post_a", "pre_c", "post_c"]
 
 
-async def test_what_a_callback_changed_is_what_the_work_sees() -> None:
+async def test_the_work_uses_what_a_callback_has_changed() -> None:
     seen: list[int] = []
 
     async def work(context: Context) -> None:
@@ -66,7 +66,7 @@ async def test_what_a_callback_changed_is_what_the_work_sees() -> None:
     assert seen == [7]
 
 
-async def test_a_phase_that_runs_beside_lets_the_next_begin_and_is_joined_before_those_that_join() -> None:
+async def test_a_phase_beside_lets_the_next_begin_and_ends_before_a_joining_one() -> None:
     placed = anyio.Event()
 
     async def download(_: Context) -> None:
@@ -75,15 +75,15 @@ async def test_a_phase_that_runs_beside_lets_the_next_begin_and_is_joined_before
     async def place(_: Context) -> None:
         placed.set()
 
-    moments = await moments_of(
+    events = await events_of(
         phase("download", download, beside=True), phase("place", place, joins=False), phase("engine")
     )
-    assert [moment for moment in moments if moment.startswith("pre_")] == ["pre_download", "pre_place", "pre_engine"]
-    assert moments.index("post_download") < moments.index("pre_engine")
-    assert moments.index("post_place") < moments.index("pre_engine")
+    assert [moment for moment in events if moment.startswith("pre_")] == ["pre_download", "pre_place", "pre_engine"]
+    assert events.index("post_download") < events.index("pre_engine")
+    assert events.index("post_place") < events.index("pre_engine")
 
 
-async def test_the_callbacks_of_a_phase_are_done_before_the_one_beside_it_is_asked() -> None:
+async def test_callbacks_of_a_phase_end_before_those_of_the_next_begin() -> None:
     order: list[str] = []
 
     async def slow(event: PhaseEvent) -> None:
@@ -98,7 +98,7 @@ async def test_the_callbacks_of_a_phase_are_done_before_the_one_beside_it_is_ask
     assert order == ["begun", "done", "b"]
 
 
-async def test_a_failure_beside_cancels_the_others_and_comes_out_as_itself() -> None:
+async def test_a_failure_beside_cancels_the_others_and_is_raised_unwrapped() -> None:
     ends: list[tuple[str, str]] = []
     begun: list[str] = []
     waiting = anyio.Event()
@@ -115,7 +115,7 @@ async def test_a_failure_beside_cancels_the_others_and_comes_out_as_itself() -> 
     bus.subscribe(PhaseStarted, lambda event: begun.append(event.name))
     bus.subscribe(PhaseFinished | PhaseFailed, lambda event: ends.append((event.name, getattr(event, "outcome", "ok"))))
     with pytest.raises(ValueError, match="no such model") as caught:
-        await moments_of(
+        await events_of(
             phase("download", fail, beside=True), phase("place", wait, joins=False), phase("engine"), bus=bus
         )
     assert caught.value.__notes__ == ["in the phase 'download'"]
@@ -131,22 +131,22 @@ async def test_no_phase_begins_after_one_has_failed() -> None:
     bus = Bus()
     bus.subscribe(PhaseStarted, lambda event: begun.append(event.name))
     with pytest.raises(ValueError, match="broken"):
-        await moments_of(phase("a", fail), phase("b", joins=False), bus=bus)
+        await events_of(phase("a", fail), phase("b", joins=False), bus=bus)
     assert begun == ["a"]
 
 
-@pytest.mark.parametrize("misspelt", ["local_node_download_modle", "engine_arg"])
-async def test_a_misspelt_key_is_named_with_its_callback_and_the_nearest(misspelt: str) -> None:
+@pytest.mark.parametrize("misspelled", ["local_node_download_modle", "engine_arg"])
+async def test_a_misspelled_key_is_named_with_its_callback_and_the_nearest(misspelled: str) -> None:
     bus = Bus()
-    bus.subscribe("pre_a", lambda event, context: {misspelt: 1}, name="mine")
+    bus.subscribe("pre_a", lambda event, context: {misspelled: 1}, name="mine")
     with pytest.raises(
-        CallbackError, match=f"'mine' wrote '{misspelt}', which nothing reads; did you mean '"
+        CallbackError, match=f"'mine' wrote '{misspelled}', which nothing reads; did you mean '"
     ) as caught:
         await run_phases(bus, [phase("a")], Context(), keys=["local_node_download_model", "engine_args"])
     assert "in the phase 'a'" in caught.value.__notes__
 
 
-async def test_keys_of_the_users_own_are_not_taken_for_misspelt_ones() -> None:
+async def test_keys_of_the_users_own_are_not_taken_for_misspelled_ones() -> None:
     bus = Bus()
     bus.subscribe("pre_a", lambda event, context: {"reader": "x", Key[int]("engine_arg"): 1})
     await run_phases(bus, [phase("a")], Context({"engine_argz": 1}), keys=["engine_args"])
@@ -318,7 +318,7 @@ async def test_a_task_group_left_open_by_a_callback_is_an_error() -> None:
         await run_with(leave_open, "pre_a", phase("a"), phase("b"))
 
 
-async def test_phases_that_no_error_kept_from_running_are_missed() -> None:
+async def test_phases_that_did_not_run_without_an_error_are_an_error() -> None:
     run = _PhaseListRun(Bus(), Context(), None, Spelling(()))
     with pytest.raises(PhaseError, match="have not finished"):
         run.raise_errors()

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.anyio
 
 
 class Engine:
-    """An engine that lives for so many looks."""
+    """An engine that answers so many probes."""
 
-    def __init__(self, looks: int) -> None:
-        self.left = looks
+    def __init__(self, probes: int) -> None:
+        self.left = probes
 
     async def probe(self) -> None:
         self.left -= 1
@@ -44,24 +44,24 @@ def node_with(engine: Any) -> Node:
     return Node(engine, Context({"kept": 1}), AsyncExitStack())
 
 
-async def test_its_death_is_an_event_and_the_node_is_ready_no_more() -> None:
-    told: list[tuple[str, Any]] = []
+async def test_the_death_of_an_engine_is_published_and_the_node_not_ready() -> None:
+    published: list[tuple[str, Any]] = []
     telemetry = Telemetry(port=None)
     telemetry.status.settle()
     async with Bus() as bus:
 
         def look(phase: str, config: Any, data: Any) -> None:
-            told.append((phase, data["kept"]))
+            published.append((phase, data["kept"]))
 
         bus.subscribe(None, look)
         why = await engine_died(node_with(Engine(3)), None, bus, telemetry)
     assert why == "the engine has died: the core is gone"
-    assert told == [("engine_died", 1)]
+    assert published == [("engine_died", 1)]
     assert not telemetry.status.ready
     assert telemetry.status.describe()["error"] == why
 
 
-async def test_a_callback_that_fails_then_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_engine_died_callback_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with Bus() as bus:
 
         async def fail(phase: str, config: Any, data: Any) -> None:
@@ -73,7 +73,7 @@ async def test_a_callback_that_fails_then_harms_nobody(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("engine", [Engine(10**9), object()])
-async def test_it_waits_for_as_long_as_the_engine_lives_or_cannot_be_asked(engine: Any) -> None:
+async def test_an_engine_that_lives_or_has_no_probe_is_not_reported(engine: Any) -> None:
     with anyio.move_on_after(0.05) as scope:
         async with Bus() as bus:
             await engine_died(node_with(engine), None, bus, Telemetry(port=None))
