@@ -29,6 +29,9 @@ from phasebus.initializer.engines.vllm.reports import (
 from phasebus.initializer.engines.vllm.step_ids import StepIds
 from phasebus.telemetry import EngineSpan, Notice, StepNotice
 
+_WORKER_STEPS = frozenset({"init_worker", "create_worker"})
+"""The first steps of a worker; one that shares the engine core's process has the second only."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunningStep:
@@ -160,7 +163,7 @@ class StepTracker:
         """Note what a report says of the engine as a whole."""
         if (model := report.attributes.get("model")) is not None:
             self.model = str(model)
-        if report.name == "init_worker":
+        if report.name in _WORKER_STEPS:
             self._workers.add(report.key)
         if report.name == "warm_up" and report.ended_ns is not None and report.error is None:
             self._warm.add(report.key)

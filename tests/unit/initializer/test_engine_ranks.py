@@ -16,7 +16,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 
-from phasebus.initializer.engines.vllm.inside import ids, processes, ranks, spans
+from phasebus.initializer.engines.vllm.inside import hooks, ids, processes, ranks, spans
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.telemetry import StepNotice
 from phasebus.telemetry.relay import Relay
@@ -188,3 +188,14 @@ def test_forked_worker_reports_its_start_and_steps_as_itself(
     }
     assert {notice.pid for notice in seen if notice.name == "Load weights"} == {child.pid for child in children}
     assert len({notice.step for notice in seen}) == 5
+
+
+@pytest.mark.parametrize("serves", [False, True])
+def test_iterations_are_counted_unless_there_are_several_api_servers(
+    serves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced: list[str] = []
+    monkeypatch.setattr(hooks, "this_process", lambda: ranks.ProcessIdentity("ApiServer_0", serves=serves))
+    monkeypatch.setattr(hooks, "_replace_when_imported", lambda module, path, wrap: replaced.append(path))
+    hooks.install_iteration_counter(SimpleNamespace())  # type: ignore[arg-type]
+    assert replaced == ([] if serves else [hooks.STAT_LOGGERS[1]])

@@ -95,7 +95,12 @@ def report_readiness(reporter: Reporter) -> None:
 
 
 def install_iteration_counter(reporter: Reporter) -> None:
-    """Make the front end count its engine's iterations while it serves."""
+    """Make the front end count its engine's iterations while it serves.
+
+    Not one of several API servers: vLLM hands the statistics of an iteration to any one of them, so none has them all.
+    """
+    if this_process().serves:
+        return
 
     def add_counter(find_factories: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
         @functools.wraps(find_factories)
