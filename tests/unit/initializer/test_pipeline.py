@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import replace
+from importlib.metadata import version
 
 import anyio
 import pytest
@@ -24,6 +25,8 @@ from phasebus.initializer.pipeline.callbacks import Spelling
 from phasebus.initializer.pipeline.phases import _PhaseListRun
 
 pytestmark = pytest.mark.anyio
+
+DETECTS_OPEN_TASK_GROUPS = tuple(map(int, version("anyio").split(".")[:2])) >= (4, 14)
 
 Work = Callable[[Context], Awaitable[None]]
 
@@ -312,6 +315,7 @@ async def test_a_task_group_left_open_by_a_callback_does_not_hide_the_error() ->
         await run_with(leave_open, "pre_a", phase("a"), phase("b", fail))
 
 
+@pytest.mark.skipif(not DETECTS_OPEN_TASK_GROUPS, reason="anyio detects a task group left open from 4.14 on")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_task_group_left_open_by_a_callback_is_an_error() -> None:
     with pytest.raises(CallbackError, match="has not left a task group"):

@@ -1,0 +1,46 @@
+"""phasebus works with the oldest version of each library that its package admits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.docs import ROOT
+from tests.support.packages import build, copy_tree
+from tests.support.programs import without
+from tests.support.registry import UV, index_options
+
+TEST_LIBRARIES = ("hypothesis>=6.100", "msgspec>=0.20", "pytest>=8.3", "pytest-timeout>=2.3", "trio>=0.31")
+
+LEFT_OUT = (
+    "tests/unit/downloads/test_download_checks.py",  # writes its models with torch
+    "tests/unit/initializer/serving/test_serving_middleware.py",  # routes by path: plain Starlette has them from 1.7 on
+)
+
+
+@pytest.mark.timeout(1200)
+def test_the_unit_tests_pass_with_the_lowest_versions(tmp_path: Path) -> None:
+    (wheel,) = build(copy_tree(tmp_path / "tree"), tmp_path / "built").glob("*.whl")
+    environment = tmp_path / "environment"
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, environment], check=True)
+    python = environment / "bin" / "python"
+    install = [UV, "pip", "install", "--quiet", *index_options(), "--python", python, "--resolution", "lowest-direct"]
+    installed = subprocess.run(
+        [*install, f"{wheel}[ray]", *TEST_LIBRARIES], capture_output=True, text=True, check=False, timeout=600
+    )
+    if "error sending request" in installed.stderr:
+        without(f"the registry cannot be reached: {installed.stderr}")
+    assert installed.returncode == 0, installed.stderr
+    ignored = [f"--ignore={path}" for path in LEFT_OUT]
+    ended = subprocess.run(
+        [python, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *ignored, "tests/unit"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-6000:]
+    assert " passed" in ended.stdout
