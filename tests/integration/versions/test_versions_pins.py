@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from phasebus.initializer.engines.vllm.versions import SUPPORTED
 from tests.support.docs import ROOT
 from tests.support.registry import ResolutionError, resolve
 
-WEEKS_LATER = datetime.timedelta(weeks=3)
+WEEKS_LATER = dt.timedelta(weeks=3)
 """When an image with a release is built, after the release: its other packages are as old as that."""
 
 PLATFORM = ("--python-version", "3.12", "--python-platform", "x86_64-manylinux_2_35")
@@ -29,7 +29,7 @@ def conflicts() -> Mapping[str, str]:
 
 def conflict(version: str) -> str:
     """Return the resolver's message where phasebus needs another version of a package that the image has."""
-    built = (datetime.date.fromisoformat(SUPPORTED[version]) + WEEKS_LATER).isoformat()
+    built = (dt.date.fromisoformat(SUPPORTED[version]) + WEEKS_LATER).isoformat()
     image = resolve([f"vllm=={version}"], *PLATFORM, "--exclude-newer", built)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
         pins.write("\n".join(image))

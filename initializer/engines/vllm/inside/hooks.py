@@ -29,6 +29,8 @@ UNTRACED_FUNCTIONS: Final = (
     ("vllm.v1.engine.llm_engine", "renderer_from_config", "load_tokenizer"),
     ("vllm.entrypoints.launchers.api_server.entry", "build_app", "build_api_server"),
     ("vllm.entrypoints.launchers.api_server.entry", "init_app_state", "init_api_server"),
+    ("vllm.entrypoints.openai.api_server", "build_app", "build_api_server"),  # before vLLM 0.29
+    ("vllm.entrypoints.openai.api_server", "init_app_state", "init_api_server"),
     ("vllm.v1.worker.cpu_worker", "CPUWorker.init_device", "init_device"),
     ("vllm.v1.worker.cpu_worker", "CPUWorker.determine_available_memory", "profile_memory"),
     ("vllm.v1.worker.cpu_worker", "CPUWorker.compile_or_warm_up_model", "warm_up"),
@@ -55,7 +57,8 @@ switch its statistics on."""
 READY: Final = "f" * 16
 """The step id of the notice that the engine as a whole is ready."""
 
-_SERVER: Final = "vllm.entrypoints.launchers.api_server.entry"
+_SERVERS: Final = frozenset(("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server"))
+"""The modules that serve HTTP: since vLLM 0.29, and before."""
 
 
 def instrument_functions() -> None:
@@ -76,7 +79,7 @@ def report_readiness(reporter: Reporter) -> None:
         @functools.wraps(init)
         def make(self: Any, *args: Any, **kwargs: Any) -> None:
             init(self, *args, **kwargs)
-            if _SERVER not in sys.modules:
+            if not _is_server():
                 reporter.send(_ready())
 
         return make
@@ -107,7 +110,7 @@ def install_iteration_counter(reporter: Reporter) -> None:
         def find_and_add() -> list[Any]:
             from phasebus.initializer.engines.vllm.inside.iterations import logger_class
 
-            return [*find_factories(), logger_class(reporter, served=_SERVER in sys.modules)]
+            return [*find_factories(), logger_class(reporter, served=_is_server())]
 
         return find_and_add
 
@@ -123,6 +126,11 @@ def _ready() -> dict[str, object]:
         "pid": os.getpid(),
         "process": this_process().name,
     }
+
+
+def _is_server() -> bool:
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return not _SERVERS.isdisjoint(sys.modules) or (main is not None and main.name in _SERVERS)
 
 
 def resolved(module: ModuleType, path: str) -> tuple[Any, str, Any] | None:
