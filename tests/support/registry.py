@@ -15,7 +15,7 @@ from platformdirs import user_cache_path
 
 from tests.support.programs import without
 
-UV = Path(sys.prefix) / "bin" / "uv"
+UV = str(Path(sys.prefix) / "bin" / "uv")
 UNPACKED = user_cache_path("phasebus-tests") / "unpacked-wheels"
 """Outside the work tree, so that a fresh clone reuses what another has downloaded."""
 

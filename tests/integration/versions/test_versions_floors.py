@@ -26,7 +26,7 @@ def test_the_unit_tests_pass_with_the_lowest_versions(tmp_path: Path) -> None:
     (wheel,) = build(copy_tree(tmp_path / "tree"), tmp_path / "built").glob("*.whl")
     environment = tmp_path / "environment"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, environment], check=True)
-    python = environment / "bin" / "python"
+    python = str(environment / "bin" / "python")
     install = [UV, "pip", "install", "--quiet", *index_options(), "--python", python, "--resolution", "lowest-direct"]
     installed = subprocess.run(
         [*install, f"{wheel}[ray]", *TEST_LIBRARIES], capture_output=True, text=True, check=False, timeout=600
