@@ -1,0 +1,61 @@
+"""`phasebus doctor`: what phasebus finds where it is installed, for the first lines of an issue report.
+
+It imports neither vLLM nor Ray, connects to nothing but the collector that is configured, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+
+import click
+
+from phasebus.initializer.cli.doctor import machine, software, variables
+from phasebus.initializer.cli.doctor.findings import Finding, as_json, as_lines
+from phasebus.initializer.cli.output import write_out
+from phasebus.telemetry.redaction import redact
+
+_CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
+    software.find_versions,
+    software.find_seams,
+    software.find_plugin,
+    variables.find_variables,
+    variables.find_proxies,
+    machine.find_ports,
+    variables.find_user,
+    machine.find_folders,
+    machine.find_collector,
+    machine.find_hardware,
+    machine.find_clock,
+)
+
+
+@click.command(short_help="Check what phasebus needs here.")
+@click.option(
+    "--json", "as_data", is_flag=True, help="Write one JSON object: the findings, and the count of what to fix."
+)
+def doctor(*, as_data: bool) -> None:
+    """Check versions, the vLLM plugin, variables, ports, folders, the collector and the clock.
+
+    Lines marked ! say what to fix, lines marked - what may surprise. The exit code is 1 if there is something to fix.
+    Secrets are masked: the output can be pasted into an issue.
+    """
+    findings = list(examine())
+    fixes = sum(finding.level == "fix" for finding in findings)
+    if as_data:
+        write_out(json.dumps({"findings": as_json(findings), "to_fix": fixes}, indent=2))
+    else:
+        for line in as_lines(findings):
+            write_out(line)
+    sys.exit(1 if fixes else 0)
+
+
+def examine(checks: Iterable[Callable[[], Iterable[Finding]]] = _CHECKS) -> Iterator[Finding]:
+    """Yield what each check finds; one that fails becomes a finding itself."""
+    for check in checks:
+        try:
+            yield from check()
+        except Exception as error:  # noqa: BLE001  # the other checks are still worth having
+            name = check.__name__.removeprefix("find_")
+            yield Finding(name, "check", f"failed: {type(error).__name__}: {redact(str(error))}", "note")

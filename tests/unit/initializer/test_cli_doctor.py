@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from phasebus.initializer.cli import doctor as room
+from phasebus.initializer.cli.doctor import doctor, examine, machine, software, variables
+from phasebus.initializer.cli.doctor.findings import Finding, as_lines
+from phasebus.initializer.engines.vllm import versions
+from tests.support.programs import free_port
+
+
+def levels(findings: Iterator[Finding]) -> dict[str, str]:
+    return {finding.name: finding.level for finding in findings}
+
+
+def test_report_has_every_topic_once_and_ends_with_what_to_fix() -> None:
+    lines = list(as_lines(list(examine())))
+    topics = [line for line in lines if not line.startswith(" ")]
+    assert len(topics) == len(set(topics))
+    assert {"versions", "plugin", "ports", "folders", "collector", "machine"} < set(topics)
+    assert 20 <= len(lines) <= 45
+    assert topics[-1].startswith(("nothing to fix", "to fix: "))
+
+
+def test_doctor_imports_neither_vllm_nor_ray() -> None:
+    script = (
+        "import sys\n"
+        "from phasebus.initializer.cli.doctor import examine\n"
+        "list(examine())\n"
+        "sys.exit(str({'vllm', 'ray', 'torch'} & set(sys.modules)) if {'vllm', 'ray', 'torch'} & set(sys.modules) else 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_secret_variables_are_masked_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwxyz012345")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer sesame-open-now")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:p4ssw0rd-of-mine@proxy:3128")
+    for arguments in ([], ["--json"]):
+        output = CliRunner().invoke(doctor, arguments).output
+        assert "HF_TOKEN" in output
+        assert not any(secret in output for secret in ("hf_abc", "sesame", "p4ssw0rd"))
+
+
+@pytest.mark.parametrize(("level", "code"), [("ok", 0), ("note", 0), ("fix", 1)])
+def test_exit_code_is_one_where_there_is_something_to_fix(
+    monkeypatch: pytest.MonkeyPatch, level: str, code: int
+) -> None:
+    monkeypatch.setattr(room, "examine", lambda: [Finding("ports", "/metrics", "9464", level)])  # type: ignore[arg-type]
+    ended = CliRunner().invoke(doctor, ["--json"])
+    assert ended.exit_code == code
+    assert json.loads(ended.output)["to_fix"] == code
+
+
+def test_check_that_fails_is_a_note_and_the_others_are_reported() -> None:
+    def find_moon() -> Iterator[Finding]:
+        raise OSError("no such moon")
+        yield
+
+    findings = list(examine([find_moon, machine.find_hardware]))
+    assert findings[0] == Finding("moon", "check", "failed: OSError: no such moon", "note")
+    assert len(findings) == 3
+
+
+@pytest.mark.parametrize(
+    ("allowed", "level"), [(None, "ok"), ("phasebus", "ok"), ("a,phasebus", "ok"), ("lora_filesystem_resolver", "note")]
+)
+def test_plugin_list_without_phasebus_is_noted(
+    monkeypatch: pytest.MonkeyPatch, allowed: str | None, level: str
+) -> None:
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    if allowed is not None:
+        monkeypatch.setenv("VLLM_PLUGINS", allowed)
+    assert levels(software.find_plugin())["VLLM_PLUGINS"] == level
+
+
+def test_missing_entry_point_of_the_plugin_is_to_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software, "entry_points", lambda group: [EntryPoint("other", "other:register", group)])
+    assert levels(software.find_plugin()) == {"entry point": "fix"}
+
+
+@pytest.mark.parametrize(
+    ("release", "level"),
+    [("0.15.1", "fix"), ("0.16.0", "ok"), ("0.32.0+cpu", "ok"), ("0.99.0", "note"), (None, "note")],
+)
+def test_version_of_vllm_is_compared_with_the_supported_ones(
+    monkeypatch: pytest.MonkeyPatch, release: str | None, level: str
+) -> None:
+    monkeypatch.setattr(versions, "installed_version", lambda: release)
+    assert levels(software.find_versions())["vLLM"] == level
+
+
+def test_stale_metadata_in_a_source_folder_is_to_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stale = tmp_path / "phasebus.egg-info"
+    stale.mkdir()
+    (stale / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: phasebus\nVersion: 0.0.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert levels(software.find_versions())["metadata"] == "fix"
+
+
+def test_port_in_use_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("PHASEBUS_PORT", str(taken.getsockname()[1]))
+        assert levels(machine.find_ports()) == {"/metrics": "note"}
+    monkeypatch.setenv("PHASEBUS_PORT", str(free_port()))
+    assert levels(machine.find_ports()) == {"/metrics": "ok"}
+
+
+def test_folder_that_cannot_be_written_is_to_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("PHASEBUS_STATE_DIR", str(file / "state"))
+    assert levels(machine.find_folders())["journals"] == "fix"
+
+
+def test_collector_that_is_away_is_to_fix_and_one_that_listens_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    assert levels(machine.find_collector()) == {"http/protobuf": "fix"}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        assert levels(machine.find_collector()) == {"http/protobuf": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "level"),
+    [
+        ({}, "ok"),
+        ({"https_proxy": "http://proxy:3128"}, "note"),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "localhost, 127.0.0.1"}, "ok"),
+        ({"ALL_PROXY": "socks5://proxy:1080", "no_proxy": "*"}, "ok"),
+    ],
+)
+def test_proxy_that_catches_loopback_is_noted(environment: dict[str, str], level: str) -> None:
+    assert set(levels(variables.find_proxies(environment)).values()) == {level}
+
+
+def test_user_without_a_home_is_noted(tmp_path: Path) -> None:
+    assert levels(variables.find_user({})) == {"user": "note"}
+    assert levels(variables.find_user({"HOME": str(tmp_path)})) == {"user": "ok"}
+
+
+def test_every_library_below_its_floor_is_to_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = software._version
+    monkeypatch.setattr(software, "_version", lambda name: "0.1" if name == "anyio" else installed(name))
+    findings = {finding.name: finding for finding in software.find_versions()}
+    assert findings["anyio"].level == "fix"
+    assert findings["anyio"].advice.startswith("pip install 'anyio>=4")
