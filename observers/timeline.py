@@ -15,10 +15,12 @@ class TimelineObserver:
     Args:
         timeline: What it keeps up to date.
         node: The node whose steps it observes; by default that of the timeline.
+        recorded: Whether the events were decoded from a journal, which is redacted and printable already.
     """
 
-    def __init__(self, timeline: Timeline, node: str | None = None) -> None:
+    def __init__(self, timeline: Timeline, node: str | None = None, *, recorded: bool = False) -> None:
         self._timeline = timeline
+        self._recorded = recorded
         self._node = timeline.identity.node if node is None else node
 
     def observe(self, event: StepEvent) -> None:
@@ -30,18 +32,19 @@ class TimelineObserver:
                     parent=event.parent,
                     node=self._node,
                     kind=event.kind,
-                    name=redact(event.name),
+                    name=event.name if self._recorded else redact(event.name),
                     start=event.time_ns / 1e9,
-                    attributes=_attributes(event),
+                    attributes=self._attributes(event),
                 )
             )
         elif isinstance(event, StepProgress):
             self._timeline.progressed(event.step, event.done, event.total, event.unit, event.time_ns / 1e9)
         elif isinstance(event, StepFinished):
-            self._timeline.ended(event.step, event.time_ns / 1e9, "finished", None, _attributes(event))
+            self._timeline.ended(event.step, event.time_ns / 1e9, "finished", None, self._attributes(event))
         elif isinstance(event, StepFailed):
-            self._timeline.ended(event.step, event.time_ns / 1e9, event.outcome, reason(event), _attributes(event))
+            self._timeline.ended(event.step, event.time_ns / 1e9, event.outcome, reason(event), self._attributes(event))
 
-
-def _attributes(event: StepEvent) -> dict[str, Any]:
-    return {key: redact_value(key, value) for key, value in event.attributes.items()}
+    def _attributes(self, event: StepEvent) -> dict[str, Any]:
+        if self._recorded:
+            return dict(event.attributes)
+        return {key: redact_value(key, value) for key, value in event.attributes.items()}

@@ -59,7 +59,9 @@ class Metrics:
 
     def events(self, event: str) -> Counter:
         """Return the counter of the step events of the class called `event`."""
-        counter: Counter = self._child(self._events, names.EVENTS[0], event)
+        counter: Counter = self._series.get((names.EVENTS[0], event)) or self._child(
+            self._events, names.EVENTS[0], event
+        )
         return counter
 
     def progress(self, kind: str) -> Counter:

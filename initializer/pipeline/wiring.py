@@ -50,10 +50,10 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
     return journal
 
 
-def series_and_page_observers(
+def journal_observers(
     metrics: Metrics, timeline: Timeline, node: str, trace: str | None
 ) -> tuple[MetricsObserver, TimelineObserver]:
-    """Return the observers of a node's steps that a reader of its journal needs as well as its bus.
+    """Return the observers of a live bus that observe the events of a node's journal as well.
 
     Args:
         metrics: Where its steps are counted and timed.
@@ -61,7 +61,7 @@ def series_and_page_observers(
         node: The node's name.
         trace: The run's trace id, for exemplars.
     """
-    return MetricsObserver(metrics, trace), TimelineObserver(timeline, node)
+    return MetricsObserver(metrics, trace), TimelineObserver(timeline, node, recorded=True)
 
 
 def available_telemetry(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
-from phasebus.initializer.pipeline.wiring import series_and_page_observers
+from phasebus.initializer.pipeline.wiring import journal_observers
 from phasebus.telemetry import Metrics, Timeline, names
 from phasebus.telemetry.in_memory import Counter, Gauge
 from phasebus.telemetry.journal import JournalOpened, RecordedStep
@@ -71,7 +71,8 @@ class NodeState:
         self._dropped_so_far = 0
         self._exported_phase: str | None = None
         self._running: dict[str, StepStarted] = {}
-        self._observe = series_and_page_observers(metrics, timeline, name, None)
+        self._trace: str | None = None
+        self._observe = journal_observers(metrics, timeline, name, None)
 
     @property
     def phase(self) -> str | None:
@@ -109,7 +110,11 @@ class NodeState:
     def opened(self, event: JournalOpened) -> None:
         """Apply the first line of its journal."""
         self.host = event.host
-        self._observe = series_and_page_observers(self._metrics, self._timeline, self.name, event.trace)
+        if event.trace == self._trace:
+            return  # another bus of the same process
+        self._trace = event.trace
+        self._observe[0].close()
+        self._observe = journal_observers(self._metrics, self._timeline, self.name, event.trace)
 
     def closed(self, *, ends: bool) -> None:
         """Apply the last line of its journal: its bus has closed; `ends` says whether the node ends with it."""

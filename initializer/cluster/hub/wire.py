@@ -178,7 +178,7 @@ class _Connection(asyncio.Protocol):
             answer: int | str = self._receive(parcel, lines)
         except Exception as error:  # noqa: BLE001  # the sender gets the reason, and the other connections go on
             answer = f"{type(error).__name__}: {error}"
-        self._transport.write(json.dumps(answer).encode() + b"\n")
+        self._transport.write(b"%d\n" % answer if isinstance(answer, int) else json.dumps(answer).encode() + b"\n")
 
 
 def _parse_parcel(line: bytes | bytearray) -> tuple[Parcel, int]:
