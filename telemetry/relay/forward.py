@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from phasebus.telemetry.otel import process_resource
-from phasebus.telemetry.relay.spans import attributes_of
+from phasebus.telemetry.relay.spans import attributes_of, valid_ids
 from phasebus.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import SpanContext
+
+_MEMBER = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+_TRACE_STATE = re.compile(rf"{_MEMBER}(?:,{_MEMBER}){{0,31}}")
+"""A tracestate that the SDK accepts without a warning. Source: W3C Trace Context, "tracestate Header"."""
 
 
 class SpanForwarder:
@@ -83,7 +88,7 @@ def _readable(span: trace_pb2.Span, resource: Resource, scope: InstrumentationSc
 
 
 def _linked(links: Iterable[trace_pb2.Span.Link]) -> Iterator[trace_pb2.Span.Link]:
-    return (each for each in links if any(each.trace_id) and any(each.span_id))
+    return (each for each in links if valid_ids(each.trace_id, each.span_id))
 
 
 def _context(trace_id: bytes, span_id: bytes, state: str, *, remote: bool) -> SpanContext:
@@ -94,5 +99,5 @@ def _context(trace_id: bytes, span_id: bytes, state: str, *, remote: bool) -> Sp
         int.from_bytes(span_id, "big"),
         remote,
         TraceFlags(TraceFlags.SAMPLED),
-        TraceState.from_header([state]) if state else None,
+        TraceState.from_header([state]) if _TRACE_STATE.fullmatch(state) else None,
     )

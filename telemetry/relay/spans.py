@@ -82,7 +82,7 @@ def _fault(span: Span) -> str | None:
 
     Source: opentelemetry-proto, ``trace.proto`` (lengths of ids, all-zero ids, required fields).
     """
-    if len(span.trace_id) != 16 or not any(span.trace_id) or len(span.span_id) != 8 or not any(span.span_id):
+    if not valid_ids(span.trace_id, span.span_id):
         return "its ids are not valid"
     if len(span.parent_span_id) not in (0, 8) or span.parent_span_id == span.span_id:
         return "the id of its parent is not valid"
@@ -93,6 +93,11 @@ def _fault(span: Span) -> str | None:
     if max(len(span.attributes), len(span.events), len(span.links)) > MOST_ATTRIBUTES:
         return "it has too many attributes, events or links"
     return None
+
+
+def valid_ids(trace_id: bytes, span_id: bytes) -> bool:
+    """Return whether these are ids of a trace and of a span."""
+    return len(trace_id) == 16 and any(trace_id) and len(span_id) == 8 and any(span_id)
 
 
 def read_spans(request: ExportTraceServiceRequest) -> Iterator[EngineSpan]:
@@ -121,6 +126,8 @@ def attributes_of(attributes: Iterable[KeyValue]) -> dict[str, Value | Sequence[
     """Return attributes that the SDK accepts: plain values and lists of them; others are left out."""
     found: dict[str, Value | Sequence[Value]] = {}
     for attribute in attributes:
+        if not attribute.key:
+            continue
         which = attribute.value.WhichOneof("value")
         if which in _PLAIN:
             found[attribute.key] = getattr(attribute.value, which)

@@ -203,7 +203,7 @@ class Exporting(threading.Thread):
                 thread.join()
 
 
-def test_a_collector_that_answers_gets_longer_for_the_last_spans_than_one_that_is_away() -> None:
+def test_a_collector_that_answers_gets_longer_for_the_last_spans() -> None:
     exporting = Exporting()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

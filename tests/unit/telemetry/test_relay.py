@@ -256,7 +256,7 @@ def test_rejections_are_logged_once(relay: Relay, caplog: pytest.LogCaptureFixtu
     assert relay.rejected == 3
 
 
-def test_a_listener_that_raises_harms_neither_the_relay_nor_the_others_and_is_logged_once(
+def test_a_listener_that_raises_stops_no_other_and_is_logged_once(
     relay: Relay, received: SimpleQueue[Received], caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(_: Received) -> None:
@@ -299,7 +299,7 @@ async def test_telemetry_receives_spans_only_once_an_engine_is_going_to_send_the
         ),
     ],
 )
-def test_an_engine_records_its_whole_start_and_inherits_no_variable_that_its_sdk_rejects(
+def test_an_engine_inherits_no_variable_that_its_sdk_rejects(
     variables: dict[str, str], expected: dict[str, str]
 ) -> None:
     telemetry = Telemetry(port=None, environment=variables)

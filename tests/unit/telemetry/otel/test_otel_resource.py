@@ -42,7 +42,7 @@ def test_the_variables_of_the_downward_api_become_attributes() -> None:
     assert attributes(POD_NAME="p", OTEL_RESOURCE_ATTRIBUTES="k8s.pod.name=q")["k8s.pod.name"] == "q"
 
 
-def test_an_engines_process_gets_the_service_it_does_not_name_and_an_instance_of_its_own() -> None:
+def test_an_engine_process_gets_the_runs_service_and_an_instance_of_its_own() -> None:
     own = run_resource(IDENTITY, {"service.name": "gateway", "team": "x"}, "1.2", {})
     received: dict[str, str | int] = {"service.name": "unknown_service:python", "vllm.process_id": 7}
     first = process_resource(received, own, local=True).attributes
