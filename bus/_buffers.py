@@ -81,18 +81,20 @@ class TaskBuffer:
         """Whether the next item pushes the oldest one out."""
         return len(self._items) >= self._limit
 
-    def put(self, item: Item) -> None:
-        """Add `item`; the oldest one is dropped, and counted, when there is no room."""
+    def put(self, item: Item) -> Item | None:
+        """Add `item`; the oldest one is dropped, and counted, when there is no room; return the dropped one."""
         if self._ended:
             self.drops += 1
-            return
+            return item
+        dropped = None
         if len(self._items) >= self._limit:
-            self._items.popleft()
+            dropped = self._items.popleft()
             _count_drop(self, self._limit)
         self._items.append(item)
         self.since_turn += 1
         if self._arrived is not None:
             self._arrived = _wake(self._arrived)
+        return dropped
 
     async def room(self) -> None:
         """Wait until the buffer is not full, or has ended."""
@@ -171,17 +173,19 @@ class ThreadBuffer:
         """Whether the next item pushes the oldest one out."""
         return self._items.qsize() >= self._limit
 
-    def put(self, item: Item) -> None:
-        """Add `item`; the oldest one is dropped, and counted, when there is no room."""
+    def put(self, item: Item) -> Item | None:
+        """Add `item`; the oldest one is dropped, and counted, when there is no room; return the dropped one."""
         if self._ended:
             self.drops += 1
-            return
+            return item
+        dropped = None
         if self._items.qsize() >= self._limit:
             with contextlib.suppress(queue.Empty):
-                self._items.get_nowait()
+                dropped = self._items.get_nowait()
                 _count_drop(self, self._limit)
         self._items.put(item)
         self.since_turn += 1
+        return dropped
 
     async def room(self) -> None:
         """Wait until the buffer is not full, or has ended."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
 from types import TracebackType, UnionType
 from typing import Any, Protocol, Self, TypeVar, Unpack, cast, overload
@@ -11,29 +10,17 @@ from typing import Any, Protocol, Self, TypeVar, Unpack, cast, overload
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
-from phasebus.bus._buffers import Overflow, check_buffer
 from phasebus.bus._checks import count, seconds
-from phasebus.bus._dispatch import Dispatcher
-from phasebus.bus._errors import BusStateError, EventError
+from phasebus.bus._errors import BusStateError
 from phasebus.bus._forms import Callback, Handler, check_event, check_no_callback_class, events_of, shape_of
-from phasebus.bus._observers import (
-    Observation,
-    Observer,
-    Stream,
-    TaskObservation,
-    ThreadObservation,
-    close_of,
-    is_observer,
-    logger,
-)
+from phasebus.bus._observers import Observation, TaskObservation, logger
 from phasebus.bus._order import Stage
-from phasebus.bus._plan import Plan
-from phasebus.bus._registry import Registry
 from phasebus.bus._selectors import Events, event_class, is_selector, selector
 from phasebus.bus._stats import SubscriberStats
 from phasebus.bus._steps import AttributeValue, Step, StepKind
 from phasebus.bus._subscription import OnError, Options, Subscription, check_options
 from phasebus.bus._threads import Threads
+from phasebus.bus._watching import Watched
 
 E = TypeVar("E")
 F = TypeVar("F", bound=Callable[[Any], Any] | Callable[[Any, Any], Any] | Callable[[Any, Any, Any], Any])
@@ -48,7 +35,7 @@ class Decorator(Protocol):
     def __call__(self, function: F, /) -> F: ...
 
 
-class Bus(Dispatcher):
+class Bus(Watched):
     """An in-process event bus.
 
     Subscribers run one after the other, awaited by the publisher, and may change the context they share. Observers
@@ -78,11 +65,8 @@ class Bus(Dispatcher):
         count("history", history, at_least=0)
         count("max_depth", max_depth, at_least=1)
         seconds("drain_seconds", drain_seconds)
-        super().__init__(name, history, max_depth)
+        super().__init__(name, history=history, timing=timing, max_depth=max_depth)
         self._drain_seconds = drain_seconds
-        self._registry = Registry(name, self._plans, timing=timing, recorded=history > 0)
-        self._leaving: list[Observation] = []
-        self._token: EventLoopToken | None = None
 
     @overload
     def subscribe(self, events: type[E], callback: Handler[E], **options: Unpack[Options]) -> Subscription: ...
@@ -177,105 +161,14 @@ class Bus(Dispatcher):
         self._registry.subscribe(subscription)
         return subscription
 
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        self._check_thread()
+        self._registry.remove(subscription)
+
     def subscriptions(self, callback: Callback | None = None) -> tuple[Subscription, ...]:
         """Return the subscriptions of `callback`, or all, as they were registered."""
         every = self._registry.subscriptions.values()
         return tuple(s for s in every if callback is None or s.callback is callback or s.callback == callback)
-
-    def observe(
-        self,
-        events: Events,
-        observer: Observer | Handler[Any],
-        *,
-        name: str | None = None,
-        buffer: int = 10_000,
-        overflow: Overflow = "drop_oldest",
-    ) -> Observation:
-        """Let `observer` process each of the `events`, beside the publisher.
-
-        One that is not asynchronous runs in a thread of its own; one that raises is switched off.
-
-        Args:
-            events: As for `subscribe`.
-            observer: An `Observer`, or a callable that takes ``(event)`` or ``(event, context)``.
-            name: A name of its own on this bus; by default that of the function or class.
-            buffer: How many events may wait for it, at least 1.
-            overflow: What happens to one more: the oldest is dropped and counted, or the publisher waits.
-
-        Raises:
-            BusStateError: The bus is closed.
-            CallbackSignatureError: The observer takes other arguments than these.
-            OptionError: An option has a value that it cannot have.
-            OrderError: The name is in use.
-        """
-        self._check_changeable("observe")
-        check_buffer(buffer, overflow)
-        check_no_callback_class(observer)
-        look: Any = observer
-        close: Callable[[], Any] | None = None
-        if is_observer(observer):
-            look, close = observer.observe, close_of(observer)
-        shape = shape_of(look)
-        kind = TaskObservation if shape.awaited else ThreadObservation
-        observation = kind(
-            self._unobserve,
-            look,
-            shape,
-            close,
-            name=self._registry.free_name(name, observer),
-            selector=selector(events_of(look, shape.form, Any) if events is None else events),
-            overflow=overflow,
-            limit=buffer,
-        )
-        self._registry.observe(observation)
-        if self._token is not None:
-            observation.start(self._token)
-        return observation
-
-    @overload
-    def stream(
-        self, events: type[E], *, buffer: int = ..., overflow: Overflow = ..., replay: int | bool = ...
-    ) -> AbstractAsyncContextManager[Stream[E]]: ...
-    @overload
-    def stream(
-        self, events: Callable[..., E], *, buffer: int = ..., overflow: Overflow = ..., replay: int | bool = ...
-    ) -> AbstractAsyncContextManager[Stream[E]]: ...
-    @overload
-    def stream(
-        self, events: Events = ..., *, buffer: int = ..., overflow: Overflow = ..., replay: int | bool = ...
-    ) -> AbstractAsyncContextManager[Stream[Any]]: ...
-    @asynccontextmanager
-    async def stream(
-        self, events: Events = Any, *, buffer: int = 1_000, overflow: Overflow = "drop_oldest", replay: int | bool = 0
-    ) -> AsyncIterator[Stream[Any]]:
-        """Give the `events` as an asynchronous iterator: ``async with bus.stream(T) as events: async for e in events``.
-
-        It ends when the bus closes.
-
-        Args:
-            events: As for `subscribe`.
-            buffer: How many events may wait to be taken.
-            overflow: What happens to one more: the oldest is dropped and counted, or the publisher waits.
-            replay: How many of the latest such events, of those the bus's history has kept, come first; True for all.
-
-        Raises:
-            BusStateError: The bus is not open.
-            OptionError: An option has a value that it cannot have.
-        """
-        check_buffer(buffer, overflow)
-        if replay is not True:
-            count("replay", int(replay), at_least=0)
-        self._check_open("events can be streamed")
-        chosen = selector(events)
-        past = [event for event in self._history or () if replay and chosen.matches(type(event))]
-        if replay is not True:
-            past = past[-replay:] if replay else []
-        stream: Stream[Any] = Stream(self._registry.free_name(None, Stream), chosen, buffer, overflow, past)
-        self._registry.observe(stream)
-        try:
-            yield stream
-        finally:
-            self._unobserve(stream)
 
     def step(
         self,
@@ -346,42 +239,6 @@ class Bus(Dispatcher):
             for observation in late:
                 observation.cancel()
             await _done([each for each in late if isinstance(each, TaskObservation)], CANCEL_SECONDS)
-
-    def _plan(self, event: object) -> Plan:
-        """Return a new plan for events of the class of this one.
-
-        Raises:
-            BusStateError: The bus is closed, or has observers and is not open.
-            EventError: It is a class itself.
-        """
-        if self.closed:
-            raise BusStateError(f"the bus {self.name!r} is closed; publish before leaving its `async with`")
-        if self._registry.observations and self._token is None:
-            raise BusStateError(f"the bus {self.name!r} has observers, so it has to be opened first: async with bus: …")
-        if isinstance(event, type):
-            raise EventError(f"{event.__name__} is a class; publish an object of it: publish({event.__name__}(…))")
-        return self._registry.plan(type(event))
-
-    def _check_changeable(self, action: str) -> None:
-        self._check_thread()
-        if self.closed:
-            raise BusStateError(f"the bus {self.name!r} is closed, so there is nothing more to {action}")
-
-    def _check_open(self, purpose: str) -> None:
-        if self._token is None or self.closed:
-            raise BusStateError(f"the bus {self.name!r} has to be open (async with …) before {purpose}")
-        self._check_thread()
-
-    def _unsubscribe(self, subscription: Subscription) -> None:
-        self._check_thread()
-        self._registry.remove(subscription)
-
-    def _unobserve(self, observation: Observation | Stream[Any]) -> None:
-        self._check_thread()
-        if self._registry.remove(observation):
-            observation.buffer.end()
-            if isinstance(observation, Observation) and self._token is not None:
-                self._leaving = [other for other in (*self._leaving, observation) if not other.done.is_set()]
 
 
 async def _done(observers: Sequence[Observation], seconds: float) -> list[Observation]:

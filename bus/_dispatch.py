@@ -30,6 +30,8 @@ clock = time.perf_counter
 now = time.time
 references = sys.getrefcount
 COMMITTED = Mark.COMMITTED
+RUNNING_STEPS = 10_000
+"""How many steps are kept as running; one whose end was never published is forgotten when there are more."""
 NO_MAPPINGS = frozenset({bool, int, float, str, bytes, list, tuple, set})
 """Classes whose values need no closer look to know that they are no mappings."""
 
@@ -49,6 +51,7 @@ class Dispatcher:
         self._plans: dict[type, Plan] = {}
         self._max_depth = max_depth
         self._history: deque[object] | None = deque(maxlen=history) if history else None
+        self._running: dict[str, object] = {}
         self._thread: int | None = None  # that of the event loop in which the bus was opened
 
     async def publish(self, event: object, context: Context | View | None = None) -> Outcome:  # noqa: C901  # calls cost
@@ -215,19 +218,20 @@ class Dispatcher:
 
     publish.__qualname__ = "Bus.publish"  # as the warning of a publish that was not awaited names it
 
-    async def _announce(self, plan: Plan, event: object, context: Context | View | None) -> None:
-        """Put an event into the history and the buffers of the observers; wait for those that block."""
+    async def _announce(self, plan: Plan, event: Any, context: Context | View | None) -> None:
+        """Put an event into the history, the running steps and the observers' buffers; wait for those that block."""
         full: list[Observation | Stream[Any]] = []
         for observation in plan.observations:
             if observation.buffer.since_turn >= observation.buffer.half:
                 await observation.buffer.turns()
-        if self._history is not None:
-            self._history.append(event)
+        self._record(plan, event)
         for observation in plan.observations:
+            if observation.thinning is not None and not observation.thinning.passes(event):
+                continue
             if observation.overflow == "block" and observation.buffer.full:
                 full.append(observation)
             else:
-                observation.buffer.put((event, context, copy_context()))  # a copy each: it can be entered only once
+                observation.put((event, context, copy_context()))  # a copy each: it can be entered only once
         for observation in full:
             if observing.get() is observation:
                 raise BusStateError(
@@ -235,7 +239,18 @@ class Dispatcher:
                     "observes; give it a larger buffer=, or overflow='drop_oldest'"
                 )
             await observation.buffer.room()
-            observation.buffer.put((event, context, copy_context()))
+            observation.put((event, context, copy_context()))
+
+    def _record(self, plan: Plan, event: Any) -> None:
+        """Put an event into the history and the running steps."""
+        if self._history is not None:
+            self._history.append(event)
+        if plan.starts_step:
+            self._running[event.step] = event
+            if len(self._running) > RUNNING_STEPS:
+                del self._running[next(iter(self._running))]
+        elif plan.ends_step:
+            self._running.pop(event.step, None)
 
     def _plan(self, event: object) -> Plan:
         raise NotImplementedError

@@ -21,6 +21,8 @@ from phasebus.bus._forms import Form, Shape
 from phasebus.bus._loops import InContext, call_soon_here, cancellation_requested, spawn
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
+from phasebus.bus._steps import StepProgress
+from phasebus.bus._thinning import Thinning
 from phasebus.bus._view import ReadOnlyContext
 
 E = TypeVar("E")
@@ -60,6 +62,7 @@ class Observation:
     Attributes:
         name: Its name, unique on its bus.
         overflow: What happens to an event when the observer's buffer is full.
+        thinning: Lets a part of the events pass; None if it gets them all.
         takes_context: Whether it is called with the context, too.
         done: Set when it has processed its last event and is closed.
     """
@@ -76,7 +79,12 @@ class Observation:
         name: str,
         selector: Selector,
         overflow: Overflow,
+        thinning: Thinning | None,
+        coalesce: bool,
     ) -> None:
+        self._latest: dict[str, Item] | None = {} if coalesce else None
+        self._coalescing = threading.Lock()
+        self.thinning = thinning
         self._leave = leave
         self._look = look
         self.takes_context = shape.form is Form.EVENT_AND_CONTEXT
@@ -87,6 +95,22 @@ class Observation:
         self.selector = selector
         self.overflow = overflow
         self.done = anyio.Event()
+
+    def put(self, item: Item) -> None:
+        """Put an event into the buffer; in place of an older one of the same step, if that was asked for."""
+        if self._latest is not None and not self._broken:
+            event = item[0]
+            with self._coalescing:
+                if isinstance(event, StepProgress):
+                    waiting = event.step in self._latest
+                    self._latest[event.step] = item
+                    if waiting:
+                        return
+                dropped = self.buffer.put(item)
+                if dropped is not None and isinstance(dropped[0], StepProgress):
+                    self._latest.pop(dropped[0].step, None)
+        else:
+            self.buffer.put(item)
 
     def start(self, token: EventLoopToken) -> None:
         """Begin to process what is in the buffer."""
@@ -107,6 +131,9 @@ class Observation:
 
     def _enter(self, item: Item) -> tuple[ContextVars, tuple[Any, ...]]:
         """Return the context variables to process `item` with, and the arguments of the observer."""
+        if self._latest is not None and isinstance(item[0], StepProgress):
+            with self._coalescing:
+                item = self._latest.pop(item[0].step, item)
         event, context, variables = item
         self._calls += 1
         variables.run(observing.set, self)
@@ -229,10 +256,15 @@ class Stream(Generic[E]):
         self.selector = selector
         self.overflow = overflow
         self.takes_context = False
+        self.thinning: Thinning | None = None
         self.buffer = TaskBuffer(name, max(limit, len(past)))  # what was asked for is not dropped
         self._taken = 0
         for event in past:
             self.buffer.put((event, None, _NO_VARIABLES))
+
+    def put(self, item: Item) -> None:
+        """Put an event into the buffer."""
+        self.buffer.put(item)
 
     @property
     def dropped(self) -> int:

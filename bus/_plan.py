@@ -17,7 +17,7 @@ from phasebus.bus._observers import Observation, Stream
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._publisher import Publisher
 from phasebus.bus._stats import SAMPLES
-from phasebus.bus._steps import CALLBACK, AttributeValue, Step
+from phasebus.bus._steps import CALLBACK, AttributeValue, Step, StepFailed, StepFinished, StepStarted
 from phasebus.bus._subscription import Subscription
 from phasebus.bus._view import View, write_returned
 
@@ -30,7 +30,9 @@ class Plan:
         rows: The same: the subscriber, what is called, whether it takes a context, and whether awaiting the call is all
             there is to do.
         observations: The observers that select the event.
-        watched: Whether there is more to a publish than its subscribers: observers, or a history.
+        starts_step: Whether the event is the start of a step.
+        ends_step: Whether it is the end of one.
+        watched: Whether there is more to a publish than its subscribers: observers, a history, a step that starts or ends.
         plain: The callbacks, if awaiting each with the event is all there is to do; else None.
         owners: Their subscribers.
         needs_context: Whether any subscriber or observer takes a context.
@@ -46,6 +48,7 @@ class Plan:
         "completed",
         "emits_callback_steps",
         "empty_outcome",
+        "ends_step",
         "needs_context",
         "no_listeners",
         "observations",
@@ -53,6 +56,7 @@ class Plan:
         "plain",
         "retired",
         "rows",
+        "starts_step",
         "subscriptions",
         "times",
         "watched",
@@ -60,6 +64,7 @@ class Plan:
 
     def __init__(
         self,
+        event: type,
         subscriptions: tuple[Subscription, ...],
         observations: tuple[Observation | Stream[Any], ...],
         *,
@@ -73,7 +78,9 @@ class Plan:
             for s in subscriptions
         )
         self.observations = observations
-        self.watched = bool(observations) or recorded or emits_callback_steps
+        self.starts_step = issubclass(event, StepStarted)
+        self.ends_step = issubclass(event, StepFinished | StepFailed)
+        self.watched = bool(observations) or recorded or emits_callback_steps or self.starts_step or self.ends_step
         self.needs_context = any(o.takes_context for o in observations) or not all(
             s.takes_no_context for s in subscriptions
         )

@@ -89,6 +89,7 @@ class Registry:
         """Make the plan for events of this class, and keep it."""
         subscriptions = tuple(s for s in ordered(self.subscriptions.values()) if s.selector.matches(event))
         plan = Plan(
+            event,
             subscriptions,
             tuple(o for o in self.observations.values() if o.selector.matches(event)),
             emits_callback_steps=bool(subscriptions)
@@ -115,11 +116,13 @@ class Registry:
 
     def wants(self, event: type) -> bool:
         """Return whether an event of this class would reach anything."""
+        if self._recorded:
+            return True
         plan = self.plans.get(event)
         if plan is not None:
-            return not plan.no_listeners
+            return bool(plan.subscriptions or plan.observations)
         members = (*self.subscriptions.values(), *self.observations.values())
-        return self._recorded or any(member.selector.matches(event) for member in members)
+        return any(member.selector.matches(event) for member in members)
 
     def stats(self) -> tuple[SubscriberStats, ...]:
         """Return the counts of every subscriber and observer so far."""
