@@ -85,6 +85,7 @@ class Watched(Dispatcher):
         self._check_changeable("observe")
         check_buffer(buffer, overflow)
         check_no_callback_class(observer)
+        thinning = Thinning(sample, min_seconds)
         look: Any = observer
         close: Callable[[], Any] | None = None
         if is_observer(observer):
@@ -99,7 +100,7 @@ class Watched(Dispatcher):
             name=self._registry.free_name(name, observer),
             selector=selector(events_of(look, shape.form, Any) if events is None else events),
             overflow=overflow,
-            thinning=Thinning(sample, min_seconds) if sample != 1 or min_seconds else None,
+            thinning=thinning if sample < 1 or min_seconds else None,
             coalesce=coalesce,
             limit=buffer,
         )
