@@ -17,7 +17,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseEvent(Event):
-    """A named moment of a process, published so that callbacks can look and act.
+    """A named moment of a process, published so that callbacks can act.
 
     Callbacks of the short form, ``callback(phase, config, data)``, receive every `PhaseEvent`.
 

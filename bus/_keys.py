@@ -18,7 +18,7 @@ class Key(str, Generic[T]):
     Args:
         name: The key's name, as untyped callbacks write it.
         on_conflict: What happens when two callbacks write it during one event: the ``"last"`` write wins, ``"error"``,
-            or a reducer ``f(current, new)`` that returns what both amount to.
+            or a reducer ``f(current, new)`` that returns the two merged.
         validate: Called with each value that is written; returns what is stored, or raises ValueError or TypeError.
         doc: One line that says what the value means.
 
@@ -66,7 +66,7 @@ class Key(str, Generic[T]):
             ) from error
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        """Travel to other processes as the plain name: rules are code, and stay at home."""
+        """Pickle as the plain name: rules are code, and stay in their process."""
         return str, (str(self),)
 
 

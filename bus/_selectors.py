@@ -1,4 +1,4 @@
-"""Which events a subscriber wants: a type, a union, a runtime protocol, a phase's name, or everything."""
+"""Which events a subscriber selects: a type, a union, a runtime protocol, a phase's name, or everything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Selector:
 
     Attributes:
         label: The choice in words, for people.
-        matches: Tells whether the events of a class are chosen.
+        matches: Returns whether the events of a class are chosen.
     """
 
     label: str
@@ -92,7 +92,7 @@ def _protocol_selector(protocol: type) -> Selector:
 
 
 def _has(cls: type, member: str) -> bool:
-    """Return whether objects of `cls` have a `member`: a None in its place (as with ``__hash__``) says that not."""
+    """Return whether objects of `cls` have a `member`: a None in its place (as with ``__hash__``) means not."""
     for base in cls.__mro__:
         if member in vars(base):
             return vars(base)[member] is not None or member in _annotated(base)

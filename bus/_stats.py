@@ -12,7 +12,7 @@ SAMPLES = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriberStats:
-    """What one subscriber, or one observer, has done so far.
+    """The counts of one subscriber, or one observer, so far.
 
     Attributes:
         name: Its name.

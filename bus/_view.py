@@ -140,7 +140,7 @@ class View(ReadableContext, MutableMapping[str, Any]):
 
     @property
     def root(self) -> Context:
-        """The context that this is, in the end, a view of."""
+        """The context at the bottom of all views."""
         return self.base.root
 
     @property
@@ -159,7 +159,7 @@ class View(ReadableContext, MutableMapping[str, Any]):
         return self.value if self.key is Mark.MANY else {}
 
     def commit(self) -> None:
-        """Hand the writes, all or none, to the context this is a view of.
+        """Write all to the context that this is a view of, or nothing.
 
         Raises:
             ConflictError: Another callback wrote a key that allows only one writer an event.
@@ -168,14 +168,14 @@ class View(ReadableContext, MutableMapping[str, Any]):
         if self.key is Mark.MANY:
             writes: Writes = self.value
         else:
-            writes = Writes(-1)  # if there are rules, they came up after the write: whoever wrote since is in conflict
+            writes = Writes(-1)  # rules, if any, were added after the write: every write since then conflicts
             writes.update(self.written())
         rules = self.rules
-        settled = [
-            (key, self._settled(rules[key], value, writes.since) if key in rules else value)
+        checked = [
+            (key, self._checked(rules[key], value, writes.since) if key in rules else value)
             for key, value in writes.items()
         ]
-        for key, value in settled:
+        for key, value in checked:
             self.base.apply(key, value, *writes.authors.get(key, (self.by, self.event)))
         self.key = Mark.COMMITTED
 
@@ -188,7 +188,7 @@ class View(ReadableContext, MutableMapping[str, Any]):
         self.key = Mark.FAILED
 
     def apply(self, key: str, value: Any, by: str, event: object) -> None:
-        """Take a write of a view of this view: it stands or falls with this one."""
+        """Accept a write of a view of this view: it is committed or discarded with this one."""
         if self.key is Mark.COMMITTED:
             self.base.apply(key, value, by, event)
         else:
@@ -196,14 +196,14 @@ class View(ReadableContext, MutableMapping[str, Any]):
             self.value.authors[key] = (by, event)
 
     def last_change(self, key: str) -> tuple[str, object, int] | None:
-        """Return who changed `key` last, during which event, and in which commit; None if nobody has."""
+        """Return who changed `key` last, during which event, and in which commit; None without a change."""
         if key not in self.written():
             return self.base.last_change(key)
         writes = self._many()
         return *writes.authors.get(key, (self.by, self.event)), writes.since
 
     def _many(self) -> Writes:
-        """Return all that was written, in the form that has room for more."""
+        """Return all writes, in the form for more than one."""
         if self.key is not Mark.MANY:
             writes = Writes(self.root.commits)
             writes.update(self.written())
@@ -227,8 +227,8 @@ class View(ReadableContext, MutableMapping[str, Any]):
             finally:
                 self.key = Mark.COMMITTED
 
-    def _settled(self, key: Key[Any], value: Any, since: int) -> Any:
-        """Return what is to be stored when this view writes `value` to `key`, by the key's rules."""
+    def _checked(self, key: Key[Any], value: Any, since: int) -> Any:
+        """Return the value to store when this view writes `value` to `key`, by the key's rules."""
         if value is not DELETED:
             value = key.checked(value, self.by)
         last = self.base.last_change(key)

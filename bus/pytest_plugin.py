@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def recording_bus() -> RecordingBus:
-    """Return a bus that remembers everything; ``async with`` it to have observers on it."""
+    """Return a bus that records everything; observers need it open: ``async with recording_bus``."""
     from phasebus.bus.testing import RecordingBus
 
     return RecordingBus()

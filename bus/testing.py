@@ -1,4 +1,4 @@
-"""A bus that remembers everything, for tests: `RecordingBus`, and in pytest the fixture ``recording_bus``."""
+"""A bus that records everything, for tests: `RecordingBus`, and in pytest the fixture ``recording_bus``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from phasebus.bus._view import View
 
 
 class RecordingBus(Bus):
-    """A bus that remembers what was published on it, and what became of that.
+    """A bus that records what was published on it, and the outcomes.
 
     Attributes:
         events: Every event, in the order the publishes began.
-        outcomes: The outcome of every publish that came to an end, in the order they did.
+        outcomes: The outcome of every publish that has returned, in that order.
         contexts: Every context that was published with, or made.
     """
 
@@ -29,7 +29,7 @@ class RecordingBus(Bus):
         self.contexts: list[Context] = []
 
     async def publish(self, event: object, context: Context | View | None = None) -> Outcome:
-        """Publish, and remember; see `Bus.publish`."""
+        """Publish and record; see `Bus.publish`."""
         context = Context() if context is None else context
         if not any(context.root is known for known in self.contexts):
             self.contexts.append(context.root)

@@ -18,7 +18,7 @@ class Number:
         value: The number.
         unit: What it counts, as printed behind it.
         mark: The most it may be; None where nothing was asked.
-        beside: What else is worth telling, in brackets.
+        beside: More, in brackets.
     """
 
     value: float
@@ -45,7 +45,7 @@ class Table:
     Attributes:
         title: What was measured.
         columns: The heads, that of the rows' names included.
-        rows: The cells: a name, then numbers, texts, or None where there is nothing to tell.
+        rows: The cells: a name, then numbers, texts, or None for an empty one.
         notes: What a reader has to know; among it, the reason for a number that misses its mark.
     """
 

@@ -85,7 +85,7 @@ async def test_mappings_of_plain_subscribers_reach_the_publishers_context() -> N
     assert [result.value for result in outcome] == [{"a": 1}, "no mapping"]
 
 
-async def test_the_history_of_a_key_tells_who_when_and_during_which_event() -> None:
+async def test_history_lists_author_time_and_event_of_each_change() -> None:
     context = Context({"a": 0}, author="owner")
     ping, pong = Ping(), Pong()
     bus = Bus()
@@ -127,7 +127,7 @@ async def test_a_write_is_seen_by_its_author_at_once_and_by_others_after_success
 
 
 @pytest.mark.parametrize("on_error", ["raise", "isolate"])
-async def test_a_subscriber_that_raises_leaves_nothing_half_done(on_error: Any) -> None:
+async def test_writes_of_a_subscriber_that_raises_are_undone(on_error: Any) -> None:
     def broken(event: Ping, context: Context) -> None:
         context["a"] = 1
         context["b"] = 2
@@ -145,7 +145,7 @@ async def test_a_subscriber_that_raises_leaves_nothing_half_done(on_error: Any) 
     assert dict(context) == {"kept": True, "before": 1}
 
 
-async def test_a_subscriber_that_times_out_leaves_nothing_half_done() -> None:
+async def test_writes_of_a_subscriber_that_times_out_are_undone() -> None:
     async def slow(event: Ping, context: Context) -> None:
         context["a"] = 1
         await anyio.sleep_forever()
@@ -175,7 +175,7 @@ async def test_each_try_begins_with_an_unwritten_context() -> None:
     assert [change.value for change in context.history("a")] == [3]
 
 
-async def test_what_a_failed_subscriber_left_running_can_no_longer_write() -> None:
+async def test_view_of_failed_subscriber_refuses_later_writes() -> None:
     kept: list[View] = []
 
     def broken(event: Ping, view: View) -> None:
@@ -189,7 +189,7 @@ async def test_what_a_failed_subscriber_left_running_can_no_longer_write() -> No
         kept[0]["a"] = 1
 
 
-async def test_what_a_subscriber_that_succeeded_left_running_writes_at_once_and_under_its_name() -> None:
+async def test_view_of_finished_subscriber_commits_later_writes_at_once() -> None:
     kept: list[View] = []
     context = Context()
     bus = Bus()
@@ -227,7 +227,7 @@ async def test_a_view_is_a_mapping_in_every_way() -> None:
     assert dict(context) == expected
 
 
-async def test_a_nested_publish_within_a_view_stands_or_falls_with_it() -> None:
+async def test_writes_of_a_nested_publish_are_committed_with_the_outer_view() -> None:
     async def outer(bus: Bus, event: Ping, view: View, *, fail: bool) -> None:
         view["mine"] = 1
         await bus.publish(Pong(), view)
@@ -252,7 +252,7 @@ async def test_a_nested_publish_within_a_view_stands_or_falls_with_it() -> None:
             assert [(c.by, type(c.event)) for c in context.history("mine")] == [("inner", Pong)]
 
 
-async def test_the_last_write_wins_unless_the_key_says_otherwise() -> None:
+async def test_last_write_wins_without_a_rule() -> None:
     context = await run(writes(a=1), writes(a=2))
     assert context["a"] == 2
 
@@ -280,7 +280,7 @@ async def test_the_rules_of_declared_keys_hold_for_plain_names_from_the_start() 
         await bus.publish(Ping(), Context(keys=[only]))
 
 
-async def test_a_rule_that_comes_up_after_a_write_still_holds_for_it() -> None:
+async def test_rule_added_after_a_write_holds_for_it() -> None:
     only: Key[int] = Key("only", on_conflict="error")
     context = Context()
 
@@ -311,7 +311,7 @@ async def test_one_subscriber_may_write_such_a_key_as_often_as_it_likes_and_in_e
     assert context["only"] == 3
 
 
-async def test_a_key_may_merge_what_several_write() -> None:
+async def test_reducer_merges_the_writes_of_several_subscribers() -> None:
     flags: Key[list[str]] = Key("flags", on_conflict=lambda old, new: [*old, *new])
     context = Context(keys=[flags])
     await run(writes(flags=["a"]), writes(flags=["b"]), writes(flags=["c"]), context=context)
@@ -347,7 +347,7 @@ async def test_concurrent_publishes_with_one_context_conflict_too() -> None:
     assert context["only"] == 2
 
 
-async def test_a_key_may_check_and_convert_what_is_written() -> None:
+async def test_validate_checks_and_converts_values() -> None:
     port: Key[int] = Key("port", validate=int)
     context = Context(keys=[port])
     await run(writes(port="80"), context=context)
@@ -379,7 +379,7 @@ def test_a_context_is_a_mapping_whose_owner_writes_at_once() -> None:
     assert [c.by for c in context.history("a")] == ["me", "me"]
 
 
-def test_what_observers_get_cannot_be_changed() -> None:
+def test_read_only_context_refuses_writes() -> None:
     context = Context({"a": 1})
     view = ReadOnlyContext(context)
     context["b"] = 2
@@ -404,7 +404,7 @@ def _returns_equal_values(event: Any, context: Context) -> Any:
 
 
 @pytest.mark.parametrize("callback", [_returns_the_context, _returns_a_copy, _returns_equal_values])
-async def test_only_what_differs_in_a_returned_mapping_is_a_write(callback: Any) -> None:
+async def test_unchanged_values_of_a_returned_mapping_are_no_writes(callback: Any) -> None:
     flags: Key[list[str]] = Key("flags", on_conflict=lambda old, new: [*old, *new])
     leader: Key[str] = Key("leader", on_conflict="error")
     context = Context({"given": {"a": [1]}, "flags": ["a"]}, keys=[flags, leader])
@@ -468,7 +468,7 @@ async def test_history_of_views_is_bounded_too() -> None:
     assert context.history("b")[0].by == "write-2"
 
 
-async def test_conflicts_are_found_across_what_the_history_has_forgotten() -> None:
+async def test_forgotten_changes_cause_no_false_conflict() -> None:
     only: Key[int] = Key("only", on_conflict="error")
     context = Context(keys=[only], history=2)
     await run(writes(only=1), *[writes(other=n) for n in range(10)], context=context)

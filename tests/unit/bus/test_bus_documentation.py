@@ -28,5 +28,5 @@ def test_an_example_of_the_page_runs_as_it_stands(code: str, backend: str, monke
     anyio.run(example.main, backend=backend)
 
 
-def test_every_section_that_tells_what_works_has_an_example() -> None:
+def test_page_has_an_example_for_each_feature() -> None:
     assert len(EXAMPLES) >= 11

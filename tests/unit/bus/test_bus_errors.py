@@ -76,7 +76,7 @@ async def test_plain_subscribers_name_themselves_too() -> None:
     assert [(s.calls, s.errors) for s in bus.stats()] == [(1, 0), (1, 1)]
 
 
-async def test_what_is_isolated_comes_back_in_the_outcome() -> None:
+async def test_isolated_error_is_in_the_outcome() -> None:
     bus = Bus()
     error = ValueError("no")
     bus.subscribe(Ping, raising(error), name="broken", on_error="isolate")
@@ -190,7 +190,7 @@ async def test_an_outcome_without_errors_raises_nothing_and_shows_itself() -> No
         outcome["two"]
 
 
-async def test_isolation_does_not_hold_back_what_ends_the_program() -> None:
+async def test_isolation_does_not_catch_system_exit() -> None:
     bus = Bus()
     bus.subscribe(Ping, raising(SystemExit()), on_error="isolate")
     with pytest.raises(SystemExit):
@@ -270,7 +270,7 @@ async def test_a_timeout_is_an_error_of_ours_that_names_the_callback_and_the_lim
     assert bus.stats()[0].timeouts == 1
 
 
-async def test_a_timeout_error_of_the_callbacks_own_stays_what_it_is() -> None:
+async def test_timeout_error_raised_by_the_callback_is_not_converted() -> None:
     bus = Bus()
     bus.subscribe(Ping, raising(TimeoutError("mine")), timeout=5)
     with pytest.raises(TimeoutError, match="mine") as caught:
@@ -352,7 +352,7 @@ async def test_a_blocking_callable_declared_a_thread_leaves_the_loop_free() -> N
     assert dict(context) == {"a": 1}
 
 
-async def test_a_thread_that_runs_out_of_time_is_left_behind_and_can_write_no_more() -> None:
+async def test_thread_that_exceeds_its_timeout_is_abandoned_and_cannot_write() -> None:
     begun, release, ended = threading.Event(), threading.Event(), threading.Event()
     errors: list[BaseException] = []
 

@@ -56,7 +56,7 @@ class PreFlight(PhaseEvent):
     phase: ClassVar[str] = "pre_flight"
 
 
-async def heard(events: Any, *published: object) -> list[object]:
+async def received(events: Any, *published: object) -> list[object]:
     bus = Bus()
     got: list[object] = []
 
@@ -70,36 +70,36 @@ async def heard(events: Any, *published: object) -> list[object]:
 
 
 async def test_a_class_selects_itself_and_its_subclasses() -> None:
-    assert await heard(Download, Download(), HubDownload(), Other()) == [Download(), HubDownload()]
+    assert await received(Download, Download(), HubDownload(), Other()) == [Download(), HubDownload()]
 
 
 async def test_a_union_selects_each_of_its_members() -> None:
-    assert await heard(HubDownload | Other, Download(), HubDownload(), Other()) == [HubDownload(), Other()]
-    assert await heard((HubDownload, Other), Download(), HubDownload(), Other()) == [HubDownload(), Other()]
+    assert await received(HubDownload | Other, Download(), HubDownload(), Other()) == [HubDownload(), Other()]
+    assert await received((HubDownload, Other), Download(), HubDownload(), Other()) == [HubDownload(), Other()]
 
 
 async def test_a_protocol_selects_every_class_that_has_its_members() -> None:
     events = [Download(), Packed(), Drawn(), Checked(), Other()]
-    assert await heard(HasSize, *events) == events[:4]
+    assert await received(HasSize, *events) == events[:4]
 
 
 async def test_a_protocol_of_special_methods_does_not_select_everything() -> None:
-    assert await heard(SupportsLen, Other(), "text") == ["text"]
-    assert await heard(Sized, Other(), "text") == ["text"]
+    assert await received(SupportsLen, Other(), "text") == ["text"]
+    assert await received(Sized, Other(), "text") == ["text"]
 
 
 async def test_a_phase_name_selects_the_events_of_that_phase() -> None:
-    assert await heard("pre_flight", PreFlight(), phase_event("landing")(), Other()) == [PreFlight()]
+    assert await received("pre_flight", PreFlight(), phase_event("landing")(), Other()) == [PreFlight()]
 
 
 async def test_any_selects_everything() -> None:
     events = [Download(), "text", 7, PreFlight()]
-    assert await heard(Any, *events) == events
+    assert await received(Any, *events) == events
 
 
 async def test_an_event_may_be_an_object_of_any_class() -> None:
     for event in (Packed(), Drawn(), Checked(), Download()):
-        assert await heard(type(event), event) == [event]
+        assert await received(type(event), event) == [event]
 
 
 async def test_without_events_the_annotation_of_the_first_argument_decides() -> None:
@@ -145,7 +145,7 @@ async def test_the_short_form_hears_every_phase_and_nothing_else() -> None:
     assert got == [("pre_flight", {"a": 1})]
 
 
-async def test_the_short_form_gets_the_class_name_of_what_is_no_phase() -> None:
+async def test_short_form_gets_the_class_name_of_an_event_that_is_no_phase() -> None:
     bus = Bus()
     got: list[object] = []
     bus.subscribe(Other, lambda phase, config, data: got.append((phase, config)))
@@ -153,7 +153,7 @@ async def test_the_short_form_gets_the_class_name_of_what_is_no_phase() -> None:
     assert got == [("Other", None)]
 
 
-def test_what_cannot_choose_events_is_refused_with_what_can() -> None:
+def test_invalid_selector_is_refused_with_the_valid_ones() -> None:
     with pytest.raises(CallbackSignatureError, match="give a class, a union"):
         Bus().subscribe(42, print)  # type: ignore[call-overload]
 
@@ -165,7 +165,7 @@ def test_an_annotation_that_cannot_be_resolved_is_refused_when_subscribing() -> 
         Bus().subscribe(callback)
 
 
-async def test_a_function_that_has_left_its_module_behind_still_finds_its_event_by_its_name() -> None:
+async def test_function_without_its_module_finds_its_event_by_name() -> None:
     def callback(event: Any, context: Any) -> Any:
         return event.phase
 

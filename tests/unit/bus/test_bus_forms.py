@@ -1,4 +1,4 @@
-"""How callbacks are told apart, and that nothing they return is left un-awaited."""
+"""The forms of callbacks, and that every awaitable they return is awaited."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ ASYNCHRONOUS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("form", ASYNCHRONOUS)
 @pytest.mark.parametrize("options", [{}, {"timeout": 5.0}, {"thread": True}, {"on_error": "isolate"}])
-async def test_whatever_returns_an_awaitable_is_awaited(form: str, options: dict[str, Any]) -> None:
+async def test_awaitable_result_of_a_subscriber_is_awaited(form: str, options: dict[str, Any]) -> None:
     bus = Bus()
     bus.subscribe(Ping, ASYNCHRONOUS[form], name="it", **options)
     assert (await bus.publish(Ping()))["it"].value == "ran"
 
 
 @pytest.mark.parametrize("form", ASYNCHRONOUS)
-async def test_whatever_an_observer_returns_is_awaited_too(form: str) -> None:
+async def test_awaitable_result_of_an_observer_is_awaited(form: str) -> None:
     callback = ASYNCHRONOUS[form]
     async with Bus() as bus:
         observation = bus.observe(Ping, callback) if "context" not in form and form != "varargs" else None
@@ -100,7 +100,7 @@ async def test_whatever_an_observer_returns_is_awaited_too(form: str) -> None:
         lambda phase, config, data: "short",
     ],
 )
-async def test_every_form_of_a_callback_is_called_with_what_it_takes(callback: Callable[..., str]) -> None:
+async def test_every_form_of_callback_is_called_with_its_arguments(callback: Callable[..., str]) -> None:
     bus = Bus()
     bus.subscribe(Ping, callback, name="it")
     assert (await bus.publish(Ping()))["it"].value is not None
@@ -135,7 +135,7 @@ async def _async_generator(event: Any) -> AsyncIterator[int]:
         functools.partial(_async_generator),
     ],
 )
-def test_what_fits_no_form_is_refused_when_subscribing(callback: Any) -> None:
+def test_callback_of_no_known_form_is_refused(callback: Any) -> None:
     with pytest.raises(CallbackSignatureError):
         Bus().subscribe(Ping, callback)
 

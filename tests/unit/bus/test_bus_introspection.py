@@ -97,7 +97,7 @@ def test_quantiles_are_nearest_ranks() -> None:
     assert (quantile(values, 0.5), quantile(values, 0.99)) == (50.0, 99.0)
 
 
-async def test_wants_tells_whether_anybody_would_hear() -> None:
+async def test_wants_is_true_if_a_subscriber_or_observer_selects_the_class() -> None:
     async with Bus() as bus:
         assert not bus.wants(Ping)
         with bus.subscribe(Ping, lambda event: None):

@@ -47,7 +47,7 @@ def test_publish_that_is_not_awaited_warns_with_its_name() -> None:
 
 @pytest.mark.parametrize("question", ["explain", "wants"])
 @pytest.mark.parametrize("thing", [Ping(), "pre_download", Ping | int])
-def test_asking_about_what_is_no_class_raises(question: str, thing: object) -> None:
+def test_explain_and_wants_refuse_what_is_no_class(question: str, thing: object) -> None:
     with pytest.raises(EventError, match=f"{question}.*: a class of events is needed"):
         getattr(Bus(), question)(thing)
 

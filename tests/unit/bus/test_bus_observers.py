@@ -66,7 +66,7 @@ async def test_observers_see_every_event_in_order_and_are_closed_once(kind: type
     assert stats_of(bus, "it").calls == 5
 
 
-async def test_what_is_no_observer_object_is_not_closed() -> None:
+async def test_close_of_a_bound_methods_object_is_not_called() -> None:
     closed = []
 
     class File:
@@ -115,7 +115,7 @@ async def _exit_later(event: Ping) -> None:
 
 
 @pytest.mark.parametrize("observer", [_raise, _raise_in_thread, _exit_in_thread, _exit, _exit_later])
-async def test_an_observer_that_raises_is_switched_off_and_says_so_once(
+async def test_observer_that_raises_is_switched_off_and_logged_once(
     observer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = Recorder()
@@ -133,7 +133,7 @@ async def test_an_observer_that_raises_is_switched_off_and_says_so_once(
     assert (stats_of(bus, "broken").calls, stats_of(bus, "broken").errors) == (1, 1)
 
 
-async def test_an_observer_that_fails_to_close_says_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_observer_that_fails_to_close_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Recorder):
         def close(self) -> None:
             raise OSError
@@ -150,7 +150,7 @@ async def test_an_observer_that_fails_to_close_says_so(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-async def test_an_observer_that_hangs_never_delays_the_publisher_nor_the_exit_past_its_deadline(
+async def test_hanging_observer_delays_neither_publisher_nor_exit(
     asynchronous: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     hang = threading.Event()
@@ -230,7 +230,7 @@ async def test_with_overflow_block_the_publisher_waits_and_nothing_is_lost(async
 
 @pytest.mark.parametrize("asynchronous", [True, False])
 @pytest.mark.parametrize("way", ["unsubscribe", "close"])
-async def test_a_publisher_that_waits_for_room_is_let_go_when_the_observer_leaves(asynchronous: bool, way: str) -> None:
+async def test_waiting_publisher_continues_when_the_observer_ends(asynchronous: bool, way: str) -> None:
     release = threading.Event()
 
     async def sleeps(event: Ping) -> None:
@@ -260,7 +260,7 @@ async def test_a_publisher_that_waits_for_room_is_let_go_when_the_observer_leave
         release.set()
 
 
-async def test_leaving_an_observation_lets_it_see_what_it_was_sent() -> None:
+async def test_observation_that_ends_processes_what_is_in_its_buffer() -> None:
     recorder = Recorder()
     async with Bus() as bus:
         with bus.observe(None, recorder):
@@ -298,17 +298,17 @@ async def test_an_observer_may_publish_and_its_events_have_their_parent() -> Non
     assert parents == [ping]
 
 
-async def test_what_an_observer_publishes_while_it_is_drained_still_reaches_subscribers() -> None:
-    heard: list[str] = []
+async def test_events_published_by_a_draining_observer_reach_subscribers() -> None:
+    received: list[str] = []
     async with Bus() as bus:
-        bus.subscribe(str, heard.append)
+        bus.subscribe(str, received.append)
 
         async def echo(event: Ping) -> None:
             await bus.publish("echo")
 
         bus.observe(Ping, echo)
         await bus.publish(Ping())
-    assert heard == ["echo"]
+    assert received == ["echo"]
 
 
 async def test_the_error_of_the_body_leaves_the_bus_as_it_came(caplog: pytest.LogCaptureFixture) -> None:
@@ -443,7 +443,7 @@ async def test_bus_may_be_closed_in_another_task_than_it_was_opened_in() -> None
     assert (recorder.seen, recorder.closed, bus.closed) == ([1], 1, True)
 
 
-async def test_asynchronous_observer_keeps_the_context_variables_of_each_publisher_across_awaits() -> None:
+async def test_async_observer_has_the_context_variables_of_each_publisher() -> None:
     variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
     seen: list[tuple[int, int, int]] = []
 

@@ -41,11 +41,11 @@ async def test_before_and_after_come_first_and_stages_second() -> None:
     assert await order(bus) == ["normal", "first", "early", "second", "late"]
 
 
-def test_a_name_nobody_has_is_an_error_that_says_who_is_there() -> None:
+def test_unknown_name_in_before_or_after_raises_with_the_known_names() -> None:
     bus = Bus()
     on(bus, "a")
-    with pytest.raises(OrderError, match=r"'b' is to run before or after 'nobody', which is not subscribed \(a\)"):
-        on(bus, "b", after="nobody")
+    with pytest.raises(OrderError, match=r"'b' is to run before or after 'missing', which is not subscribed \(a\)"):
+        on(bus, "b", after="missing")
     with pytest.raises(OrderError):
         on(bus, "c", after="b")
 
@@ -104,7 +104,7 @@ def plans(draw: st.DrawFn) -> list[tuple[Stage, list[int], list[int]]]:
 
 
 @given(plans())
-def test_any_order_keeps_what_was_asked_or_is_refused(plan: list[tuple[Stage, list[int], list[int]]]) -> None:
+def test_any_before_and_after_are_obeyed_or_refused(plan: list[tuple[Stage, list[int], list[int]]]) -> None:
     bus = Bus()
     asked: set[tuple[int, int]] = set()
     on_bus: list[int] = []

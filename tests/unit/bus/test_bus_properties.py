@@ -61,7 +61,7 @@ def options(end: str) -> dict[str, Any]:
 
 
 @given(backends, scripts())
-def test_what_succeeded_is_committed_in_order_and_what_failed_is_not_there(
+def test_writes_of_successes_are_committed_in_order_and_of_failures_undone(
     backend: str, script: list[tuple[list[tuple[str, Any]], str]]
 ) -> None:
     expected: dict[str, Any] = {"a": "given"}
@@ -152,7 +152,7 @@ ONLY: Key[int] = Key("only", on_conflict="error")
 
 @settings(max_examples=25)
 @given(backends, actions)
-def test_no_sequence_of_what_may_happen_leaves_a_task_a_thread_a_buffer_or_a_write_behind(
+def test_no_sequence_of_actions_leaks_tasks_threads_events_or_writes(
     backend: str, script: list[tuple[str, Any]]
 ) -> None:
     threads_before = set(threading.enumerate())
@@ -312,7 +312,7 @@ def test_many_publishers_at_once_keep_every_subscribers_order(backend: str) -> N
     assert seen == {event: ["a", "b", "c"] for event in range(20)}
 
 
-def test_the_trail_costs_no_reference_to_the_last_event() -> None:
+def test_last_event_is_freed_after_its_publish() -> None:
     async def main() -> None:
         bus = Bus()
 

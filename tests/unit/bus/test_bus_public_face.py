@@ -30,7 +30,7 @@ def test_every_public_class_documents_its_public_members() -> None:
     assert undocumented == []
 
 
-def test_every_error_is_a_phasebus_error_that_says_when_it_is_raised() -> None:
+def test_every_error_is_a_phasebus_error_and_documents_when_it_is_raised() -> None:
     errors = [e for name in phasebus.bus.__all__ if name.endswith("Error") for e in [getattr(phasebus.bus, name)]]
     assert len(errors) > 5
     for error in errors:
@@ -38,7 +38,7 @@ def test_every_error_is_a_phasebus_error_that_says_when_it_is_raised() -> None:
         assert error is PhasebusError or error.__doc__.startswith("Raised when")
 
 
-def test_the_bus_knows_nothing_of_what_runs_on_it() -> None:
+def test_bus_imports_no_other_room() -> None:
     for file in HERE.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

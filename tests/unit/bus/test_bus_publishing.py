@@ -29,7 +29,7 @@ class Pong:
 
 
 @pytest.mark.parametrize("timing", [False, True])
-async def test_an_outcome_tells_of_every_subscriber_in_order(timing: bool) -> None:
+async def test_outcome_has_a_result_for_every_subscriber_in_order(timing: bool) -> None:
     bus = Bus(timing=timing)
     bus.subscribe(Ping, lambda event: 1, name="a")
 
@@ -87,7 +87,7 @@ async def test_a_publish_from_a_task_that_a_subscriber_started_is_nested(observe
 
         if observed:
             bus.observe(Any, lambda event: None)
-        await bus.publish(Pong())  # so that this task has a trail before
+        await bus.publish(Pong())
         ping = Ping()
         await bus.publish(ping)
     assert [outcome.parent for outcome in outcomes] == [ping, ping]
@@ -244,7 +244,7 @@ async def test_a_nested_publish_on_another_bus_has_its_parent_too() -> None:
     assert outcomes[0].parent is ping
 
 
-async def test_context_variables_of_the_publisher_reach_everybody() -> None:
+async def test_subscribers_and_observers_see_the_publishers_context_variables() -> None:
     seen: dict[str, str] = {}
 
     def look(name: str) -> Any:
@@ -370,7 +370,7 @@ async def test_threads_in_the_buss_own_thread_is_an_error_and_no_deadlock() -> N
             bus.threads().publish(Ping())
 
 
-async def test_threads_needs_an_open_bus_and_says_when_it_is_closed() -> None:
+async def test_threads_of_a_bus_that_is_not_open_raises() -> None:
     with pytest.raises(BusStateError, match="has to be open"):
         Bus().threads()
     async with Bus() as bus:
@@ -397,7 +397,7 @@ def test_threads_of_a_loop_that_has_ended_is_a_clear_error(backend: str) -> None
         made[0].publish(Ping())
 
 
-async def test_a_closed_bus_says_so() -> None:
+async def test_closed_bus_refuses_to_publish_and_observe() -> None:
     async with Bus("mine") as bus:
         bus.subscribe(Ping, lambda event: None)
     with pytest.raises(BusStateError, match="'mine' is closed"):
@@ -447,7 +447,7 @@ def test_a_publish_that_never_waits_needs_no_event_loop() -> None:
     assert parents == [ping, ping]
 
 
-async def test_who_unsubscribes_during_a_publish_is_still_called_in_it() -> None:
+async def test_subscriber_removed_during_a_publish_is_still_called_in_it() -> None:
     bus = Bus()
     calls: list[str] = []
 
@@ -481,7 +481,7 @@ async def test_one_callback_may_be_subscribed_twice() -> None:
     assert caught.value.__notes__ == ["raised by the callback 'callback-2' during Ping"]
 
 
-async def test_what_a_task_held_is_freed_when_it_ends_though_it_has_published() -> None:
+async def test_task_that_published_is_freed_without_garbage_collection() -> None:
     class Held(str):
         __slots__ = ("__weakref__",)
 

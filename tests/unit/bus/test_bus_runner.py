@@ -103,7 +103,7 @@ async def test_callbacks_with_a_typed_event_get_that_event_only() -> None:
 
 
 @pytest.mark.parametrize("callbacks", [5, {"a": 1}, "name"])
-def test_what_is_no_list_of_callbacks_is_refused(callbacks: Any) -> None:
+def test_callbacks_that_are_no_list_are_refused(callbacks: Any) -> None:
     with pytest.raises(CallbackSignatureError, match="a list of callables"):
         subscribe_all(Bus(), callbacks)
 

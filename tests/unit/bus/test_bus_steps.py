@@ -33,7 +33,7 @@ def collecting(bus: Bus) -> list[Any]:
     return events
 
 
-async def test_a_step_tells_its_beginning_its_progress_and_its_one_end() -> None:
+async def test_step_publishes_start_progress_and_one_end() -> None:
     bus = Bus()
     events = collecting(bus)
     async with bus.step(WORK, "a", attributes={"size": 3}) as step:
@@ -74,7 +74,7 @@ async def _cancel(step: Step, scope: anyio.CancelScope) -> None:
 
 
 @pytest.mark.parametrize(("end", "outcome"), [(_fail, "failed"), (_time_out, "timed_out"), (_cancel, "cancelled")])
-async def test_a_step_that_fails_says_how_and_lets_the_error_go_on(end: Any, outcome: str) -> None:
+async def test_failed_step_publishes_its_outcome_and_reraises(end: Any, outcome: str) -> None:
     bus = Bus()
     events = collecting(bus)
     errors: list[BaseException] = []
@@ -91,7 +91,7 @@ async def test_a_step_that_fails_says_how_and_lets_the_error_go_on(end: Any, out
     assert events[-1].error is errors[0]
 
 
-async def test_the_calls_for_a_phase_are_told_to_observers_with_what_they_changed() -> None:
+async def test_calls_for_a_phase_are_published_as_steps_with_their_changes() -> None:
     seen: list[Any] = []
     async with Bus() as bus:
         bus.observe(CallbackStarted | CallbackFinished | CallbackFailed, seen.append)
@@ -124,7 +124,7 @@ async def test_the_calls_for_a_phase_are_told_to_observers_with_what_they_change
     assert dict(context) == {"a": 1, "b": 2}
 
 
-async def test_nobody_is_told_of_calls_where_nobody_asked() -> None:
+async def test_calls_are_no_steps_without_a_subscriber_to_callback_events() -> None:
     bus = Bus()
     events: list[Any] = []
     bus.subscribe(Any, events.append)
@@ -132,7 +132,7 @@ async def test_nobody_is_told_of_calls_where_nobody_asked() -> None:
     assert [type(event).__name__ for event in events] == ["Boarding"]
 
 
-async def test_step_may_be_left_in_another_task_and_is_then_no_longer_current() -> None:
+async def test_step_may_be_left_in_another_task() -> None:
     bus = Bus()
     events = collecting(bus)
     step = bus.step(WORK, "a")

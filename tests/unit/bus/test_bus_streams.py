@@ -14,7 +14,7 @@ class Other:
     pass
 
 
-async def test_a_stream_yields_what_is_published_while_it_is_open() -> None:
+async def test_stream_yields_events_while_it_is_open() -> None:
     async with Bus() as bus:
         await bus.publish(0)
         async with bus.stream(int) as stream:
@@ -45,7 +45,7 @@ async def test_a_stream_waits_for_events_and_ends_with_the_bus() -> None:
     assert got == [1, 2, "ended"]
 
 
-async def test_a_late_reader_may_ask_for_what_already_happened() -> None:
+async def test_replay_yields_earlier_events_first() -> None:
     async with Bus(history=5) as bus:
         for number in range(10):
             await bus.publish(number)
@@ -79,7 +79,7 @@ async def test_history_is_off_by_default() -> None:
             assert await anext(stream) == 2
 
 
-async def test_a_bus_with_a_history_keeps_what_nobody_hears() -> None:
+async def test_history_keeps_events_without_listeners() -> None:
     async with Bus(history=2) as bus:
         assert bus.wants(int)
         await bus.publish(1)
@@ -97,7 +97,7 @@ async def test_a_reader_that_is_too_slow_loses_the_oldest_and_counts_them() -> N
         assert (stats.role, stats.calls, stats.drops) == ("observer", 2, 3)
 
 
-async def test_a_publisher_may_wait_for_a_slow_reader_and_is_let_go_when_it_leaves() -> None:
+async def test_waiting_publisher_continues_when_the_reader_leaves() -> None:
     published: list[int] = []
     async with Bus() as bus, anyio.create_task_group() as tasks:
         async with bus.stream(int, buffer=2, overflow="block") as stream:

@@ -24,7 +24,7 @@ class Pong:
     number: int = 0
 
 
-async def test_the_fixture_records_what_was_published_in_order(recording_bus: RecordingBus) -> None:
+async def test_fixture_records_events_in_order(recording_bus: RecordingBus) -> None:
     rec = recording_bus
     await rec.publish(Ping(1))
     await rec.publish(Pong(2))
@@ -39,7 +39,7 @@ async def test_the_fixture_records_what_was_published_in_order(recording_bus: Re
         rec.assert_order(Ping(9))
 
 
-async def test_it_knows_who_wrote_what(recording_bus: RecordingBus) -> None:
+async def test_recording_bus_lists_the_author_of_each_change(recording_bus: RecordingBus) -> None:
     rec = recording_bus
 
     @rec.subscribe(Ping)

@@ -40,7 +40,7 @@ def test_sample_lets_a_step_pass_whole_or_not_at_all(sample: float, progress: li
         assert len({thinning.passes(event) for event in step_events(number)}) == 1
 
 
-def test_sample_is_the_share_of_what_passes() -> None:
+def test_sample_is_the_share_of_events_that_pass() -> None:
     thinning = Thinning(0.25, 0)
     steps = [f"{int(number / 1000 * 2**64):016x}" for number in range(1000)]
     assert sum(thinning.passes(step_events(0, step)[0]) for step in steps) == 250
