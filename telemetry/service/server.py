@@ -6,44 +6,54 @@ import asyncio
 import errno
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from typing import Any
 
 from phasebus.bus import PhasebusError
+from phasebus.telemetry.service.access import AccessControl
 
 _IMPORT_SECONDS = 10.0
-"""How long importing may take. A thread that the interpreter's end interrupts there holds locks, and that end never comes."""
+"""Maximum duration of importing, in seconds. An interpreter that ends while a thread imports never ends."""
 
 
 class PortTakenError(PhasebusError):
-    """Raised when the service cannot listen where it was told to."""
+    """Raised when the service cannot listen on its address."""
 
 
 class Server:
     """Serves an ASGI application until it is closed.
 
-    The address is bound when the server is made, so that a port that is taken shows before anything else is begun. What
-    serves is imported, and the application made, in the thread: a start-up does not wait for it.
+    The constructor binds the address, so that a taken port is an error before anything else begins. The thread imports the
+    server and builds the application, so that a start-up does not wait for them.
 
     Args:
-        build: Makes the ASGI application.
-        host: The address to listen on; loopback unless told otherwise.
+        build: Returns the ASGI application.
+        host: The address to listen on.
         port: The port; 0 picks a free one.
-        name: What it is called in messages and as a thread.
+        name: Its name in messages, and that of its thread.
+        hosts: Host names that it is served under, beside addresses, ``localhost`` and the machine's name.
+        token: The token that requests need, except those of the probes; None for none.
 
     Raises:
-        PortTakenError: The address cannot be had.
+        PortTakenError: The address cannot be bound.
     """
 
     def __init__(
-        self, build: Callable[[], Callable[..., Any]], host: str = "127.0.0.1", port: int = 0, *, name: str = "service"
+        self,
+        build: Callable[[], Callable[..., Any]],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        name: str = "service",
+        hosts: Collection[str] = (),
+        token: str | None = None,
     ) -> None:
         self.name = name
         self.host = host
         self._socket = _bound(name, host, port)
         self.port: int = self._socket.getsockname()[1]
-        self._build = build
+        self._build = lambda: AccessControl(build(), (host, *hosts), token)
         self._closing = threading.Event()
         self._imported = threading.Event()
         self._server: Any = None
@@ -51,16 +61,16 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it is to be reached from this machine."""
+        """Its URL on this machine."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def start(self) -> None:
-        """Begin to answer; connections made since the server was made are answered as well."""
+        """Start to answer, also the connections made since the constructor bound the address."""
         self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
-        """Answer no more; wait for what is being answered for `seconds` at most."""
+        """Stop to answer; wait for the running requests for at most `seconds`."""
         self._closing.set()
         if self._thread.ident is not None:
             self._imported.wait(_IMPORT_SECONDS)
@@ -83,6 +93,8 @@ class Server:
 def _uvicorn(build: Callable[[], Callable[..., Any]]) -> Any:
     import uvicorn
 
+    from phasebus.telemetry.service.limits import LimitedProtocol
+
     config = uvicorn.Config(
         build(),
         log_config=None,
@@ -91,10 +103,12 @@ def _uvicorn(build: Callable[[], Callable[..., Any]]) -> Any:
         timeout_graceful_shutdown=1,
         log_level="critical",
         ws="none",
+        http=LimitedProtocol,
+        loop="asyncio",
     )
-    config.load()  # imports what else it needs
+    config.load()  # imports the rest
     server = uvicorn.Server(config)
-    server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # they are somebody else's
+    server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # the process handles its own signals
     return server
 
 
@@ -109,8 +123,8 @@ def _bound(name: str, host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortTakenError(
-                f"port {port} on {host}, for the {name}, is taken by another program (perhaps another phasebus); "
-                f"name another port, or 0 for any free one"
+                f"port {port} on {host}, for the {name}, is taken by another program, perhaps another phasebus; "
+                f"set another port, or 0 for any free one"
             ) from error
         raise PortTakenError(f"the {name} cannot listen on {host}:{port}: {error.strerror or error}") from error
     return listener

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from phasebus.telemetry.metrics import Metrics
 from phasebus.telemetry.service.page import content_security_policy, page
 from phasebus.telemetry.status import Status
-from phasebus.telemetry.timeline import Timeline
+from phasebus.telemetry.timeline import ENCODED_AT_ONCE, MOST_STEPS, Timeline
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -30,6 +31,15 @@ _LARGE_CHANGE = 50_000
 
 _HEARTBEAT = 10.0
 """Seconds without a change after which a comment keeps the connection open."""
+
+MAX_READERS = 64
+"""Readers of the event stream at a time; more are answered with 503."""
+
+_PIECE = 65_536
+"""Characters that are written before a reader has read the ones before."""
+
+_SHARED_SECONDS = 1.0
+"""Seconds for which the state of many steps is reused for other readers."""
 
 _RETRY = 2000
 """Milliseconds after which a disconnected reader reconnects."""
@@ -68,40 +78,62 @@ def build_app(metrics: Metrics, status: Status, timeline: Timeline) -> Starlette
 
 def page_routes(timeline: Timeline) -> list[Route]:
     """Return the routes of the page: / is the document, /events its event stream, /timeline the current state."""
-    from starlette.responses import HTMLResponse, JSONResponse, StreamingResponse
+    from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
     async def document(_: Request) -> Response:
         return HTMLResponse(page(), headers={"Content-Security-Policy": content_security_policy(), **_UNCACHED})
 
+    readers: set[object] = set()
+    shared = _SharedState(timeline)
+
     async def events(request: Request) -> Response:
-        body = stream(timeline, request.headers.get("last-event-id"))
-        return StreamingResponse(body, media_type="text/event-stream", headers={"X-Accel-Buffering": "no", **_UNCACHED})
+        if len(readers) >= MAX_READERS:
+            return PlainTextResponse("too many readers\n", 503, {"Retry-After": "5", **_UNCACHED})
+        headers = {"X-Accel-Buffering": "no", **_UNCACHED}
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream", headers=headers)
+
+        async def read() -> AsyncIterator[str]:
+            reader = object()
+            readers.add(reader)
+            try:
+                async for event in stream(timeline, request.headers.get("last-event-id"), shared):
+                    async for piece in _pieces(event):
+                        yield piece
+            finally:
+                readers.discard(reader)
+
+        return StreamingResponse(read(), media_type="text/event-stream", headers=headers)
 
     async def state(_: Request) -> Response:
-        return JSONResponse(timeline.state(), headers=_UNCACHED)
+        encoded = await shared.encoded()
+        return StreamingResponse(_pieces(encoded[1]), media_type="application/json", headers=_UNCACHED)
 
     return [Route("/", document), Route("/events", events), Route("/timeline", state)]
 
 
-async def stream(timeline: Timeline, last_event_id: str | None = None) -> AsyncIterator[str]:
+async def stream(
+    timeline: Timeline, last_event_id: str | None = None, shared: _SharedState | None = None
+) -> AsyncIterator[str]:
     """Yield the events for one reader: ``state`` first, then ``change``, and ``closed`` last.
 
     Args:
         timeline: The source of the events.
         last_event_id: The id of the last event that a reconnecting reader received.
+        shared: The state that readers who come at the same time share.
     """
     yield f"retry: {_RETRY}\n\n"
     version = _known_version(timeline, last_event_id)
     if version is None:
-        state = timeline.state()
-        version = int(state["version"])
-        yield _event(timeline, "state", version, json.dumps(state, ensure_ascii=False))
+        version, state = await (shared or _SharedState(timeline)).encoded()
+        yield _event(timeline, "state", version, state)
     last_sent = time.monotonic()
     while True:
         closed = timeline.closed  # read before the last changes are
         pause = INTERVAL
         if timeline.version != version:
+            await _encode(timeline)
             version, changes = timeline.changes(version)
             yield _event(timeline, "change", version, changes)
             last_sent = time.monotonic()
@@ -113,6 +145,36 @@ async def stream(timeline: Timeline, last_event_id: str | None = None) -> AsyncI
             yield _event(timeline, "closed", version, json.dumps({"now": time.time()}))
             return
         await asyncio.sleep(pause)
+
+
+class _SharedState:
+    """The state of a timeline as JSON, the same for all readers within a second, and encoded without blocking others."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._expires = -math.inf
+        self._encoded = (-1, "")
+
+    async def encoded(self) -> tuple[int, str]:
+        """Return the version and the state."""
+        await _encode(self._timeline)
+        if self._timeline.version != self._encoded[0] and (time.monotonic() > self._expires or self._timeline.closed):
+            self._encoded = self._timeline.encoded_state()
+            self._expires = time.monotonic() + (_SHARED_SECONDS if len(self._encoded[1]) > _LARGE_CHANGE else 0)
+        return self._encoded
+
+
+async def _encode(timeline: Timeline) -> None:
+    """Encode the changed steps, a number at a time, so that other requests are answered meanwhile."""
+    for _ in range(MOST_STEPS // ENCODED_AT_ONCE):
+        if not timeline.encode_some():
+            return
+        await asyncio.sleep(0)
+
+
+async def _pieces(text: str) -> AsyncIterator[str]:
+    for at in range(0, len(text), _PIECE):
+        yield text[at : at + _PIECE]
 
 
 def _event(timeline: Timeline, name: str, version: int, data: str) -> str:

@@ -1,0 +1,98 @@
+"""Which requests the service answers: those to a host name it is served under, with the token if one is set."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+from collections.abc import Collection
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+COOKIE: Final = "phasebus_token"
+OPEN_PATHS: Final = ("/livez", "/readyz")
+"""The probes, which need no token: they say no more than yes or no, and what runs."""
+
+
+class AccessControl:
+    """Answers requests of a page elsewhere with 421, and requests without the token with 401.
+
+    A page of another site can reach this service under a name of its own that resolves to this machine (DNS rebinding),
+    but not under an IP address. Every address, ``localhost``, the machine's name and `hosts` are therefore accepted.
+
+    The token is sent as ``Authorization: Bearer TOKEN``. A browser opens ``/?token=TOKEN`` once, and keeps it as a cookie.
+
+    Args:
+        app: The application.
+        hosts: Further host names that it is served under.
+        token: The token; None for none.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] = (), token: str | None = None) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower().rstrip(".") for host in (*hosts, "localhost", os.uname().nodename))
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or have the application answer it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = host_of(headers.get(b"host", ""))
+        if host and not is_address(host) and host not in self._hosts:
+            message = f"this service is not served under the host name {host[:200]!r}; add it to service.hosts\n"
+            await _respond(send, 421, message)
+        elif self._token is None or scope["path"] in OPEN_PATHS or self._has_token(headers):
+            await self._app(scope, receive, send)
+        elif scope["method"] == "GET" and self._is_token(
+            dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("token", "")
+        ):
+            cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+            location = scope.get("root_path", "") + scope["path"]
+            await _respond(send, 303, "", {"Set-Cookie": cookie, "Location": "/" + location.lstrip("/")})
+        else:
+            await _respond(send, 401, "this service needs its token\n", {"WWW-Authenticate": "Bearer"})
+
+    def _has_token(self, headers: dict[bytes, str]) -> bool:
+        scheme, _, credential = headers.get(b"authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(credential.strip()):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get(b"cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and self._is_token(cookie.value)
+
+    def _is_token(self, candidate: str) -> bool:
+        return hmac.compare_digest(candidate.encode("utf-8", "replace"), (self._token or "").encode("utf-8", "replace"))
+
+
+def host_of(header: str) -> str:
+    """Return the host of a Host header, without its port, in lower case."""
+    host = header.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    name, _, port = host.partition(":")
+    return (name if not port or port.isdigit() else host).rstrip(".")
+
+
+def is_address(host: str) -> bool:
+    """Return whether `host` is an IP address."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+async def _respond(send: Send, status: int, text: str, headers: dict[str, str] | None = None) -> None:
+    body = text.encode("utf-8", "backslashreplace")
+    sent = {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body)), **(headers or {})}
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in sent.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

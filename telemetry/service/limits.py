@@ -1,0 +1,88 @@
+"""The limits of the HTTP service on connections, on the time of a request's head, and on readers that do not read.
+
+They keep file descriptors and memory for the start-up, and the probes quick. This is the one file that extends uvicorn's
+protocol (0.30 to 0.54), which has no limit of its own on a connection without a request or with an unread response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_CONNECTIONS: Final = 200
+"""Open connections; one more closes the oldest one that has no request, or else the oldest."""
+
+HEAD_SECONDS: Final = 10.0
+"""Seconds that a client has for the head of a request."""
+
+STALL_SECONDS: Final = 10.0
+"""Seconds after which a client that reads nothing of its response is disconnected."""
+
+
+class LimitedProtocol(H11Protocol):
+    """One connection of the service."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
+    _opened = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept a connection."""
+        super().connection_made(transport)
+        self._opened = self.loop.time()
+        if len(self.connections) > MAX_CONNECTIONS:
+            others: list[Any] = [
+                each for each in self.connections if each is not self and not each.transport.is_closing()
+            ]
+            if len(others) >= MAX_CONNECTIONS:
+                min(others, key=lambda each: (each.has_request, each._opened)).transport.abort()  # noqa: SLF001
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Receive a part of a request."""
+        super().data_received(data)
+        if self.has_request or self.timeout_keep_alive_task is not None:
+            self._cancel_head_timer()
+        elif self._head_timer is None:
+            self._await_head()
+
+    def pause_writing(self) -> None:
+        """Stop writing: the client does not read."""
+        super().pause_writing()
+        self._stall_timer = self._stall_timer or self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Write on."""
+        super().resume_writing()
+        self._cancel_stall_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._cancel_head_timer()
+        self._cancel_stall_timer()
+        super().connection_lost(exc)
+
+    @property
+    def has_request(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_without_head)
+
+    def _close_without_head(self) -> None:
+        self._head_timer = None
+        if not self.has_request:
+            self.transport.abort()
+
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _cancel_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None

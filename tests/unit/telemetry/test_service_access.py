@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+
+from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
+from phasebus.telemetry.service import Server, build_app, limits, stream
+from phasebus.telemetry.service.access import host_of, is_address
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def timeline() -> Timeline:
+    return Timeline(RunIdentity.fresh("n", {}))
+
+
+@pytest.fixture
+def serve(timeline: Timeline) -> Iterator[Any]:
+    servers: list[Server] = []
+
+    def serve(**options: Any) -> Server:
+        servers.append(Server(partial(build_app, Metrics("1"), Status(), timeline), **options))
+        servers[-1].start()
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+def get(server: Server, path: str, **headers: str) -> httpx.Response:
+    return httpx.get(f"{server.url}{path}", headers=headers, timeout=60, trust_env=False)
+
+
+@pytest.mark.parametrize("path", ["/", "/timeline", "/events", "/metrics", "/readyz"])
+def test_a_request_to_a_foreign_host_name_is_rejected(serve: Any, path: str) -> None:
+    server = serve()
+    answer = get(server, path, Host="rebound.example:9464")
+    assert answer.status_code == 421
+    assert "rebound.example" in answer.text
+    assert "service.hosts" in answer.text
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1:9464", "localhost", "LOCALHOST.:1", "[::1]:9464", "10.1.2.3", socket.gethostname(), "phasebus.svc"],
+)
+def test_a_request_to_an_address_or_a_known_name_is_answered(serve: Any, host: str) -> None:
+    assert get(serve(hosts=["phasebus.svc"]), "/timeline", Host=host).status_code == 200
+
+
+def test_a_request_without_a_host_is_answered(serve: Any) -> None:
+    server = serve()
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert b" 200 " in client.recv(100)
+
+
+@pytest.mark.parametrize(
+    ("header", "host", "address"),
+    [
+        ("a.b:80", "a.b", False),
+        ("[::1]:80", "::1", True),
+        ("::1", "::1", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("", "", False),
+    ],
+)
+def test_host_of_returns_the_host_without_its_port(header: str, host: str, address: bool) -> None:
+    assert (host_of(header), is_address(host)) == (host, address)
+
+
+def test_a_service_with_a_token_answers_the_probes_alone_without_it(serve: Any) -> None:
+    server = serve(token="s3cret-token")
+    assert get(server, "/livez").status_code == 200
+    assert get(server, "/readyz").status_code == 503
+    for path in ("/", "/timeline", "/events", "/metrics"):
+        assert get(server, path).status_code == 401
+        assert get(server, path, Authorization="Bearer wrong").status_code == 401
+        assert get(server, path, Cookie="phasebus_token=wrong").status_code == 401
+    assert get(server, "/metrics", Authorization="Bearer s3cret-token").status_code == 200
+
+
+def test_a_browser_receives_the_token_of_its_address_as_a_cookie(serve: Any) -> None:
+    server = serve(token="s3cret-token")
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as browser:
+        redirect = browser.get("/?token=s3cret-token")
+        assert (redirect.status_code, redirect.headers["location"]) == (303, "/")
+        assert "HttpOnly" in redirect.headers["set-cookie"]
+        assert browser.get("/timeline").status_code == 200
+    assert get(server, "/?token=wrong").status_code == 401
+
+
+def is_closed(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(65_536) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def test_idle_connections_beyond_the_limit_are_closed_oldest_first(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 20)
+    server = serve()
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(60)]
+    assert get(server, "/livez").status_code == 200
+    wait_until(lambda: sum(map(is_closed, idle)) >= 40, "the oldest connections are closed")
+    assert not is_closed(idle[-1])
+    for client in idle:
+        client.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nX-a: "])
+def test_a_connection_without_a_request_is_closed(serve: Any, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", serve().port)) as client:
+        client.sendall(sent)
+        wait_until(lambda: is_closed(client), "the connection is closed")
+
+
+def test_a_head_without_end_is_rejected(serve: Any) -> None:
+    with socket.create_connection(("127.0.0.1", serve().port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        try:
+            for _ in range(1000):
+                client.sendall(b"X: " + b"y" * 8000 + b"\r\n")
+        except OSError:
+            return
+        wait_until(lambda: is_closed(client), "the connection is closed")
+
+
+def fill(timeline: Timeline, steps: int) -> None:
+    for number in range(steps):
+        attributes = {"text": "x" * 1000}
+        timeline.started(
+            LiveStep(id=f"{number:016x}", parent=None, node="n", kind="k", name="s", start=1.0, attributes=attributes)
+        )
+
+
+def test_a_reader_that_does_not_read_is_disconnected_and_delays_no_probe(
+    serve: Any, timeline: Timeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STALL_SECONDS", 0.2)
+    fill(timeline, 10_000)
+    server = serve()
+    silent = []
+    for _ in range(10):
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        silent.append(client)
+    assert get(server, "/livez").status_code == 200
+    running = server._server.server_state.connections
+    wait_until(lambda: len(running) == 0, "all of them are disconnected")
+    for client in silent:
+        client.close()
+
+
+def test_more_readers_than_the_limit_are_asked_to_come_later(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MAX_READERS", 2)
+    server = serve()
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+        with client.stream("GET", "/events") as one, client.stream("GET", "/events") as other:
+            assert (one.status_code, other.status_code) == (200, 200)
+            reading = one.iter_text(), other.iter_text()  # kept: a response is closed with its iterator
+            assert all(map(next, reading))
+            third = client.get("/events")
+            assert (third.status_code, third.headers["retry-after"]) == (503, "5")
+        wait_until(lambda: client.head("/events").status_code == 200, "a place is free again")
+
+
+def test_the_state_of_many_steps_arrives_whole(serve: Any, timeline: Timeline) -> None:
+    fill(timeline, 3000)
+    state = get(serve(), "/timeline").json()
+    assert len(state["steps"]) == 3000
+    assert state == {**timeline.state(), "now": state["now"]}
