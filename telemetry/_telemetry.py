@@ -17,10 +17,10 @@ from phasebus.telemetry.exporters import span_queues
 from phasebus.telemetry.metrics import Metrics
 from phasebus.telemetry.otel.settings import Findings, TraceSettings
 from phasebus.telemetry.proxies import without_proxy
-from phasebus.telemetry.redaction import learn_environment
+from phasebus.telemetry.redaction import learn_environment, learn_secret
 from phasebus.telemetry.relay import Relay, SpanForwarder
 from phasebus.telemetry.run import RunIdentity
-from phasebus.telemetry.service import Server, build_app
+from phasebus.telemetry.service import Access, Server, build_app
 from phasebus.telemetry.status import Status
 from phasebus.telemetry.timeline import Timeline
 from phasebus.telemetry.tracing import Tracing
@@ -42,6 +42,7 @@ class Telemetry:
         relay_host: Where the engine's own spans are received; loopback, unless it has processes on other machines.
         trace_url: Where the page sends people who want to see a trace, with ``{trace}`` and ``{span}`` in the places of
             their ids, such as ``http://localhost:16686/trace/{trace}?uiFind={span}``; by default PHASEBUS_TRACE_URL.
+        access: The host names and the token of the service; by default PHASEBUS_HOSTS and PHASEBUS_TOKEN.
         environment: Where the OTEL_* variables, TRACEPARENT and PHASEBUS_TRACE_URL are read from.
 
     Raises:
@@ -56,6 +57,7 @@ class Telemetry:
         port: int | None = 9464,
         relay_host: str = "127.0.0.1",
         trace_url: str | None = None,
+        access: Access | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         learn_environment(environment)
@@ -67,7 +69,10 @@ class Telemetry:
         self.metrics = Metrics(__version__)
         self.timeline = Timeline(self.identity, trace_url or environment.get("PHASEBUS_TRACE_URL") or None)
         app = partial(build_app, self.metrics, self.status, self.timeline)
-        self.service = None if port is None else Server(app, host, port)
+        access = (access or Access()).or_else(Access.from_environment(environment))
+        if access.token is not None:
+            learn_secret(access.token)
+        self.service = None if port is None else Server(app, host, port, access=access)
         self.tracing = Tracing(
             self.identity,
             version=__version__,

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from phasebus.bus import PhasebusError
+from phasebus.telemetry.service import Access
 
 _ANNOUNCED = ("cluster", "node", "phase", "download", "engine")
 _RECONNECT_SECONDS = 0.5
@@ -53,6 +54,8 @@ class RemoteStart:
             httpx.TransportError: The service cannot be reached, or the connection was lost.
         """
         headers = {} if self._last_event is None else {"Last-Event-ID": self._last_event}
+        if (token := Access.from_environment().token) is not None:
+            headers["Authorization"] = f"Bearer {token}"
         try:
             client = httpx.Client(timeout=_SILENCE_SECONDS, trust_env=not is_loopback(self.url))
         except (ValueError, ImportError) as error:  # a proxy's URL, or a proxy whose package is not installed

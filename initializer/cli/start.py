@@ -69,7 +69,9 @@ def start_and_serve(
         telemetry = available_telemetry(port=None, warn=_warn)
         url = None if service.port is None else f"http://{service.host}:{service.port}"
     else:
-        telemetry = available_telemetry(host=service.host, port=service.port, trace_url=service.trace_url, warn=_warn)
+        telemetry = available_telemetry(
+            host=service.host, port=service.port, trace_url=service.trace_url, access=service.access, warn=_warn
+        )
         url = None if telemetry.service is None else telemetry.service.url
     ready = False
 

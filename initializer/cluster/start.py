@@ -110,7 +110,7 @@ class ClusterStart:
         service, journal = self._config.service, journal_of(self._telemetry.identity)
         port = chosen_port(service)
         if port is not None:
-            hub = running_hub(service.host, port, service.trace_url, own_ray=self._own_ray)
+            hub = running_hub(service.host, port, service.trace_url, own_ray=self._own_ray, access=service.access)
             self._hub = await self._resources.enter_async_context(hub)
             if journal.exists():
                 await self._resources.enter_async_context(forwarding_journal(self._hub, "driver", journal))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings, ExtraFile
 from phasebus.initializer.engines.protocol import EngineError
@@ -13,6 +13,7 @@ from phasebus.initializer.engines.registry import check_installed
 from phasebus.initializer.pipeline.callbacks import Callbacks
 from phasebus.initializer.pipeline.settings import Section, read_fields, validated
 from phasebus.initializer.ray.config import PlacementConfig, RayConfig
+from phasebus.telemetry.service import Access
 
 MOST_NODES = 10_000
 """More than any cluster has; a larger number is a mistake."""
@@ -27,9 +28,23 @@ class ServiceConfig(Section):
     port: int | None = Field(default=9464, ge=0, le=65535)
     """Its port; 0 picks a free one, null starts no service. A taken port is replaced by the next free one."""
 
+    hosts: list[str] = Field(default_factory=list)
+    """Host names that it is served under, beside addresses, localhost and the machine's name; by default PHASEBUS_HOSTS,
+    separated by commas."""
+
+    token: SecretStr | None = Field(default=None, min_length=8)
+    """The token that requests need, except those of the probes: Authorization: Bearer TOKEN, or once /?token=TOKEN in a
+    browser; by default PHASEBUS_TOKEN. phasebus watch sends PHASEBUS_TOKEN."""
+
     trace_url: str | None = Field(default=None, pattern="^https?://")
     """URL of a trace for the links on the page, with the placeholders {trace} and {span}, such as
     http://localhost:16686/trace/{trace}?uiFind={span}; PHASEBUS_TRACE_URL by default."""
+
+    @property
+    def access(self) -> Access:
+        """The host names and the token, as the service takes them."""
+        token = None if self.token is None else self.token.get_secret_value()
+        return Access(hosts=tuple(self.hosts), token=token).or_else(Access.from_environment())
 
 
 class LLMConfig(Section):

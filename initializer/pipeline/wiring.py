@@ -17,6 +17,7 @@ from phasebus.bus import Bus, BusStateError, Observer, subscribe_all
 from phasebus.observers import JournalObserver, MetricsObserver, SpanObserver, StatusObserver, TimelineObserver
 from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Telemetry, Timeline, redact
 from phasebus.telemetry.journal import JournalWriter, journal_of
+from phasebus.telemetry.service import Access
 
 logger = logging.getLogger("phasebus.telemetry")
 
@@ -70,6 +71,7 @@ def available_telemetry(
     host: str = HOST,
     port: int | None = PORT,
     trace_url: str | None = None,
+    access: Access | None = None,
     warn: Callable[[str], None] = logger.warning,
 ) -> Telemetry:
     """Return telemetry with an HTTP service, without the parts that are not available here.
@@ -82,17 +84,18 @@ def available_telemetry(
         host: The address of the service.
         port: Its port; 0 picks a free one, None leaves the service out.
         trace_url: Where the page links to for a trace.
+        access: The host names and the token of the service.
         warn: Called with one message for each part that is missing.
     """
     made: list[Telemetry] = []
 
     def bind(candidate: int) -> int | None:
-        made.append(_exporting_if_possible(identity, host, candidate, trace_url, warn))
+        made.append(_exporting_if_possible(identity, host, candidate, trace_url, access, warn))
         service = made[-1].service
         return None if service is None else service.port
 
     if port is None or available_port(bind, host, port, warn) is None:
-        return _exporting_if_possible(identity, host, None, trace_url, warn)
+        return _exporting_if_possible(identity, host, None, trace_url, access, warn)
     return made[-1]
 
 
@@ -125,10 +128,15 @@ def available_port(
 
 
 def _exporting_if_possible(
-    identity: RunIdentity | None, host: str, port: int | None, trace_url: str | None, warn: Callable[[str], None]
+    identity: RunIdentity | None,
+    host: str,
+    port: int | None,
+    trace_url: str | None,
+    access: Access | None,
+    warn: Callable[[str], None],
 ) -> Telemetry:
     try:
-        return Telemetry(identity, host=host, port=port, trace_url=trace_url)
+        return Telemetry(identity, host=host, port=port, trace_url=trace_url, access=access)
     except PortTakenError:
         raise
     except Exception as error:  # noqa: BLE001  # no variable may keep a start from starting
@@ -136,7 +144,7 @@ def _exporting_if_possible(
     # Outside of the handler: the error holds what was made before it, and that the port.
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OTEL_")}
     try:
-        telemetry = Telemetry(identity, host=host, port=port, trace_url=trace_url)
+        telemetry = Telemetry(identity, host=host, port=port, trace_url=trace_url, access=access)
     finally:
         os.environ.update(kept)
     warn(f"spans are not exported: {reason}")

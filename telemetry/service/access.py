@@ -5,7 +5,8 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
-from collections.abc import Collection
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
@@ -18,24 +19,46 @@ OPEN_PATHS: Final = ("/livez", "/readyz")
 """The probes, which need no token: they say no more than yes or no, and what runs."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may read the service.
+
+    Attributes:
+        hosts: Host names that it is served under, beside addresses, ``localhost`` and the machine's name.
+        token: The token that requests need, except those of the probes; None for none.
+    """
+
+    hosts: tuple[str, ...] = ()
+    token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Access:
+        """Return what PHASEBUS_HOSTS, separated by commas, and PHASEBUS_TOKEN say."""
+        hosts = tuple(host.strip() for host in environment.get("PHASEBUS_HOSTS", "").split(",") if host.strip())
+        return cls(hosts=hosts, token=environment.get("PHASEBUS_TOKEN") or None)
+
+    def or_else(self, other: Access) -> Access:
+        """Return this, with `other` in the place of what is not set."""
+        return Access(hosts=self.hosts or other.hosts, token=self.token or other.token)
+
+
 class AccessControl:
     """Answers requests of a page elsewhere with 421, and requests without the token with 401.
 
     A page of another site can reach this service under a name of its own that resolves to this machine (DNS rebinding),
-    but not under an IP address. Every address, ``localhost``, the machine's name and `hosts` are therefore accepted.
+    but not under an IP address. Accepted are therefore all addresses, ``localhost``, the machine's name and `Access.hosts`.
 
     The token is sent as ``Authorization: Bearer TOKEN``. A browser opens ``/?token=TOKEN`` once, and keeps it as a cookie.
 
     Args:
         app: The application.
-        hosts: Further host names that it is served under.
-        token: The token; None for none.
+        access: The host names and the token.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] = (), token: str | None = None) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
-        self._hosts = frozenset(host.lower().rstrip(".") for host in (*hosts, "localhost", os.uname().nodename))
-        self._token = token
+        self._hosts = frozenset(host.lower().rstrip(".") for host in (*access.hosts, "localhost", os.uname().nodename))
+        self._token = access.token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or have the application answer it."""

@@ -6,12 +6,13 @@ import asyncio
 import errno
 import socket
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from phasebus.bus import PhasebusError
-from phasebus.telemetry.service.access import AccessControl
+from phasebus.telemetry.service.access import Access, AccessControl
 
 _IMPORT_SECONDS = 10.0
 """Maximum duration of importing, in seconds. An interpreter that ends while a thread imports never ends."""
@@ -32,8 +33,7 @@ class Server:
         host: The address to listen on.
         port: The port; 0 picks a free one.
         name: Its name in messages, and that of its thread.
-        hosts: Host names that it is served under, beside addresses, ``localhost`` and the machine's name.
-        token: The token that requests need, except those of the probes; None for none.
+        access: Who may read it.
 
     Raises:
         PortTakenError: The address cannot be bound.
@@ -46,14 +46,15 @@ class Server:
         port: int = 0,
         *,
         name: str = "service",
-        hosts: Collection[str] = (),
-        token: str | None = None,
+        access: Access | None = None,
     ) -> None:
         self.name = name
         self.host = host
         self._socket = _bound(name, host, port)
         self.port: int = self._socket.getsockname()[1]
-        self._build = lambda: AccessControl(build(), (host, *hosts), token)
+        access = access or Access()
+        access = replace(access, hosts=(host, *access.hosts))
+        self._build = lambda: AccessControl(build(), access)
         self._closing = threading.Event()
         self._imported = threading.Event()
         self._server: Any = None

@@ -13,7 +13,7 @@ from phasebus.initializer.cluster.hub.app import build_hub_app
 from phasebus.initializer.cluster.hub.state import ClusterState
 from phasebus.initializer.cluster.hub.wire import Address, Parcel, Receiver
 from phasebus.telemetry.journal import RecordedStep
-from phasebus.telemetry.service import Server
+from phasebus.telemetry.service import Access, Server
 
 
 class HubActor:
@@ -27,10 +27,17 @@ class HubActor:
             encrypts its connections, because the wire is not encrypted.
     """
 
-    def __init__(self, host: str, port: int, trace_url: str | None = None, receive_at: str | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        trace_url: str | None = None,
+        receive_at: str | None = None,
+        access: Access | None = None,
+    ) -> None:
         self._state = ClusterState(__version__, trace_url)
         self._lock = Lock()
-        self._server = Server(partial(build_hub_app, self._state, self._lock), host, port, name="hub")
+        self._server = Server(partial(build_hub_app, self._state, self._lock), host, port, name="hub", access=access)
         self._server.start()
         self._address: Address | None = None
         if receive_at is not None and os.environ.get("RAY_USE_TLS", "0") not in ("1", "true"):

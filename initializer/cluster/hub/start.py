@@ -17,7 +17,7 @@ from phasebus.initializer.cluster.hub.wire import Address, Parcel, Wire
 from phasebus.initializer.node.config import ServiceConfig
 from phasebus.initializer.ray.actors import create_actor, end_actor, here, node_address
 from phasebus.initializer.ray.calls import answer_within
-from phasebus.telemetry.service import Server
+from phasebus.telemetry.service import Access, Server
 
 _ANSWER_SECONDS = 15.0
 _THROUGH_RAY_SECONDS = 60.0
@@ -40,16 +40,19 @@ def chosen_port(service: ServiceConfig) -> int | None:
 
 
 @asynccontextmanager
-async def running_hub(host: str, port: int, trace_url: str | None, *, own_ray: bool) -> AsyncIterator[Any]:
+async def running_hub(
+    host: str, port: int, trace_url: str | None, *, own_ray: bool, access: Access | None = None
+) -> AsyncIterator[Any]:
     """Run a hub on this process's own node of Ray; yield Ray's handle of it at once, before it has started.
 
     Args:
         host: The address that it serves on.
         port: The port there.
         trace_url: See `Timeline`.
+        access: Who may read its page and its metrics.
         own_ray: Whether Ray was started by this process, and is on this machine only.
     """
-    arguments = (host, port, trace_url, "127.0.0.1" if own_ray else node_address())
+    arguments = (host, port, trace_url, "127.0.0.1" if own_ray else node_address(), access)
     hub = await create_actor(HubActor, *arguments, resources={}, runtime_env={}, node=here(), restarts=-1, threads=1)
     try:
         yield hub

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
-from phasebus.telemetry.service import Server, build_app, limits, stream
+from phasebus.telemetry.service import Access, Server, build_app, limits, stream
 from phasebus.telemetry.service.access import host_of, is_address
 from tests.support.waiting import wait_until
 
@@ -23,8 +23,9 @@ def timeline() -> Timeline:
 def serve(timeline: Timeline) -> Iterator[Any]:
     servers: list[Server] = []
 
-    def serve(**options: Any) -> Server:
-        servers.append(Server(partial(build_app, Metrics("1"), Status(), timeline), **options))
+    def serve(*hosts: str, token: str | None = None) -> Server:
+        access = Access(hosts=hosts, token=token)
+        servers.append(Server(partial(build_app, Metrics("1"), Status(), timeline), access=access))
         servers[-1].start()
         return servers[-1]
 
@@ -51,7 +52,7 @@ def test_a_request_to_a_foreign_host_name_is_rejected(serve: Any, path: str) -> 
     ["127.0.0.1:9464", "localhost", "LOCALHOST.:1", "[::1]:9464", "10.1.2.3", socket.gethostname(), "phasebus.svc"],
 )
 def test_a_request_to_an_address_or_a_known_name_is_answered(serve: Any, host: str) -> None:
-    assert get(serve(hosts=["phasebus.svc"]), "/timeline", Host=host).status_code == 200
+    assert get(serve("phasebus.svc"), "/timeline", Host=host).status_code == 200
 
 
 def test_a_request_without_a_host_is_answered(serve: Any) -> None:
@@ -94,6 +95,13 @@ def test_a_browser_receives_the_token_of_its_address_as_a_cookie(serve: Any) -> 
         assert "HttpOnly" in redirect.headers["set-cookie"]
         assert browser.get("/timeline").status_code == 200
     assert get(server, "/?token=wrong").status_code == 401
+
+
+def test_access_is_read_from_the_environment_where_it_is_not_set() -> None:
+    access = Access.from_environment({"PHASEBUS_HOSTS": "a.b, c.d", "PHASEBUS_TOKEN": "s3cret-token"})
+    assert access == Access(hosts=("a.b", "c.d"), token="s3cret-token")
+    assert Access(token="other").or_else(access) == Access(hosts=("a.b", "c.d"), token="other")
+    assert "s3cret-token" not in repr(access)
 
 
 def is_closed(client: socket.socket) -> bool:
