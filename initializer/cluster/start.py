@@ -27,7 +27,7 @@ from phasebus.initializer.node.keys import (
 )
 from phasebus.initializer.node.startup import entries_of
 from phasebus.initializer.pipeline.phases import Phase, run_phases
-from phasebus.initializer.pipeline.wiring import observe_all
+from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
 from phasebus.initializer.ray.cluster import RAY, connected
 from phasebus.initializer.ray.placement import has_gpus, nodes_of, release, reserve
 from phasebus.telemetry import Telemetry
@@ -230,7 +230,7 @@ async def initialize_cluster(
     whole = ClusterConfig.of(config)
     async with AsyncExitStack() as stack:
         if telemetry is None:
-            telemetry = await stack.enter_async_context(Telemetry(port=None))
+            telemetry = await stack.enter_async_context(available_telemetry(port=None))
         if bus is None:
             bus = await stack.enter_async_context(Bus("cluster", timing=True))
             observe_all(bus, telemetry)

@@ -11,7 +11,7 @@ from phasebus.initializer.engines.protocol import Engine
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.keys import ENGINE
 from phasebus.initializer.node.startup import NodeStart
-from phasebus.initializer.pipeline.wiring import observe_all
+from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
 from phasebus.telemetry import Telemetry
 
 
@@ -63,7 +63,7 @@ async def initialize_node(
     """
     async with AsyncExitStack() as stack:
         if telemetry is None:
-            telemetry = await stack.enter_async_context(Telemetry(port=None))
+            telemetry = await stack.enter_async_context(available_telemetry(port=None))
         if bus is None:
             bus = await stack.enter_async_context(Bus("node", timing=True))
             observe_all(bus, telemetry)

@@ -167,7 +167,7 @@ async def watched(
     async with AsyncExitStack() as stack:
         if bus is None:
             if telemetry is None:
-                telemetry = await stack.enter_async_context(Telemetry(port=None))
+                telemetry = await stack.enter_async_context(available_telemetry(port=None))
             bus = await stack.enter_async_context(Bus(name, timing=True))
             observe_all(bus, telemetry)
         for each in subscribe_all(bus, callbacks):

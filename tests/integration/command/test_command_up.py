@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -110,3 +111,43 @@ def test_a_second_signal_ends_at_once_what_the_first_one_cannot(start: Callable[
     command.send(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM
     assert "phasebus: SIGTERM again: ended at once" in command.stderr
+
+
+def test_an_interrupted_up_is_gone_although_a_server_never_answers(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, as its backlog has room
+        config = tmp_path / "node.yaml"
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/model.safetensors"
+        config.write_text(f"model: {url}\nengine: none\nservice: {{port: 0}}\n")
+        command = Command("up", str(config), state=tmp_path)
+        try:
+            command.wait_for("phase", "download")
+            command.send(signal.SIGTERM)
+            wait_until(lambda: "nothing of the start-up is left running" in command.stderr, "the last line")
+            assert command.wait(20) == 128 + signal.SIGTERM  # the server's connection would be awaited for a minute
+        finally:
+            command.close()
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[-1]:
+            sys.argv.pop()
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from phasebus.initializer.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "phasebus.bus", "pydantic", "phasebus.initializer.cluster", "rich.live"])
+def test_an_interrupt_during_the_first_imports_has_no_traceback(tmp_path: Path, model: Path, module: str) -> None:
+    config = tmp_path / "node.yaml"
+    config.write_text(f"model: {model}\nengine: none\nservice: {{port: 0}}\n")
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, "up", str(config), module]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 128 + signal.SIGINT, ended.stderr
+    assert "Traceback" not in ended.stderr
