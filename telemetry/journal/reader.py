@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -128,10 +129,11 @@ def read_journal(path: Path) -> Run:
     Raises:
         JournalError: The file does not exist, is not a journal, or was written by a newer phasebus.
     """
-    # the run's own journal records the end of a lost member's steps, so it is read last
-    steps = {
-        step.id: step for each in sorted(path.with_suffix("").glob("*.jsonl")) for step in read_journal(each).steps
-    }
+    steps: dict[str, RecordedStep] = {}
+    for member in sorted(path.with_suffix("").glob("*.jsonl")):
+        with suppress(JournalError):  # the others of the run are worth reading without it
+            steps |= {step.id: step for step in read_journal(member).steps}
+    # the run's own journal comes last: it records the ends of a lost member's steps
     contents = _Contents(path, steps)
     opened, state, end_ns = contents.opened, contents.state, contents.end_ns
     if state == "died":

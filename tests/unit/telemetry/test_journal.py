@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
-from phasebus.bus import PhaseEvent, StepFailed, StepFinished, StepStarted, phase_event
+from phasebus.bus import PhaseEvent, StepFailed, StepFinished, StepProgress, StepStarted, phase_event
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import JournalError, JournalWriter, find_journal, journal_of, journal_path, read_journal
-from phasebus.telemetry.journal.format import FORMAT
+from phasebus.telemetry.journal.format import FORMAT, MAX_LINE_BYTES
 
 NODE, PHASE = "a" * 16, "b" * 16
 
@@ -34,7 +37,7 @@ def write_start(journal: Path, identity: RunIdentity) -> JournalWriter:
     return writer
 
 
-def test_what_is_written_is_read_back(journal: Path, identity: RunIdentity) -> None:
+def test_a_journal_that_was_written_is_read_back(journal: Path, identity: RunIdentity) -> None:
     writer = write_start(journal, identity)
     writer.write(StepFinished(step=PHASE, parent=NODE, kind="phase", name="download", seconds=1.5))
     writer.write(StepFinished(step=NODE, kind="node", name="node-1", seconds=2.5, attributes={"late": True}))
@@ -60,12 +63,12 @@ def test_every_line_carries_the_ids_and_both_clocks(journal: Path, identity: Run
         assert entry["monotonic_ns"] > 0
 
 
-def test_only_its_owner_may_read_it(journal: Path, identity: RunIdentity) -> None:
+def test_a_journal_is_readable_by_its_owner_alone(journal: Path, identity: RunIdentity) -> None:
     write_start(journal, identity).close()
     assert stat.S_IMODE(journal.stat().st_mode) == 0o600
 
 
-def test_secrets_do_not_reach_it(journal: Path, identity: RunIdentity) -> None:
+def test_a_journal_contains_no_secrets(journal: Path, identity: RunIdentity) -> None:
     writer = JournalWriter(journal, identity)
     error = ValueError("https://host/f?X-Amz-Signature=hunter2secret")
     writer.write(StepStarted(step=NODE, kind="x", name="HF_TOKEN=hunter2secret", attributes={"token": "hunter2secret"}))
@@ -82,7 +85,7 @@ def test_a_journal_that_is_still_being_written_is_read_as_far_as_it_goes(journal
     writer.close()
 
 
-def test_what_ran_when_the_process_died_is_accounted_for(journal: Path, identity: RunIdentity) -> None:
+def test_steps_that_ran_when_the_process_died_have_the_outcome_died(journal: Path, identity: RunIdentity) -> None:
     write_start(journal, identity)
     lines = journal.read_text().splitlines(keepends=True)
     lines[0] = json.dumps(json.loads(lines[0]) | {"process_created": 1.0}) + "\n"  # another process had this id
@@ -100,21 +103,21 @@ def test_a_journal_cut_off_in_the_middle_of_a_line_is_read_up_to_there(journal: 
 
 
 @pytest.mark.parametrize("content", ["", "hello\n", '{"a": 1}\n', "[]\n", "no end of line"])
-def test_a_file_that_is_no_journal_is_refused_by_name(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_journal_is_rejected_by_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text(content)
     with pytest.raises(JournalError, match=r"other\.jsonl is not a journal"):
         read_journal(path)
 
 
-def test_a_newer_format_says_who_can_read_it(journal: Path, identity: RunIdentity) -> None:
+def test_a_newer_format_is_rejected_with_the_version_that_wrote_it(journal: Path, identity: RunIdentity) -> None:
     write_start(journal, identity).close()
     journal.write_text(journal.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
     with pytest.raises(JournalError, match="wrote format 99, and this version reads up to"):
         read_journal(journal)
 
 
-def test_a_journal_is_found_by_its_run_by_its_beginning_by_its_path_or_as_the_last(identity: RunIdentity) -> None:
+def test_a_journal_is_found_by_run_by_prefix_by_path_or_as_the_last(identity: RunIdentity) -> None:
     for run in ("20260101T000000-aaaa", "20260102T000000-bbbb", "20260102T000000-cccc"):
         JournalWriter(journal_path(run), identity).close()
     first = journal_path("20260101T000000-aaaa")
@@ -126,14 +129,12 @@ def test_a_journal_is_found_by_its_run_by_its_beginning_by_its_path_or_as_the_la
         find_journal("x")
 
 
-def test_without_any_run_it_says_how_to_make_one() -> None:
+def test_without_any_run_the_error_names_the_commands_that_make_one() -> None:
     with pytest.raises(JournalError, match="phasebus demo"):
         find_journal()
 
 
-def test_the_journals_of_a_runs_members_are_read_with_its_own_and_what_that_says_of_their_steps_holds(
-    journal: Path, identity: RunIdentity
-) -> None:
+def test_the_runs_own_journal_overrides_those_of_its_members(journal: Path, identity: RunIdentity) -> None:
     member = identity.of_member("node-2", NODE)
     inner, phase = "c" * 16, "d" * 16
     lost = JournalWriter(journal_of(member), member)
@@ -150,7 +151,7 @@ def test_the_journals_of_a_runs_members_are_read_with_its_own_and_what_that_says
     assert find_journal() == journal
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path, identity: RunIdentity) -> None:
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path, identity: RunIdentity) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match=r"cannot create the journal .*: File exists\. Set PHASEBUS_STATE_DIR"):
         JournalWriter(tmp_path / "file" / "run.jsonl", identity)
@@ -162,10 +163,110 @@ class Evicted(PhaseEvent):
     by: str
 
 
-def test_what_a_phase_event_carries_beside_the_configuration_is_written(journal: Path, identity: RunIdentity) -> None:
+def test_the_fields_of_a_phase_event_are_written_except_the_configuration(journal: Path, identity: RunIdentity) -> None:
     writer = JournalWriter(journal, identity)
     writer.write(Evicted(config={"large": 1}, by="the scheduler"))
     writer.close()
     _, line, _ = map(json.loads, journal.read_text().splitlines())
     assert (line["event"], line["phase"], line["by"]) == ("Evicted", "evicted", "the scheduler")
     assert "config" not in line
+
+
+def test_a_journal_does_not_follow_a_symlink(journal: Path, identity: RunIdentity, tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("untouched")
+    journal.parent.mkdir(parents=True)
+    journal.symlink_to(target)
+    with pytest.raises(JournalError, match="cannot create the journal"):
+        JournalWriter(journal, identity)
+    assert target.read_text() == "untouched"
+
+
+def test_a_fifo_in_place_of_a_journal_is_rejected_and_does_not_block(journal: Path, identity: RunIdentity) -> None:
+    journal.parent.mkdir(parents=True)
+    os.mkfifo(journal)
+    reader = os.open(journal, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(JournalError, match="not a regular file"):
+            JournalWriter(journal, identity)
+    finally:
+        os.close(reader)
+    with pytest.raises(JournalError, match="cannot create the journal"):
+        JournalWriter(journal, identity)
+
+
+def test_lines_that_cannot_be_decoded_are_skipped_and_counted(journal: Path, identity: RunIdentity) -> None:
+    write_start(journal, identity)
+    first, *others = journal.read_bytes().splitlines(keepends=True)
+    damage = [b"\0" * 100 + b"\n", b"{}\n", b"x" * 3_000_000 + b"\n", b'{"event": "E", "time_ns": 1, "span": null}\n']
+    journal.write_bytes(b"".join([first, *damage, *others]))
+    run = read_journal(journal)
+    assert [step.name for step in run.steps] == ["node-1", "download"]
+    assert run.skipped == 4
+
+
+def test_a_member_whose_journal_is_unreadable_does_not_hide_the_run(journal: Path, identity: RunIdentity) -> None:
+    write_start(journal, identity).close()
+    journal.with_suffix("").mkdir()
+    (journal.with_suffix("") / "node-2.jsonl").write_bytes(b"damaged")
+    assert len(read_journal(journal).steps) == 2
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [float("nan"), float("inf"), 2**20_000, b"bytes", "\ud800", "\x1b]0;x\x07", ["deep", [["er"]]], None, "x" * 10**6],
+    ids=["nan", "inf", "huge", "bytes", "surrogate", "control", "nested", "none", "long"],
+)
+def test_an_odd_value_is_written_so_that_the_line_can_be_decoded(
+    odd: Any, journal: Path, identity: RunIdentity
+) -> None:
+    attributes = {"odd": odd, "cyclic": []}
+    attributes["cyclic"].append(attributes["cyclic"])
+    writer = JournalWriter(journal, identity)
+    writer.write(
+        StepStarted(step=NODE, kind="download", name=odd if isinstance(odd, str) else "m", attributes=attributes)
+    )
+    writer.write(StepProgress(step=NODE, kind="download", name="m", done=odd if isinstance(odd, float) else 1.0))
+    writer.close()
+    run = read_journal(journal)
+    assert run.skipped == 0
+    assert set(run.steps[0].attributes) == {"odd", "cyclic"}
+    assert max(map(len, journal.read_bytes().splitlines())) <= MAX_LINE_BYTES
+
+
+def test_a_line_of_large_attributes_loses_them_and_stays_within_the_limit(journal: Path, identity: RunIdentity) -> None:
+    writer = JournalWriter(journal, identity)
+    large = {f"key {number}": "a word " * 1_000 for number in range(100)}
+    writer.write(StepStarted(step=NODE, kind="node", name="n", attributes=large))
+    writer.close()
+    assert max(map(len, journal.read_bytes().splitlines())) <= MAX_LINE_BYTES
+    assert read_journal(journal).steps[0].attributes == {"truncated": True}
+
+
+_FILLS_THE_DISK = """
+import logging, resource, signal, sys
+from pathlib import Path
+from phasebus.bus import StepStarted
+from phasebus.observers import JournalObserver
+from phasebus.telemetry import RunIdentity
+from phasebus.telemetry.journal import JournalWriter
+logging.basicConfig(format="%(message)s")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+observer = JournalObserver(JournalWriter(Path(sys.argv[1]), RunIdentity.fresh("node-1", {})))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+for number in range(50):
+    observer.observe(StepStarted(step=f"{number:016x}", kind="phase", name="x"))
+observer.close()
+"""
+
+
+def test_a_full_disk_ends_the_journal_after_a_whole_line_with_one_warning(journal: Path) -> None:
+    journal.parent.mkdir(parents=True)
+    command = [sys.executable, "-c", _FILLS_THE_DISK, str(journal)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stderr.count(f"cannot write the journal {journal}: ") == 1
+    assert done.stderr.count("\n") == 1
+    assert journal.read_bytes().endswith(b"\n")
+    run = read_journal(journal)
+    assert run.skipped == 0
+    assert len(run.steps) >= 2
