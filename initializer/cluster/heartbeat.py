@@ -17,10 +17,18 @@ class SilentError(PhasebusError):
     """Raised when an actor does not answer pings."""
 
 
-async def answered_or_silent(actor: Actor, reference: Any, silence: float) -> Any:
+async def answered_or_silent(
+    actor: Actor, reference: Any, silence: float, *, ping_seconds: float = _PING_SECONDS
+) -> Any:
     """Return the result of `reference`, while `actor` is pinged.
 
     Ray takes about 15 s to notice that a raylet is gone, and until then its calls stay pending.
+
+    Args:
+        actor: The actor.
+        reference: The reference to its answer.
+        silence: How long it may leave a ping unanswered, in seconds.
+        ping_seconds: The pause between two pings, in seconds.
 
     Raises:
         SilentError: The actor has not answered a ping for `silence` seconds.
@@ -38,7 +46,7 @@ async def answered_or_silent(actor: Actor, reference: Any, silence: float) -> An
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
         while True:
-            await anyio.sleep(_PING_SECONDS)
+            await anyio.sleep(ping_seconds)
             try:
                 with anyio.fail_after(silence):
                     await actor.call("ping")

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 _SCALES = (10, 100, 1_000)
 _EVENTS = 60
 _BATCHES = 10
-"""How many parcels a start of a minute is sent in: it writes several events at once, and nothing for many seconds."""
+"""The number of parcels in which a start of one minute is sent: events come in bursts, with many seconds between them."""
 
 _AT_ONCE = 32
 _PHASES = ("pre_initialization", "placement_group", "download", "engine_process", "engine_init", "post_initialization")
@@ -40,7 +40,7 @@ _STEPS = (
 )
 _ROUNDS = 5
 _WARM = 20
-"""How many nodes are sent first, so that what the hub does once, such as making its series, is not measured."""
+"""How many nodes are sent before the measurement, so that one-time work, such as creating series, is not measured."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Measured:
 
 
 class MeasuredHub(HubActor):
-    """The hub, which also tells what it has cost."""
+    """The hub, which also measures its own cost."""
 
     def cpu(self) -> float:
         """Return the CPU time of the process so far, in seconds, all of Ray's threads included."""

@@ -1,4 +1,4 @@
-"""The hub of a cluster, as it is asked over HTTP."""
+"""The hub of a cluster, over HTTP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import httpx
 
 
 class Hub:
-    """A hub at a port of loopback, whether or not it is there yet."""
+    """A hub at a port of loopback, which may not have started yet."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -20,7 +20,7 @@ class Hub:
         return self.get("/state").json()
 
     def says(self, status: int, **nodes: str) -> bool:
-        """Whether it answers at all, its /readyz with `status`, and knows exactly these nodes, standing like that."""
+        """Whether its /readyz answers with `status` and lists exactly these nodes in these states."""
         try:
             answer = self.get("/readyz")
         except httpx.TransportError:

@@ -16,7 +16,7 @@ _STORE_BYTES = 96 * 2**20
 
 
 def in_no_hurry(config: LLMConfig) -> ClusterConfig:
-    """Return the configuration of a cluster whose nodes may leave pings unanswered for a minute, as on a busy machine."""
+    """Return the configuration of a cluster that tolerates a minute without answers to pings, as on a busy machine."""
     return ClusterConfig.of(config).model_copy(update={"silence_seconds": 60.0})
 
 
@@ -46,7 +46,7 @@ class TwoNodes:
         raylet.kill()
 
     def replace_killed(self) -> None:
-        """Have a new raylet in place of the one that was killed."""
+        """Start a new raylet in place of the one that was killed."""
         self._cluster.remove_node(self._second, allow_graceful=False)
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("PHASEBUS_STATE_DIR")  # of the one test; a node keeps what it finds in its environment
@@ -54,7 +54,7 @@ class TwoNodes:
             self._second = self._add()
 
     def wait_until_free(self) -> None:
-        """Return once nothing is reserved: Ray tells of what was given back with a delay. Connected as somebody else."""
+        """Return once no resource is reserved, by a connection of its own: Ray reports released resources with a delay."""
         import ray
 
         ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")

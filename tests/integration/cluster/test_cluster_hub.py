@@ -1,4 +1,4 @@
-"""The hub of a cluster: what it serves, and that nothing depends on it."""
+"""The hub of a cluster: what it serves, and that no start depends on it."""
 
 from __future__ import annotations
 
@@ -66,13 +66,11 @@ def ready(port: int) -> bool:
     return answer.status_code == 200 and [node["status"] for node in answer.json()["nodes"]] == ["ready"] * 2
 
 
-async def test_it_serves_the_metrics_and_the_state_of_all_nodes_and_where_theirs_are(
-    nodes: TwoNodes, model: str
-) -> None:
+async def test_the_hub_serves_metrics_and_state_of_all_nodes_and_their_addresses(nodes: TwoNodes, model: str) -> None:
     promtool = program("promtool", "prometheus")
     port = free_port()
     async with await initialize_cluster(config(nodes, model, port)):
-        await anyio.to_thread.run_sync(wait_until, lambda: ready(port), "the hub has heard of everything")
+        await anyio.to_thread.run_sync(wait_until, lambda: ready(port), "the hub has received everything")
         seen = {node["name"]: node for node in state(port)["nodes"]}
         assert sorted(seen) == ["node-0", "node-1"]
         metrics = get(f"http://127.0.0.1:{port}/metrics").text
@@ -93,9 +91,7 @@ async def test_it_serves_the_metrics_and_the_state_of_all_nodes_and_where_theirs
             assert "phasebus_ready 1.0" in get(f"http://{target['targets'][0]}/metrics").text
 
 
-async def test_a_hub_that_dies_holds_nothing_up_comes_back_and_is_told_what_it_missed(
-    nodes: TwoNodes, model: str
-) -> None:
+async def test_a_hub_that_dies_delays_no_start_and_receives_everything_again(nodes: TwoNodes, model: str) -> None:
     port = free_port()
     started: list[Cluster] = []
 
@@ -119,9 +115,7 @@ async def test_a_hub_that_dies_holds_nothing_up_comes_back_and_is_told_what_it_m
     assert counts(before) == counts(after)
 
 
-async def test_what_a_hub_that_was_killed_missed_arrives_and_what_no_journal_had_room_for_is_counted(
-    nodes: TwoNodes, model: str
-) -> None:
+async def test_a_restarted_hub_receives_missed_lines_and_counts_dropped_events(nodes: TwoNodes, model: str) -> None:
     port = free_port()
 
     async def kill_hub(phase: str, config: Any, data: Any) -> None:
@@ -143,15 +137,15 @@ async def test_what_a_hub_that_was_killed_missed_arrives_and_what_no_journal_had
             return {name: value(metrics, "events_total", name) for name in journals} == written
 
         await anyio.to_thread.run_sync(wait_until, everything_arrived, "every line of every journal has arrived")
-        told = journals["node-1"].read_bytes().count(b'"done"')
+        recorded = journals["node-1"].read_bytes().count(b'"done"')
         metrics = get(f"http://127.0.0.1:{port}/metrics").text
-        assert told < _STORM
-        assert value(metrics, "events_dropped_total", "node-1") == _STORM - told
+        assert recorded < _STORM
+        assert value(metrics, "events_dropped_total", "node-1") == _STORM - recorded
         assert value(metrics, "events_dropped_total", "node-0") == 0
 
 
 _STORM = 60_000
-"""More events than a journal's buffer has room for, and than can be written meanwhile."""
+"""More events than a journal's buffer holds and than can be written meanwhile."""
 
 
 async def storm(phase: str, config: Any, data: Any) -> None:

@@ -33,7 +33,7 @@ def by_node(running: Prometheus, query: str) -> dict[str, float]:
     return {labels["node"]: value for labels, value in running.query(query)}
 
 
-async def test_prometheus_finds_every_node_by_the_hub_and_scrapes_it(
+async def test_prometheus_discovers_every_node_through_the_hub_and_scrapes_it(
     nodes: TwoNodes, model: str, tmp_path: Path
 ) -> None:
     port = free_port()

@@ -54,7 +54,7 @@ def write_pid(phase: str, config: Any, data: Any) -> dict[str, Any] | None:
     return {f"pid of {data[NODE_NAME]}": os.getpid()} if phase == "pre_download" else None
 
 
-async def test_every_node_has_an_actor_on_a_node_of_rays_of_its_own(nodes: TwoNodes, model: str) -> None:
+async def test_every_node_has_an_actor_on_its_own_node_of_ray(nodes: TwoNodes, model: str) -> None:
     async with await initialize_cluster(config(nodes, model, callbacks=[write_pid])) as cluster:
         import ray
 
@@ -77,7 +77,7 @@ async def test_more_replicas_than_nodes_share_the_nodes(nodes: TwoNodes, model: 
     nodes.wait_until_free()
 
 
-def test_without_an_address_it_starts_a_ray_of_its_own_and_ends_it(model: str, tmp_path: Path) -> None:
+def test_without_an_address_a_local_ray_is_started_and_ended(model: str, tmp_path: Path) -> None:
     """In a process of its own: Ray asks for a token in this one from then on, and the cluster of the other tests for none."""
     config = tmp_path / "cluster.yaml"
     config.write_text(f"{{model: {model}, engine: none, nodes: 2, ray: {{num_cpus: 2}}, service: {{port: 0}}}}")
@@ -97,7 +97,7 @@ def bundles(ray: Any) -> dict[int, str]:
     return placed
 
 
-async def test_the_trace_has_one_root_and_every_node_hangs_in_it(
+async def test_the_trace_has_one_root_and_contains_every_node(
     nodes: TwoNodes, model: str, backend: OtlpBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.http)
@@ -117,7 +117,7 @@ async def test_the_trace_has_one_root_and_every_node_hangs_in_it(
     assert {step.outcome for step in run.steps} == {"finished"}
 
 
-async def test_callbacks_run_where_they_are_declared_and_for_the_placement_on_the_driver(
+async def test_callbacks_run_where_they_are_declared_and_on_the_driver_for_placement(
     nodes: TwoNodes, model: str
 ) -> None:
     driver: list[tuple[str, int]] = []
@@ -146,7 +146,7 @@ def write_phases(phase: str, config: Any, data: Any) -> dict[str, Any] | None:
     return {"phases": [*data.get("phases", []), phase]}
 
 
-async def test_what_a_callback_asks_for_before_the_placement_is_what_ray_reserves(nodes: TwoNodes, model: str) -> None:
+async def test_ray_reserves_the_bundles_that_a_callback_wrote_before_the_placement(nodes: TwoNodes, model: str) -> None:
     async with await initialize_cluster(config(nodes, model, callbacks=[ask_for_a_cpu])) as cluster:
         group = cluster.context["placement_group"]
         assert group.bundle_specs == [{"CPU": 1.0}, {"CPU": 1.0}]
@@ -156,9 +156,7 @@ async def ask_for_a_cpu(event: PrePlacementGroup, context: Context) -> None:
     context[PLACEMENT_BUNDLES] = [{"CPU": 1}, {"CPU": 1}]
 
 
-async def test_a_node_finds_what_the_driver_wrote_and_the_driver_what_the_nodes_wrote_with_its_authors(
-    nodes: TwoNodes, model: str
-) -> None:
+async def test_nodes_see_the_drivers_values_and_the_driver_those_of_the_nodes(nodes: TwoNodes, model: str) -> None:
     async def set_model(event: PreCluster, context: Context) -> None:
         context[MODEL] = model
 
@@ -194,9 +192,7 @@ async def test_a_conflict_names_both_nodes_and_both_callbacks(nodes: TwoNodes, m
     nodes.wait_until_free()
 
 
-async def test_a_node_that_fails_fails_the_cluster_by_name_and_gives_everything_back(
-    nodes: TwoNodes, model: str
-) -> None:
+async def test_a_failed_node_fails_the_cluster_by_name_and_releases_everything(nodes: TwoNodes, model: str) -> None:
     with pytest.raises(DownloadError, match="/not/there") as caught:
         await initialize_cluster(config(nodes, model, callbacks=[break_second]))
     assert any(note.startswith("on the node 'node-1'") for note in caught.value.__notes__)
@@ -207,9 +203,7 @@ async def test_a_node_that_fails_fails_the_cluster_by_name_and_gives_everything_
     nodes.wait_until_free()
 
 
-async def test_a_node_that_hangs_longer_than_pings_may_is_no_lost_one_and_is_cancelled_in_order(
-    nodes: TwoNodes, model: str
-) -> None:
+async def test_a_node_whose_callback_hangs_is_not_lost_and_is_cancelled_in_order(nodes: TwoNodes, model: str) -> None:
     slow = ClusterConfig(
         models=[one_model(nodes, model, callbacks=[hang_on_first_and_break_second_late])],
         silence_seconds=15,
@@ -235,14 +229,14 @@ async def break_second(event: PreDownload, context: Context) -> None:
         context[MODEL] = "/not/there"
 
 
-async def test_more_nodes_than_there_are_is_explained_as_infeasible(nodes: TwoNodes, model: str) -> None:
+async def test_more_nodes_than_ray_has_are_reported_as_infeasible(nodes: TwoNodes, model: str) -> None:
     with pytest.raises(PlacementError) as caught:
         await initialize_cluster(config(nodes, model, nodes=3, placement={"timeout_seconds": 2}))
     assert "infeasible: STRICT_SPREAD puts 3 bundles on as many nodes, and there are 2" in str(caught.value)
     nodes.wait_until_free()
 
 
-async def test_resources_in_use_are_explained_as_pending(nodes: TwoNodes, model: str) -> None:
+async def test_resources_in_use_are_reported_as_pending(nodes: TwoNodes, model: str) -> None:
     whole_nodes = {"bundles": [{"CPU": 2}]}
     async with await initialize_cluster(config(nodes, model, placement=whole_nodes)):
         with pytest.raises(PlacementError, match="pending: the nodes are large enough, so what is missing is in use"):

@@ -1,4 +1,4 @@
-"""`phasebus up` on two real raylets, one of them with a real vLLM, told from outside: the command, the hub, the trace."""
+"""`phasebus up` on two real raylets, one of them with a real vLLM: the command, the hub, the trace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.importorskip("vllm")
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """What a start was seen to be, and what it left."""
+    """What was observed of a start."""
 
     state: dict[str, Any]
     metrics: str
@@ -59,7 +59,7 @@ def started(nodes: TwoNodes, backend: OtlpBackend, tmp_path_factory: pytest.Temp
     try:
         wait_until(lambda: command.ended or "ready in" in command.stdout, "it is ready", seconds=400)
         assert not command.ended, command.stderr
-        wait_until(lambda: command.get("/readyz").status_code == 200, "the hub has heard of it")
+        wait_until(lambda: command.get("/readyz").status_code == 200, "the hub has received it")
         state, metrics = command.get("/state").json(), command.get("/metrics").text
         command.send(signal.SIGINT)
         code = command.wait()
@@ -79,7 +79,7 @@ def started(nodes: TwoNodes, backend: OtlpBackend, tmp_path_factory: pytest.Temp
     nodes.wait_until_free()
 
 
-def test_it_ends_well_with_a_text_and_where_the_time_went(started: Started) -> None:
+def test_the_command_prints_a_text_and_the_time_of_each_step(started: Started) -> None:
     assert started.code == 0, started.stderr
     assert "prompt   'A start-up is'" in started.stdout
     for step in ("cluster startup", "node init", "phase engine_init", "engine step load_model"):
@@ -88,7 +88,7 @@ def test_it_ends_well_with_a_text_and_where_the_time_went(started: Started) -> N
     assert started.left_behind == []
 
 
-def test_the_hub_knew_both_nodes_and_the_engines_steps(started: Started) -> None:
+def test_the_hub_has_both_nodes_and_the_engines_steps(started: Started) -> None:
     assert {(node["name"], node["status"]) for node in started.state["nodes"]} == {
         ("chat-0", "ready"),
         ("store-1", "ready"),

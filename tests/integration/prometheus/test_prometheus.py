@@ -26,7 +26,7 @@ TRACE = "f" * 32
 
 @pytest.fixture(scope="module")
 def metrics() -> Metrics:
-    """What a start-up that went wrong in every way leaves in its metrics."""
+    """The metrics of a start that has failed in every way."""
     metrics = Metrics("1")
     observer = MetricsObserver(metrics, TRACE)
     observer.observe(StepStarted(step=new_step_id(), kind="phase", name="engine_init"))
@@ -103,7 +103,7 @@ def test_an_exemplar_leads_from_a_histogram_to_the_trace(scraping: Prometheus) -
     assert {"trace_id": TRACE, "span_id": "a" * 16} in labels
 
 
-def test_the_recorded_phases_are_there(scraping: Prometheus) -> None:
+def test_the_recording_rule_for_phases_has_a_value(scraping: Prometheus) -> None:
     def recorded() -> list[Any]:
         found: list[Any] = scraping.get("query", query="phasebus:phase_seconds:mean")["result"]
         return found
@@ -117,14 +117,14 @@ def test_the_recorded_phases_are_there(scraping: Prometheus) -> None:
     "arguments",
     [["check", "rules", "rules.yml"], ["check", "config", "prometheus.yml"], ["test", "rules", "rules.test.yml"]],
 )
-def test_promtool_finds_nothing_wrong(arguments: list[str]) -> None:
+def test_promtool_accepts_the_shipped_files(arguments: list[str]) -> None:
     checked = subprocess.run(
         [program("promtool", "prometheus"), *arguments], cwd=RULES, capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_the_metrics_are_clean(metrics: Metrics, tmp_path: Path) -> None:
+def test_promtool_accepts_the_metrics(metrics: Metrics, tmp_path: Path) -> None:
     body, _ = metrics.render("text/plain")
     checked = subprocess.run(
         [program("promtool", "prometheus"), "check", "metrics"], input=body, capture_output=True, check=False
@@ -132,7 +132,7 @@ def test_the_metrics_are_clean(metrics: Metrics, tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_a_scrape_while_the_service_shuts_down_is_answered_or_refused_and_never_hangs() -> None:
+def test_a_scrape_during_the_shutdown_is_answered_or_refused_without_hanging() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     service = Server(partial(build_app, Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {}))))
@@ -145,7 +145,7 @@ def test_a_scrape_while_the_service_shuts_down_is_answered_or_refused_and_never_
             return type(error).__name__
 
     with ThreadPoolExecutor(8) as scrapers:
-        told = [scrapers.submit(scrape, number) for number in range(40)]
+        scrapes = [scrapers.submit(scrape, number) for number in range(40)]
         service.close()
-        answers = {each.result(30) for each in told}
+        answers = {each.result(30) for each in scrapes}
     assert not answers & {"ReadTimeout", "ConnectTimeout", "500"}

@@ -23,7 +23,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
-def test_a_step_is_in_progress_until_it_ends_and_is_then_timed(metrics: Metrics, observer: MetricsObserver) -> None:
+def test_a_step_is_in_progress_until_it_ends_and_then_timed(metrics: Metrics, observer: MetricsObserver) -> None:
     observer.observe(StepStarted(step=STEP, kind="phase", name="download"))
     assert value(metrics, "phasebus_phase_in_progress", phase="download") == 1
     observer.observe(StepFinished(step=STEP, kind="phase", name="download", seconds=2.0))
@@ -48,7 +48,7 @@ def test_attributes_of_a_step_feed_the_counters_of_its_kind(metrics: Metrics, ob
     assert value(metrics, "phasebus_download_retries_total", **labels) == 2
 
 
-def test_a_kind_nobody_has_heard_of_is_timed_all_the_same(metrics: Metrics, observer: MetricsObserver) -> None:
+def test_a_step_of_an_unknown_kind_is_timed(metrics: Metrics, observer: MetricsObserver) -> None:
     observer.observe(StepStarted(step=STEP, kind="epoch", name="train"))
     observer.observe(StepFinished(step=STEP, kind="epoch", name="train", seconds=1.0))
     labels = {"kind": "epoch", "step": "train", "outcome": "finished"}
@@ -63,13 +63,15 @@ def test_an_exemplar_leads_from_the_histogram_to_the_trace(metrics: Metrics, obs
     )
 
 
-def test_what_was_left_running_is_counted_down_when_the_bus_closes(metrics: Metrics, observer: MetricsObserver) -> None:
+def test_steps_that_run_when_the_bus_closes_are_no_longer_in_progress(
+    metrics: Metrics, observer: MetricsObserver
+) -> None:
     observer.observe(StepStarted(step=STEP, kind="node", name="n", attributes={"model": "m"}))
     observer.close()
     assert value(metrics, "phasebus_node_startup_in_progress", model="m") == 0
 
 
-def test_steps_that_were_counted_together_are_timed_each(metrics: Metrics, observer: MetricsObserver) -> None:
+def test_steps_that_were_counted_together_are_timed_individually(metrics: Metrics, observer: MetricsObserver) -> None:
     attributes: dict[str, AttributeValue] = {"application": "api", "method": "GET", "route": "/x", "status": 200}
     observer.observe(StepsCounted(kind="request", name="api", attributes=attributes, seconds=(0.5, 1.5)))
     labels = {"application": "api", "method": "GET", "outcome": "finished"}
@@ -79,7 +81,7 @@ def test_steps_that_were_counted_together_are_timed_each(metrics: Metrics, obser
     assert value(metrics, "phasebus_requests_total", **counted) == 2
 
 
-def test_bytes_are_counted_while_they_move_without_those_that_were_there_before() -> None:
+def test_bytes_are_counted_as_they_move_without_those_of_the_first_event() -> None:
     metrics = Metrics("1")
     observer = MetricsObserver(metrics)
     for done in (100, 250, 400):

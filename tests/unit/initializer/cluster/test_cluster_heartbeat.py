@@ -8,7 +8,6 @@ from typing import Any
 import anyio
 import pytest
 
-from phasebus.initializer.cluster import heartbeat
 from phasebus.initializer.cluster.heartbeat import SilentError, answered_or_silent
 from phasebus.initializer.cluster.hub.actor import HubActor
 from phasebus.initializer.cluster.node_actor import NodeActor
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Reference:
-    """A reference of Ray's, as far as it is waited for."""
+    """A reference of Ray, with what a wait for it needs."""
 
     def __init__(self) -> None:
         self.answer: Future[Any] = Future()
@@ -30,7 +29,7 @@ class Reference:
 
 
 class Actor:
-    """An actor whose pings do what they are told."""
+    """An actor that answers each ping by calling `ping`."""
 
     def __init__(self, ping: Callable[[], Any], enough: int = 0) -> None:
         self._ping = ping
@@ -45,11 +44,6 @@ class Actor:
         await self._ping()
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "_PING_SECONDS", 0.01)
-
-
 async def answers() -> None:
     """Answer at once."""
 
@@ -58,7 +52,7 @@ async def is_gone() -> None:
     raise ActorDiedError("gone")
 
 
-async def test_an_actor_that_answers_its_pings_may_take_as_long_as_it_likes() -> None:
+async def test_an_actor_that_answers_pings_is_waited_for() -> None:
     reference, actor = Reference(), Actor(answers, enough=5)
     async with anyio.create_task_group() as tasks:
 
@@ -67,25 +61,25 @@ async def test_an_actor_that_answers_its_pings_may_take_as_long_as_it_likes() ->
             reference.answer.set_result("done")
 
         tasks.start_soon(finish)
-        assert await answered_or_silent(actor, reference, 5) == "done"  # type: ignore[arg-type]
+        assert await answered_or_silent(actor, reference, 60, ping_seconds=0.01) == "done"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ping", [anyio.sleep_forever, is_gone])
-async def test_an_actor_that_does_not_answer_them_is_given_up(ping: Callable[[], Any]) -> None:
+async def test_an_actor_that_does_not_answer_pings_raises_silent_error(ping: Callable[[], Any]) -> None:
     with pytest.raises(SilentError, match=r"no answer for 0\.05 s"):
-        await answered_or_silent(Actor(ping), Reference(), 0.05)  # type: ignore[arg-type]
+        await answered_or_silent(Actor(ping), Reference(), 0.05, ping_seconds=0.01)  # type: ignore[arg-type]
 
 
-async def test_what_the_call_raised_is_raised() -> None:
+async def test_an_error_of_the_call_is_raised() -> None:
     reference = Reference()
     reference.answer.set_exception(ValueError("boom"))
     with pytest.raises(ValueError, match="boom"):
-        await answered_or_silent(Actor(answers), reference, 5)  # type: ignore[arg-type]
+        await answered_or_silent(Actor(answers), reference, 60, ping_seconds=0.01)  # type: ignore[arg-type]
 
 
-async def test_a_wait_that_is_cancelled_ends() -> None:
+async def test_a_cancelled_wait_ends() -> None:
     with anyio.move_on_after(0.05) as scope:
-        await answered_or_silent(Actor(answers), Reference(), 5)  # type: ignore[arg-type]
+        await answered_or_silent(Actor(answers), Reference(), 60, ping_seconds=0.01)  # type: ignore[arg-type]
     assert scope.cancelled_caught
 
 

@@ -50,7 +50,7 @@ def test_models_side_by_side_are_named_after_themselves() -> None:
     assert [seat.node for engine in engines for seat in engine.seats] == ["chat-0", "chat-1", "embed-2"]
 
 
-def test_a_ray_of_our_own_is_one_node_whatever_the_number() -> None:
+def test_a_local_ray_is_one_node_for_any_number_of_nodes() -> None:
     config = cluster({"nodes": 2})
     assert strategy_of(config, plan_engines(config, gpus=False), own_ray=True) == "PACK"
     config = cluster({"nodes": 2}, strategy="SPREAD")
@@ -58,12 +58,12 @@ def test_a_ray_of_our_own_is_one_node_whatever_the_number() -> None:
 
 
 @pytest.mark.parametrize(("nodes", "replicas"), [(3, 2), (2, 3)])
-def test_replicas_that_do_not_fit_the_nodes_are_refused(nodes: int, replicas: int) -> None:
+def test_replicas_that_do_not_fit_the_nodes_are_rejected(nodes: int, replicas: int) -> None:
     with pytest.raises(ValidationError, match="cannot be spread evenly"):
         LLMConfig(model="m", nodes=nodes, replicas=replicas)
 
 
-def test_bundles_that_a_callback_changed_are_shared_out_evenly_or_refused() -> None:
+def test_bundles_that_a_callback_changed_are_divided_evenly_or_rejected() -> None:
     plans = plan_engines(cluster({"nodes": 2}), gpus=False)
     engines = assign_seats(plans, [{"CPU": 1}] * 4, ["a", "a", "b", "b"])
     assert [engine.bundles for engine in engines] == [(0, 1), (2, 3)]

@@ -45,7 +45,7 @@ async def published(journal: Path, run: str) -> list[StepEvent]:
     return seen
 
 
-async def test_open_steps_are_closed_under_their_ids_with_their_classes_and_the_reason(
+async def test_open_steps_are_closed_with_their_ids_classes_and_the_reason(
     journal: Path, identity: RunIdentity
 ) -> None:
     events = await published(journal, identity.run)
@@ -59,7 +59,7 @@ async def test_open_steps_are_closed_under_their_ids_with_their_classes_and_the_
     assert (begun[NODE].parent, begun[NODE].time_ns) == ("f" * 16, 10**18)
 
 
-async def test_steps_that_ended_just_before_are_told_again_and_older_ones_are_not(
+async def test_steps_that_ended_just_before_are_published_again_and_older_ones_are_not(
     journal: Path, identity: RunIdentity
 ) -> None:
     events = await published(journal, identity.run)
@@ -67,6 +67,6 @@ async def test_steps_that_ended_just_before_are_told_again_and_older_ones_are_no
     assert [(event.step, event.time_ns) for event in finished] == [(LATE, 10**18 + 9 * 10**9)]
 
 
-async def test_a_journal_that_is_elsewhere_or_of_another_run_closes_nothing(journal: Path) -> None:
+async def test_a_missing_journal_or_one_of_another_run_closes_nothing(journal: Path) -> None:
     assert recorded_steps(journal, "another") == []
     assert recorded_steps(journal.with_name("elsewhere.jsonl"), "any") == []
