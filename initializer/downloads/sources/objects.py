@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from typing import Any, Final, cast
 
 from phasebus.initializer.downloads.errors import CorruptError, DownloadError, TransferError
+from phasebus.initializer.downloads.names import is_remote_name
 from phasebus.initializer.downloads.protocol import BLOCK, Listing, RemoteFile, StreamBody
 from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.downloads.sources.http import HttpClient, StatusError, error_of_status
+from phasebus.initializer.downloads.sources.s3_listing import list_keys, signing_config
 from phasebus.initializer.downloads.sources.stores import HINTS, StoreKind, connect, first_line
 from phasebus.telemetry.redaction import redact
 
@@ -72,6 +75,7 @@ class ObjectSource:
         self._settings = settings
         self._store: Any = None
         self._single = False
+        self._client = HttpClient(settings)
 
     @property
     def kind(self) -> str:
@@ -82,21 +86,28 @@ class ObjectSource:
         """Return the objects below the prefix; or the one object of exactly that name."""
         import obstore
 
-        found: list[dict[str, Any]] = []
         try:
-            store = self._connected()
-            for objects in obstore.list(store, prefix=self._prefix or None, chunk_size=1000):
-                found += map(dict, objects)
+            found = self._list()
             if self._prefix and not any(each["path"] != self._prefix for each in found):
-                found = [dict(obstore.head(store, self._prefix))]
+                found = [dict(obstore.head(self._connected(), self._prefix))]
                 self._single = True
             else:
-                found = self._without_markers(store, found)
+                found = self._without_markers(found)
         except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
-            raise self.error_of(error) from None
+            config = None
+            if self._kind == "s3" and _BAD_PATH.search(str(error)):
+                config = signing_config(self._connected().config)
+            if config is None:
+                raise self.error_of(error) from None
+            found = self._list_all_keys(config)
         if not found:
             raise DownloadError(f"there is nothing at {self.display}; check the bucket's name")
-        return Listing(files=tuple(map(self._file, found)), single=self._single)
+        files = [self._file(each) for each in found]
+        return Listing(
+            files=tuple(file for file in files if is_remote_name(file.name)),
+            single=self._single,
+            skipped=tuple(file.name for file in files if not is_remote_name(file.name)),
+        )
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> StreamBody:
         """Request an object."""
@@ -108,6 +119,7 @@ class ObjectSource:
     def close(self) -> None:
         """Release the store, and with it its connections."""
         self._store = None
+        self._client.close()
 
     def error_of(self, error: Exception) -> Exception:
         """Return the error to raise for one of obstore's: a TransferError if the request may succeed when retried."""
@@ -146,6 +158,20 @@ class ObjectSource:
             )
         return TransferError(f"{self._kind} failed ({type(error).__name__}: {first_line(error)})")
 
+    def _list(self) -> list[dict[str, Any]]:
+        import obstore
+
+        pages = obstore.list(self._connected(), prefix=self._prefix or None, chunk_size=1000)
+        return [dict(each) for page in pages for each in page]
+
+    def _list_all_keys(self, config: dict[str, str]) -> list[dict[str, Any]]:
+        """Return the objects, those included whose keys obstore rejects, without the markers of folders."""
+        try:
+            found = list_keys(self._client, config, self._bucket, self._prefix)
+        except StatusError as error:
+            raise error_of_status(error) from None
+        return [each for each in found if not each["path"].endswith("/")]
+
     def _blocks(self, file: RemoteFile, at: int) -> Iterator[bytes]:
         size = file.size or 0
         while at < size:
@@ -171,7 +197,7 @@ class ObjectSource:
         except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
             raise self.error_of(error) from None
 
-    def _without_markers(self, store: Any, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _without_markers(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the objects without those that stand for folders: empty ones whose key ends in a slash.
 
         obstore removes the slash, so an empty object is such a marker if others lie below it, or if there is no object
@@ -188,7 +214,7 @@ class ObjectSource:
             if path in kept or path in folders or path == self._prefix:
                 continue
             try:
-                obstore.head(store, path)
+                obstore.head(self._connected(), path)
             except FileNotFoundError:
                 continue
             kept[path] = each

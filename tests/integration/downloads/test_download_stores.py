@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from phasebus.initializer import DownloadError, DownloadFinished, FileFinished
@@ -112,3 +113,65 @@ async def test_credentials_show_nowhere(store: ObjectStore, bucket: str, caplog:
             await fetch(seen.bus, f"{bucket}/nowhere", settings=QUICK)
     shown = caplog.text + "".join(map(repr, seen.events)) + repr(raised.value)
     assert not [each for each in store.secrets if each in shown]
+
+
+@pytest.mark.parametrize("name", ["run#3", "what?", "100%25", "a b", "%41", "ü"])
+async def test_key_means_itself_whatever_characters_it_has(store: ObjectStore, name: str, tmp_path: Path) -> None:
+    bucket = f"bucket{secrets.token_hex(4)}"
+    files = {f"{name}/config.json": b'{"right": 1}', f"{name}/tok{name}.txt": b"1", "run/config.json": b"{}"}
+    store.put(bucket, {**files, "what/config.json": b"{}"})
+    async with watched() as seen:
+        await fetch(seen.bus, f"{store.kind}://{bucket}/{name}", destination=tmp_path / "there", settings=QUICK)
+    assert tree(tmp_path / "there") == {"config.json": b'{"right": 1}', f"tok{name}.txt": b"1"}
+
+
+def put_raw(store: ObjectStore, bucket: str, key: str, content: bytes) -> None:
+    """Put an object whose key the store's client would not accept."""
+    httpx.put(f"http://127.0.0.1:{store.port}/{bucket}/{key}", content=content, timeout=30).raise_for_status()
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+async def test_markers_of_folders_are_no_files(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+    name = urlsplit(bucket).netloc
+    for key in ("models/tiny/", "models/tiny/nested/", "models/tiny/logs/"):
+        put_raw(store, name, key, b"")
+    store.put(name, {"models/tiny/__init__.py": b""})
+    async with watched() as seen:
+        await fetch(seen.bus, f"{bucket}/models/tiny", destination=tmp_path / "there", settings=QUICK)
+    assert tree(tmp_path / "there") == {**FILES, "__init__.py": b""}
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+@pytest.mark.parametrize("key", ["models/tiny//stray", "models/tiny/a%5Cb", "models/tiny/%2E%2E/evil"])
+async def test_odd_key_is_left_out_and_named_and_the_others_are_fetched(
+    store: ObjectStore, bucket: str, key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_raw(store, urlsplit(bucket).netloc, key, b"x")
+    async with watched() as seen:
+        await fetch(seen.bus, f"{bucket}/models/tiny", destination=tmp_path / "there", settings=QUICK)
+    assert tree(tmp_path / "there") == FILES
+    assert seen.of(DownloadFinished)[0].attributes["skipped"] == 1
+    assert "they are left out" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["{bucket}/models//tiny", "{bucket}/models/../tiny"])
+async def test_key_that_cannot_be_requested_is_an_error(store: ObjectStore, bucket: str, address: str) -> None:
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match=r"has an empty part, '.' or '..' in its key"):
+            await fetch(seen.bus, address.format(bucket=bucket), settings=QUICK)
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+async def test_profile_of_amazons_files_is_used(
+    store: ObjectStore, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = store.environment(store.port)["AWS_SECRET_ACCESS_KEY"]
+    (tmp_path / "credentials").write_text(f"[prod]\naws_access_key_id = AKIA\naws_secret_access_key = {secret}\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "prod")
+    async with watched() as seen:
+        result = await fetch(seen.bus, f"{bucket}/models/tiny", settings=QUICK)
+    assert result is not None
+    assert tree(result.path) == FILES
