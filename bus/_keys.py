@@ -26,12 +26,13 @@ class Key(str, Generic[T]):
         has_rule: Whether writing it takes more than storing the value.
     """
 
-    __slots__ = ("doc", "has_rule", "on_conflict", "validate")
+    __slots__ = ("__orig_class__", "doc", "has_rule", "on_conflict", "validate")
 
     on_conflict: OnConflict
     validate: Callable[[Any], T] | None
     doc: str
     has_rule: bool
+    __orig_class__: Any  # set by `Key[T](…)`: the type argument, for lists of all keys
     if TYPE_CHECKING:
         swapcase: None  # type: ignore[assignment]  # what makes a key no `PlainName`
 
