@@ -257,7 +257,7 @@ def _small(server: Nginx, folder: Path) -> Table:
         table.rows.append([name, f"{median(run.seconds for run in runs[name]) * 1000:.0f}", ratio, to_floor])
     table.notes = [
         "The floor is what Python needs for it: 8 threads that ask, read and write, know the names, and check nothing.",
-        "Ours also list the files, which loads the certificates of the client that does; check, rename and tell of each.",
+        "Ours also list the files, and verify, rename and report each.",
     ]
     return table
 

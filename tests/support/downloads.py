@@ -1,4 +1,4 @@
-"""What the tests of downloads share: files to fetch, and a bus that remembers."""
+"""Shared by the tests of downloads: files to download, and a bus that keeps its events."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from phasebus.initializer.downloads import DownloadSettings
 E = TypeVar("E", bound=StepEvent)
 
 QUICK = DownloadSettings(first_pause_seconds=0.001, longest_pause_seconds=0.01, stall_seconds=30, connect_seconds=30)
-"""Settings for tests: what fails is tried again at once."""
+"""Settings for tests: failures are retried at once."""
 
 STALLING = QUICK.model_copy(update={"stall_seconds": 0.5})
-"""Settings for a server that stalls. A busy machine may stall for as long, so what is retried may be more than that."""
+"""Settings for a server that stalls. A busy machine may stall as well, so there may be more retries."""
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -34,7 +34,7 @@ def safetensors(size: int, seed: int = 0) -> bytes:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Return the files in a destination by name, without what downloads keep there for themselves."""
+    """Return the files in a destination by name, without the state of the download itself."""
     return {
         each.relative_to(folder).as_posix(): each.read_bytes()
         for each in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""A TCP proxy that does to connections what networks do: breaks them, stalls, loses the end, changes bytes."""
+"""A TCP proxy that breaks and stalls connections, drops their end, and changes bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Fault:
     Attributes:
         kind: ``reset`` and ``truncate`` end it, one by RST and one in order; ``stall`` sends nothing more; ``flip`` changes
             one byte; ``status`` answers every request with `status`, without asking the server.
-        after: After how many bytes sent to the client.
+        after: The number of bytes sent to the client before it happens.
         status: The status line's number.
         headers: Further header lines of such an answer.
     """
@@ -37,10 +37,10 @@ class FaultProxy:
 
     Attributes:
         port: Where it listens, on loopback.
-        connections: How many connections it has taken.
-        passed: How many bytes it has sent to clients.
+        connections: The number of connections accepted.
+        passed: The number of bytes sent to clients.
         gate: While cleared, nothing more is sent to clients.
-        limit: After how many bytes in all the gate is cleared by itself; None for never.
+        limit: The number of bytes after which the gate is cleared; None for never.
     """
 
     def __init__(self, upstream: int, plan: Callable[[int], Fault]) -> None:
@@ -183,7 +183,7 @@ class FaultProxy:
 
 @contextmanager
 def fault_proxy(upstream: int, plan: Callable[[int], Fault] = lambda _: Fault()) -> Iterator[FaultProxy]:
-    """Run a proxy in front of the server at port `upstream`; `plan` says what happens to the connection of a number."""
+    """Run a proxy in front of the server at port `upstream`; `plan` returns the fault of each connection by its number."""
     proxy = FaultProxy(upstream, plan)
     try:
         yield proxy

@@ -1,4 +1,4 @@
-"""A server that speaks the hub's protocol as far as `huggingface_hub` and downloads need it, with a network in front.
+"""A server with the part of the hub's protocol that `huggingface_hub` and downloads use, and a network in front of it.
 
 Small files come from the hub itself; large ones, as on the real hub, from a content delivery network: another host, by
 way of a redirect to a signed address.
@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 SIGNATURE = "X-Amz-Signature=5ec4e7f00d"
-"""What every address of the content delivery network carries, and nobody may ever see."""
+"""The query of every address of the content delivery network: a secret."""
 
 _LARGE = 4096
 
@@ -31,7 +31,7 @@ class Repository:
     Attributes:
         files: Its files, by name.
         commit: The commit that ``main`` is at.
-        token: The token one has to show to see it; None for everybody.
+        token: The token that is required; None if it is public.
         gated: Whether its terms have to be accepted first.
     """
 
@@ -109,7 +109,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients that hang up are what these tests are about."""
+        """Print nothing: clients close connections on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -223,4 +223,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(block)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""

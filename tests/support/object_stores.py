@@ -29,12 +29,12 @@ _ACCOUNT_KEY = (
 
 
 class ObjectStore(ABC):
-    """A running store, and how clients of its kind are led to it.
+    """A running store, and the configuration of its clients.
 
     Attributes:
         kind: The scheme of its addresses.
         port: Where it listens, on loopback.
-        secrets: What may be shown nowhere.
+        secrets: Values that must appear nowhere.
     """
 
     kind: str
@@ -45,11 +45,11 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def environment(self, port: int) -> Mapping[str, str]:
-        """Return the variables that lead a client to the store by way of `port`."""
+        """Return the variables that configure a client for the store, through `port`."""
 
     @abstractmethod
     def put(self, bucket: str, files: Mapping[str, bytes]) -> None:
-        """Make a bucket unless it is there, and put objects into it."""
+        """Create a bucket unless it exists, and put objects into it."""
 
 
 class S3(ObjectStore):
@@ -76,7 +76,7 @@ class S3(ObjectStore):
 
 
 class Google(S3):
-    """A store that Google's client is led to: moto's S3 server, as Google's XML API answers like S3.
+    """A store for Google's client: moto's S3 server, because Google's XML API resembles S3.
 
     The client signs as a service account, which the server does not check.
 
@@ -101,7 +101,7 @@ class Google(S3):
 
 
 class Azure(ObjectStore):
-    """Azure's blobs, addressed as its own libraries are, by a connection string."""
+    """Azure's blobs, configured by a connection string."""
 
     kind = "az"
     secrets = (_ACCOUNT_KEY,)
@@ -158,8 +158,8 @@ def azurite(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _running(command: list[str], log: Path, port: int) -> Iterator[None]:
-    with log.open("wb") as told:
-        process = subprocess.Popen(command, stdout=told, stderr=told, cwd=log.parent)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
     try:
         wait_until(lambda: process.poll() is not None or _answers(port), f"{Path(command[0]).name} answers")
         assert process.poll() is None, log.read_text()

@@ -1,6 +1,6 @@
 """``hf://org/name@revision``: the Hugging Face hub, or the server that HF_ENDPOINT names.
 
-`huggingface_hub` says where its cache and its token are; the listing and the files come through `HttpClient`, whose
+`huggingface_hub` provides the paths of its cache and its token; the listing and the files come through `HttpClient`, whose
 time limits, progress, resuming and checks are the same for every server. Files go where `huggingface_hub` would put
 them (HF_HOME, HF_HUB_CACHE), so that its downloads are found here, and those of phasebus by it, by transformers and by
 vLLM. If the hub is offline or cannot be reached, a snapshot in the cache is used.
@@ -125,7 +125,7 @@ class HubSource:
         return read_repository(content, self.display)
 
     def _error_of(self, error: StatusError) -> Exception:
-        """Return the error for a status; the hub says more in the header X-Error-Code."""
+        """Return the error for a status; the header X-Error-Code has the cause."""
         code = error.headers.get("X-Error-Code", "")
         if code == "GatedRepo":
             return DownloadError(

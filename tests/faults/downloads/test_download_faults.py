@@ -1,4 +1,4 @@
-"""Downloads through a proxy that does what networks do."""
+"""Downloads through a proxy that breaks, stalls and damages connections."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def once(fault: Fault) -> Callable[[int], Fault]:
     ],
     ids=lambda fault: f"{fault.kind}-{fault.status if fault.kind == 'status' else fault.after}",
 )
-async def test_a_fault_costs_a_retry_and_nothing_else(hub: HubServer, fault: Fault, tmp_path: Path) -> None:
+async def test_fault_costs_one_retry_and_nothing_else(hub: HubServer, fault: Fault, tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository(BIG)
     with fault_proxy(port_of(hub), once(fault)) as proxy:
         hub.delivery = proxy.url
@@ -61,15 +61,15 @@ async def test_a_fault_costs_a_retry_and_nothing_else(hub: HubServer, fault: Fau
             result = await fetch(seen.bus, "org/name", destination=tmp_path / "there", settings=settings_for(fault))
     assert result is not None
     assert tree(tmp_path / "there") == BIG
-    told = int(seen.of(FileFinished, "model.safetensors")[0].attributes["retries"])
+    counted = int(seen.of(FileFinished, "model.safetensors")[0].attributes["retries"])
     if fault.kind == "stall":
-        assert result.retries >= told >= 1
+        assert result.retries >= counted >= 1
     else:
-        assert result.retries == told == 1
+        assert result.retries == counted == 1
 
 
 @pytest.mark.parametrize("kind", ["reset", "truncate", "stall"])
-async def test_what_came_before_a_break_is_not_fetched_again(hub: HubServer, kind: Kind, tmp_path: Path) -> None:
+async def test_bytes_before_a_break_are_not_fetched_again(hub: HubServer, kind: Kind, tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository(BIG)
     fault = Fault(kind, 2_000_000)
     with fault_proxy(port_of(hub), once(fault)) as proxy:
@@ -80,7 +80,7 @@ async def test_what_came_before_a_break_is_not_fetched_again(hub: HubServer, kin
     assert result.fetched <= result.bytes + 600_000
 
 
-async def test_a_file_that_breaks_at_every_mebibyte_arrives_all_the_same(hub: HubServer, tmp_path: Path) -> None:
+async def test_file_that_breaks_at_every_mebibyte_arrives(hub: HubServer, tmp_path: Path) -> None:
     content = {"config.json": b"{}", "big.bin": noise(12_000_000)}
     hub.repositories["org/name"] = Repository(content)
     patience = QUICK.model_copy(update={"attempts": 2})
@@ -94,7 +94,7 @@ async def test_a_file_that_breaks_at_every_mebibyte_arrives_all_the_same(hub: Hu
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("fault", "message"),
     [
         (Fault("reset", 500), "the connection broke|cannot connect"),
         (Fault("stall", 500), r"(next to no bytes arrived|did not answer) for 0\.5 s"),
@@ -102,14 +102,16 @@ async def test_a_file_that_breaks_at_every_mebibyte_arrives_all_the_same(hub: Hu
     ],
     ids=["reset", "stall", "503"],
 )
-async def test_a_fault_that_stays_is_an_error_that_names_file_and_reason(
-    hub: HubServer, fault: Fault, says: str, tmp_path: Path
+async def test_permanent_fault_is_an_error_with_file_and_cause(
+    hub: HubServer, fault: Fault, message: str, tmp_path: Path
 ) -> None:
     hub.repositories["org/name"] = Repository(BIG)
     with fault_proxy(port_of(hub), lambda _: fault) as proxy:
         hub.delivery = proxy.url
         async with watched() as seen:
-            with pytest.raises(DownloadError, match=rf"model.safetensors of hf://org/name .* 3 attempts: .*({says})"):
+            with pytest.raises(
+                DownloadError, match=rf"model.safetensors of hf://org/name .* 3 attempts: .*({message})"
+            ):
                 await fetch(
                     seen.bus,
                     "org/name",
@@ -120,9 +122,7 @@ async def test_a_fault_that_stays_is_an_error_that_names_file_and_reason(
     assert "model.safetensors" not in tree(tmp_path / "there")
 
 
-async def test_a_server_that_wants_to_be_left_alone_for_too_long_is_not_waited_for(
-    hub: HubServer, tmp_path: Path
-) -> None:
+async def test_retry_after_beyond_the_limit_is_not_waited_for(hub: HubServer, tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository(BIG)
     patient = Fault("status", status=429, headers="Retry-After: 86400\r\n")
     with fault_proxy(port_of(hub), once(patient)) as proxy:
@@ -133,8 +133,8 @@ async def test_a_server_that_wants_to_be_left_alone_for_too_long_is_not_waited_f
     assert tree(tmp_path / "there") == BIG
 
 
-async def test_a_file_replaced_meanwhile_is_not_glued_to_the_old_one(hub: HubServer, tmp_path: Path) -> None:
-    """Without a digest only the validator can tell: it does."""
+async def test_file_replaced_meanwhile_is_not_mixed_with_the_old_one(hub: HubServer, tmp_path: Path) -> None:
+    """Without a digest, the validator shows it."""
     first, second = noise(2_000_000, 1), noise(2_000_000, 2)
     hub.repositories["org/name"] = Repository({"big.bin": first})
 
@@ -153,7 +153,7 @@ async def test_a_file_replaced_meanwhile_is_not_glued_to_the_old_one(hub: HubSer
     assert tree(tmp_path / "there") == {"big.bin": second}
 
 
-async def test_cancelling_a_stalled_download_takes_no_time(hub: HubServer, tmp_path: Path) -> None:
+async def test_stalled_download_is_cancelled_at_once(hub: HubServer, tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository(BIG)
     with fault_proxy(port_of(hub), lambda _: Fault("stall", 1_000_000)) as proxy:
         hub.delivery = proxy.url
@@ -177,7 +177,7 @@ async def test_cancelling_a_stalled_download_takes_no_time(hub: HubServer, tmp_p
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_of_200_random_faults_none_ends_in_a_wrong_file(hub: HubServer, tmp_path: Path) -> None:
+async def test_200_random_faults_never_leave_a_wrong_file(hub: HubServer, tmp_path: Path) -> None:
     content = {"config.json": b"{}", "a.bin": noise(400_000, 3), "model.safetensors": safetensors(700_000)}
     hub.repositories["org/name"] = Repository(content)
     chance = random.Random(7)

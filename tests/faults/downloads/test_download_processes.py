@@ -1,4 +1,4 @@
-"""Downloads whose process is killed, whose disk is full, or that are wanted twice."""
+"""Downloads whose process is killed, whose disk is full, or that two processes want."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TOTAL = sum(map(len, FILES.values()))
 
 @contextmanager
 def halfway(hub: HubServer, model: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], FaultProxy]]:
-    """A process that has fetched about half of a model, and gets no further while the proxy's gate is shut."""
+    """A process that has fetched half of a model, and gets no further while the proxy's gate is closed."""
     with fault_proxy(int(hub.url.rpartition(":")[2])) as proxy:
         proxy.limit = TOTAL // 2
         hub.delivery = proxy.url
@@ -56,11 +56,11 @@ def halfway(hub: HubServer, model: str, folder: Path) -> Iterator[tuple[subproce
 
 
 def kept(folder: Path) -> int:
-    """Return how many bytes of files, whole or in the making, are in a destination."""
+    """Return the number of bytes of files, complete or partial, in a destination."""
     return sum(each.stat().st_size for each in folder.rglob("*") if each.suffix in {".bin", ".safetensors", ".part"})
 
 
-async def test_after_a_kill_at_half_at_most_55_percent_are_fetched(hub: HubServer, tmp_path: Path) -> None:
+async def test_start_after_a_kill_at_half_fetches_at_most_55_percent(hub: HubServer, tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     folder = tmp_path / "there"
     with halfway(hub, "hf://org/name", folder) as (process, _):
@@ -79,7 +79,7 @@ async def test_after_a_kill_at_half_at_most_55_percent_are_fetched(hub: HubServe
     assert not {each.attributes["outcome"] for each in seen.of(FileFinished)} <= {"fetched"}
 
 
-async def test_a_killed_process_leaves_no_lock_that_stays(hub: HubServer, tmp_path: Path) -> None:
+async def test_lock_of_a_killed_process_is_released(hub: HubServer, tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     folder = tmp_path / "there"
     with halfway(hub, "org/name", folder) as (process, _):
@@ -90,14 +90,14 @@ async def test_a_killed_process_leaves_no_lock_that_stays(hub: HubServer, tmp_pa
 
             tasks.start_soon(wait_for_the_other)
             with anyio.fail_after(60):
-                while not seen.of(DownloadProgress):  # noqa: ASYNC110  # it is told by another process
+                while not seen.of(DownloadProgress):  # noqa: ASYNC110  # another process reports it
                     await anyio.sleep(0.01)
                 hub.delivery = hub.url
                 process.send_signal(signal.SIGKILL)
     assert tree(folder) == FILES
 
 
-async def test_of_two_starts_one_fetches_and_the_other_sees_the_same_progress(hub: HubServer, tmp_path: Path) -> None:
+async def test_second_start_waits_and_shows_the_progress_of_the_first(hub: HubServer, tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     folder = tmp_path / "there"
     with halfway(hub, "org/name", folder) as (process, proxy):
@@ -108,7 +108,7 @@ async def test_of_two_starts_one_fetches_and_the_other_sees_the_same_progress(hu
 
             tasks.start_soon(wait_for_the_other)
             with anyio.fail_after(60):
-                while not any(  # noqa: ASYNC110  # it is told by another process
+                while not any(  # noqa: ASYNC110  # another process reports it
                     0.3 * TOTAL < each.done < TOTAL and each.total == TOTAL and each.attributes.get("waiting")
                     for each in seen.of(DownloadProgress)
                 ):
@@ -137,9 +137,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-async def test_a_model_that_does_not_fit_is_refused_before_anything_is_fetched(
-    hub: HubServer, small_disk: Path
-) -> None:
+async def test_model_larger_than_the_disk_is_an_error_before_the_first_byte(hub: HubServer, small_disk: Path) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     async with watched() as seen:
         with pytest.raises(DownloadError, match=rf"needs {TOTAL} bytes more in {small_disk}/there, and \d+ are free"):
@@ -147,10 +145,10 @@ async def test_a_model_that_does_not_fit_is_refused_before_anything_is_fetched(
     assert not hub.of("/resolve/")
 
 
-async def test_a_disk_that_fills_up_meanwhile_is_an_error_and_leaves_no_wrong_file(
+async def test_disk_that_fills_up_is_an_error_and_leaves_no_wrong_file(
     hub: HubServer, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when others write to it as well: the check before the start has seen room enough."""
+    """As when other programs write to it as well: the check before the start found enough space."""
     hub.repositories["org/name"] = Repository(FILES)
     monkeypatch.setattr("phasebus.initializer.downloads.download.free_bytes", lambda _: 10**12)
     async with watched() as seen:
@@ -160,7 +158,7 @@ async def test_a_disk_that_fills_up_meanwhile_is_an_error_and_leaves_no_wrong_fi
     assert free_bytes(small_disk) >= 0
 
 
-async def test_a_destination_that_cannot_be_written_is_said_at_once(hub: HubServer) -> None:
+async def test_destination_that_cannot_be_written_is_an_error_at_once(hub: HubServer) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     async with watched() as seen:
         with pytest.raises(DownloadError, match="/proc/nowhere cannot be written"):

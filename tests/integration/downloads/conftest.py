@@ -17,7 +17,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A hub that huggingface_hub takes for the real one, with a cache of the test's own."""
+    """A hub that huggingface_hub uses, with a cache of the test's own."""
     with hub_server() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -40,7 +40,7 @@ def azurite_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(params=["s3", "gs", "az"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """An object store, and an environment that leads to it."""
+    """An object store, and the environment that configures its clients."""
     if request.param == "az":
         running: ObjectStore = Azure(request.getfixturevalue("azurite_port"))
     elif request.param == "gs":

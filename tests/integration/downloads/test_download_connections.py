@@ -1,4 +1,4 @@
-"""What the HTTP engine does with connections: keeps them, trusts them, goes through proxies."""
+"""Connections of the HTTP client: kept, encrypted, and through proxies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def client() -> Iterator[HttpClient]:
 
 @dataclass
 class Played:
-    """A server that plays a part: an answer for each request of each connection, which is then closed."""
+    """A server with an answer for each request of each connection, which is then closed."""
 
     url: str
     heads: list[str] = field(default_factory=list)
@@ -64,25 +64,25 @@ def playing(*connections: list[bytes]) -> Iterator[Played]:
         assert not thread.is_alive(), "a connection was not made, or a request not sent"
 
 
-def test_a_connection_is_used_again(client: HttpClient) -> None:
+def test_connection_is_reused(client: HttpClient) -> None:
     with playing([WHOLE, WHOLE, WHOLE]) as server:
         assert [client.read(server.url, {}, 10) for _ in range(3)] == [b"whole"] * 3
 
 
-def test_a_connection_that_was_closed_meanwhile_is_replaced_by_another(client: HttpClient) -> None:
+def test_connection_that_was_closed_is_replaced(client: HttpClient) -> None:
     with playing([WHOLE], [WHOLE]) as server:
         assert client.read(server.url, {}, 10) == b"whole"
         assert client.read(server.url, {}, 10) == b"whole"
 
 
-def test_a_size_is_asked_for_without_losing_the_connection(client: HttpClient) -> None:
+def test_request_for_a_size_keeps_the_connection(client: HttpClient) -> None:
     answer = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-0/5\r\nContent-Length: 1\r\n\r\nw"
     with playing([answer, WHOLE]) as server:
         assert client.size(server.url, {}) == (5, None)
         assert client.read(server.url, {}, 10) == b"whole"
 
 
-def test_after_a_refusal_another_connection_is_tried(client: HttpClient) -> None:
+def test_error_status_closes_the_connection(client: HttpClient) -> None:
     with playing([b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"], [WHOLE]) as server:
         with pytest.raises(StatusError, match="answered 503"):
             client.read(server.url, {}, 10)
@@ -97,12 +97,12 @@ def test_after_a_refusal_another_connection_is_tried(client: HttpClient) -> None
     ],
     ids=["chunked", "until it is closed"],
 )
-def test_bytes_without_a_length_arrive(client: HttpClient, answer: bytes) -> None:
+def test_body_without_a_length_arrives(client: HttpClient, answer: bytes) -> None:
     with playing([answer]) as server:
         assert client.read(server.url, {}, 10) == b"whole"
 
 
-def test_bytes_in_chunks_that_stop_coming_are_no_file(client: HttpClient) -> None:
+def test_incomplete_chunks_are_an_error(client: HttpClient) -> None:
     with (
         playing([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwh"]) as server,
         pytest.raises(TransferError, match="the connection broke"),
@@ -110,9 +110,7 @@ def test_bytes_in_chunks_that_stop_coming_are_no_file(client: HttpClient) -> Non
         client.read(server.url, {}, 10)
 
 
-def test_a_proxy_is_told_its_own_password_and_the_whole_address(
-    client: HttpClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_gets_its_own_password_and_the_whole_address(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     with playing([WHOLE]) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:hunter2@"))
         monkeypatch.setenv("no_proxy", "")
@@ -121,7 +119,9 @@ def test_a_proxy_is_told_its_own_password_and_the_whole_address(
     assert f"Proxy-Authorization: Basic {b64encode(b'me:hunter2').decode()}" in proxy.heads[0]
 
 
-def test_a_proxy_only_passes_on_what_is_encrypted(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_of_https_sees_neither_address_nor_credentials(
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with playing([b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"]) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "")
@@ -132,7 +132,7 @@ def test_a_proxy_only_passes_on_what_is_encrypted(client: HttpClient, monkeypatc
     assert "c0ffee99" not in proxy.heads[0]
 
 
-def test_a_proxy_of_another_kind_is_refused(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_of_another_kind_is_an_error(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(DownloadError, match="no http:// address"):
@@ -141,7 +141,7 @@ def test_a_proxy_of_another_kind_is_refused(client: HttpClient, monkeypatch: pyt
 
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Iterator[Nginx]:
-    """An nginx that speaks TLS, with a certificate of its own making: ``certificate.pem``."""
+    """An nginx with TLS and a self-signed certificate, ``certificate.pem``."""
     key, certificate, port = tmp_path / "key.pem", tmp_path / "certificate.pem", free_port()
     making = [program("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     making += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -158,7 +158,7 @@ def port_of(server: Nginx) -> int:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["reset", "truncate", "stall"])
-async def test_a_file_comes_through_a_broken_tls_connection(
+async def test_file_arrives_over_a_tls_connection_that_breaks(
     encrypted: Nginx, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
@@ -176,7 +176,7 @@ async def test_a_file_comes_through_a_broken_tls_connection(
 
 
 @pytest.mark.anyio
-async def test_a_tls_connection_that_stalls_is_cancelled_at_once(
+async def test_stalled_tls_connection_is_cancelled_at_once(
     encrypted: Nginx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
@@ -192,7 +192,7 @@ async def test_a_tls_connection_that_stalls_is_cancelled_at_once(
 
 
 @pytest.mark.anyio
-async def test_a_certificate_of_an_unknown_authority_is_not_trusted(encrypted: Nginx, tmp_path: Path) -> None:
+async def test_certificate_of_an_unknown_authority_is_rejected(encrypted: Nginx, tmp_path: Path) -> None:
     async with watched() as seen:
         with pytest.raises(DownloadError, match=r"the TLS connection to localhost failed: .*SSL_CERT_FILE"):
             await fetch(seen.bus, f"{encrypted.url}/model.bin", destination=tmp_path / "there", settings=QUICK)

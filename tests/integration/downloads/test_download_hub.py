@@ -34,7 +34,7 @@ FILES = {
 }
 
 
-async def test_a_model_arrives_whole_and_every_file_is_told_of(hub: HubServer) -> None:
+async def test_model_arrives_and_every_file_is_reported(hub: HubServer) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     async with watched() as seen:
         result = await fetch(seen.bus, "org/name", settings=QUICK)
@@ -48,14 +48,19 @@ async def test_a_model_arrives_whole_and_every_file_is_told_of(hub: HubServer) -
     [model] = seen.of(DownloadStarted)
     assert all(each.parent == model.step for each in seen.of(FileStarted))
     [finished] = seen.of(DownloadFinished)
-    told = finished.attributes
-    assert (told["source"], told["model"], told["bytes"], told["files"]) == ("hf", "hf://org/name", total, 5)
-    assert told["revision"] == hub.repositories["org/name"].commit
+    attributes = finished.attributes
+    assert (attributes["source"], attributes["model"], attributes["bytes"], attributes["files"]) == (
+        "hf",
+        "hf://org/name",
+        total,
+        5,
+    )
+    assert attributes["revision"] == hub.repositories["org/name"].commit
     last = seen.of(DownloadProgress)[-1]
     assert (last.done, last.total, last.unit) == (total, total, "By")
 
 
-async def test_what_is_there_already_is_not_fetched_again(hub: HubServer) -> None:
+async def test_second_start_fetches_nothing(hub: HubServer) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     async with watched() as seen:
         await fetch(seen.bus, "org/name", settings=QUICK)
@@ -69,7 +74,7 @@ async def test_what_is_there_already_is_not_fetched_again(hub: HubServer) -> Non
     assert [each.attributes["outcome"] for each in seen.of(FileFinished)[-5:]] == ["cache_hit"] * 5
 
 
-async def test_huggingface_hub_finds_what_was_fetched_and_the_other_way_round(hub: HubServer) -> None:
+async def test_cache_is_shared_with_huggingface_hub(hub: HubServer) -> None:
     hub.repositories["org/ours"] = Repository(FILES)
     hub.repositories["org/theirs"] = Repository(FILES, commit="b" * 40)
     async with watched() as seen:
@@ -84,7 +89,7 @@ async def test_huggingface_hub_finds_what_was_fetched_and_the_other_way_round(hu
     assert not hub.of("/resolve/")
 
 
-async def test_the_token_is_shown_to_the_hub_and_to_nobody_else(
+async def test_token_is_sent_to_the_hub_only(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -101,7 +106,7 @@ async def test_the_token_is_shown_to_the_hub_and_to_nobody_else(
 
 
 @pytest.mark.parametrize(
-    ("model", "says"),
+    ("model", "message"),
     [
         ("org/nothing", "there is no repository 'org/nothing'"),
         ("org/private", "HF_TOKEN"),
@@ -109,17 +114,17 @@ async def test_the_token_is_shown_to_the_hub_and_to_nobody_else(
         ("org/name@v9", "has no revision 'v9'"),
     ],
 )
-async def test_what_cannot_be_had_is_said_with_the_way_out(hub: HubServer, model: str, says: str) -> None:
+async def test_denied_or_missing_repository_is_an_error_with_a_remedy(hub: HubServer, model: str, message: str) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     hub.repositories["org/private"] = Repository(FILES, token="hf_another")
     hub.repositories["org/gated"] = Repository(FILES, gated=True)
     async with watched() as seen:
-        with pytest.raises(DownloadError, match=says):
+        with pytest.raises(DownloadError, match=message):
             await fetch(seen.bus, model, settings=QUICK)
     assert len(hub.of("/api/")) == 1
 
 
-async def test_a_busy_hub_is_asked_again(hub: HubServer) -> None:
+async def test_busy_hub_is_retried(hub: HubServer) -> None:
     hub.repositories["org/name"] = Repository({"config.json": b"{}"})
     hub.answers["/api/models/org/name/revision/main"] = [(503, {}, b""), (429, {"Retry-After": "0"}, b"")]
     async with watched() as seen:
@@ -137,14 +142,14 @@ async def test_a_busy_hub_is_asked_again(hub: HubServer) -> None:
         ("EXCLUDE_SAFETENSORS", set(FILES) - {"model.safetensors"}),
     ],
 )
-async def test_a_mode_chooses_files_as_ray_does(hub: HubServer, mode: str, names: set[str], tmp_path: Path) -> None:
+async def test_mode_downloads_its_files_only(hub: HubServer, mode: str, names: set[str], tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     async with watched() as seen:
         await fetch(seen.bus, "org/name", mode, destination=tmp_path / "there", settings=QUICK)  # type: ignore[arg-type]
     assert set(tree(tmp_path / "there")) == names
 
 
-async def test_without_a_model_the_extra_files_are_fetched_all_the_same(hub: HubServer, tmp_path: Path) -> None:
+async def test_mode_none_downloads_the_extra_files(hub: HubServer, tmp_path: Path) -> None:
     hub.repositories["org/adapter"] = Repository(FILES)
     extra = [ExtraFile(source="org/adapter", destination=tmp_path / "adapter")]
     async with watched() as seen:
@@ -152,7 +157,7 @@ async def test_without_a_model_the_extra_files_are_fetched_all_the_same(hub: Hub
     assert tree(tmp_path / "adapter") == FILES
 
 
-async def test_extra_files_are_fetched_side_by_side_with_the_model(hub: HubServer, tmp_path: Path) -> None:
+async def test_extra_files_are_downloaded_beside_the_model(hub: HubServer, tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     hub.repositories["org/adapter"] = Repository({"adapter_config.json": b"{}"})
     (tmp_path / "cache-of-yesterday").mkdir()
@@ -171,7 +176,7 @@ async def test_extra_files_are_fetched_side_by_side_with_the_model(hub: HubServe
     assert len([each for each in seen.events[:first_end] if isinstance(each, DownloadStarted)]) == 3
 
 
-async def test_weights_in_other_formats_are_left_where_safetensors_are(hub: HubServer) -> None:
+async def test_other_weight_formats_are_left_out_beside_safetensors(hub: HubServer) -> None:
     hub.repositories["org/name"] = Repository(
         {**FILES, "pytorch_model.bin": noise(5_000), "original/w.pth": noise(5_000)}
     )
@@ -182,9 +187,7 @@ async def test_weights_in_other_formats_are_left_where_safetensors_are(hub: HubS
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "a\\..\\evil", ".phasebus/record.jsonl"])
-async def test_a_listing_that_leads_out_of_the_destination_is_refused(
-    hub: HubServer, name: str, tmp_path: Path
-) -> None:
+async def test_name_that_leads_out_of_the_destination_is_rejected(hub: HubServer, name: str, tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository({"config.json": b"{}", name: b"evil"})
     async with watched() as seen:
         with pytest.raises(DownloadError, match=r"must not lead out|own state"):
@@ -192,7 +195,7 @@ async def test_a_listing_that_leads_out_of_the_destination_is_refused(
     assert tree(tmp_path) == {}
 
 
-async def test_a_file_that_is_not_what_the_hub_says_never_gets_its_name(hub: HubServer, tmp_path: Path) -> None:
+async def test_file_with_another_digest_never_gets_its_name(hub: HubServer, tmp_path: Path) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     digest = hashlib.sha256(FILES["tokenizer.json"]).hexdigest()
     hub.answers[f"/delivery/{digest}"] = [(200, {}, noise(9_000, 7))] * 3
@@ -202,7 +205,7 @@ async def test_a_file_that_is_not_what_the_hub_says_never_gets_its_name(hub: Hub
     assert "tokenizer.json" not in tree(tmp_path / "there")
 
 
-async def test_a_file_damaged_once_is_fetched_again(hub: HubServer) -> None:
+async def test_file_damaged_once_is_fetched_again(hub: HubServer) -> None:
     hub.repositories["org/name"] = Repository(FILES)
     digest = hashlib.sha256(FILES["tokenizer.json"]).hexdigest()
     hub.answers[f"/delivery/{digest}"] = [(200, {}, noise(9_000, 7)), (200, {}, noise(8_999, 7))]
@@ -214,18 +217,18 @@ async def test_a_file_damaged_once_is_fetched_again(hub: HubServer) -> None:
     assert seen.of(FileFinished, "tokenizer.json")[0].attributes["retries"] == 2
 
 
-async def test_malformed_safetensors_are_refused_though_the_digest_fits(hub: HubServer) -> None:
+async def test_malformed_safetensors_with_the_right_digest_are_an_error(hub: HubServer) -> None:
     hub.repositories["org/name"] = Repository({"config.json": b"{}", "model.safetensors": noise(10_000)})
     async with watched() as seen:
         with pytest.raises(DownloadError, match="header claims"):
             await fetch(seen.bus, "org/name", settings=QUICK)
 
 
-async def test_progress_is_told_at_most_ten_times_a_second_a_file(hub: HubServer) -> None:
+async def test_progress_of_a_file_is_reported_ten_times_a_second_at_most(hub: HubServer) -> None:
     hub.repositories["org/name"] = Repository({"config.json": b"{}", "big.bin": noise(30_000_000)})
     async with watched() as seen:
         await fetch(seen.bus, "org/name", settings=QUICK)
     [finished] = seen.of(FileFinished, "big.bin")
-    told = seen.of(FileProgress, "big.bin")
-    assert len(told) <= 1 + 10 * finished.seconds
-    assert [each.done for each in told] == sorted(each.done for each in told)
+    progress = seen.of(FileProgress, "big.bin")
+    assert len(progress) <= 1 + 10 * finished.seconds
+    assert [each.done for each in progress] == sorted(each.done for each in progress)

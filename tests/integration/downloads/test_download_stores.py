@@ -24,7 +24,7 @@ FILES = {"config.json": b"{}", "model.safetensors": safetensors(2_000_000), "nes
 
 @pytest.fixture
 def bucket(store: ObjectStore) -> str:
-    """The address of a bucket with a model, and one whose name begins alike."""
+    """The address of a bucket with a model, and another model whose name begins with the same letters."""
     name = f"bucket{secrets.token_hex(4)}"
     store.put(name, {f"models/tiny/{file}": content for file, content in FILES.items()} | {"models/tiny-2/x": b"other"})
     return f"{store.kind}://{name}"
@@ -42,7 +42,7 @@ def breaking(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fa
         yield proxy
 
 
-async def test_what_is_below_a_prefix_arrives(store: ObjectStore, bucket: str) -> None:
+async def test_objects_below_a_prefix_arrive(store: ObjectStore, bucket: str) -> None:
     async with watched() as seen:
         result = await fetch(seen.bus, f"{bucket}/models/tiny/", settings=QUICK)
     assert result is not None
@@ -51,7 +51,7 @@ async def test_what_is_below_a_prefix_arrives(store: ObjectStore, bucket: str) -
     assert (finished.attributes["source"], finished.attributes["files"]) == (store.kind, 3)
 
 
-async def test_a_second_start_fetches_nothing(bucket: str) -> None:
+async def test_second_start_fetches_nothing(bucket: str) -> None:
     async with watched() as seen:
         await fetch(seen.bus, f"{bucket}/models/tiny", settings=QUICK)
         result = await fetch(seen.bus, f"{bucket}/models/tiny", settings=QUICK)
@@ -59,7 +59,7 @@ async def test_a_second_start_fetches_nothing(bucket: str) -> None:
     assert (result.cache_hits, result.fetched) == (3, 0)
 
 
-async def test_an_object_that_was_replaced_is_fetched_again(bucket: str, store: ObjectStore) -> None:
+async def test_replaced_object_is_fetched_again(bucket: str, store: ObjectStore) -> None:
     async with watched() as seen:
         await fetch(seen.bus, f"{bucket}/models/tiny", settings=QUICK)
         store.put(urlsplit(bucket).netloc, {"models/tiny/config.json": b"[]"})
@@ -69,7 +69,7 @@ async def test_an_object_that_was_replaced_is_fetched_again(bucket: str, store: 
     assert tree(result.path) == {**FILES, "config.json": b"[]"}
 
 
-async def test_one_object_may_be_named(bucket: str, tmp_path: Path) -> None:
+async def test_one_object_is_downloaded_by_its_key(bucket: str, tmp_path: Path) -> None:
     async with watched() as seen:
         result = await fetch(
             seen.bus, f"{bucket}/models/tiny/config.json", destination=tmp_path / "there", settings=QUICK
@@ -79,7 +79,7 @@ async def test_one_object_may_be_named(bucket: str, tmp_path: Path) -> None:
     assert tree(tmp_path / "there") == {"config.json": b"{}"}
 
 
-async def test_a_broken_connection_costs_a_retry_and_not_the_bytes_before(
+async def test_broken_connection_costs_a_retry_and_not_the_bytes_before(
     bucket: str, breaking: FaultProxy, tmp_path: Path
 ) -> None:
     async with watched() as seen:
@@ -92,20 +92,22 @@ async def test_a_broken_connection_costs_a_retry_and_not_the_bytes_before(
 
 
 @pytest.mark.parametrize(
-    ("address", "says"),
+    ("address", "message"),
     [
         ("{bucket}/models/none", "there is nothing at {bucket}/models/none"),
         ("{kind}://no-such-bucket/models", "there is nothing at"),
         ("{kind}://", "followed by no bucket"),
     ],
 )
-async def test_what_is_not_there_is_said(store: ObjectStore, bucket: str, address: str, says: str) -> None:
+async def test_missing_bucket_or_prefix_is_an_error(
+    store: ObjectStore, bucket: str, address: str, message: str
+) -> None:
     async with watched() as seen:
-        with pytest.raises(DownloadError, match=says.format(bucket=bucket)):
+        with pytest.raises(DownloadError, match=message.format(bucket=bucket)):
             await fetch(seen.bus, address.format(bucket=bucket, kind=store.kind), settings=QUICK)
 
 
-async def test_credentials_show_nowhere(store: ObjectStore, bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_credentials_appear_nowhere(store: ObjectStore, bucket: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with watched() as seen:
         await fetch(seen.bus, f"{bucket}/models/tiny", settings=QUICK)

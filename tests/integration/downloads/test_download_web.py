@@ -34,7 +34,7 @@ def publish(folder: Path) -> None:
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
-async def test_a_folder_with_sums_is_fetched_and_compared(web: Nginx) -> None:
+async def test_folder_with_sums_is_downloaded_and_verified(web: Nginx) -> None:
     publish(web.root / "tiny")
     async with watched() as seen:
         result = await fetch(seen.bus, f"{web.url}/tiny/", settings=QUICK)
@@ -46,13 +46,13 @@ async def test_a_folder_with_sums_is_fetched_and_compared(web: Nginx) -> None:
     assert {each.attributes["source"] for each in seen.of(DownloadStarted)} == {"https"}
 
 
-async def test_a_folder_without_sums_says_what_is_missing(web: Nginx) -> None:
+async def test_folder_without_sums_is_an_error_with_a_remedy(web: Nginx) -> None:
     async with watched() as seen:
         with pytest.raises(DownloadError, match="sha256sum"):
             await fetch(seen.bus, f"{web.url}/tiny/", settings=QUICK)
 
 
-async def test_a_file_that_is_not_what_its_sum_says_is_refused(web: Nginx) -> None:
+async def test_file_with_another_sum_is_an_error(web: Nginx) -> None:
     publish(web.root / "tiny")
     (web.root / "tiny" / "model.safetensors").write_bytes(safetensors(500_000, 1))
     async with watched() as seen:
@@ -60,10 +60,8 @@ async def test_a_file_that_is_not_what_its_sum_says_is_refused(web: Nginx) -> No
             await fetch(seen.bus, f"{web.url}/tiny/", settings=QUICK)
 
 
-async def test_one_file_is_fetched_and_its_query_and_password_show_nowhere(web: Nginx) -> None:
-    address = (
-        web.url.replace("http://", "http://somebody:hunter2@") + "/tiny/model.safetensors?X-Amz-Signature=c0ffee99"
-    )
+async def test_query_and_password_of_an_address_appear_nowhere(web: Nginx) -> None:
+    address = web.url.replace("http://", "http://user:hunter2@") + "/tiny/model.safetensors?X-Amz-Signature=c0ffee99"
     async with watched() as seen:
         result = await fetch(seen.bus, address, settings=QUICK)
         with pytest.raises(DownloadError) as raised:
@@ -78,7 +76,7 @@ async def test_one_file_is_fetched_and_its_query_and_password_show_nowhere(web: 
     assert "c0ffee99" not in shown
 
 
-async def test_a_file_that_changed_on_the_server_is_fetched_again(web: Nginx) -> None:
+async def test_file_changed_on_the_server_is_fetched_again(web: Nginx) -> None:
     address = f"{web.url}/tiny/config.json"
     async with watched() as seen:
         await fetch(seen.bus, address, settings=QUICK)

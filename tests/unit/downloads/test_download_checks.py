@@ -1,4 +1,4 @@
-"""Digests, and what a safetensors file has to look like."""
+"""Digests, and the header of safetensors files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from tests.support.hub_server import git_id
         ("crc32", "adf3f363"),
     ],
 )
-def test_a_digest_is_the_same_in_pieces(algorithm: Algorithm, expected: str) -> None:
-    """As `sha256sum`, `git hash-object` and `gzip -l --verbose` tell of a file with ``data`` in it."""
+def test_digest_is_the_same_in_pieces(algorithm: Algorithm, expected: str) -> None:
+    """The digests are those that `sha256sum`, `git hash-object` and `gzip -l --verbose` print for the text ``data``."""
     seen = hasher(algorithm, 4)
     seen.update(b"d")
     seen.update(memoryview(b"ata"))
@@ -51,14 +51,14 @@ def with_header(header: Any, tail: bytes = b"") -> bytes:
     return struct.pack("<Q", len(encoded)) + encoded + tail
 
 
-def test_what_the_safetensors_library_writes_is_well_formed(tmp_path: Path) -> None:
+def test_file_of_the_safetensors_library_is_well_formed(tmp_path: Path) -> None:
     tensors = {"a": torch.zeros(3, 5), "b": torch.ones(7, dtype=torch.bfloat16), "empty": torch.zeros(0)}
     save_file(tensors, tmp_path / "real", metadata={"format": "pt"})
     assert problem_of((tmp_path / "real").read_bytes(), tmp_path) is None
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "at least 8 bytes"),
         (b"\xff" * 100, "header claims"),
@@ -71,18 +71,18 @@ def test_what_the_safetensors_library_writes_is_well_formed(tmp_path: Path) -> N
         (with_header({"a": {"data_offsets": [0, 2]}}, b"x"), "describes 2 bytes of tensors, and 1 are there"),
     ],
 )
-def test_a_malformed_header_is_named(content: bytes, says: str, tmp_path: Path) -> None:
-    assert says in (problem_of(content, tmp_path) or "")
+def test_malformed_safetensors_header_is_described(content: bytes, message: str, tmp_path: Path) -> None:
+    assert message in (problem_of(content, tmp_path) or "")
 
 
 @given(cut=st.integers(0, 1_000), data=st.data())
-def test_a_file_that_lost_its_end_is_found_out(tmp_path_factory: pytest.TempPathFactory, cut: int, data: Any) -> None:
+def test_truncated_safetensors_file_is_detected(tmp_path_factory: pytest.TempPathFactory, cut: int, data: Any) -> None:
     whole = safetensors(1_000)
     assert problem_of(whole[: len(whole) - 1 - cut], tmp_path_factory.getbasetemp()) is not None
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))
-def test_digests_are_the_same_however_the_bytes_come(content: bytes, at: int) -> None:
+def test_digest_does_not_depend_on_how_the_bytes_are_split(content: bytes, at: int) -> None:
     for algorithm, expected in (("sha256", hashlib.sha256(content).hexdigest()), ("git-sha1", git_id(content))):
         seen = hasher(algorithm, len(content))  # type: ignore[arg-type]
         seen.update(content[:at])

@@ -1,7 +1,8 @@
-"""Models that are on the machine already, and files copied from it."""
+"""Models on this machine, used in place, and files copied from it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-async def test_a_model_that_is_there_is_used_where_it_is(model: Path, form: str) -> None:
+async def test_local_model_is_used_in_place(model: Path, form: str) -> None:
     async with watched() as seen:
         result = await fetch(seen.bus, form.format(model))
     assert result is not None
@@ -33,7 +34,7 @@ async def test_a_model_that_is_there_is_used_where_it_is(model: Path, form: str)
     assert not (model / ".phasebus").exists()
 
 
-async def test_with_a_destination_it_is_copied_there(model: Path, tmp_path: Path) -> None:
+async def test_local_model_is_copied_to_a_destination(model: Path, tmp_path: Path) -> None:
     async with watched() as seen:
         result = await fetch(seen.bus, str(model), destination=tmp_path / "there", settings=QUICK)
     assert result is not None
@@ -52,17 +53,17 @@ async def test_one_file_is_copied_into_a_folder(model: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [("nothing", "there is no model at .*nothing.*as `hf download` makes it"), ("empty", "has no config.json")],
 )
-async def test_what_is_no_model_is_said(tmp_path: Path, name: str, says: str) -> None:
+async def test_folder_without_a_model_is_an_error(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     async with watched() as seen:
-        with pytest.raises(DownloadError, match=says):
+        with pytest.raises(DownloadError, match=message):
             await fetch(seen.bus, str(tmp_path / name))
 
 
-async def test_a_local_model_that_was_cut_off_is_refused(model: Path) -> None:
+async def test_truncated_local_model_is_an_error(model: Path) -> None:
     (model / "model.safetensors").write_bytes(FILES["model.safetensors"][:-1])
     async with watched() as seen:
         with pytest.raises(
@@ -71,7 +72,7 @@ async def test_a_local_model_that_was_cut_off_is_refused(model: Path) -> None:
             await fetch(seen.bus, str(model))
 
 
-async def test_a_single_gguf_file_is_a_model(tmp_path: Path) -> None:
+async def test_single_gguf_file_is_a_model(tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
     async with watched() as seen:
         result = await fetch(seen.bus, str(tmp_path / "tiny.gguf"))
@@ -79,14 +80,14 @@ async def test_a_single_gguf_file_is_a_model(tmp_path: Path) -> None:
     assert result.path == tmp_path / "tiny.gguf"
 
 
-async def test_an_extra_file_that_is_not_there_fails_the_whole(model: Path, tmp_path: Path) -> None:
+async def test_missing_extra_file_fails_the_download(model: Path, tmp_path: Path) -> None:
     extra = [ExtraFile(source=str(tmp_path / "nowhere"), destination=tmp_path / "there")]
     async with watched() as seen:
         with pytest.raises(DownloadError, match=r"nowhere' does not exist"):
             await fetch(seen.bus, str(model), extra_files=extra, settings=QUICK)
 
 
-def test_extra_files_are_given_as_pairs_or_by_name() -> None:
+def test_extra_files_are_pairs_or_mappings() -> None:
     config = LLMConfig.model_validate(
         {"model": "m", "extra_files": [["s3://b/a", "/a"], {"source": "s3://b/b", "destination": "/b"}]}
     )
@@ -94,3 +95,81 @@ def test_extra_files_are_given_as_pairs_or_by_name() -> None:
         ExtraFile(source="s3://b/a", destination=Path("/a")),
         ExtraFile(source="s3://b/b", destination=Path("/b")),
     ]
+
+
+@pytest.mark.parametrize("config", ["config.json", "params.json"])
+async def test_folder_in_the_format_of_transformers_or_mistral_is_a_model(tmp_path: Path, config: str) -> None:
+    (tmp_path / config).write_text("{}")
+    (tmp_path / "consolidated.safetensors").write_bytes(safetensors(100))
+    async with watched() as seen:
+        result = await fetch(seen.bus, str(tmp_path))
+    assert result is not None
+    assert result.files == 2
+
+
+INDEX = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
+
+
+async def test_missing_shard_of_a_local_model_is_an_error(model: Path) -> None:
+    (model / "model.safetensors.index.json").write_text(INDEX)
+    (model / "model-1.safetensors").write_bytes(safetensors(100))
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match=r"index.json names model-2.safetensors, and it is not there; copy"):
+            await fetch(seen.bus, str(model))
+        assert await fetch(seen.bus, str(model), "TOKENIZER_ONLY") is not None
+        (model / "model-2.safetensors").write_bytes(safetensors(100))
+        assert await fetch(seen.bus, str(model)) is not None
+
+
+@pytest.mark.parametrize("content", [INDEX, "{}", "[]", "not json", '{"weight_map": {"a": 7, "b": "../x"}}'])
+async def test_index_without_any_of_its_shards_is_a_leftover(model: Path, content: str) -> None:
+    (model / "model.safetensors.index.json").write_text(content)
+    (model / "pytorch_model.bin.index.json").write_text(content)
+    async with watched() as seen:
+        assert await fetch(seen.bus, str(model)) is not None
+
+
+async def test_link_of_a_local_model_to_missing_weights_is_an_error(model: Path) -> None:
+    (model / "model-2.safetensors").symlink_to("nowhere")
+    async with watched() as seen:
+        with pytest.raises(
+            DownloadError, match=r"model-2.safetensors is a symbolic link to a file that does not exist"
+        ):
+            await fetch(seen.bus, str(model))
+
+
+async def test_git_lfs_pointer_in_place_of_weights_is_an_error(model: Path) -> None:
+    (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match="git lfs pull"):
+            await fetch(seen.bus, str(model))
+
+
+async def test_files_behind_symbolic_links_are_copied(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "shared" / "deep").mkdir(parents=True)
+    (tmp_path / "shared" / "deep" / "vocab.json").write_bytes(b"[]")
+    (model / "tokenizer").symlink_to("../shared")
+    (model / "again").symlink_to("../shared")
+    (model / "linked.json").symlink_to("config.json")
+    async with watched() as seen:
+        await fetch(seen.bus, str(model), destination=tmp_path / "there", settings=QUICK)
+    linked = {"tokenizer/deep/vocab.json": b"[]", "again/deep/vocab.json": b"[]", "linked.json": b"{}"}
+    assert tree(tmp_path / "there") == {**FILES, **linked}
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "message"),
+    [
+        ("loop", ".", "into a folder above it"),
+        ("nested/up", "..", "into a folder above it"),
+        ("gone", "nowhere", "to nothing"),
+    ],
+)
+async def test_link_that_cannot_be_copied_is_an_error(
+    model: Path, tmp_path: Path, name: str, target: str, message: str
+) -> None:
+    (model / name).symlink_to(target)
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match=f"{name} is a symbolic link {message}"):
+            await fetch(seen.bus, str(model), destination=tmp_path / "there", settings=QUICK)
+        assert await fetch(seen.bus, str(model)) is not None

@@ -1,4 +1,4 @@
-"""Modes choose as Ray Serve LLM does."""
+"""Modes select files as Ray Serve LLM does."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def names(mode: DownloadMode) -> set[str]:
     return {file.name for file in select_files([RemoteFile(name=name) for name in NAMES], mode)}
 
 
-def test_the_modes_are_rays() -> None:
+def test_modes_are_those_of_ray() -> None:
     module = pytest.importorskip("ray.llm._internal.common.utils.download_utils")
     assert {mode.name for mode in module.NodeModelDownloadable} == set(get_args(DownloadMode))
 
 
-def test_each_mode_chooses_its_files() -> None:
+def test_mode_selects_its_files() -> None:
     assert names("MODEL_AND_TOKENIZER") == set(NAMES)
     assert names("EXCLUDE_SAFETENSORS") == set(NAMES) - {"model.safetensors"}
     assert names("TOKENIZER_ONLY") == set(NAMES) - {"model.safetensors", "a.bin"}
     assert names("NONE") == set()
 
 
-def test_weights_in_other_formats_are_kept_where_there_are_no_safetensors() -> None:
+def test_other_weight_formats_are_kept_without_safetensors() -> None:
     files = [RemoteFile(name=name) for name in ("config.json", "pytorch_model.bin", "original/a.pth")]
     assert without_duplicate_weights(files) == files
     assert without_duplicate_weights([*files, RemoteFile(name="model.safetensors")])[1].name == "model.safetensors"

@@ -1,4 +1,4 @@
-"""A file in the making is taken up again exactly if it is part of the same file."""
+"""A partial file is continued exactly if it is part of the same file."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def begin(folder: Path, file: RemoteFile, content: bytes, validator: str | None 
 
 
 @given(cuts=st.lists(st.integers(1, 400), max_size=6))
-def test_a_file_is_the_same_however_often_it_was_interrupted(
-    tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
-) -> None:
+def test_interrupted_file_is_completed_unchanged(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:
     folder = tmp_path_factory.mktemp("partial")
     at = 0
     for cut in [*cuts, 1_000]:
@@ -83,31 +81,31 @@ def test_a_file_is_the_same_however_often_it_was_interrupted(
     ],
     ids=lambda change: str(next(iter(change))),
 )
-def test_a_part_of_another_file_is_not_continued(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_part_of_another_file_is_not_continued(tmp_path: Path, change: dict[str, Any]) -> None:
     begin(tmp_path, FILE, CONTENT[:400])
     assert partial(tmp_path, FILE).resumable_bytes() == 400
     assert partial(tmp_path, dataclasses.replace(FILE, **change)).resumable_bytes() == 0
 
 
-def test_a_part_without_its_note_is_not_continued(tmp_path: Path) -> None:
+def test_part_without_a_note_is_not_continued(tmp_path: Path) -> None:
     begin(tmp_path, FILE, CONTENT[:400])
     next(tmp_path.glob("*.json")).unlink()
     assert partial(tmp_path, FILE).resumable_bytes() == 0
 
 
-def test_a_note_that_is_torn_counts_for_nothing(tmp_path: Path) -> None:
+def test_torn_note_is_ignored(tmp_path: Path) -> None:
     begin(tmp_path, FILE, CONTENT[:400])
     note = next(tmp_path.glob("*.json"))
     note.write_text(note.read_text()[:20])
     assert partial(tmp_path, FILE).resumable_bytes() == 0
 
 
-def test_a_part_that_is_too_long_is_not_continued(tmp_path: Path) -> None:
+def test_part_that_is_too_long_is_not_continued(tmp_path: Path) -> None:
     begin(tmp_path, FILE, CONTENT + b"more")
     assert partial(tmp_path, FILE).resumable_bytes() == 0
 
 
-def test_without_a_digest_a_part_outlives_no_loss_of_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_without_a_digest_is_dropped_after_another_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = dataclasses.replace(FILE, digest=None)
     begin(tmp_path, plain, CONTENT[:400], "etag")
     begin(tmp_path, dataclasses.replace(FILE, name="b"), CONTENT[:400])
@@ -117,7 +115,7 @@ def test_without_a_digest_a_part_outlives_no_loss_of_power(tmp_path: Path, monke
     assert partial(tmp_path, dataclasses.replace(FILE, name="b")).resumable_bytes() == 400
 
 
-def test_a_symbolic_link_in_its_place_is_not_written_through(tmp_path: Path) -> None:
+def test_symbolic_link_in_place_of_a_part_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_bytes(b"mine")
     partial(tmp_path, FILE).path.symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="symbolic"):

@@ -1,4 +1,4 @@
-"""What was checked is not checked again, unless there is a reason."""
+"""A verified file is not read again, unless something has changed."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def log(tmp_path: Path, file: Path) -> Path:
     return tmp_path / ".phasebus" / "record.jsonl"
 
 
-def test_what_was_checked_is_known_to_the_next_start(log: Path, file: Path) -> None:
+def test_verified_file_is_known_to_the_next_start(log: Path, file: Path) -> None:
     assert Record(log.parent.parent).is_verified(NAMED, file.stat())
     assert Record(log.parent.parent).is_verified(PLAIN, file.stat())
 
 
-def test_a_file_that_was_touched_is_not_known(log: Path, file: Path) -> None:
+def test_changed_file_is_not_verified(log: Path, file: Path) -> None:
     file.write_bytes(b"abd")
     assert not Record(log.parent.parent).is_verified(NAMED, file.stat())
 
 
-def test_a_file_that_the_source_has_changed_is_not_known(log: Path, file: Path) -> None:
+def test_file_changed_at_the_source_is_not_verified(log: Path, file: Path) -> None:
     assert not Record(log.parent.parent).is_verified(
         dataclasses.replace(NAMED, digest=Digest("sha256", "b" * 64)), file.stat()
     )
@@ -51,16 +51,14 @@ def test_a_file_that_the_source_has_changed_is_not_known(log: Path, file: Path) 
     assert Record(log.parent.parent).expected_digest(dataclasses.replace(PLAIN, validator="v2")) is None
 
 
-def test_a_file_that_nothing_tells_apart_is_never_known(log: Path, file: Path) -> None:
+def test_file_without_digest_and_validator_is_never_verified(log: Path, file: Path) -> None:
     record = Record(log.parent.parent)
     nameless = dataclasses.replace(PLAIN, validator=None)
     record.add(nameless, file.stat(), DIGEST)
     assert not record.is_verified(nameless, file.stat())
 
 
-def test_after_another_boot_a_file_is_compared_with_what_it_was(
-    log: Path, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_is_compared_once_after_another_boot(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_module, "boot_id", lambda: "another")
     record = Record(log.parent.parent)
     assert not record.is_verified(NAMED, file.stat())
@@ -70,7 +68,7 @@ def test_after_another_boot_a_file_is_compared_with_what_it_was(
     assert Record(log.parent.parent).is_verified(PLAIN, file.stat())
 
 
-def test_lines_that_are_torn_count_for_nothing(log: Path, file: Path) -> None:
+def test_torn_lines_are_ignored(log: Path, file: Path) -> None:
     with log.open("a") as lines:
         lines.write('{"name": "a", "size"\nnull\n{}\n[1]\n')
     assert Record(log.parent.parent).is_verified(NAMED, file.stat())

@@ -1,4 +1,4 @@
-"""One field says where a model comes from."""
+"""The address of a model selects its source."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ SETTINGS = DownloadSettings()
         ("~/org/name", "file", "~/org/name"),
     ],
 )
-def test_a_source_is_told_by_how_it_is_written(model: str, kind: str, display: str) -> None:
+def test_address_selects_its_source(model: str, kind: str, display: str) -> None:
     source = source_of(model, SETTINGS)
     assert (source.kind, source.display) == (kind, display)
 
 
-def test_a_folder_that_is_there_wins_over_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_folder_takes_precedence_over_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert source_of("org/name", SETTINGS).kind == "hf"
     (tmp_path / "org" / "name").mkdir(parents=True)
@@ -49,12 +49,12 @@ def test_a_folder_that_is_there_wins_over_a_repository(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     "model", ["https://user:hunter2@host/file?sig=hunter2", "https://host/file?X-Amz-Credential=hunter2&a=hunter2"]
 )
-def test_credentials_and_queries_are_no_part_of_what_is_shown(model: str) -> None:
+def test_display_has_no_credentials_and_no_query(model: str) -> None:
     assert source_of(model, SETTINGS).display == "https://host/file"
 
 
 @pytest.mark.parametrize(
-    ("model", "says"),
+    ("model", "message"),
     [
         ("ftp://host/x", r"installed for ftp://; .*hf://, s3://"),
         ("hf://name", "hf://org/name@revision"),
@@ -63,6 +63,6 @@ def test_credentials_and_queries_are_no_part_of_what_is_shown(model: str) -> Non
         ("s3:///prefix", "followed by no bucket"),
     ],
 )
-def test_what_names_no_source_says_how_one_is_written(model: str, says: str) -> None:
-    with pytest.raises(DownloadError, match=says):
+def test_malformed_address_is_an_error(model: str, message: str) -> None:
+    with pytest.raises(DownloadError, match=message):
         source_of(model, SETTINGS)

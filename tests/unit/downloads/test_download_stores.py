@@ -1,4 +1,4 @@
-"""What object stores make of the environment; nothing is sent."""
+"""Object stores are configured by variables, and their errors are classified. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def azure(**parts: str) -> dict[str, str]:
         ("az", azure(UseDevelopmentStorage="true"), {"use_emulator": "true"}),
     ],
 )
-def test_variables_lead_to_the_store(
+def test_variables_configure_the_store(
     kind: StoreKind, variables: dict[str, str], config: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
@@ -69,7 +69,7 @@ def test_variables_lead_to_the_store(
 
 
 @pytest.mark.parametrize(
-    ("kind", "variables", "says"),
+    ("kind", "variables", "message"),
     [
         ("az", {}, "az://box: .*[Aa]ccount.*come from AZURE_STORAGE_CONNECTION_STRING"),
         ("az", {"AZURE_STORAGE_ACCOUNT": "us", "AZURE_STORAGE_KEY": "§"}, "[Kk]ey.*come from AZURE_STORAGE"),
@@ -79,23 +79,23 @@ def test_variables_lead_to_the_store(
         ("s3", {"AWS_SKIP_SIGNATURE": "perhaps"}, "perhaps.*come from AWS_ACCESS_KEY_ID"),
     ],
 )
-def test_what_cannot_be_used_is_named(
-    kind: StoreKind, variables: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+def test_unusable_variable_is_named(
+    kind: StoreKind, variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(DownloadError, match=says):
+    with pytest.raises(DownloadError, match=message):
         connect(kind, "box", DownloadSettings(), 60)
 
 
-def test_a_secret_in_the_address_is_refused_and_not_shown() -> None:
+def test_secret_in_the_address_is_rejected_and_not_shown() -> None:
     with pytest.raises(DownloadError, match="AWS_ACCESS_KEY_ID") as raised:
-        source_of("s3://somebody:a-secret@box/models", DownloadSettings())
+        source_of("s3://user:a-secret@box/models", DownloadSettings())
     assert "a-secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("told", "kind", "says"),
+    ("text", "kind", "message"),
     [
         (
             "list request: Error performing GET http://h/box?x in 2ms - status code: 403: <x>http://169.254.169.254/</x>",
@@ -119,7 +119,7 @@ def test_a_secret_in_the_address_is_refused_and_not_shown() -> None:
         ),
     ],
 )
-def test_what_the_store_answers_is_told_apart(told: str, kind: type[Exception], says: str) -> None:
-    error = ObjectSource("s3", "s3://box/models", DownloadSettings()).error_of(Exception(told))
+def test_errors_of_the_store_are_classified(text: str, kind: type[Exception], message: str) -> None:
+    error = ObjectSource("s3", "s3://box/models", DownloadSettings()).error_of(Exception(text))
     assert type(error) is kind
-    assert re.search(says, str(error))
+    assert re.search(message, str(error))
