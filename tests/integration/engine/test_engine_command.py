@@ -25,6 +25,7 @@ from tests.support.waiting import wait_until
 class Served:
     """A `vllm serve` under `phasebus run`, from all sides."""
 
+    model: str
     while_importing: str
     serving: str
     iterations: list[EngineSpan]
@@ -44,10 +45,12 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
         *("run", "-v", "--port=0", "--download", tiny_model, "--destination", str(model), "--"),
         *(str(Path(sys.prefix) / "bin" / "vllm"), "serve", str(model), f"--port={port}"),
         *("--host=127.0.0.1", "--max-model-len=256", "--enforce-eager", "--dtype=bfloat16"),
+        "--tensor-parallel-size=2",
         state=folder,
         environment={
             "OTEL_EXPORTER_OTLP_ENDPOINT": backend.http,
             "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # by default each worker wants cores of its own
             "HF_HUB_OFFLINE": "1",
             "PHASEBUS_ITERATION_SAMPLING": "5",
             "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]),
@@ -68,6 +71,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
         code = command.wait()
         run = command.journal()
         yield Served(
+            model=str(model),
             while_importing=importing,
             serving=serving,
             iterations=backend.spans_called("engine iteration"),
@@ -87,6 +91,24 @@ def ready(command: Command) -> bool:
     command.look()
     assert not command.ended, command.stderr
     return command.get("/readyz").status_code == 200
+
+
+def test_every_rank_has_every_one_of_its_steps_once(served: Served) -> None:
+    steps = [step for step in served.run.steps if step.kind == "engine_step"]
+    assert len({step.id for step in steps}) == len(steps)
+    by_process: dict[str, list[str]] = {}
+    for step in steps:
+        by_process.setdefault(step.attributes["process"], []).append(step.name)
+    assert set(by_process) == {"front_end", "EngineCore", "Worker_TP0", "Worker_TP1"}
+    for names in by_process.values():
+        assert [name for name in set(names) if names.count(name) > 1] == []
+    assert sorted(by_process["Worker_TP0"]) == sorted(by_process["Worker_TP1"])
+    assert {"start_process", "init_worker", "load_weights", "warm_up"} <= set(by_process["Worker_TP1"])
+    assert {step.attributes.get("tp_rank") for step in steps if step.name == "load_weights"} == {0, 1}
+
+
+def test_span_ids_of_two_ranks_never_collide(served: Served) -> None:
+    assert len({span.span for span in served.spans}) == len(served.spans)
 
 
 def test_it_is_ready_when_the_server_answers_and_ends_as_the_server_does(served: Served) -> None:
@@ -121,9 +143,15 @@ def test_the_model_is_fetched_while_the_command_imports(served: Served) -> None:
     assert ("engine_step", "wait_for_model") in steps
 
 
-def test_the_weights_step_says_how_many_bytes_were_loaded(served: Served) -> None:
-    (weights,) = (step for step in served.run.steps if step.name == "load_weights")
-    assert weights.attributes["bytes"] > 1_000_000
+def test_the_weights_step_has_the_number_of_bytes(served: Served) -> None:
+    weights = [step for step in served.run.steps if step.name == "load_weights"]
+    assert len(weights) == 2
+    assert sum(step.attributes["bytes"] for step in weights) > 1_000_000
+
+
+def test_the_engine_reports_the_name_that_its_model_is_served_under(served: Served) -> None:
+    (configured,) = (step for step in served.run.steps if step.name == "configure_engine")
+    assert configured.attributes["model"] == served.model
 
 
 def test_the_trace_is_one_tree_with_a_span_for_every_step(served: Served) -> None:
