@@ -37,7 +37,8 @@ def run(
     executed. /metrics, /readyz and the page are served on the port while it loads. Whatever phasebus lacks for that (a
     free port, a writable folder) costs one warning, and the command runs without it.
     """
-    from phasebus.initializer.node.child import ChildProcess, CommandNotStartedError, executable, original_mask
+    from phasebus.initializer.node.child import ChildProcess
+    from phasebus.initializer.node.execution import CommandNotStartedError, executable, original_mask
 
     original_mask()
     log_warnings()
@@ -66,7 +67,7 @@ def _run(
     verbose: bool,
 ) -> None:
     """Run `command`, observed if that is possible."""
-    from phasebus.initializer.node.child import CommandNotStartedError
+    from phasebus.initializer.node.execution import CommandNotStartedError
 
     try:
         import anyio
@@ -122,7 +123,7 @@ async def _observe(command: Command, child: ChildProcess, telemetry: Telemetry, 
 
 
 def _run_unobserved(command: tuple[str, ...], error: Exception) -> NoReturn:
-    from phasebus.initializer.node.child import replace_this_process
+    from phasebus.initializer.node.execution import replace_this_process
 
     _warn(f"the command runs unobserved: {type(error).__name__}: {error}")
     replace_this_process(command)

@@ -6,23 +6,22 @@ dispositions and signal mask that this process was started with. Linux only.
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
-import shutil
 import signal
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
-from typing import NoReturn, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import anyio.to_thread
 
-from phasebus.bus import PhasebusError
-
-R = TypeVar("R")
+from phasebus.initializer.node.execution import (
+    IGNORED_BY_PYTHON,
+    CommandNotStartedError,
+    executable,
+    original_mask,
+    with_shell_fallback,
+)
 
 FORWARDED = frozenset(
     {
@@ -40,27 +39,7 @@ FORWARDED = frozenset(
 
 _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _SENT_BY_KERNEL = 0x80  # si_code SI_KERNEL; a terminal's keys signal the whole process group
-_UNKNOWN_COMMAND, _NOT_EXECUTABLE = 127, 126  # exit codes of POSIX shells
 _INIT_PID = 1
-
-
-class CommandNotStartedError(PhasebusError):
-    """Raised when a command cannot be executed.
-
-    Attributes:
-        exit_code: The exit code that a shell reports for it: 127 for an unknown command, else 126.
-    """
-
-    def __init__(self, program: str, error: OSError) -> None:
-        unknown = error.errno in (errno.ENOENT, errno.ENOTDIR)
-        self.exit_code = _UNKNOWN_COMMAND if unknown else _NOT_EXECUTABLE
-        hint = "; is it installed, and on the PATH?" if unknown and os.sep not in program else ""
-        super().__init__(f"cannot execute {printable(program)!r}: {error.strerror}{hint}")
-
-
-def printable(text: str) -> str:
-    """Return `text` without characters that cannot be encoded, such as bytes of a name that is not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class ChildProcess:
@@ -112,7 +91,7 @@ class ChildProcess:
                 arguments,
                 environment,
                 setsigmask=self._mask,
-                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+                setsigdef=IGNORED_BY_PYTHON,
             ),
             path,
             arguments,
@@ -172,73 +151,3 @@ class ChildProcess:
                 if self.pid is not None and self.returncode is None and received.si_code != _SENT_BY_KERNEL:
                     os.kill(self.pid, number)
         self.exit_like_it()  # it has ended, and this process is asked not to wait for observers
-
-
-def _execute(command: tuple[str, list[str]], environment: Mapping[str, str]) -> None:
-    os.execve(*command, environment)  # noqa: S606  # the user's own command
-
-
-def replace_this_process(arguments: Sequence[str]) -> NoReturn:
-    """Execute a command in place of this process.
-
-    Raises:
-        CommandNotStartedError: It cannot be executed.
-    """
-    path, environment = executable(arguments[0]), original_environment()
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, original_mask())
-    try:
-        with_shell_fallback(lambda *command: _execute(command, environment), path, arguments)
-    except OSError as error:
-        raise CommandNotStartedError(arguments[0], error) from error
-    raise AssertionError  # execve does not return
-
-
-@cache
-def original_mask() -> set[int]:
-    """Return the signals that this thread blocked when this was first called: those that the process was started with."""
-    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-
-
-def original_environment() -> dict[str, str]:
-    """Return the environment that this process was started with.
-
-    Python adds LC_CTYPE where the locale is that of C (PEP 538).
-    """
-    environment = dict(os.environ)
-    try:
-        given = Path("/proc/self/environ").read_bytes()
-    except OSError:
-        return environment
-    if not any(variable.startswith(b"LC_CTYPE=") for variable in given.split(b"\0")):
-        environment.pop("LC_CTYPE", None)
-    return environment
-
-
-def with_shell_fallback(execute: Callable[[str, list[str]], R], path: str, arguments: Sequence[str]) -> R:
-    """Call `execute`; for a script without "#!" again with the shell, as execvp(3) does."""
-    try:
-        return execute(path, list(arguments))
-    except OSError as error:
-        if error.errno != errno.ENOEXEC:
-            raise
-        return execute("/bin/sh", ["sh", path, *arguments[1:]])
-
-
-def executable(program: str) -> str:
-    """Return the path of `program`: itself if it has a slash, else from the PATH or from beside this Python.
-
-    Raises:
-        CommandNotStartedError: There is no such command.
-    """
-    if os.sep in program:
-        return program
-    beside_python = str(Path(sys.executable).parent)  # where `vllm` is, if the environment is not activated
-    search: Callable[[int], str | None] = lambda mode: (  # noqa: E731
-        shutil.which(program, mode) or shutil.which(program, mode, path=beside_python)
-    )
-    if (found := search(os.F_OK | os.X_OK)) is not None:
-        return found
-    number = errno.EACCES if search(os.F_OK) is not None else errno.ENOENT
-    raise CommandNotStartedError(program, OSError(number, os.strerror(number)))

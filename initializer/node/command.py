@@ -20,7 +20,7 @@ from phasebus.initializer.engines.vllm.environment import environment_of_command
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.initializer.engines.vllm.steps import relayed_steps
-from phasebus.initializer.node.child import ChildProcess, original_environment, printable
+from phasebus.initializer.node.child import ChildProcess
 from phasebus.initializer.node.events import (
     NODE,
     PostDownload,
@@ -30,6 +30,7 @@ from phasebus.initializer.node.events import (
     PreEngineInit,
     PreInitialization,
 )
+from phasebus.initializer.node.execution import original_environment, printable
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.pipeline.phases import Phase, run_phases
 from phasebus.telemetry import StepNotice, Telemetry
