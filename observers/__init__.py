@@ -1,7 +1,7 @@
-"""Subscribers that only watch: spans, metrics, status, journal, log, progress, watchdog.
+"""Subscribers that only observe: spans, metrics, status, journal, log, progress, watchdog.
 
-An observer handles steps, whatever their kind: it cannot tell a download from a training epoch, so the same ones serve
-every process. This room knows `phasebus.bus` and `phasebus.telemetry`, and nothing of what is being started.
+An observer handles steps of any kind in the same way, a download or a training epoch, so that the same observers serve every
+process. This room knows `phasebus.bus` and `phasebus.telemetry`, and nothing of what is being started.
 """
 
 from phasebus.observers.journal import JournalObserver

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.names import span_name
-from phasebus.telemetry.redaction import reason, redact
+from phasebus.telemetry.redaction import reason, redact_name
 
 logger = logging.getLogger("phasebus.startup")
 
@@ -16,11 +16,11 @@ _OUTCOMES = {"failed": "failed", "cancelled": "was cancelled", "timed_out": "tim
 
 
 class LogObserver:
-    """Logs each step: its end, and of some kinds its beginning too, at INFO; failures at ERROR.
+    """Logs the end of each step, and the start of some kinds, at INFO; failures at ERROR.
 
     Args:
         logger: The logger; ``phasebus.startup`` by default.
-        announced: The kinds of step whose beginning is worth a line.
+        announced: The kinds of step whose start is logged.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class LogObserver:
 
     def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
         """Log one event."""
-        step = redact(span_name(event.kind, event.name))
+        step = redact_name(span_name(event.kind, event.name))
         if isinstance(event, StepFailed):
             why = reason(event)
             self._logger.error(
@@ -52,5 +52,5 @@ class LogObserver:
 
 
 def _extra(event: StepEvent) -> dict[str, object]:
-    """Return what a structured formatter may want beside the message."""
-    return {"step": event.step, "kind": event.kind, "step_name": redact(event.name), "seen_ns": event.time_ns}
+    """Return the fields for a structured formatter."""
+    return {"step": event.step, "kind": event.kind, "step_name": redact_name(event.name), "seen_ns": event.time_ns}

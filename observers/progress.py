@@ -1,7 +1,7 @@
-"""How far steps are, for people: live bars on a terminal, a line now and then in a log.
+"""The progress of steps: live bars on a terminal, a line at intervals in a log.
 
-Only steps that tell their progress in bytes are shown, whatever they are. A step inside one that is shown has a bar of
-its own while it runs, and no lines.
+Only steps that report their progress in bytes are shown. A step inside one that is shown has a bar while it runs, and no
+lines.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress
 from phasebus.telemetry.formatting import format_duration, format_progress
 from phasebus.telemetry.names import span_name
-from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.redaction import redact_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,11 +23,11 @@ _NAME_WIDTH = 48
 
 @dataclass(slots=True)
 class _Shown:
-    """A step that is shown: whether inside another one, what was last said of it, and its bar."""
+    """A step that is shown: whether it is inside another one, its last line, and its bar."""
 
     inner: bool
     done: float
-    said_ns: int
+    shown_ns: int
     bar: TaskID | None = None
 
 
@@ -35,8 +35,8 @@ class ProgressObserver:
     """Shows the progress of steps that move bytes.
 
     Args:
-        console: Where it is shown; by default standard error. Bars are drawn if it is a terminal.
-        interval: How often a step gets a line where there are no bars, in seconds.
+        console: The output; by default standard error. Bars are drawn if it is a terminal.
+        interval: The time between two lines of a step where there are no bars, in seconds.
     """
 
     def __init__(self, console: Console | None = None, *, interval: float = 10.0) -> None:
@@ -58,7 +58,7 @@ class ProgressObserver:
             self._end(event, shown)
 
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
         self._shown.clear()
         self._stop_bars()
 
@@ -74,10 +74,10 @@ class ProgressObserver:
             return
         if shown.bar is not None:
             self._started_bars().update(shown.bar, completed=event.done, total=event.total)
-        elif not shown.inner and event.monotonic_ns - shown.said_ns >= self._interval_ns:
-            rate = (event.done - shown.done) / ((event.monotonic_ns - shown.said_ns) / 1e9)
-            shown.done, shown.said_ns = event.done, event.monotonic_ns
-            self._say(f"{_label(event)}: {format_progress(event.done, event.total, event.unit, rate)}")
+        elif not shown.inner and event.monotonic_ns - shown.shown_ns >= self._interval_ns:
+            rate = (event.done - shown.done) / ((event.monotonic_ns - shown.shown_ns) / 1e9)
+            shown.done, shown.shown_ns = event.done, event.monotonic_ns
+            self._print(f"{_label(event)}: {format_progress(event.done, event.total, event.unit, rate)}")
 
     def _end(self, event: StepFinished | StepFailed, shown: _Shown) -> None:
         if shown.bar is not None and self._bars is not None:
@@ -89,7 +89,7 @@ class ProgressObserver:
                     self._stop_bars()
         elif not shown.inner:
             how = event.outcome if isinstance(event, StepFailed) else "done"
-            self._say(f"{_label(event)}: {how} after {format_duration(event.seconds)}")
+            self._print(f"{_label(event)}: {how} after {format_duration(event.seconds)}")
 
     def _started_bars(self) -> Progress:
         from rich.progress import (
@@ -119,12 +119,12 @@ class ProgressObserver:
             self._bars.stop()
             self._bars = None
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _label(event: StepEvent, *, inner: bool = False) -> str:
-    name = redact(event.name)
+    name = redact_name(event.name)
     if inner:
         return f"  {name if len(name) <= _NAME_WIDTH else '…' + name[1 - _NAME_WIDTH :]}"
     return f"{span_name(event.kind, event.name)} {name}"

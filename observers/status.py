@@ -1,19 +1,19 @@
-"""What is running now, kept for the probes."""
+"""The current state of a start-up, for the probes."""
 
 from __future__ import annotations
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.metrics import Metrics
-from phasebus.telemetry.redaction import reason, redact
+from phasebus.telemetry.redaction import reason, redact_name
 from phasebus.telemetry.status import Status
 
 
 class StatusObserver:
-    """Keeps a `Status` up to date: ready when the outermost step has finished.
+    """Updates a `Status`: ready when the outermost step has finished.
 
     Args:
-        status: What it keeps up to date.
-        metrics: Where `phasebus_ready` is set.
+        status: The status that it updates.
+        metrics: The metrics whose `phasebus_ready` it sets.
     """
 
     def __init__(self, status: Status, metrics: Metrics) -> None:
@@ -22,10 +22,10 @@ class StatusObserver:
         self._outermost: str | None = None
 
     def observe(self, event: StepEvent) -> None:
-        """Take note of a step's begin or end."""
+        """Record a step's start or end."""
         if isinstance(event, StepStarted):
             self._outermost = self._outermost or event.step
-            self._status.started(event.step, event.kind, redact(event.name), event.monotonic_ns / 1e9)
+            self._status.started(event.step, event.kind, redact_name(event.name), event.monotonic_ns / 1e9)
         elif isinstance(event, StepFinished | StepFailed):
             self._status.ended(event.step)
             if event.step == self._outermost:

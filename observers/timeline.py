@@ -1,19 +1,19 @@
-"""Steps as they stand, for the page and the terminal."""
+"""The current steps, for the page and the terminal."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
-from phasebus.telemetry.redaction import reason, redact, redact_value
+from phasebus.telemetry.redaction import reason, redact_name, redact_value
 from phasebus.telemetry.timeline import LiveStep, Timeline
 
 
 class TimelineObserver:
-    """Keeps a `Timeline` up to date.
+    """Updates a `Timeline`.
 
     Args:
-        timeline: What it keeps up to date.
+        timeline: The timeline that it updates.
         node: The node whose steps it observes; by default that of the timeline.
         recorded: Whether the events were decoded from a journal, which is redacted and printable already.
     """
@@ -24,7 +24,7 @@ class TimelineObserver:
         self._node = timeline.identity.node if node is None else node
 
     def observe(self, event: StepEvent) -> None:
-        """Take note of what happened to a step."""
+        """Record an event of a step."""
         if isinstance(event, StepStarted):
             self._timeline.started(
                 LiveStep(
@@ -32,7 +32,7 @@ class TimelineObserver:
                     parent=event.parent,
                     node=self._node,
                     kind=event.kind,
-                    name=event.name if self._recorded else redact(event.name),
+                    name=event.name if self._recorded else redact_name(event.name),
                     start=event.time_ns / 1e9,
                     attributes=self._attributes(event),
                 )

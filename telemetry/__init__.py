@@ -11,7 +11,7 @@ from phasebus.telemetry.redaction import redact, redact_value
 from phasebus.telemetry.relay import EngineSpan, Notice, Relay, StepNotice
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import PortTakenError
-from phasebus.telemetry.status import Running, Status
+from phasebus.telemetry.status import RunningStep, RunningSteps, Status
 from phasebus.telemetry.timeline import LiveStep, Timeline
 from phasebus.telemetry.tracing import Tracing
 
@@ -24,7 +24,8 @@ __all__ = [
     "PortTakenError",
     "Relay",
     "RunIdentity",
-    "Running",
+    "RunningStep",
+    "RunningSteps",
     "Status",
     "StepNotice",
     "Telemetry",

@@ -1,4 +1,4 @@
-"""What is running now, for whoever asks from another thread: the probes, and people."""
+"""The running steps of a process, and whether it is ready: for the probes and the watchdog, from any thread."""
 
 from __future__ import annotations
 
@@ -9,69 +9,94 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningStep:
     """A step that has begun and not ended.
 
     Attributes:
+        id: Its id.
         kind: Its kind.
         name: Its name.
-        since: When it began, on the monotonic clock, in seconds.
+        since: Its start on the monotonic clock, in seconds.
+        parent: The id of the step it belongs to, or None.
     """
 
+    id: str
     kind: str
     name: str
     since: float
+    parent: str | None = None
 
 
-class Status:
-    """Where a start-up stands. All methods may be called from any thread."""
+class RunningSteps:
+    """The steps that run. All methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: dict[str, Running] = {}
+        self._steps: dict[str, RunningStep] = {}
+
+    def start(self, step: RunningStep) -> None:
+        """Add a step that has begun."""
+        with self._lock:
+            self._steps[step.id] = step
+
+    def end(self, id_: str) -> None:
+        """Remove a step that has ended."""
+        with self._lock:
+            self._steps.pop(id_, None)
+
+    def all(self) -> list[RunningStep]:
+        """Return the running steps, the one that began first first."""
+        with self._lock:
+            return sorted(self._steps.values(), key=lambda step: step.since)
+
+    def innermost(self) -> list[RunningStep]:
+        """Return the running steps inside of which no other step runs, the one that began first first."""
+        steps = self.all()
+        outer = {step.parent for step in steps}
+        return [step for step in steps if step.id not in outer]
+
+
+class Status:
+    """The state of a start-up. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._running = RunningSteps()
         self._ready = False
         self._error: str | None = None
 
     def started(self, step: str, kind: str, name: str, since: float) -> None:
-        """Note that a step has begun."""
-        with self._lock:
-            self._running[step] = Running(kind, name, since)
+        """Record the start of a step, at `since` seconds on the monotonic clock."""
+        self._running.start(RunningStep(step, kind, name, since))
 
     def ended(self, step: str) -> None:
-        """Note that a step has ended."""
-        with self._lock:
-            self._running.pop(step, None)
+        """Record the end of a step."""
+        self._running.end(step)
 
     def settle(self, error: str | None = None) -> None:
-        """Note that the whole is ready, or has failed with `error`."""
-        with self._lock:
-            self._ready = error is None
-            self._error = error
+        """Record that the start-up is ready, or has failed with `error`."""
+        self._error = error
+        self._ready = error is None
 
     @property
     def ready(self) -> bool:
-        """Whether everything is ready to serve."""
+        """Whether the start-up is ready to serve."""
         return self._ready
 
     @property
     def phase(self) -> str | None:
-        """The name of the phase that has been running longest; None between phases."""
-        with self._lock:
-            phases = [step for step in self._running.values() if step.kind == "phase"]
-        return min(phases, key=lambda step: step.since).name if phases else None
+        """The name of the phase that has run longest; None between phases."""
+        return next((step.name for step in self._running.all() if step.kind == "phase"), None)
 
     def describe(self) -> dict[str, Any]:
-        """Return all of it as JSON will say it; durations in seconds."""
-        now = time.monotonic()
-        phase = self.phase
-        with self._lock:
-            running = sorted(self._running.values(), key=lambda step: step.since)
-            status = "failed" if self._error is not None else "ready" if self._ready else "starting"
-            return {
-                "status": status,
-                "phase": phase,
-                **({"error": self._error} if self._error is not None else {}),
-                "running": [
-                    {"kind": step.kind, "name": step.name, "seconds": round(now - step.since, 3)} for step in running
-                ],
-            }
+        """Return the state as JSON data; durations in seconds."""
+        now, error = time.monotonic(), self._error
+        status = "failed" if error is not None else "ready" if self._ready else "starting"
+        return {
+            "status": status,
+            "phase": self.phase,
+            **({"error": error} if error is not None else {}),
+            "running": [
+                {"kind": step.kind, "name": step.name, "seconds": round(now - step.since, 3)}
+                for step in self._running.all()
+            ],
+        }

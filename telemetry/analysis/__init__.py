@@ -1,4 +1,4 @@
-"""What a journal says about where the time went. Pure functions of a `Run`."""
+"""Analyses of where a run's time went. Pure functions of a `Run`."""
 
 from phasebus.telemetry.analysis.blame import BlameRow, blame, time_to_ready
 from phasebus.telemetry.analysis.critical_path import CriticalPath, Link, Overlap, critical_path

@@ -1,4 +1,4 @@
-"""A run as the page wants it, so that a finished one can be looked at as a live one is."""
+"""A finished run as the state of the page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from phasebus.telemetry.journal import Run
 
 
 def page_state(run: Run) -> dict[str, Any]:
-    """Return `run` as `Timeline.state` says it of one that is going on."""
+    """Return `run` in the form of `Timeline.state`."""
     steps: list[dict[str, Any]] = []
     for at in walk(run):
         step = at.step
-        told = {
+        fields = {
             "id": step.id,
             "parent": step.parent,
             "node": at.node,
@@ -25,6 +25,6 @@ def page_state(run: Run) -> dict[str, Any]:
             "error": step.error,
             "attributes": dict(step.attributes),
         }
-        steps.append({key: value for key, value in told.items() if value is not None})
+        steps.append({key: value for key, value in fields.items() if value is not None})
     about = {"run": run.run, "node": run.node, "trace": run.trace, "phasebus": run.phasebus, "trace_url": None}
     return about | {"now": run.end_ns / 1e9, "version": 0, "left_out": 0, "closed": True, "steps": steps}

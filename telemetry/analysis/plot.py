@@ -148,6 +148,6 @@ class _Picture:
 
 
 def _shade(number: int) -> str:
-    """Return a colour for the phase with this number, for where phases are told apart."""
+    """Return a colour for the phase with this number."""
     shades = ("phase", "download", "ray", "engine_step", "engine", "callback")
     return shades[number % len(shades)]

@@ -25,4 +25,4 @@ class DatasetConfig(Section):
     """What an execution may use at most, of cpu, gpu, memory and object_store_memory; by default all there is."""
 
     progress_seconds: float = Field(default=0.5, gt=0)
-    """How often the progress of the operators is told, in seconds."""
+    """The interval between two reports of the operators' progress, in seconds."""

@@ -19,7 +19,7 @@ from phasebus.initializer.integrations.datasets.events import (
     PostDataset,
     PreDataset,
 )
-from phasebus.initializer.integrations.datasets.execution import DatasetRun, ExecutionWatch, StaysHere
+from phasebus.initializer.integrations.datasets.execution import DatasetRun, ExecutionObserver, LocalCallbacks
 from phasebus.initializer.pipeline.blocking import call_beside
 from phasebus.initializer.pipeline.callbacks import Spelling, publish_phase
 from phasebus.initializer.pipeline.wiring import watched
@@ -79,16 +79,16 @@ def _run(pipeline: Callable[[], T], run: DatasetRun) -> T:
             f"{run.config.name!r} cannot run beside another pipeline of run_dataset in this process: Ray Data has one "
             "set of settings for all; await the one, then the other"
         )
-    watch = partial(ExecutionWatch, run)
+    observer = partial(ExecutionObserver, run)
     try:
         settings = _settings(run)
-        watches = settings.custom_execution_callback_classes
-        watches.append(watch)
+        registered = settings.custom_execution_callback_classes
+        registered.append(observer)
         try:
             with type(settings).current(settings):
                 result = pipeline()
         finally:
-            watches.remove(watch)  # for datasets keep the list that they were built with
+            registered.remove(observer)  # for datasets keep the list that they were built with
             run.leave()
     except Exception:
         if run.failure is None:
@@ -128,7 +128,7 @@ def _settings(run: DatasetRun) -> Any:
         raise DatasetError(
             f"Ray Data {ray_version} lacks what its executions' phases need; they were made for Ray 2.60"
         )
-    settings.custom_execution_callback_classes = StaysHere(callbacks)
+    settings.custom_execution_callback_classes = LocalCallbacks(callbacks)
     if (size := run.context[MAX_BLOCK_BYTES]) is not None:
         settings.target_max_block_size = size
     if limits := run.context[RESOURCE_LIMITS]:

@@ -1,4 +1,4 @@
-"""The configuration of a served application: who may change its requests, and who watches them."""
+"""The configuration of a served application: its callbacks and observers."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class ServingConfig(Section):
     """The name of the application in spans, metrics and messages."""
 
     traced_requests_per_second: float = Field(default=10.0, ge=0)
-    """How many requests a second are told to the observers one by one, as steps with a span each. The others are
-    counted together, a few times a second: telling of a request takes longer than a quick one takes."""
+    """Maximum number of requests a second that are reported as steps, with a span each. The others are counted together, a
+    few times a second: reporting a request takes longer than a quick request."""

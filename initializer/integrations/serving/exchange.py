@@ -13,7 +13,7 @@ from phasebus.initializer.pipeline.control_flow import error_for
 from phasebus.initializer.pipeline.errors import CallbackError
 
 _SERVER_ERROR = 500
-"""What servers answer for an application that raises, or returns, before it has begun to answer."""
+"""The status that servers send for an application that raises or returns without a response."""
 
 _SPELLING = Spelling((REQUEST, ANSWER, RESPONSE))
 
@@ -22,21 +22,21 @@ _INSTEAD = {
     RESPONSE: "change the one that is there, at post_request",
     ANSWER: "the response has begun; set it at pre_request",
 }
-"""What a callback does in place of a write that would change nothing."""
+"""The alternative to a write that would have no effect."""
 
 
 class Exchange:
-    """One request: what its callbacks share, and what has become of its response.
+    """One request: the context of its callbacks, and its response.
 
     Args:
         callbacks: The bus with the callbacks.
-        events: What is published on it, before the application is asked and when it answers.
+        events: The events before the application is called and when it answers.
         request: The request.
-        send: Where the response goes.
+        send: Sends the response.
 
     Attributes:
         request: The request.
-        status: The HTTP status that was answered; 0 as long as there is none.
+        status: The HTTP status of the response; 0 before there is one.
     """
 
     __slots__ = (
@@ -58,16 +58,16 @@ class Exchange:
         self._response: ResponseStart | None = None
         self._failure: Exception | None = None
         self._context = Context()
-        self._context.data[REQUEST] = request  # what was there first is in no history
+        self._context.data[REQUEST] = request  # without an entry in the history
         self.request = request
         self.status = 0
 
     async def answer(self, app: ASGIApp, receive: Receive) -> None:
-        """Have `app`, or what a callback puts in its place, answer the request.
+        """Answer the request with `app`, or with what a callback has set in its place.
 
         Raises:
-            CallbackError: A callback did what changes nothing.
-            Exception: What a callback raised, whatever the application made of it; else what the application raised.
+            CallbackError: A callback wrote a key that has no effect.
+            Exception: The error of a callback, also if the application caught it; else that of the application.
         """
         request, context = self.request, self._context
         try:
@@ -87,9 +87,9 @@ class Exchange:
             raise self._failure
 
     async def send(self, message: Message) -> None:
-        """Send one message of the response, as the callbacks want it."""
+        """Send one message of the response, as the callbacks have changed it."""
         if self._failure is not None:
-            raise self._failure  # the application has caught it, and wants to go on all the same
+            raise self._failure  # the application has caught it and goes on
         try:
             if message["type"] == "http.response.start":
                 message = await self._begin(ResponseStart(message))
@@ -111,27 +111,27 @@ class Exchange:
         return response.message
 
     def _chosen(self, app: ASGIApp) -> ASGIApp:
-        """Return what is to answer: `app`, or what a callback has put in its place."""
+        """Return the application that answers: `app`, or what a callback has set in its place."""
         chosen: ASGIApp = self._context.data.get(ANSWER, app)
         if not callable(chosen):
             by = self._context.history(ANSWER)[-1].by
             raise CallbackError(
-                f"the callback {by!r} set 'answer' to {chosen!r}, which cannot answer; set a response, such as "
+                f"the callback {by!r} set 'answer' to {chosen!r}, which is not callable; set a response, such as "
                 "starlette.responses.PlainTextResponse(…), or another ASGI application"
             )
         return chosen
 
     def _check(self, outcome: Outcome, since: int, allowed: set[str]) -> None:
-        """Raise CallbackError if a callback wrote what nothing reads, or returned a response."""
+        """Raise CallbackError if a callback wrote a key without effect, or returned a response."""
         context = self._context
         _SPELLING.check(context)
         given = {REQUEST: self.request, RESPONSE: self._response}
         for key, value, by, _, _ in context.log[since:]:
             if key in _INSTEAD and key not in allowed and value is not given.get(key):
-                raise CallbackError(f"the callback {by!r} wrote {str(key)!r}, which changes nothing: {_INSTEAD[key]}")
+                raise CallbackError(f"the callback {by!r} wrote {str(key)!r}, which has no effect: {_INSTEAD[key]}")
         for subscription, value in (outcome.values or {}).items():
             if callable(value):
                 raise CallbackError(
-                    f"the callback {subscription.name!r} returned {value!r}, which nobody reads; to answer with it at "
+                    f"the callback {subscription.name!r} returned {value!r}, which nothing reads; to answer with it at "
                     "pre_request, set context[ANSWER], or return {'answer': …}"
                 )

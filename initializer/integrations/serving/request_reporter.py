@@ -1,4 +1,4 @@
-"""What observers are told of the requests: some one by one, as steps; the others counted together."""
+"""Reports of requests to observers: some as steps, the others counted together."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ logger = logging.getLogger("phasebus.serving")
 _FLUSH_SECONDS = 0.25
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-"""Those of RFC 9110 and 5789; clients may send any word, and a label must not take them all."""
+"""The methods of RFC 9110 and 5789; clients may send any word, which a label must not hold."""
 
 _UNMATCHED = "unmatched"
-"""The route of a request that no route of the application matched: paths themselves are without number."""
+"""The route of a request that matched none: the number of paths is unbounded."""
 
 Group = tuple[str, str, int, StepOutcome | None]
-"""What requests are counted together by: method, route, status and outcome."""
+"""The key of requests that are counted together: method, route, status and outcome."""
 
 
 class RateLimit:
-    """So many a second, and no more; what one second brings may come at once (the generic cell rate algorithm).
+    """A limit per second, with bursts of one second's amount (the generic cell rate algorithm).
 
     Args:
-        per_second: How many.
+        per_second: The limit.
     """
 
     def __init__(self, per_second: float) -> None:
         self._apart = 1 / per_second if per_second else math.inf
-        self._ahead = max(1.0 - self._apart, 0.0) + 1e-9  # or rounding costs one
+        self._ahead = max(1.0 - self._apart, 0.0) + 1e-9  # rounding would cost one
         self._due = -math.inf if per_second else math.inf
 
     def acquire(self, now: float) -> bool:
-        """Return whether there is one left at `now`, in seconds on any clock, and take it."""
+        """Return whether the limit allows one more at `now`, in seconds on any clock, and count it."""
         if self._due - now > self._ahead:
             return False
         self._due = max(self._due, now) + self._apart
@@ -64,15 +64,15 @@ class RateLimit:
 
 
 class RequestReporter:
-    """Tells the observers on `bus` of requests.
+    """Reports requests to the observers on a bus.
 
     Args:
-        bus: Where the observers are.
+        bus: The bus with the observers.
         name: The name of the application.
-        per_second: How many requests a second are told one by one.
+        per_second: Maximum number of requests a second that are reported as steps.
 
     Attributes:
-        acquire_trace: Returns whether the request that begins now, in seconds of `time.perf_counter`, is one of those.
+        acquire_trace: Returns whether the request that begins now, in seconds of `time.perf_counter`, is reported as a step.
     """
 
     def __init__(self, bus: Bus, name: str, per_second: float) -> None:
@@ -84,9 +84,9 @@ class RequestReporter:
 
     @asynccontextmanager
     async def step(self, request: Request) -> AsyncIterator[Step]:
-        """Tell of one request as a step, in the trace of whoever sent it or else in one of its own.
+        """Report one request as a step, in the trace of its sender or else in a new one.
 
-        What the application calls finds the step in the request's ``traceparent`` (W3C Trace Context).
+        The request's ``traceparent`` names the step, for the calls of the application (W3C Trace Context).
         """
         trace, caller = _trace_of(request)
         attributes = {"method": _method(request), **trace, "application": self._name}
@@ -106,9 +106,9 @@ class RequestReporter:
             raise failure
 
     async def count(self, request: Request, status: int, seconds: float, error: BaseException | None) -> None:
-        """Count a request that has not been told as a step.
+        """Count a request that has not been reported as a step.
 
-        One that failed is still told as a step, so that its error is seen, unless there are many of them as well.
+        A failed one is reported as a step, with its error, up to the same number a second.
         """
         method, route = _method(request), _route(request)
         if isinstance(error, Exception) and self._acquire_failure(time.perf_counter()):
@@ -120,7 +120,7 @@ class RequestReporter:
     async def _report_failure(
         self, request: Request, attributes: Mapping[str, AttributeValue], seconds: float, error: Exception
     ) -> None:
-        """Tell afterwards, as a step, of a request that failed."""
+        """Report a failed request as a step, after its end."""
         trace, caller = _trace_of(request)
         step = Step(self._bus, REQUEST_STEP, self._name, caller)
         step.attributes.update(attributes, **trace, application=self._name)
@@ -132,7 +132,7 @@ class RequestReporter:
 
     @contextmanager
     def _unless_closed(self) -> Iterator[None]:
-        """Let a request end as it does by itself, though the lifespan and with it the bus has ended before it."""
+        """Ignore that the bus has closed: a request may outlast the lifespan."""
         try:
             yield
         except BusStateError:
@@ -140,7 +140,7 @@ class RequestReporter:
                 raise
 
     async def flush(self) -> None:
-        """Tell what has been counted. What a callback raises is logged: no request is left for it to fail."""
+        """Publish the counts. The error of a callback is logged: there is no request that it could fail."""
         while self._counted:
             (method, route, status, outcome), seconds = self._counted.popitem()
             counted = StepsCounted(
@@ -153,22 +153,22 @@ class RequestReporter:
             try:
                 await self._bus.publish(counted)
             except Exception:
-                logger.exception("a callback of %r failed when it was told of requests counted together", self._name)
+                logger.exception("a callback of %r failed on requests that were counted together", self._name)
 
     async def flush_forever(self) -> None:
-        """Tell what has been counted a few times a second, until cancelled."""
+        """Publish the counts a few times a second, until cancelled."""
         while True:
             await anyio.sleep(_FLUSH_SECONDS)
             await self.flush()
 
 
 def wants_requests(bus: Bus) -> bool:
-    """Return whether anybody on `bus` wants to be told of requests."""
+    """Return whether a subscriber on `bus` accepts events of requests."""
     return any(bus.wants(each) for each in (StepStarted, StepFinished, StepFailed, StepsCounted))
 
 
 def _trace_of(request: Request) -> tuple[dict[str, AttributeValue], str | None]:
-    """Return the trace a request is of, and the span that sent it: those of whoever sent it, or else a new trace."""
+    """Return the trace of a request and the span that sent it: those of its sender, or else a new trace."""
     caller = parse_traceparent(request.headers.get("traceparent", ""))
     if caller is None:
         return {"trace_id": new_trace_id()}, None
@@ -181,7 +181,7 @@ def _method(request: Request) -> str:
 
 
 def _route(request: Request) -> str:
-    """Return the path of the route that was taken, with those of the mounts above it."""
+    """Return the path of the route that was taken, with the paths of the mounts above it."""
     scope = request.scope
     route = scope.get("route")
     path: str | None = getattr(route, "path", None)
@@ -194,7 +194,7 @@ def _route(request: Request) -> str:
 
 
 def _mounts(scope: Scope) -> str:
-    """Return the paths of the mounts a request went through, as they were declared: values are without number."""
+    """Return the paths of the mounts a request went through, as they were declared: the number of their values is unbounded."""
     left: str = scope["root_path"].removeprefix(scope["app_root_path"])
     routes = getattr(scope.get("router"), "routes", ())
     declared = ""

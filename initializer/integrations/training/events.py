@@ -54,7 +54,7 @@ class WorkersFailed(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostTraining(PhaseEvent):
-    """Published when the run has ended well: see, or replace, `RESULT`. How it ends otherwise, its step tells."""
+    """Published when the run has finished: read or replace `RESULT`. A run that fails has a failed step instead."""
 
     phase: ClassVar[str] = "post_training"
 
@@ -98,4 +98,4 @@ TRAINING_KEYS: Final[tuple[Key[Any], ...]] = (
 TRAINING: Final = StepKind("training")
 WORKER_GROUP: Final = StepKind("training_workers")
 REPORT: Final = StepKind("training_report")
-"""A report, told when it has come to the controller: as long as its callbacks take."""
+"""A report, from its arrival at the controller until its callbacks have run."""

@@ -1,4 +1,4 @@
-// Hearing from the server, and from whoever sits in front.
+// Events from the server and from the user.
 
 function draw() {
   if (!state.steps.size) { drawHead(); drawRunning(); return; }

@@ -46,13 +46,13 @@ function fill(list, lines) {
   lines.slice(0, MOST).forEach((line, number) => { line.update?.(list.children[number]); });
 }
 
-const tells = step => step?.done != null; // how far it is
-const tellsFirst = step => tells(step) && !tells(state.steps.get(step.parent));
+const hasProgress = step => step?.done != null; // in its own unit
+const isOutermostProgress = step => hasProgress(step) && !hasProgress(state.steps.get(step.parent));
 
 const dotted = (step, text) => make("span", {}, make("i", { className: "dot", kind: colourOf(step) }), text);
 
 function drawRunning() {
-  const { inside } = makeTree(), running = [...state.steps.values()].filter(step => isRunning(step) && (!inside(step).some(isRunning) || tellsFirst(step)) && !tells(state.steps.get(step.parent)));
+  const { inside } = makeTree(), running = [...state.steps.values()].filter(step => isRunning(step) && (!inside(step).some(isRunning) || isOutermostProgress(step)) && !hasProgress(state.steps.get(step.parent)));
   const lines = grouped(running, titleOf).map(steps => {
     const longest = steps.reduce((a, b) => (a.start <= b.start ? a : b));
     const where = steps.length > 1 ? ` · ${steps.length} times, longest on ${longest.node || "the cluster"}` : longest.attributes?.process ? ` · ${longest.attributes.process}` : "";
@@ -64,7 +64,7 @@ function drawRunning() {
 }
 
 function drawProgress() {
-  const shown = [...state.steps.values()].filter(step => isRunning(step) && tellsFirst(step)), many = makeTree().nodes > 8;
+  const shown = [...state.steps.values()].filter(step => isRunning(step) && isOutermostProgress(step)), many = makeTree().nodes > 8;
   byId("progress-panel").hidden = !shown.length;
   const left = step => step.rate > 0 && step.total ? (step.total - step.done) / step.rate : Infinity;
   const lines = grouped(shown, many ? titleOf : step => step.id).map(steps => {

@@ -20,8 +20,8 @@ from phasebus.initializer.integrations.datasets.events import DATASET, DATASET_K
 from phasebus.initializer.integrations.datasets.execution import (
     DatasetRun,
     ExecutionEndedError,
-    ExecutionWatch,
-    StaysHere,
+    ExecutionObserver,
+    LocalCallbacks,
 )
 from phasebus.initializer.pipeline.callbacks import Spelling
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Operator:
-    """What a watch sees of an operator of Ray Data."""
+    """What a observer sees of an operator of Ray Data."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class Operator:
 
 
 def executor(name: str) -> Any:
-    """Return what a watch sees of an executor with one operator."""
+    """Return what a observer sees of an executor with one operator."""
     stats = SimpleNamespace(to_summary=lambda: SimpleNamespace(to_string=lambda include_parent: f"{name} took long"))
     return SimpleNamespace(_topology=[Operator(name)], get_stats=lambda: stats)
 
@@ -68,10 +68,10 @@ async def test_executions_side_by_side_are_each_told_with_what_is_theirs() -> No
         run = run_on(bus)
 
         def execute(name: str) -> None:
-            watch, executing = ExecutionWatch(run), executor(name)
+            observer, executing = ExecutionObserver(run), executor(name)
             together.wait(60)
-            watch.before_execution_starts(executing)
-            watch.after_execution_succeeds(executing)
+            observer.before_execution_starts(executing)
+            observer.after_execution_succeeds(executing)
 
         with ThreadPoolExecutor(len(names)) as threads:
             futures = [threads.submit(execute, name) for name in names]
@@ -88,16 +88,16 @@ async def test_executions_side_by_side_are_each_told_with_what_is_theirs() -> No
 async def test_in_the_buss_own_thread_nothing_is_told_and_nothing_waits() -> None:
     async with Bus() as bus:
         run = run_on(bus)
-        watch, executing = ExecutionWatch(run), executor("Map")
-        watch.before_execution_starts(executing)
-        watch.on_execution_step(executing)
-        watch.after_execution_succeeds(executing)
+        observer, executing = ExecutionObserver(run), executor("Map")
+        observer.before_execution_starts(executing)
+        observer.on_execution_step(executing)
+        observer.after_execution_succeeds(executing)
         assert run.executions == 0
 
-        await anyio.to_thread.run_sync(watch.before_execution_starts, executing)
-        watch.on_execution_step(executing)
-        watch.after_execution_fails(executing, RuntimeError("collected as garbage, which may be anywhere"))
-        assert run.running == {watch}
+        await anyio.to_thread.run_sync(observer.before_execution_starts, executing)
+        observer.on_execution_step(executing)
+        observer.after_execution_fails(executing, RuntimeError("collected as garbage, which may be anywhere"))
+        assert run.running == {observer}
         await anyio.to_thread.run_sync(run.leave)
     assert not run.running
 
@@ -108,9 +108,9 @@ async def test_an_execution_that_begins_once_the_pipeline_has_returned_has_no_ph
         bus.subscribe(StepEvent, events.append)
         run = run_on(bus)
         run.leave()
-        watch = ExecutionWatch(run)
-        await anyio.to_thread.run_sync(watch.before_execution_starts, executor("Map"))
-        await anyio.to_thread.run_sync(watch.after_execution_succeeds, executor("Map"))
+        observer = ExecutionObserver(run)
+        await anyio.to_thread.run_sync(observer.before_execution_starts, executor("Map"))
+        await anyio.to_thread.run_sync(observer.after_execution_succeeds, executor("Map"))
     assert not events
 
 
@@ -125,7 +125,7 @@ async def test_an_error_of_a_step_callback_fails_the_execution_and_the_run() -> 
         bus.subscribe(refuse)
         run = run_on(bus)
         with pytest.raises(ExecutionEndedError, match="a callback has failed: LookupError: no such tenant"):
-            await anyio.to_thread.run_sync(ExecutionWatch(run).before_execution_starts, executor("Map"))
+            await anyio.to_thread.run_sync(ExecutionObserver(run).before_execution_starts, executor("Map"))
     assert isinstance(run.failure, LookupError)
     assert [(event.kind, event.outcome, event.error) for event in events] == [
         ("dataset_execution", "failed", run.failure)
@@ -134,6 +134,6 @@ async def test_an_error_of_a_step_callback_fails_the_execution_and_the_run() -> 
 
 async def test_a_watch_is_copied_as_itself_and_stays_in_its_process_and_others_travel() -> None:
     async with Bus() as bus:
-        registered = StaysHere([dict, partial(ExecutionWatch, run_on(bus))])
+        registered = LocalCallbacks([dict, partial(ExecutionObserver, run_on(bus))])
         assert copy.deepcopy(registered) is registered
         assert pickle.loads(pickle.dumps(registered)) == [dict]

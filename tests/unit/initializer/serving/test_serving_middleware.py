@@ -281,11 +281,11 @@ def test_a_compressed_body_is_not_changed_chunk_by_chunk() -> None:
     ("phase", "written", "says"),
     [
         ("pre_request", {"anwser": PlainTextResponse("no", 403)}, "did you mean 'answer'"),
-        ("pre_request", {"answer": "no"}, "'no', which cannot answer"),
-        ("pre_request", {"request": None}, "wrote 'request', which changes nothing"),
+        ("pre_request", {"answer": "no"}, "'no', which is not callable"),
+        ("pre_request", {"request": None}, "wrote 'request', which has no effect"),
         ("pre_request", PlainTextResponse("no", 403), "set context.ANSWER., or return"),
         ("post_request", {"answer": PlainTextResponse("no", 403)}, "set it at pre_request"),
-        ("post_request", {"response": PlainTextResponse("no", 403)}, "wrote 'response', which changes nothing"),
+        ("post_request", {"response": PlainTextResponse("no", 403)}, "wrote 'response', which has no effect"),
     ],
 )
 def test_what_would_change_nothing_is_told_with_the_callbacks_name(phase: str, written: Any, says: str) -> None:
