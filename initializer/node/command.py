@@ -143,7 +143,9 @@ class CommandStart:
         """Return the command's environment, in which its steps are reported below the step with the id `step`."""
         given = original_environment()
         gate = self._command.download is not None
-        return {**given, **environment_of_command(self._telemetry, step, gate=gate), **plugin_environment(given)}
+        endpoint = None if self._server is None else self._server.traces_endpoint
+        reporting = environment_of_command(self._telemetry, step, gate=gate, traces_endpoint=endpoint)
+        return {**given, **reporting, **plugin_environment(given)}
 
     async def _until_ready(self, steps: StepTracker) -> None:
         """Wait for the engine to answer, as the plugin reports it or, without the plugin, as /health answers.

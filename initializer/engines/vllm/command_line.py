@@ -35,12 +35,14 @@ class ServerCommand:
         headless: Whether it starts no HTTP server: the workers of an engine that another node serves.
         health_url: The URL of its /health; None without an HTTP server, or if its port is not known.
         socket: The Unix socket that it listens on instead of a port.
+        traces_endpoint: Where its arguments say that it exports its spans; None if they do not say.
     """
 
     model: str
     headless: bool
     health_url: str | None
     socket: str | None
+    traces_endpoint: str | None = None
 
     async def is_healthy(self, seconds: float = 1.0) -> bool:
         """Return whether the server answers; False if that cannot be asked.
@@ -77,7 +79,13 @@ def read_command(arguments: Sequence[str]) -> ServerCommand | None:
     socket = _value(options, "uds") or None
     model = _value(options, "served-model-name") or _value(options, "") or _value(options, "model")
     url = None if headless or "grpc" in options else _health_url(options, socket)
-    return ServerCommand(model=model, headless=headless, health_url=url, socket=socket)
+    return ServerCommand(
+        model=model,
+        headless=headless,
+        health_url=url,
+        socket=socket,
+        traces_endpoint=_value(options, "otlp-traces-endpoint") or None,
+    )
 
 
 def plugin_environment(environment: Mapping[str, str]) -> Mapping[str, str]:

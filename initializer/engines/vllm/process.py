@@ -74,7 +74,9 @@ def _made_for(launch: Launch) -> Mapping[str, Any]:
         **launch.runtime_env.get("env_vars", {}),
         **_environment(launch),
         **environment_of_engine(
-            launch.telemetry, {**os.environ, **launch.runtime_env.get("env_vars", {}), **launch.env}
+            launch.telemetry,
+            {**os.environ, **launch.runtime_env.get("env_vars", {}), **launch.env},
+            traces_endpoint=launch.args.get("otlp_traces_endpoint"),
         ),
         SAMPLING: str(launch.iteration_sampling),
     }

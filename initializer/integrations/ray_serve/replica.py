@@ -29,7 +29,7 @@ from phasebus.initializer.node.events import (
     PreEngineInit,
     PreInitialization,
 )
-from phasebus.initializer.node.keys import ENGINE, ENGINE_ENV, NODE_KEYS, NODE_NAME, SKIP_DEFAULT
+from phasebus.initializer.node.keys import ENGINE, ENGINE_ARGS, ENGINE_ENV, NODE_KEYS, NODE_NAME, SKIP_DEFAULT
 from phasebus.initializer.pipeline.phases import Phase, run_phases
 from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
 from phasebus.telemetry import RunIdentity, StepNotice
@@ -156,10 +156,10 @@ class ReplicaStart:
 
     async def _start_engine(self, bus: Bus, context: Context) -> None:
         async with bus.step(ENGINE_INIT, "vllm", attributes={"model": self._model}) as step:
-            env = {
-                **context[ENGINE_ENV],
-                **environment_of_engine(self._telemetry, {**os.environ, **context[ENGINE_ENV]}),
-            }
+            given = context[ENGINE_ENV]
+            endpoint = context[ENGINE_ARGS].get("otlp_traces_endpoint")
+            reporting = environment_of_engine(self._telemetry, {**os.environ, **given}, traces_endpoint=endpoint)
+            env = {**given, **reporting}
             os.environ.update(env | {"TRACEPARENT": self._telemetry.identity.traceparent(step.id)})
             stop = self._telemetry.relay.listen(self._engine_listener(step.id))
             try:
