@@ -23,6 +23,7 @@ from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import Access, Server, build_app
 from phasebus.telemetry.status import Status
 from phasebus.telemetry.timeline import Timeline
+from phasebus.telemetry.trace_losses import TraceLosses
 from phasebus.telemetry.tracing import Tracing
 
 logger = logging.getLogger("phasebus.telemetry")
@@ -81,6 +82,7 @@ class Telemetry:
             environment=environment,
         )
         self.relay = Relay(SpanForwarder(self.tracing), relay_host)
+        self.metrics.registry.register(TraceLosses(self.tracing, self.relay))
         self._sdk_variables = {**findings.repairs, "OTEL_TRACES_SAMPLER": settings.engine_sampler}
         for problem in findings.problems:
             logger.warning("%s", problem)

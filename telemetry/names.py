@@ -248,6 +248,14 @@ SUBSCRIBER_ERRORS: Final = (
     "Calls of a subscriber or observer that raised or timed out.",
 )
 EVENTS_DROPPED: Final = ("phasebus_events_dropped_total", "Events dropped because the buffer of an observer was full.")
+SPANS_DROPPED: Final = (
+    "phasebus_spans_dropped_total",
+    "Spans that were not exported: the queue was full, or the exporter refused them.",
+)
+RELAY_REJECTED: Final = (
+    "phasebus_relay_rejected_total",
+    "Requests, spans and notices that the relay rejected: without its token, or not valid.",
+)
 
 CLUSTER_NODES: Final = ("phasebus_cluster_nodes", "Nodes of the cluster, by state.", ["state"])
 NODE_READY: Final = ("phasebus_cluster_node_ready", "1 if the node is ready to serve, else 0.", ["node"])

@@ -286,6 +286,16 @@ async def test_telemetry_receives_spans_only_once_an_engine_is_going_to_send_the
         assert receives()
 
 
+def test_rejections_and_lost_spans_are_metrics() -> None:
+    telemetry = Telemetry(port=None, environment={})
+    telemetry.relay.start()
+    post_notices(telemetry.relay, "{}")
+    value = telemetry.metrics.registry.get_sample_value
+    assert value("phasebus_relay_rejected_total") == 1
+    assert value("phasebus_spans_dropped_total") == 0
+    telemetry.relay.close()
+
+
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
