@@ -122,3 +122,10 @@ def test_otel_spans_survive_a_collector_that_refuses_for_a_while(run: Start) -> 
         run(OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, ENGINE_SECONDS="4")
         assert {"Load weights", "engine init", "node init"} <= {span.name for span in sink.spans}
         assert len({span.span_id for span in sink.spans}) == len(sink.spans)
+
+
+def test_otel_disabled_leaves_the_engine_untraced_and_the_start_as_it_is(run: Start, sink: OtlpSink) -> None:
+    command = run(OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, OTEL_SDK_DISABLED="true")
+    assert sink.spans == []
+    assert set(phases(command.journal()).values()) == {"finished"}
+    assert "load_weights" not in {step.name for step in command.journal().steps}
