@@ -5,8 +5,10 @@ import pytest
 from phasebus.bus import AttributeValue, StepFailed, StepFinished, StepProgress, StepsCounted, StepStarted
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
+from phasebus.telemetry.metrics import MAX_SERIES, OVERFLOW
 
 STEP = "a" * 16
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 
 @pytest.fixture
@@ -89,3 +91,51 @@ def test_bytes_are_counted_as_they_move_without_those_of_the_first_event() -> No
     observer.observe(StepProgress(step="d" * 16, kind="training", name="epoch", done=3, total=10))
     assert metrics.registry.get_sample_value("phasebus_progress_bytes_total", {"kind": "download"}) == 300
     assert metrics.registry.get_sample_value("phasebus_progress_bytes_total", {"kind": "training"}) is None
+
+
+def test_the_kind_of_a_step_is_its_own_even_if_it_has_an_attribute_of_that_name(
+    metrics: Metrics, observer: MetricsObserver
+) -> None:
+    observer.observe(StepFinished(step=STEP, kind="epoch", name="x", seconds=1.0, attributes={"kind": "other"}))
+    labels = {"kind": "epoch", "step": "x", "outcome": "finished"}
+    assert value(metrics, "phasebus_step_duration_seconds_count", **labels) == 1
+
+
+def test_a_step_of_another_trace_has_an_exemplar_of_that_trace(metrics: Metrics, observer: MetricsObserver) -> None:
+    attributes: dict[str, AttributeValue] = {"trace_id": "1" * 32}
+    observer.observe(StepFinished(step=STEP, kind="phase", name="x", seconds=1.0, attributes=attributes))
+    assert f'trace_id="{"1" * 32}"' in metrics.render(OPEN_METRICS)[0].decode()
+
+
+@pytest.mark.parametrize(("step", "trace"), [("a" * 200, "f" * 32), (STEP, "f" * 200)])
+def test_ids_that_are_too_long_for_an_exemplar_cost_the_exemplar_only(step: str, trace: str, metrics: Metrics) -> None:
+    MetricsObserver(metrics, trace).observe(StepFinished(step=step, kind="phase", name="x", seconds=1.0))
+    assert value(metrics, "phasebus_phase_duration_seconds_count", phase="x", outcome="finished") == 1
+    assert "trace_id" not in metrics.render(OPEN_METRICS)[0].decode()
+
+
+@pytest.mark.parametrize("amount", [-1, float("nan"), float("inf"), 10**400, "many"])
+def test_an_amount_that_no_counter_can_add_is_left_out(
+    amount: AttributeValue, metrics: Metrics, observer: MetricsObserver
+) -> None:
+    labels: dict[str, AttributeValue] = {"model": "m", "source": "hf"}
+    for bytes_ in (5, amount):
+        attributes = {**labels, "bytes": bytes_}
+        observer.observe(StepFinished(step=STEP, kind="download", name="m", seconds=1.0, attributes=attributes))
+    text = metrics.render(OPEN_METRICS)[0].decode()
+    assert 'phasebus_download_bytes_total{model="m",outcome="finished",source="hf"} 5.0' in text
+
+
+def test_label_values_are_printable_and_bounded(metrics: Metrics, observer: MetricsObserver) -> None:
+    for name in ("\ud800", "\x1b]0;title\x07", "x" * 100_000):
+        observer.observe(StepStarted(step=STEP + name[:1], kind="phase", name=name))
+    body, _ = metrics.render("text/plain")
+    assert b"\x1b" not in body
+    assert max(map(len, body.splitlines())) < 1_000
+
+
+def test_label_values_beyond_the_limit_are_counted_together(metrics: Metrics, observer: MetricsObserver) -> None:
+    for number in range(MAX_SERIES + 5):
+        observer.observe(StepFinished(step=STEP, kind="phase", name=f"phase {number}", seconds=1.0))
+    labels = {"phase": OVERFLOW, "outcome": OVERFLOW}
+    assert value(metrics, "phasebus_phase_duration_seconds_count", **labels) == 5
