@@ -1,4 +1,4 @@
-"""Where journals are kept and how they are found again."""
+"""The paths of journals, and how a journal is found."""
 
 from __future__ import annotations
 
@@ -30,36 +30,37 @@ def runs_folder() -> Path:
 
 
 def journal_path(run: str) -> Path:
-    """Return where the journal of the run with this id is kept."""
+    """Return the path of the journal of the run with the id `run`."""
     return runs_folder() / f"{run}.jsonl"
 
 
 def journal_of(identity: RunIdentity) -> Path:
-    """Return where a process keeps its journal: that of the run, or as a member of it one in the folder beside that."""
+    """Return the path of a process's journal: the run's own, or for a member of the run a file in the folder beside it."""
     path = journal_path(identity.run)
-    return path.with_suffix("") / f"{identity.node}.jsonl" if identity.member else path
+    name = identity.node.replace(os.sep, "_").replace("\0", "_")
+    return path.with_suffix("") / f"{name}.jsonl" if identity.member else path
 
 
 def find_journal(run: str | None = None) -> Path:
-    """Return the journal named by a path, a run's id or the beginning of one; of the last run by default.
+    """Return the journal with a path, a run's id or the beginning of one; by default that of the last run.
 
     Raises:
-        JournalError: There is none, or several begin like that.
+        JournalError: No journal matches, or several do.
     """
     if run is not None and (os.sep in run or run.endswith(".jsonl")):
         path = Path(run)
         if not path.is_file():
-            raise JournalError(f"there is no journal at {run}")
+            raise JournalError(f"no journal at {run}")
         return path
     folder = runs_folder()
     if (taken := next((each for each in (folder, folder.parent) if each.is_file()), None)) is not None:
         raise JournalError(
-            f"{taken} is a file, and the journals of runs are to be in a folder there; see PHASEBUS_STATE_DIR"
+            f"{taken} is a file, but the journals of runs need a folder there. Set PHASEBUS_STATE_DIR to another folder"
         )
     journals = sorted(folder.glob(f"{run or ''}*.jsonl"))
     if not journals:
         wanted = f"no run {run!r}" if run else "no run yet"
-        raise JournalError(f"there is {wanted} in {folder}; start one with `phasebus demo` or `phasebus up`")
+        raise JournalError(f"{wanted} in {folder}. Start one with `phasebus demo` or `phasebus up`")
     if run is not None and len(journals) > 1 and folder / f"{run}.jsonl" not in journals:
         found = ", ".join(path.stem for path in journals)
         raise JournalError(f"several runs begin with {run!r}: {found}")

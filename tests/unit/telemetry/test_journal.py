@@ -270,3 +270,11 @@ def test_a_full_disk_ends_the_journal_after_a_whole_line_with_one_warning(journa
     run = read_journal(journal)
     assert run.skipped == 0
     assert len(run.steps) >= 2
+
+
+@pytest.mark.parametrize("node", ["../../outside", "/etc/node", "a\0b", ".."])
+def test_the_journal_of_a_member_stays_in_the_folder_of_its_run(node: str, identity: RunIdentity) -> None:
+    member = identity.of_member(node, NODE)
+    JournalWriter(journal_of(member), member).close()
+    (found,) = journal_path(identity.run).with_suffix("").iterdir()
+    assert find_journal(str(found)) == journal_of(member)
