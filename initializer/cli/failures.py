@@ -13,7 +13,7 @@ from phasebus.telemetry import redact
 
 
 class Interrupted(PhasebusError):  # noqa: N818  # not a fault
-    """Raised when a signal has ended a command, after everything was given back.
+    """Raised when a signal has ended a command, after everything was released.
 
     Args:
         number: The signal.

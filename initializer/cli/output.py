@@ -95,7 +95,7 @@ def check_output() -> None:
 def end_process(code: object) -> NoReturn:
     """End this process with an exit code as `sys.exit` takes it, without waiting for any thread.
 
-    A thread that waits for a silent server would keep the process for minutes after everything was given back.
+    A thread that waits for a silent server would keep the process for minutes after everything was released.
     """
     if code is not None and not isinstance(code, int):
         write_err(str(code))

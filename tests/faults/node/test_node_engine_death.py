@@ -109,7 +109,7 @@ async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_
     nodes.wait_until_free()
 
 
-async def test_an_engine_core_that_is_killed_once_the_cluster_is_ready_is_told_by_its_node_and_the_hub(
+async def test_an_engine_core_killed_in_a_ready_cluster_is_reported_by_node_and_hub(
     nodes: TwoNodes, tmp_path: Path
 ) -> None:
     hub = Hub(free_port())

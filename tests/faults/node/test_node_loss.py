@@ -156,7 +156,7 @@ async def test_a_node_whose_actor_is_killed_is_closed_in_its_name(
     nodes.wait_until_free()
 
 
-async def test_a_node_whose_journal_is_lost_with_it_is_closed_from_what_the_hub_has_heard(
+async def test_a_node_lost_with_its_journal_is_closed_from_the_events_of_the_hub(
     nodes: TwoNodes, model: str, tmp_path: Path
 ) -> None:
     hang, port = HangIn("post_download", tmp_path), free_port()
@@ -233,7 +233,7 @@ async def test_a_node_whose_raylet_is_killed_is_closed_in_its_name_long_before_r
     nodes.wait_until_free()
 
 
-async def test_a_node_that_goes_away_once_the_cluster_is_ready_is_told_by_the_hub(nodes: TwoNodes, model: str) -> None:
+async def test_a_node_lost_from_a_ready_cluster_is_reported_by_the_hub(nodes: TwoNodes, model: str) -> None:
     hub = Hub(free_port())
     async with await initialize_cluster(config(nodes, model, service={"port": hub.port})) as cluster:
         ready = {"node_0": "ready", "node_1": "ready"}

@@ -98,7 +98,7 @@ def test_one_signal_ends_a_callback_that_blocks_and_names_it(
     assert command.journal().state == "closed"
 
 
-def test_a_second_signal_ends_at_once_what_the_first_one_cannot(start: Callable[[str], Command]) -> None:
+def test_a_second_signal_ends_a_start_at_once(start: Callable[[str], Command]) -> None:
     command = start(
         "import anyio\n"
         "async def hang(phase, config, data):\n"

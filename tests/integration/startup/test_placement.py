@@ -37,7 +37,7 @@ def config(model: str, bundles: list[dict[str, float]], seconds: float = 120, **
     return LLMConfig(model=model, engine="none", placement={"bundles": bundles, "timeout_seconds": seconds}, **fields)  # type: ignore[arg-type]
 
 
-async def test_what_a_callback_asks_for_is_what_ray_reserves_and_it_is_given_back(model: str) -> None:
+async def test_ray_reserves_and_releases_the_bundles_of_a_callback(model: str) -> None:
     async def one_bundle(event: PrePlacementGroup, context: Context) -> None:
         context[PLACEMENT_BUNDLES] = [{"CPU": 2}]
 
@@ -73,7 +73,7 @@ async def test_resources_that_are_not_there_are_explained_and_nothing_stays_rese
     wait_for_free_cpus(2)
 
 
-async def test_a_bundle_that_ray_does_not_take_is_said_so(model: str) -> None:
+async def test_a_bundle_that_ray_rejects_is_an_error(model: str) -> None:
     with pytest.raises(PlacementError, match="Ray does not take the bundles"):
         await initialize_node(config(model, [{"CPU": 0}]))
 

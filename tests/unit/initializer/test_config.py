@@ -117,7 +117,7 @@ LAUGHS = "a0: &a0 [ha, ha]\n" + "\n".join(
         ("model: x\nname: caf\udce9", "cannot be read as YAML"),
     ],
 )
-def test_a_file_beyond_the_limits_is_refused_before_it_is_used(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_beyond_the_limits_is_rejected(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "node.yaml"
     path.write_text(text, errors="surrogateescape")
     with pytest.raises(ConfigError, match=message):

@@ -71,7 +71,7 @@ FORMS = [
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("made", FORMS)
-async def test_what_an_initialization_returns_is_put_into_the_context_in_every_form(made: Any) -> None:
+async def test_an_initialization_may_return_any_of_the_forms(made: Any) -> None:
     context = await taken_over(made)
     assert context["placement_group"] is GROUP
     assert context["runtime_env"] == ENV
@@ -80,7 +80,7 @@ async def test_what_an_initialization_returns_is_put_into_the_context_in_every_f
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("made", FORMS)
-async def test_what_an_initialization_returns_goes_over_what_is_configured(made: Any) -> None:
+async def test_the_values_of_an_initialization_are_merged_over_the_configuration(made: Any) -> None:
     configured = {
         "runtime_env": {"env_vars": {"HF_HUB_OFFLINE": "0", "TZ": "UTC"}, "working_dir": "/work"},
         "engine_args": {"max_model_len": 512, "dtype": "half"},
@@ -92,14 +92,14 @@ async def test_what_an_initialization_returns_goes_over_what_is_configured(made:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("made", [(None, None, None), {"engine_args": None}, SimpleNamespace(runtime_env=None)])
-async def test_what_an_initialization_leaves_out_stays_as_configured_without_a_placement_group(made: Any) -> None:
+async def test_parts_that_an_initialization_leaves_out_stay_as_configured(made: Any) -> None:
     context = await taken_over(made, {"runtime_env": ENV, "engine_args": ARGS})
     assert context["placement_group"] is None
     assert (context["runtime_env"], context["engine_args"]) == (ENV, ARGS)
 
 
 @pytest.mark.anyio
-async def test_an_initialization_takes_over_before_it_is_asked_and_gets_the_configuration() -> None:
+async def test_an_initialization_replaces_the_start_and_gets_the_configuration() -> None:
     initialization = Returning((GROUP, ENV, ARGS))
     context = await run(from_initialization(initialization), PreInitialization)
     assert context["skip_default"] is True
@@ -139,7 +139,7 @@ async def test_changes_are_remembered_by_the_name_of_the_older_form() -> None:
         ("a triple", "returned an object of the class 'str'"),
     ],
 )
-async def test_a_return_without_the_three_is_refused_with_what_it_should_be(made: Any, message: str) -> None:
+async def test_a_return_value_without_the_three_parts_is_rejected(made: Any, message: str) -> None:
     with pytest.raises(CallbackError, match=f"initialize of 'Returning' {re.escape(message)}") as caught:
         await taken_over(made)
     assert "as three values in this order, or by the names placement_group, runtime_env, engine_args" in str(
@@ -157,7 +157,7 @@ async def test_a_return_without_the_three_is_refused_with_what_it_should_be(made
         ({"runtime_env": [("env_vars", {})]}, "as runtime env 1 value"),
     ],
 )
-async def test_parts_in_the_wrong_order_or_of_the_wrong_sort_are_refused(made: Any, message: str) -> None:
+async def test_parts_in_the_wrong_order_or_of_the_wrong_type_are_rejected(made: Any, message: str) -> None:
     with pytest.raises(CallbackError, match=message):
         await taken_over(made)
 
@@ -220,7 +220,7 @@ class Hooks:
 
 
 @pytest.mark.anyio
-async def test_what_a_strategy_returns_is_merged_into_the_context() -> None:
+async def test_the_values_of_a_strategy_are_merged_into_the_context() -> None:
     strategy = Strategy()
     context = await run(from_strategy(strategy), *NODE_PHASES, data={"engine_args": {"dtype": "half"}, "mine": 1})
     assert dict(context) == {
@@ -239,7 +239,7 @@ async def test_what_a_strategy_returns_is_merged_into_the_context() -> None:
 
 
 @pytest.mark.anyio
-async def test_hooks_are_called_before_and_after_each_step_and_see_what_the_strategy_decided() -> None:
+async def test_hooks_are_called_around_each_step_and_see_the_values_of_the_strategy() -> None:
     called: list[str] = []
     await run(from_strategy(Strategy(), Hooks(called)), *NODE_PHASES)
     assert called == [
@@ -266,7 +266,7 @@ async def test_a_strategy_and_hooks_may_leave_steps_out_and_return_nothing() -> 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("wanted", ["NONE", True, [("local_node_download_model", "NONE")]])
-async def test_a_strategy_that_returns_no_mapping_is_told_what_it_returns(wanted: Any) -> None:
+async def test_a_strategy_that_returns_no_mapping_is_an_error(wanted: Any) -> None:
     strategy = SimpleNamespace(download=lambda config, context: wanted)
     with pytest.raises(CallbackError, match=r"download of 'SimpleNamespace' returned .*; it returns a mapping"):
         await run(from_strategy(strategy), *NODE_PHASES)
@@ -299,7 +299,7 @@ class Unrelated:
 
 
 @pytest.mark.parametrize("adapt", [from_initialization, from_strategy, lambda hooks: from_strategy(Strategy(), hooks)])
-def test_a_class_in_place_of_an_instance_is_refused_with_how_to_make_one(adapt: Any) -> None:
+def test_a_class_in_place_of_an_instance_is_rejected_with_the_remedy(adapt: Any) -> None:
     class Both(Returning, Strategy, Hooks):
         pass
 
@@ -316,7 +316,7 @@ def test_a_class_in_place_of_an_instance_is_refused_with_how_to_make_one(adapt: 
         (Initialise(), "has a method 'initialise', which nothing calls; did you mean 'initialize'"),
     ],
 )
-def test_an_initialization_without_initialize_is_refused(initialization: Any, message: str) -> None:
+def test_an_initialization_without_initialize_is_rejected(initialization: Any, message: str) -> None:
     with pytest.raises(CallbackSignatureError, match=message):
         from_initialization(initialization)
 
@@ -333,7 +333,7 @@ def test_an_initialization_without_initialize_is_refused(initialization: Any, me
         ),
     ],
 )
-def test_a_strategy_of_which_a_step_would_never_be_asked_is_refused(strategy: Any, message: str) -> None:
+def test_a_strategy_with_a_step_that_is_never_called_is_rejected(strategy: Any, message: str) -> None:
     with pytest.raises(CallbackSignatureError, match=message):
         from_strategy(strategy)
 
@@ -349,7 +349,7 @@ def test_a_strategy_of_which_a_step_would_never_be_asked_is_refused(strategy: An
         (HookByPhase(), "did you mean 'before_download'"),
     ],
 )
-def test_hooks_of_which_one_would_never_be_called_are_refused(hooks: Any, message: str) -> None:
+def test_hooks_with_one_that_is_never_called_are_rejected(hooks: Any, message: str) -> None:
     with pytest.raises(CallbackSignatureError, match=message):
         from_strategy(Strategy(), hooks)
 
