@@ -30,7 +30,9 @@ lint:
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pyright
+	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.support.assertions
 
 pictures:
 	@deploy/environment/install test

@@ -9,11 +9,12 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-async def run_example(example: str) -> None:
-    """Run an example as its reader would: as a program of its own, its `main`."""
+async def run_example(example: str) -> dict[str, Any]:
+    """Run an example as its reader would: as a program of its own, its `main`. Return the names it defines."""
     names: dict[str, Any] = {"__name__": "example"}
     exec(compile(example, "example", "exec", dont_inherit=True), names)
     await names["main"]()
+    return names
 
 
 def blocks(page: str, language: str) -> list[str]:

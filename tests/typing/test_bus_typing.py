@@ -1,6 +1,6 @@
 """What a type checker knows of the bus.
 
-mypy checks this file with all others, pyright by `test_pyright.py`. The lines marked with an ``ignore`` are mistakes that both have to
+`make lint` checks this file with mypy and pyright. The lines marked with an ``ignore`` are mistakes that both have to
 refuse: an ``ignore`` without an error is an error itself. pytest runs what can be run.
 """
 

@@ -28,7 +28,8 @@ EXAMPLES = [
 @pytest.mark.parametrize("example", EXAMPLES)
 async def test_the_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    await run_example(example)
+    names = await run_example(example)
+    assert callable(names["main"])
 
 
 async def test_the_phase_list_of_a_process_of_ones_own_has_a_report() -> None:

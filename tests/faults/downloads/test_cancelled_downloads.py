@@ -47,9 +47,10 @@ async def cancel_once(reached: Callable[[], bool], model: str, destination: Path
             while not reached():  # noqa: ASYNC110  # it comes true in another thread
                 await anyio.sleep(0.005)
             tasks.cancel_scope.cancel()
-    with anyio.fail_after(60):
+    with anyio.move_on_after(60):
         while threads() - before:  # noqa: ASYNC110
             await anyio.sleep(0.005)
+    assert threads() - before == set()
 
 
 def silent(server: RawServer, connection: socket.socket) -> None:

@@ -86,8 +86,9 @@ def make(serve: Any, ray_config: Any) -> Any:
     return make
 
 
-def test_the_ray_that_is_installed_has_every_seam(serve: Any) -> None:
+def test_installed_ray_has_every_seam_and_no_warning(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
     serve.check_ray()
+    assert caplog.records == []
 
 
 def test_rays_callback_is_made_with_the_arguments_and_called_by_the_names_that_are_used() -> None:

@@ -97,6 +97,11 @@ def test_quantiles_are_nearest_ranks() -> None:
     assert (quantile(values, 0.5), quantile(values, 0.99)) == (50.0, 99.0)
 
 
+@pytest.mark.parametrize(("count", "share", "rank"), [(3, 0.5, 2), (5, 0.5, 3), (7, 0.99, 7), (101, 0.99, 100)])
+def test_quantile_between_two_ranks_is_the_higher(count: int, share: float, rank: int) -> None:
+    assert quantile([float(n) for n in range(count, 0, -1)], share) == rank
+
+
 async def test_wants_is_true_if_a_subscriber_or_observer_selects_the_class() -> None:
     async with Bus() as bus:
         assert not bus.wants(Ping)

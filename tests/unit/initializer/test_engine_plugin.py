@@ -121,8 +121,11 @@ def test_closed_gate_blocks_until_it_is_opened(relay: Relay) -> None:
     timer.join()
 
 
-def test_gate_that_cannot_be_reached_is_open() -> None:
+def test_gate_that_cannot_be_reached_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
     gates._wait("http://127.0.0.1:9/v1/gate", "")
+    assert slept == []
 
 
 def test_parent_and_child_derive_the_same_id_of_a_process_start() -> None:

@@ -152,7 +152,9 @@ async def test_a_misspelled_key_is_named_with_its_callback_and_the_nearest(missp
 async def test_keys_of_the_users_own_are_not_taken_for_misspelled_ones() -> None:
     bus = Bus()
     bus.subscribe("pre_a", lambda event, context: {"reader": "x", Key[int]("engine_arg"): 1})
-    await run_phases(bus, [phase("a")], Context({"engine_argz": 1}), keys=["engine_args"])
+    context = Context({"engine_argz": 1})
+    await run_phases(bus, [phase("a")], context, keys=["engine_args"])
+    assert context["reader"] == "x"
 
 
 async def test_a_callback_that_exits_fails_its_phase_with_names_and_place() -> None:

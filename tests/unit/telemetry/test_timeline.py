@@ -14,6 +14,7 @@ from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.service import Server, build_app
 from phasebus.telemetry.service.page import page, page_of
 from phasebus.telemetry.service.stream import stream
+from phasebus.telemetry.timeline import MOST_STEPS
 
 NODE, PHASE = "a" * 16, "b" * 16
 
@@ -43,6 +44,22 @@ def test_a_rate_is_told_while_a_step_runs_and_not_after(timeline: Timeline) -> N
     assert timeline.state()["steps"][0]["rate"] == 10
     timeline.ended(PHASE, 3.0, "finished", None, {})
     assert "rate" not in timeline.state()["steps"][0]
+
+
+def test_rate_is_smoothed_over_three_seconds(timeline: Timeline) -> None:
+    timeline.started(step(PHASE))
+    for done, seconds in ((0, 1.0), (10, 2.0), (40, 3.0)):
+        timeline.progressed(PHASE, done, 100, "By", seconds)
+    assert timeline.state()["steps"][0]["rate"] == pytest.approx(10 + (30 - 10) / 3)
+    timeline.progressed(PHASE, 100, 100, "By", 9.0)
+    assert timeline.state()["steps"][0]["rate"] == pytest.approx(10), "after three seconds the past no longer counts"
+
+
+def test_steps_beyond_the_limit_are_counted_and_left_out(timeline: Timeline) -> None:
+    for number in range(MOST_STEPS + 2):
+        timeline.started(step(f"{number:016x}"))
+    state = timeline.state()
+    assert (len(state["steps"]), state["left_out"]) == (MOST_STEPS, 2)
 
 
 def test_the_observer_tells_of_failures_and_keeps_secrets(timeline: Timeline) -> None:
