@@ -1,4 +1,4 @@
-"""What is in deploy/ is valid, and speaks of things there are."""
+"""The files in deploy/ are valid, and every name in them exists."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import httpx
 import pytest
 import yaml
 
+from phasebus.initializer.cli.run import run
 from phasebus.initializer.node.config import load_config
 from phasebus.telemetry import Metrics, Status, Timeline, names
 from phasebus.telemetry.metrics import Metrics as Registry
@@ -70,8 +71,9 @@ def test_the_compose_file_mounts_what_there_is_and_publishes_on_loopback_only() 
             assert port.startswith("127.0.0.1:"), port
 
 
-def test_the_manifests_are_valid_to_the_letter() -> None:
-    checked = tool("kubernetes-validate", "--strict", DEPLOY / "kubernetes" / "node.yaml")
+@pytest.mark.parametrize("name", ["node.yaml", "vllm.yaml"])
+def test_manifest_passes_the_strict_schema_of_kubernetes(name: str) -> None:
+    checked = tool("kubernetes-validate", "--strict", DEPLOY / "kubernetes" / name)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
@@ -82,22 +84,57 @@ def containers(document: Any) -> list[dict[str, Any]]:
     return [each for value in document for each in containers(value)] if isinstance(document, list) else []
 
 
-@pytest.mark.parametrize("name", ["node.yaml", "rayservice.yaml"])
-def test_every_probe_asks_a_path_that_the_service_answers_on_a_port_that_is_declared(name: str) -> None:
+def manifests(name: str) -> list[Any]:
+    return list(yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text()))
+
+
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+
+
+def test_node_probes_request_paths_and_ports_of_the_service() -> None:
     service = Server(partial(build_app, Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {}))))
     service.start()
-    probes = []
-    for container in containers(list(yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text()))):
-        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        for kind in ("livenessProbe", "readinessProbe", "startupProbe"):
-            if kind in container:
-                asked = container[kind]["httpGet"]
-                probes.append((kind, asked["path"]))
-                assert ports[asked["port"]] == 9464
-                assert httpx.get(f"{service.url}{asked['path']}", timeout=60).status_code in (200, 503)
+    (container,) = containers(manifests("node.yaml"))
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    probed = {kind: container[kind]["httpGet"] for kind in PROBES if kind in container}
+    for request in probed.values():
+        assert ports[request["port"]] == 9464
+        assert httpx.get(f"{service.url}{request['path']}", timeout=60).status_code in (200, 503)
     service.close()
-    assert ("livenessProbe", "/livez") in probes
-    assert ("readinessProbe", "/readyz") in probes
+    assert probed["livenessProbe"]["path"] == "/livez"
+    assert probed["readinessProbe"]["path"] == "/readyz"
+
+
+def test_vllm_probes_depend_on_vllm_alone_and_allow_an_hour_of_loading() -> None:
+    (container,) = containers(manifests("vllm.yaml"))
+    assert all(container[kind]["httpGet"] == {"path": "/health", "port": "openai"} for kind in PROBES)
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 3600
+
+
+def test_kuberays_own_probes_are_not_replaced() -> None:
+    found = containers(manifests("rayservice.yaml"))
+    assert len(found) == 2
+    assert [kind for container in found for kind in PROBES if kind in container] == []
+
+
+def test_metrics_are_served_outside_of_each_pod_on_the_scraped_port() -> None:
+    (node,) = [each for each in manifests("node.yaml") if each["kind"] == "ConfigMap"]
+    assert yaml.safe_load(node["data"]["node.yaml"])["service"] == {"host": "0.0.0.0", "port": 9464}
+    (vllm,) = containers(manifests("vllm.yaml"))
+    assert {"name": "PHASEBUS_HOST", "value": "0.0.0.0"} in vllm["env"]
+    (application,) = yaml.safe_load(manifests("rayservice.yaml")[0]["spec"]["serveConfigV2"])["applications"]
+    (config,) = application["args"]["llm_configs"]
+    assert config["callback_config"]["callback_kwargs"] == {"host": "0.0.0.0", "port": 9464}
+    for name in ("node.yaml", "vllm.yaml", "rayservice.yaml"):
+        assert 'prometheus.io/port: "9464"' in (DEPLOY / "kubernetes" / name).read_text()
+
+
+def test_command_of_the_vllm_manifest_is_parsed_as_written() -> None:
+    (container,) = containers(manifests("vllm.yaml"))
+    assert container["command"] == ["phasebus", "run", "--"]
+    context = run.make_context("run", [*container["command"][2:], *container["args"]])
+    assert list(context.params["command"]) == container["args"]
 
 
 def test_the_ray_service_names_classes_that_there_are() -> None:
