@@ -1,33 +1,30 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from phasebus.bus import Bus
-
 settings.register_profile("busy machines", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machines")
 
+FOLDERS_SHOWN = 10
+SECONDS_OF_A_LONG_RUN = 60.0
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what is told last waited for as long as a busy machine takes, not for the seconds that production grants it.
 
-    Tests of those seconds give their own. What a test has not imported is left alone: some are there to do without.
-    """
-    defaults = Bus.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "drain_seconds", 60.0)
-    for name, seconds in (
-        ("phasebus.telemetry.collector", "SHUTDOWN_FLUSH_SECONDS"),
-        ("phasebus.telemetry.tracing", "SHUTDOWN_FLUSH_SECONDS"),
-        ("phasebus.initializer.engines.vllm.steps", "FINAL_STEPS_SECONDS"),
-    ):
-        if name in sys.modules:
-            monkeypatch.setattr(sys.modules[name], seconds, 60.0)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print which folders took the most time, after a run of more than a minute."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[str(PurePosixPath(report.nodeid.partition("::")[0]).parent)] += report.duration  # type: ignore[assignment]
+    if seconds.total() > SECONDS_OF_A_LONG_RUN:
+        terminalreporter.section(f"slowest folders of {seconds.total():.0f} s")
+        for folder, each in seconds.most_common(FOLDERS_SHOWN):
+            terminalreporter.write_line(f"{each:7.1f} s  {folder}")
 
 
 @pytest.fixture(autouse=True)
