@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
+
 _MAX_INDEX = 200 * 2**20
 """The largest index that is read, in bytes."""
 
@@ -14,14 +16,14 @@ def missing_shards(folder: Path) -> tuple[str, list[str]] | None:
 
     An index none of whose shards is there is a leftover if there are other weights, and ignored.
     """
-    for pattern in ("*.safetensors", "*.bin"):
-        present = {file.name for file in folder.glob(pattern) if file.is_file()}
-        for index in sorted(folder.glob(f"{pattern}.index.json")):
+    weights = {file.name for pattern in _WEIGHTS for file in folder.glob(pattern) if file.is_file()}
+    for kind in ("*.safetensors", "*.bin"):
+        for index in sorted(folder.glob(f"{kind}.index.json")):
             named = _shards(index)
-            missing = sorted(name for name in named - present if not (folder / name).is_file())
-            if missing and (len(missing) < len(named) or not present):
+            missing = sorted(name for name in named - weights if not (folder / name).is_file())
+            if missing and (len(missing) < len(named) or not weights):
                 return index.name, missing
-        if present:  # vLLM and transformers prefer safetensors, so the other index is not used
+        if any(folder.glob(kind)):  # vLLM and transformers prefer safetensors, so the other index is not used
             return None
     return None
 

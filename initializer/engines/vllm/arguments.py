@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from phasebus.initializer.downloads.weights import missing_shards_problem
 from phasebus.initializer.engines.protocol import EngineError
 
 _SOURCE = Path("engine", "arg_utils.py")
@@ -52,10 +53,10 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 def check_weights(model: str, args: Mapping[str, Any]) -> None:
-    """Check that a model's folder has weights, unless `args` name a `load_format` that does not read them there.
+    """Check that a model's folder has its weights, unless `args` name a `load_format` that does not read them there.
 
     Raises:
-        EngineError: The model is a folder without weights.
+        EngineError: The model is a folder without weights, or without a shard that its index names.
     """
     folder = Path(model)
     if not folder.is_dir() or str(args.get("load_format", "auto")) not in _FROM_FILES:
@@ -67,3 +68,5 @@ def check_weights(model: str, args: Mapping[str, Any]) -> None:
             f"{folder} has no weights (no file ends in {', '.join(_WEIGHTS)}; there are: {there}); fetch them too "
             "(local_node_download_model: MODEL_AND_TOKENIZER), or start with random ones: engine_args: {load_format: dummy}"
         )
+    if (problem := missing_shards_problem(folder)) is not None:
+        raise EngineError(f"{problem}; fetch or copy the model again")

@@ -64,6 +64,22 @@ def test_folder_without_weights_is_rejected_unless_the_format_needs_none(tmp_pat
     check_weights(str(tmp_path), {})
 
 
+def test_missing_shard_is_an_error_before_the_engine_starts(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}'
+    )
+    (tmp_path / "a.safetensors").touch()
+    with pytest.raises(EngineError, match=r"index.json names b.safetensors, and it is not there"):
+        check_weights(str(tmp_path), {})
+    check_weights(str(tmp_path), {"load_format": "dummy"})
+    (tmp_path / "b.safetensors").touch()
+    check_weights(str(tmp_path), {})
+    for shard in tmp_path.glob("*.safetensors"):
+        shard.unlink()
+    (tmp_path / "pytorch_model.bin").touch()
+    check_weights(str(tmp_path), {})
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
