@@ -13,37 +13,14 @@ from phasebus.initializer import DownloadError
 from phasebus.initializer.downloads import DownloadSettings, fetch, installed_schemes
 from phasebus.initializer.downloads.sources import registry, source_of
 from phasebus.initializer.downloads.sources.registry import BUILT_IN, GROUP
+from tests.support.docs import blocks
 from tests.support.downloads import QUICK, tree, watched
 from tests.support.programs import ROOT
 
 SETTINGS = DownloadSettings()
 
-MODULE = """
-from phasebus.initializer.downloads import DownloadError, Listing, RemoteFile, StreamBody
-
-FILES = {"config.json": b"{}", "deep/weights.bin": bytes(range(256)) * 4_000}
-
-class ModelsSource:
-    kind = "models"
-
-    def __init__(self, model):
-        self.display = model
-
-    def listing(self):
-        return Listing(files=tuple(RemoteFile(name=name, size=len(data)) for name, data in FILES.items()))
-
-    def open(self, file, start, validator):
-        data = FILES[file.name]
-        return StreamBody((data[at:at + 1000] for at in range(0, len(data), 1000)), size=len(data))
-
-    def close(self):
-        pass
-
-def models_source(model, settings):
-    if model == "models://":
-        raise DownloadError("models:// names no model")
-    return ModelsSource(model)
-"""
+MODULE = blocks("docs/downloads.md", "python")[-1]
+"""The package of the documentation."""
 
 
 @pytest.fixture
@@ -78,7 +55,7 @@ async def test_model_of_an_installed_source_is_downloaded(site: Path) -> None:
     async with watched() as seen:
         result = await fetch(seen.bus, "models://team/name", settings=QUICK)
     assert result is not None
-    assert tree(result.path) == {"config.json": b"{}", "deep/weights.bin": bytes(range(256)) * 4_000}
+    assert tree(result.path) == {"config.json": b"{}", "model.bin": bytes(1000)}
     assert {event.attributes["source"] for event in seen.events} == {"models"}
     assert "models" in installed_schemes()
 
