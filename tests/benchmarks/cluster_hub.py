@@ -148,7 +148,7 @@ def tables() -> Iterable[Table]:
                     Number(found.cpu, " µs"),
                     Number(
                         found.cpu / found.yardstick,
-                        mark=5.0 if nodes == max(_SCALES) else None,
+                        mark=7.0 if nodes == max(_SCALES) else None,
                         beside=f"{found.yardstick:.1f} µs",
                     ),
                     Number(found.series / max(1, nodes / 100), "", mark=2_000) if nodes >= 100 else str(found.series),
