@@ -244,9 +244,8 @@ def _opened(entry: dict[str, Any], time_ns: int) -> JournalOpened:
     if type(version) is not int:
         raise DecodeError("'format' is not a version")
     if version > FORMAT:
-        raise DecodeError(
-            f"phasebus {entry.get('phasebus')} wrote format {version}, and this version reads up to {FORMAT}"
-        )
+        writer = _printable(str(entry.get("phasebus")), _MAX_KIND_CHARACTERS)
+        raise DecodeError(f"phasebus {writer} wrote format {version}, and this version reads up to {FORMAT}")
     return JournalOpened(
         run=_text(entry, "run", MAX_NAME_CHARACTERS),
         node=_text(entry, "node", MAX_NAME_CHARACTERS),
