@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 
@@ -77,6 +78,12 @@ def test_process_that_is_none_of_the_engine_has_no_identity_and_is_not_reported(
     assert child.exitcode == 0
     assert sent == []
     assert ranks.identity_of(child) is None
+
+
+def test_core_in_a_ray_actor_has_the_name_in_its_tracer_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = TracerProvider(resource=Resource({"vllm.process_name": "DPEngineCoreActor_DP1"}))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    assert ranks.this_process() == ranks.ProcessIdentity("DPEngineCoreActor_DP1", {"dp_rank": 1})
 
 
 def test_process_without_ranks_is_the_front_end() -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from opentelemetry import trace
+
 FRONT_END: Final = "front_end"
 """The name of the process that runs the command, or the script."""
 
@@ -26,6 +28,7 @@ HOST: Final = "host"
 """The attribute with the name of the process's machine."""
 
 _DATA_PARALLEL_CORE = re.compile(r"EngineCore_DP(\d+)$")
+_DATA_PARALLEL = re.compile(r"_DP(\d+)$")
 _RANK_OF_ACTOR = re.compile(r"(DP|PP|PCP|TP|DCP)(\d+)$")
 _ORDER = ("DP", "PP", "PCP", "TP")
 """The order of ranks in a name, that of vLLM's log lines."""
@@ -70,7 +73,7 @@ def this_process() -> ProcessIdentity:
     """Return the identity of the process that calls this."""
     if (on_ray := ray_worker()) is not None:
         return on_ray
-    return identity_of(multiprocessing.current_process()) or ProcessIdentity(FRONT_END)
+    return identity_of(multiprocessing.current_process()) or _named_by_vllm() or ProcessIdentity(FRONT_END)
 
 
 def ray_worker() -> ProcessIdentity | None:
@@ -86,6 +89,14 @@ def ray_worker() -> ProcessIdentity | None:
         return None
     found = [_RANK_OF_ACTOR.match(part) for part in actor.split("_")[3:]]
     return _worker({each[1]: int(each[2]) for each in found if each is not None})
+
+
+def _named_by_vllm() -> ProcessIdentity | None:
+    """Return the identity that vLLM's tracer provider has; None without one. A core in a Ray actor has no other."""
+    resource = getattr(trace.get_tracer_provider(), "resource", None)
+    name = "" if resource is None else str(resource.attributes.get("vllm.process_name") or "")
+    rank = _DATA_PARALLEL.search(name)
+    return ProcessIdentity(name, {} if rank is None else {"dp_rank": int(rank[1])}) if name else None
 
 
 def _worker(ranks: Mapping[str, int]) -> ProcessIdentity:
