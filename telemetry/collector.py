@@ -27,6 +27,9 @@ Compression = Literal["none", "gzip", "deflate"]
 SHUTDOWN_FLUSH_SECONDS = 1.5
 """How long exporting what is left may take at the end with a collector that is away, in seconds."""
 
+_REFUSED_SECONDS = 0.8
+"""How much of that a collector gets that refuses connections, in seconds."""
+
 _MORE_SECONDS = 3.5
 """How much longer it may take with a collector that is there."""
 
@@ -117,11 +120,14 @@ class Collector:
         """Wait for `sending`, a thread that exports what is left: for 1.5 s, or 5 s if the collector can be reached.
 
         The last spans are the outermost ones, without which a trace has no root, so a slow collector gets more time; a
-        collector that is away must not delay the end.
+        collector that is away must not delay the end, and gets 0.8 s if it refuses connections.
         """
         reached = Event()
-        Thread(target=self._reach, args=(reached,), name="phasebus collector probe", daemon=True).start()
-        sending.join(SHUTDOWN_FLUSH_SECONDS)
+        probe = Thread(target=self._reach, args=(reached,), name="phasebus collector probe", daemon=True)
+        probe.start()
+        sending.join(_REFUSED_SECONDS)
+        if sending.is_alive() and (reached.is_set() or probe.is_alive()):
+            sending.join(SHUTDOWN_FLUSH_SECONDS - _REFUSED_SECONDS)
         if sending.is_alive() and reached.is_set():
             sending.join(_MORE_SECONDS)
 

@@ -1,4 +1,4 @@
-"""A start-up read back from a real Jaeger: the one that JAEGER_QUERY_URL names, which takes OTLP beside it.
+"""A start-up read back from a real Jaeger: the one that JAEGER_QUERY_URL names, which receives OTLP as well.
 
 ```console
 docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.11.0
@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def jaeger() -> str:
-    """Where the Jaeger answers questions."""
+    """The URL of Jaeger's query API."""
     url = os.environ.get("JAEGER_QUERY_URL")
     if not url:
         pytest.skip("JAEGER_QUERY_URL names no Jaeger; no registry has one to install")
@@ -32,7 +32,7 @@ def jaeger() -> str:
 
 @pytest.fixture
 def otlp(jaeger: str) -> str:
-    """Where it takes OTLP over HTTP: JAEGER_OTLP_URL, or else port 4318 of the same machine."""
+    """The URL that receives OTLP over HTTP: JAEGER_OTLP_URL, or port 4318 of the same machine."""
     return os.environ.get("JAEGER_OTLP_URL") or f"http://{urlsplit(jaeger).hostname}:4318"
 
 
@@ -61,7 +61,7 @@ def test_a_start_up_is_one_whole_trace_in_jaeger(jaeger: str, start: Command) ->
 
 
 def spans(jaeger: str, trace: str) -> list[dict[str, Any]]:
-    """Return the spans of a trace, as OTLP's JSON has them; none if it is not there."""
+    """Return the spans of a trace as OTLP JSON; none if the trace is not there."""
     answer = httpx.get(f"{jaeger}/api/v3/traces/{trace}", timeout=30)
     if answer.status_code == httpx.codes.NOT_FOUND:
         return []

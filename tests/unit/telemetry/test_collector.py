@@ -209,10 +209,10 @@ def test_a_collector_that_answers_gets_longer_for_the_last_spans() -> None:
         port = server.getsockname()[1]
         Collector(protocol="http/protobuf", endpoint=f"http://127.0.0.1:{port}/v1/traces").wait_for_flush(exporting)
         Collector(protocol="grpc", endpoint=f"127.0.0.1:{port}").wait_for_flush(exporting)
-        assert exporting.waits == [1.5, 3.5] * 2
+        assert exporting.waits == [0.8, 1.5 - 0.8, 3.5] * 2
     Collector(protocol="grpc", endpoint=f"127.0.0.1:{port}").wait_for_flush(exporting)
     Collector(protocol="http/protobuf", endpoint="http://127.0.0.1:no-port/").wait_for_flush(exporting)
-    assert exporting.waits[4:] == [1.5] * 2
+    assert exporting.waits[6:] == [0.8] * 2
 
 
 def test_a_collector_behind_a_proxy_counts_as_reached_if_the_proxy_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_a_collector_behind_a_proxy_counts_as_reached_if_the_proxy_is(monkeypatc
         Collector(protocol="http/protobuf", endpoint="http://collector.invalid:4318/v1/traces").wait_for_flush(
             exporting
         )
-        assert exporting.waits == [1.5, 3.5]
+        assert exporting.waits == [0.8, 1.5 - 0.8, 3.5]
 
 
 def test_a_file_that_a_variable_names_is_used_if_it_is_readable(tmp_path: Path) -> None:
