@@ -25,6 +25,9 @@ from phasebus.initializer.ray.actors import node_address
 from phasebus.initializer.ray.calls import answer
 from phasebus.telemetry import RunIdentity, Telemetry
 
+_DRAIN_SECONDS = 5.0
+"""How long the observers of a node may process what is left when it ends, in seconds: all nodes end at once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReport:
@@ -82,7 +85,7 @@ class NodeRuntime:
         telemetry = Telemetry(self._identity, host=config.service.host, port=0, relay_host=relay_host)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(telemetry)
-            bus = Bus(self._identity.node, timing=True)
+            bus = Bus(self._identity.node, timing=True, drain_seconds=_DRAIN_SECONDS)
             journal = observe_all(bus, telemetry)
             forwarding = forwarding_journal(
                 hub, self._identity.node, journal, dropped=partial(_dropped, bus), target=_target(telemetry)

@@ -13,7 +13,8 @@ from phasebus.initializer.cluster.merge import NodeChange
 from phasebus.initializer.cluster.node_runtime import NodeReport
 from phasebus.initializer.ray.actors import Actor
 
-_STOP_SECONDS = 15.0
+_STOP_SECONDS = 30.0
+"""How long a node may take to end in order: more than its engine, its bus, its journal and its spans may take together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
