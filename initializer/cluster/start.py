@@ -112,8 +112,7 @@ class ClusterStart:
         if port is not None:
             hub = running_hub(service.host, port, service.trace_url, own_ray=self._own_ray, access=service.access)
             self._hub = await self._resources.enter_async_context(hub)
-            if journal.exists():
-                await self._resources.enter_async_context(forwarding_journal(self._hub, "driver", journal))
+            await self._resources.enter_async_context(forwarding_journal(self._hub, "driver", journal))
 
     async def _place(self, context: Context) -> None:
         group = await reserve(

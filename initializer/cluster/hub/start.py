@@ -70,11 +70,11 @@ async def forwarding_journal(
     Args:
         hub: Ray's handle of the hub; None forwards nothing.
         node: The name of this process.
-        journal: Its journal.
+        journal: Its journal. If it could not be created, nothing is forwarded.
         dropped: Returns how many events the journal's buffer has dropped.
         target: Where the metrics of this process are served, ``host:port``.
     """
-    if hub is None:
+    if hub is None or not _exists(journal):
         yield
         return
 
@@ -146,3 +146,7 @@ class HubConnection:
 
 def _no_app() -> Any:
     """Return nothing: the server that would serve it is never started."""
+
+
+def _exists(journal: Path) -> bool:
+    return journal.exists()

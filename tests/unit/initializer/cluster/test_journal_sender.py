@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from phasebus.initializer.cluster.hub.sender import JournalSender
+from phasebus.initializer.cluster.hub.start import forwarding_journal
 from tests.support.journal_lines import begun, ended
 from tests.support.waiting import wait_until
 
@@ -86,3 +88,10 @@ def test_closing_sends_the_last_lines(journal: Path) -> None:
         file.write(END)
     sender.close(60)
     assert hub.received == START + END
+
+
+@pytest.mark.anyio
+async def test_a_journal_that_could_not_be_created_is_not_forwarded(tmp_path: Path) -> None:
+    threads = threading.active_count()
+    async with forwarding_journal(object(), "node-0", tmp_path / "missing.jsonl"):
+        assert threading.active_count() == threads
