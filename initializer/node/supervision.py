@@ -19,7 +19,9 @@ logger = logging.getLogger("phasebus.node")
 _PROBE_INTERVAL_SECONDS = 2.0
 
 
-async def engine_died(node: Node, config: Any, bus: Bus, telemetry: Telemetry) -> str:
+async def engine_died(
+    node: Node, config: Any, bus: Bus, telemetry: Telemetry, *, probe_seconds: float = _PROBE_INTERVAL_SECONDS
+) -> str:
     """Wait until the engine of a ready node has died; mark the node as not ready, and return the reason.
 
     An error of an `EngineDied` callback is logged, as no caller waits for it.
@@ -29,8 +31,9 @@ async def engine_died(node: Node, config: Any, bus: Bus, telemetry: Telemetry) -
         config: The configuration the node was started with.
         bus: Where `EngineDied` is published.
         telemetry: The status and metrics that report whether the node is ready.
+        probe_seconds: The pause between two probes of the engine, in seconds.
     """
-    why = await _death_of(node.engine)
+    why = await _death_of(node.engine, probe_seconds)
     telemetry.status.settle(why)
     telemetry.metrics.ready.set(0)
     try:
@@ -41,10 +44,10 @@ async def engine_died(node: Node, config: Any, bus: Bus, telemetry: Telemetry) -
     return why
 
 
-async def _death_of(engine: object) -> str:
+async def _death_of(engine: object, probe_seconds: float) -> str:
     """Return why `engine` has died, once it has."""
     while True:
-        await anyio.sleep(_PROBE_INTERVAL_SECONDS)
+        await anyio.sleep(probe_seconds)
         try:
             with errors_only():
                 await probe_engine(engine)

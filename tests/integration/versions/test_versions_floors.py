@@ -36,7 +36,18 @@ def test_the_unit_tests_pass_with_the_lowest_versions(tmp_path: Path) -> None:
     assert installed.returncode == 0, installed.stderr
     ignored = [f"--ignore={path}" for path in LEFT_OUT]
     ended = subprocess.run(
-        [python, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *ignored, "tests/unit"],
+        [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            "--hypothesis-seed=0",
+            *ignored,
+            "tests/unit",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

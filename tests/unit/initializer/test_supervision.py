@@ -9,7 +9,6 @@ import anyio
 import pytest
 
 from phasebus.bus import Bus, Context
-from phasebus.initializer.node import supervision
 from phasebus.initializer.node.node import Node
 from phasebus.initializer.node.supervision import engine_died
 from phasebus.telemetry import Telemetry
@@ -35,9 +34,7 @@ class Engine:
         """Do nothing."""
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "_PROBE_INTERVAL_SECONDS", 0.01)
+QUICKLY = 0.01
 
 
 def node_with(engine: Any) -> Node:
@@ -54,7 +51,7 @@ async def test_the_death_of_an_engine_is_published_and_the_node_not_ready() -> N
             published.append((phase, data["kept"]))
 
         bus.subscribe(None, look)
-        why = await engine_died(node_with(Engine(3)), None, bus, telemetry)
+        why = await engine_died(node_with(Engine(3)), None, bus, telemetry, probe_seconds=QUICKLY)
     assert why == "the engine has died: the core is gone"
     assert published == [("engine_died", 1)]
     assert not telemetry.status.ready
@@ -68,7 +65,7 @@ async def test_an_engine_died_callback_that_fails_is_logged(caplog: pytest.LogCa
             raise ValueError("boom")
 
         bus.subscribe(None, fail)
-        assert await engine_died(node_with(Engine(0)), None, bus, Telemetry(port=None))
+        assert await engine_died(node_with(Engine(0)), None, bus, Telemetry(port=None), probe_seconds=QUICKLY)
     assert "an EngineDied callback failed" in caplog.text
 
 
@@ -76,5 +73,5 @@ async def test_an_engine_died_callback_that_fails_is_logged(caplog: pytest.LogCa
 async def test_an_engine_that_lives_or_has_no_probe_is_not_reported(engine: Any) -> None:
     with anyio.move_on_after(0.05) as scope:
         async with Bus() as bus:
-            await engine_died(node_with(engine), None, bus, Telemetry(port=None))
+            await engine_died(node_with(engine), None, bus, Telemetry(port=None), probe_seconds=QUICKLY)
     assert scope.cancelled_caught
