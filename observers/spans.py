@@ -60,7 +60,7 @@ class SpanObserver:
             return
         begun_elsewhere = self._elsewhere.pop(event.step, None)
         if event.traced:
-            if begun_elsewhere is not None and self._relay is not None:
+            if begun_elsewhere is not None and self._relay is not None and not self._relay.is_bypassed:
                 self._unexported[event.step] = begun_elsewhere, event
             return
         span = self._open.pop(event.step, None)

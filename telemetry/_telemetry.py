@@ -65,7 +65,7 @@ class Telemetry:
         self.identity = identity or RunIdentity.fresh(environment=environment)
         findings = Findings()
         settings = TraceSettings.from_environment(environment, findings)
-        collector = Collector.from_environment(environment, settings, findings)
+        self.collector = collector = Collector.from_environment(environment, settings, findings)
         self.status = Status()
         self.metrics = Metrics(__version__)
         self.timeline = Timeline(self.identity, trace_url or environment.get("PHASEBUS_TRACE_URL") or None)

@@ -178,18 +178,15 @@ class Collector:
             **direct,
         )
 
-    def _address(self) -> tuple[str, str, int]:
-        """Return scheme, host and port.
-
-        Raises:
-            ValueError: The port is no number.
-        """
-        url = urlsplit(self.endpoint if "://" in self.endpoint else f"//{self.endpoint}")
-        return url.scheme or "http", url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+    def is_at(self, endpoint: str) -> bool:
+        """Return whether `endpoint` is on this collector's host, whatever its port: collectors have one for each protocol."""
+        with suppress(ValueError):
+            return _address(endpoint)[1] == _address(self.endpoint)[1] != ""
+        return False
 
     def _is_loopback(self) -> bool:
         try:
-            _, host, _ = self._address()
+            _, host, _ = _address(self.endpoint)
             return host == "localhost" or ip_address(host).is_loopback
         except ValueError:
             return False
@@ -197,7 +194,7 @@ class Collector:
     def _reach(self, reached: Event) -> None:
         """Connect to the collector, or to the proxy that leads there."""
         with suppress(OSError, ValueError):
-            scheme, host, port = self._address()
+            scheme, host, port = _address(self.endpoint)
             proxy = None if self._is_loopback() or urllib.request.proxy_bypass(host) else _proxy(scheme)
             socket.create_connection(proxy or (host, port), timeout=SHUTDOWN_FLUSH_SECONDS).close()
             reached.set()
@@ -244,6 +241,16 @@ class _Reader:
     def _variable(self, name: str) -> str:
         own = f"OTEL_EXPORTER_OTLP_TRACES_{name}"
         return own if self._environment.get(own) else f"OTEL_EXPORTER_OTLP_{name}"
+
+
+def _address(endpoint: str) -> tuple[str, str, int]:
+    """Return scheme, host and port.
+
+    Raises:
+        ValueError: The port is no number.
+    """
+    url = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+    return url.scheme or "http", url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
 
 
 def _is_readable(path: str) -> bool:

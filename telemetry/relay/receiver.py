@@ -50,12 +50,14 @@ class Relay:
     Attributes:
         token: What a request carries in its path or as a bearer token; made anew for every relay.
         rejected: How many spans, notices and requests were not valid.
+        is_bypassed: Whether the engine's processes export to the user's collector by themselves, and not here.
     """
 
     def __init__(self, forwarder: SpanForwarder | None = None, host: str = "127.0.0.1") -> None:
         self.token = secrets.token_urlsafe(24)
         learn_secret(self.token)  # what the engine logs of its exporter has the whole URL
         self.rejected = 0
+        self.is_bypassed = False
         self._forwarder = forwarder
         self._notices = NoticeReader()
         self._listeners: list[Listener] = []

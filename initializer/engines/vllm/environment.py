@@ -27,6 +27,7 @@ def environment_of_engine(
     relay = telemetry.relay
     variables = {**telemetry.engine_environment(environment), STEPS_URL: relay.notices_url, RELAY_TOKEN: relay.token}
     if traces_endpoint is not None:
+        relay.is_bypassed = telemetry.collector is not None and telemetry.collector.is_at(traces_endpoint)
         variables[_ENDPOINT] = traces_endpoint
         del variables[_PROTOCOL]
     return variables

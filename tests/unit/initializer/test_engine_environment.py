@@ -61,3 +61,13 @@ def test_iterations_are_counted_once_however_often_the_environment_is_made(telem
     for _ in range(2):
         environment_of_engine(telemetry, {})
     assert len(telemetry.relay._listeners) == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "bypassed"), [("http://collector:4317", True), ("http://other:4317", False), (None, False)]
+)
+def test_spans_that_the_collector_gets_from_the_engine_are_not_made_again(endpoint: str | None, bypassed: bool) -> None:
+    telemetry = Telemetry(port=None, environment={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"})
+    environment_of_engine(telemetry, {}, traces_endpoint=endpoint)
+    assert telemetry.relay.is_bypassed is bypassed
+    telemetry.relay.close()

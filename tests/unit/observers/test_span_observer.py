@@ -162,3 +162,15 @@ def test_a_span_that_arrives_while_the_bus_closes_is_not_made_twice() -> None:
     tracing.close()
     relay.close()
     assert tracing_exporter.get_finished_spans() == ()
+
+
+def test_a_span_that_the_engine_exports_past_the_relay_is_not_made_again() -> None:
+    relay = Relay()
+    relay.is_bypassed = True
+    spans = Spans(relay)
+    about = {"step": STEP, "kind": "engine_step", "name": "load", "traced": True}
+    spans.observer.observe(StepStarted(**about, time_ns=5))  # type: ignore[arg-type]
+    spans.observer.observe(StepFinished(**about, time_ns=8, seconds=1.0))  # type: ignore[arg-type]
+    spans.observer.close()
+    relay.close()
+    assert spans.exported() == {}
