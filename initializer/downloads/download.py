@@ -188,13 +188,13 @@ async def _fetch(
         step.attributes["waiting"] = True
         await waited.report(done, total)
 
-    pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder))
+    pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, may_write=False))
     complete = all(transfer.hit for transfer in pending)
-    async with nullcontext() if complete else exclusive_access(folder, on_wait):
+    async with nullcontext(False) if complete else exclusive_access(folder, on_wait) as is_locked:
         if not complete:
             if step.attributes.pop("waiting", False):
                 step.attributes["waited"] = True
-            pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder))
+            pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, may_write=is_locked))
             free = free_bytes(folder)
             if missing + _RESERVE > free and missing:
                 raise DownloadError(
@@ -215,10 +215,12 @@ async def _fetch(
     return transfers
 
 
-def _inspect(source: Source, chosen: Sequence[RemoteFile], folder: Path) -> tuple[list[Transfer], int]:
+def _inspect(
+    source: Source, chosen: Sequence[RemoteFile], folder: Path, *, may_write: bool
+) -> tuple[list[Transfer], int]:
     """Return the transfers, and how many bytes they will write, as far as it is known."""
     record = Record(folder)
-    transfers = [Transfer(source, file, folder, record) for file in chosen]
+    transfers = [Transfer(source, file, folder, record, may_write=may_write) for file in chosen]
     return transfers, sum(transfer.inspect() for transfer in transfers)
 
 

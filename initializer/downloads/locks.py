@@ -24,8 +24,8 @@ _READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @asynccontextmanager
-async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Awaitable[None]]) -> AsyncIterator[None]:
-    """Hold the lock of `folder`. A folder that exists and cannot be written has no lock: nothing will change in it.
+async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Awaitable[None]]) -> AsyncIterator[bool]:
+    """Hold the lock of `folder`; yield whether it is held. One that cannot be written is not locked, and must not be.
 
     Args:
         folder: The destination; it is created.
@@ -42,7 +42,7 @@ async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Aw
         state.mkdir(parents=True, exist_ok=True)
         if state.is_symlink():
             raise DownloadError(f"{state} is a symbolic link; remove it")
-        lock = FileLock(state / _LOCK, thread_local=False)
+        lock = FileLock(state / _LOCK, mode=0o666, thread_local=False)
         while True:
             try:
                 lock.acquire(timeout=0)
@@ -57,7 +57,7 @@ async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Aw
             ) from error
         lock = None
     try:
-        yield
+        yield lock is not None
     finally:
         if lock is not None:
             with contextlib.suppress(OSError):

@@ -26,6 +26,7 @@ class Transfer:
         file: The file, as the source lists it.
         folder: The destination.
         record: The verified files of the destination.
+        may_write: Whether the destination is locked for this process.
 
     Attributes:
         file: The file, as the source lists it.
@@ -36,10 +37,11 @@ class Transfer:
         hit: Whether the file was present and complete.
     """
 
-    def __init__(self, source: Source, file: RemoteFile, folder: Path, record: Record) -> None:
+    def __init__(self, source: Source, file: RemoteFile, folder: Path, record: Record, *, may_write: bool) -> None:
         self._source = source
         self._folder = folder
         self._record = record
+        self._may_write = may_write
         self._target = target_path(folder, file.name)
         self._partial = PartialFile(folder / STATE, file)
         self._guard = threading.Lock()
@@ -113,6 +115,8 @@ class Transfer:
     def _attempt(self) -> None:
         if self._found():
             return
+        if not self._may_write:
+            raise self._read_only_error("it cannot be locked")
         if not self._partial.is_open:
             with self._writing():
                 if "/" in self.file.name:
@@ -242,7 +246,10 @@ class Transfer:
                 f"the disk of {self._folder} is full: {self.file.name} needs {missing} bytes more, and "
                 f"{free_bytes(self._folder)} are free; free some, or choose another destination"
             )
+        return self._read_only_error(error.strerror or str(error))
+
+    def _read_only_error(self, cause: str) -> DownloadError:
         return DownloadError(
-            f"{self.file.name} is missing or outdated in {self._folder}, which cannot be written: "
-            f"{error.strerror or error}; choose another destination"
+            f"{self.file.name} is missing or outdated in {self._folder}, which cannot be written: {cause}; choose another "
+            "destination"
         )

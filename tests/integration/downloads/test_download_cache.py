@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -194,3 +195,24 @@ def test_importing_downloads_imports_no_client() -> None:
     code = "import sys, phasebus.initializer.downloads; print({'huggingface_hub', 'obstore', 'httpx'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout.strip() == "set()"
+
+
+async def test_folder_that_cannot_be_locked_is_not_written(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the lock belongs to another user who shares the folder."""
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    hub.repositories["org/name"] = Repository({**FILES})
+    there = tmp_path / "there"
+    async with watched() as seen:
+        await fetch(seen.bus, "org/name", destination=there, settings=QUICK)
+        (there / ".phasebus" / "record.jsonl").unlink()
+        monkeypatch.setattr("filelock.FileLock.acquire", denied)
+        assert await fetch(seen.bus, "org/name", destination=there, settings=QUICK) is not None
+        (there / "config.json").unlink()
+        with pytest.raises(DownloadError, match=r"config.json is missing or outdated .*: it cannot be locked"):
+            await fetch(seen.bus, "org/name", destination=there, settings=QUICK)
+    assert not (there / "config.json").exists()
