@@ -74,8 +74,12 @@ class MetricsObserver:
         self._metrics.count(event.kind, event.attributes, event.outcome, len(event.seconds))
 
     def _exemplar(self, event: StepEvent) -> dict[str, str] | None:
-        """Return the exemplar of a step that has ended; None without a trace, or if the ids are longer than W3C's."""
-        trace = str(event.attributes.get("trace_id", self._trace or ""))
-        if not trace or len(trace) > _TRACE_ID_CHARACTERS or len(event.step) > _STEP_ID_CHARACTERS:
+        """Return the exemplar of a step that has ended; None without a trace, or if an id is not one of W3C's length."""
+        trace = event.attributes.get("trace_id", self._trace)
+        if not _is_id(trace, _TRACE_ID_CHARACTERS) or not _is_id(event.step, _STEP_ID_CHARACTERS):
             return None
-        return {"trace_id": trace, "span_id": event.step}
+        return {"trace_id": str(trace), "span_id": event.step}
+
+
+def _is_id(value: object, most: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= most and value.isascii() and value.isalnum()

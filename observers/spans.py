@@ -10,7 +10,7 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.names import span_attribute, span_name
-from phasebus.telemetry.redaction import reason, redact, redact_value
+from phasebus.telemetry.redaction import reason, redact, redact_attributes
 from phasebus.telemetry.relay import EngineSpan, Relay
 from phasebus.telemetry.tracing import Tracing
 
@@ -133,7 +133,7 @@ def _own_trace(event: StepStarted) -> tuple[str, bool | None] | None:
 
 
 def _attributes(event: StepEvent) -> dict[str, AttributeValue]:
-    return {span_attribute(key): redact_value(key, value) for key, value in event.attributes.items()}
+    return {span_attribute(key): value for key, value in redact_attributes(event.attributes).items()}
 
 
 def _fail(span: Span, event: StepFailed) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
-from phasebus.telemetry.redaction import reason, redact_name, redact_value
+from phasebus.telemetry.redaction import reason, redact_attributes, redact_name
 from phasebus.telemetry.timeline import LiveStep, Timeline
 
 
@@ -47,4 +47,4 @@ class TimelineObserver:
     def _attributes(self, event: StepEvent) -> dict[str, Any]:
         if self._recorded:
             return dict(event.attributes)
-        return {key: redact_value(key, value) for key, value in event.attributes.items()}
+        return redact_attributes(event.attributes)

@@ -128,7 +128,7 @@ class Timeline:
             if step.done is not None and passed > 0:
                 rate = max(0.0, amount - step.done) / passed
                 weight = min(1.0, passed / _RATE_SECONDS)
-                step.rate = rate if step.rate is None else step.rate + weight * (rate - step.rate)
+                step.rate = printable_number(rate if step.rate is None else step.rate + weight * (rate - step.rate))
             step.done, step.total, step.unit = amount, printable_number(total), redact_name(unit)
             self._touch(id_)
 

@@ -19,6 +19,7 @@ from phasebus.telemetry.redaction.text import (
     MAX_NAME_CHARACTERS,
     reason,
     redact,
+    redact_attributes,
     redact_name,
     redact_value,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "reason",
     "redact",
     "redact_arguments",
+    "redact_attributes",
     "redact_data",
     "redact_name",
     "redact_value",

@@ -6,7 +6,7 @@ Every pattern matches in linear time: a run of characters is entered at its star
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -67,6 +67,11 @@ def redact_value(key: str, value: object) -> str | int | float | bool:
             learn_secret(value)
         return printable if is_placeholder(str(printable)) else MASK
     return bounded_text(redact(printable), MAX_ATTRIBUTE_CHARACTERS) if isinstance(printable, str) else printable
+
+
+def redact_attributes(attributes: Mapping[str, object]) -> dict[str, str | int | float | bool]:
+    """Return the attributes of a step as they may be shown, their names included."""
+    return {redact_name(str(key)): redact_value(str(key), value) for key, value in attributes.items()}
 
 
 def reason(event: StepFailed) -> str:

@@ -128,7 +128,7 @@ async def test_an_error_of_an_observer_never_fails_a_run() -> None:
     assert len(await run_dataset(DatasetConfig(callbacks=[Broken()]), doubled)) == 100
 
 
-async def test_a_failure_of_the_pipeline_is_told_and_comes_out_as_it_is() -> None:
+async def test_a_failure_of_the_pipeline_is_published_and_raised_unchanged() -> None:
     watch = Watch()
     with pytest.raises(Exception, match="row without a label"):
         await run_dataset(DatasetConfig(callbacks=[watch]), broken)
@@ -168,7 +168,7 @@ async def test_a_callback_may_replace_the_result() -> None:
     assert result == 100
 
 
-async def test_what_the_pipeline_leaves_is_executed_without_phases_and_works(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_dataset_that_outlives_the_pipeline_executes_without_phases(caplog: pytest.LogCaptureFixture) -> None:
     import ray
 
     watch = Watch()
@@ -185,7 +185,7 @@ async def test_what_the_pipeline_leaves_is_executed_without_phases_and_works(cap
     assert "no execution of Ray Data was seen" not in caplog.text
 
 
-async def test_an_execution_that_the_pipeline_leaves_half_way_is_told_as_left_and_goes_on() -> None:
+async def test_an_execution_that_outlasts_the_pipeline_ends_its_phases_and_continues() -> None:
     import ray
 
     watch = Watch()
@@ -216,9 +216,7 @@ def leave(phase: str, config: Any, data: Any) -> None:
 
 
 @pytest.mark.parametrize(("callback", "error"), [(refuse, LookupError), (leave, CallbackError)])
-async def test_an_error_of_a_callback_fails_the_run_even_if_the_pipeline_makes_nothing_of_it(
-    callback: Any, error: type[Exception]
-) -> None:
+async def test_a_callback_error_that_the_pipeline_catches_fails_the_run(callback: Any, error: type[Exception]) -> None:
     def insisting() -> list[int]:
         try:
             return doubled()
@@ -261,7 +259,7 @@ async def test_a_dataset_built_outside_is_warned_of(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("phase", ["pre_dataset", "pre_execution", "post_execution", "post_dataset"])
-async def test_a_misspelt_key_is_told_with_the_callbacks_name(phase: str) -> None:
+async def test_a_misspelled_key_is_an_error_with_the_callbacks_name(phase: str) -> None:
     def limit(now: str, config: Any, data: Any) -> Any:
         return {"resource_limit": {"cpu": 1}} if now == phase else None
 
@@ -269,7 +267,7 @@ async def test_a_misspelt_key_is_told_with_the_callbacks_name(phase: str) -> Non
         await run_dataset(DatasetConfig(callbacks=[limit]), doubled)
 
 
-async def test_an_error_when_an_execution_has_succeeded_fails_the_run_with_the_callbacks_name_on_it() -> None:
+async def test_a_callback_error_after_an_execution_fails_the_run_with_its_name() -> None:
     def check(event: PostExecution) -> None:
         raise LookupError("too few rows")
 

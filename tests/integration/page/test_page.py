@@ -40,7 +40,7 @@ def names(page: Page) -> list[str]:
     return page.locator(".row .name > span:last-child").all_inner_texts()
 
 
-def test_it_shows_phases_steps_progress_and_what_callbacks_changed(service: Service, node: str, page: Page) -> None:
+def test_the_page_shows_phases_steps_progress_and_changed_keys(service: Service, node: str, page: Page) -> None:
     page.goto(service.url)
     expect(page.locator("#status")).to_have_text("starting")
     expect(page.locator("#subject")).to_have_text("node-1 · llama")
@@ -56,7 +56,7 @@ def test_it_shows_phases_steps_progress_and_what_callbacks_changed(service: Serv
     expect(page.locator("#callbacks .chip")).to_have_text(["placement_bundles", "placement_strategy"])
 
 
-def test_it_follows_what_happens_without_a_reload(service: Service, node: str, page: Page) -> None:
+def test_the_page_shows_changes_without_a_reload(service: Service, node: str, page: Page) -> None:
     page.goto(service.url)
     expect(page.locator("#status")).to_have_text("starting")
     init = service.start("phase", "engine_init", node, 29)
@@ -151,7 +151,9 @@ def test_it_is_used_by_keyboard(service: Service, node: str, page: Page) -> None
     expect(page.locator(".row")).to_have_count(3)
 
 
-def test_who_comes_late_or_reloads_sees_the_same(service: Service, node: str, page: Page, browser: Browser) -> None:
+def test_a_late_reader_and_a_reload_show_the_same_state(
+    service: Service, node: str, page: Page, browser: Browser
+) -> None:
     page.goto(service.url)
     expect(page.locator(".row")).to_have_count(5)
     before = names(page)
@@ -160,7 +162,7 @@ def test_who_comes_late_or_reloads_sees_the_same(service: Service, node: str, pa
     assert names(page) == before
 
 
-def test_it_comes_back_when_the_server_does(service: Service, node: str, page: Page) -> None:
+def test_the_page_reconnects_to_a_restarted_server(service: Service, node: str, page: Page) -> None:
     page.goto(service.url)
     expect(page.locator("#status")).to_have_text("starting")
     service.close()
@@ -211,51 +213,51 @@ def test_it_fits_a_phone_and_keeps_to_light_or_dark(service: Service, node: str,
     context.close()
 
 
-def test_its_policy_lets_it_ask_nobody_else(service: Service) -> None:
+def test_the_content_security_policy_blocks_other_origins(service: Service) -> None:
     policy = httpx.get(service.url, timeout=60).headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
 
 
-def test_fifty_readers_hear_everything_and_those_who_leave_do_not_matter(service: Service, node: str) -> None:
+def test_fifty_readers_receive_everything_while_others_disconnect(service: Service, node: str) -> None:
     def read(_: int) -> str:
         with httpx.stream("GET", f"{service.url}events", timeout=60) as answer:
-            heard = ""
+            received = ""
             for text in answer.iter_text():
-                heard += text
-                if "engine_init" in heard:
-                    return heard
-        return heard
+                received += text
+                if "engine_init" in received:
+                    return received
+        return received
 
     with ThreadPoolExecutor(50) as readers:
-        told = [readers.submit(read, number) for number in range(50)]
+        results = [readers.submit(read, number) for number in range(50)]
         with httpx.stream("GET", f"{service.url}events", timeout=60) as leaving:
             next(leaving.iter_text())
         service.start("phase", "engine_init", node)
-        assert all("engine_init" in each.result() for each in told)
+        assert all("engine_init" in each.result() for each in results)
     assert httpx.get(f"{service.url}livez", timeout=60).is_success
 
 
-def test_a_reader_who_comes_back_is_told_only_what_it_missed(service: Service, node: str) -> None:
+def test_a_reconnecting_reader_receives_the_missed_changes_only(service: Service, node: str) -> None:
     timeline: Timeline = service.timeline
     seen = {"Last-Event-ID": f"{timeline.epoch}:{timeline.version}"}
     service.start("phase", "engine_init", node)
     with httpx.stream("GET", f"{service.url}events", headers=seen, timeout=60) as answer:
-        heard = ""
+        received = ""
         for text in answer.iter_text():
-            heard += text
-            if "engine_init" in heard:
+            received += text
+            if "engine_init" in received:
                 break
-    assert "event: state" not in heard
-    assert "pin_to_rack" not in heard
+    assert "event: state" not in received
+    assert "pin_to_rack" not in received
 
 
 def test_closing_ends_the_streams_at_once_even_while_they_are_read(service: Service, node: str) -> None:
     with httpx.stream("GET", f"{service.url}events", timeout=30) as answer, ThreadPoolExecutor(1) as reader:
-        told = reader.submit(lambda: "".join(answer.iter_text()))
+        results = reader.submit(lambda: "".join(answer.iter_text()))
         wait_until(lambda: service.server.url != "", "it serves")
         service.close()
-        assert "event: closed" in told.result(30)
+        assert "event: closed" in results.result(30)
 
 
 def test_the_page_of_a_finished_run_needs_no_server(page: Page, tmp_path: Path) -> None:

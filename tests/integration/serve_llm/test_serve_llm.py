@@ -106,13 +106,13 @@ def run_application(
     )
     serve.run(build_openai_app({"llm_configs": [config]}), name=name, route_prefix=f"/{name}")
     (journal,) = folder.glob("runs/*.jsonl")
-    run, spans = told(journal, backend)
+    run, spans = finished_run(journal, backend)
     return Application(url=f"http://127.0.0.1:{port}/{name}", folder=folder, run=run, spans=spans)
 
 
-def told(journal: Path, backend: OtlpBackend) -> tuple[Run, list[EngineSpan]]:
-    """The run of a replica's start and its spans, once all of it has been told."""
-    wait_until(lambda: is_closed(journal), "the start has been told to its end", seconds=240)
+def finished_run(journal: Path, backend: OtlpBackend) -> tuple[Run, list[EngineSpan]]:
+    """The run of a replica's start and its spans, once the journal is complete."""
+    wait_until(lambda: is_closed(journal), "the journal is complete", seconds=240)
     run = read_journal(journal)
     return run, backend.spans_of(run)
 
@@ -176,7 +176,7 @@ def test_a_replica_that_autoscaling_adds_has_a_trace_and_metrics_of_its_own(
     by_server: Application, backend: OtlpBackend
 ) -> None:
     first, second = scale_up(by_server)
-    run, spans = told(second, backend)
+    run, spans = finished_run(second, backend)
     assert (run.run, run.trace) != (by_server.run.run, by_server.run.trace)
     assert run.node != by_server.run.node
     phases = [step.name for step in run.steps if step.kind == "phase"]
@@ -215,7 +215,7 @@ def scale_up(application: Application) -> tuple[Path, Path]:
 
 
 def metrics_of(journal: Path) -> str:
-    """The /metrics of the replica whose start `journal` tells of, on whichever of its process's ports that is."""
+    """The /metrics of the replica of `journal`, on whichever of its process's ports that is."""
     with journal.open(encoding="utf-8") as file:
         process = psutil.Process(json.loads(file.readline())["pid"])
     for connection in process.net_connections("tcp4"):

@@ -91,7 +91,7 @@ def test_installed_ray_has_every_seam_and_no_warning(serve: Any, caplog: pytest.
     assert caplog.records == []
 
 
-def test_rays_callback_is_made_with_the_arguments_and_called_by_the_names_that_are_used() -> None:
+def test_rays_callback_base_has_the_arguments_and_names_that_are_used() -> None:
     from ray.llm._internal.common.callbacks.base import CallbackBase, CallbackCtx
 
     assert list(inspect.signature(CallbackBase.__init__).parameters)[1:] == [
@@ -108,7 +108,7 @@ def test_rays_callback_is_made_with_the_arguments_and_called_by_the_names_that_a
     }
 
 
-def test_a_ray_without_a_seam_is_refused_with_what_is_missing_and_the_way_out(serve: Any) -> None:
+def test_a_ray_without_a_seam_is_rejected_with_the_missing_name(serve: Any) -> None:
     with pytest.raises(serve.RayServeError, match=r"Ray 9.0 has no Path.no_such.*supports Ray 2\.60"):
         serve.check_ray("9.0", [(Path, ("no_such", "exists"))])
 
@@ -118,7 +118,7 @@ def test_a_version_that_was_not_tried_is_warned_of(serve: Any, caplog: pytest.Lo
     assert "supports Ray Serve LLM of Ray 2.60 and is not tested with 2.99.0" in caplog.text
 
 
-async def test_what_callbacks_write_reaches_rays_download_and_its_engine(make: Any, ray_config: Any) -> None:
+async def test_context_changes_reach_rays_download_and_its_engine(make: Any, ray_config: Any) -> None:
     async def another(event: PreDownload, context: Context) -> None:
         context[MODEL] = "other"
         context["local_node_download_model"] = "NONE"
@@ -220,7 +220,7 @@ def test_a_copy_for_the_tasks_of_the_download_travels_without_the_replica(serve:
     callback.llm_config = None  # a real one can be pickled; this stand-in cannot
     copy = pickle.loads(pickle.dumps(callback))
     assert copy.ctx.runtime_env == {"env_vars": {"A": "1"}}
-    with pytest.raises(serve.RayServeError, match="a copy of a BusCallback"):
+    with pytest.raises(serve.RayServeError, match="this copy of a BusCallback"):
         _ = copy.replica
 
 

@@ -109,7 +109,7 @@ async def nothing_is_in_use() -> None:
     )
 
 
-async def test_a_run_has_its_phases_and_callbacks_change_it_and_what_it_reports(tmp_path: Path) -> None:
+async def test_callbacks_change_a_training_run_and_its_reports(tmp_path: Path) -> None:
     from ray.train import Result
     from ray.train.v2.api.config import ScalingConfig
 
@@ -181,7 +181,7 @@ async def test_an_error_of_a_callback_before_the_workers_train_fails_the_run_and
     await nothing_is_in_use()
 
 
-async def test_workers_that_fail_are_told_of_and_so_are_those_that_follow(tmp_path: Path) -> None:
+async def test_failed_workers_and_their_successors_are_published(tmp_path: Path) -> None:
     seen: list[dict[int, str]] = []
 
     def note(event: WorkersFailed, context: Context) -> None:
@@ -199,7 +199,7 @@ async def test_workers_that_fail_are_told_of_and_so_are_those_that_follow(tmp_pa
     assert groups == [("StepFailed", 1), ("StepFinished", 2)]
 
 
-async def test_a_run_whose_workers_fail_for_good_raises_what_ray_raises(tmp_path: Path) -> None:
+async def test_a_run_whose_workers_fail_finally_raises_rays_error(tmp_path: Path) -> None:
     from ray.train import TrainingFailedError
 
     watch = Watch()
@@ -225,7 +225,7 @@ async def test_cancelling_ends_the_run_and_its_workers(tmp_path: Path) -> None:
     await nothing_is_in_use()
 
 
-def test_what_the_controller_is_given_needs_no_phasebus_where_it_runs() -> None:
+def test_the_controllers_callback_needs_no_phasebus_in_its_environment() -> None:
     from ray import cloudpickle
 
     from phasebus.initializer.integrations.training.controller import ControllerCallback, attach

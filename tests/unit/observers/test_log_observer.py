@@ -42,5 +42,5 @@ def test_a_failure_is_an_error_with_its_reason_and_no_secret(caplog: pytest.LogC
         (185.2, "3 min 5 s"),
     ],
 )
-def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+def test_durations_have_two_or_three_digits(seconds: float, said: str) -> None:
     assert format_duration(seconds) == said

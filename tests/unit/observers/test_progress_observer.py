@@ -55,7 +55,7 @@ def test_without_a_total_there_is_no_time_left() -> None:
     assert out.getvalue() == "download model hf://org/name: 1 GB, 100 MB/s\n"
 
 
-def test_what_is_inside_a_shown_step_gets_no_lines() -> None:
+def test_a_step_inside_a_shown_step_has_no_lines() -> None:
     observer, out = in_a_log()
     observer.observe(progress(0, 0))
     observer.observe(progress(0, 0, step=FILE, parent=MODEL, kind="file", name="a.bin"))
@@ -72,7 +72,7 @@ def test_steps_that_move_no_bytes_are_none_of_its_business() -> None:
     assert out.getvalue() == ""
 
 
-def test_a_failure_is_said_without_secrets() -> None:
+def test_a_failure_is_shown_without_secrets() -> None:
     observer, out = in_a_log()
     name = "https://user:hunter2@host/x?sig=hunter2"
     observer.observe(progress(0, 0, name=name))

@@ -25,9 +25,7 @@ def long_ago() -> int:
     return time.monotonic_ns() - 90 * 10**9
 
 
-def test_what_runs_innermost_for_long_is_spoken_of_again_and_again(
-    watchdog: Watchdog, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_innermost_long_step_is_logged_repeatedly(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
     watchdog.observe(  # first, so that at no moment the outer one is the innermost
         StepStarted(step=INNER, parent=OUTER, kind="engine_step", name="load_weights", monotonic_ns=long_ago())
     )
@@ -39,7 +37,7 @@ def test_what_runs_innermost_for_long_is_spoken_of_again_and_again(
     assert "engine_init" not in caplog.text
 
 
-def test_what_has_ended_is_not(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_ended_step_is_not_logged(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
     watchdog.observe(StepStarted(step=OUTER, kind="phase", name="outer", monotonic_ns=long_ago()))
     watchdog.observe(StepStarted(step=INNER, parent=OUTER, kind="phase", name="inner", monotonic_ns=long_ago()))
     watchdog.observe(StepFinished(step=INNER, parent=OUTER, kind="phase", name="inner", seconds=1.0))

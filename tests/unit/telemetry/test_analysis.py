@@ -30,11 +30,11 @@ def placed(run: Run) -> dict[str, str | None]:
     return {at.step.id: at.outer.step.id if at.outer else None for at in walk(run)}
 
 
-def test_a_step_lies_inside_its_parent_and_not_inside_what_merely_ran_longer_beside_it(node: Run) -> None:
+def test_a_step_lies_inside_its_parent_not_inside_a_longer_sibling(node: Run) -> None:
     assert placed(node)["placement_group"] == "node"
 
 
-def test_an_engine_step_lies_in_the_shortest_engine_step_that_contains_it_whatever_it_names_as_its_parent() -> None:
+def test_an_engine_step_lies_in_the_shortest_engine_step_that_contains_it() -> None:
     run = run_of(
         step("engine", 0, 20, kind="engine"),
         step("front", 1, 19, "engine", kind="engine_step", process="front_end"),
@@ -53,7 +53,7 @@ def test_an_engine_step_lies_in_the_shortest_engine_step_that_contains_it_whatev
     }
 
 
-def test_what_two_workers_do_side_by_side_is_not_nested() -> None:
+def test_concurrent_steps_of_two_workers_are_not_nested() -> None:
     run = run_of(
         step("engine", 0, 20, kind="engine"),
         step("load", 1, 10, "engine", id="0", kind="engine_step", process="Worker_0"),
@@ -80,7 +80,7 @@ def test_parents_that_go_in_circles_lose_no_step() -> None:
 # the critical path
 
 
-def test_the_critical_path_is_what_was_waited_for(node: Run) -> None:
+def test_the_critical_path_consists_of_the_steps_that_were_waited_for(node: Run) -> None:
     path = critical_path(node)
     assert [(link.step.name, link.seconds, link.gap) for link in path.links] == [
         ("download", 8.0, False),
@@ -124,7 +124,7 @@ def test_the_links_of_the_path_are_the_whole_time_to_ready_without_overlap(tree:
 # gaps, stragglers, diff
 
 
-def test_gaps_say_between_what_they_lie(node: Run) -> None:
+def test_gaps_name_the_steps_before_and_after(node: Run) -> None:
     rows = gaps(node)
     assert [(row.step.name, row.after and row.after.name, row.before and row.before.name) for row in rows] == [
         ("engine_init", None, "load"),
@@ -147,7 +147,7 @@ def test_a_single_node_has_no_stragglers(node: Run) -> None:
     assert stragglers(node) == ()
 
 
-def test_a_diff_shows_what_got_slower_first_and_what_came_and_went(node: Run) -> None:
+def test_a_diff_lists_slower_steps_first_and_added_and_removed_ones(node: Run) -> None:
     later = run_of(
         step("node", 0, 22, kind="node"),
         step("download", 0, 5, "node"),
@@ -181,7 +181,7 @@ def test_the_picture_names_every_phase_and_how_long_it_took(node: Run) -> None:
         assert expected in shown
 
 
-def test_the_picture_says_why_a_step_failed() -> None:
+def test_the_picture_shows_why_a_step_failed() -> None:
     run = run_of(
         step("node", 0, 2, kind="node", outcome="failed", error="<no> & model"),
         step("download", 0, 0.001, "node", outcome="failed", error="<no> & model"),
@@ -192,7 +192,7 @@ def test_the_picture_says_why_a_step_failed() -> None:
     assert "download" in shown
 
 
-def test_five_hundred_nodes_are_a_row_each_in_a_picture_of_bearable_size() -> None:
+def test_five_hundred_nodes_are_one_row_each_in_a_small_picture() -> None:
     picture = plot(cluster(500))
     assert float(ET.fromstring(picture).attrib["height"]) < 4000
     assert "node-499" in picture
@@ -234,5 +234,5 @@ def test_the_trace_names_nodes_as_processes() -> None:
     }
 
 
-def test_blame_of_a_cluster_says_on_which_node() -> None:
+def test_blame_of_a_cluster_names_the_node() -> None:
     assert blame(cluster(3, slowest=1))[1].node == "node-1"

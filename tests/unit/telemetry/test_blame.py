@@ -39,7 +39,7 @@ def run_of(*steps: RecordedStep, end: float = 100.0) -> Run:
     )
 
 
-def test_the_longest_comes_first_with_what_no_narrower_step_explains() -> None:
+def test_the_longest_step_is_first_with_its_own_time() -> None:
     rows = blame(run_of(step("node", 0, 10), step("engine", 2, 10, "node"), step("load", 3, 7, "engine")))
     assert [(row.step.name, row.depth, row.seconds, row.own) for row in rows] == [
         ("node", 0, 10.0, 2.0),

@@ -34,7 +34,7 @@ async def test_the_probes_follow_the_start_up() -> None:
         assert (ready.status_code, ready.json()["status"]) == (200, "ready")
 
 
-async def test_a_start_that_failed_is_not_ready_and_says_why() -> None:
+async def test_a_failed_start_is_not_ready_and_names_the_error() -> None:
     async with telemetry_on_any_port() as telemetry, client_of(telemetry) as client:
         telemetry.status.settle("no such model")
         failed = await client.get("/readyz")
@@ -46,7 +46,7 @@ async def test_a_start_that_failed_is_not_ready_and_says_why() -> None:
     ("accept", "content_type"),
     [("text/plain", "text/plain"), ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text")],
 )
-async def test_metrics_come_in_the_format_that_is_asked_for(accept: str, content_type: str) -> None:
+async def test_metrics_are_in_the_requested_format(accept: str, content_type: str) -> None:
     async with telemetry_on_any_port() as telemetry, client_of(telemetry) as client:
         answer = await client.get("/metrics", headers={"Accept": accept})
         assert answer.headers["content-type"].startswith(content_type)
@@ -73,7 +73,7 @@ async def test_nothing_listens_once_telemetry_is_closed() -> None:
         httpx.get(f"{url}/livez")  # noqa: ASYNC210
 
 
-def test_what_the_bus_counts_is_exported() -> None:
+def test_counts_of_the_bus_are_exported() -> None:
     metrics = Metrics("1")
     metrics.watch_bus(CountingBus(SubscriberStats(name="slow", role="observer", calls=5, errors=1, drops=3)))
     body, _ = metrics.render("text/plain")
@@ -81,7 +81,7 @@ def test_what_the_bus_counts_is_exported() -> None:
     assert b'phasebus_subscriber_calls_total{name="slow",role="observer"} 5.0' in body
 
 
-def test_what_goes_by_the_same_name_on_several_buses_is_added_up() -> None:
+def test_counts_of_the_same_name_on_several_buses_are_added() -> None:
     metrics = Metrics("1")
     first, second, third = (CountingBus(SubscriberStats(name="log", role="observer", calls=n)) for n in (4, 2, 1))
     metrics.watch_bus(first)

@@ -28,7 +28,7 @@ def step(id_: str, parent: str | None = None, kind: str = "phase", name: str = "
     return LiveStep(id=id_, parent=parent, node="node-1", kind=kind, name=name, start=1.0)
 
 
-def test_a_reader_gets_what_has_changed_since_it_looked_last(timeline: Timeline) -> None:
+def test_a_reader_receives_the_changes_since_its_version(timeline: Timeline) -> None:
     timeline.started(step(NODE, kind="node", name="n"))
     seen, _ = timeline.changes(0)
     timeline.started(step(PHASE, NODE))
@@ -37,7 +37,7 @@ def test_a_reader_gets_what_has_changed_since_it_looked_last(timeline: Timeline)
     assert {each["id"] for each in timeline.state()["steps"]} == {NODE, PHASE}
 
 
-def test_a_rate_is_told_while_a_step_runs_and_not_after(timeline: Timeline) -> None:
+def test_a_rate_is_known_while_a_step_runs_and_not_after(timeline: Timeline) -> None:
     timeline.started(step(PHASE))
     timeline.progressed(PHASE, 0, 100, "By", 1.0)
     timeline.progressed(PHASE, 10, 100, "By", 2.0)
@@ -62,20 +62,20 @@ def test_steps_beyond_the_limit_are_counted_and_left_out(timeline: Timeline) -> 
     assert (len(state["steps"]), state["left_out"]) == (MOST_STEPS, 2)
 
 
-def test_the_observer_tells_of_failures_and_keeps_secrets(timeline: Timeline) -> None:
+def test_the_observer_records_failures_without_secrets(timeline: Timeline) -> None:
     observer = TimelineObserver(timeline)
     observer.observe(StepStarted(step=PHASE, kind="phase", name="download", attributes={"token": "hunter2secret"}))
     observer.observe(StepProgress(step=PHASE, kind="phase", name="download", done=1, total=2, unit="By"))
     error = ValueError("HF_TOKEN=hunter2secret")
     observer.observe(StepFailed(step=PHASE, kind="phase", name="download", seconds=1.0, outcome="failed", error=error))
-    (told,) = timeline.state()["steps"]
-    assert (told["outcome"], told["error"], told["done"]) == ("failed", "HF_TOKEN=[redacted]", 1)
+    (received,) = timeline.state()["steps"]
+    assert (received["outcome"], received["error"], received["done"]) == ("failed", "HF_TOKEN=[redacted]", 1)
     assert "hunter2secret" not in json.dumps(timeline.state())
 
 
-async def events(told: AsyncIterator[str]) -> list[tuple[str, Any]]:
+async def events(received: AsyncIterator[str]) -> list[tuple[str, Any]]:
     found = []
-    async for each in told:
+    async for each in received:
         fields = dict(line.split(": ", 1) for line in each.splitlines() if ": " in line)
         if "event" in fields:
             found.append((fields["event"], json.loads(fields["data"])))
@@ -87,31 +87,31 @@ async def events(told: AsyncIterator[str]) -> list[tuple[str, Any]]:
 async def test_a_stream_begins_with_the_state_and_ends_when_the_run_does(timeline: Timeline) -> None:
     timeline.started(step(NODE, kind="node"))
     timeline.close()
-    told = await events(stream(timeline))
-    assert [name for name, _ in told] == ["state", "closed"]
-    assert told[0][1]["steps"][0]["id"] == NODE
+    received = await events(stream(timeline))
+    assert [name for name, _ in received] == ["state", "closed"]
+    assert received[0][1]["steps"][0]["id"] == NODE
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_reader_that_comes_back_gets_only_what_it_missed(timeline: Timeline) -> None:
+async def test_a_reader_with_a_version_receives_the_missed_changes_only(timeline: Timeline) -> None:
     timeline.started(step(NODE, kind="node"))
     known = f"{timeline.epoch}:{timeline.version}"
     timeline.started(step(PHASE, NODE))
     timeline.close()
-    told = await events(stream(timeline, known))
-    assert [name for name, _ in told] == ["change", "closed"]
-    assert [each["id"] for each in told[0][1]["steps"]] == [PHASE]
+    received = await events(stream(timeline, known))
+    assert [name for name, _ in received] == ["change", "closed"]
+    assert [each["id"] for each in received[0][1]["steps"]] == [PHASE]
 
 
-def test_the_page_is_whole_and_asks_nobody_else() -> None:
+def test_the_page_is_self_contained() -> None:
     html = page()
     assert "/* script */" not in html
     assert "https://" not in html
     assert "src=" not in html
 
 
-def test_what_is_embedded_cannot_end_the_element_it_stands_in() -> None:
+def test_embedded_data_cannot_end_its_element() -> None:
     assert "</script><b>" not in page_of({"steps": [{"name": "</script><b>"}]})
 
 

@@ -48,7 +48,7 @@ def run_on(bus: Bus) -> DatasetRun:
     return DatasetRun(bus.threads(), config, Context(keys=DATASET_KEYS), step.id, Spelling(DATASET_KEYS))
 
 
-async def test_executions_side_by_side_are_each_told_with_what_is_theirs() -> None:
+async def test_concurrent_executions_publish_their_own_operators_and_stats() -> None:
     seen: dict[str, list[Any]] = {"operators": [], "stats": [], "ends": []}
     names = [f"Map{number}" for number in range(8)]
     together = Barrier(len(names))
@@ -85,7 +85,7 @@ async def test_executions_side_by_side_are_each_told_with_what_is_theirs() -> No
     assert not run.running
 
 
-async def test_in_the_buss_own_thread_nothing_is_told_and_nothing_waits() -> None:
+async def test_calls_in_the_buss_own_thread_publish_nothing_and_do_not_block() -> None:
     async with Bus() as bus:
         run = run_on(bus)
         observer, executing = ExecutionObserver(run), executor("Map")

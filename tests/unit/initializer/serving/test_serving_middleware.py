@@ -77,7 +77,7 @@ class Watch:
         self.events.append(event)
 
 
-def test_pre_request_changes_what_the_application_is_asked() -> None:
+def test_pre_request_changes_the_request_of_the_application() -> None:
     async def preprocess(event: PreRequest, context: Context) -> None:
         request = context[REQUEST]
         request.headers["x-tenant"] = "blue"
@@ -156,7 +156,7 @@ def insisting(app: ASGIApp) -> ASGIApp:
 
 
 @pytest.mark.parametrize("around", [lambda app: app, insisting])
-def test_an_error_at_post_request_fails_the_request_whatever_the_application_makes_of_it(around: Any) -> None:
+def test_an_error_at_post_request_that_the_application_catches_fails_the_request(around: Any) -> None:
     def refuse(event: PostRequest) -> None:
         raise HTTPException(418) from KeyError("tea")
 
@@ -201,7 +201,7 @@ async def test_once_a_chunk_has_failed_nothing_more_is_sent() -> None:
     assert [message.get("body") for message in sent] == [None, b"1"]
 
 
-def test_what_callbacks_change_in_a_response_is_in_no_other() -> None:
+def test_a_change_of_one_response_does_not_reach_another() -> None:
     start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -288,7 +288,7 @@ def test_a_compressed_body_is_not_changed_chunk_by_chunk() -> None:
         ("post_request", {"response": PlainTextResponse("no", 403)}, "wrote 'response', which has no effect"),
     ],
 )
-def test_what_would_change_nothing_is_told_with_the_callbacks_name(phase: str, written: Any, says: str) -> None:
+def test_a_write_without_effect_is_an_error_with_the_callbacks_name(phase: str, written: Any, says: str) -> None:
     def guard(now: str, config: Any, data: Any) -> Any:
         return written if now == phase else None
 
@@ -337,15 +337,15 @@ def test_a_request_is_a_step_with_its_method_route_and_status() -> None:
         served.get("/nowhere")
         served.get("/fail")
     ends = [event for event in watch.events if not isinstance(event, StepStarted)]
-    told = [(end.kind, end.attributes["method"], end.attributes["route"], end.attributes["status"]) for end in ends]
-    assert told[:2] == [("request", "GET", "/echo/{id}", 200), ("request", "GET", "unmatched", 404)]
+    reported = [(end.kind, end.attributes["method"], end.attributes["route"], end.attributes["status"]) for end in ends]
+    assert reported[:2] == [("request", "GET", "/echo/{id}", 200), ("request", "GET", "unmatched", 404)]
     assert isinstance(ends[0], StepFinished)
     assert isinstance(ends[2], StepFailed)
     assert isinstance(ends[2].error, LookupError)
     assert ends[2].attributes["status"] == 500
 
 
-def test_a_method_nobody_has_heard_of_makes_no_label_of_its_own() -> None:
+def test_an_unknown_method_is_counted_as_other() -> None:
     watch = Watch()
     with client(watch) as served:
         served.request("BREW", "/echo/1")
@@ -385,7 +385,7 @@ def test_a_route_below_mounts_has_their_paths_and_the_names_of_their_parameters(
     assert routes == ["/v1/chat/{id}", "/tenants/{tenant:int}/inner/chat/{id}", "/v1", "/files", "unmatched"]
 
 
-def test_a_failure_is_told_with_its_error_even_when_requests_are_only_counted() -> None:
+def test_a_failed_request_is_reported_with_its_error_when_others_are_counted() -> None:
     watch = Watch()
     with client(watch, traced_requests_per_second=1) as served:
         for _ in range(3):
@@ -399,7 +399,7 @@ def test_a_failure_is_told_with_its_error_even_when_requests_are_only_counted() 
     assert failed[0].attributes["route"] == "/fail"
 
 
-def test_every_request_is_counted_whether_told_alone_or_not(traced_requests_per_second: float) -> None:
+def test_every_request_is_counted_whether_traced_or_not(traced_requests_per_second: float) -> None:
     metrics = Metrics()
     with client(MetricsObserver(metrics), traced_requests_per_second=traced_requests_per_second) as served:
         for number in range(5):
@@ -416,7 +416,7 @@ async def follow(event: StepStarted) -> None: ...
 
 
 @pytest.mark.parametrize("wants_the_lifespan", [Watch(), follow])
-def test_without_a_lifespan_requests_are_served_and_a_warning_says_once_that_nobody_sees_them(
+def test_requests_without_a_lifespan_are_served_with_one_warning(
     wants_the_lifespan: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = client(wants_the_lifespan)
@@ -621,7 +621,7 @@ def test_an_application_that_fails_to_start_is_not_served() -> None:
         pass
 
 
-def test_an_observer_of_failures_alone_is_told_of_them() -> None:
+def test_an_observer_of_failures_receives_failed_requests() -> None:
     class Failures:
         def __init__(self) -> None:
             self.seen: list[StepFailed] = []
@@ -635,7 +635,7 @@ def test_an_observer_of_failures_alone_is_told_of_them() -> None:
     assert [type(event.error) for event in failures.seen] == [LookupError]
 
 
-def test_what_was_counted_is_told_even_if_the_application_fails_to_end() -> None:
+def test_counts_are_published_when_the_application_fails_at_shutdown() -> None:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield

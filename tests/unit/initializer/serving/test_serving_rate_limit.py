@@ -33,6 +33,6 @@ def test_nothing_is_let_through_where_nothing_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("per_second", [1, 7, 20, 1000])
-def test_what_a_second_brings_may_come_at_once(per_second: int) -> None:
+def test_a_burst_of_one_seconds_amount_is_allowed(per_second: int) -> None:
     limit = RateLimit(per_second)
     assert sum(limit.acquire(-5.0) for _ in range(2 * per_second)) == per_second

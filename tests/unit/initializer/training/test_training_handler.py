@@ -1,4 +1,4 @@
-"""What the controller tells, as it would: without a controller, and without Ray."""
+"""The controller's calls, without a controller and without Ray."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Watch:
     async def observe(self, event: StepEvent | PhaseEvent) -> None:
         self.events.append(event)
 
-    def told(self, kind: str) -> list[tuple[str, str]]:
+    def outcomes(self, kind: str) -> list[tuple[str, str]]:
         return [
             (type(event).__name__, str(getattr(event, "error", "")))
             for event in self.events
@@ -84,7 +84,7 @@ async def test_each_group_of_workers_is_a_step_and_each_report_is_one_inside_it(
     ]
 
 
-async def test_what_callbacks_make_of_the_metrics_and_of_stop_is_the_answer() -> None:
+async def test_the_controller_receives_the_callbacks_metrics_and_stop() -> None:
     def add(event: Reported, context: Context) -> dict[str, Any]:
         return {"metrics": {**context[METRICS], "team": "blue"}}
 
@@ -138,14 +138,14 @@ def leave(event: Reported) -> None:
         (leave, r"sys.exit\(3\) was called"),
     ],
 )
-async def test_what_can_only_be_a_mistake_fails_the_run(callback: Any, says: str) -> None:
+async def test_a_mistake_of_a_callback_fails_the_run(callback: Any, says: str) -> None:
     async with controller_handler(callback) as handler:
         with pytest.raises(CallbackError, match=says) as raised:
             await handler.handle("reported", {"metrics": {}, "checkpoint": None})
     assert raised.value is handler.failure
 
 
-async def test_workers_that_fail_end_their_group_and_are_told_of_once() -> None:
+async def test_failed_workers_end_their_group_and_are_published_once() -> None:
     watch, seen = Watch(), []
 
     def note(event: WorkersFailed, context: Context) -> None:
@@ -159,7 +159,7 @@ async def test_workers_that_fail_end_their_group_and_are_told_of_once() -> None:
             await handler.handle("worker_group_ended", {})
     assert seen == [{1: "ValueError: no data"}] * 2
     failed = ("StepFailed", "rank 1: ValueError: no data")
-    assert watch.told("training_workers") == [("StepStarted", ""), failed, ("StepStarted", ""), failed]
+    assert watch.outcomes("training_workers") == [("StepStarted", ""), failed, ("StepStarted", ""), failed]
 
 
 async def test_workers_that_never_start_are_a_step_that_failed() -> None:
@@ -168,7 +168,7 @@ async def test_workers_that_never_start_are_a_step_that_failed() -> None:
         await handler.handle("pre_worker_group", {"workers": 2})
         await handler.handle("pre_worker_group", {"workers": 2})
         await handler.close(TimeoutError("no resources"))
-    assert watch.told("training_workers") == [
+    assert watch.outcomes("training_workers") == [
         ("StepStarted", ""),
         ("StepFailed", "the workers did not start"),
         ("StepStarted", ""),
@@ -176,7 +176,7 @@ async def test_workers_that_never_start_are_a_step_that_failed() -> None:
     ]
 
 
-async def test_the_group_of_a_run_that_is_cancelled_is_told_as_cancelled() -> None:
+async def test_the_worker_group_of_a_cancelled_run_is_published_as_cancelled() -> None:
     watch = Watch()
     async with controller_handler(watch) as handler:
         await handler.handle("pre_worker_group", {"workers": 2})

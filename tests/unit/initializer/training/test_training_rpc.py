@@ -38,7 +38,7 @@ async def test_a_folder_for_temporary_files_with_a_long_path_is_no_obstacle(
     assert await call_with_server(lambda address: RpcClient(address).call("polled"), echo) == ("polled", {})
 
 
-async def test_an_error_is_raised_where_the_question_was_asked_with_its_notes_and_the_next_is_answered() -> None:
+async def test_a_handlers_error_reaches_the_client_with_its_notes() -> None:
     async def answer(method: str, arguments: dict[str, Any]) -> str:
         if method == "bad":
             error = ValueError("no such rack")
@@ -77,7 +77,7 @@ async def test_a_line_that_has_been_used_is_copied_and_pickled_without_its_conne
     assert await call_with_server(ask, echo) == [("second", {}), ("second", {}), ("3", {})]
 
 
-async def test_what_the_function_raises_comes_out_as_it_is() -> None:
+async def test_an_error_of_the_function_is_raised_unchanged() -> None:
     def fail(address: str) -> None:
         raise LookupError("no such trainer")
 
@@ -85,7 +85,7 @@ async def test_what_the_function_raises_comes_out_as_it_is() -> None:
         await call_with_server(fail, echo)
 
 
-async def test_when_it_is_cancelled_whoever_asks_next_is_told_and_the_function_is_waited_for() -> None:
+async def test_a_cancellation_fails_the_next_call_and_waits_for_the_function() -> None:
     asked, ended = anyio.Event(), threading.Event()
 
     async def answer(method: str, arguments: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ async def test_when_it_is_cancelled_whoever_asks_next_is_told_and_the_function_i
     assert ended.is_set()
 
 
-async def test_nobody_answers_after_the_end() -> None:
+async def test_a_call_after_the_end_is_a_connection_error() -> None:
     client = await call_with_server(RpcClient, echo)
     with pytest.raises(RpcConnectionError):
         client.call("polled")
