@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import socketserver
 from collections.abc import Iterator
@@ -9,11 +10,21 @@ from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phasebus.initializer.cluster.hub import start
 from phasebus.initializer.cluster.hub.actor import HubActor
 from phasebus.initializer.cluster.hub.start import HubConnection
-from phasebus.initializer.cluster.hub.wire import MAX_PARCEL_BYTES, Address, Parcel, Receiver, RefusedError, Wire
+from phasebus.initializer.cluster.hub.wire import (
+    MAX_PARCEL_BYTES,
+    Address,
+    Parcel,
+    Receiver,
+    RefusedError,
+    Wire,
+    _parse_parcel,
+)
 
 
 class Journals:
@@ -194,3 +205,24 @@ def test_a_hub_without_an_address_or_with_rays_encryption_receives_through_ray(
     assert hub.address() is None
     assert hub.receive(Parcel("node-0", 0), b"") == 0
     hub._server.close()
+
+
+@given(
+    st.lists(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=300), max_size=6)
+    | st.dictionaries(st.text(max_size=5), st.integers(), max_size=6)
+)
+def test_a_parcel_that_is_accepted_has_bounded_fields(sent: object) -> None:
+    try:
+        parcel, size = _parse_parcel(json.dumps(sent).encode())
+    except ValueError:
+        return
+    assert 0 < len(parcel.node) <= 256
+    assert parcel.node.isprintable()
+    assert min(parcel.offset, parcel.dropped, size) >= 0
+    assert size <= MAX_PARCEL_BYTES
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_no_parcel_and_raise_value_error(sent: bytes) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        _parse_parcel(sent)
