@@ -18,6 +18,7 @@ from phasebus.telemetry import names
 from phasebus.telemetry.bus_counts import BusCounts, CountingBus
 from phasebus.telemetry.in_memory import Counter, Gauge, Histogram
 from phasebus.telemetry.redaction import redact_name
+from phasebus.telemetry.redaction.printable import printable_value
 
 UNKNOWN: Final = "unknown"
 """The value of a label for which a step has no attribute."""
@@ -91,7 +92,7 @@ class Metrics:
             amount = steps if count.attribute is None else attributes.get(count.attribute, 0)
             if isinstance(amount, int | float) and 0 <= amount < 2**63:  # neither NaN nor infinite
                 known = {"outcome": outcome, **attributes}
-                values = [str(known.get(label, UNKNOWN)) for label in count.labels]
+                values = [_text(known.get(label, UNKNOWN)) for label in count.labels]
                 self._child(self._counters[count.name], count.name, *values).inc(amount)
 
     def duration(self, duration: names.Duration) -> tuple[Histogram, Gauge]:
@@ -157,10 +158,14 @@ def _label_values(duration: names.Duration, kind: str, name: str, attributes: Ma
     labels = duration.labels
     if not labels:
         return () if duration.name_label is None else (name,)
-    values = [kind if label == "kind" else str(attributes.get(label, UNKNOWN)) for label in labels]
+    values = [kind if label == "kind" else _text(attributes.get(label, UNKNOWN)) for label in labels]
     if duration.name_label is not None:
         values.append(name)
     return values
+
+
+def _text(value: object) -> str:
+    return value if type(value) is str else str(printable_value(value))
 
 
 def observe_many(histogram: prometheus_client.Histogram, amounts: Sequence[float]) -> None:

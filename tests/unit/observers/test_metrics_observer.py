@@ -127,6 +127,8 @@ def test_an_amount_that_no_counter_can_add_is_left_out(
 
 
 def test_label_values_are_printable_and_bounded(metrics: Metrics, observer: MetricsObserver) -> None:
+    odd: dict[str, AttributeValue] = {"model": 2**20_000, "source": float("nan")}
+    observer.observe(StepStarted(step=STEP, kind="download", name="m", attributes=odd))
     for name in ("\ud800", "\x1b]0;title\x07", "x" * 100_000):
         observer.observe(StepStarted(step=STEP + name[:1], kind="phase", name=name))
     body, _ = metrics.render("text/plain")

@@ -24,7 +24,7 @@ def test_a_model_on_n_nodes_is_an_engine_with_a_bundle_on_each() -> None:
     assert [[seat.node for seat in engine.seats] for engine in engines] == [["node-0"], ["node-1"], ["node-2"]]
 
 
-def test_an_engine_that_spans_nodes_has_a_bundle_for_each_worker_and_a_seat_on_each_node() -> None:
+def test_an_engine_that_spans_nodes_has_a_bundle_a_worker_and_a_seat_a_node() -> None:
     config = cluster(
         {"nodes": 2, "replicas": 1, "engine_args": {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}}
     )

@@ -150,7 +150,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_without_ray")
-def test_lines_go_through_ray_if_no_wire_can_be_made_and_the_address_is_asked_for_once(journals: Journals) -> None:
+def test_lines_go_through_ray_if_no_wire_can_be_made(journals: Journals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     for address in (None, Address("127.0.0.1", port, "s")):

@@ -62,7 +62,7 @@ def test_lines_from_an_unexpected_offset_are_ignored() -> None:
     assert sample(cluster, "phasebus_cluster_node_events_total", node="node-0") == 3
 
 
-def test_steps_that_the_driver_closes_count_for_the_lost_node_and_repeated_ones_do_not_count() -> None:
+def test_steps_that_the_driver_closes_count_once_and_for_the_lost_node() -> None:
     cluster = ClusterState()
     cluster.receive("node-0", 0, START)
     about = {"node": "node-0"}
