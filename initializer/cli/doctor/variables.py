@@ -15,6 +15,8 @@ _PREFIXES = ("PHASEBUS_", "OTEL_")
 _MEANINGS: Final[Mapping[str, str]] = {
     "PHASEBUS_PORT": "port of /metrics",
     "PHASEBUS_HOST": "address that /metrics listens on",
+    "PHASEBUS_HOSTS": "host names that /metrics is served under",
+    "PHASEBUS_TOKEN": "what requests of /metrics and the page need",
     "PHASEBUS_STATE_DIR": "folder of the journals",
     "PHASEBUS_CACHE_DIR": "folder of downloaded models",
     "PHASEBUS_TRACE_URL": "address of a trace in the tracing backend",

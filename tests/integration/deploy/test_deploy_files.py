@@ -120,7 +120,8 @@ def test_kuberays_own_probes_are_not_replaced() -> None:
 
 def test_metrics_are_served_outside_of_each_pod_on_the_scraped_port() -> None:
     (node,) = [each for each in manifests("node.yaml") if each["kind"] == "ConfigMap"]
-    assert yaml.safe_load(node["data"]["node.yaml"])["service"] == {"host": "0.0.0.0", "port": 9464}
+    service = yaml.safe_load(node["data"]["node.yaml"])["service"]
+    assert (service["host"], service["port"]) == ("0.0.0.0", 9464)
     (vllm,) = containers(manifests("vllm.yaml"))
     assert {"name": "PHASEBUS_HOST", "value": "0.0.0.0"} in vllm["env"]
     (application,) = yaml.safe_load(manifests("rayservice.yaml")[0]["spec"]["serveConfigV2"])["applications"]
@@ -128,6 +129,32 @@ def test_metrics_are_served_outside_of_each_pod_on_the_scraped_port() -> None:
     assert config["callback_config"]["callback_kwargs"] == {"host": "0.0.0.0", "port": 9464}
     for name in ("node.yaml", "vllm.yaml", "rayservice.yaml"):
         assert 'prometheus.io/port: "9464"' in (DEPLOY / "kubernetes" / name).read_text()
+
+
+def scraped_hosts() -> list[str]:
+    (static, _) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    return [target.partition(":")[0] for config in static["static_configs"] for target in config["targets"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts"),
+    [
+        ("demo.yaml", scraped_hosts()),
+        ("kubernetes/node.yaml", ["phasebus-node", "phasebus-node.default.svc.cluster.local", "10.1.2.3"]),
+    ],
+)
+def test_metrics_are_served_under_the_names_that_scrapers_use(name: str, hosts: list[str], tmp_path: Path) -> None:
+    access = load_config(node_file(name, tmp_path)).service.access
+    app = partial(build_app, Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {})))
+    service = Server(app, access=access)
+    service.start()
+    try:
+        for host in hosts:
+            answer = httpx.get(f"{service.url}/metrics", headers={"Host": f"{host}:9464"}, timeout=60)
+            assert answer.status_code == 200, host
+        assert httpx.get(f"{service.url}/metrics", headers={"Host": "evil.example"}, timeout=60).status_code == 421
+    finally:
+        service.close()
 
 
 def test_command_of_the_vllm_manifest_is_parsed_as_written() -> None:
@@ -154,11 +181,15 @@ def test_the_ray_service_names_classes_that_there_are() -> None:
 
 @pytest.mark.parametrize("name", ["demo.yaml", "kubernetes/node.yaml"])
 def test_the_configurations_of_nodes_are_read(name: str, tmp_path: Path) -> None:
+    assert load_config(node_file(name, tmp_path)).model
+
+
+def node_file(name: str, folder: Path) -> Path:
+    """Return a file with the configuration of a node that is in `name`, alone or in a ConfigMap."""
     first = next(iter(yaml.safe_load_all((DEPLOY / name).read_text())))
-    text = first["data"]["node.yaml"] if "data" in first else (DEPLOY / name).read_text()
-    path = tmp_path / "node.yaml"
-    path.write_text(text)
-    assert load_config(path).model
+    path = folder / "node.yaml"
+    path.write_text(first["data"]["node.yaml"] if "data" in first else (DEPLOY / name).read_text())
+    return path
 
 
 @pytest.mark.parametrize(("title", "query"), queries())
