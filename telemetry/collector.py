@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from inspect import signature
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Event, Thread
@@ -167,7 +168,9 @@ class Collector:
             credentials = grpc.ssl_channel_credentials(
                 _content(self.certificate), _content(self.client_key), _content(self.client_certificate)
             )
-        direct: dict[str, Any] = {"channel_options": (("grpc.enable_http_proxy", 0),)} if self._is_loopback() else {}
+        direct: dict[str, Any] = {}
+        if self._is_loopback() and "channel_options" in signature(OTLPSpanExporter).parameters:  # older SDKs have none
+            direct["channel_options"] = (("grpc.enable_http_proxy", 0),)
         return OTLPSpanExporter(
             endpoint=self.endpoint,
             insecure=self.insecure,

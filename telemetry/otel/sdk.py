@@ -1,4 +1,4 @@
-"""The one place where OpenTelemetry's SDK is imported, and where more than its public face is relied on (SDK 1.38 to 1.45).
+"""The one place where OpenTelemetry's SDK is imported, and where more than its public face is relied on (SDK 1.27 to 1.45).
 
 A contract test covers each: the SDK reads OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT while it is imported and fails on a value that it
 rejects; a `ReadableSpan` made with its public constructor is exported as it is; a context that carries the key
