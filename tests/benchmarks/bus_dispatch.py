@@ -179,6 +179,30 @@ async def _turn(event: Happened) -> None:
     await anyio.lowlevel.checkpoint()
 
 
+async def _streams() -> Table:
+    """What an event costs from its publish to the reader of a stream, beside a memory object stream of anyio."""
+    async with Bus() as bus, bus.stream(Happened) as stream:
+        send, receive = anyio.create_memory_object_stream[Happened](1_000)
+
+        async def through_memory_stream() -> None:
+            await send.send(EVENT)
+            await receive.receive()
+
+        async def through_bus() -> None:
+            await bus.publish(EVENT)
+            await anext(stream)
+
+        (result,) = await compare([Case(through_memory_stream, lambda: through_bus, 200)], ROUNDS)
+        send.close()
+        receive.close()
+    return Table(
+        "An event from its publish to the reader of a stream",
+        ["", ""],
+        [["ratio to send and receive of anyio", Number(result.ratio, "x", 1.0, per_call(result.seconds))]],
+        notes=["anyio lets the event loop turn at both ends; the bus does so when half of the buffer was filled."],
+    )
+
+
 async def _stalled() -> Table:
     """What an observer that has stopped looking costs the publisher."""
     columns = [await _floods(_turn), await _floods(plain())]
@@ -247,4 +271,5 @@ async def _flood(subscriber: Callable[..., Any]) -> dict[str, float]:
 def tables() -> Iterator[Table]:
     yield asyncio.run(_dispatch())
     yield asyncio.run(_history())
+    yield asyncio.run(_streams())
     yield asyncio.run(_stalled())

@@ -327,3 +327,136 @@ def test_last_event_is_freed_after_its_publish() -> None:
         assert left() is None
 
     asyncio.run(main())
+
+
+returned_actions = st.lists(
+    st.tuples(st.sampled_from(["return the context", "return a copy", "return the write"]), names, st.integers(0, 3)),
+    max_size=6,
+)
+
+
+@given(returned_actions)
+def test_returning_the_context_writes_the_same_as_writing_to_it(script: list[tuple[str, str, int]]) -> None:
+    """With any sequence of callbacks, values and authors are those of callbacks that return nothing."""
+    merged: Key[int] = Key("b", on_conflict=lambda old, new: old + new)
+
+    def callbacks(returning: bool) -> list[Callable[..., Any]]:
+        made: list[Callable[..., Any]] = []
+        for how, name, value in script:
+
+            def callback(event: Ping, view: Context, how: str = how, name: str = name, value: int = value) -> Any:
+                if how == "return the write" and returning:
+                    return {name: value} if view.get(name) != value else None
+                if how != "return the write" or view.get(name) != value:
+                    view[name] = value
+                if returning:
+                    return {"return the context": view, "return a copy": dict(view)}.get(how)
+                return None
+
+            made.append(callback)
+        return made
+
+    histories = []
+    for returning in (True, False):
+        bus, context = Bus(), Context({"a": 100, "given": [1]}, keys=[merged])
+        for number, callback in enumerate(callbacks(returning)):
+            bus.subscribe(Ping, callback, name=str(number))
+        anyio.run(bus.publish, Ping(), context)
+        histories.append({key: [(c.by, c.value) for c in context.history(key)] for key in context})
+    assert histories[0] == histories[1]
+
+
+@settings(max_examples=30)
+@given(backends, st.integers(1, 4), st.lists(st.sampled_from(["publish", "turn", "cancel", "add"]), max_size=30))
+def test_every_event_of_a_shared_stream_reaches_one_reader_and_every_reader_ends(  # noqa: C901  # one branch an action
+    backend: str, readers: int, script: list[str]
+) -> None:
+    got: list[int] = []
+    alive = [0]
+
+    async def main() -> int:
+        published = 0
+        async with anyio.create_task_group() as tasks:
+            async with Bus() as bus, bus.stream(int, buffer=100) as stream:
+                scopes: list[anyio.CancelScope] = []
+
+                async def read(scope: anyio.CancelScope) -> None:
+                    alive[0] += 1
+                    with scope:
+                        async for event in stream:
+                            got.append(event)  # noqa: PERF401  # one by one
+                    alive[0] -= 1
+
+                def add() -> None:
+                    scopes.append(anyio.CancelScope())
+                    tasks.start_soon(read, scopes[-1])
+
+                for _ in range(readers):
+                    add()
+                for action in script:
+                    if action == "publish":
+                        await bus.publish(published)
+                        published += 1
+                    elif action == "turn":
+                        await anyio.wait_all_tasks_blocked()
+                    elif action == "cancel" and len(scopes) > 1:
+                        scopes.pop(0).cancel()
+                    elif action == "add":
+                        add()
+            await anyio.wait_all_tasks_blocked()
+            assert alive == [0], "a reader waits for ever"
+        return published
+
+    published = anyio.run(main, backend=backend)
+    assert sorted(got) == list(range(published))
+
+
+churn = st.lists(st.sampled_from(["begin", "end", "subscribe", "unsubscribe", "stream", "publish"]), max_size=25)
+
+
+@settings(max_examples=30)
+@given(backends, st.booleans(), churn)
+def test_calls_are_counted_exactly_under_any_churn(  # noqa: C901  # one branch an action
+    backend: str, takes_context: bool, script: list[str]
+) -> None:
+    called = [0]
+    counts: list[int] = []
+
+    async def main() -> None:  # noqa: C901
+        async with Bus() as bus, anyio.create_task_group() as tasks:
+            gates: list[anyio.Event] = []
+            others: list[Any] = []
+
+            async def waits(event: Any) -> None:
+                called[0] += 1
+                if gates and not isinstance(event, str):
+                    await event.wait()
+
+            async def waits_with_context(event: Any, context: Context) -> None:
+                await waits(event)
+
+            counted = bus.subscribe(Any, waits_with_context if takes_context else waits, name="it")
+            for action in script:
+                if action == "begin":
+                    gates.append(anyio.Event())
+                    tasks.start_soon(bus.publish, gates[-1])
+                    await anyio.wait_all_tasks_blocked()
+                elif action == "end" and gates:
+                    gates[0].set()
+                    await anyio.wait_all_tasks_blocked()
+                elif action == "subscribe":
+                    others.append(bus.subscribe(int, lambda event: None))
+                elif action == "unsubscribe" and others:
+                    others.pop().unsubscribe()
+                elif action == "stream":
+                    async with bus.stream(int):
+                        pass
+                elif action == "publish":
+                    await bus.publish("at once")
+            for gate in gates:
+                gate.set()
+            await anyio.wait_all_tasks_blocked()
+            counts.extend(each.calls for each in bus.stats() if each.name == counted.name)
+
+    anyio.run(main, backend=backend)
+    assert counts == called
