@@ -169,7 +169,7 @@ class Dispatcher:
                     if view is not None:
                         key: Any = view.key
                         if key is None:
-                            if references(view) == 2:  # this variable, and the question itself
+                            if plan.reuses_views and references(view) == 2:  # this variable, and the question itself
                                 spare = view  # not written, and held by nothing: the next subscriber may have it
                             else:
                                 view.key = COMMITTED

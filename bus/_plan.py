@@ -35,6 +35,7 @@ class Plan:
         watched: Whether there is more to a publish than its subscribers: observers, a history, a step that starts or ends.
         plain: The callbacks, if awaiting each with the event is all there is to do; else None.
         owners: Their subscribers.
+        reuses_views: Whether there is more than one subscriber, so that a view that was not used may serve the next.
         needs_context: Whether any subscriber or observer takes a context.
         emits_callback_steps: Whether each call is published as a step of its own.
         times: When the calls of the latest publishes began and ended; None unless that is asked for.
@@ -55,6 +56,7 @@ class Plan:
         "owners",
         "plain",
         "retired",
+        "reuses_views",
         "rows",
         "starts_step",
         "subscriptions",
@@ -77,6 +79,7 @@ class Plan:
             (s, s.call, not s.takes_no_context, s.awaited and not s.guarded and not emits_callback_steps)
             for s in subscriptions
         )
+        self.reuses_views = len(subscriptions) > 1
         self.observations = observations
         self.starts_step = issubclass(event, StepStarted)
         self.ends_step = issubclass(event, StepFinished | StepFailed)
