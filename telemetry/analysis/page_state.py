@@ -6,6 +6,7 @@ from typing import Any
 
 from phasebus.telemetry.analysis.nesting import end_of, walk
 from phasebus.telemetry.journal import Run
+from phasebus.telemetry.redaction import redact, redact_attributes, redact_name
 
 
 def page_state(run: Run) -> dict[str, Any]:
@@ -18,12 +19,12 @@ def page_state(run: Run) -> dict[str, Any]:
             "parent": step.parent,
             "node": at.node,
             "kind": step.kind,
-            "name": step.name,
+            "name": redact_name(step.name),
             "start": at.start_ns / 1e9,
             "end": None if step.end_ns is None else end_of(step, run) / 1e9,
             "outcome": step.outcome,
-            "error": step.error,
-            "attributes": dict(step.attributes),
+            "error": None if step.error is None else redact(step.error),
+            "attributes": redact_attributes(step.attributes),
         }
         steps.append({key: value for key, value in fields.items() if value is not None})
     about = {"run": run.run, "node": run.node, "trace": run.trace, "phasebus": run.phasebus, "trace_url": None}

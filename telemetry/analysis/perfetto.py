@@ -11,6 +11,7 @@ from typing import Any
 from phasebus.telemetry.analysis.nesting import PlacedStep, walk
 from phasebus.telemetry.journal import Run
 from phasebus.telemetry.names import span_name
+from phasebus.telemetry.redaction import redact, redact_attributes, redact_name
 
 
 def perfetto(run: Run) -> dict[str, Any]:
@@ -46,14 +47,14 @@ def _events(run: Run, nodes: dict[str, int], threads: dict[tuple[int, str], int]
             "tid": threads.setdefault((pid, track), len(threads) + 1),
             "ts": (at.start_ns - run.start_ns) / 1e3,
             "dur": (at.end_ns - at.start_ns) / 1e3,
-            "name": span_name(at.step.kind, at.step.name),
+            "name": redact_name(span_name(at.step.kind, at.step.name)),
             "cat": at.step.kind,
             "args": {
-                "name": at.step.name,
+                "name": redact_name(at.step.name),
                 "outcome": at.step.outcome,
                 "span": at.step.id,
-                **({"error": at.step.error} if at.step.error else {}),
-                **at.step.attributes,
+                **({"error": redact(at.step.error)} if at.step.error else {}),
+                **redact_attributes(at.step.attributes),
             },
         }
 

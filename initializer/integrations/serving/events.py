@@ -1,4 +1,4 @@
-"""The phases of a request, the entries of its context, and the kind of step it is."""
+"""The phases of a request, the keys of its context, and its kind of step."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ class PostRequest(PhaseEvent):
     phase: ClassVar[str] = "post_request"
 
 
-REQUEST: Final = Key[Request](
-    "request", doc="The request, as it came; what a callback changes in it is what is served."
-)
+REQUEST: Final = Key[Request]("request", doc="The request; changes to it reach the application.")
 ANSWER: Final = Key[ASGIApp](
-    "answer", doc="Set at pre_request: what answers in place of the application, such as a Starlette response."
+    "answer",
+    doc="Set at pre_request: the application that answers in place of the configured one, such as a Starlette response.",
 )
-RESPONSE: Final = Key[ResponseStart]("response", doc="Status and headers of the response, and the way to its body.")
+RESPONSE: Final = Key[ResponseStart](
+    "response", doc="The status and headers of the response, and functions for its body."
+)
 
 REQUEST_STEP: Final = StepKind("request")

@@ -1,4 +1,4 @@
-"""A request that callbacks may read and change, and that the application still receives whole."""
+"""A request that callbacks may read and change, with a body that the application still receives whole."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from starlette.types import Message, Receive
 
 
 class Request(StarletteRequest):
-    """A Starlette request whose headers can be written, and whose body is kept for the application once it is read.
+    """A Starlette request with writable headers, and a body that is kept for the application once it is read.
 
-    Reading the body holds it in memory; a request whose callbacks leave the body alone is streamed through as it comes.
+    Reading the body holds it in memory. If no callback reads it, it is streamed to the application.
     """
 
     _mutable_headers: MutableHeaders | None = None
     _content: bytes | None = None
 
     @property
-    def headers(self) -> MutableHeaders:  # those of Starlette's cannot be written
-        """The headers; what is written to them is what the application sees."""
+    def headers(self) -> MutableHeaders:  # Starlette's are read-only
+        """The headers; the application receives what is written to them."""
         if self._mutable_headers is None:
             self._mutable_headers = MutableHeaders(scope=self.scope)
         return self._mutable_headers
 
     async def body(self) -> bytes:
-        """Return the whole body, read from the client at the first call."""
+        """Return the whole body; the first call reads it from the client."""
         if self._content is None:
             self._content = b"".join([chunk async for chunk in super().stream()])
         return self._content
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body; all of it is kept, for the application to read again."""
+        """Yield the body, and keep it for the application."""
         yield await self.body()
         yield b""
 
     def replace(
         self, *, method: str | None = None, path: str | None = None, query: str | None = None, body: bytes | None = None
     ) -> None:
-        """Have the application see another method, path, query or body; what is None stays as it is."""
+        """Replace the method, path, query or body that the application receives; None leaves one as it is."""
         if method is not None:
             self.scope["method"] = method
         if path is not None:
@@ -58,18 +58,18 @@ class Request(StarletteRequest):
 
     @property
     def untouched(self) -> bool:
-        """Whether the body has been left alone."""
+        """Whether no callback has read or replaced the body."""
         return self._content is None
 
     def replayed(self, receive: Receive) -> Receive:
-        """Return what the application receives the body from that callbacks have read or replaced."""
+        """Return the `receive` with the body that callbacks have read or replaced."""
         messages: list[Message] = [{"type": "http.request", "body": self._content, "more_body": False}]
 
         async def replay() -> Message:
             if messages:
                 return messages.pop()
             while (message := await receive())["type"] == "http.request":
-                pass  # what was replaced
+                pass  # the replaced body
             return message
 
         return replay

@@ -1,4 +1,4 @@
-"""A response that has begun and of which nothing has been sent."""
+"""A response that has begun, before any of it is sent."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ChunkFunction = Callable[[bytes], bytes | Awaitable[bytes]]
 
 
 class ResponseStart:
-    """The beginning of a response.
+    """The start of a response.
 
     Attributes:
-        status: The HTTP status; may be set.
+        status: The HTTP status; writable.
     """
 
     __slots__ = ("_functions", "_message", "_mutable_headers", "status")
@@ -30,24 +30,24 @@ class ResponseStart:
 
     @property
     def headers(self) -> MutableHeaders:
-        """The headers; may be written."""
+        """The headers; writable."""
         if self._mutable_headers is None:
             self._mutable_headers = MutableHeaders(raw=list(self._message.get("headers", ())))
         return self._mutable_headers
 
     def each_chunk(self, function: ChunkFunction) -> None:
-        """Have each chunk of the body, as the application sends it, replaced by what `function` makes of it.
+        """Replace each chunk of the body, as the application sends it, by the result of `function`.
 
-        The body stays a stream: a chunk is sent as soon as it is made. Several functions are applied in the order they
-        were given. The length is no longer known beforehand, so the response is sent without Content-Length.
+        The body remains a stream: a chunk is sent at once. Several functions are applied in the order of these calls. The
+        response is sent without Content-Length: its length is unknown.
 
         Raises:
             CallbackError: The body is compressed: the chunks would be changed in their compressed form.
         """
         if encoding := self.headers.get("content-encoding"):
             raise CallbackError(
-                f"the body is compressed already (content-encoding: {encoding}); have it compressed outside of "
-                "ServingMiddleware: with add_middleware, by a line after the one that adds it"
+                f"the body is compressed already (content-encoding: {encoding}); compress it outside of "
+                "ServingMiddleware: with add_middleware, in a line after the one that adds it"
             )
         self._functions.append(function)
         if "content-length" in self.headers:
@@ -55,22 +55,22 @@ class ResponseStart:
 
     @property
     def message(self) -> Message:
-        """The message that begins the response, as it stands."""
-        message = {**self._message, "status": self.status}  # the application may send its own once more
+        """The message that starts the response, with all changes."""
+        message = {**self._message, "status": self.status}  # the application may send its message again
         if self._mutable_headers is not None:
             message["headers"] = self._mutable_headers.raw
         return message
 
     @property
     def rewritten(self) -> bool:
-        """Whether the body is changed."""
+        """Whether a function changes the body."""
         return bool(self._functions)
 
     async def chunk(self, message: Message) -> Message:
-        """Return a message of the body as it is to be sent.
+        """Return a message of the body, changed by the functions.
 
         Raises:
-            Exception: What one of the functions raised, with a note that names it.
+            Exception: The error of a function, with a note that names it.
         """
         chunk = bytes(message.get("body", b""))
         if chunk:
@@ -79,7 +79,7 @@ class ResponseStart:
                     made = function(chunk)
                     chunk = await made if isawaitable(made) else made
                     if not isinstance(chunk, bytes):
-                        raise TypeError(f"it has to return bytes, not {type(chunk).__name__}")
+                        raise TypeError(f"it must return bytes, not {type(chunk).__name__}")
                 except Exception as error:
                     error.add_note(f"raised by {getattr(function, '__qualname__', function)!r}, given to each_chunk")
                     raise

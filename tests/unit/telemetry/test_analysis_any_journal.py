@@ -61,7 +61,8 @@ def odd() -> Run:
     ids=["deep", "deep engine", "nested by time", "wide", "wide engine", "odd", "empty"],
 )
 def test_every_analysis_accepts_any_journal(analysis: Callable[[Run], Any], run: Run) -> None:
-    written = str(analysis(run))
+    result = analysis(run)
+    written = json.dumps(result, ensure_ascii=False, allow_nan=False) if isinstance(result, dict) else str(result)
     assert written.encode("utf-8").decode("utf-8") == written
 
 
