@@ -76,7 +76,7 @@ def critical_path(run: Run) -> CriticalPath:
     tops = nest(run)
     if not tops or run.root is None:
         return CriticalPath(links=(), overlap=Overlap(longest=None, at_best=0.0, saved=0.0))
-    root = next((top for top in tops if top.step.id == run.root.id), tops[0])
+    root = next(at for top in tops for at in top.walk() if at.step.id == run.root.id)
     stretches = sorted(_stretches(root), key=lambda stretch: stretch[1])
     links = tuple(_link(*stretch) for stretch in stretches)
     return CriticalPath(links=links, overlap=_overlap(root, [at for at, _, _ in stretches]))

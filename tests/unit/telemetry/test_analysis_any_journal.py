@@ -101,6 +101,11 @@ def test_the_critical_path_covers_the_root_without_gaps_or_overlaps(run: Run) ->
     assert sum(link.seconds for link in links) == pytest.approx(root.seconds(run.end_ns))
 
 
+def test_the_critical_path_of_a_root_that_lies_inside_another_step_is_its_own() -> None:
+    run = run_of(step("outer", 0, 9, "outer", kind="engine_step"), step("root", 1, 4, kind="engine_step"))
+    assert [(link.step.id, link.seconds) for link in critical_path(run).links] == [("root", 3.0)]
+
+
 @given(runs())
 def test_the_perfetto_trace_has_no_partly_overlapping_slices_on_a_track(run: Run) -> None:
     events = [each for each in perfetto(run)["traceEvents"] if each["ph"] == "X"]
