@@ -27,5 +27,6 @@ def test_vllm_newer_than_the_newest_supported_one_is_warned_of(caplog: pytest.Lo
 
 def test_launcher_refuses_an_old_vllm_before_it_checks_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "installed_version", lambda: "0.11.0")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())  # of vllm, which may not be installed
     with pytest.raises(EngineError, match=r"vLLM 0\.11\.0 is not supported"):
         VLLM().check({"no_such_argument": 1})
