@@ -110,4 +110,4 @@ def test_the_whole_start_is_one_trace_from_the_driver_to_vllms_processes(started
             ancestors.append(spans[ancestors[-1].parent])
         names = [each.name for each in ancestors]
         assert names[-4:] == ["engine init", "phase engine_init", "node init", "cluster startup"]
-        assert ancestors[-2].resource["service.instance.id"] == "chat-0"
+        assert ancestors[-2].resource["phasebus.node"] == "chat-0"
