@@ -23,7 +23,7 @@ STARTS = 5
 """How often the servers are started: one process is some per cent faster than its twin, for as long as it lives."""
 ROUNDS = 5
 """How many rounds each start is measured for."""
-MESSAGES = [{"role": "user", "content": "Tell me about the sea, and what lives in it. " * 4}] * 4
+MESSAGES = [{"role": "user", "content": "Describe the sea, and what lives in it. " * 4}] * 4
 BODY = json.dumps({"model": "tiny", "messages": MESSAGES}).encode()
 
 

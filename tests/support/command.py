@@ -105,7 +105,7 @@ class Command:
         return [" ".join(process.cmdline()) for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
     def journal(self) -> Run:
-        """Return what its journal tells."""
+        """Read its journal."""
         (path,) = self._state.glob("runs/*.jsonl")
         return read_journal(path)
 

@@ -1,4 +1,4 @@
-"""A bus that says what it is told to of its subscribers."""
+"""A bus with given subscriber statistics."""
 
 from __future__ import annotations
 

@@ -91,8 +91,10 @@ def test_an_odd_attribute_reaches_every_output_as_printable_text(value: Any) -> 
 @pytest.mark.parametrize("total", [*NUMBERS, None])
 def test_odd_progress_is_valid_json(done: float, total: float | None) -> None:
     timeline, _ = observe_everywhere(events_of("n", "x", done, total, ValueError("e"))[:4])
-    json.loads(timeline.encoded_state()[1], parse_constant=reject)
-    json.loads(timeline.changes(0)[1], parse_constant=reject)
+    state = json.loads(timeline.encoded_state()[1], parse_constant=reject)
+    changes = json.loads(timeline.changes(0)[1], parse_constant=reject)
+    assert len(state["steps"]) == 1
+    assert changes
 
 
 @given(
@@ -101,4 +103,5 @@ def test_odd_progress_is_valid_json(done: float, total: float | None) -> None:
 def test_any_step_reaches_every_output(name: str, value: Any, done: float, total: float | None, error: str) -> None:
     timeline, texts = observe_everywhere(events_of(name, value, done, total, ValueError(error)))
     texts.encode("utf-8")
-    json.loads(timeline.encoded_state()[1], parse_constant=reject)
+    (step,) = json.loads(timeline.encoded_state()[1], parse_constant=reject)["steps"]
+    assert step["outcome"] == "failed"
