@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from platformdirs import user_cache_path
+from phasebus.telemetry.folders import cache_folder
 
 _LINES = (
     "A start-up is a stream of typed events.",
@@ -19,8 +18,7 @@ _LINES = (
 
 def tiny_model_path() -> Path:
     """Return the model's folder: below PHASEBUS_CACHE_DIR, or else in the user's cache folder (XDG)."""
-    cache = os.environ.get("PHASEBUS_CACHE_DIR")
-    return (Path(cache) if cache else user_cache_path("phasebus")) / "tiny-llama"
+    return cache_folder() / "tiny-llama"
 
 
 def write_tiny_model(destination: Path) -> Path:

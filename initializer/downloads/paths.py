@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from platformdirs import user_cache_path
+from phasebus.telemetry.folders import cache_folder
 
 STATE = ".phasebus"
 """The folder in a destination that holds the download's own state: lock, record, partial files."""
@@ -27,12 +27,6 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
-
-
-def cache_folder() -> Path:
-    """Return phasebus's own cache: PHASEBUS_CACHE_DIR, else in the user's cache folder (XDG)."""
-    cache = os.environ.get("PHASEBUS_CACHE_DIR")
-    return Path(cache) if cache else user_cache_path("phasebus")
 
 
 def default_folder(kind: str, identity: str) -> Path:

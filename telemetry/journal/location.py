@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
-from platformdirs import user_state_path
-
+from phasebus.telemetry.folders import state_folder
 from phasebus.telemetry.journal.format import JournalError
 from phasebus.telemetry.run import RunIdentity
 
 
 def runs_folder() -> Path:
-    """Return the folder of all runs: below PHASEBUS_STATE_DIR, or else in the user's state folder (XDG).
-
-    A user without a home, such as a container's random user id, gets a folder below that for temporary files.
-    """
-    state = os.environ.get("PHASEBUS_STATE_DIR")
-    if state:
-        return Path(state) / "runs"
-    try:
-        folder = user_state_path("phasebus")
-    except RuntimeError:  # there is no HOME and no entry of the user
-        folder = Path("~")
-    if not folder.is_absolute() or folder == Path("/.local/state/phasebus"):
-        folder = Path(tempfile.gettempdir()) / f"phasebus-{os.getuid()}"
-    return folder / "runs"
+    """Return the folder of all runs: below PHASEBUS_STATE_DIR, or else in the user's state folder (XDG)."""
+    return state_folder() / "runs"
 
 
 def journal_path(run: str) -> Path:

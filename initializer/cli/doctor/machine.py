@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from rich.filesize import decimal
 
 from phasebus.initializer.cli.doctor.findings import Finding
-from phasebus.initializer.downloads.paths import cache_folder
 from phasebus.telemetry.collector import Collector
+from phasebus.telemetry.folders import cache_folder
 from phasebus.telemetry.journal.location import runs_folder
 from phasebus.telemetry.redaction import redact
 

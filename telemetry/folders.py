@@ -1,0 +1,57 @@
+"""The folders of a user that phasebus writes to, also where the user has no home."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from platformdirs import user_cache_path, user_state_path
+
+_MOST_FOLDERS = 100
+
+
+def state_folder() -> Path:
+    """Return the folder of journals: PHASEBUS_STATE_DIR, or else the user's state folder (XDG_STATE_HOME).
+
+    A user without a home, such as a container's random user id, gets a folder below that for temporary files.
+    """
+    return _folder("PHASEBUS_STATE_DIR", user_state_path)
+
+
+def cache_folder() -> Path:
+    """Return the folder of downloads and their records: PHASEBUS_CACHE_DIR, or else the user's cache (XDG_CACHE_HOME).
+
+    A user without a home gets a folder below that for temporary files.
+    """
+    return _folder("PHASEBUS_CACHE_DIR", user_cache_path)
+
+
+def _folder(variable: str, user_path: Callable[[str], Path]) -> Path:
+    if folder := os.environ.get(variable):
+        return Path(folder)
+    try:
+        path = user_path("phasebus")
+    except RuntimeError:  # there is no HOME and no entry of the user
+        return _temporary_folder()
+    # A home of "/", as container runtimes set it for a user id without an entry, is no home.
+    return path if path.is_absolute() and path.parts[1] not in (".local", ".cache") else _temporary_folder()
+
+
+def _temporary_folder() -> Path:
+    """Return the first folder ``phasebus-UID…`` for temporary files that does not belong to another user."""
+    base, uid = Path(tempfile.gettempdir()), os.getuid()
+    names = (f"phasebus-{uid}", *(f"phasebus-{uid}-{number}" for number in range(2, _MOST_FOLDERS)))
+    return next((base / name for name in names if _is_ours(base / name, uid)), base / names[-1])
+
+
+def _is_ours(folder: Path, uid: int) -> bool:
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == uid

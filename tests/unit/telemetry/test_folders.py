@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from phasebus.telemetry import folders
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user whose home is "/", and an empty folder for temporary files."""
+    for name in ("PHASEBUS_STATE_DIR", "PHASEBUS_CACHE_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_folders_of_a_user_without_a_home_are_temporary(no_home: Path) -> None:
+    assert folders.state_folder() == folders.cache_folder() == no_home / f"phasebus-{os.getuid()}"
+
+
+def test_folders_of_an_unknown_user_are_temporary(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(folders, "user_cache_path", fail)
+    assert folders.cache_folder() == no_home / f"phasebus-{os.getuid()}"
+
+
+def test_a_temporary_folder_of_another_owner_is_not_used(no_home: Path) -> None:
+    (no_home / "elsewhere").mkdir()
+    (no_home / f"phasebus-{os.getuid()}").symlink_to(no_home / "elsewhere")
+    assert folders.state_folder() == no_home / f"phasebus-{os.getuid()}-2"
+
+
+def test_a_temporary_folder_of_the_user_is_used_again(no_home: Path) -> None:
+    (no_home / f"phasebus-{os.getuid()}").mkdir()
+    assert folders.state_folder() == no_home / f"phasebus-{os.getuid()}"
+
+
+def test_a_variable_names_the_folder(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHASEBUS_CACHE_DIR", "/somewhere")
+    assert folders.cache_folder() == Path("/somewhere")
