@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +22,7 @@ import anyio
 from phasebus.bus import Bus
 from phasebus.initializer import LLMConfig, initialize_node
 from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
-from phasebus.initializer.pipeline.wiring import observe_all
+from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.journal import Run
 from tests.benchmarks.engine_starts import ENGINE_ARGS, phasebus_up, ray_serve_llm, vllm_serve
@@ -45,36 +48,105 @@ def tables() -> Iterator[Table]:
 
 
 def _watching(model: str) -> Table:
-    """Observers on against off. Processes are spawned in both, for the fork server is the plugin's."""
-    ready: list[float] = []
-    served: list[float] = []
+    """Observers on against off, and observers that all fail against off. Processes are spawned in all three."""
+    ratios: dict[str, list[float]] = {name: [] for name in ("ready", "token", "ready broken", "token broken")}
     for _ in range(ROUNDS):
         off = anyio.run(_start_and_serve, model, False)
         on = anyio.run(_start_and_serve, model, True)
-        ready.append(on[0] / off[0])
-        served.append(off[1] / on[1])
+        with _everything_broken() as port:
+            broken = anyio.run(_start_and_serve, model, True, port)
+        ratios["ready"].append(on[0] / off[0])
+        ratios["token"].append(off[1] / on[1])
+        ratios["ready broken"].append(broken[0] / off[0])
+        ratios["token broken"].append(off[1] / broken[1])
+
+    def number(name: str) -> Number:
+        return Number(median(ratios[name]), mark=1.01, beside=_spread(ratios[name]))
+
     return Table(
-        f"Watching: everything on / everything off, medians of {ROUNDS} pairs",
-        ["", "on / off"],
+        f"Watching: observers on / everything off, medians of {ROUNDS} rounds",
+        ["", "on / off", "all failing / off"],
         [
-            ["time to ready", Number(median(ready), mark=1.01, beside=_spread(ready))],
-            ["seconds a generated token", Number(median(served), mark=1.01, beside=_spread(served))],
+            ["time to ready", number("ready"), number("ready broken")],
+            ["seconds a generated token", number("token"), number("token broken")],
         ],
-        ["A start takes half a minute, and varies by several per cent: see the spread, lowest to highest."],
+        [
+            "All failing: no collector at the endpoint, no space for the journal, a taken port, observers that raise or hang.",
+            "A start takes half a minute, and varies by several per cent: see the spread, lowest to highest.",
+        ],
     )
 
 
-async def _start_and_serve(model: str, watched: bool) -> tuple[float, float]:
-    """Return how long a start took, in seconds, and how many tokens a second it then generated."""
+@contextmanager
+def _everything_broken() -> Iterator[int]:
+    """Make every output of observers fail for this process; yield a port that is taken."""
+    with (
+        TemporaryDirectory() as folder,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        socket.create_server(("127.0.0.1", 0)) as closed,
+    ):
+        file = Path(folder, "file")
+        file.touch()
+        variables = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{closed.getsockname()[1]}",
+            "PHASEBUS_STATE_DIR": str(_full_disk(folder) or file),
+        }
+        closed.close()
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        try:
+            yield taken.getsockname()[1]
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+            subprocess.run(["umount", "--lazy", variables["PHASEBUS_STATE_DIR"]], capture_output=True, check=False)
+
+
+def _full_disk(folder: str) -> Path | None:
+    """Return a mounted file system with no space left; None where mounting is not allowed."""
+    disk = Path(folder, "disk")
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        return None
+    with suppress(OSError), Path(disk, "filler").open("wb", buffering=0) as filler:
+        while filler.write(bytes(1024)):
+            pass
+    return disk
+
+
+def _raise(event: object) -> None:
+    raise RuntimeError("this observer fails")
+
+
+async def _hang(event: object) -> None:
+    await anyio.sleep_forever()
+
+
+async def _start_and_serve(model: str, watched: bool, taken_port: int | None = None) -> tuple[float, float]:
+    """Return the seconds that a start took, and the tokens a second that it then generated.
+
+    Args:
+        model: The folder of the model.
+        watched: Whether observers are on.
+        taken_port: A port that cannot be bound, for observers that all fail; None for observers that work.
+    """
     config = LLMConfig(
         model=model,
         engine_args=ENGINE_ARGS,
         engine_env={"VLLM_CPU_KVCACHE_SPACE": "1", **({} if watched else UNWATCHED)},
         engine_preload=False,
     )
-    async with Telemetry(port=0 if watched else None) as telemetry, Bus("bench", timing=watched) as bus:
+    telemetry = available_telemetry(port=taken_port or 0) if watched else Telemetry(port=None)
+    async with telemetry, Bus("bench", timing=watched) as bus:
         if watched:
             observe_all(bus, telemetry)
+        if taken_port is not None:
+            bus.observe(None, _raise)
+            bus.observe(None, _hang)
         began = time.monotonic()
         async with await initialize_node(config, telemetry=telemetry, bus=bus) as node:
             seconds = time.monotonic() - began
