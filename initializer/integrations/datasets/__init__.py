@@ -1,4 +1,4 @@
-"""Dataset processing as a phase list: a Ray Data pipeline whose callbacks may change how it is executed."""
+"""Dataset processing as a phase list: callbacks can change how a Ray Data pipeline is executed."""
 
 from phasebus.initializer.integrations.datasets.config import DatasetConfig
 from phasebus.initializer.integrations.datasets.events import (

@@ -13,7 +13,7 @@ class DatasetConfig(Section):
     """A pipeline whose executions have phases."""
 
     callbacks: Callbacks = Field(default_factory=list)
-    """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
+    """Callbacks and observers, in the order they run: callables, or "module:name" to import one."""
 
     name: str = "dataset"
     """The name of the pipeline in spans, metrics and messages."""
@@ -22,7 +22,7 @@ class DatasetConfig(Section):
     """The size at which Ray Data closes a block, in bytes; by default Ray's own."""
 
     resource_limits: Limits = Field(default_factory=dict)
-    """What an execution may use at most, of cpu, gpu, memory and object_store_memory; by default all there is."""
+    """Maximum resources of an execution: cpu, gpu, memory and object_store_memory; unlimited by default."""
 
     progress_seconds: float = Field(default=0.5, gt=0)
     """The interval between two reports of the operators' progress, in seconds."""

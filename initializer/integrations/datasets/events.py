@@ -1,4 +1,4 @@
-"""The phases of a dataset's processing, the entries of its context, and the kinds of step it is made of."""
+"""The phases, context keys and step kinds of a dataset's processing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class PreDataset(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreExecution(PhaseEvent):
-    """Published when an execution is planned and before any of it runs; raise to prevent it.
+    """Published when an execution has been planned and has not begun; raise an error to prevent it.
 
     Attributes:
-        operators: What it is made of, in the order the data takes; `OPERATORS` in the context is that of the latest.
+        operators: The names of its operators, from input to output; `OPERATORS` has those of the latest execution.
     """
 
     phase: ClassVar[str] = "pre_execution"
@@ -34,7 +34,7 @@ class PostExecution(PhaseEvent):
     """Published when an execution has succeeded.
 
     Attributes:
-        stats: What Ray Data says of it; `STATS` in the context is that of the latest.
+        stats: Ray Data's statistics of it; `STATS` has those of the latest execution.
     """
 
     phase: ClassVar[str] = "post_execution"
@@ -43,14 +43,14 @@ class PostExecution(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostDataset(PhaseEvent):
-    """Published when the pipeline has returned: see, or replace, `RESULT`."""
+    """Published when the pipeline has returned: read or replace `RESULT`."""
 
     phase: ClassVar[str] = "post_dataset"
 
 
 Bytes = Annotated[int, Field(gt=0)]
 Limits = dict[Literal["cpu", "gpu", "memory", "object_store_memory"], Annotated[float, Field(ge=0)]]
-"""How much of Ray's resources: CPUs and GPUs, memory and the object store's in bytes."""
+"""Amounts of Ray's resources: numbers of CPUs and GPUs; memory and object store memory in bytes."""
 
 MAX_BLOCK_BYTES: Final = Key[int | None](
     "max_block_bytes",
@@ -60,13 +60,13 @@ MAX_BLOCK_BYTES: Final = Key[int | None](
 RESOURCE_LIMITS: Final = Key[Limits](
     "resource_limits",
     validate=TypeAdapter(Limits).validate_python,
-    doc="What an execution may use at most, of cpu, gpu, memory and object_store_memory.",
+    doc="Maximum resources of an execution: cpu, gpu, memory and object_store_memory.",
 )
 OPERATORS: Final = Key[list[str]](
-    "operators", doc="The operators of the latest execution, in the order the data takes."
+    "operators", doc="The names of the latest execution's operators, from input to output."
 )
-STATS: Final = Key[str]("stats", doc="What Ray Data says of the latest execution that has ended.")
-RESULT: Final = Key[Any]("result", doc="What the pipeline returned.")
+STATS: Final = Key[str]("stats", doc="Ray Data's statistics of the latest execution that has succeeded.")
+RESULT: Final = Key[Any]("result", doc="The value that the pipeline returned.")
 
 DATASET_KEYS: Final[tuple[Key[Any], ...]] = (MAX_BLOCK_BYTES, RESOURCE_LIMITS, OPERATORS, STATS, RESULT)
 

@@ -1,9 +1,9 @@
-"""The callback inside Ray Data's executions: the one file that touches its `ExecutionCallback`.
+"""The callback inside Ray Data's executions; the only file that uses Ray Data's `ExecutionCallback` interface.
 
-Read from Ray 2.60 (`ray/data/_internal/execution/execution_callback.py`, `streaming_executor.py`). It reads
-`_topology` and `get_stats()` of the executor, and of an operator `name`, `has_completed()`, `num_output_rows_total()` and
-`metrics.row_outputs_taken`. Ray calls each registered object without arguments and expects an object with four hooks; it
-documents classes, and accepts any callable.
+Read from Ray 2.60 (`ray/data/_internal/execution/execution_callback.py`, `streaming_executor.py`). This file uses
+`_topology` and `get_stats()` of the executor, and `name`, `has_completed()`, `num_output_rows_total()` and
+`metrics.row_outputs_taken` of an operator. Ray calls each registered object without arguments and expects an object with
+four hooks; its documentation names classes, but any callable works.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from phasebus.initializer.pipeline.control_flow import error_for
 
 
 class LocalCallbacks(list[Callable[[], Any]]):
-    """The callbacks registered with Ray in this process: a copy is the same list, and other processes receive it without ours."""
+    """The callbacks registered with Ray in this process. `deepcopy` returns the same list; a pickle omits our callbacks."""
 
     def __deepcopy__(self, memo: object) -> LocalCallbacks:
         return self
@@ -46,15 +46,15 @@ class DatasetRun:
     """The shared state of the executions of one run.
 
     Attributes:
-        threads: Publishes on the bus from other threads: Ray calls the hooks in its own.
+        threads: Publishes on the bus from other threads: Ray calls the hooks in threads of its own.
         config: The configuration of the pipeline.
         context: The context of the callbacks.
         step: The id of the step that the executions belong to.
         spelling: Checks the keys that callbacks write.
         failure: The first error of a callback, as it was raised; None if none failed.
         executions: The number of executions that have begun.
-        running: Those that have not ended.
-        ended: Whether the pipeline has returned: executions that it left have no further phases.
+        running: The executions that have not ended.
+        ended: Whether the pipeline has returned: executions that still run have no further phases.
         cancelled: Set when the run is cancelled.
     """
 
@@ -97,12 +97,12 @@ class DatasetRun:
         """Publish from one of Ray's threads.
 
         Raises:
-            ExecutionEndedError: A callback raised. Its error is kept: Ray would change its cause.
+            ExecutionEndedError: A callback raised. `failure` keeps its error, because Ray would change the error's cause.
         """
         try:
             self.threads.publish(event, context)
             self.spelling.check(self.context)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # kept, and raised by the run
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the run raises it
             failure = error_for(error) if isinstance(error, SystemExit) else error
             self.failure = self.failure or failure
             raise ExecutionEndedError(f"a callback has failed: {type(failure).__name__}: {failure}", failure) from None
@@ -122,14 +122,14 @@ class ExecutionEndedError(PhasebusError):
 
 
 class ExecutionLeftError(PhasebusError):
-    """Recorded as the error of an execution that outlasts its pipeline: it may go on, without phases."""
+    """Recorded as the error of an execution that still runs when its pipeline returns. It continues without phases."""
 
 
 class ExecutionObserver:
-    """Publishes the events of one execution. Ray may call it in several threads; calls in the bus's own are ignored.
+    """Publishes the events of one execution. Ray may call it in several threads; calls in the bus's thread are ignored.
 
     Args:
-        run: Its run.
+        run: The state of the run.
     """
 
     def __init__(self, run: DatasetRun) -> None:
@@ -140,7 +140,7 @@ class ExecutionObserver:
         self._last_progress = 0.0
 
     def before_execution_starts(self, executor: Any) -> None:
-        """Publish the start and the plan; an error of a callback prevents the execution."""
+        """Publish the start and the plan. An error in a callback prevents the execution."""
         if self._run.threads.is_here:
             return
         with self._lock:
@@ -150,9 +150,8 @@ class ExecutionObserver:
             self._step.attributes["operators"] = len(names)
             try:
                 self._run.publish(self._step.event(StepStarted))
-                self._run.context.data[OPERATORS] = list(
-                    names
-                )  # without a history, which would grow with every execution
+                # Without the history, which would grow with every execution.
+                self._run.context.data[OPERATORS] = list(names)
                 self._run.publish(PreExecution(config=self._run.config, operators=names), self._run.context)
                 for operator, name in zip(executor._topology, names, strict=True):  # noqa: SLF001
                     self._operators[operator] = step = Step(self._run.threads.bus, OPERATOR, name, self._step.id)
@@ -180,7 +179,7 @@ class ExecutionObserver:
                     self._run.publish(step.event(StepProgress, done=rows, total=total, unit="{row}"))
 
     def after_execution_succeeds(self, executor: Any) -> None:
-        """Publish that it has finished."""
+        """Publish the end of a successful execution."""
         with self._running() as running:
             if not running:
                 return
@@ -196,21 +195,23 @@ class ExecutionObserver:
             self._end(None)
 
     def after_execution_fails(self, executor: Any, error: Exception) -> None:
-        """Publish that it has failed."""
+        """Publish the end of a failed execution."""
         with self._running() as running:
             if running:
                 self._end(error)
 
     def leave(self) -> None:
-        """End its phases: the pipeline has returned."""
+        """End the phases of the execution, because the pipeline has returned."""
         with self._running() as running:
             if running:
-                self._end(ExecutionLeftError("the pipeline returned before this had ended; what follows has no phases"))
+                self._end(
+                    ExecutionLeftError("the pipeline returned before this execution ended; it continues without phases")
+                )
 
     @contextmanager
     def _running(self) -> Iterator[bool]:
-        """Yield whether the execution has phases, which does not change inside."""
-        if self._run.threads.is_here:  # it could not publish, and the holder of the lock may wait for this thread
+        """Yield whether the execution has phases; the answer stays valid inside the block."""
+        if self._run.threads.is_here:  # taking the lock here could deadlock: its holder may wait for this thread
             yield False
             return
         with self._lock:

@@ -29,32 +29,32 @@ T = TypeVar("T")
 
 logger = logging.getLogger("phasebus.dataset")
 
-_alone = threading.Lock()
-"""Held while Ray Data's settings, of which there is one set for the whole process, are those of a run."""
+_settings_lock = threading.Lock()
+"""Held while a run replaces Ray Data's settings, of which a process has one set."""
 
 
 class DatasetError(PhasebusError):
-    """Raised when a pipeline cannot have phases: another one runs in this process, or Ray Data is an unknown one."""
+    """Raised when a pipeline cannot have phases: another one runs in this process, or Ray Data is not supported."""
 
 
 async def run_dataset(
     config: DatasetConfig, pipeline: Callable[[], T], *, telemetry: Telemetry | None = None, bus: Bus | None = None
 ) -> T:
-    """Run a pipeline of Ray Data; every execution in it has its phases, and each of its operators is a step.
+    """Run a pipeline of Ray Data. Every execution in it has phases, and each of its operators is a step.
 
-    While it runs, Ray Data's settings in this process are those of this run; so one pipeline runs at a time, and a
-    dataset has to be built by it. When this is cancelled, the execution is ended, and that is waited for.
+    While the pipeline runs, its settings replace those of Ray Data in this process. Therefore one pipeline runs at a time,
+    and the pipeline must build its dataset. A cancellation ends the execution and waits for its end.
 
     Args:
         config: The callbacks and observers, and the settings they may change.
         pipeline: Builds the dataset and consumes it, such as ``lambda: ray.data.range(10).map(f).take_all()``; called
-            in a thread of its own. What it leaves unconsumed is executed without phases, whenever that is.
-        telemetry: Open telemetry that is to carry what is seen; by default one of its own, without the HTTP service.
-        bus: An open bus; by default one of its own, with the built-in observers on it.
+            in a thread of its own. A dataset that it returns unconsumed is executed later, without phases.
+        telemetry: An open `Telemetry`; by default a new one without the HTTP service.
+        bus: An open bus; by default a new one with the built-in observers.
 
     Raises:
-        DatasetError: Another pipeline runs in this process, or Ray Data lacks what is needed of it.
-        Exception: What the pipeline or a callback raised; if a callback did, a note names it.
+        DatasetError: Another pipeline runs in this process, or Ray Data lacks a required part.
+        Exception: The error of the pipeline, or of a callback with a note that names the callback.
     """
     context = Context(
         {MAX_BLOCK_BYTES: config.max_block_bytes, RESOURCE_LIMITS: config.resource_limits}, keys=DATASET_KEYS
@@ -73,11 +73,11 @@ async def run_dataset(
 
 
 def _run(pipeline: Callable[[], T], run: DatasetRun) -> T:
-    """Run the pipeline with Ray Data's settings as the callbacks have left them."""
-    if not _alone.acquire(blocking=False):
+    """Run the pipeline with the settings that the callbacks chose."""
+    if not _settings_lock.acquire(blocking=False):
         raise DatasetError(
             f"{run.config.name!r} cannot run beside another pipeline of run_dataset in this process: Ray Data has one "
-            "set of settings for all; await the one, then the other"
+            "set of settings per process; await one pipeline before you start the next"
         )
     observer = partial(ExecutionObserver, run)
     try:
@@ -88,27 +88,27 @@ def _run(pipeline: Callable[[], T], run: DatasetRun) -> T:
             with type(settings).current(settings):
                 result = pipeline()
         finally:
-            registered.remove(observer)  # for datasets keep the list that they were built with
+            registered.remove(observer)  # datasets keep this list after the run
             run.leave()
     except Exception:
         if run.failure is None:
             raise
     finally:
-        _alone.release()
-    if run.failure is not None:  # whatever the pipeline has made of it
+        _settings_lock.release()
+    if run.failure is not None:  # even if the pipeline caught it or raised another error
         raise run.failure
-    _warn_of_unseen(result, run)
+    _warn_if_unobserved(result, run)
     return result
 
 
-def _warn_of_unseen(result: object, run: DatasetRun) -> None:
-    """Say so if data has come of a pipeline, and no execution of it was seen."""
+def _warn_if_unobserved(result: object, run: DatasetRun) -> None:
+    """Log a warning if a pipeline returned data and no execution of it was observed."""
     from ray.data import Dataset
 
     if not run.executions and not isinstance(result, Dataset):
         logger.warning(
-            "the pipeline %r has returned, and no execution of Ray Data was seen in it: a dataset that was built "
-            "outside of it is executed without phases, and without what callbacks have changed",
+            "the pipeline %r has returned, and no execution of Ray Data was seen in it: a dataset that is built "
+            "outside the pipeline is executed without phases and without the changes of callbacks",
             run.config.name,
         )
 
@@ -117,7 +117,7 @@ def _settings(run: DatasetRun) -> Any:
     """Return Ray Data's settings for a run.
 
     Raises:
-        DatasetError: Ray Data knows no callbacks of executions, or no settings for a while.
+        DatasetError: This Ray Data has no execution callbacks, or no context manager for its settings.
     """
     from ray import __version__ as ray_version
     from ray.data import DataContext, ExecutionResources
@@ -126,7 +126,7 @@ def _settings(run: DatasetRun) -> Any:
     callbacks = getattr(settings, "custom_execution_callback_classes", None)
     if callbacks is None or not hasattr(DataContext, "current"):
         raise DatasetError(
-            f"Ray Data {ray_version} lacks what its executions' phases need; they were made for Ray 2.60"
+            f"Ray Data {ray_version} lacks the execution callbacks that phasebus needs; use a supported version of Ray"
         )
     settings.custom_execution_callback_classes = LocalCallbacks(callbacks)
     if (size := run.context[MAX_BLOCK_BYTES]) is not None:

@@ -1,4 +1,4 @@
-"""Training as a phase list: a run of Ray Train whose callbacks may change it, add to its reports, and stop it."""
+"""Training as a phase list: callbacks can change a run of Ray Train, add to its reports, and stop it."""
 
 from phasebus.initializer.integrations.training.config import TrainingConfig
 from phasebus.initializer.integrations.training.events import (

@@ -15,10 +15,10 @@ class TrainingConfig(Section):
     """A training run that has phases."""
 
     train_loop: Callable[..., Any]
-    """What each worker runs: Ray's train_loop_per_worker."""
+    """The function that each worker runs: Ray's train_loop_per_worker."""
 
     loop_config: dict[str, Any] = Field(default_factory=dict)
-    """What it is given."""
+    """The argument of `train_loop` in each worker: Ray's train_loop_config."""
 
     scaling_config: Any = None
     """Ray's ScalingConfig; by default one worker."""
@@ -30,10 +30,10 @@ class TrainingConfig(Section):
     """A trainer class of Ray Train v2, such as ray.train.torch.TorchTrainer; by default DataParallelTrainer."""
 
     trainer_options: dict[str, Any] = Field(default_factory=dict)
-    """What else the trainer is given: datasets, torch_config, …"""
+    """Further arguments of the trainer: datasets, torch_config, …"""
 
     callbacks: Callbacks = Field(default_factory=list)
-    """Callbacks and observers, in the order they run: callables, or "module:name" for one that is imported."""
+    """Callbacks and observers, in the order they run: callables, or "module:name" to import one."""
 
     name: str = "training"
     """The name of the run in spans, metrics and messages."""

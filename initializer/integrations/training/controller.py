@@ -1,9 +1,9 @@
-"""The callback inside Ray Train's controller: the one file that touches its internal callbacks.
+"""The callback inside Ray Train's controller; the only file that uses Ray Train's internal callbacks.
 
 Read from Ray 2.60: `api/data_parallel_trainer.py` in `ray/train/v2`, and in its `_internal/execution` `callback.py`,
 `controller/controller.py`, `checkpoint/report_handler.py` and `worker_group/poll.py`. `RunConfig(callbacks=…)` takes
-internal callbacks as well as the public `UserCallback`; Ray treats a class that inherits both as the latter only. An
-error that a hook raises ends the run, without a retry.
+internal callbacks as well as the public `UserCallback`; Ray treats a class that inherits both as a `UserCallback` only.
+An error that a hook raises ends the run, without a retry.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from phasebus.initializer.integrations.training.rpc import RpcClient, RpcConnect
 def attach(trainer: Any, client: RpcClient) -> None:
     """Add a callback to the controller of `trainer` that calls this process through `client`.
 
-    It is added after the trainer is built: a trainer passes its first configuration on to the workers. The callback is
-    pickled by value: importing phasebus takes most of a second, and the controller's environment may not have it.
+    It is added after the trainer is built, because a trainer passes its initial configuration to the workers. The callback is
+    pickled by value, because the controller's environment may lack phasebus, and importing it takes most of a second.
     """
     for module in (sys.modules[__name__], rpc):
         cloudpickle.register_pickle_by_value(module)
@@ -53,11 +53,11 @@ class ControllerCallback(WorkerGroupCallback, ReportCallback):  # type: ignore[m
             if isinstance(callback, ReportCallbackHandler):
                 callbacks = callback._report_callbacks  # noqa: SLF001
                 callbacks.remove(self)
-                callbacks.insert(0, self)  # before Ray stores the report, so that it stores what callbacks add
+                callbacks.insert(0, self)  # first, so that Ray stores the changed report
         try:
             self._client.call("post_worker_group")
         except Exception:
-            worker_group._clear_state()  # noqa: SLF001  # after an error here Ray ends only workers that have not started
+            worker_group._clear_state()  # noqa: SLF001  # otherwise the workers keep running: after this error, Ray ends only workers that have not started
             raise
 
     def after_report(self, training_report: Any, metrics: list[dict[str, Any]]) -> None:
@@ -66,17 +66,17 @@ class ControllerCallback(WorkerGroupCallback, ReportCallback):  # type: ignore[m
         kept = self._client.call(
             "reported", metrics=metrics[0], checkpoint=None if checkpoint is None else checkpoint.path
         )
-        metrics[0].clear()  # in place: it is the report's own
+        metrics[0].clear()  # in place: Ray stores this dict
         metrics[0].update(kept)
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        """Report failed workers; end the run as finished if a callback requested it."""
+        """Report failed workers; if a callback set `STOP`, mark the workers as finished, which ends the run."""
         errors = {rank: f"{type(error).__name__}: {error}" for rank, error in worker_group_status.errors.items()}
         if self._client.call("polled", errors=errors) and not errors:
             for status in worker_group_status.worker_statuses.values():
                 status.running = False
 
     def before_worker_group_shutdown(self, worker_group: Any) -> None:
-        """Report that the workers are about to end; an error raised here would leave them running."""
+        """Report that the workers are about to end. No error is raised: it would leave them running."""
         with contextlib.suppress(RpcError, RpcConnectionError):
             self._client.call("worker_group_ended")

@@ -1,4 +1,4 @@
-"""The phases of a training run, the entries of its context, and the kinds of step it is made of."""
+"""The phases, context keys and step kinds of a training run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PreTraining(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreWorkerGroup(PhaseEvent):
-    """Published before a group of workers is started; again after each failure that is recovered from."""
+    """Published before a group of workers starts; again before Ray restarts the workers after a failure."""
 
     phase: ClassVar[str] = "pre_worker_group"
 
@@ -33,53 +33,55 @@ class PostWorkerGroup(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported(PhaseEvent):
-    """Published when every worker has reported, before Ray keeps it: add to `METRICS`, set `STOP` to end the run."""
+    """Published when every worker has reported, before Ray stores the report: change `METRICS`, or set `STOP`."""
 
     phase: ClassVar[str] = "reported"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSaved(PhaseEvent):
-    """Published after `Reported` if a checkpoint came with the report; it is in the run's storage: see `CHECKPOINT`."""
+    """Published after `Reported` if the report has a checkpoint: `CHECKPOINT` is its path in the run's storage."""
 
     phase: ClassVar[str] = "checkpoint_saved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersFailed(PhaseEvent):
-    """Published when workers have raised: see `WORKER_ERRORS`. What follows is up to the run's FailureConfig."""
+    """Published when workers have failed: read `WORKER_ERRORS`. Ray's FailureConfig decides whether they are restarted."""
 
     phase: ClassVar[str] = "workers_failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostTraining(PhaseEvent):
-    """Published when the run has finished: read or replace `RESULT`. A run that fails has a failed step instead."""
+    """Published when the run has succeeded: read or replace `RESULT`. A run that fails ends with a failed step instead."""
 
     phase: ClassVar[str] = "post_training"
 
 
 LOOP_CONFIG: Final = Key[dict[str, Any]](
-    "loop_config", validate=TypeAdapter(dict[str, Any]).validate_python, doc="What each worker's loop is given."
+    "loop_config",
+    validate=TypeAdapter(dict[str, Any]).validate_python,
+    doc="The argument of each worker's training function.",
 )
 SCALING_CONFIG: Final = Key[Any]("scaling_config", doc="Ray's ScalingConfig.")
 RUN_CONFIG: Final = Key[Any]("run_config", doc="Ray's RunConfig.")
 TRAINER_OPTIONS: Final = Key[dict[str, Any]](
     "trainer_options",
     validate=TypeAdapter(dict[str, Any]).validate_python,
-    doc="What else the trainer is given: datasets, torch_config, …",
+    doc="Further arguments of the trainer: datasets, torch_config, …",
 )
 METRICS: Final = Key[dict[str, Any]](
     "metrics",
     validate=TypeAdapter(dict[str, Any]).validate_python,
-    doc="What the first worker reported; what is written is what Ray keeps.",
+    doc="The metrics that the worker of rank 0 reported; Ray stores them with the changes of callbacks.",
 )
-CHECKPOINT: Final = Key[str | None]("checkpoint", doc="The path of the checkpoint that came with the report, or None.")
-WORKER_ERRORS: Final = Key[dict[int, str]]("worker_errors", doc="What the workers raised, by their ranks.")
+CHECKPOINT: Final = Key[str | None]("checkpoint", doc="The path of the reported checkpoint; None without one.")
+WORKER_ERRORS: Final = Key[dict[int, str]]("worker_errors", doc="The errors of the workers, by rank.")
 STOP: Final = Key[bool](
     "stop",
     validate=TypeAdapter(bool).validate_python,
-    doc="True ends the run, and ends it well, when Ray next looks at its workers: at once where it is set at reported.",
+    doc="True ends the run as finished at Ray's next poll of the workers: at once if it is set at reported.",
 )
 RESULT: Final = Key[Any]("result", doc="Ray's Result.")
 

@@ -1,4 +1,4 @@
-"""The calls of Ray's controller as phases and steps."""
+"""Publishing the calls of Ray's controller as phases and steps."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from phasebus.initializer.pipeline.callbacks import Spelling, publish_phase
 from phasebus.initializer.pipeline.errors import CallbackError
 
 _FLUSH_SECONDS = 5.0
-"""How long publishing the end of a cancelled run's workers may take, in seconds."""
+"""Maximum time to publish the end of the worker group, also after a cancellation, in seconds."""
 
 
 class WorkersError(PhasebusError):
-    """Recorded as the error of a failed worker group: what its workers raised, or that they did not start."""
+    """Recorded as the error of a failed worker group: the errors of its workers, or that they did not start."""
 
 
 class ControllerHandler:
@@ -85,7 +85,7 @@ class ControllerHandler:
             raise
 
     async def close(self, error: BaseException | None) -> None:
-        """Publish the end of the last worker group, unless it is published: failed with `error`, or finished."""
+        """Publish the end of the current worker group, if there is one: failed with `error`, or finished."""
         step, self._group = self._group, None
         if step is None:
             return
@@ -110,7 +110,7 @@ class ControllerHandler:
 
     async def _reported(self, metrics: dict[str, Any], checkpoint: str | None) -> dict[str, Any]:
         self._reports += 1
-        # An assignment would add every report of the run to the history.
+        # Without the history, which would grow with every report.
         self._context.data.update({METRICS: metrics, CHECKPOINT: checkpoint})
         group = None if self._group is None else self._group.id
         attributes = {"number": self._reports, "checkpoint": checkpoint is not None}

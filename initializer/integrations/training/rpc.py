@@ -38,7 +38,7 @@ class RpcConnectionError(Exception):
 
 
 class RpcClient:
-    """The controller's end; it connects at the first call.
+    """The client in Ray's controller. It connects at the first call.
 
     Args:
         address: The path of the socket.
@@ -49,7 +49,7 @@ class RpcClient:
         self._socket: socket.socket | None = None
 
     def __reduce__(self) -> tuple[type[RpcClient], tuple[str]]:
-        return RpcClient, (self._address,)  # a connection does not travel
+        return RpcClient, (self._address,)  # a socket cannot be pickled
 
     def call(self, method: str, **arguments: Any) -> Any:
         """Call `method` in the training driver and return its result.
@@ -71,7 +71,7 @@ class RpcClient:
         return answer
 
     def _receive(self, size: int) -> bytes:
-        assert self._socket is not None  # noqa: S101  # it has been connected
+        assert self._socket is not None  # noqa: S101  # `call` has connected it
         received = bytearray()
         while len(received) < size:
             if not (part := self._socket.recv(size - len(received))):
@@ -83,11 +83,12 @@ class RpcClient:
 async def call_with_server(function: Callable[[str], T], handler: Handler) -> T:
     """Call `function` in a thread and serve `RpcClient` calls at the address it receives.
 
-    A cancellation closes the socket, so that the next call raises `RpcConnectionError`, and waits for `function`.
+    A cancellation closes the socket, so that the client's next call raises `RpcConnectionError`; then `function` is
+    awaited.
 
     Args:
         function: Receives the address; the server closes when it returns.
-        handler: Receives the method and its arguments; what it raises becomes an `RpcError` at the client.
+        handler: Receives the method and its arguments; the client raises its error as an `RpcError`.
 
     Raises:
         Exception: The error that `function` raised.
@@ -147,7 +148,7 @@ async def _reply(request: bytes, handler: Handler) -> bytes:
 
 
 def packed(value: object) -> bytes:
-    """Return `value` as a message: its length, and its cloudpickle."""
+    """Return `value` as a message: the length of its cloudpickle, and the cloudpickle."""
     from ray import cloudpickle
 
     data: bytes = cloudpickle.dumps(value)

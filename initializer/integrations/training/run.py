@@ -25,14 +25,14 @@ from phasebus.telemetry import Telemetry
 
 
 class TrainingError(PhasebusError):
-    """Raised when a run cannot start: it has no controller, a configuration that is not Ray's, or an unsupported Ray Train."""
+    """Raised when a run cannot start: no controller, a configuration of the wrong class, or an unsupported Ray Train."""
 
 
 async def run_training(config: TrainingConfig, *, telemetry: Telemetry | None = None, bus: Bus | None = None) -> Any:
     """Train with Ray Train v2; return its Result.
 
-    The callbacks run in this process; Ray's controller waits for them, its workers do not. A cancellation ends the run
-    with its workers and waits for that, which takes some seconds.
+    The callbacks run in this process. Ray's controller waits for them; its workers do not. A cancellation ends the run and
+    its workers, which takes some seconds.
 
     Args:
         config: The training function, and the callbacks.
@@ -41,7 +41,7 @@ async def run_training(config: TrainingConfig, *, telemetry: Telemetry | None = 
 
     Raises:
         TrainingError: The run has no workers (``num_workers=0``) and so no controller; its scaling_config or run_config
-            is not Ray's; or Ray Train lacks a required class.
+            has the wrong class; or Ray Train lacks a required class.
         Exception: The error of a callback, with a note that names it; else Ray's TrainingFailedError.
     """
     from ray.train.v2.api.config import RunConfig, ScalingConfig
@@ -68,7 +68,7 @@ async def run_training(config: TrainingConfig, *, telemetry: Telemetry | None = 
 
 
 def _check_configs(context: Context) -> None:
-    """Raise TrainingError if a configuration is not of Ray's class."""
+    """Raise TrainingError if a callback replaced a configuration of Ray with an object of another class."""
     for key, name, field in (SCALING_CONFIG, "ScalingConfig", "num_workers"), (RUN_CONFIG, "RunConfig", "callbacks"):
         if not hasattr(context[key], field):
             raise TrainingError(f"{key!s} is {context[key]!r}, not a ray.train.{name}; set ray.train.{name}(…)")
@@ -91,7 +91,7 @@ async def _fit(config: TrainingConfig, context: Context, handler: ControllerHand
         raise
     else:
         await handler.close(None)
-    if handler.failure is not None:  # not Ray's wrapper of it
+    if handler.failure is not None:  # rather than Ray's error that wraps it
         raise handler.failure
     return result
 
