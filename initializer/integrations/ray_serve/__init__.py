@@ -1,6 +1,6 @@
-"""Ray Serve LLM with phasebus on it, unforked: `BusCallback` for its `callback_config`, `BusServer` for its `server_cls`.
+"""phasebus in an unmodified Ray Serve LLM: `BusCallback` for its `callback_config`, `BusServer` for its `server_cls`.
 
-`adapter` is the one file that touches Ray's own classes; `replica` is a replica's start as phases of ours.
+`adapter` is the only file that uses Ray's own classes; `replica` maps a replica's start to our phases.
 """
 
 from phasebus.initializer.integrations.ray_serve.adapter import BusCallback, BusServer, RayServeError, check_ray

@@ -1,6 +1,7 @@
-"""Ray Serve LLM's seams, and the guard on its version. Read from Ray 2.60.
+"""The parts of Ray Serve LLM that phasebus uses, and a check of its version. Read from Ray 2.60.
 
-`LLMConfig.callback_config`, `LLMConfig.server_cls` and `ray.serve.llm` are public; what a callback receives is not: `ray/llm/_internal/common/callbacks/base.py` and the engine's configuration behind `get_engine_config()`.
+`LLMConfig.callback_config`, `LLMConfig.server_cls` and `ray.serve.llm` are public. The arguments of a callback are private:
+`ray/llm/_internal/common/callbacks/base.py`, and the engine's configuration that `get_engine_config()` returns.
 """
 
 from __future__ import annotations
@@ -62,17 +63,17 @@ def check_ray(version: str = ray_version, seams: Sequence[tuple[type, Sequence[s
 
 
 class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
-    """Runs callbacks of phasebus where Ray's hooks are: around the download, and before the engine.
+    """Runs callbacks of phasebus from Ray's hooks: before and after the download, and before the engine starts.
 
     ``callback_config={"callback_class": "phasebus.initializer.integrations.ray_serve.BusCallback", "callback_kwargs":
     {"callbacks": ["my_module:custom_download"]}}``. The spans and metrics of the engine's start are included.
-    `BusServer` in ``server_cls`` adds the phases of the placement, and the end of the engine's start if it fails.
+    `BusServer` in ``server_cls`` adds the phases of the placement, and reports an engine start that fails.
 
     Args:
         llm_config: Ray's configuration of the replica.
         callbacks: Callbacks and observers, or ``module:name`` to import one.
         host: The address of the replica's own /metrics.
-        port: Its port; 0 picks a free one, None leaves it out.
+        port: Its port; 0 picks a free one, None starts no service.
         ray_arguments: The arguments that Ray adds.
     """
 
@@ -106,7 +107,7 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
 
     @property
     def replica(self) -> ReplicaStart:
-        """The start of this replica; the copies that Ray sends to its tasks have none."""
+        """The start of this replica. The copies that Ray sends to its tasks have none."""
         if self._replica is None:
             raise RayServeError("this copy of a BusCallback carries Ray's context to a download and has no replica")
         return self._replica
@@ -135,7 +136,7 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
         self.ctx.runtime_env = {**context[RUNTIME_ENV], "env_vars": env_vars}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for a copy in a download's task, without the replica's threads."""
+        """Return the state for a copy in Ray's download task; the replica cannot be pickled, because it has threads."""
         return {**self.__dict__, "_replica": None}
 
 
@@ -185,7 +186,7 @@ class BusServer(LLMServer):  # type: ignore[misc]  # Ray has no types
 
 
 def publish_placement(callbacks: Sequence[Any], context: Context) -> None:
-    """Call `callbacks` for pre_placement_group: the application is being built, and has no replica yet."""
+    """Call `callbacks` for pre_placement_group, while the application is built and has no replica."""
     from anyio.from_thread import start_blocking_portal
 
     async def publish() -> None:

@@ -1,6 +1,6 @@
-"""HTTP serving as a phase list: an ASGI middleware whose callbacks may change, answer and see every request.
+"""HTTP serving as a phase list: callbacks of an ASGI middleware can read, change and answer every request.
 
-It knows ASGI and nothing of models or engines, so it goes around any Starlette or FastAPI application.
+The middleware is independent of models and engines, so it wraps any Starlette or FastAPI application.
 """
 
 from phasebus.initializer.integrations.serving.config import ServingConfig

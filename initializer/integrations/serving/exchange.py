@@ -1,4 +1,4 @@
-"""One request on its way through the callbacks and the application."""
+"""The handling of one request by the callbacks and the application."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SERVER_ERROR = 500
 _SPELLING = Spelling((REQUEST, ANSWER, RESPONSE))
 
 _INSTEAD = {
-    REQUEST: "change the one that is there, with its headers or replace(…)",
-    RESPONSE: "change the one that is there, at post_request",
+    REQUEST: "change the existing one, with its headers or replace(…)",
+    RESPONSE: "change the existing one, at post_request",
     ANSWER: "the response has begun; set it at pre_request",
 }
 """The alternative to a write that would have no effect."""
@@ -63,7 +63,7 @@ class Exchange:
         self.status = 0
 
     async def answer(self, app: ASGIApp, receive: Receive) -> None:
-        """Answer the request with `app`, or with what a callback has set in its place.
+        """Answer the request with `app`, or with the application that a callback set as `ANSWER`.
 
         Raises:
             CallbackError: A callback wrote a key that has no effect.
@@ -87,9 +87,9 @@ class Exchange:
             raise self._failure
 
     async def send(self, message: Message) -> None:
-        """Send one message of the response, as the callbacks have changed it."""
+        """Send one message of the response, with the changes of the callbacks."""
         if self._failure is not None:
-            raise self._failure  # the application has caught it and goes on
+            raise self._failure  # the application caught it and sends more
         try:
             if message["type"] == "http.response.start":
                 message = await self._begin(ResponseStart(message))
@@ -111,7 +111,7 @@ class Exchange:
         return response.message
 
     def _chosen(self, app: ASGIApp) -> ASGIApp:
-        """Return the application that answers: `app`, or what a callback has set in its place."""
+        """Return the application that answers: `app`, or the one that a callback set as `ANSWER`."""
         chosen: ASGIApp = self._context.data.get(ANSWER, app)
         if not callable(chosen):
             by = self._context.history(ANSWER)[-1].by

@@ -1,4 +1,4 @@
-"""The lifespan of an application, also of one that has none."""
+"""Running the lifespan of an application, including an application without one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 async def run_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Exception | None:
-    """Run the lifespan of `app` and answer what it leaves unanswered, so that the server completes both parts of it.
+    """Run the lifespan of `app`, and complete the parts that it does not, so that the server can start and stop.
 
     An application that raises before its first message either has no lifespan or is broken; only the server's own setting
     can distinguish the two (ASGI lifespan protocol, 2.0). That error is returned, for the caller to raise.

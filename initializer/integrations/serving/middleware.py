@@ -1,4 +1,4 @@
-"""The middleware: plain ASGI, so that a body is streamed and no request waits for the end of another."""
+"""The middleware. It is plain ASGI, so bodies are streamed and requests do not wait for each other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LAST_FLUSH_SECONDS = 5.0
 """How long flushing the last counts may take, in seconds."""
 
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
-"""The extensions by which servers send files themselves: no callback could change the chunks."""
+"""ASGI extensions with which servers send files by themselves, so that no callback could change the chunks."""
 
 
 class ServingMiddleware:
@@ -36,8 +36,8 @@ class ServingMiddleware:
     ``app.add_middleware(ServingMiddleware, config=ServingConfig(callbacks=[…]))`` for Starlette and FastAPI, or
     ``ServingMiddleware(app, config)`` around any ASGI application.
 
-    A request is one step, and its callbacks are no steps: reporting them would cost more than most of them do. An error of
-    a callback fails the request, with the callback's name on it; an error of an observer never does.
+    A request is one step. Its callbacks are not steps, because reporting a callback costs more than a typical callback. An
+    error in a callback fails the request, and the error names the callback. An error in an observer fails no request.
 
     Args:
         app: The application.
@@ -121,7 +121,7 @@ class ServingMiddleware:
                     await reporter.flush()
 
     def _report_in_background(self) -> None:
-        """Report requests in a task of its own, without a lifespan; under trio, which has no such tasks, not at all."""
+        """Report requests in a background task, without a lifespan. Does nothing under trio, which has no such tasks."""
 
         async def report() -> None:
             async with self._reporting():
@@ -146,7 +146,7 @@ class ServingMiddleware:
 
 
 class _OfThread(threading.local):
-    """The objects that belong to one thread, as a bus does; a test client serves each request in another.
+    """The objects of one thread: a bus belongs to one, and a test client serves each request in a new thread.
 
     Attributes:
         callbacks: The bus of the callbacks.

@@ -1,4 +1,4 @@
-"""A request that callbacks may read and change, with a body that the application still receives whole."""
+"""A request that callbacks may read and change; the application still receives the whole body."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import Message, Receive
 
 
 class Request(StarletteRequest):
-    """A Starlette request with writable headers, and a body that is kept for the application once it is read.
+    """A Starlette request with writable headers. It keeps a body that callbacks read, for the application.
 
     Reading the body holds it in memory. If no callback reads it, it is streamed to the application.
     """
@@ -20,7 +20,7 @@ class Request(StarletteRequest):
     _content: bytes | None = None
 
     @property
-    def headers(self) -> MutableHeaders:  # Starlette's are read-only
+    def headers(self) -> MutableHeaders:  # read-only in Starlette
         """The headers; the application receives what is written to them."""
         if self._mutable_headers is None:
             self._mutable_headers = MutableHeaders(scope=self.scope)
@@ -40,7 +40,7 @@ class Request(StarletteRequest):
     def replace(
         self, *, method: str | None = None, path: str | None = None, query: str | None = None, body: bytes | None = None
     ) -> None:
-        """Replace the method, path, query or body that the application receives; None leaves one as it is."""
+        """Replace the method, path, query or body that the application receives; None keeps the current value."""
         if method is not None:
             self.scope["method"] = method
         if path is not None:
@@ -69,7 +69,7 @@ class Request(StarletteRequest):
             if messages:
                 return messages.pop()
             while (message := await receive())["type"] == "http.request":
-                pass  # the replaced body
+                pass  # skip the original body
             return message
 
         return replay

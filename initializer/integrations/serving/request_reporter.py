@@ -1,4 +1,4 @@
-"""Reports of requests to observers: some as steps, the others counted together."""
+"""Reporting requests to observers: some as steps, the others as counts."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ logger = logging.getLogger("phasebus.serving")
 _FLUSH_SECONDS = 0.25
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-"""The methods of RFC 9110 and 5789; clients may send any word, which a label must not hold."""
+"""The methods of RFC 9110 and 5789. Clients may send any word, so others are not used as label values."""
 
 _UNMATCHED = "unmatched"
-"""The route of a request that matched none: the number of paths is unbounded."""
+"""The label for a request that matched no route; its path is not used, because the number of paths is unbounded."""
 
 Group = tuple[str, str, int, StepOutcome | None]
 """The key of requests that are counted together: method, route, status and outcome."""
@@ -52,7 +52,7 @@ class RateLimit:
 
     def __init__(self, per_second: float) -> None:
         self._apart = 1 / per_second if per_second else math.inf
-        self._ahead = max(1.0 - self._apart, 0.0) + 1e-9  # rounding would cost one
+        self._ahead = max(1.0 - self._apart, 0.0) + 1e-9  # tolerance for rounding
         self._due = -math.inf if per_second else math.inf
 
     def acquire(self, now: float) -> bool:
@@ -108,7 +108,7 @@ class RequestReporter:
     async def count(self, request: Request, status: int, seconds: float, error: BaseException | None) -> None:
         """Count a request that has not been reported as a step.
 
-        A failed one is reported as a step, with its error, up to the same number a second.
+        A failed request is reported as a step, with its error, up to the same number per second.
         """
         method, route = _method(request), _route(request)
         if isinstance(error, Exception) and self._acquire_failure(time.perf_counter()):
@@ -132,7 +132,7 @@ class RequestReporter:
 
     @contextmanager
     def _unless_closed(self) -> Iterator[None]:
-        """Ignore that the bus has closed: a request may outlast the lifespan."""
+        """Ignore the error of a closed bus: a request may end after the lifespan."""
         try:
             yield
         except BusStateError:
@@ -140,7 +140,7 @@ class RequestReporter:
                 raise
 
     async def flush(self) -> None:
-        """Publish the counts. The error of a callback is logged: there is no request that it could fail."""
+        """Publish the counts. An error in a callback is logged, because no request is running that it could fail."""
         while self._counted:
             (method, route, status, outcome), seconds = self._counted.popitem()
             counted = StepsCounted(
@@ -168,7 +168,7 @@ def wants_requests(bus: Bus) -> bool:
 
 
 def _trace_of(request: Request) -> tuple[dict[str, AttributeValue], str | None]:
-    """Return the trace of a request and the span that sent it: those of its sender, or else a new trace."""
+    """Return the trace attributes of a request and the id of the caller's span; without a caller, a new trace and None."""
     caller = parse_traceparent(request.headers.get("traceparent", ""))
     if caller is None:
         return {"trace_id": new_trace_id()}, None
@@ -181,11 +181,11 @@ def _method(request: Request) -> str:
 
 
 def _route(request: Request) -> str:
-    """Return the path of the route that was taken, with the paths of the mounts above it."""
+    """Return the path of the route that matched, with the paths of the mounts above it."""
     scope = request.scope
     route = scope.get("route")
     path: str | None = getattr(route, "path", None)
-    if path is None:  # as before Starlette 1.7
+    if path is None:  # before Starlette 1.7
         path = getattr(scope.get("endpoint"), "__name__", None)
     if "app_root_path" in scope:
         mounts = _mounts(scope)
@@ -194,7 +194,7 @@ def _route(request: Request) -> str:
 
 
 def _mounts(scope: Scope) -> str:
-    """Return the paths of the mounts a request went through, as they were declared: the number of their values is unbounded."""
+    """Return the declared paths of the mounts that a request matched. Their actual values are unbounded in number."""
     left: str = scope["root_path"].removeprefix(scope["app_root_path"])
     routes = getattr(scope.get("router"), "routes", ())
     declared = ""

@@ -1,4 +1,4 @@
-"""A response that has begun, before any of it is sent."""
+"""A response that has begun and has not been sent."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class ResponseStart:
     def each_chunk(self, function: ChunkFunction) -> None:
         """Replace each chunk of the body, as the application sends it, by the result of `function`.
 
-        The body remains a stream: a chunk is sent at once. Several functions are applied in the order of these calls. The
-        response is sent without Content-Length: its length is unknown.
+        The body remains a stream: each chunk is sent at once. Several functions are applied in the order in which they were
+        added. The response is sent without Content-Length, because its length is unknown.
 
         Raises:
-            CallbackError: The body is compressed: the chunks would be changed in their compressed form.
+            CallbackError: The body is compressed, so the functions would receive compressed chunks.
         """
         if encoding := self.headers.get("content-encoding"):
             raise CallbackError(
