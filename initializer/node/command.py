@@ -126,6 +126,11 @@ class CommandStart:
         except Exception:
             self._download_failed = True
             raise
+        except (
+            BaseException
+        ):  # cancelled: the command is left running, and must not wait for a model that nothing brings
+            self._telemetry.relay.open_gate()
+            raise
         self._telemetry.relay.open_gate()
 
     async def _start_engine(self, context: Context) -> None:

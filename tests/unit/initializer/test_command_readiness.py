@@ -6,10 +6,13 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 
+from phasebus.bus import Context
 from phasebus.initializer.node import command
 from phasebus.initializer.node.command import Command, CommandStart
+from phasebus.initializer.node.keys import MODEL, NODE_KEYS
 
 
 @pytest.mark.anyio
@@ -46,3 +49,25 @@ async def test_one_healthy_probe_suffices_unless_reported_steps_still_run(
     steps: Any = SimpleNamespace(ready=False, running=("a step",) if running else ())
     await start._until_ready(steps)
     assert asked == probes
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_download_does_not_leave_the_command_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error beside the download cancels it and leaves the command running."""
+    gate: list[str] = []
+
+    async def fetch(*_: Any, **__: Any) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(command, "fetch", fetch)
+    relay = SimpleNamespace(close_gate=lambda: gate.append("closed"), open_gate=lambda: gate.append("open"))
+    telemetry: Any = SimpleNamespace(relay=relay)
+    child: Any = None
+    bus: Any = None
+    start = CommandStart(Command(arguments=["vllm", "serve", "m"], download="m"), child, bus, telemetry)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(start._download, Context({MODEL: "m"}, keys=NODE_KEYS))
+        await anyio.wait_all_tasks_blocked()
+        assert gate == ["closed"]
+        tasks.cancel_scope.cancel()
+    assert gate == ["closed", "open"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import urllib.request
 from http import HTTPStatus
+from http.client import HTTPException
 
 WAITING = "wait_for_model"
 """The name of the step."""
@@ -26,6 +27,6 @@ def _wait(url: str, token: str) -> None:
             with direct.open(request, timeout=60) as answer:
                 if answer.status == HTTPStatus.OK:
                     return
-        except OSError:
+        except (OSError, HTTPException):
             return
         time.sleep(max(0.0, 0.1 - (time.monotonic() - began)))

@@ -7,6 +7,7 @@ the machine and the process id.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing.connection
 import os
@@ -82,12 +83,14 @@ def report_child_processes(reporter: Reporter) -> None:
 def _report_exit(reporter: Reporter, process: Any, identity: ProcessIdentity) -> None:
     """Report the exit of `process` if it failed: only its parent can know, and vLLM does not always ask."""
     step, popen = _start_step(process.pid, identity), process._popen  # noqa: SLF001
-    poll, one_at_a_time, reported = popen.poll, threading.Lock(), False
+    poll, one_at_a_time, reported = popen.poll, threading.RLock(), False  # a signal handler may poll within a poll
 
-    def poll_and_report(*args: Any, **kwargs: Any) -> int | None:
+    def poll_and_report(flag: int = os.WNOHANG) -> int | None:
         nonlocal reported
+        if flag != os.WNOHANG and popen.returncode is None:  # `join` waits; meanwhile other threads may poll
+            _wait_for_exit(popen)
         with one_at_a_time:  # the system gives the exit code once; a second caller gets the remembered one
-            code: int | None = poll(*args, **kwargs)
+            code: int | None = poll()  # without waiting
             if code and not reported:  # at once: the caller may be about to end as well
                 reported = True
                 exited = {"event": "exited", "time_ns": time.time_ns()}
@@ -103,8 +106,17 @@ def _report_exit(reporter: Reporter, process: Any, identity: ProcessIdentity) ->
     threading.Thread(target=wait, name=f"phasebus {process.name}", daemon=True).start()
 
 
+def _wait_for_exit(popen: Any) -> None:
+    """Wait until a process has exited, and leave its exit code to be read."""
+    if popen.method == "forkserver":  # no child of this process
+        multiprocessing.connection.wait([popen.sentinel])
+        return
+    with contextlib.suppress(ChildProcessError):  # its exit code has been read
+        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+
+
 def _start_step(pid: int, identity: ProcessIdentity) -> dict[str, Any]:
-    _, trace, parent, _ = os.environ.get("TRACEPARENT", "---").split("-")
+    _, trace, parent, *_ = f"{os.environ.get('TRACEPARENT', '')}---".split("-")  # the program may have changed it
     return {
         "step": process_start_step_id(pid, trace),
         "parent": parent or None,
