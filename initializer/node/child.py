@@ -1,6 +1,6 @@
 """Running a command as if it had been started in place of this process.
 
-The command has the same process group, terminal, standard streams, inherited descriptors, working directory, signal
+The command gets the process group, terminal, standard streams, inherited descriptors, working directory, signal
 dispositions and signal mask that this process was started with. Linux only.
 """
 
@@ -43,10 +43,10 @@ _INIT_PID = 1
 
 
 class ChildProcess:
-    """A command as a child process. The object is made in the main thread, before any other thread is started.
+    """A command as a child process. Create the object in the main thread, before any other thread is started.
 
-    From then on the forwarded signals are blocked in all threads of this process, and a thread of this object receives
-    them. Before the command is started, a signal that ends a process ends this one.
+    It blocks the forwarded signals in all threads of this process, and a thread of its own receives them. Before the
+    command is started, a signal such as SIGTERM ends this process.
 
     Raises:
         RuntimeError: No thread can be started.
@@ -59,14 +59,14 @@ class ChildProcess:
     def __init__(self) -> None:
         self._mask = original_mask()
         self._forwarded = {each for each in FORWARDED if signal.getsignal(each) != signal.SIG_IGN} - self._mask
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would lose the exit code
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, the exit code would be lost
         signal.pthread_sigmask(signal.SIG_BLOCK, self._forwarded)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self.pid: int | None = None
         self.returncode: int | None = None
         self._spawned = threading.Event()
-        # Both before the command is started: where no thread can be had, it is not to run unattended.
+        # Both start before the command: if no thread can be started, the command must not run without them.
         threading.Thread(target=self._reap, name="phasebus reaper", daemon=True).start()
         threading.Thread(target=self._forward, name="phasebus signals", daemon=True).start()
 
@@ -104,11 +104,11 @@ class ChildProcess:
                 os.kill(self.pid, number)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the command's end, for `seconds` at most; return whether it has ended."""
+        """Wait until the command ends, for `seconds` at most; return whether it has ended."""
         return self._ended.wait(seconds)
 
     async def wait_async(self, seconds: float | None = None) -> bool:
-        """Wait as `wait` does, and let the event loop run meanwhile."""
+        """Wait like `wait`, without blocking the event loop."""
         return await anyio.to_thread.run_sync(self._ended.wait, seconds, abandon_on_cancel=True)
 
     def exit_like_it(self) -> NoReturn:
@@ -116,7 +116,7 @@ class ChildProcess:
         code = self.returncode or 0
         if code < 0:
             if os.getpid() != _INIT_PID and threading.current_thread() is threading.main_thread():
-                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the command has dumped core, if anything has
+                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # only the command may dump core
                 if -code != signal.SIGKILL:
                     signal.signal(-code, signal.SIG_DFL)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {-code})
@@ -127,14 +127,14 @@ class ChildProcess:
     def _reap(self) -> None:
         """Wait for the command's end; as a container's first process, also reap every orphan."""
         self._spawned.wait()
-        assert self.pid is not None  # noqa: S101  # it is set when the command has been started
+        assert self.pid is not None  # noqa: S101  # set before `_spawned`
         while os.getpid() == _INIT_PID:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             if ended is None or ended.si_pid == self.pid:
                 break
             os.waitpid(ended.si_pid, os.WNOHANG)
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        with self._lock:  # until here, its pid cannot belong to another process
+        with self._lock:  # the pid is not reused until waitpid has returned
             _, status = os.waitpid(self.pid, 0)
             self.returncode = os.waitstatus_to_exitcode(status)
         self._ended.set()
@@ -150,4 +150,4 @@ class ChildProcess:
                     break
                 if self.pid is not None and self.returncode is None and received.si_code != _SENT_BY_KERNEL:
                     os.kill(self.pid, number)
-        self.exit_like_it()  # it has ended, and this process is asked not to wait for observers
+        self.exit_like_it()  # the command has ended, and the signal requests not to wait for observers

@@ -16,7 +16,7 @@ from phasebus.initializer.ray.config import PlacementConfig, RayConfig
 from phasebus.telemetry.service import Access
 
 MOST_NODES = 10_000
-"""More than any cluster has; a larger number is a mistake."""
+"""Maximum number of nodes; a larger number is a mistake."""
 
 
 class ServiceConfig(Section):
@@ -42,7 +42,7 @@ class ServiceConfig(Section):
 
     @property
     def access(self) -> Access:
-        """The host names and the token, as the service takes them."""
+        """The host names and the token, as the type that the service expects."""
         token = None if self.token is None else self.token.get_secret_value()
         return Access(hosts=tuple(self.hosts), token=token).or_else(Access.from_environment())
 
@@ -66,13 +66,13 @@ class LLMConfig(Section):
     """Number of Ray nodes on which `initialize_cluster` and `phasebus up` start the model."""
 
     replicas: int | None = Field(default=None, gt=0, le=MOST_NODES)
-    """Number of engines on these nodes; one each by default. With fewer engines than nodes, each spans several nodes."""
+    """Number of engines on these nodes; one per node by default. With fewer engines than nodes, each spans several nodes."""
 
     retries: int = Field(default=0, ge=0, le=1000)
     """Maximum number of times `initialize_cluster` restarts a node that was lost or has failed."""
 
     engine: str = "vllm"
-    """The engine that is started, by its name: one that `phasebus engines` lists. "none" only fetches the model."""
+    """The name of the engine to start; `phasebus engines` lists the names. "none" only fetches the model."""
 
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """The engine's own arguments by name: max_model_len, tensor_parallel_size, …"""

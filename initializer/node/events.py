@@ -1,4 +1,4 @@
-"""The events of a node's phases, in order, and the kind of step that a node is."""
+"""The events of a node's phases, in order, and the step kind of a node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PreInitialization(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomInitialization(PhaseEvent):
-    """Published only after `SKIP_DEFAULT`, in place of download and placement: provide what the node uses."""
+    """Published only if `SKIP_DEFAULT` is set, in place of download and placement: provide their results."""
 
     phase: ClassVar[str] = "custom_initialization"
 
@@ -31,16 +31,16 @@ class PreDownload(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostDownload(PhaseEvent):
-    """Published after the download: see `DOWNLOAD_RESULT`."""
+    """Published after the download: read `DOWNLOAD_RESULT`."""
 
     phase: ClassVar[str] = "post_download"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrePlacementGroup(PhaseEvent):
-    """Published before anything is reserved: change `PLACEMENT_BUNDLES` and `PLACEMENT_STRATEGY`.
+    """Published before resources are reserved: change `PLACEMENT_BUNDLES` and `PLACEMENT_STRATEGY`.
 
-    Or provide a reserved group as `PLACEMENT_GROUP`; the callback that provides one releases it.
+    Alternatively provide a reserved `PLACEMENT_GROUP`, which the callback must then release.
     """
 
     phase: ClassVar[str] = "pre_placement_group"
@@ -48,7 +48,7 @@ class PrePlacementGroup(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostPlacementGroup(PhaseEvent):
-    """Published when the resources are reserved: see or replace `PLACEMENT_GROUP`."""
+    """Published when the resources are reserved: read or replace `PLACEMENT_GROUP`."""
 
     phase: ClassVar[str] = "post_placement_group"
 
@@ -62,21 +62,21 @@ class PreEngineInit(PhaseEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostEngineInit(PhaseEvent):
-    """Published when the engine answers: see `ENGINE`; register parsers, warm caches."""
+    """Published when the engine answers: use `ENGINE`, for example to register parsers or warm up caches."""
 
     phase: ClassVar[str] = "post_engine_init"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostInitialization(PhaseEvent):
-    """Published last, before the node counts as ready."""
+    """Published last, before the node becomes ready."""
 
     phase: ClassVar[str] = "post_initialization"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineDied(PhaseEvent):
-    """Published on a ready node when its engine has died; no phase of the start.
+    """Published on a ready node when its engine has died. It belongs to no phase of the start.
 
     Attributes:
         error: The reason.

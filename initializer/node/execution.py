@@ -1,4 +1,4 @@
-"""Executing a command: finding it, its original environment and signal mask, and executing it in place of this process."""
+"""Executing a command in place of this process, with the environment and signal mask that this process was started with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from phasebus.bus import PhasebusError
 R = TypeVar("R")
 
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-"""Signals that Python ignores, and a command is not to."""
+"""Signals that Python ignores, and that a command must not ignore."""
 
 _UNKNOWN_COMMAND, _NOT_EXECUTABLE = 127, 126  # exit codes of POSIX shells
 
@@ -64,14 +64,14 @@ def _execute(command: tuple[str, list[str]], environment: Mapping[str, str]) -> 
 
 @cache
 def original_mask() -> set[int]:
-    """Return the signals that this thread blocked when this was first called: those that the process was started with."""
+    """Return the signals that were blocked at the first call: those that this process was started with."""
     return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
 def original_environment() -> dict[str, str]:
     """Return the environment that this process was started with.
 
-    Python adds LC_CTYPE where the locale is that of C (PEP 538).
+    Python adds LC_CTYPE to it if the locale is C (PEP 538).
     """
     environment = dict(os.environ)
     try:
@@ -84,7 +84,7 @@ def original_environment() -> dict[str, str]:
 
 
 def with_shell_fallback(execute: Callable[[str, list[str]], R], path: str, arguments: Sequence[str]) -> R:
-    """Call `execute`; for a script without "#!" again with the shell, as execvp(3) does."""
+    """Call `execute`; for a script without "#!", call it again with the shell, as execvp(3) does."""
     try:
         return execute(path, list(arguments))
     except OSError as error:
@@ -94,14 +94,14 @@ def with_shell_fallback(execute: Callable[[str, list[str]], R], path: str, argum
 
 
 def executable(program: str) -> str:
-    """Return the path of `program`: itself if it has a slash, else from the PATH or from beside this Python.
+    """Return the path of `program`: `program` itself if it has a slash, else from the PATH or the folder of this Python.
 
     Raises:
         CommandNotStartedError: There is no such command.
     """
     if os.sep in program:
         return program
-    beside_python = str(Path(sys.executable).parent)  # where `vllm` is, if the environment is not activated
+    beside_python = str(Path(sys.executable).parent)  # contains `vllm`, also if the environment is not activated
     search: Callable[[int], str | None] = lambda mode: (  # noqa: E731
         shutil.which(program, mode) or shutil.which(program, mode, path=beside_python)
     )

@@ -1,4 +1,4 @@
-"""The well-known entries of a node's context. Callbacks may use these constants, or the plain names they equal."""
+"""The keys of a node's context. Callbacks may use these constants, or the equal strings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ EXTRA_FILES: Final = Key[list[ExtraFile]](
     validate=TypeAdapter(list[ExtraFile]).validate_python,
     doc="Files to download beside the model: pairs of a source and a destination.",
 )
-DOWNLOAD_RESULT: Final = Key[Any]("download_result", doc="What was downloaded: path, bytes, seconds, cache hits.")
+DOWNLOAD_RESULT: Final = Key[Any](
+    "download_result", doc="The result of the download: path, bytes, seconds, cache hits."
+)
 PLACEMENT_BUNDLES: Final = Key[Bundles](
     "placement_bundles",
     validate=TypeAdapter(Bundles).validate_python,
@@ -88,4 +90,4 @@ NODE_KEYS: Final[tuple[Key[Any], ...]] = (
     ENGINE_ENV,
     ENGINE,
 )
-"""All of them."""
+"""All keys of a node's context."""

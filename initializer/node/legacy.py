@@ -1,6 +1,6 @@
 """Adapters for two older interfaces: a class that does the whole initialization, and a strategy with hooks.
 
-Both are found by the names of their methods. A misspelled name would silently skip a step, so it is rejected.
+The adapters find methods by name. A misspelled name would silently skip a step, so it is rejected.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Initialization(Protocol):
     def initialize(self, llm_config: Any) -> Any:
         """Return a placement group, a runtime env and engine arguments: as attributes, a mapping or a triple.
 
-        It may be a coroutine function. None means no placement group, and nothing to add to the other two.
+        May be a coroutine function. None means no placement group, or no changes for the other two.
         """
 
 
@@ -44,8 +44,8 @@ def from_initialization(initialization: Initialization) -> Callback:
     The runtime env and the engine arguments it returns are merged over those of the configuration.
 
     Raises:
-        CallbackSignatureError: It is a class, or has no method ``initialize``. The callback itself raises CallbackError
-            if ``initialize`` returns none of the three forms.
+        CallbackSignatureError: `initialization` is a class, or has no method ``initialize``. The callback raises
+            CallbackError if ``initialize`` returns none of the three forms.
     """
     _check("initialization", initialization, _INITIALIZATION)
     name = type(initialization).__name__
@@ -67,10 +67,10 @@ def from_strategy(strategy: Any, hooks: Any = None) -> Callback:
     """Return a callback that calls a strategy before each step, and hooks before and after it.
 
     Args:
-        strategy: May have methods ``download``, ``placement_group`` and ``engine_init``: called with the configuration
-            and the context before the step; what they return is merged into the context.
-        hooks: May have methods ``before_X`` and ``after_X`` for the same steps and ``initialization``: called with the
-            context.
+        strategy: May have methods ``download``, ``placement_group`` and ``engine_init``. They are called with the
+            configuration and the context before the step; the mappings they return are merged into the context.
+        hooks: May have methods ``before_X`` and ``after_X`` for the same steps and ``initialization``. They are called
+            with the context.
 
     Raises:
         CallbackSignatureError: One of them is a class, has none of these methods, or has one with a similar name.
@@ -80,7 +80,7 @@ def from_strategy(strategy: Any, hooks: Any = None) -> Callback:
         _check("hooks", hooks, _HOOKS)
     name = type(strategy).__name__
 
-    async def ask(event: PhaseEvent, context: Context) -> None:
+    async def call_strategy(event: PhaseEvent, context: Context) -> None:
         if type(event) not in _MOMENTS:
             return
         when, step = _MOMENTS[type(event)]
@@ -95,8 +95,8 @@ def from_strategy(strategy: Any, hooks: Any = None) -> Callback:
         if (hook := getattr(hooks, f"{when}_{step}", None)) is not None:
             await _value(hook(context))
 
-    ask.__name__ = name
-    return ask
+    call_strategy.__name__ = name
+    return call_strategy
 
 
 _MOMENTS: Mapping[type[PhaseEvent], tuple[str, str]] = {
@@ -116,8 +116,8 @@ _METHODS = (*_INITIALIZATION, *_STRATEGY, *_HOOKS)
 _PARTS = ("placement_group", "runtime_env", "engine_args")
 
 _ALIKE = 0.8
-"""The similarity, as difflib measures it, from which on a name counts as misspelled: ``pre_download`` for
-``before_download``, but not ``unload`` for ``download``."""
+"""The minimum similarity, as measured by difflib, of a misspelled name: ``pre_download`` counts as a misspelled
+``before_download``, but ``unload`` does not count as a misspelled ``download``."""
 
 
 def _check(role: str, given: Any, names: Sequence[str]) -> None:
@@ -153,7 +153,7 @@ def _parts(made: Any, by: str) -> tuple[Any, Mapping[str, Any] | None, Mapping[s
         given = dict(made)
     else:
         given = {name: getattr(made, name) for name in _PARTS if hasattr(made, name)}
-    if any(name in given for name in _PARTS):  # also for a named tuple, whose order may differ
+    if any(name in given for name in _PARTS):  # also a named tuple: its order may differ
         group, runtime_env, engine_args = (given.get(name) for name in _PARTS)
     elif isinstance(made, tuple | list) and len(made) == len(_PARTS):
         group, runtime_env, engine_args = made

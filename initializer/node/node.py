@@ -1,4 +1,4 @@
-"""`initialize_node`: from the name of a model to an engine that answers."""
+"""`initialize_node`: starts a node, from the name of a model to a running engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Node:
 
     Attributes:
         engine: The engine; None if callbacks replaced the start-up and provided none.
-        context: What callbacks and phases have written, with its history.
+        context: The context that callbacks and phases wrote, with its history.
     """
 
     def __init__(self, engine: Engine | None, context: Context, resources: AsyncExitStack) -> None:
@@ -29,7 +29,7 @@ class Node:
         self._resources = resources
 
     async def close(self) -> None:
-        """End the engine and release what was reserved. May be called twice."""
+        """End the engine and release all resources. May be called twice."""
         await self._resources.aclose()
 
     async def __aenter__(self) -> Self:
@@ -49,17 +49,16 @@ async def initialize_node(
     """Start a node: download the model, reserve resources, start the engine; each phase publishes events on the bus.
 
     Args:
-        config: What to start, and the callbacks that may change it.
-        telemetry: An open telemetry for spans, metrics and status; by default one of its own for the time of the start,
+        config: The configuration of the node, with its callbacks.
+        telemetry: An open `Telemetry` for spans, metrics and status; by default a new one for the duration of the start,
             without the HTTP service.
-        bus: An open bus with its subscribers and observers; by default one of its own for the time of the start, with
-            the built-in observers on it.
+        bus: An open bus; by default a new one for the duration of the start, with the built-in observers.
         given: Initial entries of the context, in place of the configuration's. With a `PLACEMENT_GROUP` among them,
             nothing is reserved.
 
     Raises:
-        PhasebusError: A phase failed; notes name the phase and the callback, if one failed. Everything was released.
-        Exception: A callback raised it; with the same notes.
+        PhasebusError: A phase failed; notes name the phase and the callback, if one failed. All resources were released.
+        Exception: The error of a callback, with the same notes.
     """
     async with AsyncExitStack() as stack:
         if telemetry is None:

@@ -1,4 +1,4 @@
-"""Asking an engine whether it lives."""
+"""Probing whether an engine is alive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ async def probe_engine(engine: object) -> None:
     """Call the engine's `probe`, which may be a coroutine function; an engine without one passes.
 
     Raises:
-        Exception: What `probe` raised: the engine has died.
+        Exception: The error that `probe` raised: the engine has died.
     """
     probe = getattr(engine, "probe", None)
     if callable(probe) and isawaitable(answer := probe()):

@@ -74,13 +74,13 @@ def entries_of(config: LLMConfig) -> dict[str, Any]:
 class NodeStart:
     """One start-up of a node.
 
-    The download runs beside the placement and the start of the engine's process, which are independent of each other.
-    The engine waits for all of them.
+    The download, the placement and the start of the engine's process are independent and run in parallel. The engine waits
+    for all of them.
 
     Args:
-        config: What to start.
-        bus: Where its phases are published.
-        telemetry: Where the engine's own spans go.
+        config: The configuration of the node.
+        bus: The bus that the phases are published on.
+        telemetry: The telemetry that receives the engine's own spans.
         given: Initial entries of the context, in place of the configuration's. With a `PLACEMENT_GROUP` among them,
             nothing is reserved.
     """
@@ -96,9 +96,9 @@ class NodeStart:
         self._ray = False
 
     async def run(self) -> tuple[Context, AsyncExitStack]:
-        """Run the phases; return the context, and the stack to close to release everything.
+        """Run the phases; return the context, and a stack that releases all resources when it is closed.
 
-        If a phase fails, everything is released before its error is raised.
+        If a phase fails, all resources are released before its error is raised.
         """
         config, identity = self._config, self._telemetry.identity
         name = config.name or identity.node
@@ -170,7 +170,7 @@ class NodeStart:
 
         Raises:
             EngineError: There is no engine.
-            Exception: What the engine's `probe` raised, if it has one.
+            Exception: The error of the engine's `probe`, if it has one.
         """
         if ENGINE not in context:
             raise EngineError("every phase has finished, but there is no engine: a callback has deleted it")
@@ -178,7 +178,7 @@ class NodeStart:
             await probe_engine(context[ENGINE])
 
     async def _check_engine(self, context: Context) -> None:
-        """Reject arguments with which the engine cannot start, before minutes are spent on the download."""
+        """Reject arguments with which the engine cannot start, before the download, which may take minutes."""
         if not context.get(SKIP_DEFAULT):
             self._launcher.check(context[ENGINE_ARGS])
 
@@ -186,7 +186,7 @@ class NodeStart:
         return self._launcher.workers(context[ENGINE_ARGS]) > 0
 
     def _takes_time(self, context: Context) -> bool:
-        """Return whether the download may run beside other phases; a local path is checked first, as that is quick."""
+        """Return whether the download may run beside other phases. Checking a local path is fast, so that is done first."""
         return not isinstance(source_of(context[MODEL], self._config.download), LocalSource)
 
     async def _download(self, context: Context) -> None:
@@ -210,7 +210,7 @@ class NodeStart:
         context[PLACEMENT_BUNDLES] = bundles
 
     async def _place(self, context: Context) -> None:
-        if context.get(PLACEMENT_GROUP) is not None:  # a callback has provided it, and releases it
+        if context.get(PLACEMENT_GROUP) is not None:  # a callback provided it and also releases it
             return
         context[PLACEMENT_GROUP] = None
         if bundles := context[PLACEMENT_BUNDLES]:
@@ -223,7 +223,7 @@ class NodeStart:
         """Start the engine's process, which imports while the model is downloaded."""
         await self._connect_ray()
         step = current_step()
-        assert step is not None  # noqa: S101  # a phase's work runs in the step that the phase is
+        assert step is not None  # noqa: S101  # a phase's work runs in the step of the phase
         self._held.push_async_callback(self._close_prepared)
         self._prepared = await self._launcher.prepare(self._launch(context, step.id))
 
@@ -241,7 +241,7 @@ class NodeStart:
         context[ENGINE] = engine
 
     def _launch(self, context: Context, step: str) -> Launch:
-        """Return the launch parameters of the engine, as far as they are known by now."""
+        """Return the launch parameters of the engine, as far as they are known."""
         fetched = context.get(DOWNLOAD_RESULT)
         will_be_fetched = not context.get(SKIP_DEFAULT) and context[LOCAL_NODE_DOWNLOAD_MODEL] != "NONE"
         return Launch(
@@ -270,11 +270,11 @@ class NodeStart:
 
 
 def _engine_log(identity: RunIdentity) -> Path:
-    """Return the file for the engine's output: beside the journal, or else in the folder for temporary files."""
+    """Return the path of the file for the engine's output: beside the journal, or else in the folder for temporary files."""
     path = journal_of(identity).with_suffix(".engine.log")
     if os.access(path.parent, os.W_OK):
         return path
     try:
         return Path(tempfile.gettempdir()) / f"phasebus-{identity.run}-{identity.node}.engine.log"
-    except FileNotFoundError:  # no folder for temporary files can be written either
+    except FileNotFoundError:  # no folder for temporary files is writable either
         return Path(os.devnull)

@@ -1,4 +1,4 @@
-"""Supervision of a node that is ready: whether its engine still lives."""
+"""Supervision of a ready node: detecting the death of its engine."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ async def engine_died(
     An error of an `EngineDied` callback is logged, as no caller waits for it.
 
     Args:
-        node: The node. An engine that callbacks have provided is supervised if it has a method `probe`, as ours have.
+        node: The node. An engine that a callback provided is supervised if it has a method `probe`.
         config: The configuration the node was started with.
-        bus: Where `EngineDied` is published.
+        bus: The bus that `EngineDied` is published on.
         telemetry: The status and metrics that report whether the node is ready.
         probe_seconds: The pause between two probes of the engine, in seconds.
     """
@@ -45,11 +45,11 @@ async def engine_died(
 
 
 async def _death_of(engine: object, probe_seconds: float) -> str:
-    """Return why `engine` has died, once it has."""
+    """Wait until `engine` has died; return the reason."""
     while True:
         await anyio.sleep(probe_seconds)
         try:
             with errors_only():
                 await probe_engine(engine)
-        except Exception as error:  # noqa: BLE001  # whatever the probe raises, the engine is gone
+        except Exception as error:  # noqa: BLE001  # any error of the probe means that the engine has died
             return redact(f"the engine has died: {str(error).partition(chr(10))[0] or type(error).__name__}")

@@ -1,4 +1,4 @@
-"""Calling a blocking function in a thread, with a coroutine beside it."""
+"""Calling a blocking function in a thread while a coroutine runs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 async def call_beside(function: Callable[[], T], beside: Callable[[], Coroutine[Any, Any, object]]) -> T:
-    """Call `function` in a thread and return its result; run `beside` meanwhile.
+    """Call `function` in a thread and return its result; run the coroutine function `beside` meanwhile.
 
-    When this is cancelled, `beside` is cancelled and may signal `function` to end; then `function` is awaited.
+    A cancellation cancels `beside`, which may then signal `function` to end. `function` is awaited in any case.
 
     Raises:
         Exception: The exception of `function`.
@@ -31,7 +31,7 @@ async def call_beside(function: Callable[[], T], beside: Callable[[], Coroutine[
 
 
 def _outcome_of(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
-    """Return the result or the exception of `function`: raised in a task group, it would be wrapped."""
+    """Return the result or the exception of `function`. Raised in the task group, the exception would be wrapped."""
     try:
         return function(), None
     except Exception as error:  # noqa: BLE001  # raised again outside the task group

@@ -1,4 +1,4 @@
-"""The callbacks of a configuration: imported, checked before anything starts, and checked for misspelled keys."""
+"""The callbacks of a configuration: importing them, checking their signatures, and checking the keys they write."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from phasebus.initializer.pipeline.errors import CallbackError, ConfigError
 from phasebus.telemetry.redaction import learn_data
 
 _ALIKE = 0.85
-"""The similarity, as difflib measures it, from which on a key counts as misspelled."""
+"""The minimum similarity, as measured by difflib, of a misspelled key to a known one."""
 
 
 def import_callback(name: str) -> Any:
-    """Return the callback that ``module:name`` names; a class is called without arguments to make one.
+    """Return the callback that ``module:name`` names; a class is instantiated without arguments.
 
     Raises:
-        ConfigError: There is no such module or name, or importing it or making it failed.
+        ConfigError: There is no such module or name, or importing or instantiating it failed.
     """
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
@@ -60,7 +60,7 @@ def _imported_module(name: str, module_name: str) -> Any:
 
 @contextmanager
 def _explained(name: str, action: str) -> Iterator[None]:
-    """Turn whatever the block raises into a ConfigError, also ``sys.exit``, as a script without a guard calls it.
+    """Convert every exception of the block into a ConfigError, including ``sys.exit`` in a script without a guard.
 
     Args:
         name: The callback.
@@ -80,14 +80,14 @@ def _explained(name: str, action: str) -> Iterator[None]:
 
 
 def import_callbacks(callbacks: Iterable[Any]) -> list[Any]:
-    """Return `callbacks`, with those that are named imported.
+    """Return `callbacks`, and import those that are names.
 
     Raises:
-        ConfigError: One that is named cannot be imported.
-        CallbackSignatureError: One of them is no callback.
+        ConfigError: A named callback cannot be imported.
+        CallbackSignatureError: An object is not a callback.
     """
     made = [import_callback(each) if isinstance(each, str) else each for each in callbacks]
-    bus = Bus()  # subscribing checks the signatures now, not when the start-up's bus is made
+    bus = Bus()  # subscribing checks the signatures, so an error is raised before the start
     for each in made:
         with _explained(type(each).__name__, "subscribing it"):
             subscribe_all(bus, [each])
@@ -103,15 +103,15 @@ async def publish_phase(bus: Bus, event: PhaseEvent, context: Context, spelling:
 
     Raises:
         CallbackError: A callback called ``sys.exit``, or misspelled a key.
-        UnexpectedCancellationError: A callback ended in a cancellation that nothing outside had requested.
-        Exception: What a callback raised, with a note that names it.
+        UnexpectedCancellationError: A callback was cancelled although nothing outside it requested that.
+        Exception: The error of a callback, with a note that names the callback.
     """
     learn_data(getattr(event, "config", None))
     try:
         with errors_only():
             await bus.publish(event, context)
     finally:
-        learn_data(context.data)  # secrets that callbacks returned
+        learn_data(context.data)  # masks secrets that callbacks wrote
     spelling.check(context)
 
 
@@ -142,6 +142,6 @@ class Spelling:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return, as the end of a message, which of the `known` names was probably meant; "" if none is similar."""
+    """Return a suffix for a message that suggests the most similar of the `known` names; "" if none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,7 +1,7 @@
-"""Converting what would end a start-up silently into an error: exits, and cancellations that were not requested.
+"""Converting exits and cancellations that were not requested, which would end a start-up silently, into errors.
 
-A task group discards a task that ends in CancelledError, and an event loop is torn down by SystemExit. From a callback
-or from a phase's work, either is a fault: it becomes an error with a message.
+A task group ignores a task that ends in CancelledError, and SystemExit ends the event loop. In a callback or in a phase's
+work, both are defects, so they are converted into errors with a message.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _FRAMEWORK = ("phasebus.", "anyio.", "asyncio.", "trio.", "contextlib", "concurr
 
 @contextmanager
 def errors_only(*, owns_task: bool = False) -> Iterator[None]:
-    """Let nothing but errors and requested cancellations out of the block.
+    """Convert every exception of the block that is neither an error nor a requested cancellation into an error.
 
     Args:
         owns_task: Whether the current task belongs to the caller alone, so that only a cancel scope can request its
             cancellation. Otherwise ``asyncio.Task.cancel`` counts as a request as well.
 
     Raises:
-        CallbackError: The block raised SystemExit or another exception that is no `Exception`.
-        UnexpectedCancellationError: The block was cancelled, and nothing outside it had requested that.
+        CallbackError: The block raised SystemExit or another exception that is not an `Exception`.
+        UnexpectedCancellationError: The block was cancelled, although nothing outside it requested that.
     """
     try:
         yield
@@ -42,7 +42,7 @@ def errors_only(*, owns_task: bool = False) -> Iterator[None]:
 
 
 def error_for(error: BaseException) -> Exception:
-    """Return the error to raise in place of `error`, with its notes and the place it came from."""
+    """Return the error to raise in place of `error`, with the notes of `error` and the line that raised it."""
     failure: Exception
     if isinstance(error, Exception):
         return error
@@ -76,12 +76,12 @@ def _is_cancellation_requested(*, owns_task: bool) -> bool:
 def _shown(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    except Exception:  # noqa: BLE001  # its own __str__ fails
+    except Exception:  # noqa: BLE001  # its __str__ failed
         return type(error).__name__
 
 
 def _origin(error: BaseException) -> str | None:
-    """Return the function and line of the first frame in `error`'s traceback that belongs to no framework."""
+    """Return the function and line of the first frame in `error`'s traceback that is not in a framework."""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__"))
         if not f"{module}.".startswith(_FRAMEWORK):

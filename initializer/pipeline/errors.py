@@ -10,11 +10,11 @@ class ConfigError(PhasebusError):
 
 
 class CallbackError(PhasebusError):
-    """Raised when a callback did what can only be a mistake, such as misspelling a key or calling ``sys.exit``."""
+    """Raised when a callback made a mistake, such as misspelling a key or calling ``sys.exit``."""
 
 
 class UnexpectedCancellationError(PhasebusError):
-    """Raised when a callback or a phase's work ended in a cancellation that nothing outside it had requested."""
+    """Raised when a callback or a phase's work was cancelled although nothing outside it requested that."""
 
 
 class PhaseError(PhasebusError):

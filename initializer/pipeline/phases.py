@@ -1,6 +1,6 @@
 """Running a list of phases: each is a step, with an event before its work and one after it.
 
-A phase list is data, so that any process, not only the start of a node, can be run and observed like this.
+A phase list is data, so any process can be run and observed as one, not only the start of a node.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class Phase:
 
     Attributes:
         name: Its name, in spans, metrics and messages.
-        prepare: Runs before the callbacks of `before`, to provide what they need; None for nothing.
-        before: The event at which callbacks may change what the work will do; None for no event.
-        work: Reads the context, does the work, and puts the result into the context. None for a phase of callbacks only.
-        after: The event at which callbacks see what was done; None for no event.
-        applies: Returns whether the phase runs at all; called when the phases before it are done.
-        beside: Returns whether the next phases may begin before the work ends; called after the callbacks of `before`.
-        joins: Whether the phase waits for the phases that still run beside it; otherwise it begins at once.
+        prepare: Runs before the callbacks of `before` and provides the values they need; None for nothing.
+        before: The event before the work, at which callbacks may change its input; None for no event.
+        work: Reads its input from the context and writes its result to it. None for a phase of callbacks only.
+        after: The event after the work, at which callbacks can read its result; None for no event.
+        applies: Returns whether the phase runs; called when the phases it waits for have finished.
+        beside: Returns whether the next phases may begin before this work ends; called after the callbacks of `before`.
+        joins: Whether the phase waits for all phases that run beside others; if not, it begins at once.
     """
 
     name: str
@@ -77,28 +77,28 @@ async def run_phases(
 ) -> None:
     """Run `phases` in order on `bus`, with one `context` that all of their callbacks share.
 
-    A phase that runs beside the next ones ends, its last callbacks included, before any phase begins that joins it.
-    Context variables that a callback sets keep their values in all later phases.
+    A phase with `joins` begins when all phases that run beside others have ended, including their last callbacks. Context
+    variables that a callback sets keep their values in all later phases.
 
     Args:
         bus: Where the events are published.
         phases: The phases, in order.
-        context: What the callbacks and the phases' work share.
-        config: The configuration of the process, handed to every callback.
-        keys: What the work reads. A callback that writes nearly one of them has misspelled it, unless it uses a `Key`.
+        context: The values that the callbacks and the phases' work share.
+        config: The configuration of the process, passed to every callback.
+        keys: The keys that the work reads. Writing a similar key is an error, unless it is a `Key`.
 
     Raises:
         CallbackError: A callback misspelled a key, or called ``sys.exit``.
-        UnexpectedCancellationError: A callback or a phase's work ended in a cancellation that nothing outside had
-            requested.
+        UnexpectedCancellationError: A callback or a phase's work was cancelled although nothing outside it requested
+            that.
         PhaseError: A phase that applied has not finished.
-        Exception: What the work or a callback raised, with a note that names the phase; the phases that ran beside it
-            are cancelled. An ExceptionGroup if several failed at once.
+        Exception: The error of the work or of a callback, with a note that names the phase; the phases that ran beside
+            it are cancelled. An ExceptionGroup if several failed at once.
     """
     run = _PhaseListRun(bus, context, config, Spelling((*context, *keys)))
     try:
         async with anyio.create_task_group() as tasks:
-            # Not in this task: a cancel scope that a callback enters and never leaves ends with the task it is in.
+            # In a task of its own: a cancel scope that a callback enters and never leaves ends with that task.
             tasks.start_soon(run.all, phases, tasks)
     except ExceptionGroup as group:
         run.raise_errors()
@@ -112,7 +112,7 @@ async def run_phases(
 class _PhaseListRun:
     """One run of a phase list.
 
-    All phases run in one task, except those that may run beside others: these get tasks of their own.
+    All phases run in one task, except phases that may run beside others, which have tasks of their own.
     """
 
     def __init__(self, bus: Bus, context: Context, config: Any, spelling: Spelling) -> None:
@@ -125,7 +125,7 @@ class _PhaseListRun:
         self._complete = False
 
     async def all(self, phases: Sequence[Phase], tasks: TaskGroup) -> None:
-        """Run `phases`; when one fails, cancel `tasks`, in which this runs."""
+        """Run `phases`; if one fails, cancel `tasks`, the task group of this call."""
         beside: list[_BesideTask] = []
         for phase in phases:
             if phase.joins:
@@ -146,7 +146,7 @@ class _PhaseListRun:
         self._complete = True
 
     def raise_errors(self) -> None:
-        """Raise what made the run fail, if it has failed; else check that every phase has finished."""
+        """Raise the errors of the run; without errors, check that every phase has finished."""
         if len(self._errors) > 1:
             raise ExceptionGroup(f"{len(self._errors)} phases failed", self._errors)
         if self._errors:
@@ -202,7 +202,7 @@ class _BesideTask:
 
     Attributes:
         ended: Set when it has ended.
-        variables: The context variables that it has changed by then.
+        variables: The context variables that it changed; set when it has ended.
     """
 
     def __init__(self) -> None:
@@ -211,7 +211,7 @@ class _BesideTask:
 
 
 class _Once:
-    """Calls a function the first time it is called itself."""
+    """Calls a function on its first call, and does nothing afterwards."""
 
     def __init__(self, function: Callable[[], None]) -> None:
         self._function: Callable[[], None] | None = function
@@ -223,4 +223,4 @@ class _Once:
 
 
 def _do_nothing() -> None:
-    """Stand in for the signal to go on, where nothing waits for it."""
+    """Signal nothing: no phase waits for it."""

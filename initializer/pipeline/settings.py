@@ -15,7 +15,7 @@ from phasebus.telemetry.redaction import MASK, is_secret_name, learn_data, redac
 M = TypeVar("M", bound=BaseModel)
 
 _MOST_LINES, _MOST_CHARACTERS = 20, 200
-"""The most wrong fields that a message lists, and the most characters of a value in it."""
+"""Maximum number of wrong fields in a message, and maximum number of characters of a value in it."""
 
 
 class Section(BaseModel):
@@ -28,7 +28,7 @@ def read_fields(path: Path) -> dict[str, Any]:
     """Return the fields of a YAML file.
 
     Raises:
-        ConfigError: It cannot be read, is not YAML, exceeds the limits of `yaml_file`, or gives a field twice.
+        ConfigError: It cannot be read, is not YAML, exceeds the limits of `yaml_file`, or has a field twice.
     """
     from phasebus.initializer.pipeline import yaml_file
 
@@ -57,7 +57,7 @@ def validated(path: Path, fields: dict[str, Any], model: type[M]) -> M:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return a message with one line a wrong field: its path, the reason, and for an unknown name the nearest known one."""
+    """Return a message with one line per wrong field: its path, the reason, and for an unknown name the most similar one."""
     lines = []
     problems = error.errors()
     for problem in problems[:_MOST_LINES]:
@@ -65,8 +65,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         if problem["type"] == "extra_forbidden":
             *section, name = problem["loc"]
             known = _section_of(model, section).model_fields
-            way_out = nearest(str(name), known) or f" (there are {', '.join(known)})"
-            lines.append(f"{where}: there is no such field{way_out}")
+            suggestion = nearest(str(name), known) or f" (there are {', '.join(known)})"
+            lines.append(f"{where}: there is no such field{suggestion}")
         else:
             name = str(problem["loc"][-1]) if problem["loc"] else ""
             lines.append(f"{where}: {problem['msg']} (it is {_shown(name, problem['input'])})")
@@ -81,13 +81,13 @@ def _shown(name: str, value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return the beginning of a text that is too long for a message."""
+    """Return `text`, shortened if it is too long for a message."""
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _section_of(model: type[BaseModel], path: list[int | str]) -> type[BaseModel]:
     for part in path:
-        if isinstance(part, int):  # which one of a list
+        if isinstance(part, int):  # the index in a list
             continue
         annotation = model.model_fields[part].annotation
         if get_origin(annotation) is list:

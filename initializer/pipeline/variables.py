@@ -1,7 +1,7 @@
 """Carrying context variables from one task to another.
 
-A task gets a copy of the context variables of the task that starts it. What it sets itself is lost when it ends, unless
-it is carried back.
+A task gets a copy of the context variables of the task that starts it. The values that it sets are lost when it ends,
+unless they are set in the other task as well.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 _OWN_PREFIX = "phasebus_"
-"""How the names of phasebus's own context variables begin: they describe the task that they are set in."""
+"""The prefix of phasebus's own context variables; these describe one task and are not carried to another."""
 
 
 def changed_variables(before: Context) -> Mapping[ContextVar[Any], Any]:

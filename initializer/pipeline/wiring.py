@@ -1,6 +1,6 @@
-"""Wiring the built-in observers and the telemetry to a bus: the one place that knows all of them.
+"""Wiring the built-in observers and the telemetry to a bus; the only module that imports all of them.
 
-What is not available on this machine is left out, with one warning: a start does not depend on being observed.
+Parts that are not available on this machine are left out with a warning each: no start fails because of an observer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LARGEST_PORT = 65535
 def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
     """Subscribe the built-in observers to `bus`, with `telemetry` as their output; return the journal's path.
 
-    An observer that cannot be made, such as the journal in a folder that cannot be written, is left out with a warning.
+    An observer that cannot be created, such as the journal in a read-only folder, is left out with a warning.
     """
     identity = telemetry.identity
     journal = journal_of(identity)
@@ -45,7 +45,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
             bus.observe(None, make())
         except BusStateError:
             raise
-        except Exception as error:  # noqa: BLE001  # no observer may keep a start from starting
+        except Exception as error:  # noqa: BLE001  # no observer may prevent a start
             logger.warning("the observer for %s is left out: %s", name, redact(str(error) or type(error).__name__))
     telemetry.metrics.watch_bus(bus)
     return journal
@@ -54,11 +54,11 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
 def journal_observers(
     metrics: Metrics, timeline: Timeline, node: str, trace: str | None
 ) -> tuple[MetricsObserver, TimelineObserver]:
-    """Return the observers of a live bus that observe the events of a node's journal as well.
+    """Return the observers for the events of a node's journal; a live bus has observers of the same classes.
 
     Args:
-        metrics: Where its steps are counted and timed.
-        timeline: Where the page finds its steps.
+        metrics: The metrics that count and time the node's steps.
+        timeline: The timeline that the page reads the node's steps from.
         node: The node's name.
         trace: The run's trace id, for exemplars.
     """
@@ -76,14 +76,14 @@ def available_telemetry(
 ) -> Telemetry:
     """Return telemetry with an HTTP service, without the parts that are not available here.
 
-    A taken port is replaced by the next free one; an address that cannot be had leaves the service out, and OTEL_*
-    variables that cannot be used leave the export out.
+    A taken port is replaced by the next free one. Without a usable address there is no service, and with invalid OTEL_*
+    variables there is no export of spans.
 
     Args:
         identity: The run; a new one by default.
         host: The address of the service.
         port: Its port; 0 picks a free one, None leaves the service out.
-        trace_url: Where the page links to for a trace.
+        trace_url: The URL of a trace, for the links on the page.
         access: The host names and the token of the service.
         warn: Called with one message for each part that is missing.
     """
@@ -102,13 +102,13 @@ def available_telemetry(
 def available_port(
     bind: Callable[[int], int | None], host: str, port: int | None, warn: Callable[[str], None]
 ) -> int | None:
-    """Return the port that `bind` has bound: `port`, or else the next free one; None if there is none on `host`.
+    """Bind `port`, or else the next free one, and return it; None if no port can be bound on `host`.
 
     Args:
-        bind: Binds a port, or a free one for 0, and returns it.
+        bind: Binds the given port, or a free one for 0, and returns its number.
         host: The address, for messages.
         port: The wanted port; None for no port.
-        warn: Called with a message if it is not the wanted one.
+        warn: Called with a message if `port` cannot be bound.
     """
     if port is None:
         return None
@@ -139,9 +139,9 @@ def _exporting_if_possible(
         return Telemetry(identity, host=host, port=port, trace_url=trace_url, access=access)
     except PortTakenError:
         raise
-    except Exception as error:  # noqa: BLE001  # no variable may keep a start from starting
+    except Exception as error:  # noqa: BLE001  # no variable may prevent a start
         reason = redact(str(error) or type(error).__name__)
-    # Outside of the handler: the error holds what was made before it, and that the port.
+    # Outside the handler: the error's traceback refers to the first Telemetry, which would keep the port bound.
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OTEL_")}
     try:
         telemetry = Telemetry(identity, host=host, port=port, trace_url=trace_url, access=access)
@@ -155,14 +155,14 @@ def _exporting_if_possible(
 async def watched(
     name: str, callbacks: Iterable[Any], telemetry: Telemetry | None = None, bus: Bus | None = None
 ) -> AsyncIterator[Bus]:
-    """Yield an open bus with `callbacks` on it, for any process that has phases and no engine.
+    """Yield an open bus with `callbacks` subscribed, for any process with phases and without an engine.
 
     Args:
-        name: The name of a bus of its own.
+        name: The name of the bus, if a new one is opened.
         callbacks: Callbacks and observers, in the order they run.
-        telemetry: Open telemetry for the observers' output; by default one of its own, without the HTTP service.
-        bus: An open bus with its subscribers and observers; the callbacks are removed from it at the end. By default
-            one of its own, with the built-in observers on it.
+        telemetry: An open `Telemetry` for the observers; by default a new one without the HTTP service.
+        bus: An open bus; the callbacks are unsubscribed from it at the end. By default a new one with the built-in
+            observers.
     """
     async with AsyncExitStack() as stack:
         if bus is None:

@@ -1,4 +1,4 @@
-"""Reading YAML within limits; a module of its own, as importing the YAML library takes time that a node does not need.
+"""Reading YAML with limits. It is a separate module because a node does not need the YAML library, which is slow to import.
 
 A scalar such as ``9e-1`` is a number, as in YAML 1.2 and JSON.
 """
@@ -15,15 +15,15 @@ import yaml
 
 MOST_BYTES = 1_000_000
 MOST_VALUES = 10_000
-"""The most keys and values in a file, each alias counted with all that it stands for."""
+"""Maximum number of keys and values in a file; an alias counts as all the values it refers to."""
 
 DEEPEST = 50
-"""How deep mappings and lists may be nested."""
+"""Maximum depth of nested mappings and lists."""
 
 _EXPONENT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)[eE][-+]?[0-9]+$")
 _COMMIT = re.compile(r"^[0-9]+e[0-9]+$")
 _COMMIT_CHARACTERS = 7
-"""How short Git abbreviates a commit: ``1234e56`` is one, not a number."""
+"""Git's shortest abbreviation of a commit: ``1234e56`` is a commit, not a number."""
 
 
 def read(path: Path) -> Any:
@@ -31,20 +31,20 @@ def read(path: Path) -> Any:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is not YAML, exceeds a limit, or a mapping in it has a key twice.
+        ValueError: It is not YAML, exceeds a limit, or has a mapping with a key twice.
     """
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
     try:
-        return yaml.load(content, _Loader)  # noqa: S506  # it is a safe one
+        return yaml.load(content, _Loader)  # noqa: S506  # a subclass of SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what exceeds the limits, and a mapping that has a key twice, of which YAML would silently use the last."""
+    """Rejects files that exceed the limits, and mappings with a key twice, for which YAML silently uses the last value."""
 
     def __init__(self, stream: bytes) -> None:
         super().__init__(stream)
@@ -92,14 +92,14 @@ _Loader.add_constructor("!number-with-exponent", _number_with_exponent)
 
 
 def _expanded(node: yaml.Node, counted: dict[int, int]) -> int:
-    """Return how many nodes `node` stands for with every alias replaced by what it refers to.
+    """Return the number of nodes below `node`, itself included, with every alias replaced by its target.
 
     Args:
         node: The node.
-        counted: The counts so far by the nodes' ids; 0 for one that is being counted.
+        counted: The counts so far, by the ids of the nodes; 0 for a node that is being counted.
 
     Raises:
-        yaml.YAMLError: An alias refers to what it is a part of.
+        yaml.YAMLError: An alias refers to a node that contains it.
     """
     if (known := counted.get(id(node))) is not None:
         if known == 0:
