@@ -127,7 +127,9 @@ class Context(ReadableContext, MutableMapping[str, Any]):
         self.log: list[Logged] = []
         self.first: dict[str, Logged] = {}
         self.forgotten = 0
-        self.longest = 2 * count("history", history, at_least=1)
+        if history is not HISTORY:
+            count("history", history, at_least=1)
+        self.longest = 2 * history
         self._author = author
         self.rules: dict[str, Key[Any]] = {key: key for key in keys if key.has_rule} if keys else {}
         if data:

@@ -1,7 +1,9 @@
 """The heart of the bus: how one event reaches its subscribers.
 
-Everything that can be decided beforehand is decided when the `Plan` of an event's class is made; what is left are two
-plain loops. They are written for speed: what costs something is entered only where something asked for it.
+Everything that can be decided beforehand is decided when the `Plan` of an event's class is made; what is left are three
+plain loops: over callbacks that are awaited with the event alone; over callbacks that are awaited, with a context or
+without; and over all others. The first two are in `publish` and are written for speed. One more await for each publish
+would cost as much as a subscriber, so only the third is a method of its own.
 """
 
 from __future__ import annotations
@@ -17,23 +19,32 @@ from typing import Any
 
 from phasebus.bus._calls import call_guarded
 from phasebus.bus._context import Context
-from phasebus.bus._errors import BusStateError, EventError, WrongThreadError
+from phasebus.bus._errors import BusStateError, WrongThreadError
 from phasebus.bus._handling import Handling, check_depth, handling, running_cause
 from phasebus.bus._observers import Observation, Stream, logger, observing
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._plan import Plan
 from phasebus.bus._subscription import Subscription
-from phasebus.bus._view import Mark, View, write_returned
+from phasebus.bus._view import Mark, View, view_of, write_returned
 
 _outer, _enter, _leave = handling.get, handling.set, handling.reset
 clock = time.perf_counter
 now = time.time
 references = sys.getrefcount
-COMMITTED = Mark.COMMITTED
+COMMITTED, MANY = Mark.COMMITTED, Mark.MANY
 RUNNING_STEPS = 10_000
 """How many steps are kept as running; one whose end was never published is forgotten when there are more."""
 NO_MAPPINGS = frozenset({bool, int, float, str, bytes, list, tuple, set})
 """Classes whose values need no closer look to know that they are no mappings."""
+
+
+def _references_of_a_local() -> int:
+    """Return how many `references` there are to an object that one local variable holds: this depends on the Python."""
+    alone = object()
+    return references(alone)
+
+
+ALONE = _references_of_a_local()
 
 
 class Dispatcher:
@@ -97,7 +108,7 @@ class Dispatcher:
                     if value is not None:
                         values = values or {}
                         values[call] = value
-                        if value.__class__ not in NO_MAPPINGS and isinstance(value, Mapping):
+                        if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
                             plan.write(value, call, event, context)
                 plan.completed += 1
             except BaseException as error:
@@ -118,39 +129,97 @@ class Dispatcher:
             outcome.parent = None if outer is None else outer.event
             return outcome
 
-        if context is None:
-            shared: Any = Context() if plan.needs_context else None
-        elif context.__class__ is Context or context.__class__ is View or isinstance(context, Context):
-            shared = context
-        else:
-            raise EventError(
-                f"{context!r} is no context; publish with Context({{…}}), which remembers who changed what"
-            )
-        errors: dict[Subscription, Exception] | None = None
-        ticks = spare = None
-        wrote = False
+        shared: Any = context if type(context) is Context else plan.context_for(context)
+        if plan.rows is None:
+            return await self._publish_general(plan, event, shared, here, outer)
+        ticks = view = None
         token = _enter(here)
         try:
             if plan.watched:
                 await self._announce(plan, event, shared)
             if plan.times is not None:
                 ticks = [clock()]
-            for subscription, call, takes_context, direct in plan.rows:
-                view = None
+            for subscription, call, by in plan.rows:
                 try:
-                    if takes_context:
-                        if spare is None:
+                    if by is None:
+                        view = None
+                        value = await call(event)
+                    else:
+                        if view is None or references(view) != ALONE:  # else only this loop holds it: it serves again
                             view = View()
                             view.base = shared
                             view.event = event
-                            view.key = None
-                        else:
-                            view, spare = spare, None
-                        view.by = subscription.name
-                    if direct:
-                        value = await (call(event) if view is None else call(event, view))
-                    elif plan.emits_callback_steps:
-                        value, view = await plan.call_in_step(self, subscription, event, shared, view)
+                        view.by = by
+                        view.key = None
+                        value = await call(event, view)
+                    if value is not None:
+                        values = values or {}
+                        values[subscription] = value
+                        if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
+                            view = write_returned(value, subscription.name, event, shared, view)
+                    if view is not None:
+                        key: Any = view.key
+                        if key is None:
+                            view.key = COMMITTED
+                        elif key is MANY or type(shared) is not Context or shared.rules:
+                            view.commit()
+                        else:  # one key without rules, as in most callbacks: what `commit` does, without the calls
+                            shared.data[key] = value = view.value
+                            shared.log.append((key, value, view.by, event, now()))
+                            view.key = COMMITTED
+                            if len(shared.log) >= shared.longest:
+                                shared.forget()
+                except BaseException as error:
+                    if view is not None:
+                        view.close()
+                    plan.failed(subscription, event, error)
+                    raise
+                if ticks is not None:
+                    ticks.append(clock())
+            plan.completed += 1
+        finally:
+            here.running = False
+            _leave(token)
+            if ticks is not None and plan.times is not None:
+                plan.times.append(ticks)
+            if plan.retired:
+                plan.count()
+        if values is None and ticks is None and outer is None:
+            return plan.empty_outcome
+        outcome = Outcome()
+        outcome.subscriptions = plan.subscriptions
+        outcome.returned = values
+        outcome.owners = outcome.caught = None
+        outcome.ticks = ticks
+        outcome.parent = None if outer is None else outer.event
+        return outcome
+
+    publish.__qualname__ = "Bus.publish"  # as the warning of a publish that was not awaited names it
+
+    async def _publish_general(  # noqa: C901  # as long as `publish`, and to be read beside it
+        self, plan: Plan, event: object, context: Any, here: Handling, outer: Handling | None
+    ) -> Outcome:
+        """Deliver `event` where a subscriber needs more than an await: the rest of `publish`.
+
+        Such a subscriber is synchronous, isolated, in a thread, has a timeout or retries, or is published as a step.
+        """
+        values: dict[Subscription, Any] = {}
+        errors: dict[Subscription, Exception] = {}
+        ticks = None
+        token = _enter(here)
+        try:
+            if plan.watched:
+                await self._announce(plan, event, context)
+            if plan.times is not None:
+                ticks = [clock()]
+            for subscription in plan.subscriptions:
+                call = subscription.call
+                view = None
+                try:
+                    if not subscription.takes_no_context:
+                        view = view_of(context, subscription.name, event)
+                    if plan.emits_callback_steps:
+                        value, view = await plan.call_in_step(self, subscription, event, context, view)
                     elif subscription.guarded:
                         value = await call_guarded(subscription, event, view)
                     else:
@@ -158,40 +227,21 @@ class Dispatcher:
                         if value is not None and isawaitable(value):
                             value = await value
                     if value is not None:
-                        values = values or {}
+                        if isinstance(value, Mapping) and not plan.emits_callback_steps:
+                            view = write_returned(value, subscription.name, event, context, view)
                         values[subscription] = value
-                        if (
-                            value.__class__ not in NO_MAPPINGS
-                            and isinstance(value, Mapping)
-                            and not plan.emits_callback_steps
-                        ):
-                            view = write_returned(value, subscription.name, event, shared, view)
                     if view is not None:
-                        key: Any = view.key
-                        if key is None:
-                            if plan.reuses_views and references(view) == 2:  # this variable, and the question itself
-                                spare = view  # not written, and held by nothing: the next subscriber may have it
-                            else:
-                                view.key = COMMITTED
-                        elif key.__class__ is Mark or shared.__class__ is not Context or shared.rules:
-                            view.commit()
-                        else:  # one key without rules, as in most callbacks: what `commit` does, without the calls
-                            shared.data[key] = item = view.value
-                            shared.log.append((key, item, view.by, event, now()))
-                            view.key = COMMITTED
-                            wrote = True
+                        view.commit()
                 except BaseException as error:
                     if view is not None:
                         view.close()
-                    if values is not None:
-                        values.pop(subscription, None)
+                    values.pop(subscription, None)
                     if subscription.on_error != "isolate" or not isinstance(error, Exception):
                         plan.failed(subscription, event, error)
-                        for isolated, earlier in (errors or {}).items():
+                        for isolated, earlier in errors.items():
                             logger.warning("%r failed, and was isolated", isolated.name, exc_info=earlier)
                         raise
                     plan.record_error(subscription, event, error, isolated=True)
-                    errors = errors or {}
                     errors[subscription] = error
                 if ticks is not None:
                     ticks.append(clock())
@@ -199,24 +249,15 @@ class Dispatcher:
         finally:
             here.running = False
             _leave(token)
-            if wrote and len(shared.log) >= shared.longest:
-                shared.forget()
             if ticks is not None and plan.times is not None:
                 plan.times.append(ticks)
             if plan.retired:
                 plan.count()
-        if values is None and errors is None and ticks is None and outer is None:
+        if not values and not errors and ticks is None and outer is None:
             return plan.empty_outcome
-        outcome = Outcome()
-        outcome.subscriptions = plan.subscriptions
-        outcome.returned = values
-        outcome.owners = None
-        outcome.caught = errors
-        outcome.ticks = ticks
-        outcome.parent = None if outer is None else outer.event
+        outcome = plan.outcome(None if outer is None else outer.event)
+        outcome.returned, outcome.caught, outcome.ticks = values or None, errors or None, ticks
         return outcome
-
-    publish.__qualname__ = "Bus.publish"  # as the warning of a publish that was not awaited names it
 
     async def _announce(self, plan: Plan, event: Any, context: Context | View | None) -> None:
         """Put an event into the history, the running steps and the observers' buffers; wait for those that block."""

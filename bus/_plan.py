@@ -10,7 +10,7 @@ from typing import Any
 from phasebus.bus._blame import blame, forget_older_tracebacks
 from phasebus.bus._calls import call_guarded
 from phasebus.bus._context import Context
-from phasebus.bus._errors import CallbackTimeoutError
+from phasebus.bus._errors import CallbackTimeoutError, EventError
 from phasebus.bus._events import PhaseEvent
 from phasebus.bus._forms import Callback
 from phasebus.bus._observers import Observation, Stream
@@ -27,15 +27,14 @@ class Plan:
 
     Attributes:
         subscriptions: The subscribers, in the order they run.
-        rows: The same: the subscriber, what is called, whether it takes a context, and whether awaiting the call is all
-            there is to do.
+        rows: The same, if awaiting each call is all there is to do, else None: the subscriber, what is called, and the
+            author of what it writes, or None if it takes no context.
         observations: The observers that select the event.
         starts_step: Whether the event is the start of a step.
         ends_step: Whether it is the end of one.
         watched: Whether there is more to a publish than its subscribers: observers, a history, a step that starts or ends.
-        plain: The callbacks, if awaiting each with the event is all there is to do; else None.
+        plain: The callbacks, if awaiting each with the event is all there is to a publish; else None.
         owners: Their subscribers.
-        reuses_views: Whether there is more than one subscriber, so that a view that was not used may serve the next.
         needs_context: Whether any subscriber or observer takes a context.
         emits_callback_steps: Whether each call is published as a step of its own.
         times: When the calls of the latest publishes began and ended; None unless that is asked for.
@@ -56,7 +55,6 @@ class Plan:
         "owners",
         "plain",
         "retired",
-        "reuses_views",
         "rows",
         "starts_step",
         "subscriptions",
@@ -75,11 +73,9 @@ class Plan:
         recorded: bool,
     ) -> None:
         self.subscriptions = subscriptions
-        self.rows = tuple(
-            (s, s.call, not s.takes_no_context, s.awaited and not s.guarded and not emits_callback_steps)
-            for s in subscriptions
-        )
-        self.reuses_views = len(subscriptions) > 1
+        self.rows: tuple[tuple[Subscription, Callback, str | None], ...] | None = None
+        if not emits_callback_steps and all(map(_is_awaited, subscriptions)):
+            self.rows = tuple((s, s.call, None if s.takes_no_context else s.name) for s in subscriptions)
         self.observations = observations
         self.starts_step = issubclass(event, StepStarted)
         self.ends_step = issubclass(event, StepFinished | StepFailed)
@@ -107,9 +103,23 @@ class Plan:
         outcome.returned = outcome.owners = outcome.caught = outcome.ticks = None
         return outcome
 
+    def context_for(self, context: Context | View | None) -> Context | View | None:
+        """Return the context of a publish with `context`: that one, or if there is none and one is needed, a new one.
+
+        Raises:
+            EventError: `context` is something else.
+        """
+        if context is None:
+            return Context() if self.needs_context else None
+        if not isinstance(context, Context):  # a `View` is registered as one
+            raise EventError(
+                f"{context!r} is no context; publish with Context({{…}}), which remembers who changed what"
+            )
+        return context
+
     def write(self, value: Mapping[str, Any], call: Callback, event: object, context: Context | View | None) -> None:
         """Write a mapping that a `plain` callback returned to the context."""
-        view = write_returned(value, self.owners[call].name, event, context, None)
+        view = write_returned(value, self.owners[call].name, event, self.context_for(context), None)
         if view is not None:
             view.commit()
 
@@ -169,11 +179,9 @@ class Plan:
             self.times.clear()
 
 
+def _is_awaited(subscription: Subscription) -> bool:
+    return subscription.awaited and subscription.on_error == "raise" and not subscription.guarded
+
+
 def _is_plain(subscription: Subscription) -> bool:
-    return (
-        subscription.takes_no_context
-        and subscription.awaited
-        and subscription.on_error == "raise"
-        and not subscription.guarded
-        and isinstance(subscription.call, Hashable)
-    )
+    return _is_awaited(subscription) and subscription.takes_no_context and isinstance(subscription.call, Hashable)

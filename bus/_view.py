@@ -165,6 +165,13 @@ class View(ReadableContext, MutableMapping[str, Any]):
             ConflictError: Another callback wrote a key that allows only one writer an event.
             InvalidValueError: A key refuses its value.
         """
+        if isinstance(self.key, str) and not self.rules:
+            self.base.apply(self.key, self.value, self.by, self.event)
+        elif self.key is not None:
+            self._commit_by_rules()
+        self.key = Mark.COMMITTED
+
+    def _commit_by_rules(self) -> None:
         if self.key is Mark.MANY:
             writes: Writes = self.value
         else:
@@ -177,7 +184,6 @@ class View(ReadableContext, MutableMapping[str, Any]):
         ]
         for key, value in checked:
             self.base.apply(key, value, *writes.authors.get(key, (self.by, self.event)))
-        self.key = Mark.COMMITTED
 
     def discard(self) -> None:
         """Forget the writes; the callback may begin again."""
@@ -252,6 +258,13 @@ Context.register(
 )  # a view is what a callback gets that asks for a `Context`; inheriting its slots would make it slower
 
 
+def view_of(context: Context | View, by: str, event: object) -> View:
+    """Return a view of `context`, for the callback `by` during `event`."""
+    view = View()
+    view.base, view.by, view.event, view.key = context, by, event, None
+    return view
+
+
 def write_returned(
     value: Mapping[str, Any], name: str, event: object, context: Context | View | None, view: View | None
 ) -> View | None:
@@ -263,8 +276,7 @@ def write_returned(
     if context is None or value is view:
         return view
     if view is None:
-        view = View()
-        view.base, view.by, view.event, view.key = context, name, event, None
+        view = view_of(context, name, event)
         view.update(value)
         return view
     copied = all(key in value for key in view)

@@ -189,6 +189,29 @@ async def test_view_of_failed_subscriber_refuses_later_writes() -> None:
         kept[0]["a"] = 1
 
 
+async def test_view_that_is_kept_after_a_write_serves_no_other_subscriber() -> None:
+    bus = Bus()
+    kept: list[Context] = []
+
+    async def keeps(event: str, context: Context) -> None:
+        context["a"] = "keeps"
+        kept.append(context)
+
+    async def fails(event: str, context: Context) -> None:
+        kept[0]["b"] = "keeps"
+        context["c"] = "fails"
+        raise ValueError("not today")
+
+    bus.subscribe(str, keeps)
+    bus.subscribe(str, fails)
+    context = Context()
+    with pytest.raises(ValueError, match="not today"):
+        await bus.publish("go", context)
+    kept[0]["d"] = "keeps"
+    assert dict(context) == {"a": "keeps", "b": "keeps", "d": "keeps"}
+    assert {context.history(key)[-1].by for key in context} == {"keeps"}
+
+
 async def test_view_of_finished_subscriber_commits_later_writes_at_once() -> None:
     kept: list[View] = []
     context = Context()

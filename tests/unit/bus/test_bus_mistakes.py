@@ -39,6 +39,16 @@ async def test_publishing_with_a_dict_as_context_raises() -> None:
         await bus.publish(Ping(), {"a": 1})  # type: ignore[arg-type]
 
 
+async def test_returning_a_mapping_to_a_dict_as_context_raises() -> None:
+    async def returns(event: Ping) -> dict[str, int]:
+        return {"b": 1}
+
+    bus = Bus()
+    bus.subscribe(Ping, returns)
+    with pytest.raises(EventError, match=r"\{'a': 1\} is no context; publish with Context"):
+        await bus.publish(Ping(), {"a": 1})  # type: ignore[arg-type]
+
+
 def test_publish_that_is_not_awaited_warns_with_its_name() -> None:
     bus = Bus()
     with pytest.warns(RuntimeWarning, match=r"coroutine 'Bus\.publish' was never awaited"):
