@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import threading
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -11,12 +13,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 
-from phasebus.bus import Bus, Context
+from phasebus.bus import Bus, Context, StepKind
+from phasebus.initializer.pipeline.wiring import observe_all
+from phasebus.telemetry import Telemetry
 from tests.benchmarks.measuring import Case, Number, Table, compare, per_call
 
 Handlers = Sequence[Callable[..., Awaitable[object]]]
@@ -203,6 +209,29 @@ async def _streams() -> Table:
     )
 
 
+async def _observed() -> Table:
+    """What a step costs on a bus with the built-in observers, beside one without any."""
+    kind = StepKind("work")
+
+    async def step(bus: Bus) -> None:
+        async with bus.step(kind, "a"):
+            await anyio.lowlevel.checkpoint()
+
+    async with AsyncExitStack() as stack:
+        state = stack.enter_context(TemporaryDirectory())
+        stack.enter_context(patch.dict(os.environ, PHASEBUS_STATE_DIR=state))
+        telemetry = await stack.enter_async_context(Telemetry(port=None, environment={}))
+        observed, alone = [await stack.enter_async_context(Bus()) for _ in range(2)]
+        observe_all(observed, telemetry)
+        (result,) = await compare([Case(partial(step, alone), lambda: partial(step, observed), 100)], 20)
+    return Table(
+        "A step, start and end, with the built-in observers (status, timeline, journal, metrics, spans)",
+        ["", ""],
+        [["ratio to a step on a bus without observers", Number(result.ratio, "x", None, per_call(result.seconds))]],
+        notes=["The observers run beside the publisher: in threads of one process their time counts as well."],
+    )
+
+
 async def _stalled() -> Table:
     """What an observer that has stopped looking costs the publisher."""
     columns = [await _floods(_turn), await _floods(plain())]
@@ -272,4 +301,6 @@ def tables() -> Iterator[Table]:
     yield asyncio.run(_dispatch())
     yield asyncio.run(_history())
     yield asyncio.run(_streams())
+    yield asyncio.run(_observed())
+    logging.getLogger("phasebus.bus").setLevel(logging.ERROR)  # that observers are too slow is what is measured
     yield asyncio.run(_stalled())
