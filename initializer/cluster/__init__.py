@@ -1,7 +1,7 @@
-"""A whole cluster's start-up: `initialize_cluster`, from the driver's side and from the nodes'.
+"""The start of a cluster: `initialize_cluster`, and the processes that it starts on the nodes.
 
-`start` has the driver's phases; `engines` starts the nodes and watches them; `node_actor` and `node_runtime` run on each
-node; `hub` serves the metrics and the state of all of them.
+`start` runs the driver's phases; `engines` starts the nodes and detects lost ones; `node_actor` and `node_runtime` run on
+each node; `hub` serves the metrics and the state of all nodes.
 """
 
 from phasebus.initializer.cluster.config import ClusterConfig, load_cluster_config

@@ -27,16 +27,16 @@ class ClusterConfig(Section):
     """Callbacks and observers that run on the driver; those of a model run on its nodes."""
 
     keys: list[Any] = Field(default_factory=list)
-    """Keys with the rules by which the values of several nodes are merged; without a rule, the values have to be equal."""
+    """Keys with rules for merging the values of several nodes; without a rule, the values must be equal."""
 
     strategy: Strategy | None = None
-    """How the bundles are spread over Ray's nodes; by default so that each model gets its number of nodes."""
+    """Ray's placement strategy for the bundles; by default one that gives each model its number of nodes."""
 
     placement_timeout_seconds: float = Field(default=300.0, gt=0)
-    """How long to wait for the resources of all nodes, in seconds."""
+    """Maximum time to wait for the resources of all nodes, in seconds."""
 
     silence_seconds: float = Field(default=6.0, gt=0)
-    """A node that does not answer for this time counts as lost, in seconds."""
+    """Time without an answer after which a node counts as lost, in seconds."""
 
     ray: RayConfig = Field(default_factory=RayConfig)
     """The Ray cluster."""
@@ -68,7 +68,7 @@ class ClusterConfig(Section):
 
 
 def load_cluster_config(path: Path) -> LLMConfig | ClusterConfig:
-    """Read a YAML file with the fields of one model, or those of a cluster, which has `models`.
+    """Read a YAML file with the fields of one model, or with those of a cluster if it has the field `models`.
 
     Raises:
         ConfigError: As for `load_config`.

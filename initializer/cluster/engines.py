@@ -1,4 +1,4 @@
-"""Starting one engine of a cluster: an actor on each of its nodes, pinged until it is ready, and retried if it is lost."""
+"""Starting one engine of a cluster: start an actor on each node, ping it until the node is ready, retry after a loss."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from phasebus.telemetry.journal import RecordedStep
 _THREADS = 8
 _HUB_SECONDS = 2.0
 _PROCESS_SECONDS = 120.0
-"""The shortest timeout for the start of a node's process, in seconds; on a busy machine it is slow."""
+"""Minimum timeout for the start of a node's process, in seconds; it is slow on a busy machine."""
 
 _FORWARDED = ("OTEL_", "PHASEBUS_")
-"""Prefixes of the driver's variables that the nodes get as well."""
+"""Prefixes of the environment variables that are passed from the driver to the nodes."""
 
 
 class EngineStart:
@@ -40,14 +40,14 @@ class EngineStart:
 
     Args:
         engine: The engine and its places.
-        bus: The driver's bus, where the steps of a lost node are closed.
+        bus: The driver's bus, on which the ends of a lost node's steps are published.
         identity: The driver's identity.
         step: The id of the step that the nodes' steps belong to.
         group: The placement group of the cluster.
         given: Initial values of the context of every node.
         hub: Ray's handle of the hub; None without one.
-        silence: How long a node may not answer pings before it counts as lost, in seconds.
-        started: Receives the nodes that are ready; they end when the cluster is closed.
+        silence: Time without an answer to a ping after which a node counts as lost, in seconds.
+        started: The list that ready nodes are added to; the caller shuts them down when the cluster is closed.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class EngineStart:
         self._started = started
 
     async def run(self) -> Sequence[ClusterNode]:
-        """Return the nodes once all are ready.
+        """Start the nodes and return them when all are ready.
 
         Raises:
             NodeLostError: A node was lost, and no attempt is left.
-            Exception: A node failed with it, and no attempt is left; a note names the node.
+            Exception: The error of a node, and no attempt is left; a note names the node.
         """
         for tried in range(self._engine.config.retries + 1):
             try:
@@ -105,7 +105,7 @@ class EngineStart:
         return [ready_node(node, report) for node, report in zip(nodes, reports, strict=True)]
 
     async def _start_actors(self, suffix: str, nodes: list[StartingNode]) -> None:
-        """Start the actors of all nodes side by side; add them to `nodes`, in order, even if one of them fails."""
+        """Start the actors of all nodes in parallel; add the started ones to `nodes`, in order, even if another one fails."""
         actors: dict[int, StartingNode] = {}
         errors: list[Exception] = []
 
@@ -186,7 +186,7 @@ class EngineStart:
         async with anyio.create_task_group() as tasks:
             for number, (node, reference) in enumerate(asked):
                 tasks.start_soon(wait, number, node, reference)
-        # a lost node can fail others; its loss is the reason then
+        # The loss of a node can cause the other errors, so it is raised first.
         for error in sorted(errors, key=lambda error: not isinstance(error, NodeLostError)):
             raise error
         return [reports[number] for number in sorted(reports)]
@@ -195,7 +195,7 @@ class EngineStart:
         """Return the report of a node.
 
         Raises:
-            NodeLostError: The node is lost; the steps that it had begun have been closed.
+            NodeLostError: The node was lost; its running steps have been closed.
         """
         try:
             report: NodeReport = await answered_or_silent(node.actor, reference, self._silence)

@@ -1,4 +1,4 @@
-"""The phases and errors of a cluster's start; its placement has the same events as that of a node."""
+"""The phases and errors of a cluster's start. The placement has the same events as in the start of a node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from phasebus.bus import PhasebusError, PhaseEvent, StepKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreCluster(PhaseEvent):
-    """Published on the driver before anything else; what callbacks write now is in the context of every node."""
+    """Published on the driver before anything else. Every node's context contains the values that callbacks write here."""
 
     phase: ClassVar[str] = "pre_cluster"
 

@@ -1,4 +1,4 @@
-"""Waiting for an actor that may die without Ray noticing."""
+"""Waiting for the result of an actor, with pings that detect its death before Ray does."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class SilentError(PhasebusError):
 async def answered_or_silent(
     actor: Actor, reference: Any, silence: float, *, ping_seconds: float = _PING_SECONDS
 ) -> Any:
-    """Return the result of `reference`, while `actor` is pinged.
+    """Return the result of `reference`; ping `actor` meanwhile.
 
-    Ray takes about 15 s to notice that a raylet is gone, and until then its calls stay pending.
+    Ray detects a lost raylet after about 15 s, and its calls stay pending until then.
 
     Args:
         actor: The actor.
-        reference: The reference to its answer.
-        silence: How long it may leave a ping unanswered, in seconds.
+        reference: The reference to the result of a call.
+        silence: Maximum time for the answer to a ping, in seconds.
         ping_seconds: The pause between two pings, in seconds.
 
     Raises:
@@ -58,4 +58,4 @@ async def answered_or_silent(
         return result[0]
     if error:
         raise error[0]
-    raise AssertionError  # unreachable: a cancellation from outside leaves the task group by itself
+    raise AssertionError  # unreachable: the task group raises a cancellation from outside

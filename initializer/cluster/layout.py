@@ -1,4 +1,4 @@
-"""Where each engine runs: from the configuration to bundles, and from reserved bundles to nodes."""
+"""The layout of a cluster: planning the bundles of its engines, and assigning reserved bundles to nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phasebus.initializer.ray.config import Bundles, Strategy
 from phasebus.initializer.ray.placement import PlacementError
 
 _WITHOUT_ENGINE = {"CPU": 0.01}
-"""What a node without an engine reserves, so that it has a bundle."""
+"""The resources of a node without an engine; a bundle cannot be empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,8 @@ def plan_engines(config: ClusterConfig, *, gpus: bool) -> list[EnginePlan]:
 def strategy_of(config: ClusterConfig, plans: Sequence[EnginePlan], *, own_ray: bool) -> Strategy:
     """Return how the bundles are spread by default.
 
-    A Ray that this process started has one node, whatever number the configuration names. On another Ray, the number of
-    nodes is enforced if every engine has one bundle on a node of its own.
+    A local Ray that this process started has one node, so the configured number of nodes is not enforced on it. On an
+    existing cluster, the number is enforced if every engine has one bundle on a node of its own.
     """
     if config.strategy is not None:
         return config.strategy
@@ -94,7 +94,7 @@ def assign_seats(plans: Sequence[EnginePlan], bundles: Bundles, nodes_of_bundles
 
     Args:
         plans: The engines.
-        bundles: The reserved bundles: those of the plans, or what a callback replaced them with.
+        bundles: The reserved bundles: those of the plans, or those of a callback.
         nodes_of_bundles: The id of Ray's node for each bundle.
 
     Raises:
@@ -130,5 +130,5 @@ def _bundles(model: LLMConfig, span: int, *, gpus: bool) -> Bundles:
         return [dict(_WITHOUT_ENGINE) for _ in range(span)]
     if span == 1:
         return [{"CPU": float(workers), **({"GPU": float(workers)} if gpus else {})}]
-    # one for each worker: only so can they be on different nodes
+    # one bundle per worker, so that the workers can be on different nodes
     return [{"CPU": 1.0, **({"GPU": 1.0} if gpus else {})} for _ in range(max(workers, span))]

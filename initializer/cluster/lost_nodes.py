@@ -1,6 +1,6 @@
-"""Closing the steps that a lost node had begun, under their original ids.
+"""Closing the running steps of a lost node under their original ids.
 
-They are read from its journal, if that can be read here; else from the hub, which may have missed the last second.
+The steps are read from the node's journal if this machine can read it, else from the hub, which may lack the last second.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _KINDS: Final[Mapping[str, StepKind]] = {kind.name: kind for kind in (PHASE, DOW
 """The kinds whose events have classes of their own."""
 
 _UNSENT_SECONDS = 5.0
-"""How long before its end a process may have ended spans that it has not exported, in seconds: they wait half a second
-for others, and a busy machine or collector delays them further. A span that is exported twice is better than a lost one."""
+"""Steps that ended within this time before a process died may not have been exported, in seconds: spans are batched for half
+a second, and a busy machine or collector delays them further. Exporting a span twice is better than losing it."""
 
 
 def recorded_steps(journal: Path, run: str) -> list[RecordedStep]:
-    """Return the steps of a node as its journal records them; none if it cannot be read here."""
+    """Return the steps in a node's journal; none if this machine cannot read it."""
     try:
         recorded = read_journal(journal)
     except JournalError:
@@ -34,15 +34,16 @@ def recorded_steps(journal: Path, run: str) -> list[RecordedStep]:
 
 
 async def close_steps(bus: Bus, node: str, steps: Iterable[RecordedStep], reason: Exception) -> None:
-    """Publish on `bus` the end of every step that a lost node had begun and not ended: its process died.
+    """Publish on `bus` that every running step of a lost node ended with the outcome ``died``.
 
-    Steps that had ended so shortly before that their spans may not have been exported are published again.
+    Steps that ended shortly before the loss are published again, because their spans may not have been exported.
 
     Args:
-        bus: Where the observers of the cluster are.
-        node: The node's name, an attribute of each event; others are ``lost``, and ``retold`` for what had ended.
+        bus: The bus with the observers of the cluster.
+        node: The node's name. It is an attribute of each event; so are ``lost`` for a running step, and ``retold`` for a step
+            that had ended.
         steps: The steps of the node.
-        reason: Why it is lost.
+        reason: The error to record for the running steps.
     """
     known = list(steps)
     last_ns = max((step.end_ns or step.start_ns for step in known), default=0)

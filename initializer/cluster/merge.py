@@ -1,4 +1,4 @@
-"""The context between processes: each node gets a snapshot, and its changes are merged on the driver."""
+"""Sharing the context between processes: each node gets a snapshot, and the driver merges the changes of the nodes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class NodeChange:
 
     Attributes:
         key: The key that was changed.
-        value: Its value from then on.
+        value: Its new value.
         by: The callback that changed it.
-        during: The phase during which it did.
-        time: When, in seconds since the epoch.
+        during: The phase in which the callback ran.
+        time: The time of the change, in seconds since the epoch.
         deleted: Whether the key was removed.
     """
 
@@ -63,8 +63,8 @@ def changes_of(context: Context) -> list[NodeChange]:
 def merge(context: Context, nodes: Mapping[str, Sequence[NodeChange]], keys: Iterable[Key[Any]]) -> None:
     """Merge the changes of `nodes` into `context`, by the rules of `keys`, with their history.
 
-    A key's reducer is called in the order of the nodes; a key of ``on_conflict="last"`` has the latest value; with
-    ``"error"``, or without a rule, equal values agree and others are a conflict.
+    A reducer is called in the order of the nodes. ``on_conflict="last"`` keeps the latest value. With ``"error"``, or
+    without a rule, different values are a conflict.
 
     Raises:
         NodeConflictError: Two nodes wrote different values to a key without such a rule.

@@ -18,14 +18,14 @@ from phasebus.telemetry.journal import journal_of
 
 
 class NodeActor:
-    """A node; made an actor, with threads, by `phasebus.initializer.ray.actors`.
+    """A node. `phasebus.initializer.ray.actors` makes it a threaded actor.
 
-    It has no asynchronous methods: with one, Ray would run all of them in one event loop, and a node would not answer pings
-    while it starts. Its bus runs in a thread of its own.
+    It has no asynchronous methods: Ray would run all methods in one event loop, and the node could not answer pings while it
+    starts. Its bus runs in a thread of its own.
 
     Args:
-        identity: The node, and the step and the trace that it starts under.
-        environment: Variables of the driver; those that are set here already keep their values.
+        identity: The identity of the node, with its trace and its parent step.
+        environment: Variables of the driver. They do not replace variables of this process.
     """
 
     def __init__(self, identity: RunIdentity, environment: Mapping[str, str]) -> None:
@@ -45,19 +45,19 @@ class NodeActor:
         return platform.node(), os.getpid()
 
     def journal(self) -> str:
-        """Return the path of its journal, which it creates when it starts."""
+        """Return the path of the node's journal; `start` creates the file."""
         return str(journal_of(self._identity))
 
     def ping(self) -> None:
         """Liveness check; returns immediately."""
 
     def start(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> NodeReport:
-        """Start the node and return once it is ready; it runs until `stop`.
+        """Start the node and return its report when it is ready. The node runs until `stop`.
 
         Args:
             config: Its configuration.
             given: Initial values of the context, in place of the configuration's.
-            others: References to the reports of nodes that have to be ready before the engine starts.
+            others: References to the reports of nodes that must be ready before the engine starts.
             hub: Ray's handle of the hub; None without one.
         """
         self._running = self._portal.start_task_soon(self._runtime.run, config, given, others, hub)

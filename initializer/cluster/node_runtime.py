@@ -1,4 +1,4 @@
-"""A running node: its bus, observers and engine, from its start until it is stopped."""
+"""Running a node: its bus, observers and engine, from the start until it is stopped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from phasebus.initializer.ray.calls import answer
 from phasebus.telemetry import RunIdentity, Telemetry
 
 _DRAIN_SECONDS = 5.0
-"""How long the observers of a node may process what is left when it ends, in seconds: all nodes end at once."""
+"""Maximum time for the observers of a node to process the remaining events at its end, in seconds. It is longer than the
+default because all nodes end at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +52,9 @@ class NodeRuntime:
         identity: The node.
 
     Attributes:
-        ready: Its report when it is ready, or the error that it failed with; for other threads.
-        ended: Set when the node has ended and its telemetry has been flushed; for other threads.
-        node: The node, once it is ready.
+        ready: A future for other threads: the node's report when it is ready, or the error of its start.
+        ended: An event for other threads: set when the node has ended and its telemetry has been flushed.
+        node: The node; None until it is ready.
     """
 
     def __init__(self, identity: RunIdentity) -> None:
@@ -68,7 +69,7 @@ class NodeRuntime:
         Args:
             config: Its configuration.
             given: Initial values of the context, in place of the configuration's.
-            others: References to the reports of nodes that have to be ready before the engine starts.
+            others: References to the reports of nodes that must be ready before the engine starts.
             hub: Ray's handle of the hub; None without one.
         """
         try:
@@ -81,7 +82,9 @@ class NodeRuntime:
             self.ended.set()
 
     async def _run(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
-        relay_host = node_address() if others else "127.0.0.1"  # with others, the engine has workers on their machines
+        relay_host = (
+            node_address() if others else "127.0.0.1"
+        )  # an engine that spans nodes has workers on other machines
         telemetry = Telemetry(self._identity, host=config.service.host, port=0, relay_host=relay_host)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(telemetry)

@@ -1,4 +1,4 @@
-"""The driver's handles of nodes: while they start, and once they are ready."""
+"""The driver's handles of starting and of ready nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from phasebus.initializer.cluster.node_runtime import NodeReport
 from phasebus.initializer.ray.actors import Actor
 
 _STOP_SECONDS = 30.0
-"""How long a node may take to end in order: more than its engine, its bus, its journal and its spans may take together."""
+"""Maximum time for an orderly shutdown of a node, in seconds: more than the limits of its engine, bus, journal and spans
+together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class ClusterNode:
         name: Its name.
         host: The name of its machine.
         pid: The id of its process there.
-        context: Its context, without what cannot be pickled.
+        context: Its context, without values that cannot be pickled.
         changes: The changes that callbacks made in it, in order.
         engine: Whether it has an engine.
     """
@@ -74,7 +75,7 @@ def ready_node(node: StartingNode, report: NodeReport) -> ClusterNode:
 
 
 async def stop_nodes(nodes: Sequence[StartingNode]) -> None:
-    """End the nodes side by side: in order if they do so within seconds, else by killing them."""
+    """Shut the nodes down in parallel; kill those that do not end in time."""
     async with anyio.create_task_group() as tasks:
         for node in nodes:
             tasks.start_soon(node.actor.close, "stop", _STOP_SECONDS)

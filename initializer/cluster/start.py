@@ -1,4 +1,4 @@
-"""The start of a cluster on the driver: placement, then a node on each bundle, then merging the nodes' changes."""
+"""The start of a cluster on the driver: reserve the placement group, start the nodes, merge the changes of their callbacks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ClusterStart:
 
     Args:
         config: The configuration of the cluster.
-        bus: Where the driver's phases are published.
+        bus: The bus that the driver's phases are published on.
         telemetry: The telemetry of the run.
     """
 
@@ -55,9 +55,9 @@ class ClusterStart:
         self._hub: Any = None
 
     async def run(self) -> tuple[Context, list[ClusterNode], AsyncExitStack]:
-        """Return the merged context, the nodes, and the resources, to be closed at the end.
+        """Run the start; return the merged context, the nodes, and a stack that releases all resources when it is closed.
 
-        If the start fails, every resource has been released when its error is raised.
+        If the start fails, all resources are released before its error is raised.
         """
         config = self._config
         first = entries_of(config.models[0]) if len(config.models) == 1 else {}
@@ -93,12 +93,12 @@ class ClusterStart:
         )
 
     async def _propose(self, context: Context) -> None:
-        """Put the bundles and the strategy into the context, which callbacks may change before they are reserved."""
+        """Set the bundles and the strategy in the context, where callbacks may change them before the reservation."""
         async with self._bus.step(RAY, "start"):
             self._own_ray = await self._resources.enter_async_context(connected(self._config.ray))
             await self._start_hub()
         config = self._config
-        if ENGINE_ARGS in context:  # a callback may have changed how many workers there are
+        if ENGINE_ARGS in context:  # a callback may have changed the number of workers
             changed = [model.model_copy(update={"engine_args": context[ENGINE_ARGS]}) for model in config.models]
             config = config.model_copy(update={"models": changed})
         self._plans = plan_engines(config, gpus=has_gpus())
@@ -106,7 +106,7 @@ class ClusterStart:
         context[PLACEMENT_STRATEGY] = strategy_of(config, self._plans, own_ray=self._own_ray)
 
     async def _start_hub(self) -> None:
-        """Start the hub, and forward the driver's journal to it from the first line."""
+        """Start the hub, and forward the whole journal of the driver to it."""
         service, journal = self._config.service, journal_of(self._telemetry.identity)
         port = chosen_port(service)
         if port is not None:
@@ -122,7 +122,7 @@ class ClusterStart:
         context[PLACEMENT_GROUP] = group
 
     async def _start_nodes(self, engines: Sequence[EngineSeats], context: Context, step: str) -> list[ClusterNode]:
-        """Start all engines side by side; the first that fails without an attempt left cancels the others."""
+        """Start all engines in parallel; an engine that fails without retries left cancels the others."""
         written = [key for key in context if key not in _NOT_FOR_NODES and context.history(key)[-1].by != "phasebus"]
         given = snapshot(context, written)
         nodes: dict[int, Sequence[ClusterNode]] = {}
@@ -163,7 +163,7 @@ class ClusterStart:
 
 
 def subscribe_to_placement(bus: Bus, callbacks: Sequence[Any]) -> None:
-    """Subscribe the nodes' own `callbacks` to the placement, which the driver makes for them."""
+    """Subscribe `callbacks` of the nodes to the events of the placement, which the driver performs for them."""
     for callback in callbacks:
         probe = Bus()
         subscribe_all(probe, [callback])
@@ -212,8 +212,8 @@ async def initialize_cluster(
 ) -> Cluster:
     """Start a model on several nodes, or several models: reserve the bundles and start a node on each, in one trace.
 
-    Callbacks of a model are called on its nodes, and for the placement on the driver, which is this process; those of the
-    cluster (`driver_callbacks` of a model) are called on the driver only.
+    Callbacks of a model run on its nodes, except for the placement: these run on the driver, which is this process.
+    Callbacks of the cluster (`driver_callbacks` of a model) run on the driver only.
 
     Args:
         config: The configuration of the cluster, or of one model.
@@ -224,7 +224,7 @@ async def initialize_cluster(
     Raises:
         PhasebusError: A phase or a node failed, with NodeLostError if the node was lost; notes name the node, the phase and,
             if one raised the error, the callback. Every resource has been released.
-        Exception: A callback raised it; with the same notes.
+        Exception: The error of a callback, with the same notes.
     """
     whole = ClusterConfig.of(config)
     async with AsyncExitStack() as stack:

@@ -1,1 +1,1 @@
-"""Ray: one file for each of its private and public seams. No other wing imports Ray for these."""
+"""Ray: one file for each part of its public and private interface. Other packages use these parts only through this one."""

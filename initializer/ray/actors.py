@@ -1,4 +1,4 @@
-"""Actors: Ray processes in which code of ours runs."""
+"""Actors: Ray processes that run code of phasebus."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Actor:
     """A running actor, and the processes that it has started.
 
     Args:
-        handle: Ray's handle of it.
+        handle: Ray's handle of the actor.
         host: The name of the machine it runs on.
         pid: Its process id there.
     """
@@ -35,7 +35,7 @@ class Actor:
             self._process = psutil.Process(pid)
 
     async def call(self, method: str, *args: Any) -> Any:
-        """Return what `method` of the actor returns; see `answer` for what is raised."""
+        """Call `method` of the actor and return its result; raises the errors of `answer`."""
         return await answer(getattr(self.handle, method).remote(*args))
 
     async def kill(self) -> None:
@@ -43,8 +43,8 @@ class Actor:
         await anyio.to_thread.run_sync(self._kill, self._family())
 
     async def close(self, method: str, seconds: float) -> None:
-        """Call `method` of the actor to shut it down, for `seconds` at most; then `kill` it, so that nothing is left."""
-        processes = self._family()  # a process whose parent has ended is no longer found afterwards
+        """Call `method` of the actor to shut it down, for `seconds` at most; then kill the remaining processes."""
+        processes = self._family()  # before the shutdown: afterwards, a process whose parent has ended is not found
         with suppress(Exception), anyio.move_on_after(seconds):
             await self.call(method)
         await anyio.to_thread.run_sync(self._kill, processes)
@@ -59,7 +59,7 @@ class Actor:
         import ray
 
         ray.kill(self.handle)
-        # Ray reports a worker that vanishes without `ray.kill` as a crash, so Ray comes first
+        # `ray.kill` first: Ray reports a worker that ends without it as a crash
         _, left = psutil.wait_procs(processes[:1], timeout=_RAY_SECONDS)
         for process in [*left, *processes[1:]]:
             with suppress(psutil.NoSuchProcess):
@@ -82,14 +82,14 @@ def here() -> str:
 
 
 def node_address() -> str:
-    """Return the address of this process's Ray node, as other nodes reach it."""
+    """Return the address at which other nodes reach this process's Ray node."""
     import ray
 
     return str(ray.util.get_node_ip_address())
 
 
 async def start_actor(actor: type, *args: Any, **options: Any) -> Actor:
-    """Return an actor of the class `actor`, constructed with `args`, once its process answers.
+    """Start an actor of the class `actor`, constructed with `args`, and return it when its process answers.
 
     Args:
         actor: A class with a method ``where()`` that returns its host's name and its process id.
@@ -117,18 +117,18 @@ async def create_actor(
     node: str | None = None,
     restarts: int = 0,
 ) -> Any:
-    """Return Ray's handle of an actor of the class `actor`, constructed with `args`; its calls wait until it has started.
+    """Create an actor of the class `actor`, constructed with `args`; return Ray's handle of it before it has started.
 
     Args:
         actor: The class.
         args: The arguments of its constructor.
         placement_group: The placement group it runs in; None leaves the placement to Ray.
         bundle: The index of its bundle in the group.
-        resources: The resources it occupies of the bundle, or of any node: CPU, GPU and others by name.
+        resources: The resources it uses, of the bundle or of any node: CPU, GPU and others by name.
         runtime_env: Ray's runtime_env for it.
         threads: The number of calls it runs at once; None for one, or for many if it is asynchronous.
         node: The id of the Ray node it runs on, without a placement group.
-        restarts: How often Ray restarts it when it dies; -1 for always.
+        restarts: Maximum number of restarts by Ray after it dies; -1 for no limit.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy

@@ -16,11 +16,11 @@ class ActorDiedError(PhasebusError):
 
 
 async def answer(reference: Any) -> Any:
-    """Return the value of a Ray object reference, under asyncio or trio; no thread waits for it.
+    """Return the value of a Ray object reference, under asyncio or trio, without blocking a thread.
 
     Raises:
         ActorDiedError: The actor's process died.
-        Exception: What the remote call raised, as itself.
+        Exception: The error of the remote call, without Ray's wrapper.
     """
     from ray.exceptions import RayActorError, RayTaskError
 
@@ -29,7 +29,7 @@ async def answer(reference: Any) -> Any:
     arrived = anyio.Event()
 
     def wake_waiter(_: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended, and the waiter with it
+        with suppress(RuntimeError):  # the loop has ended, so no task waits
             wake(arrived.set)
 
     future = reference.future()
@@ -47,8 +47,8 @@ def answer_within(reference: Any, seconds: float) -> Any:
     """Return the value of a Ray object reference; blocks a thread, for `seconds` at most.
 
     Raises:
-        TimeoutError: It did not arrive in time.
-        Exception: What Ray or the remote call raised.
+        TimeoutError: The value did not arrive in time.
+        Exception: The error of Ray or of the remote call.
     """
     import ray
 

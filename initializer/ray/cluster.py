@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster: the user's, or a local one of our own."""
+"""Connecting to a Ray cluster: an existing one, or a local one that phasebus starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RAY = StepKind("ray")
 
 
 _RAYLET = {
-    "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",  # the children of a worker that dies die with it
+    "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",  # kill a dead worker's children
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -29,9 +29,9 @@ class RayError(PhasebusError):
 
 @asynccontextmanager
 async def connected(config: RayConfig) -> AsyncIterator[bool]:
-    """Connect to Ray: to the cluster this process is connected to, the configured one, or a local one of our own.
+    """Connect to Ray: to the cluster this process is connected to, the configured one, or else a new local one.
 
-    Only a local one is shut down at the end. Yields whether it is a local one.
+    Yields whether it is a new local one; only that is shut down at the end.
 
     Raises:
         RayError: Ray is not installed or does not start, or no cluster answers at the address.
@@ -43,7 +43,8 @@ async def connected(config: RayConfig) -> AsyncIterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    # The kernel kills Ray's processes when the thread that started them ends, as idle threads of a pool do.
+    # In a thread that lives as long as the connection: the kernel kills Ray's processes when the thread that started them
+    # ends, and idle threads of anyio's pool end.
     with ThreadPoolExecutor(1, "phasebus ray") as keeper:
         try:
             await anyio.to_thread.run_sync(lambda: keeper.submit(_connect, config).result())
@@ -77,15 +78,13 @@ def _connect(config: RayConfig) -> None:
         keep_exit_codes()
     except Exception as error:
         what = f"connecting to Ray at {address!r}" if address else "starting a local Ray"
-        way_out = (
-            "is the cluster up, and of the same Ray and Python version?" if address else "see /tmp/ray for its logs"
-        )
-        raise RayError(f"{what} failed ({way_out}): {error}") from error
+        hint = "is the cluster up, and of the same Ray and Python version?" if address else "see /tmp/ray for its logs"
+        raise RayError(f"{what} failed ({hint}): {error}") from error
 
 
 @contextmanager
 def _raylet_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Put `variables` into the environment of a raylet that is started meanwhile, unless the user has set them."""
+    """Set `variables` in the environment within the block, for a raylet that it starts, unless the user has set them."""
     new = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(new)
     try:

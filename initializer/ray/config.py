@@ -1,4 +1,4 @@
-"""What an operator may set about Ray: the cluster, and what is reserved on it."""
+"""The configuration of Ray: the cluster, and the resources to reserve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""How much of a resource. A negative one crashes the raylet of Ray 2.60, so it must not get there."""
+"""An amount of a resource. A negative one is rejected, because it crashes the raylet of Ray 2.60."""
 
 
 Bundles = list[dict[str, Amount]]
@@ -17,19 +17,19 @@ Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 
 
 class RayConfig(BaseModel):
-    """Which Ray cluster the node is started on."""
+    """The Ray cluster that the node is started on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     address: str | None = None
-    """The address of an existing cluster, or "auto". By default RAY_ADDRESS, or else a local one of our own."""
+    """The address of an existing cluster, or "auto". By default RAY_ADDRESS, or else a new local cluster."""
 
     num_cpus: int | None = Field(default=None, gt=0)
-    """The CPUs a local cluster of our own offers; by default those of the machine."""
+    """Number of CPUs of a new local cluster; by default those of the machine."""
 
 
 class PlacementConfig(BaseModel):
-    """What Ray reserves for the engine before it starts."""
+    """The resources that Ray reserves for the engine before it starts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -41,4 +41,4 @@ class PlacementConfig(BaseModel):
     """How the bundles are spread over Ray's nodes."""
 
     timeout_seconds: float = Field(default=300.0, gt=0)
-    """How long to wait for the resources, in seconds."""
+    """Maximum time to wait for the resources, in seconds."""

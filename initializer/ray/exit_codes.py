@@ -9,9 +9,9 @@ import signal
 def keep_exit_codes() -> None:
     """Make the system keep the exit codes of this process's children until they are read.
 
-    Ray's workers and drivers ignore SIGCHLD (where the raylet reaps orphans), and their children inherit that: then
-    `subprocess` sees every exit code as 0, and vLLM waits for dead workers. Python sets signal handlers in its main thread
-    only, and does not see a handler that Ray has set in C.
+    Ray's workers and drivers ignore SIGCHLD (if the raylet reaps orphans), and their children inherit that. As a result,
+    `subprocess` reads every exit code as 0, and vLLM waits for dead workers. The handler is set in C, because Python sets
+    signal handlers in its main thread only and does not know a handler that Ray has set in C.
     """
     if signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN):
         set_handler = ctypes.CDLL(None).signal

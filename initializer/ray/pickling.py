@@ -1,4 +1,4 @@
-"""Whether a value can be sent to another Ray process."""
+"""Checking whether a value can be sent to another Ray process."""
 
 from __future__ import annotations
 

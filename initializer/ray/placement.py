@@ -1,4 +1,4 @@
-"""Reserving resources: Ray placement groups, with an explanation where a reservation fails."""
+"""Reserving resources with Ray placement groups, and explaining why a reservation fails."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class PlacementError(PhasebusError):
 
 
 async def reserve(bundles: Bundles, strategy: Strategy, seconds: float) -> Any:
-    """Return a placement group of `bundles`, reserved.
+    """Reserve `bundles` and return their placement group.
 
     Args:
         bundles: The resources of each bundle.
         strategy: How they are spread over nodes.
-        seconds: The longest wait, in seconds.
+        seconds: Maximum time to wait, in seconds.
 
     Raises:
-        PlacementError: The bundles are malformed, or were not free in time; the message has the request and the
-            resources of the cluster.
+        PlacementError: The bundles are malformed, or their resources were not free in time; the message contains the
+            request and the resources of the cluster.
     """
     from ray.util import placement_group
 
@@ -55,7 +55,7 @@ async def release(group: Any) -> None:
 
 
 async def nodes_of(group: Any) -> list[str]:
-    """Return the id of Ray's node that each bundle of a reserved `group` is on, in the order of the bundles."""
+    """Return the ids of Ray's nodes for the bundles of a reserved `group`, in the order of the bundles."""
     from ray.util import placement_group_table
 
     table = await anyio.to_thread.run_sync(placement_group_table, group)
@@ -64,10 +64,10 @@ async def nodes_of(group: Any) -> list[str]:
 
 
 def bundle_of(group: Any, bundle: int = 0) -> Mapping[str, float]:
-    """Return the resources of one bundle of `group`, by its index; one CPU where there is no group.
+    """Return the resources of the bundle of `group` with the index `bundle`; one CPU without a group.
 
     Raises:
-        PlacementError: A callback provided an object that is no placement group.
+        PlacementError: A callback provided an object that is not a placement group.
     """
     if group is None:
         return {"CPU": 1.0}
@@ -87,7 +87,7 @@ def has_gpus() -> bool:
 
 
 def default_bundles(workers: int) -> Bundles:
-    """Return the bundle of an engine with `workers` workers on one node: a CPU each, and a GPU each where there are any."""
+    """Return the bundle for an engine with `workers` workers on one node: a CPU each, and a GPU each if there are GPUs."""
     bundle = {"CPU": float(workers)}
     if has_gpus():
         bundle["GPU"] = float(workers)
@@ -98,7 +98,7 @@ def _explain(bundles: Bundles, strategy: str, timeout: float) -> str:
     import ray
 
     def shown(resources: dict[str, float]) -> str:
-        internal = (":", "memory", "_group_")  # addresses, byte counts, and what stands for reserved bundles
+        internal = (":", "memory", "_group_")  # addresses, byte counts, and names of reserved bundles
         public = {k: v for k, v in sorted(resources.items()) if not any(part in k for part in internal)}
         return ", ".join(f"{v:g} {k}" for k, v in public.items()) or "nothing"
 
@@ -116,7 +116,7 @@ def _explain(bundles: Bundles, strategy: str, timeout: float) -> str:
 
 
 def _verdict(bundles: Bundles, strategy: str, nodes: list[Mapping[str, float]]) -> str:
-    """Return whether the request can be met once other resources are released, or never with these nodes."""
+    """Return a message: the request is pending until resources are released, or infeasible with these nodes."""
     for bundle in bundles:
         if not any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes):
             return "infeasible: no node is large enough for one of the bundles"

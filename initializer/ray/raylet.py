@@ -1,7 +1,7 @@
-"""The raylet that a Ray worker belongs to, and the end of the worker when it dies. Read from Ray 2.60.
+"""Ending a Ray worker when its raylet dies. Read from Ray 2.60.
 
-A raylet puts its pid into the environment of its workers (`src/ray/raylet/worker_pool.cc`: RAY_RAYLET_PID, RAY_JOB_ID),
-and a busy worker outlives it until its call has ended.
+A raylet sets its pid in the environment of its workers (`src/ray/raylet/worker_pool.cc`: RAY_RAYLET_PID, RAY_JOB_ID).
+Ray ends a busy worker of a dead raylet only after its call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.5
 
 
 def end_with_the_raylet() -> None:
-    """End this worker, and every process of its job below the same raylet, within a second of the raylet's death."""
+    """When the raylet dies, end this worker and every process of the same raylet and job, within a second."""
     raylet = os.environ.get("RAY_RAYLET_PID", "")
     if raylet.isdigit() and os.getppid() == int(raylet):
         threading.Thread(target=_watch, args=(raylet,), name="phasebus raylet watch", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Which versions of Ray are supported, and the private parts of it that phasebus uses. Imports nothing of Ray.
+"""The supported versions of Ray, and the private parts of Ray that phasebus uses. This module does not import Ray.
 
 docs/supported-versions.md has the table, and tests/integration/versions checks every version of it.
 """
@@ -43,4 +43,4 @@ SEAMS: Final = (
 )
 
 FIRST_SERIES: Final = {"DataContext.custom_execution_callback_classes": (2, 55)}
-"""By a seam's path: the first series that has it, where that is later than `MINIMUM`."""
+"""The first series that has a seam, by the seam's path, if that is later than `MINIMUM`."""

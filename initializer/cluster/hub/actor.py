@@ -1,4 +1,4 @@
-"""The hub's process; made an actor, which Ray restarts whenever it dies, by `phasebus.initializer.ray.actors`."""
+"""The hub's process. `phasebus.initializer.ray.actors` makes it an actor that Ray restarts whenever it dies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from phasebus.telemetry.service import Access, Server
 
 
 class HubActor:
-    """Receives the nodes' journals, one parcel after the other, and serves from a thread of its own.
+    """Receives the nodes' journals, one parcel at a time, and runs an HTTP service in a thread of its own.
 
     Args:
-        host: The address that it serves on.
-        port: The port.
-        trace_url: What its page links to for a trace; see `Timeline`.
-        receive_at: The address at which nodes connect to it; without one they send through Ray. They also do if Ray
-            encrypts its connections, because the wire is not encrypted.
+        host: The address of its HTTP service.
+        port: The port of its HTTP service.
+        trace_url: The URL of a trace, for the links on its page; see `Timeline`.
+        receive_at: The address at which nodes connect to it. Without one, nodes send through Ray; also if Ray encrypts its
+            connections, because the wire is not encrypted.
+        access: The host names and the token of its HTTP service.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class HubActor:
         self._server.start()
         self._address: Address | None = None
         if receive_at is not None and os.environ.get("RAY_USE_TLS", "0") not in ("1", "true"):
-            with suppress(OSError):  # the address may be one that only others know this machine by
+            with suppress(OSError):  # the address may exist only outside this machine, behind address translation
                 receiver = Receiver(self.receive, receive_at)
                 receiver.start()
                 self._address = receiver.address
 
     def address(self) -> Address | None:
-        """Return where nodes connect to send their journals; None if they send through Ray."""
+        """Return the address that nodes send their journals to; None if they send through Ray."""
         return self._address
 
     def receive(self, parcel: Parcel, lines: bytes) -> int:

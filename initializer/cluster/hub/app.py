@@ -1,4 +1,4 @@
-"""The hub over HTTP: the cluster's page, metrics and state, and the addresses of the nodes' own metrics."""
+"""The HTTP service of the hub: the cluster's page, metrics and state, and the addresses of the nodes' own metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of one node, from the events of its journal."""
+"""The state of one node, computed from the events of its journal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NodeSeries:
     """The metrics that have a series for each node.
 
     Args:
-        metrics: Where they are registered.
+        metrics: The metrics that they are added to.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -42,13 +42,13 @@ class NodeState:
 
     Attributes:
         name: Its name.
-        offset: How many bytes of its journal have been received.
+        offset: Number of bytes of its journal that have been received.
         status: One of `STATES`.
-        error: What it failed with; None if it did not.
-        target: Where its own metrics are served, ``host:port``; None if they are not.
+        error: The reason for a status that is not good; None without one.
+        target: The address of its own /metrics, ``host:port``; None without one.
         host: The name of its machine; None before its journal's first line has arrived.
-        seen: When its last message arrived, by the hub's clock, in seconds.
-        silent: Whether it counts as lost because no message arrives.
+        seen: The time of its last message, by the hub's clock, in seconds.
+        silent: Whether it counts as lost because its messages stopped.
     """
 
     def __init__(self, name: str, series: NodeSeries, metrics: Metrics, timeline: Timeline) -> None:
@@ -80,17 +80,17 @@ class NodeState:
         return next((step.name for step in self._running.values() if step.kind == "phase"), None)
 
     def set_status(self, status: str, error: str | None = None) -> None:
-        """Change the status; `error` is the reason for one that is not good."""
+        """Set the status, and the reason if it is not good."""
         self.status, self.error = status, error
 
     def received(self, seconds: float, epoch_seconds: float, dropped: int, target: str | None) -> None:
         """Record a message of the node.
 
         Args:
-            seconds: When it arrived, by the hub's clock.
-            epoch_seconds: The same in seconds since the epoch.
-            dropped: How many events its journal's buffer has dropped so far.
-            target: Where its own metrics are served.
+            seconds: Its time of arrival, by the hub's clock.
+            epoch_seconds: The same time in seconds since the epoch.
+            dropped: Total number of events that the buffer of the node's journal has dropped.
+            target: The address of the node's own /metrics.
         """
         self.seen, self.target = seconds, target
         self._seen.set(epoch_seconds)
@@ -102,13 +102,13 @@ class NodeState:
             self._dropped_so_far = dropped
 
     def count_lines(self, received: int, rejected: int) -> None:
-        """Count the lines of a message, and those of them that could not be decoded."""
+        """Count the lines of a message, and the lines that could not be decoded."""
         self._events.inc(received)
         if rejected:
             self._rejected.labels(self.name).inc(rejected)
 
     def opened(self, event: JournalOpened) -> None:
-        """Apply the first line of its journal."""
+        """Apply the first event of its journal."""
         self.host = event.host
         if event.trace == self._trace:
             return  # another bus of the same process
@@ -117,7 +117,7 @@ class NodeState:
         self._observe = journal_observers(self._metrics, self._timeline, self.name, event.trace)
 
     def closed(self, *, ends: bool) -> None:
-        """Apply the last line of its journal: its bus has closed; `ends` says whether the node ends with it."""
+        """Apply the last event of its journal: its bus has closed. `ends` is whether the node ends with its bus."""
         self._observe[0].close()
         self._running.clear()
         if ends and self.status == "ready":
@@ -126,8 +126,8 @@ class NodeState:
     def apply(self, event: StepEvent) -> None:
         """Apply an event of one of its steps, from its own journal or, for a lost node, from the driver's.
 
-        The driver repeats what the hub may have missed: steps that had ended (``retold``), and the beginnings of those
-        that it closes (``lost``). Metrics count each step once.
+        The driver repeats events that the hub may lack: those of ended steps (``retold``), and the starts of the steps that
+        it closes (``lost``). Metrics count each step once.
         """
         series, page = self._observe
         if isinstance(event, StepStarted):
@@ -162,7 +162,7 @@ class NodeState:
         return steps
 
     def export(self) -> None:
-        """Set the metrics that follow the state."""
+        """Update the metrics that depend on the state."""
         self._ready.set(self.status == "ready")
         phase = self.phase
         if phase != self._exported_phase:
@@ -173,7 +173,7 @@ class NodeState:
             self._exported_phase = phase
 
     def describe(self) -> dict[str, Any]:
-        """Return the state as JSON has it."""
+        """Return the state as data for JSON."""
         return {
             "name": self.name,
             "status": self.status,

@@ -19,19 +19,19 @@ Send = Callable[[int, bytes], int]
 _POLL_SECONDS: Final = 1.0
 _KEEP_ALIVE_SECONDS: Final = 2.0
 _FIRST_ANSWER_SECONDS: Final = 60.0
-"""How long a hub that is still starting may be unreachable before that is logged, in seconds."""
+"""Time that a starting hub may be unreachable before a warning is logged, in seconds."""
 
 
 class JournalSender:
-    """Reads a journal as it grows and sends the lines that the hub does not have; all of them to a hub that was restarted.
+    """Reads a journal as it grows and sends the lines that the hub does not have. A restarted hub receives all lines again.
 
-    Unsent lines are on the disk, so nothing is buffered in memory and nothing is dropped.
+    Unsent lines stay on the disk, so nothing is buffered in memory and nothing is dropped.
 
     Args:
-        journal: The journal.
-        send: Sends lines. It may block, and may fail, in which case it is called again later. Called in the own thread.
-        disconnect: Called there at the end.
-        poll_seconds: The pause between two looks for more lines, in seconds.
+        journal: The path of the journal.
+        send: Sends lines. It is called in the sender's thread and may block. If it raises, it is called again later.
+        disconnect: Called in the sender's thread at the end.
+        poll_seconds: The pause between two checks for new lines, in seconds.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class JournalSender:
         self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
-        """Send the rest, for `seconds` at most."""
+        """Send the remaining lines, for `seconds` at most."""
         self._closing.set()
         if self._thread.ident is not None:
             self._thread.join(seconds)
@@ -75,7 +75,7 @@ class JournalSender:
         self._disconnect()
 
     def _send_some(self) -> bool:
-        """Send the next lines, or a keep-alive if there are none; return whether there may be more at once."""
+        """Send the next lines, or a keep-alive without any; return whether more lines may be ready to send."""
         try:
             lines = self._next_lines()
             if not lines and time.monotonic() - self._sent_at < _KEEP_ALIVE_SECONDS:

@@ -21,13 +21,13 @@ from phasebus.telemetry.service import Access, Server
 
 _ANSWER_SECONDS = 15.0
 _THROUGH_RAY_SECONDS = 60.0
-"""How long a node that cannot connect to the hub sends through Ray before it tries to connect again."""
+"""Time that a node which cannot connect to the hub sends through Ray before it retries the connection."""
 
 
 def chosen_port(service: ServiceConfig) -> int | None:
-    """Return the port of the hub: the configured one, or a free one for 0; None if there is to be no hub.
+    """Return the port of the hub: the configured one, or a free one for 0; None for no hub.
 
-    It is chosen beforehand, because a hub that is restarted has to come back at the same port.
+    It is chosen before the hub starts, because a restarted hub must use the same port.
 
     Raises:
         PortTakenError: The port cannot be bound.
@@ -43,14 +43,14 @@ def chosen_port(service: ServiceConfig) -> int | None:
 async def running_hub(
     host: str, port: int, trace_url: str | None, *, own_ray: bool, access: Access | None = None
 ) -> AsyncIterator[Any]:
-    """Run a hub on this process's own node of Ray; yield Ray's handle of it at once, before it has started.
+    """Run a hub on the Ray node of this process. Yields Ray's handle of the hub at once, before the hub has started.
 
     Args:
-        host: The address that it serves on.
-        port: The port there.
+        host: The address of its HTTP service.
+        port: The port of its HTTP service.
         trace_url: See `Timeline`.
-        access: Who may read its page and its metrics.
-        own_ray: Whether Ray was started by this process, and is on this machine only.
+        access: The host names and the token of its HTTP service.
+        own_ray: Whether this process started Ray, which then runs on this machine only.
     """
     arguments = (host, port, trace_url, "127.0.0.1" if own_ray else node_address(), access)
     hub = await create_actor(HubActor, *arguments, resources={}, runtime_env={}, node=here(), restarts=-1, threads=1)
@@ -65,14 +65,14 @@ async def running_hub(
 async def forwarding_journal(
     hub: Any, node: str, journal: Path, *, dropped: Callable[[], int] = lambda: 0, target: str | None = None
 ) -> AsyncIterator[None]:
-    """Forward the journal of this process to the hub until the end of the block, the last lines included.
+    """Forward the journal of this process to the hub until the end of the block, including the last lines.
 
     Args:
         hub: Ray's handle of the hub; None forwards nothing.
         node: The name of this process.
-        journal: Its journal. If it could not be created, nothing is forwarded.
-        dropped: Returns how many events the journal's buffer has dropped.
-        target: Where the metrics of this process are served, ``host:port``.
+        journal: The path of its journal. If the file does not exist, nothing is forwarded.
+        dropped: Returns the number of events that the journal's buffer has dropped.
+        target: The address of this process's own /metrics, ``host:port``.
     """
     if hub is None or not _exists(journal):
         yield
@@ -93,9 +93,9 @@ async def forwarding_journal(
 
 
 class HubConnection:
-    """The connection to a hub that may die and be restarted: a wire to the address that Ray returns, else calls of Ray.
+    """The connection to a hub that may be restarted: a `Wire` to the hub's address, or calls through Ray if that fails.
 
-    For one thread.
+    For use by one thread.
 
     Args:
         hub: Ray's handle of the hub.
@@ -145,7 +145,7 @@ class HubConnection:
 
 
 def _no_app() -> Any:
-    """Return nothing: the server that would serve it is never started."""
+    """Return no application; the server is never started."""
 
 
 def _exists(journal: Path) -> bool:

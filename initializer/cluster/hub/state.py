@@ -1,7 +1,7 @@
-"""The state and the metrics of a cluster, from the journals of its nodes.
+"""The state and the metrics of a cluster, computed from the journals of its nodes.
 
-The decoded events go to the observers that watch a live bus, so the metrics of steps are those of a single node, summed
-over all of them. Only the series of single nodes, and the nodes' states, are the hub's own.
+The decoded events are passed to the same observers that a live bus has, so the metrics of steps are those of a node, summed
+over all nodes. Only the states of the nodes, and the series per node, are computed by the hub itself.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _SILENCE_SECONDS: Final = 10.0
 
 
 class TooManyNodesError(PhasebusError):
-    """Raised when more nodes send than a hub keeps."""
+    """Raised when a message arrives from one node more than a hub can keep."""
 
 
 class ClusterState:
-    """The state and the metrics of a cluster; for one thread at a time.
+    """The state and the metrics of a cluster. For use by one thread at a time.
 
     Args:
         version: The version of phasebus.
-        trace_url: What the page links to for a trace; by default PHASEBUS_TRACE_URL.
-        clock: Returns the time by which nodes fall silent, in seconds.
+        trace_url: The URL of a trace, for the links on the page; by default PHASEBUS_TRACE_URL.
+        clock: Returns the time that the silence of nodes is measured with, in seconds.
 
     Attributes:
         metrics: The metrics of all nodes.
         timeline: The steps of all nodes.
-        nodes: Every process that sends its journal, the driver included, by its name.
-        cluster: The one whose journal has the start of the whole cluster: the driver; None before that has begun.
+        nodes: Every process that sends its journal, including the driver, by name.
+        cluster: The driver's entry in `nodes`; None until the journal with the step of the cluster has arrived.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ClusterState:
             self._states.labels(state)
 
     def node(self, name: str) -> NodeState:
-        """Return the state of the node `name`, which is one of the cluster's from now on.
+        """Return the state of the node `name`; a new node is added.
 
         Raises:
             TooManyNodesError: There are `MAX_NODES` others.
@@ -84,16 +84,16 @@ class ClusterState:
         return found
 
     def receive(self, name: str, offset: int, lines: bytes, *, dropped: int = 0, target: str | None = None) -> int:
-        """Apply whole lines of a node's journal; return how many bytes of the journal have been received.
+        """Apply whole lines of a node's journal; return the number of bytes of the journal received so far.
 
         A line that cannot be decoded is skipped and counted.
 
         Args:
-            name: The node.
-            offset: Where in its journal they begin, in bytes. Lines from another offset than the expected one are ignored.
+            name: The name of the node.
+            offset: The offset of the lines in its journal, in bytes. If it is not the expected one, they are ignored.
             lines: The lines.
-            dropped: How many events the buffer of its journal has dropped.
-            target: Where its own metrics are served.
+            dropped: Total number of events that the buffer of its journal has dropped.
+            target: The address of its own /metrics.
         """
         node = self.node(name)
         node.received(self._clock(), time.time(), dropped, target)
@@ -153,14 +153,14 @@ class ClusterState:
 
     @property
     def status(self) -> str:
-        """The state of the cluster: starting, ready or failed; degraded if fewer nodes are ready than when it was."""
+        """The state of the cluster: starting, ready or failed; degraded if a node of a ready cluster is not ready."""
         if self.cluster is None:
             return "starting"
         ready = sum(node.status == "ready" for node in self.members())
         return "degraded" if self.cluster.status == "ready" and ready < self._expected_nodes else self.cluster.status
 
     def refresh(self) -> None:
-        """Update what changes with time: nodes that have fallen silent, and the metrics that follow the state."""
+        """Mark nodes without recent messages as lost, and update the metrics that depend on the state."""
         silent_since = self._clock() - _SILENCE_SECONDS
         members = self.members()
         for node in members:
@@ -174,7 +174,7 @@ class ClusterState:
             self._states.labels(state).set(sum(node.status == state for node in members))
 
     def describe(self) -> dict[str, Any]:
-        """Return the state of the cluster and of each of its nodes, as JSON has it."""
+        """Return the state of the cluster and of each of its nodes, as data for JSON."""
         whole = self.cluster
         return {
             "status": self.status,

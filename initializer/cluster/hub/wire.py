@@ -1,8 +1,8 @@
-"""The wire on which nodes send their journals: a call of Ray costs the hub half a millisecond, a parcel a seventh of that.
+"""The connection on which nodes send their journals. It costs the hub a seventh of the time of a call through Ray.
 
-A connection begins with the hub's secret and a newline. Parcels follow: a line of JSON with the fields of `Parcel` and the
-number of bytes of the journal after it, then these bytes. Each is answered with a line of JSON: the offset up to which the
-hub has that journal, or a string with the reason why the parcel was rejected.
+A node first sends the hub's secret and a newline, then parcels. A parcel is a line of JSON, with the fields of `Parcel` and
+a number of bytes, followed by that many bytes of the journal. The hub answers each parcel with a line of JSON: the offset
+up to which it has the journal, or a string with the reason for a rejection.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from typing import Any, Final, NamedTuple, cast
 from phasebus.bus import PhasebusError
 
 MAX_PARCEL_BYTES: Final = 128 * 1024
-"""How many bytes of a journal a parcel may carry."""
+"""Maximum number of journal bytes in a parcel."""
 
 _MAX_LINE_BYTES: Final = 16 * 1024
 _MAX_NAME_CHARACTERS: Final = 256
 _MAX_COUNT: Final = 2**63 - 1
 _CONNECT_SECONDS: Final = 3.0
 _ANSWER_SECONDS: Final = 5.0
-"""Less than the silence after which the hub calls a node lost."""
+"""Less than the time without messages after which the hub marks a node as lost."""
 
 _AUTHENTICATION_SECONDS: Final = 10.0
-"""How long a peer may take to send the secret, in seconds."""
+"""Maximum time for a peer to send the secret, in seconds."""
 
 
 class Parcel(NamedTuple):
-    """What a node sends at once.
+    """A message of a node, without the lines of its journal.
 
     Attributes:
         node: The name of the node.
-        offset: Where in its journal the lines begin, in bytes.
-        dropped: How many events the buffer of its journal has dropped.
-        target: Where the node's own metrics are served, ``host:port``.
+        offset: The offset of the lines in its journal, in bytes.
+        dropped: Total number of events that the buffer of its journal has dropped.
+        target: The address of the node's own /metrics, ``host:port``.
     """
 
     node: str
@@ -49,7 +49,7 @@ class Parcel(NamedTuple):
 
 
 class Address(NamedTuple):
-    """Where a receiver listens, and the secret that it expects."""
+    """The address of a receiver, and the secret that it expects."""
 
     host: str
     port: int
@@ -57,7 +57,7 @@ class Address(NamedTuple):
 
 
 Receive = Callable[[Parcel, bytes], int]
-"""Receives lines of a journal; returns the offset up to which all of it has been received."""
+"""Receives lines of a journal; returns the offset up to which the journal has been received."""
 
 
 class RefusedError(PhasebusError):
@@ -68,9 +68,9 @@ class Receiver:
     """Receives parcels, in a thread of its own.
 
     Args:
-        receive: Called there with each parcel, one after the other.
-        host: The address to listen on; the port is a free one.
-        authentication_seconds: How long a peer may take to send the secret, in seconds.
+        receive: Called in that thread with each parcel, one at a time.
+        host: The address to listen on, at a free port.
+        authentication_seconds: Maximum time for a peer to send the secret, in seconds.
     """
 
     def __init__(self, receive: Receive, host: str, *, authentication_seconds: float = _AUTHENTICATION_SECONDS) -> None:
@@ -147,7 +147,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _advance(self) -> bool:
-        """Handle the next complete part of what was received; return whether there was one."""
+        """Handle the next complete part of the received bytes; return whether there was one."""
         if self._parcel is not None:
             if len(self._unread) < self._size:
                 return False
@@ -176,7 +176,7 @@ class _Connection(asyncio.Protocol):
     def _answer(self, parcel: Parcel, lines: bytes) -> None:
         try:
             answer: int | str = self._receive(parcel, lines)
-        except Exception as error:  # noqa: BLE001  # the sender gets the reason, and the other connections go on
+        except Exception as error:  # noqa: BLE001  # sent to the node; other connections continue
             answer = f"{type(error).__name__}: {error}"
         self._transport.write(b"%d\n" % answer if isinstance(answer, int) else json.dumps(answer).encode() + b"\n")
 
@@ -185,7 +185,7 @@ def _parse_parcel(line: bytes | bytearray) -> tuple[Parcel, int]:
     """Return a parcel and the number of bytes after it.
 
     Raises:
-        ValueError: The line is not a parcel's.
+        ValueError: The line is not the header of a parcel.
         RecursionError: It is nested too deeply.
     """
     match json.loads(line):
@@ -208,10 +208,10 @@ class Wire:
     """A connection to a receiver.
 
     Args:
-        address: Where it listens.
+        address: The address of the receiver.
 
     Raises:
-        OSError: The connection cannot be made.
+        OSError: The connection failed.
     """
 
     def __init__(self, address: Address) -> None:
@@ -224,7 +224,7 @@ class Wire:
         """Send lines of a journal, `MAX_PARCEL_BYTES` at most; return the offset up to which the hub has everything.
 
         Raises:
-            OSError: The connection has broken; nothing more can be sent on it.
+            OSError: The connection has broken and cannot be used again.
             RefusedError: The hub rejected the parcel.
         """
         header = json.dumps([*parcel, len(lines)]).encode()
