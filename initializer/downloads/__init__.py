@@ -2,7 +2,7 @@
 
 Read `fetch` first, then `download` (one source into one folder), `transfers` (its files side by side, with retries),
 `transfer` (one file, in a worker thread). `protocol` is the interface of a source, `sources` has the built-in ones;
-`names` validates what sources name; `partial`, `record`, `inventory` and `checks` keep track of files on the disk.
+`names` validates the names in a listing; `partial`, `record`, `inventory` and `checks` manage the files on the disk.
 """
 
 from phasebus.initializer.downloads.checks import Digest

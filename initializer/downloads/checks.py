@@ -1,4 +1,4 @@
-"""Is a file what its source, its name and its format say? Digests, and the first bytes of safetensors and GGUF.
+"""Checks of a file: its digest, and the header of the formats safetensors and GGUF.
 
 The format of safetensors: https://huggingface.co/docs/safetensors/#format. The id of a git blob:
 https://git-scm.com/book/en/v2/Git-Internals-Git-Objects. GGUF: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 _MAX_HEADER = 100_000_000
-"""In bytes; the limit of the safetensors library."""
+"""Maximum size of a header in bytes; the limit of the safetensors library."""
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -25,7 +25,7 @@ Algorithm = Literal["sha256", "git-sha1", "crc32"]
 
 
 class Hasher(Protocol):
-    """The part of hashlib's objects that is used here."""
+    """The used part of the interface of hashlib's objects."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None:
         """Add some bytes."""
@@ -39,8 +39,8 @@ class Digest:
     """A digest of a file.
 
     Attributes:
-        algorithm: ``"sha256"``; ``"git-sha1"``, the id of a git blob, which covers the size as well; or ``"crc32"``, our own
-            for files whose source names no digest: it detects the effects of a loss of power.
+        algorithm: ``"sha256"``; ``"git-sha1"``, the id of a git blob, which includes the size; or ``"crc32"``, our own
+            checksum for files without a listed digest, which detects the effects of a loss of power.
         value: Lower-case hexadecimal digits.
     """
 
@@ -67,7 +67,7 @@ class _Crc32:
 
 
 def content_problem(name: str, descriptor: int, size: int) -> str | None:
-    """Return what is wrong with the content of an open file, judged by its name; None if nothing is.
+    """Return the problem of an open file's content, for the format that its name implies; None without one.
 
     Args:
         name: The file's name.
@@ -82,9 +82,9 @@ def content_problem(name: str, descriptor: int, size: int) -> str | None:
 
 
 def safetensors_problem(descriptor: int, size: int) -> str | None:
-    """Return what is wrong with the header of an open safetensors file of `size` bytes; None if nothing is.
+    """Return the problem of the header of an open safetensors file of `size` bytes; None without one.
 
-    The tensors must follow each other without gaps and fill the file, so lost or added bytes are detected.
+    The tensors must be contiguous and fill the file, so missing or additional bytes are detected.
     """
     if size < 8:
         return f"a safetensors file has at least 8 bytes, and this one {size}"

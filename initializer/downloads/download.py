@@ -1,4 +1,4 @@
-"""Download what one source has into one folder."""
+"""Downloading the files of one source into one folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 logger = logging.getLogger("phasebus.downloads")
 
 _RESERVE = 16 * 2**20
-"""The number of bytes to leave free on the disk, for the file system's own needs."""
+"""Number of bytes to leave free on the disk for the file system itself."""
 
 
 async def download(
@@ -47,18 +47,18 @@ async def download(
     settings: DownloadSettings,
     model: str | None = None,
 ) -> DownloadResult:
-    """Download those files of `source` that `mode` selects, and verify them.
+    """Download and verify the files of `source` that `mode` selects.
 
     Args:
         bus: The bus that the events are published on.
         source: The source; it is closed at the end.
-        mode: The files that are wanted.
+        mode: Selects the files.
         destination: The folder to download into; by default the one that the source proposes.
         settings: The limits.
-        model: The model they belong to, the metrics' label; by default the source itself.
+        model: The model that the files belong to, for the metrics' label; by default the source itself.
 
     Raises:
-        DownloadError: Not all of them could be downloaded.
+        DownloadError: At least one file could not be downloaded.
     """
     began = time.monotonic()
     labels = {"model": model or source.display, "source": source.kind}
@@ -105,7 +105,7 @@ async def download(
 
 
 async def use_in_place(bus: Bus, display: str, kind: str, path: Path, mode: DownloadMode) -> DownloadResult:
-    """Use a model where it is, after checking it.
+    """Check a local model and use it in place.
 
     Raises:
         DownloadError: There is no model, or one of its files is missing or incomplete.
@@ -125,7 +125,7 @@ async def _inspect_in_place(step: Step, display: str, path: Path, mode: Download
 
 
 async def _list(source: Source, destination: Path | None, settings: DownloadSettings, step: Step) -> Listing:
-    """Return the listing of a source; if it cannot be asked, that of an earlier download that is still complete."""
+    """Return the listing of a source; if that fails, the listing of an earlier download that is still complete."""
     try:
         return await _call(source.listing, step, settings, source.close)
     except UnavailableError as error:
@@ -140,7 +140,7 @@ async def _list(source: Source, destination: Path | None, settings: DownloadSett
 
 
 def _complete_copy(listing: Listing, destination: Path | None) -> Path | None:
-    """Return the folder with the model of a listing that is in place; None if it has to be copied to the destination."""
+    """Return the folder with the complete model of an in-place listing; None if it must be copied to the destination."""
     if destination is None:
         return listing.folder
     folder = expanded(destination).absolute()
@@ -149,7 +149,7 @@ def _complete_copy(listing: Listing, destination: Path | None) -> Path | None:
 
 
 async def _call(function: Callable[[], T], step: Step, settings: DownloadSettings, stop: Callable[[], None]) -> T:
-    """Return what a source answers, after as many attempts as the settings allow."""
+    """Call a method of a source and return its result; retry it as often as the settings allow."""
     budget, limiter = RetryBudget(settings), CapacityLimiter(1)
     while True:
         try:
@@ -165,7 +165,7 @@ async def _call(function: Callable[[], T], step: Step, settings: DownloadSetting
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
-    """Return what a function returns that works on the disk only."""
+    """Call a function that only accesses the disk in a thread; return its result."""
     return await run_in_thread(function, CapacityLimiter(1), lambda: None)
 
 
@@ -178,9 +178,9 @@ async def _fetch(
     labels: dict[str, str],
     settings: DownloadSettings,
 ) -> Transfers:
-    """Download the `chosen` files into `folder`, as soon as no other process does.
+    """Download the `chosen` files into `folder` when no other process downloads into it.
 
-    Nothing is written and no lock is held if all of them are there.
+    If all files are present, nothing is written and no lock is held.
     """
     waited = ProgressMeter(step)
 
@@ -218,14 +218,14 @@ async def _fetch(
 def _inspect(
     source: Source, chosen: Sequence[RemoteFile], folder: Path, *, may_write: bool
 ) -> tuple[list[Transfer], int]:
-    """Return the transfers, and how many bytes they will write, as far as it is known."""
+    """Return the transfers, and the number of bytes that they will write, as far as it is known."""
     record = Record(folder)
     transfers = [Transfer(source, file, folder, record, may_write=may_write) for file in chosen]
     return transfers, sum(transfer.inspect() for transfer in transfers)
 
 
 def _finish(folder: Path, listing: Listing, mode: DownloadMode) -> None:
-    """Check that the model is complete, note what other tools find it by, and remove partial files of others."""
+    """Check that the model is complete, write the refs for other tools, and remove old partial files."""
     for path, content in listing.refs.items():
         try:
             _write_ref(path, content)

@@ -1,4 +1,4 @@
-"""The errors of downloads: `DownloadError` reaches the caller, the others end inside this package."""
+"""The errors of downloads. Callers of `fetch` get a `DownloadError`; the others are internal to this package."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class DownloadError(PhasebusError):
 
 
 class UnavailableError(DownloadError):
-    """Raised when a source could not be asked what it has: it is offline, or all attempts failed."""
+    """Raised when the files of a source could not be listed: it is offline, or all attempts failed."""
 
 
 class TransferError(Exception):
     """Raised when an attempt failed that may succeed when retried: a broken connection, a busy server, missing bytes.
 
     Args:
-        message: What failed, without any address: it may be signed.
-        after: The pause that the server asked for, in seconds; None if it did not.
+        message: The failure, without any address, because an address may be signed.
+        after: The pause that the server requested, in seconds; None without one.
     """
 
     def __init__(self, message: str, after: float | None = None) -> None:
@@ -27,7 +27,7 @@ class TransferError(Exception):
 
 
 class CorruptError(TransferError):
-    """Raised when the received bytes are not those the source announced: the file is fetched from its first byte."""
+    """Raised when the received bytes do not match the listing. The file is fetched again from its first byte."""
 
 
 class StoppedError(Exception):

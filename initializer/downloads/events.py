@@ -1,4 +1,4 @@
-"""The events of a download: of a model, and of each of its files."""
+"""The events of a model's download, and of each of its files."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class DownloadProgress(StepProgress):
 class DownloadFinished(StepFinished):
     """Published when a model is complete and verified.
 
-    Attributes: ``files``, ``bytes`` (those fetched), ``cache_hits`` (files that were present), ``retries`` (attempts after a
-    failure), ``resumed`` (bytes that an earlier process had left), ``revision``, ``skipped`` (names that are no file names).
+    Attributes: ``files``, ``bytes`` (fetched bytes), ``cache_hits`` (files that were present), ``retries``, ``resumed``
+    (bytes of an earlier process), ``revision``, ``skipped`` (number of names that are not file names).
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadFailed(StepFailed):
-    """Published when a model could not be downloaded; attributes as for `DownloadFinished`, as far as they are known."""
+    """Published when a model could not be downloaded; has the known attributes of `DownloadFinished`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStarted(StepStarted):
-    """Published when a file is fetched, or found to be present; attributes: ``model``, ``source``, ``file``."""
+    """Published before a file is fetched or found to be present; attributes: ``model``, ``source``, ``file``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,8 @@ class FileProgress(StepProgress):
 class FileFinished(StepFinished):
     """Published when a file is complete and verified, under its final name.
 
-    The attribute ``outcome`` is ``"fetched"``, ``"resumed"`` or ``"cache_hit"``; ``bytes``, ``retries`` and ``resumed`` as
-    for `DownloadFinished`.
+    The attribute ``outcome`` is ``"fetched"``, ``"resumed"`` or ``"cache_hit"``; ``bytes``, ``retries`` and ``resumed`` are
+    those of `DownloadFinished`.
     """
 
 
@@ -70,13 +70,13 @@ class DownloadResult:
     """The result of a download.
 
     Attributes:
-        path: The folder of the model; or its one file.
+        path: The folder of the model, or its file if it is a single one.
         files: The number of files.
-        bytes: Their size.
+        bytes: Their total size.
         fetched: The number of bytes received over the network.
         cache_hits: The number of files that were present.
-        retries: The number of attempts after a failure.
-        resumed: The number of bytes that an earlier process had left.
+        retries: The number of retries.
+        resumed: The number of bytes that an earlier process had downloaded.
         seconds: The duration.
         extra: The results of the extra files, in their order.
     """

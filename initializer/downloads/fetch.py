@@ -1,4 +1,4 @@
-"""`fetch`: make a model available on this machine, and the extra files besides it."""
+"""`fetch`: make a model and its extra files available on this machine."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ async def fetch(
     Args:
         bus: The bus that the events are published on.
         model: ``hf://org/name@revision``, ``org/name``, ``s3://…``, ``gs://…``, ``az://…``, ``https://…``, the address of
-            another installed source, a path, or a ``file://`` URL. A local model is used in place, unless there is a
-            `destination`.
-        mode: The files that are wanted; with ``"NONE"`` only the extra files are downloaded.
+            another installed source, a path, or a ``file://`` URL. Without a `destination`, a local model is used in
+            place.
+        mode: Selects the files of the model; with ``"NONE"`` only the extra files are downloaded.
         destination: The folder to download into; by default the hub's own cache for ``hf://``, else the user's cache.
         extra_files: Further files and folders, downloaded at the same time.
         settings: The limits.
@@ -41,7 +41,7 @@ async def fetch(
         The result; None if `mode` is ``"NONE"``.
 
     Raises:
-        DownloadError: Something does not exist, is incomplete, or cannot be downloaded.
+        DownloadError: The model or an extra file does not exist, is incomplete, or cannot be downloaded.
     """
     settings = settings or DownloadSettings()
     source = source_of(model, settings)

@@ -1,4 +1,4 @@
-"""The inventory of a complete download: it shows later, without asking the source, whether all files are still there."""
+"""The inventory of a complete download, for checking later without a request to the source that no file is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME = "inventory.json"
 
 
 def write_inventory(folder: Path, files: Iterable[RemoteFile], revision: str | None) -> None:
-    """Note which files a complete download has, and of which version; unless that is noted already, or cannot be."""
+    """Write the files and the version of a complete download. Does nothing if they are unchanged or cannot be written."""
     content = json.dumps({"revision": revision, "files": {file.name: file.size for file in files}}, sort_keys=True)
     path = folder / STATE / _NAME
     with contextlib.suppress(OSError):
@@ -27,14 +27,14 @@ def write_inventory(folder: Path, files: Iterable[RemoteFile], revision: str | N
 
 
 def missing_of_inventory(folder: Path, revision: str | None = None) -> list[str] | None:
-    """Return the files of a complete download that are missing since, or have another size.
+    """Return the files of an earlier complete download that are missing or have another size.
 
     Args:
         folder: The destination.
-        revision: The version that is wanted; None for any.
+        revision: The version; None for any.
 
     Returns:
-        The names; None if no download of that version was ever complete here.
+        The names; None if no complete download of that version is recorded.
     """
     try:
         noted = json.loads((folder / STATE / _NAME).read_bytes())

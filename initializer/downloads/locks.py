@@ -1,6 +1,6 @@
-"""One process at a time downloads into a folder; the others wait and read its progress.
+"""The lock of a destination: one process at a time downloads into a folder; others wait and read its progress.
 
-The lock is the kernel's (flock): it ends with the process that holds it, however that process ends.
+It is a lock of the kernel (flock), which is released when its process ends, also if it is killed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 @asynccontextmanager
 async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Awaitable[None]]) -> AsyncIterator[bool]:
-    """Hold the lock of `folder`; yield whether it is held. One that cannot be written is not locked, and must not be.
+    """Hold the lock of `folder`; yield whether it is held. A read-only folder is not locked, and needs no lock.
 
     Args:
-        folder: The destination; it is created.
-        on_wait: Called repeatedly with the bytes done and their total while another process holds the lock.
+        folder: The destination; created if it does not exist.
+        on_wait: Called repeatedly while another process holds the lock, with its bytes done and its total.
 
     Raises:
         DownloadError: The folder cannot be created or locked.
@@ -66,10 +66,10 @@ async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Aw
 
 
 def write_status(folder: Path, done: int, total: int | None) -> None:
-    """Leave the progress for waiting processes: the bytes done, and their total."""
+    """Write the progress for waiting processes: the bytes done, and the total."""
     path = folder / STATE / _STATUS
     temporary = path.with_suffix(".new")
-    with contextlib.suppress(OSError):  # a full disk is reported by the transfers
+    with contextlib.suppress(OSError):  # the transfers report a full disk
         temporary.write_text(json.dumps({"done": done, "total": total}), encoding="ascii")
         temporary.replace(path)
 

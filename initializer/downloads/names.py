@@ -1,4 +1,4 @@
-"""The gate for everything that a source names: files, versions, sizes, digests. A remote name is never a path as it is."""
+"""Validation of all values from a source: file names, versions, sizes, digests. No name is used as a path unchecked."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _VALIDATOR: Final = re.compile(r"[^\x00-\x1f\x7f]{1,1024}")
 
 
 def remote_parts(name: str, what: str) -> list[str]:
-    """Return the parts of a name that a source chose, after checking that they lead nowhere but downwards.
+    """Return the parts of a name from a source, after checking that the name stays inside its folder.
 
     Args:
         name: The name, with ``/`` between its parts.
-        what: What it names, for the message: "a file", "the revision".
+        what: The kind of name, for the message: "a file", "the revision".
 
     Raises:
-        DownloadError: The name would lead elsewhere, or is no file name.
+        DownloadError: The name leads out of its folder, or is not a file name.
     """
     parts = name.split("/")
     if (problem := _problem(name, parts)) is not None:
@@ -51,7 +51,7 @@ def target_path(folder: Path, name: str) -> Path:
     """Return the path of the file that a listing calls `name`, below `folder`.
 
     Raises:
-        DownloadError: It would lie elsewhere, behind a symbolic link, or in our own `STATE` folder.
+        DownloadError: The path would be outside `folder`, behind a symbolic link, or in our own `STATE` folder.
     """
     parts = remote_parts(name, "a file")
     if parts[0].casefold() == STATE:
@@ -99,7 +99,7 @@ def _file_problem(file: RemoteFile) -> str | None:
 
 
 def _problem(name: str, parts: list[str]) -> str | None:
-    """Return what is wrong with a name, worded to follow "which"; None if nothing is."""
+    """Return the problem of a name, as a clause that follows "which"; None without one."""
     if _UNPRINTABLE.search(name):
         return "contains a control character"
     if "\\" in name:

@@ -1,7 +1,7 @@
-"""A partial file: kept under another name until it is complete, and continued where a killed process left it.
+"""A partial file: it has another name until it is complete, and a later process can continue it.
 
-Beside it lies a note of the file that it is a part of. Bytes are only added to it if that is unchanged; without a note,
-or with a different one, it is restarted.
+A note beside it describes the file that it is a part of. It is only continued if the note matches the listed file; without
+a matching note it is restarted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from phasebus.initializer.downloads.paths import boot_id
 from phasebus.initializer.downloads.protocol import BLOCK, RemoteFile
 
 _MAX_DELAY = 1.0
-"""The longest time that received bytes wait to be written, in seconds."""
+"""Maximum time before received bytes are written, in seconds."""
 
 _MAX_BLOCKS = 64
 
 WITHOUT_NOTE = BLOCK
-"""The largest size, in bytes, of a file that is never continued: it is written at once or not at all."""
+"""Maximum size of a file that is never continued, in bytes: it is written in one block or not at all."""
 
 
 class PartialFile:
@@ -38,7 +38,7 @@ class PartialFile:
     Attributes:
         path: Its path.
         size: The number of bytes it has.
-        validator: The value to send when the rest is requested; None without one.
+        validator: The value to send with the request for the remaining bytes; None without one.
     """
 
     def __init__(self, folder: Path, file: RemoteFile, without_note: int = WITHOUT_NOTE) -> None:
@@ -59,7 +59,7 @@ class PartialFile:
     @property
     def descriptor(self) -> int:
         """The descriptor of the open file."""
-        assert self._descriptor is not None, "it has to be opened first"  # noqa: S101  # a caller's mistake
+        assert self._descriptor is not None, "it has to be opened first"  # noqa: S101  # an error of the caller
         return self._descriptor
 
     @property
@@ -69,11 +69,11 @@ class PartialFile:
 
     @property
     def room(self) -> memoryview:
-        """The memory that the next bytes may be received into, before they are added."""
+        """Memory that the next bytes can be received into before `add`."""
         return self._buffer[self.size - self._written :]
 
     def resumable_bytes(self) -> int:
-        """Return the number of bytes that an earlier process left and that can be used."""
+        """Return the number of usable bytes that an earlier process left."""
         if not self._noted:
             return 0
         try:
@@ -85,7 +85,7 @@ class PartialFile:
         return size if usable and (self._file.size is None or size <= self._file.size) else 0
 
     def open(self) -> None:
-        """Open it, with the bytes that an earlier process left if they are part of the same file."""
+        """Open it; keep the bytes that an earlier process left if they belong to the same file."""
         kept = self.resumable_bytes()
         truncate = 0 if kept else os.O_TRUNC
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | truncate, 0o666)
@@ -95,7 +95,7 @@ class PartialFile:
             self.size = self._written = kept
 
     def hash_existing(self, check: Callable[[], None]) -> None:
-        """Add the bytes that an earlier process left to the digest; `check` is called between blocks, and may raise."""
+        """Add the bytes of an earlier process to the digest. `check` is called between blocks and may raise."""
         if not self.size:
             return
         os.lseek(self.descriptor, 0, os.SEEK_SET)
@@ -105,7 +105,7 @@ class PartialFile:
         os.lseek(self.descriptor, self.size, os.SEEK_SET)
 
     def restart(self, validator: str | None) -> None:
-        """Drop all bytes; `validator` is what the rest of the new content is requested with."""
+        """Drop all bytes. `validator` is the value for requests of the new content."""
         if self.size:
             self._empty()
         self.validator = validator
@@ -116,7 +116,7 @@ class PartialFile:
         temporary.replace(self._note)
 
     def add(self, block: memoryview) -> None:
-        """Append some bytes. They are written in larger blocks; `flush` writes the rest."""
+        """Append some bytes. They are written in larger blocks; `flush` writes the remaining ones."""
         self._hasher.update(block)
         self._pending.append(block)
         self.size += len(block)
@@ -124,7 +124,7 @@ class PartialFile:
             self.flush()
 
     def flush(self) -> None:
-        """Write the bytes that were added and not yet written."""
+        """Write the bytes that were added and have not been written."""
         blocks, self._pending = self._pending, []
         self._flushed = time.monotonic()
         while blocks:
@@ -136,12 +136,12 @@ class PartialFile:
                 blocks[0] = blocks[0][written:]
 
     def digest(self) -> Digest:
-        """Return the digest of the bytes, by the algorithm of the source's own digest if there is one."""
+        """Return the digest of the bytes, with the algorithm of the listed digest if there is one."""
         named = self._file.digest
         return Digest("crc32" if named is None else named.algorithm, self._hasher.hexdigest())
 
     def discard(self) -> None:
-        """Drop the bytes and the note: they are not those of the file."""
+        """Drop the bytes and the note, because they do not match the file."""
         if self.is_open:
             self._empty()
         self._remove_note()
@@ -152,7 +152,7 @@ class PartialFile:
         self._remove_note()
 
     def close(self) -> None:
-        """Close it; its bytes stay. Possibly called twice."""
+        """Close it and keep its bytes. Possibly called twice."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor, self._buffer, self._pending = None, memoryview(b""), []

@@ -1,4 +1,4 @@
-"""The folders that downloads use, and facts about the machine they lie on."""
+"""The folders of downloads, and properties of the machine that they are on."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from phasebus.telemetry.folders import cache_folder
 
 STATE = ".phasebus"
-"""The folder in a destination that holds the download's own state: lock, record, partial files."""
+"""The folder inside a destination for the download's own state: lock, record, partial files."""
 
 
 def expanded(path: Path) -> Path:
-    """Return `path` with ``~`` replaced; as it is where there is no home directory."""
+    """Return `path` with ``~`` replaced; unchanged without a home directory."""
     try:
         return path.expanduser()
     except RuntimeError:
@@ -22,7 +22,7 @@ def expanded(path: Path) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Return whether `path` exists; False for what cannot be a path."""
+    """Return whether `path` exists; False for an invalid path."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -30,23 +30,23 @@ def exists(path: Path) -> bool:
 
 
 def default_folder(kind: str, identity: str) -> Path:
-    """Return the folder that a source is downloaded into by default.
+    """Return the default destination of a source.
 
     Args:
         kind: The kind of source.
-        identity: The address that distinguishes the source, without secrets; its last part is readable in the name.
+        identity: The address that identifies the source, without secrets; the folder's name contains its last part.
     """
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", identity.rstrip("/").rsplit("/", 1)[-1]).strip(".-") or "model"
     return cache_folder() / "models" / kind / f"{readable[:80]}-{_digest(identity)}"
 
 
 def spare_record(folder: Path) -> Path:
-    """Return where the record of a destination is kept that cannot be written."""
+    """Return the path of the record for a read-only destination."""
     return cache_folder() / "records" / f"{_digest(str(folder))}.jsonl"
 
 
 def boot_id() -> str:
-    """Return an id of the machine's current boot: data written during it can be trusted to be read back."""
+    """Return the id of the machine's current boot; after a loss of power it is a different one."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -54,7 +54,7 @@ def boot_id() -> str:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the number of bytes that an ordinary user may still write below `folder`."""
+    """Return the number of bytes that are free below `folder` for an ordinary user."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
 

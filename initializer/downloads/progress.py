@@ -1,4 +1,4 @@
-"""Reporting progress: at a bounded rate, with the current speed."""
+"""Reporting progress at a limited rate, with the current speed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections import deque
 from phasebus.bus import Step
 
 INTERVAL = 0.2
-"""The time between two reports, in seconds."""
+"""The interval between two reports, in seconds."""
 
 _WINDOW = 3.0
-"""The time over which the speed is measured, in seconds."""
+"""The period over which the speed is measured, in seconds."""
 
 
 class ProgressMeter:
@@ -19,7 +19,7 @@ class ProgressMeter:
 
     Args:
         step: The step.
-        present: The number of bytes present at the start, which do not count for the speed.
+        present: The number of bytes present at the start, which the speed does not include.
     """
 
     def __init__(self, step: Step, present: int = 0) -> None:
@@ -29,7 +29,7 @@ class ProgressMeter:
         self._reported: tuple[int, int | None] | None = None
 
     async def report(self, done: int, total: int | None) -> None:
-        """Publish that `done` of `total` bytes are present, unless that was the last report."""
+        """Publish that `done` of `total` bytes are present, unless the last report had the same values."""
         now = time.monotonic()
         self._samples.append((now, done))
         while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW:
@@ -42,5 +42,5 @@ class ProgressMeter:
         await self._step.progress(done, total, "By")
 
     def average(self, fetched: int) -> int:
-        """Return the speed of the whole, in bytes per second, given the number of bytes fetched."""
+        """Return the average speed since the start, in bytes per second, for `fetched` bytes."""
         return round(fetched / max(time.monotonic() - self._began, 1e-6))

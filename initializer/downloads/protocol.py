@@ -1,4 +1,4 @@
-"""The protocol of a download source: what a source lists, how it opens a file, and how a package adds a source.
+"""The protocol of a download source: listing its files, opening a file, and adding a source in a package.
 
 A source is found by the scheme of the model's address. A package adds one with an entry point in the group
 ``phasebus.sources``: the name is the scheme, the value is a `SourceFactory`. For ``models://team/name``::
@@ -6,9 +6,9 @@ A source is found by the scheme of the model's address. A package adds one with 
     [project.entry-points."phasebus.sources"]
     models = "company_models:models_source"
 
-The factory must be cheap: it is called before the download phase and must not connect. Everything else of a source
-blocks and is called in worker threads. Retries, resuming, digests, locks, progress and events are done by the caller,
-so a source only lists files and opens them. `StreamBody` turns an iterator of bytes into a `Body`.
+The factory must be fast: it is called before the download phase and must not connect. All other methods of a source may
+block; they are called in worker threads. The caller implements retries, resuming, digests, locks, progress and events, so a
+source only lists files and opens them. `StreamBody` turns an iterator of bytes into a `Body`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from phasebus.initializer.downloads.checks import Digest
 from phasebus.initializer.downloads.settings import DownloadSettings
 
 BLOCK = 512 * 1024
-"""The number of bytes gathered before a write: large enough for the kernel, small enough for a core's cache."""
+"""The number of bytes that are buffered before a write: a compromise between system calls and a core's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFile:
-    """A file, as a source lists it.
+    """A file in the listing of a source.
 
     Attributes:
         name: Its name below the model's folder, with ``/`` between the parts. Untrusted: the caller validates it.
@@ -51,9 +51,9 @@ class Listing:
         folder: The default destination; None for a folder of its own in phasebus's cache.
         revision: The exact version of the files; None if the source has no versions.
         single: Whether the source is one file, not a folder of files.
-        refs: Small files to write after the download, by which other tools find it: path and content.
-        skipped: The names the source has and cannot deliver, such as keys that are no file names.
-        in_place: Whether `folder` has the complete model already, and the source need not be asked again.
+        refs: Small files to write after the download, with which other tools find it: path and content.
+        skipped: Names that the source cannot deliver, such as keys that are not file names.
+        in_place: Whether `folder` already contains the complete model, so that no request to the source is needed.
     """
 
     files: tuple[RemoteFile, ...]
@@ -70,7 +70,7 @@ class Body(Protocol):
 
     Attributes:
         start: The offset of the first byte that `receive` returns. It may be 0 although another offset was requested.
-        size: The size of the whole file in bytes, as the response states it; None if it does not.
+        size: The size of the whole file in bytes, according to the response; None if the response has no size.
         validator: The value to pass to `Source.open` when the rest is requested; None if there is none.
     """
 
@@ -89,7 +89,7 @@ class Body(Protocol):
         """Make a running `receive` return or raise soon. Called from any thread, possibly twice."""
 
     def close(self) -> None:
-        """Release everything the body holds. Possibly called twice."""
+        """Release all resources of the body. Possibly called twice."""
 
 
 class Source(Protocol):
@@ -123,7 +123,7 @@ class Source(Protocol):
         """
 
     def close(self) -> None:
-        """Abort the running calls, as far as possible, and close connections. Called from any thread, possibly twice."""
+        """Abort running calls if possible, and close connections. Called from any thread, possibly twice."""
 
 
 SourceFactory = Callable[[str, DownloadSettings], Source]

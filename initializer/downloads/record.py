@@ -1,9 +1,9 @@
 """The record of verified files, so that a large file is not read again at every start.
 
-One line of JSON per file and boot of the machine. A torn line is ignored, and so is the line of a file that has changed
-since. A line of an earlier boot only keeps the digest: files are not forced onto the disk before they get their names,
-because on a slow disk that takes longer than the download, so after a loss of power each is read and compared once.
-There, a checksum of our own stands in for files whose source names no digest.
+The record has one line of JSON per file and boot of the machine. An incomplete line, or the line of a file that has changed,
+is ignored. From a line of an earlier boot only the digest is used: files are not synced to the disk before they get their
+names, because on a slow disk a sync takes longer than the download. After a reboot, each file is therefore read and compared
+once. If the source lists no digest, it is compared with a checksum of our own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Record:
     """The verified files of one destination. `add` is called from any thread.
 
     Args:
-        folder: The destination. Where it cannot be written, the record is kept in phasebus's cache.
+        folder: The destination. If it is read-only, the record is kept in phasebus's cache.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +36,7 @@ class Record:
                 self._read(path.read_text(encoding="utf-8"))
 
     def is_verified(self, file: RemoteFile, status: os.stat_result) -> bool:
-        """Return whether the file with this `status` was verified to be what the source lists now."""
+        """Return whether the file with this `status` was verified and still matches the listing."""
         entry = self._current.get(file.name)
         if entry is None or self._matching_digest(file, entry) is None:
             return False
@@ -50,7 +50,7 @@ class Record:
         return None if entry is None else self._matching_digest(file, entry)
 
     def add(self, file: RemoteFile, status: os.stat_result, digest: Digest) -> None:
-        """Note that the file with this `status` was verified and has this `digest`."""
+        """Record that the file with this `status` was verified and has this `digest`."""
         entry = {
             "name": file.name,
             "size": status.st_size,
@@ -64,7 +64,7 @@ class Record:
         if not _append(self._paths[0], line):
             with contextlib.suppress(OSError):
                 self._paths[1].parent.mkdir(parents=True, exist_ok=True)
-            _append(self._paths[1], line)  # if that fails as well, the file is read again at the next start
+            _append(self._paths[1], line)  # if this fails too, the file is read again at the next start
 
     def _read(self, text: str) -> None:
         for line in text.splitlines():
@@ -79,7 +79,7 @@ class Record:
 
     @staticmethod
     def _matching_digest(file: RemoteFile, entry: dict[str, Any]) -> Digest | None:
-        """Return the digest of an entry, if it is of the very file that is listed now."""
+        """Return the digest of an entry if the entry matches the listed file; else None."""
         digest = Digest(*entry["digest"])
         if file.digest is not None:
             return digest if digest == file.digest else None

@@ -1,7 +1,7 @@
-"""When a failed attempt is repeated, and after which pause.
+"""The decision whether to retry a failed attempt, and after which pause.
 
-Written here because libraries count the attempts of a function: a file of many gigabytes may be interrupted any number
-of times as long as each attempt gets further, and a server may ask for a pause.
+Retry libraries limit the calls of a function. Here, a large file may be interrupted any number of times as long as each
+attempt makes progress, and a server may request a pause.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from phasebus.initializer.downloads.errors import CorruptError, TransferError
 from phasebus.initializer.downloads.settings import DownloadSettings
 
 _PROGRESS: Final = 2**20
-"""An attempt that downloads this many bytes resets the count of failed attempts."""
+"""Number of bytes an attempt must download to reset the count of failed attempts."""
 
 _MAX_CORRUPT: Final = 3
-"""How often a file may be corrupt before the source itself is considered to be at fault."""
+"""Number of corrupt downloads of a file after which the source itself is considered corrupt."""
 
 
 class RetryBudget:
-    """The attempts that one piece of work has left.
+    """The remaining attempts of one request or file.
 
     Args:
         settings: The number of attempts, and the pauses between them.
@@ -36,7 +36,7 @@ class RetryBudget:
 
         Args:
             error: The failure of the last attempt.
-            gained: The number of bytes that it downloaded nevertheless.
+            gained: The number of bytes that the attempt downloaded.
         """
         settings = self._settings
         if isinstance(error, CorruptError):

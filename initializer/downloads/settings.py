@@ -11,12 +11,12 @@ DownloadMode = Literal["MODEL_AND_TOKENIZER", "TOKENIZER_ONLY", "EXCLUDE_SAFETEN
 
 
 class ExtraFile(BaseModel):
-    """A file, or a folder of files, downloaded besides the model; also written as a pair of source and destination."""
+    """A file or a folder to download in addition to the model; also written as a pair of source and destination."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     source: str
-    """The address, written like a model's, such as s3://bucket/compile-cache."""
+    """The address, in the same form as a model's, such as s3://bucket/compile-cache."""
 
     destination: Path
     """The folder it is downloaded into."""
@@ -41,13 +41,13 @@ class DownloadSettings(BaseModel):
     """Maximum consecutive failed attempts per file; an attempt that downloads at least 1 MiB resets the count."""
 
     stall_seconds: float = Field(default=30.0, gt=0)
-    """An attempt fails when a response does not begin within this time, or when less than 4 KiB arrive in it; in seconds."""
+    """Maximum time for a response to begin, and for each 4 KiB of it to arrive, in seconds; otherwise the attempt fails."""
 
     connect_seconds: float = Field(default=10.0, gt=0)
     """Time limit for connecting to a server, in seconds."""
 
     first_pause_seconds: float = Field(default=0.5, ge=0)
-    """Pause before the second attempt, in seconds; each further pause is twice as long, up to the longest."""
+    """Pause before the second attempt, in seconds; each further pause is twice as long, up to `longest_pause_seconds`."""
 
     longest_pause_seconds: float = Field(default=30.0, ge=0)
-    """Longest pause between two attempts, in seconds; a server that asks for a longer one gets up to four times as much."""
+    """Maximum pause between two attempts, in seconds; up to four times as long if the server requests it."""

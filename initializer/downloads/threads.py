@@ -1,4 +1,4 @@
-"""Blocking work in threads that a cancellation does not wait for, and tasks that run side by side."""
+"""Running blocking functions in threads that a cancellation can abandon, and running tasks in parallel."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from anyio import CapacityLimiter
 T = TypeVar("T")
 
 STOP_SECONDS = 2.0
-"""How long a cancelled call is waited for, in seconds, after it was asked to stop."""
+"""Maximum time to wait for a cancelled call after its `stop`, in seconds."""
 
 
 class _Call(Generic[T]):
-    """A function running in a thread of its own, a daemon: the end of the process does not wait for it."""
+    """A function that runs in a daemon thread of its own: the end of the process does not wait for it."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
@@ -38,26 +38,26 @@ class _Call(Generic[T]):
         try:
             anyio.from_thread.run_sync(self.done.set, token=self._loop)
         except RuntimeError:
-            return  # the event loop ended without waiting for this
+            return  # the event loop has ended
 
     def result(self) -> T:
-        """Return what the function returned, or raise what it raised."""
+        """Return the function's result, or raise its error."""
         if self._error is not None:
             try:
                 raise self._error
             finally:
-                self._error = None  # no cycle of error, traceback and frame
+                self._error = None  # avoids a reference cycle of error, traceback and frame
         return self._value
 
 
 async def run_in_thread(work: Callable[[], T], limiter: CapacityLimiter, stop: Callable[[], None]) -> T:
-    """Return what `work` returns, run in a thread.
+    """Call `work` in a thread and return its result.
 
     Args:
         work: The function to run.
         limiter: Limits the number of threads.
-        stop: Called when this task is cancelled, to make `work` end soon. It is waited for, but for `STOP_SECONDS` at
-            most; a thread that takes longer is abandoned.
+        stop: Called when this task is cancelled; it must make `work` end soon. A thread that takes longer than
+            `STOP_SECONDS` is abandoned.
     """
     async with limiter:
         call = _Call(work)
@@ -75,11 +75,11 @@ async def run_all(
     workers: Iterable[Callable[[], Coroutine[Any, Any, None]]],
     meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
-    """Run `workers` side by side; the first error cancels the others, and is raised as it is.
+    """Run `workers` in parallel. The first error cancels the others and is raised without an ExceptionGroup.
 
     Args:
         workers: The tasks.
-        meanwhile: Another task, which is cancelled when the workers are done.
+        meanwhile: A further task, which is cancelled when the workers have ended.
     """
     failure: Exception | None = None
 
@@ -87,7 +87,7 @@ async def run_all(
         nonlocal failure
         try:
             await worker()
-        except Exception as error:  # noqa: BLE001  # raised below, without the group around it
+        except Exception as error:  # noqa: BLE001  # raised below, outside the task group
             failure = failure or error
             tasks.cancel_scope.cancel()
 

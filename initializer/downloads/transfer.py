@@ -19,21 +19,21 @@ from phasebus.initializer.downloads.record import Record
 
 
 class Transfer:
-    """Transfers one file. `attempt` runs in one thread at a time; the attributes are read from any.
+    """Transfers one file. `attempt` runs in one thread at a time; any thread may read the attributes.
 
     Args:
         source: The source of the file.
-        file: The file, as the source lists it.
+        file: The file in the listing of the source.
         folder: The destination.
         record: The verified files of the destination.
         may_write: Whether the destination is locked for this process.
 
     Attributes:
-        file: The file, as the source lists it.
-        total: Its size in bytes; None while that is unknown.
+        file: The file in the listing of the source.
+        total: Its size in bytes; None while it is unknown.
         done: The number of bytes present.
-        fetched: The number of bytes received over the network, those of failed attempts included.
-        resumed: The number of bytes that an earlier process had left.
+        fetched: The number of bytes received over the network, including those of failed attempts.
+        resumed: The number of bytes that an earlier process had downloaded.
         hit: Whether the file was present and complete.
     """
 
@@ -57,7 +57,7 @@ class Transfer:
         self.hit = False
 
     def inspect(self) -> int:
-        """Find out what is present, without writing; return the number of bytes to write, as far as it is known."""
+        """Check which bytes are present, without writing; return the number of missing bytes, as far as it is known."""
         try:
             status = self._target.stat()
         except OSError:
@@ -71,8 +71,8 @@ class Transfer:
         """Attempt to complete the file.
 
         Raises:
-            TransferError: It failed, and may succeed when retried.
-            DownloadError: It failed for good.
+            TransferError: It failed, and a retry may succeed.
+            DownloadError: It failed, and a retry would not help.
             StoppedError: `stop` was called.
         """
         with self._writing():
@@ -93,7 +93,7 @@ class Transfer:
             self._leave()
 
     def stop(self) -> None:
-        """Make `attempt` end soon. When this returns, the received bytes are written, and nothing more will be."""
+        """Make `attempt` end soon. When this returns, the received bytes are written, and nothing is written afterwards."""
         with self._guard:
             if self._partial.is_open and not self._stopped:
                 with suppress(OSError):
@@ -103,10 +103,10 @@ class Transfer:
         if body is not None:
             body.stop()
         else:
-            self._source.close()  # it may be waiting for the response
+            self._source.close()  # the thread may be waiting for the response
 
     def close(self) -> None:
-        """Close the partial file, and keep it; a thread that still runs does it when it ends."""
+        """Close the partial file without deleting it. If a thread still runs, it closes the file when it ends."""
         with self._guard:
             self._stopped = True
             if not self._running:
@@ -131,7 +131,7 @@ class Transfer:
         self._place()
 
     def _found(self) -> bool:
-        """Return whether the file is present with the digest it must have, though not verified since the machine started."""
+        """Return whether the file is present with the expected digest, by reading it."""
         digest = self._record.expected_digest(self.file)
         if not self._present or self._partial.is_open or digest is None:
             return False
@@ -162,7 +162,7 @@ class Transfer:
     def _receive(self) -> None:
         """Receive the missing bytes."""
         partial = self._partial
-        # with a digest, a part of another file is detected at the end; without one, a validator has to show it at once
+        # With a digest, bytes of another version are detected at the end; without one, only a validator detects them.
         has_digest = self.file.digest is not None
         start = partial.size if has_digest or partial.validator is not None else 0
         body = self._source.open(self.file, start, None if has_digest else partial.validator)
@@ -202,7 +202,7 @@ class Transfer:
                 self._partial.flush()
 
     def _verify(self) -> None:
-        """Compare the received bytes with what was announced."""
+        """Compare the received bytes with the listing."""
         expected, found = self.file.digest, self._partial.digest()
         if expected is not None and found != expected:
             raise CorruptError(f"its {expected.algorithm} is {found.value}, expected {expected.value}")
@@ -220,7 +220,7 @@ class Transfer:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Change the disk: never after `stop` has returned, when another process may hold the lock."""
+        """Allow the block to write to the disk, unless `stop` was called: another process may then hold the lock."""
         with self._guard:
             if self._stopped:
                 raise StoppedError

@@ -1,4 +1,4 @@
-"""The transfers of one source, side by side: each a step, with its attempts."""
+"""Running the transfers of one source in parallel: each is a step, with retries."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Transfers:
 
     Attributes:
         bus: The bus that their steps are published on.
-        transfers: All of them.
+        transfers: The transfers.
         folder: The destination.
         display: The source, for messages.
         labels: The attributes of every file's step.
         settings: The limits.
-        retries: The number of attempts after a failure.
+        retries: The number of retries so far.
     """
 
     bus: Bus
@@ -50,7 +50,7 @@ class Transfers:
 
     @property
     def total(self) -> int | None:
-        """The number of bytes in the end; None while that is unknown."""
+        """The total number of bytes; None while it is unknown."""
         sizes = [each.total for each in self.transfers]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
@@ -65,10 +65,10 @@ class Transfers:
         }
 
     async def fetch(self, meter: ProgressMeter) -> None:
-        """Fetch all of them, the largest first; `meter` reports the progress of the whole.
+        """Fetch all files, the largest first; `meter` reports the total progress.
 
         Raises:
-            DownloadError: One of them could not be fetched; the others were stopped.
+            DownloadError: A file could not be fetched; the others were stopped.
         """
         queue = sorted(self.transfers, key=lambda each: each.total or 0)
         limiter = CapacityLimiter(self.settings.concurrency)

@@ -1,4 +1,4 @@
-"""Weight files of a model in a folder: which shards an index names, and which of them are missing."""
+"""Weight files of a model in a folder: finding shards that an index names and that are missing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 
 _MAX_INDEX = 200 * 2**20
-"""The largest index that is read, in bytes."""
+"""Maximum size of an index that is read, in bytes."""
 
 
 def missing_shards(folder: Path) -> tuple[str, list[str]] | None:
-    """Return the index of a sharded model and the shards it names that are not in `folder`; None if all are there.
+    """Return the index of a sharded model and the shards that are missing in `folder`; None if none are missing.
 
-    An index none of whose shards is there is a leftover if there are other weights, and ignored.
+    An index without any of its shards is ignored as a leftover if the folder has other weights.
     """
     weights = {file.name for pattern in _WEIGHTS for file in folder.glob(pattern) if file.is_file()}
     for kind in ("*.safetensors", "*.bin"):
@@ -29,7 +29,7 @@ def missing_shards(folder: Path) -> tuple[str, list[str]] | None:
 
 
 def missing_shards_problem(folder: Path) -> str | None:
-    """Return what to report about missing shards; None if all are there."""
+    """Return a message about missing shards; None if none are missing."""
     if (found := missing_shards(folder)) is None:
         return None
     index, missing = found

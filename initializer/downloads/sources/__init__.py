@@ -1,4 +1,4 @@
-"""The places models are downloaded from, one module each; `source_of` chooses by the scheme of the address."""
+"""The download sources, one module each; `source_of` selects one by the scheme of the address."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://.*", re.DOTALL)
 
 
 def source_of(model: str, settings: DownloadSettings) -> Source:
-    """Return the source that `model` names. Nothing is connected yet.
+    """Return the source that `model` names, without connecting to it.
 
-    An address with a scheme is looked up among the installed sources. Without a scheme, an existing path is that path,
-    and so is everything that begins with ``/``, ``./``, ``../`` or ``~``; else ``org/name`` is a repository of the hub.
+    The scheme of an address selects one of the installed sources. Without a scheme, an existing path is a path, and so is
+    everything that begins with ``/``, ``./``, ``../`` or ``~``; otherwise ``org/name`` is a repository of the hub.
 
     Raises:
         DownloadError: No source is installed for the scheme, or the address is malformed.

@@ -1,8 +1,8 @@
 """Amazon's profile files, ``~/.aws/credentials`` and ``~/.aws/config``: credentials, region and endpoint of a profile.
 
-obstore reads AWS_* variables, web identities and the services of containers and machines, but no files. The format and
-the order of precedence: https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html. Profiles that obtain
-credentials elsewhere (SSO, an assumed role, a command) are out of scope, and rejected.
+obstore supports AWS_* variables, web identities and the metadata services of containers and machines, but no files. Format
+and precedence: https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html. Profiles without an access key
+(SSO, an assumed role, a command) are not supported and are rejected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OTHER_CREDENTIALS: Final = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_SKIP_SIGNATURE",
 )
-"""Variables that name credentials: they take precedence over the profile ``default``, the first over any."""
+"""Variables for credentials. All of them have precedence over the profile ``default``, the first one over any profile."""
 
 _KEYS: Final = {
     "aws_access_key_id": "access_key_id",
@@ -36,7 +36,7 @@ def profile_config() -> dict[str, str]:
     """Return obstore's settings from the profile that AWS_PROFILE names, or ``default``; none without a profile.
 
     Raises:
-        DownloadError: The profile does not exist, or has no access key of its own.
+        DownloadError: The profile that AWS_PROFILE names does not exist, or has no access key.
     """
     named = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
     name = named or "default"

@@ -1,4 +1,4 @@
-"""Connections to web servers, kept for further requests; through proxies, where the environment names them."""
+"""Connections to web servers: reused for further requests, and made through a proxy if the environment names one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from phasebus.initializer.downloads.sources.responses import Response
 from phasebus.initializer.downloads.sources.wire import Wire
 
 _KEPT_AS_IS = "%/:=&?~+!$,;'@()*[]"
-"""The characters of an address that are not quoted again."""
+"""Characters of an address that are not quoted."""
 
 
 class ConnectTimeoutError(OSError):
@@ -29,7 +29,7 @@ class ConnectTimeoutError(OSError):
 
 
 class Connections:
-    """Connections to any number of servers. Used by many threads at once.
+    """Connections to any number of servers. For use by many threads at once.
 
     Args:
         settings: The time limits.
@@ -45,10 +45,10 @@ class Connections:
         self._trust: ssl.SSLContext | None = None
 
     def get(self, url: str, headers: Mapping[str, str]) -> Response:
-        """Send a GET request for `url`. Redirects are not followed.
+        """Send a GET request for `url`, without following redirects.
 
         Raises:
-            OSError, HTTPException: There was no response.
+            OSError, HTTPException: The request failed without a response.
             ValueError: The address or a header is malformed.
             DownloadError: The proxy that the environment names cannot be used.
         """
@@ -60,13 +60,13 @@ class Connections:
             target = f"http://{parts.netloc}{target}"
             headers = {**headers, **_proxy_credentials(proxy)}
         while (connection := self._take_idle(key)) is not None:
-            # the server may have closed it meanwhile, which is no reason to fail
+            # the server may have closed an idle connection; then the next one is used
             with contextlib.suppress(ConnectionError):
                 return self._request(key, connection, target, headers)
         return self._request(key, self._connect(parts, proxy), target, headers)
 
     def close(self) -> None:
-        """Abort every connection, also those in use. Called from any thread, possibly twice."""
+        """Abort every connection, including those in use. Called from any thread, possibly twice."""
         with self._guard:
             self._closed = True
             idle = [each for kept in self._idle.values() for each in kept]
@@ -146,7 +146,7 @@ class Connections:
             self._open.discard(wire)
 
     def _proxy(self, parts: SplitResult) -> SplitResult | None:
-        """Return the proxy that the environment names for an address; None without one."""
+        """Return the proxy for an address, from the environment; None without one."""
         key = parts.scheme, parts.netloc
         if key not in self._proxies:
             named = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
@@ -167,7 +167,7 @@ class Connections:
 
 
 def _open_tunnel(wire: Wire, host: str, port: int, headers: Mapping[str, str]) -> None:
-    """Ask a proxy to connect to `host` (RFC 9110, 9.3.6)."""
+    """Request a tunnel to `host` from a proxy (RFC 9110, 9.3.6)."""
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{name}: {value}" for name, value in headers.items())]
     wire.expect_head()

@@ -1,4 +1,4 @@
-"""The headers of a response, validated: a server chooses them (RFC 9110)."""
+"""Parsing and validating the headers of a response (RFC 9110). They are untrusted."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _UNENCODED: Final = frozenset({"", "identity"})
 
 
 def content_length(headers: Message) -> int | None:
-    """Return the number of bytes that a body has; None if the response does not state it.
+    """Return the length of a body in bytes; None if the response does not state it.
 
     Raises:
-        DownloadError: It states something else, or two lengths.
+        DownloadError: The stated length is not a number, or there are two different ones.
     """
     values = {part.strip() for value in headers.get_all("Content-Length", ()) for part in value.split(",")}
     if not values:
@@ -34,9 +34,9 @@ def content_length(headers: Message) -> int | None:
 
 
 def content_range(headers: Message) -> tuple[int, int | None, int | None]:
-    """Return the offset, the number of bytes, and the size of the whole that a partial response states.
+    """Return the offset, the number of bytes, and the size of the whole file that a partial response states.
 
-    The number of bytes is None for a range that cannot be satisfied, the size if the server does not know it.
+    The number of bytes is None for an unsatisfiable range. The size is None if the server does not know it.
 
     Raises:
         TransferError: The response states no range, or an impossible one.
@@ -60,7 +60,7 @@ def strong_etag(headers: Message) -> str | None:
 
 
 def content_encoding(headers: Message) -> str | None:
-    """Return the encoding of a body that is not sent as it is; None without one."""
+    """Return the content encoding of a body; None without one."""
     value = headers.get("Content-Encoding", "").strip().lower()
     return None if value in _UNENCODED else value[:40]
 
@@ -71,7 +71,7 @@ def is_web_page(headers: Message) -> bool:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, which may also be a date; None if it is neither."""
+    """Return the pause of a Retry-After header in seconds, from a number or a date; None if it is neither."""
     value = (value or "").strip()
     if _NUMBER.fullmatch(value):
         return float(value)

@@ -1,7 +1,7 @@
 """Downloading files over HTTP, for ``hf://`` and ``https://``.
 
-Redirects are followed here, so that credentials stay with their host, and that no client logs an address, which often
-is a signed one. Ranges and validators: RFC 9110, 13 and 14.
+This module follows redirects itself, so that credentials are sent to their host only and no client logs an address, which is
+often signed. Ranges and validators: RFC 9110, 13 and 14.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class StatusError(Exception):
-    """Raised when a server answers with a status that brings no file.
+    """Raised when a server answers with an error status.
 
     Args:
         status: The HTTP status.
         headers: The headers of the response.
-        host: The server that was asked.
-        signed: Whether the address was signed by another server: it may have expired, and be renewed.
+        host: The server.
+        signed: Whether another server signed the address. It may have expired, and a retry gets a new one.
     """
 
     def __init__(self, status: int, headers: Message, host: str, *, signed: bool) -> None:
@@ -54,7 +54,7 @@ class StatusError(Exception):
 
 
 class HttpClient:
-    """Requests files from servers. Used by many threads at once.
+    """Requests files from servers. For use by many threads at once.
 
     Args:
         settings: The time limits.
@@ -65,7 +65,7 @@ class HttpClient:
         self._connections = Connections(settings)
 
     def open(self, url: str, headers: Mapping[str, str], start: int = 0, validator: str | None = None) -> HttpBody:
-        """Return the file at `url`, from byte `start` on; all of it if it no longer matches `validator`.
+        """Return the file at `url`, from byte `start` on; from byte 0 if it no longer matches `validator`.
 
         Raises:
             DownloadError: There is no such file, or access is denied.
@@ -77,7 +77,7 @@ class HttpClient:
             raise error_of_status(error) from None
 
     def request(self, url: str, headers: Mapping[str, str], start: int = 0, validator: str | None = None) -> HttpBody:
-        """Do what `open` does.
+        """Like `open`, with other errors.
 
         Raises:
             StatusError: The server answers with an error status.
@@ -101,15 +101,15 @@ class HttpClient:
             raise
 
     def size(self, url: str, headers: Mapping[str, str]) -> tuple[int | None, str | None]:
-        """Return the size in bytes of the file at `url`, and its validator; None for either if it is unknown.
+        """Return the size in bytes of the file at `url`, and its validator; each is None if unknown.
 
-        One byte is requested: unlike a HEAD request, that works with addresses that are signed for reading.
+        This requests one byte, because a HEAD request does not work with an address that is signed for reading.
         """
         with contextlib.closing(self.open(url, {**headers, "Range": "bytes=0-0"})) as body:
             return body.size, body.validator
 
     def read(self, url: str, headers: Mapping[str, str], limit: int) -> bytes:
-        """Return the small file at `url`, of `limit` bytes at most; errors as in `request`."""
+        """Return the content of a small file at `url`, of `limit` bytes at most; raises the errors of `request`."""
         with contextlib.closing(self.request(url, headers)) as body:
             content, room = bytearray(), memoryview(bytearray(BLOCK))
             while block := body.receive(room):
@@ -123,7 +123,7 @@ class HttpClient:
         self._connections.close()
 
     def _follow(self, url: str, headers: dict[str, str]) -> tuple[Response, bool]:
-        """Return the response to a GET request, redirects followed, and whether another host sent it."""
+        """Follow redirects; return the response to a GET request, and whether another origin sent it."""
         redirected = False
         for _ in range(_MAX_REDIRECTS):
             host = urlsplit(url).hostname or ""
@@ -184,7 +184,7 @@ class HttpBody:
             raise TransferError(f"the bytes from {start} on were requested, and the server sends others")
 
     def receive(self, room: memoryview) -> memoryview:
-        """Return the next bytes, which are in `room`; an empty view at the end."""
+        """Receive the next bytes into `room` and return them; an empty view at the end."""
         if self._response.status == 416:
             return room[:0]
         try:
@@ -203,7 +203,7 @@ class HttpBody:
         self._response.stop()
 
     def close(self) -> None:
-        """Close the connection, unless the body is read and it is kept for further requests."""
+        """Close the connection, or keep it for further requests if the body was read."""
         self._response.close()
 
 

@@ -1,9 +1,9 @@
 """``hf://org/name@revision``: the Hugging Face hub, or the server that HF_ENDPOINT names.
 
-`huggingface_hub` provides the paths of its cache and its token; the listing and the files come through `HttpClient`, whose
-time limits, progress, resuming and checks are the same for every server. Files go where `huggingface_hub` would put
-them (HF_HOME, HF_HUB_CACHE), so that its downloads are found here, and those of phasebus by it, by transformers and by
-vLLM. If the hub is offline or cannot be reached, a snapshot in the cache is used.
+`huggingface_hub` provides the path of its cache and its token. `HttpClient` requests the listing and the files, with the
+same time limits, progress, resuming and checks as for every server. Files are stored in the cache of `huggingface_hub`
+(HF_HOME, HF_HUB_CACHE), so phasebus finds its downloads, and it, transformers and vLLM find the downloads of phasebus. If the
+hub is offline or cannot be reached, a snapshot in the cache is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from phasebus.initializer.downloads.sources.hub_listing import HubRepository, re
 logger = logging.getLogger("phasebus.downloads")
 
 REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-"""How a repository is written: ``org/name`` or ``org/name@revision``."""
+"""The form of a repository: ``org/name`` or ``org/name@revision``."""
 
 _REPO_PART = re.compile(r"(?![.-])(?!.*(--|\.\.))[A-Za-z0-9._-]{1,96}(?<![.-])")
 _MAX_LISTING = 128 * 2**20
@@ -42,7 +42,7 @@ def hub_source(model: str, settings: DownloadSettings) -> HubSource:
 
 
 def guessed_hub_source(repository: re.Match[str], settings: DownloadSettings) -> HubSource:
-    """Return the source of a match of `REPOSITORY` without a scheme, which may have meant a folder."""
+    """Return the source for a match of `REPOSITORY` without a scheme; the user may have meant a folder."""
     return HubSource(repository["repo"], repository["revision"], settings, guessed_from=repository.string)
 
 
@@ -53,7 +53,7 @@ class HubSource:
         repo: ``org/name``.
         revision: A branch, a tag or a commit.
         settings: The limits.
-        guessed_from: The value that was taken for a repository, if it could have meant a folder.
+        guessed_from: The original value, if it has no scheme and could have meant a folder; else None.
     """
 
     kind = "hf"
@@ -74,7 +74,7 @@ class HubSource:
         self.display = f"hf://{repo}" + ("" if revision is None else f"@{revision}")
 
     def listing(self) -> Listing:
-        """Return the files of the revision, with their sizes and digests; or a snapshot in the cache."""
+        """Return the files of the revision with sizes and digests, or a snapshot in the cache."""
         from huggingface_hub import constants
 
         if self._guessed_from and os.environ.get(_MODELSCOPE, "").strip().lower() in {"1", "true"}:
@@ -106,7 +106,7 @@ class HubSource:
         )
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> HttpBody:
-        """Request a file from the hub, which mostly redirects to a content delivery network; that gets no token."""
+        """Request a file from the hub. The hub usually redirects to a content delivery network, which gets no token."""
         return self._client.open(f"{self._address}/{quote(file.name)}", self._headers, start, validator)
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class HubSource:
         self._client.close()
 
     def _ask(self) -> HubRepository:
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, but not exported
 
         self._headers = build_hf_headers()
         url = f"{_endpoint()}/api/models/{self._repo}/revision/{quote(self._revision, safe='')}?blobs=true"
@@ -125,7 +125,7 @@ class HubSource:
         return read_repository(content, self.display)
 
     def _error_of(self, error: StatusError) -> Exception:
-        """Return the error for a status; the header X-Error-Code has the cause."""
+        """Return the error to raise for a status; the header X-Error-Code names the cause."""
         code = error.headers.get("X-Error-Code", "")
         if code == "GatedRepo":
             return DownloadError(

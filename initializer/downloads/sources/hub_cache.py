@@ -1,4 +1,4 @@
-"""The cache of `huggingface_hub`: where a snapshot lies, and how it is found by a branch or a tag.
+"""The cache of `huggingface_hub`: the folders of snapshots, and the files that map branches and tags to commits.
 
 The layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 """
@@ -18,15 +18,15 @@ def snapshot_folder(cache: Path, repo: str, commit: str) -> Path:
 
 
 def refs_of(cache: Path, repo: str, revision: str, commit: str) -> dict[Path, str]:
-    """Return the file by which a branch or a tag leads to its commit; none for a commit."""
+    """Return the file that maps a branch or a tag to its commit; none for a commit."""
     return {} if COMMIT.fullmatch(revision) else {_repository_folder(cache, repo) / "refs" / revision: commit}
 
 
 def cached_snapshot(cache: Path, repo: str, revision: str) -> Listing | None:
-    """Return the snapshot of a revision in the cache; None if there is none, or one that lacks files.
+    """Return the snapshot of a revision in the cache; None if there is none, or if files are missing.
 
-    Which files it should have is known for downloads of phasebus. `huggingface_hub` notes nothing of the kind, but gives
-    a file its name when it is complete; the files of a model are checked when it is used.
+    Missing files are detected for downloads of phasebus, which have an inventory. `huggingface_hub` writes no inventory, but
+    names a file only when it is complete; the files of a model are checked when it is used.
     """
     commit = revision
     if not COMMIT.fullmatch(revision):

@@ -25,7 +25,7 @@ _OTHER_FORMATS = (
     "model.ckpt*",
     "rust_model.ot",
 )
-"""The same weights again, for other frameworks, as repositories of the hub have them besides safetensors."""
+"""Names of files with the same weights for other frameworks, in repositories that also have safetensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class HubRepository:
 
 
 def read_repository(content: bytes, display: str) -> HubRepository:
-    """Return what the hub's response describes.
+    """Parse and validate the hub's response.
 
     Raises:
-        DownloadError: It is not such a description, or its commit is none: it names a folder of the cache.
+        DownloadError: It does not describe a repository, or its commit, which names a folder of the cache, is invalid.
     """
     try:
         described = json.loads(content)
@@ -63,7 +63,7 @@ def read_repository(content: bytes, display: str) -> HubRepository:
 
 
 def without_duplicate_weights(files: Iterable[RemoteFile]) -> list[RemoteFile]:
-    """Return `files` without weights in other formats, if there are safetensors to use instead."""
+    """Return `files` without weights in other formats, if there are safetensors."""
     files = list(files)
     if not any(file.name.endswith(".safetensors") and "/" not in file.name for file in files):
         return files

@@ -1,4 +1,4 @@
-"""``file://`` or a path: a model that is on this machine, used in place or copied to a destination."""
+"""``file://`` or a path: a model on this machine, used in place or copied to a destination."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettin
 from phasebus.initializer.downloads.weights import missing_shards_problem
 
 _CONFIGS = ("config.json", "params.json")
-"""The configuration of a model: that of transformers, or of Mistral's own format."""
+"""File names of a model's configuration, in the format of transformers and in Mistral's."""
 
 
 def local_source(model: str, settings: DownloadSettings) -> LocalSource:
@@ -28,8 +28,8 @@ class LocalSource:
     """A folder or a file on this machine.
 
     Args:
-        model: The address as it was given, for messages.
-        path: The path it means.
+        model: The original address, for messages.
+        path: Its path.
     """
 
     kind = "file"
@@ -40,7 +40,7 @@ class LocalSource:
         self.path = expanded(path).absolute()
 
     def listing(self) -> Listing:
-        """Return the files in the folder, those behind symbolic links as well; or the one file."""
+        """Return the files in the folder, including those behind symbolic links, or the single file."""
         if not exists(self.path):
             raise DownloadError(f"{self._model!r} does not exist (as {self.path}); check the path")
         if self.path.is_file():
@@ -53,7 +53,7 @@ class LocalSource:
         return LocalBody(path, start if validator == file.validator else 0, file)
 
     def close(self) -> None:
-        """Do nothing: no connection is held."""
+        """Do nothing, as there is no connection."""
 
 
 class LocalBody:
@@ -68,7 +68,7 @@ class LocalBody:
         self.validator = file.validator
 
     def receive(self, room: memoryview) -> memoryview:
-        """Return the next bytes, which are in `room`; an empty view at the end."""
+        """Read the next bytes into `room` and return them; an empty view at the end."""
         try:
             if self._file is None:
                 self._file = self._path.open("rb", buffering=0)
@@ -88,7 +88,7 @@ class LocalBody:
 
 
 def inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, list[int]]:
-    """Return the path of a model that is used in place, and the sizes of its files in bytes.
+    """Check a model that is used in place; return its path, and the sizes of its files in bytes.
 
     Raises:
         DownloadError: There is no model, or one of its files is missing or incomplete.
@@ -128,10 +128,10 @@ def _check_content(file: Path) -> None:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Yield the names of the files below `root`, those behind symbolic links included.
+    """Yield the names of the files below `root`, including those behind symbolic links.
 
     Raises:
-        DownloadError: A link leads nowhere, or back into a folder above it: it cannot be copied.
+        DownloadError: A symbolic link is broken, or its target is a folder above it, so it cannot be copied.
     """
 
     def walk(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[str]:

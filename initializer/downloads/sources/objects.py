@@ -1,7 +1,7 @@
-"""``s3://``, ``gs://`` and ``az://`` through obstore, with credentials and endpoints by each ecosystem's variables.
+"""``s3://``, ``gs://`` and ``az://`` through obstore, with credentials and endpoints from each ecosystem's variables.
 
-A large object is requested in pieces: the store's client has a time limit for a whole request only, and none for the
-pause between two bytes. Each piece names the object's ETag, so pieces of two objects are never combined.
+A large object is requested in pieces, because the store's client limits the time of a whole request only, not the pause
+between two bytes. Each request contains the object's ETag, so pieces of different versions are never combined.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from phasebus.initializer.downloads.sources.stores import HINTS, StoreKind, conn
 from phasebus.telemetry.redaction import redact
 
 PIECE: Final = 64 * 2**20
-"""The number of bytes requested at once."""
+"""Number of bytes per request."""
 
 _SLOWEST: Final = 2 * 2**20
-"""The speed that a connection is expected to have at least, in bytes per second."""
+"""Minimum expected speed of a connection, in bytes per second."""
 
 _STATUS: Final = re.compile(r"status code: (?P<status>\d{3})\b|\b(?P<reason>\d{3}) [A-Z][A-Za-z ]+:")
-"""How obstore words the HTTP status in an error: it has error classes for the commonest refusals of an object only."""
+"""The HTTP status in the message of an obstore error; obstore has error classes for the most common statuses only."""
 
 _CREDENTIALS: Final = re.compile(r"token request|performing [A-Z]+ http://169\.254\.")
-"""How obstore words a failed request for credentials: to a service in the environment, or to the cloud's own."""
+"""The message of obstore for a failed request for credentials, to a configured service or to the cloud's own."""
 
 _BAD_PATH: Final = re.compile(
     r"invalid path: Path \"(?P<key>.*)\" contained|Could not parse path|Error parsing Path \"(?P<other>.*?)\":"
@@ -38,7 +38,7 @@ _BAD_PATH: Final = re.compile(
 _HOPELESS: Final = re.compile(
     r"invalid peer certificate|builder error|relative URL without a base|invalid URI|unsupported scheme", re.IGNORECASE
 )
-"""Failures before any response that a retry does not change."""
+"""Failures without a response for which a retry does not help."""
 
 _RETRYABLE: Final = frozenset({408, 409, 425, 429})
 
@@ -53,7 +53,7 @@ class ObjectSource:
 
     Args:
         kind: The kind of store.
-        url: ``scheme://bucket/prefix``. The prefix is a key, not part of a URL: ``#``, ``?`` and ``%`` mean themselves.
+        url: ``scheme://bucket/prefix``. The prefix is a key and not URL-encoded: ``#``, ``?`` and ``%`` are literal.
         settings: The limits.
     """
 
@@ -83,7 +83,7 @@ class ObjectSource:
         return self._kind
 
     def listing(self) -> Listing:
-        """Return the objects below the prefix; or the one object of exactly that name."""
+        """Return the objects below the prefix, or the single object with that key."""
         import obstore
 
         try:
@@ -117,12 +117,12 @@ class ObjectSource:
         return StreamBody(blocks, start=start, size=file.size, validator=file.validator)
 
     def close(self) -> None:
-        """Release the store, and with it its connections."""
+        """Release the store and its connections."""
         self._store = None
         self._client.close()
 
     def error_of(self, error: Exception) -> Exception:
-        """Return the error to raise for one of obstore's: a TransferError if the request may succeed when retried."""
+        """Return the error to raise for an error of obstore: a TransferError if a retry may succeed."""
         from obstore.exceptions import PermissionDeniedError, PreconditionError, UnauthenticatedError
 
         if isinstance(error, DownloadError | TransferError):
@@ -165,7 +165,7 @@ class ObjectSource:
         return [dict(each) for page in pages for each in page]
 
     def _list_all_keys(self, config: dict[str, str]) -> list[dict[str, Any]]:
-        """Return the objects, those included whose keys obstore rejects, without the markers of folders."""
+        """Return all objects, including those with keys that obstore rejects, without the markers of folders."""
         try:
             found = list_keys(self._client, config, self._bucket, self._prefix)
         except StatusError as error:
@@ -180,12 +180,12 @@ class ObjectSource:
                 at += len(block)
                 yield block
                 if at == end:
-                    break  # asking for more would cost as much again
+                    break  # one more read would cost as much again
             if at != end:
                 raise TransferError(f"the store sent the bytes up to {at}, requested were those up to {end}")
 
     def _piece(self, file: RemoteFile, start: int, end: int) -> Iterator[bytes]:
-        """Yield the bytes of an object from `start` to before `end`."""
+        """Yield the bytes of an object from `start` up to, not including, `end`."""
         import obstore
 
         options: dict[str, Any] = {"range": (start, end)}
@@ -198,10 +198,10 @@ class ObjectSource:
             raise self.error_of(error) from None
 
     def _without_markers(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the objects without those that stand for folders: empty ones whose key ends in a slash.
+        """Return the objects without markers of folders: empty objects with a key that ends in a slash.
 
-        obstore removes the slash, so an empty object is such a marker if others lie below it, or if there is no object
-        of that name without a slash.
+        obstore removes the slash. So an empty object is a marker if there are objects below it, or if no object has its key
+        without a slash.
         """
         import obstore
 

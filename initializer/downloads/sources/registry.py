@@ -23,8 +23,8 @@ BUILT_IN: Final = {
     "http": f"{_SOURCES}.web:web_source",
     "file": f"{_SOURCES}.local:local_source",
 }
-"""The entry points of phasebus itself, repeated here: they must work where phasebus is shipped without its metadata
-(Ray's ``py_modules``), and reading the metadata of all installed distributions takes tens of milliseconds."""
+"""The entry points of phasebus itself. They are repeated here because phasebus may be shipped without its metadata (Ray's
+``py_modules``), and because reading the metadata of all installed distributions takes tens of milliseconds."""
 
 
 def source_factory(scheme: str) -> SourceFactory:
@@ -49,7 +49,7 @@ def source_factory(scheme: str) -> SourceFactory:
 
 
 def installed_schemes() -> list[str]:
-    """Return the schemes that a source is installed for, the built-in ones first."""
+    """Return the schemes of the installed sources, the built-in ones first."""
     return [*BUILT_IN, *sorted(set(_installed()) - set(BUILT_IN))]
 
 
@@ -59,7 +59,7 @@ def _built_in(scheme: str) -> EntryPoint | None:
 
 @cache
 def _installed() -> dict[str, EntryPoint]:
-    """Return the entry points by scheme; built-in schemes cannot be replaced."""
+    """Return the entry points of other packages by scheme; built-in schemes cannot be replaced."""
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=GROUP):
         scheme = entry.name.lower()

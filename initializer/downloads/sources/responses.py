@@ -1,7 +1,7 @@
-"""The response of a web server, read into the caller's memory as it arrives.
+"""The response of a web server, received into the caller's memory.
 
-A client that allocates new bytes for each read costs as much again as all other work on a large file, and its layers as
-much on a small one. ``http.client`` reads into a given buffer.
+``http.client`` receives into a given buffer. A client that allocates memory for each read doubles the cost of a large file;
+the layers of such a client double the cost of a small one.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from http.client import HTTPConnection, HTTPException
 from phasebus.initializer.downloads.sources.wire import Wire
 
 _DRAINED = 64 * 2**10
-"""The largest unread rest of a response, in bytes, that is read so that its connection can be used again."""
+"""Maximum number of unread bytes of a response that are read to reuse its connection."""
 
 _PIECE = 128 * 2**10
-"""The number of bytes requested from the socket at once: at most this many are lost when a connection breaks."""
+"""Number of bytes requested from the socket at once. At most this many are lost when a connection breaks."""
 
 
 class Response:
-    """The response to a request. `stop` is called from any thread.
+    """The response to a request. Any thread may call `stop`.
 
     Args:
-        connection: The connection on which the request was sent; owned by the response from now on.
+        connection: The connection on which the request was sent. The response takes ownership of it.
         wire: The connection's socket.
-        keep: Accepts the connection when it can be used again.
+        keep: Called with the connection when it can be reused.
 
     Attributes:
         status: The HTTP status.
@@ -44,10 +44,10 @@ class Response:
         self.headers = self._response.headers
 
     def receive(self, room: memoryview) -> int:
-        """Put the next bytes into `room`; return how many, 0 at the end.
+        """Receive the next bytes into `room`; return their number, 0 at the end.
 
         Raises:
-            TimeoutError: Too few arrived in time.
+            TimeoutError: Too few bytes arrived in time.
             OSError, HTTPException: The connection broke.
         """
         self._started = True
@@ -58,9 +58,9 @@ class Response:
         self._wire.abort()
 
     def close(self) -> None:
-        """Keep the connection if the body is read or its rest is small; else close it. Possibly called twice.
+        """Keep the connection if the body was read or few bytes are left; else close it. Possibly called twice.
 
-        After an error status it is closed: another connection may reach a server that is less busy.
+        It is closed after an error status, because a new connection may reach a less busy server.
         """
         connection, self._connection = self._connection, None
         if connection is None:
@@ -69,7 +69,7 @@ class Response:
         if reusable and not self._started and response.length is not None and response.length <= _DRAINED:
             with contextlib.suppress(OSError, HTTPException):
                 response.read()
-        # a response that ended too early is closed as well, with some length left
+        # a response that ended too early is closed too, but has some length left
         reusable = reusable and response.isclosed() and not response.length and connection.sock is not None
         response.close()
         if reusable:

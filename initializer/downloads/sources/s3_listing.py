@@ -1,8 +1,8 @@
-"""A listing of a bucket that has keys the store's client rejects (``a//b``, ``a/../b``), so that the others are found.
+"""Listing a bucket that contains keys the store's client rejects (``a//b``, ``a/../b``).
 
 One such key makes obstore reject the whole listing. This module sends the same request, ListObjectsV2, signed with an
-access key (https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html), and returns all keys as they
-are. Other ways to obtain credentials stay with obstore.
+access key (https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html), and returns all keys
+unchanged. It supports access keys only; obstore supports other kinds of credentials.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _VARIABLES: Final = {
 
 
 def signing_config(config: Mapping[str, Any]) -> dict[str, str] | None:
-    """Return what requests are signed with, from obstore's settings of a store and the environment.
+    """Return the settings for signing requests, from obstore's settings of a store and from the environment.
 
     Returns:
-        The settings; None if there is neither an access key nor permission to leave the signature out.
+        The settings; None if there is no access key and unsigned requests are not allowed.
     """
     found = {key: next(filter(None, map(os.environ.get, names)), "") for key, names in _VARIABLES.items()}
     found = {key: value for key, value in {**found, **config}.items() if value}
@@ -55,7 +55,7 @@ def list_keys(client: HttpClient, config: Mapping[str, str], bucket: str, prefix
         prefix: The folder's key, without a slash at the end; empty for the whole bucket.
 
     Raises:
-        StatusError, DownloadError, TransferError: It could not be listed.
+        StatusError, DownloadError, TransferError: The folder could not be listed.
     """
     region = str(config.get("region") or "us-east-1")
     endpoint = str(config.get("endpoint") or f"https://s3.{region}.amazonaws.com").rstrip("/")
@@ -75,11 +75,11 @@ def list_keys(client: HttpClient, config: Mapping[str, str], bucket: str, prefix
 
 
 def _read_page(content: bytes) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the objects of a response, and the token for the next; None at the end."""
+    """Return the objects of a page, and the token of the next page; None at the end."""
     try:
         if b"<!DOCTYPE" in content:
             raise ValueError
-        root = ET.fromstring(content)  # noqa: S314  # bounded, and without entities of its own
+        root = ET.fromstring(content)  # noqa: S314  # the size is limited, and there are no entity definitions
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
         objects = [
@@ -99,7 +99,7 @@ def _read_page(content: bytes) -> tuple[list[dict[str, Any]], str | None]:
 def signed_headers(
     config: Mapping[str, str], region: str, host: str, path: str, query: str, time: dt.datetime
 ) -> dict[str, str]:
-    """Return the headers of a GET request at a `time` in UTC, signed unless the store wants no signature."""
+    """Return the headers of a GET request at a `time` in UTC; none with AWS_SKIP_SIGNATURE."""
     if "skip_signature" in config:
         return {}
     now = time.strftime("%Y%m%dT%H%M%SZ")

@@ -1,6 +1,6 @@
 """Connections to object stores, with credentials and endpoints from each ecosystem's usual variables.
 
-obstore reads most variables by itself. This module reads the others, and permits plain HTTP where an endpoint has it.
+obstore reads most variables by itself. This module reads the others, and allows plain HTTP for an http:// endpoint.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _ENDPOINTS: dict[StoreKind, tuple[str, tuple[str, ...]]] = {
     "gs": ("base_url", ("GOOGLE_BASE_URL",)),
     "az": ("endpoint", ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")),
 }
-"""obstore's option for an endpoint, and the variables that name one; the first that is set counts."""
+"""obstore's option for an endpoint, and the variables for it; the first one that is set is used."""
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
-"""The variable that names an emulator to Google's own libraries, which then send no credentials."""
+"""The variable of Google's own libraries for an emulator, to which they send no credentials."""
 
 _CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 
 _ADDRESS = re.compile(r"(Error performing [A-Z]+ [a-z]+://[^\s/]+/)\S+")
-"""The address in obstore's errors: it is long, and may be signed."""
+"""The address in a message of obstore; it is removed because it is long and may be signed."""
 
 
 def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: float) -> Any:
-    """Return obstore's client of a bucket. Nothing is sent yet.
+    """Return obstore's client for a bucket, without sending a request.
 
     Args:
         kind: The kind of store.
@@ -89,13 +89,13 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
 
 
 def first_line(error: Exception) -> str:
-    """Return the message of an obstore error, without its part for developers and without the address."""
+    """Return the first line of an obstore error's message, without the address."""
     line = redact(str(error)).strip().partition("\n")[0]
     return _ADDRESS.sub(r"\1…", line)[:300]
 
 
 def _azure() -> dict[str, Any]:
-    """Return obstore's settings from the variables of Azure's own command and libraries; a connection string has all."""
+    """Return obstore's settings from the variables of Azure's own tools; a connection string replaces all others."""
     if string := os.environ.get(_CONNECTION_STRING):
         return _connection(string)
     found = {
@@ -119,7 +119,7 @@ def _connection(string: str) -> dict[str, Any]:
     if parts.get("usedevelopmentstorage", "").lower() == "true":
         return {"use_emulator": True}
     endpoint, account = parts.get("blobendpoint"), parts.get("accountname")
-    if endpoint and not account:  # as in the string of a shared access signature
+    if endpoint and not account:  # as in a connection string with a shared access signature
         account = (urlsplit(endpoint).hostname or "").partition(".")[0]
     if account and not endpoint and "endpointsuffix" in parts:
         endpoint = f"{parts.get('defaultendpointsprotocol', 'https')}://{account}.blob.{parts['endpointsuffix']}"

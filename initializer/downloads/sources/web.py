@@ -1,8 +1,7 @@
-"""``https://``: one file, or a folder whose files a file SHA256SUMS names.
+"""``https://``: one file, or a folder with a file SHA256SUMS that lists its files.
 
-Web servers have no common way to list a folder. An established one to publish several files that belong together is
-``sha256sum * > SHA256SUMS`` beside them. An address that ends in a slash, or in that name, is such a folder; any other
-is a file.
+Web servers have no common way to list a folder. It is common to publish a set of files with a list of their digests, made
+with ``sha256sum * > SHA256SUMS``. An address that ends in a slash or in SHA256SUMS is such a folder; any other is a file.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _HUB_HOSTS = frozenset({"huggingface.co", "hf.co"})
 
 
 def web_source(model: str, settings: DownloadSettings) -> Source:
-    """Return the source of a web address: the hub's for the page of one of its repositories."""
+    """Return the source of a web address; for the page of a repository on the hub, a `HubSource`."""
     try:
         parts = urlsplit(model)
         _ = parts.port
@@ -70,7 +69,7 @@ class WebSource:
         self.display = self._base if self._is_folder else f"{address.scheme}://{netloc}{path}"
 
     def listing(self) -> Listing:
-        """Return the files that SHA256SUMS names, with the sizes that the server states; or the one file."""
+        """Return the files that SHA256SUMS lists, with their sizes from the server; or the single file."""
         if not self._is_folder:
             size, validator = self._client.size(self._url(self._name), self._headers)
             return Listing(files=(RemoteFile(name=self._name, size=size, validator=validator),), single=True)

@@ -1,7 +1,7 @@
-"""A socket whose reads end in time: when a server sends nothing or next to nothing, and when another thread aborts it.
+"""A socket with a time limit for reads from a stalled server, which another thread can abort.
 
-``http.client`` limits the pause between two bytes only. A server that sends a header line now and then, interim
-responses without end, or a byte a minute would hold a thread for hours.
+``http.client`` limits the pause between two bytes only. A server that sends occasional header lines, endless interim
+responses, or a byte per minute would block a thread for hours.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from collections.abc import Callable
 from typing import Any
 
 _LEAST = 4096
-"""The number of bytes that must arrive while `stall_seconds` are spent waiting, or the transfer counts as stalled."""
+"""Minimum number of bytes that must arrive in `stall_seconds` of waiting; otherwise the transfer counts as stalled."""
 
 
 class Wire:
-    """A connection to a server, in the form that ``http.client`` uses a socket.
+    """A connection to a server, with the methods of a socket that ``http.client`` uses.
 
     Args:
         family: The address family.
-        stall_seconds: How long a response's head may take, and how long less than a few kilobytes of its body may.
-        on_close: Called once, when the connection is closed.
+        stall_seconds: Maximum time for the head of a response, and for each 4 KiB of its body, in seconds.
+        on_close: Called once, when the connection has been closed.
     """
 
     def __init__(self, family: int, stall_seconds: float, on_close: Callable[[Wire], None]) -> None:
         self._socket: socket.socket = socket.socket(family, socket.SOCK_STREAM)
-        # TLS takes the socket's descriptor over; this one stays, so that `abort` works in every state
+        # TLS takes over the socket's descriptor; with a duplicate, `abort` works in every state
         self._handle = self._socket.dup()
         self._stall = stall_seconds
         self._on_close = on_close
@@ -61,7 +61,7 @@ class Wire:
         self._patience, self._received = self._stall, 0
 
     def abort(self) -> None:
-        """End whatever a thread does with the connection. Called from any thread, possibly twice."""
+        """Make every running call of another thread on the connection end. Called from any thread, possibly twice."""
         with contextlib.suppress(OSError):
             self._handle.shutdown(socket.SHUT_RDWR)
 
@@ -71,7 +71,7 @@ class Wire:
         self._socket.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return a reader of what arrives; the connection stays open until it is closed, too."""
+        """Return a reader of the received bytes; the connection stays open until the reader is closed too."""
         with self._guard:
             self._users += 1
         return io.BufferedReader(_Reader(self))
@@ -80,7 +80,7 @@ class Wire:
         """Receive some bytes; 0 at the end.
 
         Raises:
-            TimeoutError: Too few arrived in time.
+            TimeoutError: Too few bytes arrived in time.
         """
         began = time.monotonic()
         seconds = self._patience if self._head_until is None else self._head_until - began
@@ -88,7 +88,7 @@ class Wire:
             raise TimeoutError
         self._socket.settimeout(seconds)
         count = self._socket.recv_into(buffer)
-        # only the time spent waiting counts: what the caller does between two reads is no fault of the server's
+        # only the time spent waiting counts, not the time that the caller needs between two reads
         self._patience -= time.monotonic() - began
         self._received += count
         if self._received >= _LEAST:
@@ -103,7 +103,7 @@ class Wire:
             self.release()
 
     def release(self) -> None:
-        """Count one user less; the last one closes the connection."""
+        """Remove one user; without users left, close the connection."""
         with self._guard:
             self._users -= 1
             last = self._users == 0
