@@ -1,10 +1,10 @@
-"""The command line: one file a command, imported when the command is used."""
+"""The command line: one file per command, imported when the command is used."""
 
 import sys
 
 try:
     from phasebus.initializer.cli.group import main
-except KeyboardInterrupt:  # Ctrl-C in the first moments is no error, and has no traceback
+except KeyboardInterrupt:  # Ctrl-C during imports is not an error and prints no traceback
     sys.exit(130)
 
 __all__ = ["main"]

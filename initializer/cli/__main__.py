@@ -1,4 +1,4 @@
-"""`python -m phasebus.initializer.cli`: the command line where its script is not on the PATH."""
+"""`python -m phasebus.initializer.cli`: the command line, if the script `phasebus` is not on the PATH."""
 
 from phasebus.initializer.cli import main
 

@@ -15,7 +15,7 @@ _FILE_WIDTH = 120
 
 
 def print_blame(run: Run) -> None:
-    """Print the steps of `run` by how long they took, the longest first, without those too short to matter."""
+    """Print the steps of `run` by duration, the longest first, without very short ones."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("seconds", justify="right", no_wrap=True, min_width=7)
     table.add_column("own", justify="right", no_wrap=True, min_width=6)

@@ -22,7 +22,7 @@ _PROMPT = "A start-up is"
 def demo(prompt: str, *, once: bool, host: str | None, port: int | None, verbose: bool) -> None:
     """Start a local Ray and a real vLLM with a tiny model of random weights, and show where the time went.
 
-    The generated text is gibberish, as the weights are random; everything else is real. It takes about a minute.
+    The generated text is gibberish because the weights are random; everything else is real. It takes about a minute.
     """
     from phasebus.initializer.node.config import LLMConfig
 
@@ -36,9 +36,9 @@ def demo(prompt: str, *, once: bool, host: str | None, port: int | None, verbose
 
 
 def _tiny_model() -> Path:
-    """Return the folder of the tiny model, written if it does not exist.
+    """Return the folder of the tiny model; write the model if it does not exist.
 
-    Another process writes it, as torch would stay loaded in this one.
+    Another process writes it, because torch would stay loaded in this one.
     """
     from phasebus.initializer.cli import demo_model
 

@@ -1,4 +1,4 @@
-"""A tiny Llama with random weights (3 MB), generated locally, so that the demonstration needs no hub."""
+"""A tiny Llama with random weights (3 MB), generated locally, so that the demonstration needs no download."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_tiny_model(destination: Path) -> Path:
         work.chmod(0o755)
         work.rename(destination)
     except OSError:
-        if not (destination / "config.json").is_file():  # else another process has written it first
+        if not (destination / "config.json").is_file():  # otherwise another process has written it
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""`phasebus engines`: the engines that a configuration may name."""
+"""`phasebus engines`: the installed engines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from phasebus.initializer.cli.failures import reported
 
 @click.command(short_help="List the installed engines.")
 def engines() -> None:
-    """List the engines that `engine:` in a configuration may name, with the packages that install them."""
+    """List the names that `engine:` in a configuration accepts, with the package of each engine."""
     from phasebus.initializer.engines.registry import installed_engines
 
     with reported():

@@ -1,4 +1,4 @@
-"""`phasebus events`: every event, phase and key, with what observes it, read from the code."""
+"""`phasebus events`: a catalog of every event, phase and key, and of their observers, from the code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MODULES = (
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def events(modules: tuple[str, ...], as_json: bool) -> None:
-    """List every event with its fields, every phase and every context key, and what observes or handles each event."""
+    """List every event with its fields and its handlers, every phase and every context key."""
     with reported():
         catalog = describe(modules)
         click.echo(json.dumps(catalog, indent=2) if as_json else "\n".join(_lines(catalog)))
@@ -73,7 +73,7 @@ def _event_classes() -> list[type]:
     while waiting:
         for each in waiting.pop(0).__subclasses__():
             if each not in found and getattr(sys.modules.get(each.__module__), each.__name__, None) is each:
-                found[each] = None  # by its module: a slotted dataclass leaves an unnamed twin behind
+                found[each] = None  # found in its module: a slotted dataclass has a second, hidden class
                 waiting.append(each)
     return sorted(found, key=lambda each: (each.__module__, inspect.getsourcelines(each)[1]))
 
@@ -97,14 +97,14 @@ def _handlers(modules: list[ModuleType]) -> Iterator[tuple[str, tuple[type, ...]
             if getattr(thing, "__module__", None) != module.__name__ or name.startswith("_"):
                 continue
             if not isinstance(thing, type) and _is_within(module.__name__, ("phasebus",)):
-                continue  # functions of our own that take an event are no callbacks
+                continue  # our own functions with an event argument are not callbacks
             function = getattr(thing, "observe", None) if isinstance(thing, type) else thing
             if inspect.isfunction(function) and (classes := _first_annotation(function)):
                 yield f"{module.__name__}.{name}", classes
 
 
 def _first_annotation(function: Any) -> tuple[type, ...]:
-    """Return the event classes that the first annotated argument of `function` names; none if it names anything else."""
+    """Return the event classes in the annotation of the first argument of `function`; none for another annotation."""
     from phasebus.bus import Event
 
     try:
@@ -118,11 +118,11 @@ def _first_annotation(function: Any) -> tuple[type, ...]:
 
 
 def _keys(modules: list[ModuleType]) -> Iterator[tuple[Any, ModuleType]]:
-    """Yield the keys at the top of `modules`, each from the first module that has it."""
+    """Yield the keys in the top level of `modules`, each once, with the first module that contains it."""
     from phasebus.bus import Key
 
     seen: set[int] = set()
-    # A key is listed with the module that defines it, which by its name is for that.
+    # Modules called keys or events define keys; other modules only import them.
     for module in sorted(modules, key=lambda each: not each.__name__.endswith((".keys", ".events"))):
         for thing in list(vars(module).values()):
             if isinstance(thing, Key) and id(thing) not in seen:
@@ -143,7 +143,7 @@ def _key(key: Any, module: ModuleType) -> dict[str, Any]:
 
 
 def _type(hint: Any) -> str:
-    """Return a type as it is written in code, without the metadata of ``Annotated``."""
+    """Return a type in the notation of code, without the metadata of ``Annotated``."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _type(arguments[0])

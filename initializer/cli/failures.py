@@ -1,4 +1,4 @@
-"""The end of a command that failed: one clear message, and an exit code."""
+"""Ending a failed command with a message and an exit code."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from phasebus.telemetry import redact
 
 
 class Interrupted(PhasebusError):  # noqa: N818  # not a fault
-    """Raised when a signal has ended a command, after everything was released.
+    """Raised when a signal has ended a command, after all resources were released.
 
     Args:
         number: The signal.
-        callback: The name and line of the callback that it has interrupted; None if it has interrupted none.
+        callback: The name and line of the interrupted callback; None without one.
     """
 
     def __init__(self, number: int, callback: str | None = None) -> None:
@@ -35,7 +35,7 @@ def reported(*, tracebacks: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001  # whatever it is, it ends the command with a message
+    except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001  # every error ends the command with a message
         error = caught if isinstance(caught, Exception) else Interrupted(signal.SIGINT)
         if tracebacks:
             write_err(redact("".join(traceback.format_exception(error))))

@@ -1,4 +1,4 @@
-"""The command `phasebus`: its subcommands by name, and what all of them share."""
+"""The command `phasebus`: its subcommands by name, and their common handling of errors and output."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "engines": ("engines:engines", "List the installed engines."),
     "demo": ("demo:demo", "Start a local Ray and a real vLLM with a tiny model."),
 }
-"""Where each command is, below this package, and its line in the help. A command is imported only when it is used."""
+"""The module and function of each command in this package, and its line in the help. Modules are imported on use."""
 
 _STARTING = ("up", "run", "demo")
-"""The commands that start something: their output must not fail them."""
+"""The commands that start something; an error of their output must not fail them."""
 
 
 class _LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands, those for starting first."""
+        """Return the names of the commands, in the order of the help."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None if there is none of this name."""
+        """Import and return a command; None if there is none with this name."""
         if cmd_name not in _COMMANDS:
             return None
         module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
@@ -65,7 +65,7 @@ class _LazyGroup(click.Group):
             return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; one whose output is its result fails if that cannot be written."""
+        """Run a command. It fails if its output is its result and cannot be written."""
         with _interruptible():
             result = super().invoke(ctx)
             if ctx.invoked_subcommand not in _STARTING:
@@ -77,7 +77,7 @@ class _LazyGroup(click.Group):
             return result
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
-        """Run the command line; as a process of its own (without `args`), end it at once when the command is done."""
+        """Run the command line. Without `args`, as the main program, end the process when the command has ended."""
         with tolerant_streams():
             if args is not None:
                 return super().main(args, *rest, **extra)
@@ -86,7 +86,7 @@ class _LazyGroup(click.Group):
                 super().main(args, *rest, **extra)
             except SystemExit as ended:
                 code = ended.code
-            except BaseException:  # noqa: BLE001  # a defect: no command lets one out
+            except BaseException:  # noqa: BLE001  # a defect: commands handle their errors
                 traceback.print_exc()
                 code = 1
             return end_process(code)
@@ -94,7 +94,7 @@ class _LazyGroup(click.Group):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """End a command that is interrupted outside of a start, such as during imports, without a traceback."""
+    """End a command without a traceback if it is interrupted outside a start, such as during imports."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The steps of a start as a live tree on a terminal: a running step shows the steps inside it, a finished one is a line."""
+"""The steps of a start as a live tree on a terminal. A running step shows its inner steps; a finished one is one line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from phasebus.telemetry import redact
 from phasebus.telemetry.formatting import format_duration, format_progress, format_title
 
 _MOST_NODES = 8
-"""With more nodes than this, each is one line, and only running and failed ones are shown."""
+"""Maximum number of nodes shown as trees. With more nodes, each running or failed one is one line."""
 
 _MOST_LINES = 16
 
 Steps = Mapping[str, Mapping[str, Any]]
-"""Steps as `Timeline.state` describes them, by their ids."""
+"""Steps in the form of `Timeline.state`, by id."""
 
 
 def live_tree(steps: Steps, now: float) -> RenderableType:

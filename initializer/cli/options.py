@@ -14,11 +14,11 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 _LARGEST_PORT = 65535
 _SERVICE_LINK = ("tcp://", "udp://", "sctp://")
-"""How Kubernetes sets PHASEBUS_PORT in every pod beside a Service that is called phasebus."""
+"""Prefixes of the value that Kubernetes sets as PHASEBUS_PORT in pods, for a Service with the name phasebus."""
 
 
 def service_options(command: C) -> C:
-    """Give a command the options of the HTTP service."""
+    """Add the options of the HTTP service to a command."""
     for option in (
         click.option(
             "--port",
@@ -38,7 +38,7 @@ def service_options(command: C) -> C:
 
 
 def _port_variable() -> int | None:
-    """Return the port that PHASEBUS_PORT names; None, with a warning, if it is no port."""
+    """Return the port in PHASEBUS_PORT; None if it is unset, or with a warning if it is not a port."""
     text = os.environ.get("PHASEBUS_PORT", "")
     if not text or text.startswith(_SERVICE_LINK):
         return None

@@ -1,4 +1,4 @@
-"""Standard output and standard error that cannot end a start: closed, full, broken or of another encoding."""
+"""Standard streams that cannot fail a start when they are closed, full or broken, or cannot encode a text."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class OutputError(PhasebusError):
 
 
 class TolerantStream:
-    """A text stream that drops what cannot be written; all else is the underlying stream's.
+    """A text stream that drops text that cannot be written. All other attributes are those of the underlying stream.
 
     Args:
-        stream: The underlying stream; None for one that was closed when the process was started.
+        stream: The underlying stream; None if it was closed when the process was started.
 
     Attributes:
         error: The first error of the underlying stream; None while there is none.
@@ -37,7 +37,7 @@ class TolerantStream:
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered, or drop it."""
+        """Write the buffered text, or drop it."""
         self._attempt(self._stream.flush)
 
     def _attempt(self, function: Any, *arguments: Any) -> None:
@@ -64,7 +64,7 @@ def write_err(text: str) -> None:
 
 
 def log_warnings() -> None:
-    """Write what phasebus logs as a warning or an error to standard error, one line each."""
+    """Write the warnings and errors that phasebus logs to standard error, one line each."""
     logger = logging.getLogger("phasebus")
     if not logger.handlers:
         logger.addHandler(_WarningHandler(logging.WARNING))
@@ -77,11 +77,11 @@ class _WarningHandler(logging.Handler):
 
 
 def check_output() -> None:
-    """Check that what was written to standard output has arrived there, as the result of a command has to.
+    """Check that all output was written. A command whose output is its result fails otherwise.
 
     Raises:
-        OutputError: It has not.
-        SystemExit: The process that reads it has closed it, which is no error worth a message.
+        OutputError: Output could not be written.
+        SystemExit: The reader has closed standard output; this needs no message.
     """
     sys.stdout.flush()
     error = getattr(sys.stdout, "error", None)
@@ -93,9 +93,9 @@ def check_output() -> None:
 
 
 def end_process(code: object) -> NoReturn:
-    """End this process with an exit code as `sys.exit` takes it, without waiting for any thread.
+    """End this process without waiting for threads. `code` is a value for `sys.exit`.
 
-    A thread that waits for a silent server would keep the process for minutes after everything was released.
+    A thread that waits for an unresponsive server could delay the end for minutes after all resources were released.
     """
     if code is not None and not isinstance(code, int):
         write_err(str(code))
@@ -108,13 +108,13 @@ def end_process(code: object) -> NoReturn:
 
 @contextmanager
 def tolerant_streams() -> Iterator[None]:
-    """Make standard output and standard error tolerant, and keep their descriptors from being taken by other files."""
+    """Make standard output and standard error tolerant, and reserve the standard descriptors that are closed."""
     _reserve_descriptors()
     streams = sys.stdout, sys.stderr
     for stream in streams:
         encoding = str(getattr(stream, "encoding", None) or "").lower()
         with suppress(AttributeError, OSError, ValueError):
-            # bars become question marks; names that are not UTF-8 stay readable
+            # '?' for characters that cannot be encoded; in UTF-8, escapes for bytes of names that are not UTF-8
             errors = "backslashreplace" if encoding in ("utf-8", "utf8") else "replace"
             cast("Any", stream).reconfigure(errors=errors)
     sys.stdout, sys.stderr = (cast("TextIO", TolerantStream(stream)) for stream in streams)
@@ -128,7 +128,7 @@ def tolerant_streams() -> Iterator[None]:
 
 
 def _reserve_descriptors() -> None:
-    """Open the null device at each standard descriptor that is closed; a command that is run does not inherit it."""
+    """Open the null device at each closed standard descriptor, so that no other file gets it. Commands do not inherit it."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

@@ -24,14 +24,14 @@ class WatchError(PhasebusError):
 
 
 class RemoteStart:
-    """The steps of a start elsewhere, as received so far.
+    """The steps of a start in another process, as received so far.
 
     Args:
         url: The URL of the service.
 
     Attributes:
         steps: The steps by their ids.
-        offset: How far the other machine's clock is ahead of this one's, in seconds.
+        offset: The difference of the other machine's clock to this one's, in seconds; positive if it is ahead.
     """
 
     def __init__(self, url: str) -> None:
@@ -47,11 +47,11 @@ class RemoteStart:
         return next((step for step in self.steps.values() if step.get("parent") not in self.steps), None)
 
     def changes(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield the steps that have changed, each time some have, until the service closes in order.
+        """Yield the changed steps after each change, until the service announces its end.
 
         Raises:
             WatchError: The URL is not that of a phasebus service, or cannot be used.
-            httpx.TransportError: The service cannot be reached, or the connection was lost.
+            httpx.TransportError: The connection failed or was lost.
         """
         headers = {} if self._last_event is None else {"Last-Event-ID": self._last_event}
         if (token := Access.from_environment().token) is not None:
@@ -84,7 +84,7 @@ class RemoteStart:
                     return
 
     def announced(self, changed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield each of the `changed` steps that has begun or ended since the last call, if its kind is worth a line."""
+        """Yield the `changed` steps of major kinds that have begun or ended since the last call."""
         for step in changed:
             if step["kind"] in _ANNOUNCED and self._announced.get(step["id"]) != step["outcome"]:
                 self._announced[step["id"]] = step["outcome"]
@@ -100,7 +100,7 @@ class RemoteStart:
 
 
 class Follower:
-    """Follows a start from a thread of its own, from when its service first answers.
+    """Follows a start in a thread of its own, as soon as its service answers.
 
     Args:
         start: The start.
@@ -129,7 +129,7 @@ class Follower:
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether a URL names this machine, which no proxy can reach on behalf of this process."""
+    """Return whether a URL is one of this machine, for which a proxy cannot be used."""
     try:
         host = httpx.URL(url).host
     except httpx.InvalidURL:

@@ -34,8 +34,8 @@ def run(
     """Run COMMAND, a vLLM command such as `vllm serve MODEL`, and trace its start.
 
     Output, signals, and exit code are the command's own; 127 means that there is no such command, 126 that it cannot be
-    executed. /metrics, /readyz and the page are served on the port while it loads. Whatever phasebus lacks for that (a
-    free port, a writable folder) costs one warning, and the command runs without it.
+    executed. /metrics, /readyz and the page are served on the port while it loads. If phasebus lacks something for that,
+    such as a free port or a writable folder, it prints one warning, and the command runs without it.
     """
     from phasebus.initializer.node.child import ChildProcess
     from phasebus.initializer.node.execution import CommandNotStartedError, executable, original_mask
@@ -66,7 +66,7 @@ def _run(
     *,
     verbose: bool,
 ) -> None:
-    """Run `command`, observed if that is possible."""
+    """Run `command`, and observe it if possible."""
     from phasebus.initializer.node.execution import CommandNotStartedError
 
     try:
@@ -78,7 +78,7 @@ def _run(
 
         telemetry = available_telemetry(host=host or HOST, port=PORT if port is None else port, warn=_warn)
         started = Command(arguments=command, download=download, destination=destination)
-    except Exception as error:  # noqa: BLE001  # whatever is missing here, the command does not need it
+    except Exception as error:  # noqa: BLE001  # the command does not depend on phasebus
         _run_unobserved(command, error)
     try:
         anyio.run(_observe, started, child, telemetry, verbose)
@@ -90,10 +90,10 @@ def _run(
         for line in described(error):
             write_err(line)
         raise SystemExit(1) from None
-    except Exception as error:  # noqa: BLE001  # an error of the observers
+    except Exception as error:  # noqa: BLE001  # an error in the observation
         if child.pid is None:
             _run_unobserved(command, error)
-        _warn(f"the command is observed no more: {type(error).__name__}: {error}")
+        _warn(f"the command is no longer observed: {type(error).__name__}: {error}")
 
 
 async def _observe(command: Command, child: ChildProcess, telemetry: Telemetry, verbose: bool) -> None:

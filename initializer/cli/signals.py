@@ -1,4 +1,4 @@
-"""Signals during a start: the first one ends it in order, a second one at once."""
+"""Signals during a start: the first one shuts it down in order, a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable[[], str | None]) -> int | None:
-    """Do `work`; a signal cancels it, and a second one ends the process at once. Return the first one's number.
+    """Run `work`. A signal cancels it; a second one ends the process at once. Return the number of the first signal.
 
-    A callback that blocks cannot be cancelled: the first signal raises `Interrupted` in it.
+    A blocking callback cannot be cancelled, so the first signal raises `Interrupted` in it.
 
     Args:
         work: The work.
-        waiting: Returns what a cancelled work waits for, in a few words; None for nothing.
+        waiting: Returns the name of the step that a cancelled `work` waits for; None without one.
 
     Raises:
         Interrupted: A signal has interrupted a callback.
-        Exception: What the work raised.
+        Exception: The error of `work`.
     """
     caught: int | None = None
     failure: Exception | None = None
@@ -45,7 +45,7 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
             _end_at_once(number)
         caught = number
         loop.call_soon_threadsafe(signalled.set)
-        _write(f"{signal.Signals(number).name}: stopping; once more ends it at once")
+        _write(f"{signal.Signals(number).name}: stopping; a second signal ends it at once")
         if (callback := _called_by_the_bus(frame)) is not None:
             code = callback.f_code
             failure = Interrupted(number, f"{code.co_qualname} ({code.co_filename}:{callback.f_lineno})")
@@ -74,7 +74,7 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
 
 @contextmanager
 def handled_by(handler: Handler, numbers: Iterable[signal.Signals]) -> Iterator[None]:
-    """Handle the signals of these `numbers` by `handler` within the block."""
+    """Install `handler` for the signals `numbers` during the block."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -84,7 +84,7 @@ def handled_by(handler: Handler, numbers: Iterable[signal.Signals]) -> Iterator[
 
 
 def _called_by_the_bus(frame: FrameType | None) -> FrameType | None:
-    """Return the frame of the callback that a signal has interrupted; None if it was none, or one of our own."""
+    """Return the frame of the interrupted callback; None if no callback, or one of our own, was interrupted."""
     inner = None
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
@@ -96,8 +96,8 @@ def _called_by_the_bus(frame: FrameType | None) -> FrameType | None:
 
 
 def _end_at_once(number: int) -> None:
-    """End this process and all that it has started, without releasing anything."""
-    _write(f"{signal.Signals(number).name} again: ended at once; `phasebus report` shows how far the start had come")
+    """End this process and all its child processes, without releasing resources."""
+    _write(f"{signal.Signals(number).name} again: ended at once; `phasebus report` shows the progress of the start")
     for process in psutil.Process().children(recursive=True):
         try:
             process.kill()
@@ -107,6 +107,6 @@ def _end_at_once(number: int) -> None:
 
 
 def _write(message: str) -> None:
-    """Write a message from a signal handler, which may have interrupted a print."""
+    """Write a message without buffering: the signal handler may have interrupted a print."""
     with suppress(OSError):
         os.write(2, f"phasebus: {message}\n".encode())

@@ -1,4 +1,4 @@
-"""What `up` and `demo` share: start a node or a cluster, show where the time went, and serve metrics until a signal."""
+"""Starting a node or a cluster for `up` and `demo`: start, show the durations, serve metrics until a signal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 def starting_options(command: C) -> C:
-    """Give a command the options of every command that starts something."""
+    """Add the options that `up` and `demo` share to a command."""
     for option in (
         click.option("--verbose", "-v", is_flag=True, help="Show whole tracebacks."),
         service_options,
@@ -46,24 +46,24 @@ def starting_options(command: C) -> C:
 def start_and_serve(
     config: LLMConfig | ClusterConfig, *, prompt: str | None, once: bool, host: str | None, port: int | None
 ) -> None:
-    """Start a node or a cluster and serve its metrics until a signal comes, or only until it is ready.
+    """Start a node or a cluster, and serve its metrics until a signal arrives, or with `once` until it is ready.
 
     Args:
         config: The node or the cluster.
         prompt: Prompt to generate from once the node is ready; None for none.
         once: Whether to stop when the node is ready.
-        host: The address of the service, in place of the configuration's.
-        port: The port of the service, in place of the configuration's.
+        host: The address of the service; None for the configured one.
+        port: The port of the service; None for the configured one.
 
     Raises:
         PhasebusError: The node did not start.
-        Interrupted: A signal came before it was ready.
+        Interrupted: A signal arrived before the node was ready.
     """
     log_warnings()
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     service = config.service.model_copy(update=given)
     if isinstance(config, ClusterConfig) or max(config.nodes, config.replicas or 1) > 1:
-        # The hub serves a cluster. Its address has to be known from the start, as it may move to another process.
+        # The hub serves a cluster. Its port is chosen here, because a restarted hub must use the same one.
         service = _reachable(service)
         config = ClusterConfig.of(config).model_copy(update={"service": service})
         telemetry = available_telemetry(port=None, warn=_warn)
@@ -99,7 +99,7 @@ def start_and_serve(
 
 
 def _reachable(service: ServiceConfig) -> ServiceConfig:
-    """Return `service` with a port that is free, or without one."""
+    """Return `service` with a free port, or without a port."""
     port = available_port(
         lambda candidate: chosen_port(service.model_copy(update={"port": candidate})), service.host, service.port, _warn
     )
@@ -111,13 +111,13 @@ def _warn(message: str) -> None:
 
 
 def _print_times(journal: Path, seconds: float) -> None:
-    """Print the blame table, if there is a journal to make it from, and the time to ready."""
+    """Print the blame table, if there is a journal, and the time to ready."""
     try:
         run = read_journal(journal)
         print_blame(run)
         seconds = time_to_ready(run)
-    except Exception as error:  # noqa: BLE001  # a node that is ready does not end for a table
-        if journal.is_file() and journal.stat().st_size:  # else a warning has reported that there is no journal
+    except Exception as error:  # noqa: BLE001  # no error of the table may end a ready node
+        if journal.is_file() and journal.stat().st_size:  # otherwise a warning about the journal was logged
             _warn(f"the times of the steps are not shown: {error}")
     write_out(f"ready in {seconds:.1f} s")
 

@@ -20,7 +20,7 @@ from phasebus.telemetry import Timeline
 
 
 def log_to_stderr(bus: Bus) -> None:
-    """Log the steps of `bus`, and what phasebus itself logs, as lines on standard error."""
+    """Log the steps of `bus`, and the log messages of phasebus, as lines on standard error."""
     console = Console(stderr=True)
     _log_to(console)
     for observer in (LogObserver(), ProgressObserver(console), Watchdog()):
@@ -29,12 +29,12 @@ def log_to_stderr(bus: Bus) -> None:
 
 @contextmanager
 def show_progress(bus: Bus, timeline: Timeline, cluster: str | None = None) -> Iterator[None]:
-    """Show the steps of `bus` within the block: as a tree on a terminal, as lines elsewhere.
+    """Show the steps of `bus` during the block: as a tree on a terminal, as lines elsewhere.
 
     Args:
         bus: The bus.
-        timeline: Its steps so far.
-        cluster: The URL of the service that has the steps of all nodes of a cluster; None for a single node.
+        timeline: The timeline of its steps.
+        cluster: The URL of the hub, which has the steps of all nodes of a cluster; None for a single node.
     """
     console = Console(stderr=True)
     nodes = None if cluster is None else RemoteStart(cluster)
@@ -54,7 +54,7 @@ def show_progress(bus: Bus, timeline: Timeline, cluster: str | None = None) -> I
 
 
 def _log_others(timeline: Timeline, nodes: RemoteStart, changed: list[dict[str, Any]]) -> None:
-    """Log the steps of other nodes; those of this one are logged already."""
+    """Log the steps of other nodes; an observer logs those of this one."""
     own = {step["id"] for step in timeline.state()["steps"]}
     for step in nodes.announced([each for each in changed if each["id"] not in own]):
         logging.getLogger("phasebus").info("%s: %s", step["node"], step_line(step, time.time()).plain)
@@ -63,7 +63,7 @@ def _log_others(timeline: Timeline, nodes: RemoteStart, changed: list[dict[str, 
 def _log_to(console: Console) -> None:
     logger = logging.getLogger("phasebus")
     if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
-        logger.handlers.clear()  # the one for warnings alone
+        logger.handlers.clear()  # removes the handler for warnings
         handler = _ConsoleHandler(console)
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
         logger.addHandler(handler)
@@ -73,14 +73,13 @@ def _log_to(console: Console) -> None:
 
 def _tree(timeline: Timeline, nodes: RemoteStart | None) -> RenderableType:
     steps = {} if nodes is None else dict(nodes.steps)
-    steps.update(
-        (step["id"], step) for step in timeline.state()["steps"]
-    )  # the steps of this process arrive here first
+    # The timeline has newer states of this process's steps than the hub.
+    steps.update((step["id"], step) for step in timeline.state()["steps"])
     return live_tree(steps, time.time())
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes through a console, which keeps lines and bars apart."""
+    """Writes through a console, so that lines do not interrupt progress bars."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()

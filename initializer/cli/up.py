@@ -20,5 +20,5 @@ def up(config: Path, prompt: str | None, *, once: bool, host: str | None, port: 
     from phasebus.initializer.cluster import load_cluster_config
 
     with reported(tracebacks=verbose):
-        sys.path.insert(0, str(config.parent.absolute()))  # callbacks beside it are found, as a script's modules are
+        sys.path.insert(0, str(config.parent.absolute()))  # to import callbacks from its folder, as for a script
         start_and_serve(load_cluster_config(config), prompt=prompt, once=once, host=host, port=port)

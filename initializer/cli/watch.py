@@ -1,4 +1,4 @@
-"""`phasebus watch`: the page of a start, on a terminal."""
+"""`phasebus watch`: the steps of a running start on a terminal."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _RECONNECT_SECONDS = 1.0
 @click.argument("url", default="http://127.0.0.1:9464")
 @click.option("--until-ready", is_flag=True, help="End when the start is ready (exit code 0) or has failed (1).")
 def watch(url: str, *, until_ready: bool) -> None:
-    """Show the start that is served at URL while it runs: a tree on a terminal, lines elsewhere.
+    """Show a running start, served at URL: as a tree on a terminal, as lines elsewhere.
 
-    It ends with Ctrl-C or with the start: the exit code is 0 if the start became ready, else 1. A URL of this machine is
-    read without a proxy.
+    It ends with Ctrl-C or with the start. The exit code is 0 if the start became ready, else 1. A URL of this machine is
+    accessed without a proxy.
     """
     with reported():
         start = RemoteStart(url if "://" in url else f"http://{url}")
@@ -61,6 +61,6 @@ def _follow(start: RemoteStart, console: Console | None, *, until_ready: bool) -
                 ) from error
             if start.root is not None and start.root["outcome"] != "running":
                 return str(start.root["outcome"])
-            time.sleep(_RECONNECT_SECONDS)  # the service may come back
+            time.sleep(_RECONNECT_SECONDS)  # the service may be restarted
             continue
         return None if start.root is None else str(start.root["outcome"])

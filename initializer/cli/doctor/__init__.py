@@ -1,6 +1,6 @@
-"""`phasebus doctor`: what phasebus finds where it is installed, for the first lines of an issue report.
+"""`phasebus doctor`: checks of the environment that phasebus runs in, for the first lines of an issue report.
 
-It imports neither vLLM nor Ray, connects to nothing but the collector that is configured, and writes nothing.
+It imports neither vLLM nor Ray, connects only to the configured collector, and writes nothing to the disk.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def doctor(*, as_data: bool) -> None:
 
 
 def examine(checks: Iterable[Callable[[], Iterable[Finding]]] = _CHECKS) -> Iterator[Finding]:
-    """Yield what each check finds; one that fails becomes a finding itself."""
+    """Run the checks and yield their findings; a check that fails becomes a finding."""
     for check in checks:
         try:
             yield from check()
-        except Exception as error:  # noqa: BLE001  # the other checks are still worth having
+        except Exception as error:  # noqa: BLE001  # the other checks still run
             name = check.__name__.removeprefix("find_")
             yield Finding(name, "check", f"failed: {type(error).__name__}: {redact(str(error))}", "note")

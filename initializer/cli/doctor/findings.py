@@ -1,4 +1,4 @@
-"""What `phasebus doctor` finds, and how it is written."""
+"""The findings of `phasebus doctor`, and their output as text and JSON."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Finding:
 
     Attributes:
         topic: What was checked: ``versions``, ``plugin``, ``variables``, ``ports``, …
-        name: What of it.
-        value: What was found; secrets are masked.
-        level: ``ok``; ``note`` for what may surprise; ``fix`` for what keeps phasebus from working.
-        advice: What to do about it; empty where there is nothing to do.
+        name: The checked part of the topic.
+        value: The result; secrets are masked.
+        level: ``ok``; ``note`` for a possible surprise; ``fix`` for a problem that prevents phasebus from working.
+        advice: How to solve it; empty if there is nothing to do.
     """
 
     topic: str
@@ -29,12 +29,12 @@ class Finding:
 
 
 def as_json(findings: Sequence[Finding]) -> list[dict[str, str]]:
-    """Return the findings as JSON has them."""
+    """Return the findings as data for JSON."""
     return [asdict(finding) for finding in findings]
 
 
 def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield the report: a line each, with the advice below, and the count of what to fix at the end."""
+    """Yield the lines of the report: one per finding, its advice below it, and the number of problems at the end."""
     width = max(len(finding.name) for finding in findings)
     topic = None
     for finding in findings:

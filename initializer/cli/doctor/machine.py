@@ -1,4 +1,4 @@
-"""The machine: folders, ports, the collector, memory for processes, GPUs and the clock."""
+"""Checks of the machine: folders, ports, the collector, shared memory, GPUs and the clock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TIMEX_BYTES = 208
 
 
 def find_folders() -> Iterator[Finding]:
-    """Yield the folders that phasebus writes into, and how much room they have."""
+    """Yield the folders that phasebus writes to, and their free space."""
     yield _folder("journals", runs_folder(), "PHASEBUS_STATE_DIR", _LITTLE_FOR_JOURNALS)
     yield _folder("models", cache_folder(), "PHASEBUS_CACHE_DIR", _LITTLE_FOR_MODELS)
     if _SHARED_MEMORY.is_dir():
@@ -41,13 +41,13 @@ def find_folders() -> Iterator[Finding]:
             advice = (
                 "vLLM's workers and Ray need more: docker run --ipc=host or --shm-size=10g, or an emptyDir in memory"
             )
-            yield Finding("folders", "shared memory", f"{decimal(total)} in all", "note", advice)
+            yield Finding("folders", "shared memory", f"{decimal(total)} in total", "note", advice)
         else:
-            yield Finding("folders", "shared memory", f"{decimal(total)} in all")
+            yield Finding("folders", "shared memory", f"{decimal(total)} in total")
 
 
 def find_ports() -> Iterator[Finding]:
-    """Yield whether the port of /metrics can be had."""
+    """Yield whether the port of /metrics is free."""
     text = os.environ.get("PHASEBUS_PORT", "")
     port = int(text) if text.isascii() and text.isdigit() else DEFAULT_PORT
     host = os.environ.get("PHASEBUS_HOST") or "127.0.0.1"
@@ -55,16 +55,18 @@ def find_ports() -> Iterator[Finding]:
         with socket.create_server((host, port)):
             pass
     except OverflowError:
-        yield Finding("ports", "/metrics", f"{port} is no port", "fix", "set PHASEBUS_PORT to 0 to 65535")
+        yield Finding(
+            "ports", "/metrics", f"{port} is not a port", "fix", "set PHASEBUS_PORT to a value from 0 to 65535"
+        )
     except OSError as error:
-        advice = "phasebus listens on the next free port and prints it; --port or PHASEBUS_PORT choose another"
-        yield Finding("ports", "/metrics", f"{host}:{port} cannot be had: {error.strerror}", "note", advice)
+        advice = "phasebus uses the next free port and prints it; --port or PHASEBUS_PORT selects another"
+        yield Finding("ports", "/metrics", f"cannot listen on {host}:{port}: {error.strerror}", "note", advice)
     else:
         yield Finding("ports", "/metrics", f"{host}:{port} is free")
 
 
 def find_collector() -> Iterator[Finding]:
-    """Yield where spans go, and whether something listens there."""
+    """Yield the collector of spans, and whether it accepts connections."""
     collector = Collector.from_environment()
     if collector is None:
         yield Finding("collector", "none", "spans are kept in the journal; OTEL_EXPORTER_OTLP_ENDPOINT exports them")
@@ -78,7 +80,7 @@ def find_collector() -> Iterator[Finding]:
     except OSError as error:
         why = error.strerror or type(error).__name__
         advice = (
-            "a start works without it; its spans are lost. Is the collector running, and its port the one for OTLP?"
+            "a start works without it, but its spans are lost. Is the collector running, and is this its OTLP port?"
         )
         yield Finding("collector", collector.protocol, f"cannot connect to {endpoint}: {why}", "fix", advice)
     else:
@@ -86,7 +88,7 @@ def find_collector() -> Iterator[Finding]:
 
 
 def find_hardware() -> Iterator[Finding]:
-    """Yield what an engine has here: CPUs, memory and GPUs."""
+    """Yield the hardware for an engine: CPUs, memory and GPUs."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield Finding("machine", "CPUs", f"{cpus}, memory {decimal(memory)}")
@@ -98,13 +100,13 @@ def find_hardware() -> Iterator[Finding]:
 
 
 def find_clock() -> Iterator[Finding]:
-    """Yield the time, and whether the kernel's clock is synchronized: spans of several nodes are ordered by it."""
+    """Yield the time, and whether the kernel's clock is synchronized, which the order of several nodes' spans depends on."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     state = None
     with suppress(AttributeError, OSError):
         state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     if state == _CLOCK_UNSYNCHRONIZED:
-        advice = "of several nodes, the order of their spans may be wrong; run chrony or ntpd"
+        advice = "the spans of several nodes may appear in the wrong order; run chrony or ntpd"
         yield Finding("machine", "clock", f"{now}, not synchronized", "note", advice)
     else:
         yield Finding("machine", "clock", f"{now}, {'synchronized' if state is not None and state >= 0 else 'unknown'}")
@@ -113,9 +115,9 @@ def find_clock() -> Iterator[Finding]:
 def _folder(name: str, folder: Path, variable: str, little: int) -> Finding:
     there = next(each for each in (folder, *folder.parents) if each.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return Finding("folders", name, f"{folder} cannot be written", "fix", f"set {variable} to a folder that can")
+        return Finding("folders", name, f"{folder} cannot be written", "fix", f"set {variable} to a writable folder")
     free = shutil.disk_usage(there).free
     if free < little:
-        advice = f"make room, or set {variable} to another disk"
+        advice = f"free some space, or set {variable} to a folder on another disk"
         return Finding("folders", name, f"{folder}, {decimal(free)} free", "note", advice)
     return Finding("folders", name, f"{folder}, {decimal(free)} free")

@@ -1,4 +1,4 @@
-"""The environment variables that change what phasebus does, and what they mean here."""
+"""Checks of the environment variables that affect phasebus."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _MEANINGS: Final[Mapping[str, str]] = {
     "PHASEBUS_PORT": "port of /metrics",
     "PHASEBUS_HOST": "address that /metrics listens on",
     "PHASEBUS_HOSTS": "host names that /metrics is served under",
-    "PHASEBUS_TOKEN": "what requests of /metrics and the page need",
+    "PHASEBUS_TOKEN": "token for requests of /metrics and the page",
     "PHASEBUS_STATE_DIR": "folder of the journals",
     "PHASEBUS_CACHE_DIR": "folder of downloaded models",
     "PHASEBUS_TRACE_URL": "address of a trace in the tracing backend",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "collector of spans",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "collector of spans, as it is",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "collector of spans, full URL",
     "OTEL_TRACES_SAMPLER": "which traces are exported; the journal and the metrics have all",
-    "OTEL_TRACES_EXPORTER": "where spans go: otlp, console or none",
+    "OTEL_TRACES_EXPORTER": "exporter of spans: otlp, console or none",
     "OTEL_SDK_DISABLED": "true: no spans",
-    "TRACEPARENT": "the start becomes a child of that trace",
+    "TRACEPARENT": "the start becomes a part of this trace",
     "PROMETHEUS_MULTIPROC_DIR": "folder of another application's metrics; not used",
     "HF_HUB_OFFLINE": "1: models come from the cache only",
     "HF_ENDPOINT": "address of the hub",
@@ -45,7 +45,7 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1")
 
 
 def find_variables(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
-    """Yield each variable that is set and concerns phasebus; the values of secrets are masked."""
+    """Yield each variable that is set and affects phasebus; secrets are masked."""
     named = [name for name in environment if name in _MEANINGS or name.startswith(_PREFIXES)]
     for name in sorted(named):
         meaning = _MEANINGS.get(name, "")
@@ -56,7 +56,7 @@ def find_variables(environment: Mapping[str, str] = os.environ) -> Iterator[Find
 
 
 def find_proxies(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
-    """Yield the proxies that are configured."""
+    """Yield the configured proxies."""
     found = {name: environment.get(name) or environment.get(name.lower()) for name in _PROXIES}
     excluded = found.pop("NO_PROXY") or ""
     named = [f"{name}={redact_value(name, value)}" for name, value in found.items() if value]
@@ -64,14 +64,14 @@ def find_proxies(environment: Mapping[str, str] = os.environ) -> Iterator[Findin
         yield Finding("proxies", "none", "connections are direct")
         return
     if excluded != "*" and not set(_LOOPBACK) <= {part.strip() for part in excluded.split(",")}:
-        advice = "phasebus adds loopback to NO_PROXY for the engine that it starts; other clients need it set"
+        advice = "phasebus adds loopback to NO_PROXY for its engine; set it for other clients"
         yield Finding("proxies", "proxies", "; ".join(named), "note", advice)
     else:
         yield Finding("proxies", "proxies", f"{'; '.join(named)}; NO_PROXY={excluded}")
 
 
 def find_user(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
-    """Yield who runs this, and where the home folder is."""
+    """Yield the user of this process and their home folder."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

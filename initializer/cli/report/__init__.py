@@ -1,6 +1,6 @@
-"""`phasebus report`: where the time of a run went, from its journal.
+"""`phasebus report`: an analysis of the durations in a run, from its journal.
 
-One file for what is printed as tables, one for what is written as files.
+`tables` has the reports that are printed as tables, `files` those that are written as files.
 """
 
 from phasebus.initializer.cli.report.group import report

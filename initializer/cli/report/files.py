@@ -1,4 +1,4 @@
-"""The reports that are files for other programs: a picture for a browser, a trace for a viewer."""
+"""The reports that are files for other programs: a picture or page for a browser, a trace for a viewer."""
 
 from __future__ import annotations
 

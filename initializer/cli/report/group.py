@@ -13,7 +13,7 @@ class _RunFirst(click.Group):
     """A group whose first argument is a run, unless it is the name of one of its commands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the run out of the arguments; `blame` is the default command."""
+        """Remove the run from the arguments; add the default command `blame`."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             ctx.obj, args = args[0], args[1:]
         if not args or (args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx)):
@@ -27,7 +27,7 @@ class _RunFirst(click.Group):
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order they were added, not that of the alphabet."""
+        """Return the commands in the order they were added, not in alphabetical order."""
         return list(self.commands)
 
 

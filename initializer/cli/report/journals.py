@@ -23,7 +23,7 @@ def journal_of(context: click.Context) -> Run:
     """Return the run that the arguments of `phasebus report` name.
 
     Raises:
-        JournalError: It is not there, or its journal cannot be read.
+        JournalError: There is no such run, or its journal cannot be read.
     """
     wanted: str | None = context.obj
     try:
@@ -65,5 +65,5 @@ def print_json(run: Run, **content: object) -> None:
 
 
 def plain(row: Any, **more: object) -> dict[str, Any]:
-    """Return a row of an analysis as values that JSON has."""
+    """Return a row of an analysis as data for JSON."""
     return asdict(row) | more

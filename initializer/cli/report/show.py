@@ -1,4 +1,4 @@
-"""A table on a terminal or in a file."""
+"""Printing a table to a terminal or a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Column:
 
     Attributes:
         name: Its heading.
-        holds: ``"s"`` for seconds, ``"+"`` for a change of seconds, ``"n"`` for a count, ``""`` for text.
+        holds: The kind of its values: ``"s"`` seconds, ``"+"`` a difference in seconds, ``"n"`` a count, ``""`` text.
     """
 
     name: str

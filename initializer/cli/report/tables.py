@@ -14,14 +14,14 @@ from phasebus.telemetry.formatting import format_duration, format_title
 from phasebus.telemetry.journal import RecordedStep, find_journal, read_journal
 
 SLOWER_EXIT_CODE = 3
-"""How `diff` ends when the second run was slower; 1 stands for an error and 2 for wrong usage."""
+"""The exit code of `diff` if the second run was slower; 1 is an error and 2 wrong usage."""
 
 
 @click.command()
 @json_option
 @click.pass_context
 def blame(context: click.Context, *, as_json: bool) -> None:
-    """List the steps by how long they took."""
+    """List the steps by duration, the longest first."""
     with reported():
         run = journal_of(context)
         if as_json:
@@ -60,8 +60,8 @@ def critical_path(context: click.Context, *, as_json: bool) -> None:
         if path.overlap.longest is not None:
             longest = format_title(path.overlap.longest.kind, path.overlap.longest.name)
             click.echo(
-                f"If all of it could run beside {longest}, ready would come after {format_duration(path.overlap.at_best)} at best, "
-                f"{format_duration(path.overlap.saved)} sooner; what waits for another's result cannot."
+                f"If everything else ran beside {longest}, the start would take {format_duration(path.overlap.at_best)}, "
+                f"{format_duration(path.overlap.saved)} less. Steps that need another step's result cannot overlap it."
             )
 
 
@@ -70,7 +70,7 @@ def critical_path(context: click.Context, *, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def gaps(context: click.Context, shortest: float, *, as_json: bool) -> None:
-    """List the time that no step accounts for."""
+    """List the time that no step covers."""
     with reported():
         run = journal_of(context)
         rows = analysis.gaps(run, shortest)
@@ -106,7 +106,7 @@ def stragglers(context: click.Context, *, as_json: bool) -> None:
             return
         click.echo(described(run))
         if not rows:
-            click.echo("There is nothing to compare: no two nodes have done the same.")
+            click.echo("There is nothing to compare: no phase or step ran on two nodes.")
             return
         columns = [Column("behind", "s"), Column("slowest", "s"), Column("median", "s"), Column("nodes", "n")]
         print_table(
@@ -122,9 +122,13 @@ def stragglers(context: click.Context, *, as_json: bool) -> None:
 @click.argument("before")
 @click.argument("after")
 @click.option(
-    "--percent", type=click.FloatRange(0), default=10.0, show_default=True, help="How much slower is too slow…"
+    "--percent",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="Minimum slowdown to report, in percent…",
 )
-@click.option("--seconds", type=click.FloatRange(0), default=0.5, show_default=True, help="… and by how many seconds.")
+@click.option("--seconds", type=click.FloatRange(0), default=0.5, show_default=True, help="… and in seconds.")
 @json_option
 @click.pass_context
 def diff(context: click.Context, before: str, after: str, percent: float, seconds: float, *, as_json: bool) -> None:
