@@ -36,8 +36,28 @@ def _folder(variable: str, user_path: Callable[[str], Path]) -> Path:
         path = user_path("phasebus")
     except RuntimeError:  # there is no HOME and no entry of the user
         return _temporary_folder()
-    # A home of "/", as container runtimes set it for a user id without an entry, is no home.
-    return path if path.is_absolute() and path.parts[1] not in (".local", ".cache") else _temporary_folder()
+    return path if _is_usable(path) else _temporary_folder()
+
+
+def _is_usable(path: Path) -> bool:
+    """Return whether `path` lies outside the home, where the user has put it, or in a home that can be written.
+
+    A home of "/", as container runtimes set it for a user id without an entry, is no home; neither is one that does not
+    exist or belongs to another user.
+    """
+    if not path.is_absolute() or path.parts[1] in (".local", ".cache"):
+        return False
+    if not path.is_relative_to(Path("~").expanduser()):
+        return True
+    for folder in (path, *path.parents):
+        try:
+            folder.stat()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        return os.access(folder, os.W_OK | os.X_OK)
+    return False
 
 
 def _temporary_folder() -> Path:

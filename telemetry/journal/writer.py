@@ -24,6 +24,7 @@ from phasebus.telemetry.redaction import printable_number, reason, redact_name, 
 from phasebus.telemetry.run import RunIdentity
 
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_CLOSED: Final = -1
 
 
 class JournalWriter:
@@ -74,7 +75,7 @@ class JournalWriter:
         self._write(line)
 
     def close(self) -> None:
-        """Record that the run was closed in order, and close the file.
+        """Record that the run was closed in order, and close the file. Later events are errors.
 
         Raises:
             OSError: The file cannot be written; it is closed.
@@ -82,7 +83,8 @@ class JournalWriter:
         try:
             self._write({"event": FOOTER})
         finally:
-            os.close(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, _CLOSED  # the number may become another file's
+            os.close(descriptor)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         identity = self._identity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -12,7 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from phasebus.bus import PhasebusError
+from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.service.access import Access, AccessControl
+
+logger = logging.getLogger("phasebus.telemetry")
 
 _IMPORT_SECONDS = 10.0
 """Maximum duration of importing, in seconds. An interpreter that ends while a thread imports never ends."""
@@ -84,11 +88,18 @@ class Server:
 
     def _run(self) -> None:
         try:
-            self._server = _uvicorn(self._build)
-        finally:
-            self._imported.set()
-        if not self._closing.is_set():
-            asyncio.run(self._server.serve(sockets=[self._socket]))
+            try:
+                self._server = _uvicorn(self._build)
+            finally:
+                self._imported.set()
+            if not self._closing.is_set():
+                asyncio.run(self._server.serve(sockets=[self._socket]))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the start-up goes on without the service
+            self._socket.close()  # clients are refused, and do not wait for an answer
+            if self._closing.is_set():
+                return
+            reason = redact(str(error) or type(error).__name__)
+            logger.warning("the %s does not answer: %s. The start-up goes on without it", self.name, reason)
 
 
 def _uvicorn(build: Callable[[], Callable[..., Any]]) -> Any:

@@ -45,3 +45,28 @@ def test_a_temporary_folder_of_the_user_is_used_again(no_home: Path) -> None:
 def test_a_variable_names_the_folder(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHASEBUS_CACHE_DIR", "/somewhere")
     assert folders.cache_folder() == Path("/somewhere")
+
+
+@pytest.mark.parametrize("home", ["/proc/no-home", "/sys/kernel"])
+def test_folders_of_a_user_whose_home_cannot_be_written_are_temporary(
+    home: str, no_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(Path(home).parent))
+    assert folders.state_folder() == folders.cache_folder() == no_home / f"phasebus-{os.getuid()}"
+
+
+def test_a_folder_that_can_be_written_in_a_home_that_cannot_is_used(
+    no_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = no_home / "home"
+    (home / ".cache").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != home)
+    assert folders.cache_folder() == home / ".cache" / "phasebus"
+    assert folders.state_folder() == no_home / f"phasebus-{os.getuid()}"
+
+
+def test_a_home_that_does_not_exist_yet_is_used(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(no_home / "new"))
+    assert folders.cache_folder() == no_home / "new" / ".cache" / "phasebus"

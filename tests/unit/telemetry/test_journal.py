@@ -278,3 +278,14 @@ def test_the_journal_of_a_member_stays_in_the_folder_of_its_run(node: str, ident
     JournalWriter(journal_of(member), member).close()
     (found,) = journal_path(identity.run).with_suffix("").iterdir()
     assert find_journal(str(found)) == journal_of(member)
+
+
+def test_an_event_after_the_end_is_not_written_into_another_file(
+    journal: Path, identity: RunIdentity, tmp_path: Path
+) -> None:
+    writer = write_start(journal, identity)
+    writer.close()
+    with (tmp_path / "other").open("wb") as other:  # it gets the number that the journal's descriptor had
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            writer.write(StepStarted(step="1" * 16, kind="node", name="n"))
+        assert os.fstat(other.fileno()).st_size == 0

@@ -9,7 +9,9 @@ import pytest
 
 from phasebus.bus import SubscriberStats
 from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Status, Telemetry
+from phasebus.telemetry.service import server
 from tests.support.counting import CountingBus
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +73,24 @@ async def test_nothing_listens_once_telemetry_is_closed() -> None:
         url = service_url(telemetry)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/livez")  # noqa: ASYNC210
+
+
+async def test_a_service_that_cannot_start_refuses_connections_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An engine that waited for an answer of the relay would start later."""
+
+    def fail(_: object) -> None:
+        raise ImportError("no server on this machine")
+
+    monkeypatch.setattr(server, "_uvicorn", fail)
+    service = server.Server(lambda: None, name="relay")  # type: ignore[arg-type,return-value]
+    service.start()
+    wait_until(lambda: caplog.records, "a warning")
+    assert caplog.messages == ["the relay does not answer: no server on this machine. The start-up goes on without it"]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(service.url)  # noqa: ASYNC210
+    service.close()
 
 
 def test_counts_of_the_bus_are_exported() -> None:
