@@ -62,4 +62,4 @@ def _text_of(error: Exception) -> str:
     try:
         return str(error)
     except Exception as failure:  # noqa: BLE001  # an error of the error's own class
-        return f"its message cannot be shown, as that raised {type(failure).__name__}"
+        return f"its message cannot be shown: str() raised {type(failure).__name__}"

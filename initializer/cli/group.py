@@ -20,7 +20,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("run:run", "Run a vLLM command unchanged, and trace its start."),
     "watch": ("watch:watch", "Show a running start, on this machine or another."),
     "report": ("report:report", "Show where the time of a start went."),
-    "doctor": ("doctor:doctor", "Check what phasebus needs here."),
+    "doctor": ("doctor:doctor", "Check the environment for problems."),
     "events": ("events:events", "List every event, phase and key."),
     "engines": ("engines:engines", "List the installed engines."),
     "demo": ("demo:demo", "Start a local Ray and a real vLLM with a tiny model."),

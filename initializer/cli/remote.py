@@ -66,7 +66,7 @@ class RemoteStart:
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise WatchError(f"cannot use {self.url}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WatchError(f"{self.url} sent what a phasebus service does not send: {error}") from error
+            raise WatchError(f"{self.url} sent an event that is not one of a phasebus service: {error}") from error
 
     def _received(self, response: httpx.Response) -> Iterator[list[dict[str, Any]]]:
         if response.headers.get("content-type", "").partition(";")[0] != "text/event-stream":

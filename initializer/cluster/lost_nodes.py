@@ -17,7 +17,7 @@ from phasebus.initializer.pipeline.phases import PHASE
 from phasebus.telemetry.journal import JournalError, RecordedStep, read_journal
 
 _KINDS: Final[Mapping[str, StepKind]] = {kind.name: kind for kind in (PHASE, DOWNLOAD, FILE, ENGINE_STEP, CALLBACK)}
-"""The kinds whose events have classes of their own."""
+"""The step kinds that have their own event classes."""
 
 _UNSENT_SECONDS = 5.0
 """Steps that ended within this time before a process died may not have been exported, in seconds: spans are batched for half

@@ -76,7 +76,7 @@ async def download(
             if listing.skipped:
                 step.attributes["skipped"] = len(listing.skipped)
                 names = ", ".join(map(repr, listing.skipped[:5]))
-                logger.warning("%s has names that are no file names; they are left out: %s", source.display, names)
+                logger.warning("%s has names that are not file names; they are skipped: %s", source.display, names)
             if listing.revision is not None:
                 step.attributes["revision"] = listing.revision
             chosen = list(listing.files) if listing.single else select_files(listing.files, mode)

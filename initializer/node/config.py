@@ -29,8 +29,8 @@ class ServiceConfig(Section):
     """Its port; 0 picks a free one, null starts no service. A taken port is replaced by the next free one."""
 
     hosts: list[str] = Field(default_factory=list)
-    """Host names that it is served under, beside addresses, localhost and the machine's name; by default PHASEBUS_HOSTS,
-    separated by commas."""
+    """Host names that it accepts in requests, in addition to addresses, localhost and the machine's name; by default
+    PHASEBUS_HOSTS, separated by commas."""
 
     token: SecretStr | None = Field(default=None, min_length=8)
     """The token that requests need, except those of the probes: Authorization: Bearer TOKEN, or once /?token=TOKEN in a
@@ -100,7 +100,7 @@ class LLMConfig(Section):
     """The folder the model is downloaded into; by default the hub's own cache for hf://, else the user's cache folder."""
 
     extra_files: list[ExtraFile] = Field(default_factory=list)
-    """Files to download beside the model: pairs of a source and a destination."""
+    """Files to download in addition to the model: pairs of a source and a destination."""
 
     download: DownloadSettings = Field(default_factory=DownloadSettings)
     """Settings of downloads."""

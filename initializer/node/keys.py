@@ -35,7 +35,7 @@ DOWNLOAD_DESTINATION: Final = Key[Path | None](
 EXTRA_FILES: Final = Key[list[ExtraFile]](
     "extra_files",
     validate=TypeAdapter(list[ExtraFile]).validate_python,
-    doc="Files to download beside the model: pairs of a source and a destination.",
+    doc="Files to download in addition to the model: pairs of a source and a destination.",
 )
 DOWNLOAD_RESULT: Final = Key[Any](
     "download_result", doc="The result of the download: path, bytes, seconds, cache hits."

@@ -73,7 +73,7 @@ def _explained(name: str, action: str) -> Iterator[None]:
     except SystemExit as error:
         raise ConfigError(
             f"callback {name!r}: {action} called sys.exit({error.code!r}); "
-            'what a module does as a script belongs below `if __name__ == "__main__":`'
+            'put the code of a script below `if __name__ == "__main__":`'
         ) from error
     except BaseException as error:
         raise ConfigError(f"callback {name!r}: {action} failed: {type(error).__name__}: {error}") from error

@@ -223,4 +223,4 @@ class _Once:
 
 
 def _do_nothing() -> None:
-    """Signal nothing: no phase waits for it."""
+    """Do nothing, because no other phase waits."""

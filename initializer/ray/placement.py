@@ -75,7 +75,7 @@ def bundle_of(group: Any, bundle: int = 0) -> Mapping[str, float]:
         return dict(group.bundle_specs[bundle])
     except AttributeError:
         raise PlacementError(
-            f"placement_group is {group!r}, which is no placement group; use the result of ray.util.placement_group(…), or None"
+            f"placement_group is {group!r}, which is not a placement group; use the result of ray.util.placement_group(…), or None"
         ) from None
 
 
@@ -110,7 +110,7 @@ def _explain(bundles: Bundles, strategy: str, timeout: float) -> str:
             *(f"  node {node['NodeManagerAddress']} has {shown(node['Resources'])}" for node in nodes),
             f"  free in the whole cluster: {shown(ray.available_resources())}",
             f"  {_verdict(bundles, strategy, [node['Resources'] for node in nodes])}",
-            "  ask for less (placement.bundles), free what is in use, or add nodes",
+            "  request less (placement.bundles), free resources that are in use, or add nodes",
         ]
     )
 

@@ -31,15 +31,15 @@ _CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
 )
 
 
-@click.command(short_help="Check what phasebus needs here.")
+@click.command(short_help="Check the environment for problems.")
 @click.option(
-    "--json", "as_data", is_flag=True, help="Write one JSON object: the findings, and the count of what to fix."
+    "--json", "as_data", is_flag=True, help="Print one JSON object with the findings and the number of problems."
 )
 def doctor(*, as_data: bool) -> None:
     """Check versions, the vLLM plugin, variables, ports, folders, the collector and the clock.
 
-    Lines marked ! say what to fix, lines marked - what may surprise. The exit code is 1 if there is something to fix.
-    Secrets are masked: the output can be pasted into an issue.
+    Lines marked ! are problems to fix, lines marked - are possible surprises. The exit code is 1 if there is a problem.
+    Secrets are masked, so the output can be pasted into an issue.
     """
     findings = list(examine())
     fixes = sum(finding.level == "fix" for finding in findings)

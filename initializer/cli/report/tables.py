@@ -118,7 +118,7 @@ def stragglers(context: click.Context, *, as_json: bool) -> None:
         )
 
 
-@click.command(short_help="Compare two runs, what got slower first.")
+@click.command(short_help="Compare the durations of two runs.")
 @click.argument("before")
 @click.argument("after")
 @click.option(
@@ -132,9 +132,9 @@ def stragglers(context: click.Context, *, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def diff(context: click.Context, before: str, after: str, percent: float, seconds: float, *, as_json: bool) -> None:
-    """Compare the runs BEFORE and AFTER, what got slower first; the exit code is 3 if a phase or the whole did.
+    """Compare the runs BEFORE and AFTER, the largest slowdowns first.
 
-    For several nodes the slowest one counts.
+    The exit code is 3 if a phase, a node or the cluster got slower. For several nodes the slowest one is compared.
     """
     if context.obj is not None:
         raise click.UsageError("diff takes its two runs after its name: phasebus report diff BEFORE AFTER")

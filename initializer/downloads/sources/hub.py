@@ -62,9 +62,9 @@ class HubSource:
         self, repo: str, revision: str | None, settings: DownloadSettings, guessed_from: str | None = None
     ) -> None:
         if not all(_REPO_PART.fullmatch(part) for part in repo.split("/")):
-            raise DownloadError(f"{repo!r} is no repository name of the hub")
+            raise DownloadError(f"{repo!r} is not a valid repository name of the hub; write org/name")
         if revision is not None and not is_remote_name(revision):
-            raise DownloadError(f"{revision!r} is no revision; name a branch, a tag or a commit")
+            raise DownloadError(f"{revision!r} is not a valid revision; name a branch, a tag or a commit")
         self._repo = repo
         self._revision = revision or "main"
         self._address = ""

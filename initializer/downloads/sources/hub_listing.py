@@ -57,7 +57,7 @@ def read_repository(content: bytes, display: str) -> HubRepository:
         ) from None
     if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise DownloadError(
-            f"the hub names {str(commit)[:80]!r} as the commit of {display}, which is none; check HF_ENDPOINT"
+            f"the hub names {str(commit)[:80]!r} as the commit of {display}, which is not a commit; check HF_ENDPOINT"
         )
     return HubRepository(commit, files)
 

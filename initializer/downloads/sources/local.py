@@ -101,11 +101,11 @@ def inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, lis
         )
     if path.is_file():
         if path.suffix != ".gguf":
-            raise DownloadError(f"{path} is no model: a model is a folder, or a .gguf file")
+            raise DownloadError(f"{path} is not a model: a model is a folder, or a .gguf file")
         _check_content(path)
         return path, [path.stat().st_size]
     if not any((path / name).is_file() for name in _CONFIGS):
-        raise DownloadError(f"{path} is no model: it has no config.json, and no params.json of Mistral's format")
+        raise DownloadError(f"{path} is not a model: it has no config.json, and no params.json of Mistral's format")
     if mode == "MODEL_AND_TOKENIZER":
         for link in path.glob("*.safetensors"):
             if not link.exists():

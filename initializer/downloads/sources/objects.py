@@ -140,7 +140,7 @@ class ObjectSource:
         if (bad := _BAD_PATH.search(line)) is not None:
             key = redact(bad["key"] or bad["other"] or first_line(error))
             return DownloadError(
-                f"{self.display} has the key {key!r}, which is no file name, and the store's client cannot list it; "
+                f"{self.display} has the key {key!r}, which is not a file name, and the store's client cannot list it; "
                 "delete or rename it, or copy the model to another prefix"
             )
         refused = status if "list request" in line else 0

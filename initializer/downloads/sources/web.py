@@ -111,7 +111,7 @@ class WebSource:
             if not line.strip():
                 continue
             if (matched := _LINE.fullmatch(line)) is None:
-                raise DownloadError(f"line {number} of {self._base}{SUMS} is none that `sha256sum` writes")
+                raise DownloadError(f"line {number} of {self._base}{SUMS} is not in the format of `sha256sum`")
             remote_parts(matched["name"], "a file")
             digests[matched["name"]] = matched["digest"].lower()
         return digests

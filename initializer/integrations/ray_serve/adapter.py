@@ -42,7 +42,7 @@ _SEAMS: Final = (
 
 
 class RayServeError(PhasebusError):
-    """Raised when the installed Ray lacks what phasebus needs."""
+    """Raised when the installed Ray lacks a part that phasebus needs."""
 
 
 def check_ray(version: str = ray_version, seams: Sequence[tuple[type, Sequence[str]]] = _SEAMS) -> None:

@@ -21,7 +21,7 @@ class Request(StarletteRequest):
 
     @property
     def headers(self) -> MutableHeaders:  # read-only in Starlette
-        """The headers; the application receives what is written to them."""
+        """The headers; the application receives all changes to them."""
         if self._mutable_headers is None:
             self._mutable_headers = MutableHeaders(scope=self.scope)
         return self._mutable_headers

@@ -34,7 +34,7 @@ def attach(trainer: Any, client: RpcClient) -> None:
 
 
 class ControllerCallback(WorkerGroupCallback, ReportCallback):  # type: ignore[misc]  # Ray's are untyped
-    """Forwards the controller's hooks to the training driver and applies what its callbacks return.
+    """Forwards the controller's hooks to the training driver, and applies the changes of its callbacks.
 
     Args:
         client: The connection to the driver.
