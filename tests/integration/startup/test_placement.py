@@ -74,7 +74,7 @@ async def test_resources_that_are_not_there_are_explained_and_nothing_stays_rese
 
 
 async def test_a_bundle_that_ray_rejects_is_an_error(model: str) -> None:
-    with pytest.raises(PlacementError, match="Ray does not take the bundles"):
+    with pytest.raises(PlacementError, match="Ray rejects the bundles"):
         await initialize_node(config(model, [{"CPU": 0}]))
 
 
