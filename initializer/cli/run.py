@@ -11,6 +11,7 @@ from phasebus.initializer.cli.options import service_options
 from phasebus.initializer.cli.output import log_warnings, write_err
 
 if TYPE_CHECKING:
+    from phasebus.initializer.engines.optional import CommandObserver
     from phasebus.initializer.node.child import ChildProcess
     from phasebus.initializer.node.command import Command
     from phasebus.telemetry import Telemetry
@@ -73,15 +74,17 @@ def _run(
         import anyio
 
         from phasebus.initializer.downloads import DownloadError
+        from phasebus.initializer.engines.registry import find_command_observer
         from phasebus.initializer.node.command import Command
         from phasebus.initializer.pipeline.wiring import HOST, PORT, available_telemetry
 
+        observer = find_command_observer(command)
         telemetry = available_telemetry(host=host or HOST, port=PORT if port is None else port, warn=_warn)
         started = Command(arguments=command, download=download, destination=destination)
     except Exception as error:  # noqa: BLE001  # the command does not depend on phasebus
         _run_unobserved(command, error)
     try:
-        anyio.run(_observe, started, child, telemetry, verbose)
+        anyio.run(_observe, started, observer, child, telemetry, verbose)
     except CommandNotStartedError:
         raise
     except DownloadError as error:
@@ -96,7 +99,9 @@ def _run(
         _warn(f"the command is no longer observed: {type(error).__name__}: {error}")
 
 
-async def _observe(command: Command, child: ChildProcess, telemetry: Telemetry, verbose: bool) -> None:
+async def _observe(
+    command: Command, observer: CommandObserver, child: ChildProcess, telemetry: Telemetry, verbose: bool
+) -> None:
     """Run `command` to its end, and observe its start."""
     import sys
 
@@ -114,8 +119,10 @@ async def _observe(command: Command, child: ChildProcess, telemetry: Telemetry, 
         if (verbose or sys.stderr.isatty()) and telemetry.service is not None:
             write_err(f"phasebus: metrics at {telemetry.service.url}/metrics, journal {journal}")
         try:
-            await CommandStart(command, child, bus, telemetry).run()
+            await CommandStart(command, observer, child, bus, telemetry).run()
         except EngineError as error:
+            if child.pid is None:
+                raise
             if child.returncode != 0:
                 for line in described(error):
                     write_err(line)

@@ -5,6 +5,8 @@ An engine is found by its name in a configuration. A package adds one with an en
 
     [project.entry-points."phasebus.engines"]
     echo = "echo_engine:EchoLauncher"
+
+What a launcher may offer beside that is in `phasebus.initializer.engines.optional`.
 """
 
 from __future__ import annotations

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
+from phasebus.initializer.engines.optional import CommandLauncher, CommandObserver, EngineObserver, ObservableLauncher
 from phasebus.initializer.engines.protocol import EngineError, Launcher
+
+logger = logging.getLogger("phasebus.engine")
 
 GROUP: Final = "phasebus.engines"
 """The entry point group of engines."""
@@ -16,8 +20,11 @@ GROUP: Final = "phasebus.engines"
 NO_ENGINE: Final = "none"
 """The name of the engine that serves nothing."""
 
+DEFAULT_ENGINE: Final = "vllm"
+"""The name of the engine where none is named."""
+
 BUILT_IN: Final = {
-    "vllm": "phasebus.initializer.engines.vllm.launch:VLLM",
+    DEFAULT_ENGINE: "phasebus.initializer.engines.vllm.launch:VLLM",
     NO_ENGINE: "phasebus.initializer.engines.none:NoEngine",
 }
 """The entry points of phasebus itself, repeated here: they must work where phasebus is shipped without its metadata
@@ -55,6 +62,41 @@ def find_launcher(name: str) -> Launcher:
     return launcher
 
 
+def find_observer(name: str = DEFAULT_ENGINE) -> EngineObserver:
+    """Return an observer of an engine that a library starts.
+
+    Raises:
+        EngineError: It is not installed, cannot be imported, or cannot be observed.
+    """
+    launcher = find_launcher(name)
+    if not isinstance(launcher, ObservableLauncher):
+        raise EngineError(
+            f"the engine {name!r} cannot be observed where a library starts it: its launcher has no observer"
+        )
+    return launcher.observer()
+
+
+def find_command_observer(arguments: Sequence[str]) -> CommandObserver:
+    """Return the observer of a command: of the first engine that recognizes it, or else of the default engine.
+
+    The built-in engines come first: an engine that a package adds is imported only for a command that is none of theirs, and
+    left out with a warning if it fails.
+
+    Raises:
+        EngineError: The default engine cannot be imported.
+    """
+    for name in engine_names():
+        try:
+            launcher = find_launcher(name)
+            if isinstance(launcher, CommandLauncher) and launcher.recognizes(arguments):
+                return launcher.command_observer(arguments)
+        except Exception as error:  # noqa: BLE001  # the command may be another engine's
+            logger.warning("the engine %r cannot observe a command: %s: %s", name, type(error).__name__, error)
+    launcher = find_launcher(DEFAULT_ENGINE)
+    assert isinstance(launcher, CommandLauncher)  # noqa: S101  # it is built in
+    return launcher.command_observer(arguments)
+
+
 def check_installed(name: str) -> str:
     """Return `name`, if an engine is installed under it.
 
@@ -67,6 +109,14 @@ def check_installed(name: str) -> str:
             f"and a package may add one by an entry point in the group {GROUP}"
         )
     return name
+
+
+def engine_names() -> Sequence[str]:
+    """Return the names of the installed engines, the built-in ones first; only those if two packages install one name."""
+    try:
+        return [*BUILT_IN, *sorted(_installed())]
+    except EngineError:
+        return list(BUILT_IN)
 
 
 def installed_engines() -> list[InstalledEngine]:

@@ -1,4 +1,4 @@
-"""Any vLLM command, observed: its phases are those of a node, without Ray and without a line of code."""
+"""Any command that starts an engine, observed: its phases are those of a node, without Ray and without a line of code."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ import anyio
 
 from phasebus.bus import Bus, Context
 from phasebus.initializer.downloads import fetch
+from phasebus.initializer.engines.optional import CommandObserver, ObservedSteps
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, describe_exit
-from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin_environment, read_command
-from phasebus.initializer.engines.vllm.environment import environment_of_command
-from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id
-from phasebus.initializer.engines.vllm.step_tracker import StepTracker
-from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.node.child import ChildProcess
 from phasebus.initializer.node.events import (
     NODE,
@@ -33,7 +29,7 @@ from phasebus.initializer.node.events import (
 from phasebus.initializer.node.execution import original_environment, printable
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.pipeline.phases import Phase, run_phases
-from phasebus.telemetry import StepNotice, Telemetry
+from phasebus.telemetry import Telemetry
 from phasebus.telemetry.redaction import redact_arguments
 
 logger = logging.getLogger("phasebus.node")
@@ -68,19 +64,22 @@ class CommandStart:
 
     Args:
         command: The command.
+        observer: Observes its engine.
         child: Runs it.
         bus: Where its phases are published.
         telemetry: Where its own spans go.
     """
 
-    def __init__(self, command: Command, child: ChildProcess, bus: Bus, telemetry: Telemetry) -> None:
+    def __init__(
+        self, command: Command, observer: CommandObserver, child: ChildProcess, bus: Bus, telemetry: Telemetry
+    ) -> None:
         self._command = command
+        self._observer = observer
         self._child = child
         self._bus = bus
         self._telemetry = telemetry
         self._download_failed = False
-        self._server = _server_of(command.arguments)
-        self._model = printable(self._server.model if self._server else "") or command.download or ""
+        self._model = printable(observer.model) or command.download or ""
 
     async def run(self) -> None:
         """Start the command; return once its engine answers.
@@ -94,9 +93,15 @@ class CommandStart:
         """
         identity = self._telemetry.identity
         context = Context({MODEL: self._command.download or ""}, keys=NODE_KEYS)
-        attributes = {"run": identity.run, "node": identity.node, "engine": "vllm", "command": self._command.name}
+        attributes = {
+            "model": self._model,
+            "run": identity.run,
+            "node": identity.node,
+            "engine": self._observer.name,
+            "command": self._command.name,
+        }
         try:
-            async with self._bus.step(NODE, identity.node, attributes={"model": self._model, **attributes}) as step:
+            async with self._bus.step(NODE, identity.node, attributes=attributes) as step:
                 await run_phases(self._bus, self._phases(), context, self._command, keys=NODE_KEYS)
                 step.attributes["model"] = self._model
         except Exception:
@@ -135,12 +140,15 @@ class CommandStart:
 
     async def _start_engine(self, context: Context) -> None:
         telemetry = self._telemetry
-        async with self._bus.step(ENGINE_INIT, "vllm", attributes={"model": self._model}) as step:
-            async with relayed_steps(self._bus, telemetry.relay) as steps:
+        async with self._bus.step(ENGINE_INIT, self._observer.name, attributes={"model": self._model}) as step:
+            async with self._observer.relayed_steps(self._bus, telemetry.relay) as steps:
                 began_ns = time.time_ns()
                 self._child.start(self._command.arguments, self._environment(step.id))
-                assert self._child.pid is not None  # noqa: S101  # it has been started
-                telemetry.relay.publish(_process_started(self._child.pid, began_ns, telemetry.identity.trace, step.id))
+                pid = self._child.pid
+                assert pid is not None  # noqa: S101  # it has been started
+                started = self._observer.process_started(pid, began_ns, telemetry.identity.trace, step.id)
+                if started is not None:
+                    telemetry.relay.publish(started)
                 await self._until_ready(steps)
             self._model = step.attributes["model"] = steps.model or self._model
 
@@ -148,12 +156,10 @@ class CommandStart:
         """Return the command's environment, in which its steps are reported below the step with the id `step`."""
         given = original_environment()
         gate = self._command.download is not None
-        endpoint = None if self._server is None else self._server.traces_endpoint
-        reporting = environment_of_command(self._telemetry, step, gate=gate, traces_endpoint=endpoint)
-        return {**given, **reporting, **plugin_environment(given)}
+        return {**given, **self._observer.environment(self._telemetry, step, given, gate=gate)}
 
-    async def _until_ready(self, steps: StepTracker) -> None:
-        """Wait for the engine to answer, as the plugin reports it or, without the plugin, as /health answers.
+    async def _until_ready(self, steps: ObservedSteps) -> None:
+        """Wait for the engine to answer, as the plugin reports it or, without the plugin, as a probe of it shows.
 
         Raises:
             EngineError: The process ended before that.
@@ -161,17 +167,16 @@ class CommandStart:
         reports: list[object] = []
         end = self._telemetry.relay.listen(reports.append)
         next_probe, healthy = 0.0, 0
-        headless = self._server is not None and self._server.headless
         try:
-            while not (steps.workers_ready if headless else steps.ready):
+            while not steps.ready:
                 if self._child.returncode is not None:
                     step = f", in the step {where}" if (where := steps.innermost()) else ""
                     ended = describe_exit(self._child.returncode)
                     raise EngineError(f"`{self._command.name}` {ended} before its engine answered{step}")
-                if self._server is not None and time.monotonic() >= next_probe:
+                if time.monotonic() >= next_probe:
                     # Where the plugin reports, a probe is the exception: each is a line in the server's access log.
                     next_probe = time.monotonic() + (_RARE_PROBE_SECONDS if reports else _PROBE_SECONDS)
-                    healthy = healthy + 1 if await self._server.is_healthy() else 0
+                    healthy = healthy + 1 if await self._observer.is_healthy() else 0
                     # of several API servers, one may answer while the others still report their steps
                     if healthy > (1 if reports and steps.running else 0):
                         _explain_probe(reports)
@@ -191,14 +196,6 @@ class CommandStart:
                 await self._child.wait_async()
 
 
-def _server_of(arguments: Sequence[str]) -> ServerCommand | None:
-    """Return the server that the arguments start; None if they start none, or cannot be parsed."""
-    try:
-        return read_command(list(arguments))
-    except Exception:  # noqa: BLE001  # whatever they are, they are the command's own
-        return None
-
-
 def _explain_probe(reports: Sequence[object]) -> None:
     """Log why /health had to be asked."""
     if reports:
@@ -208,17 +205,3 @@ def _explain_probe(reports: Sequence[object]) -> None:
             "ready by its /health: the plugin of phasebus was not loaded, so no step of the engine is recorded. "
             "Is phasebus installed in the environment of the command?"
         )
-
-
-def _process_started(pid: int, began_ns: int, trace: str, parent: str) -> StepNotice:
-    """Return the notice that the command's process has been started; its own plugin reports that it has come up."""
-    return StepNotice(
-        event="started",
-        step=process_start_step_id(pid, trace),
-        parent=parent,
-        name=START_PROCESS,
-        time_ns=began_ns,
-        pid=pid,
-        process="front_end",
-        attributes={"process": "front_end", "pid": pid},
-    )

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings, ExtraFile
 from phasebus.initializer.engines.protocol import EngineError
-from phasebus.initializer.engines.registry import check_installed
+from phasebus.initializer.engines.registry import DEFAULT_ENGINE, check_installed
 from phasebus.initializer.pipeline.callbacks import Callbacks
 from phasebus.initializer.pipeline.settings import Section, read_fields, validated
 from phasebus.initializer.ray.config import PlacementConfig, RayConfig
@@ -71,7 +71,7 @@ class LLMConfig(Section):
     retries: int = Field(default=0, ge=0, le=1000)
     """Maximum number of times `initialize_cluster` restarts a node that was lost or has failed."""
 
-    engine: str = "vllm"
+    engine: str = DEFAULT_ENGINE
     """The name of the engine to start; `phasebus engines` lists the names. "none" only fetches the model."""
 
     engine_args: dict[str, Any] = Field(default_factory=dict)

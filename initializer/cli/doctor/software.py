@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distributions, entry_points, requires, version
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distributions, requires, version
 from pathlib import Path
 
 import phasebus
 from phasebus.initializer.cli.doctor.findings import Finding
-from phasebus.initializer.engines.vllm import versions as vllm
-from phasebus.initializer.engines.vllm.command_line import PLUGIN, plugin_environment
-from phasebus.initializer.engines.vllm.seams import missing_seams
+from phasebus.initializer.engines.optional import InspectableLauncher, Versions
+from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.engines.registry import engine_names, find_launcher
 from phasebus.initializer.ray import versions as ray
 from phasebus.initializer.seams import Seam, missing_from, series
 
 _FLOOR = re.compile(r"([\w.-]+)(?:\[[^\]]*\])?\s*>=\s*([\d.]+)$")
-_GROUP = "vllm.general_plugins"
 
 
 def find_versions() -> Iterator[Finding]:
@@ -28,36 +27,37 @@ def find_versions() -> Iterator[Finding]:
     yield from _duplicates()
     yield Finding("versions", "python", f"{platform.python_version()} at {sys.executable}")
     yield Finding("versions", "system", f"{platform.system()} {platform.release()} {platform.machine()}")
-    yield _engine("vLLM", vllm.installed_version(), vllm.MINIMUM, tuple(vllm.SUPPORTED))
-    yield _engine("Ray", _version("ray"), ray.MINIMUM, ray.SUPPORTED)
+    for launcher in _inspectable():
+        yield _supported(launcher.versions())
+    yield _supported(
+        Versions(title="Ray", installed=_version("ray"), minimum=ray.MINIMUM, supported=ray.SUPPORTED),
+    )
     yield from _libraries()
 
 
 def find_seams() -> Iterator[Finding]:
-    """Yield which private parts of vLLM and Ray are missing in the versions that are installed."""
-    if vllm.installed_version() is not None:
-        yield _seams("vLLM", missing_seams())
+    """Yield which private parts of the engines and of Ray are missing in the versions that are installed."""
+    for launcher in _inspectable():
+        if (versions := launcher.versions()).installed is not None:
+            yield _seams(versions.title, launcher.missing_seams())
     if _version("ray") is not None:
         yield _seams("Ray", missing_from(ray.SEAMS, "ray"))
 
 
 def find_plugin() -> Iterator[Finding]:
-    """Yield whether a vLLM that is started here would load phasebus's plugin."""
-    ours = [entry for entry in entry_points(group=_GROUP) if entry.name == PLUGIN]
-    if not ours:
-        advice = "install phasebus again: a stale egg-info or dist-info hides its entry points"
-        yield Finding("plugin", "entry point", f"{_GROUP} has no phasebus", "fix", advice)
-        return
-    yield Finding("plugin", "entry point", ours[0].value)
-    allowed = os.environ.get("VLLM_PLUGINS")
-    added = plugin_environment(os.environ)
-    if allowed is None:
-        yield Finding("plugin", "VLLM_PLUGINS", "not set: every plugin is loaded")
-    elif not added:
-        yield Finding("plugin", "VLLM_PLUGINS", f"{allowed}: phasebus is loaded")
-    else:
-        advice = f"`phasebus run` adds it; in a Ray Serve replica set VLLM_PLUGINS={added['VLLM_PLUGINS']}"
-        yield Finding("plugin", "VLLM_PLUGINS", f"{allowed!r} does not name phasebus", "note", advice)
+    """Yield whether an engine that is started here would load phasebus's plugin."""
+    for launcher in _inspectable():
+        for check in launcher.plugin_checks():
+            yield Finding("plugin", check.name, check.value, check.level, check.advice)
+
+
+def _inspectable() -> Iterator[InspectableLauncher]:
+    """Yield the launchers that describe their engine; one that cannot be imported is left to the start that names it."""
+    for name in engine_names():
+        with suppress(EngineError):
+            launcher = find_launcher(name)
+            if isinstance(launcher, InspectableLauncher):
+                yield launcher
 
 
 def _duplicates() -> Iterator[Finding]:
@@ -75,7 +75,8 @@ def _duplicates() -> Iterator[Finding]:
         yield Finding("versions", "metadata", "differs between two installations", "fix", f"keep one of {folders}")
 
 
-def _engine(name: str, release: str | None, minimum: tuple[int, int], supported: tuple[str, ...]) -> Finding:
+def _supported(versions: Versions) -> Finding:
+    name, release, supported = versions.title, versions.installed, versions.supported
     tested = f"supported: {supported[0]} to {supported[-1]}"
     if release is None:
         return Finding("versions", name, f"not installed ({tested})", "note")
@@ -83,7 +84,7 @@ def _engine(name: str, release: str | None, minimum: tuple[int, int], supported:
     newest = series(supported[-1])
     if numbers is None or newest is None or numbers > newest:
         return Finding("versions", name, release, "note", f"not tested; {tested}")
-    if numbers < minimum:
+    if numbers < versions.minimum:
         return Finding("versions", name, release, "fix", f"too old; {tested}")
     return Finding("versions", name, f"{release} ({tested})")
 
@@ -102,7 +103,7 @@ def _libraries() -> Iterator[Finding]:
             yield Finding("versions", name, value, "fix", f"pip install '{name}>={floor}'")
 
 
-def _seams(name: str, missing: list[Seam]) -> Finding:
+def _seams(name: str, missing: Sequence[Seam]) -> Finding:
     if not missing:
         return Finding("seams", name, "every private part that phasebus uses is there")
     lost = ", ".join(dict.fromkeys(seam.purpose for seam in missing))

@@ -88,6 +88,11 @@ def read_command(arguments: Sequence[str]) -> ServerCommand | None:
     )
 
 
+def starts_server(arguments: Sequence[str]) -> bool:
+    """Return whether a command starts a vLLM server, as far as can be seen; no file is read."""
+    return _after_program(list(arguments)) is not None
+
+
 def plugin_environment(environment: Mapping[str, str]) -> Mapping[str, str]:
     """Return what has to be added to `environment` so that vLLM loads our plugin: nothing unless a list excludes it."""
     allowed = environment.get(_PLUGINS)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import anyio
 
+from phasebus.initializer.engines.optional import Check, Versions
 from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
 from phasebus.initializer.engines.vllm.arguments import check_arguments, check_weights, known_arguments
+from phasebus.initializer.engines.vllm.command_line import starts_server
+from phasebus.initializer.engines.vllm.inspection import plugin_checks, vllm_versions
+from phasebus.initializer.engines.vllm.observer import VLLMCommandObserver, VLLMObserver
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.engines.vllm.process import VLLMProcess
+from phasebus.initializer.engines.vllm.seams import missing_seams
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.engines.vllm.versions import check_vllm
 from phasebus.initializer.ray.actors import Actor
+from phasebus.initializer.seams import Seam
 
 _STOP_SECONDS = 5.0
 _PARALLEL_SIZES = (
@@ -101,6 +107,30 @@ class VLLM:
                 f"vLLM {what}{step}: {error or type(error).__name__}{cause}{last_lines(launch.log)}"
             ) from error
         return VLLMEngine(actor)
+
+    def observer(self) -> VLLMObserver:
+        """Return an observer of a vLLM that a library starts."""
+        return VLLMObserver()
+
+    def recognizes(self, arguments: Sequence[str]) -> bool:
+        """Return whether a command starts a vLLM server, as far as can be seen."""
+        return starts_server(arguments)
+
+    def command_observer(self, arguments: Sequence[str]) -> VLLMCommandObserver:
+        """Return an observer of a command, which may start vLLM in a way that cannot be seen."""
+        return VLLMCommandObserver(arguments)
+
+    def versions(self) -> Versions:
+        """Return the installed version of vLLM, and the supported ones."""
+        return vllm_versions()
+
+    def missing_seams(self) -> Sequence[Seam]:
+        """Return the private parts that the installed vLLM lacks."""
+        return missing_seams()
+
+    def plugin_checks(self) -> Iterator[Check]:
+        """Yield whether a vLLM that is started here would load phasebus's plugin."""
+        return plugin_checks()
 
     async def _process(self, launch: Launch, prepared: Prepared | None) -> VLLMProcess:
         """Return the prepared process, or a new one if its settings have changed meanwhile."""

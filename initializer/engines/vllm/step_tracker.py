@@ -68,11 +68,15 @@ class StepTracker:
     A step's notice arrives at once and its span, by way of vLLM's exporter, up to seconds later; a process without our
     plugin sends spans only.
 
+    Args:
+        headless: Whether the engine has no API server: it is ready when its workers are.
+
     Attributes:
         model: The name that the engine serves its model under; None until the engine has reported it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, headless: bool = False) -> None:
+        self._headless = headless
         self._running: dict[str, RunningStep] = {}
         self._ended: set[str] = set()
         self._failed: dict[str, EngineStepFailed] = {}
@@ -92,13 +96,10 @@ class StepTracker:
 
     @property
     def ready(self) -> bool:
-        """Whether the engine answers: where it has several API servers, whether all of them do."""
+        """Whether the engine answers: every one of its API servers does; without any, every worker has warmed up."""
+        if self._headless:
+            return bool(self._warm) and self._warm >= self._workers
         return self._ready >= self._servers if self._servers else bool(self._ready)
-
-    @property
-    def workers_ready(self) -> bool:
-        """Whether every worker has warmed up, which is all that a node without an API server can be ready for."""
-        return bool(self._warm) and self._warm >= self._workers
 
     def events_of(self, arrival: EngineSpan | Notice) -> Iterator[StepEvent]:
         """Yield the events that are new in a notice or a span."""

@@ -22,7 +22,7 @@ FINAL_STEPS_SECONDS = 2.0
 
 
 @asynccontextmanager
-async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[StepTracker]:
+async def relayed_steps(bus: Bus, relay: Relay, *, headless: bool = False) -> AsyncIterator[StepTracker]:
     """Publish the reports that arrive at `relay` as engine steps, until the engine has started; all of them end.
 
     The relay's thread only puts reports into a queue; a thread of ours waits for the bus.
@@ -30,9 +30,10 @@ async def relayed_steps(bus: Bus, relay: Relay) -> AsyncIterator[StepTracker]:
     Args:
         bus: The bus they are published on.
         relay: The relay they arrive at.
+        headless: Whether the engine has no API server: it is ready when its workers are.
     """
     arrived: queue.SimpleQueue[EngineSpan | Notice | None] = queue.SimpleQueue()
-    steps, threads, settled = StepTracker(), bus.threads(), threading.Event()
+    steps, threads, settled = StepTracker(headless=headless), bus.threads(), threading.Event()
 
     def publish() -> None:
         failed = False

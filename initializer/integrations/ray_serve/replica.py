@@ -16,8 +16,7 @@ from anyio.from_thread import start_blocking_portal
 
 from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError
-from phasebus.initializer.engines.vllm.environment import environment_of_engine
-from phasebus.initializer.engines.vllm.steps import relayed_steps
+from phasebus.initializer.engines.registry import find_observer
 from phasebus.initializer.node.events import (
     NODE,
     CustomInitialization,
@@ -37,9 +36,6 @@ from phasebus.telemetry import RunIdentity, StepNotice
 DOWNLOAD: Final = "download"
 ENGINE_START: Final = "engine_init"
 
-_OUTERMOST_STEP: Final = "init_front_end"
-"""The step that contains the whole start of vLLM, as the plugin in its processes names it."""
-
 
 class ReplicaStart:
     """The start of one replica.
@@ -57,7 +53,7 @@ class ReplicaStart:
 
     Attributes:
         context: The context of the callbacks and the phases.
-        reports_engine: Whether the caller reports the end of the engine's start; otherwise vLLM's own steps do.
+        reports_engine: Whether the caller reports the end of the engine's start; otherwise the engine's own steps do.
     """
 
     def __init__(
@@ -75,6 +71,7 @@ class ReplicaStart:
         self._config = config
         self._callbacks = callbacks
         self._model = model
+        self._observer = find_observer()
         self._telemetry = available_telemetry(RunIdentity.fresh(name), host=host, port=port)
         self.context = Context({NODE_NAME: name, ENGINE_ENV: {}, **entries}, keys=NODE_KEYS)
         self._begun: dict[str, Future[None]] = {DOWNLOAD: Future(), ENGINE_START: Future()}
@@ -155,15 +152,14 @@ class ReplicaStart:
         await self._work_of_ray(DOWNLOAD)
 
     async def _start_engine(self, bus: Bus, context: Context) -> None:
-        async with bus.step(ENGINE_INIT, "vllm", attributes={"model": self._model}) as step:
+        async with bus.step(ENGINE_INIT, self._observer.name, attributes={"model": self._model}) as step:
             given = context[ENGINE_ENV]
-            endpoint = context[ENGINE_ARGS].get("otlp_traces_endpoint")
-            reporting = environment_of_engine(self._telemetry, {**os.environ, **given}, traces_endpoint=endpoint)
-            env = {**given, **reporting}
+            found = {**os.environ, **given}
+            env = {**given, **self._observer.environment(self._telemetry, found, context[ENGINE_ARGS])}
             os.environ.update(env | {"TRACEPARENT": self._telemetry.identity.traceparent(step.id)})
             stop = self._telemetry.relay.listen(self._engine_listener(step.id))
             try:
-                async with relayed_steps(bus, self._telemetry.relay):
+                async with self._observer.relayed_steps(bus, self._telemetry.relay):
                     context[ENGINE] = await self._work_of_ray(ENGINE_START)
             finally:
                 stop()
@@ -173,12 +169,12 @@ class ReplicaStart:
         return await asyncio.wrap_future(self._done[phase])
 
     def _engine_listener(self, step: str) -> Callable[[object], None]:
-        """Return a listener that reports the engine's start as done when vLLM's outermost step ends."""
+        """Return a listener that reports the engine's start as done when the engine's outermost step ends."""
 
         def receive(notice: object) -> None:
             if self.reports_engine or not isinstance(notice, StepNotice) or notice.event != "ended":
                 return
-            if (notice.parent, notice.name) == (step, _OUTERMOST_STEP):
+            if (notice.parent, notice.name) == (step, self._observer.outermost_step):
                 if notice.error is None:
                     self.finish(ENGINE_START)
                 else:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from phasebus.initializer.cli import doctor as room
 from phasebus.initializer.cli.doctor import doctor, examine, machine, software, variables
 from phasebus.initializer.cli.doctor.findings import Finding, as_lines
-from phasebus.initializer.engines.vllm import versions
+from phasebus.initializer.engines.vllm import inspection, versions
 from tests.support.programs import free_port
 
 
@@ -85,7 +85,7 @@ def test_plugin_list_without_phasebus_is_noted(
 
 
 def test_missing_entry_point_of_the_plugin_is_to_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(software, "entry_points", lambda group: [EntryPoint("other", "other:register", group)])
+    monkeypatch.setattr(inspection, "entry_points", lambda group: [EntryPoint("other", "other:register", group)])
     assert levels(software.find_plugin()) == {"entry point": "fix"}
 
 

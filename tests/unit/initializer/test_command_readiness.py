@@ -25,8 +25,7 @@ async def test_one_healthy_probe_suffices_unless_reported_steps_still_run(
     """Of several API servers, one may answer while the others are still starting."""
     asked = 0
 
-    class Server:
-        headless = False
+    class Observer:
         model = "m"
 
         async def is_healthy(self) -> bool:
@@ -41,11 +40,11 @@ async def test_one_healthy_probe_suffices_unless_reported_steps_still_run(
 
     for name in ("_POLL_SECONDS", "_PROBE_SECONDS", "_RARE_PROBE_SECONDS"):
         monkeypatch.setattr(command, name, 0.0)
-    monkeypatch.setattr(command, "read_command", lambda arguments: Server())
     telemetry: Any = SimpleNamespace(relay=SimpleNamespace(listen=listen))
     child: Any = SimpleNamespace(returncode=None)
+    observer: Any = Observer()
     bus: Any = None
-    start = CommandStart(Command(arguments=["vllm", "serve", "m"]), child, bus, telemetry)
+    start = CommandStart(Command(arguments=["vllm", "serve", "m"]), observer, child, bus, telemetry)
     steps: Any = SimpleNamespace(ready=False, running=("a step",) if running else ())
     await start._until_ready(steps)
     assert asked == probes
@@ -62,9 +61,10 @@ async def test_a_cancelled_download_does_not_leave_the_command_at_the_gate(monke
     monkeypatch.setattr(command, "fetch", fetch)
     relay = SimpleNamespace(close_gate=lambda: gate.append("closed"), open_gate=lambda: gate.append("open"))
     telemetry: Any = SimpleNamespace(relay=relay)
+    observer: Any = SimpleNamespace(model="m")
     child: Any = None
     bus: Any = None
-    start = CommandStart(Command(arguments=["vllm", "serve", "m"], download="m"), child, bus, telemetry)
+    start = CommandStart(Command(arguments=["vllm", "serve", "m"], download="m"), observer, child, bus, telemetry)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(start._download, Context({MODEL: "m"}, keys=NODE_KEYS))
         await anyio.wait_all_tasks_blocked()

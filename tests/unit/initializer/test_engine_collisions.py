@@ -113,13 +113,13 @@ def test_engine_with_several_api_servers_is_ready_when_all_of_them_are() -> None
         assert steps.ready is ready
 
 
-def test_workers_are_ready_when_every_one_has_warmed_up() -> None:
+def test_headless_engine_is_ready_when_every_worker_has_warmed_up() -> None:
     def step(pid: int, name: str, event: str = "ended") -> StepNotice:
         known = {"pid": pid, "process": f"Worker_TP{pid}", "step": os.urandom(8).hex(), "time_ns": 2, "began_ns": 1}
         function = {"code.function": "WorkerProc.__init__"}
         return StepNotice.model_validate({"event": event, "name": name, "attributes": function} | known)
 
-    steps = StepTracker()
+    steps = StepTracker(headless=True)
     for each, ready in (
         (step(1, "Worker init", "started"), False),
         (step(2, "Worker init", "started"), False),
@@ -127,4 +127,4 @@ def test_workers_are_ready_when_every_one_has_warmed_up() -> None:
         (step(2, "warm_up"), True),
     ):
         list(steps.events_of(each))
-        assert steps.workers_ready is ready
+        assert steps.ready is ready

@@ -1,0 +1,161 @@
+"""What a launcher may offer beside the protocol: to observe an engine that another program starts, and to describe it.
+
+A launcher that has all methods of `ObservableLauncher`, `CommandLauncher` or `InspectableLauncher` answers for its engine in
+Ray Serve LLM, under ``phasebus run`` or in ``phasebus doctor``. No base class is needed, and one without them works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from phasebus.bus import Bus
+from phasebus.initializer.seams import Seam
+from phasebus.telemetry import Relay, StepNotice, Telemetry
+
+
+class ObservedSteps(Protocol):
+    """The steps of one start, as the engine's processes report them."""
+
+    @property
+    def model(self) -> str | None:
+        """The name that the engine serves its model under; None until the engine has reported it."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the engine has reported that it answers."""
+
+    @property
+    def running(self) -> Sequence[object]:
+        """The steps that have not ended."""
+
+    def innermost(self) -> str | None:
+        """Return the step that began last and has not ended, for messages; None if nothing runs."""
+
+
+class EngineObserver(Protocol):
+    """Observes an engine that a library starts in this process, as Ray Serve does."""
+
+    @property
+    def name(self) -> str:
+        """The engine's name in steps."""
+
+    @property
+    def outermost_step(self) -> str:
+        """The name of the reported step that contains the engine's whole start."""
+
+    def environment(
+        self, telemetry: Telemetry, environment: Mapping[str, str], args: Mapping[str, Any]
+    ) -> Mapping[str, str]:
+        """Return the variables that make the engine's processes report their steps.
+
+        Args:
+            telemetry: Where they report to.
+            environment: What they are started with otherwise.
+            args: The engine's own arguments.
+        """
+
+    def relayed_steps(self, bus: Bus, relay: Relay) -> AbstractAsyncContextManager[ObservedSteps]:
+        """Publish the reports that arrive at `relay` as engine steps on `bus`; all steps end with the context."""
+
+
+class CommandObserver(Protocol):
+    """Observes an engine that a command starts under ``phasebus run``."""
+
+    @property
+    def name(self) -> str:
+        """The engine's name in steps."""
+
+    @property
+    def model(self) -> str:
+        """The name of the model according to the command line; "" if it does not have one."""
+
+    def environment(
+        self, telemetry: Telemetry, step: str, environment: Mapping[str, str], *, gate: bool
+    ) -> Mapping[str, str]:
+        """Return the variables that make the command's processes report their steps.
+
+        Args:
+            telemetry: Where they report to.
+            step: The id of the step that theirs are part of.
+            environment: What the command is started with otherwise.
+            gate: Whether the engine waits for its model (`Relay.gate_url`) once it has imported everything.
+        """
+
+    def process_started(self, pid: int, began_ns: int, trace: str, parent: str) -> StepNotice | None:
+        """Return the notice that the command's process has started; None if that is no step of this engine.
+
+        Args:
+            pid: The id of the process.
+            began_ns: When it was started, in nanoseconds since the epoch.
+            trace: The trace id.
+            parent: The id of the step it is part of.
+        """
+
+    def relayed_steps(self, bus: Bus, relay: Relay) -> AbstractAsyncContextManager[ObservedSteps]:
+        """Publish the reports that arrive at `relay` as engine steps on `bus`; all steps end with the context."""
+
+    async def is_healthy(self) -> bool:
+        """Return whether the engine answers when it is probed; False if it cannot be probed."""
+
+
+@runtime_checkable
+class ObservableLauncher(Protocol):
+    """What a launcher also has if its engine can be observed where a library starts it."""
+
+    def observer(self) -> EngineObserver:
+        """Return an observer of one start."""
+
+
+@runtime_checkable
+class CommandLauncher(Protocol):
+    """What a launcher also has if its engine can be observed where a command starts it."""
+
+    def recognizes(self, arguments: Sequence[str]) -> bool:
+        """Return whether a command, with its arguments, starts this engine. It reads no file and starts nothing."""
+
+    def command_observer(self, arguments: Sequence[str]) -> CommandObserver:
+        """Return an observer of a command, whatever its arguments are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """The installed version of an engine, and the supported ones.
+
+    Attributes:
+        title: The engine's name as its own documentation writes it.
+        installed: The installed version; None without one.
+        minimum: The first supported series: (major, minor).
+        supported: The last release of each supported series, the oldest first; at least one.
+    """
+
+    title: str
+    installed: str | None
+    minimum: tuple[int, int]
+    supported: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of ``phasebus doctor``; the attributes are those of its findings."""
+
+    name: str
+    value: str
+    level: Literal["ok", "note", "fix"] = "ok"
+    advice: str = ""
+
+
+@runtime_checkable
+class InspectableLauncher(Protocol):
+    """What a launcher also has if ``phasebus doctor`` describes its engine; none of it imports the engine."""
+
+    def versions(self) -> Versions:
+        """Return the installed version, and the supported ones."""
+
+    def missing_seams(self) -> Sequence[Seam]:
+        """Return the private parts of the engine that phasebus uses and the installed version lacks."""
+
+    def plugin_checks(self) -> Iterable[Check]:
+        """Return whether an engine that is started here would load phasebus's plugin."""

@@ -1,0 +1,90 @@
+"""Observing a vLLM that another program starts: Ray Serve, or a command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+from phasebus.bus import Bus
+from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin_environment, read_command
+from phasebus.initializer.engines.vllm.environment import environment_of_command, environment_of_engine
+from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id
+from phasebus.initializer.engines.vllm.step_tracker import StepTracker
+from phasebus.initializer.engines.vllm.steps import relayed_steps
+from phasebus.telemetry import Relay, StepNotice, Telemetry
+
+_NAME: Final = "vllm"
+
+
+class VLLMObserver:
+    """Observes a vLLM that a library starts in this process (`EngineObserver`)."""
+
+    name = _NAME
+
+    outermost_step = "init_front_end"
+    """The step that contains the whole start, as the plugin names it."""
+
+    def environment(
+        self, telemetry: Telemetry, environment: Mapping[str, str], args: Mapping[str, Any]
+    ) -> Mapping[str, str]:
+        """Return what makes vLLM's processes report their steps."""
+        return environment_of_engine(telemetry, environment, traces_endpoint=args.get("otlp_traces_endpoint"))
+
+    def relayed_steps(self, bus: Bus, relay: Relay) -> AbstractAsyncContextManager[StepTracker]:
+        """Publish the reports that arrive at `relay` as engine steps."""
+        return relayed_steps(bus, relay)
+
+
+class VLLMCommandObserver:
+    """Observes a command that starts vLLM, or may start it (`CommandObserver`).
+
+    Args:
+        arguments: The command and its arguments.
+
+    Attributes:
+        model: The name that its server serves the model under; "" if the arguments do not name one.
+    """
+
+    name = _NAME
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._server = _server_of(arguments)
+        self.model = self._server.model if self._server else ""
+
+    def environment(
+        self, telemetry: Telemetry, step: str, environment: Mapping[str, str], *, gate: bool
+    ) -> Mapping[str, str]:
+        """Return what makes the command load our plugin and report its steps below the step with the id `step`."""
+        endpoint = None if self._server is None else self._server.traces_endpoint
+        reporting = environment_of_command(telemetry, step, gate=gate, traces_endpoint=endpoint)
+        return {**reporting, **plugin_environment(environment)}
+
+    def process_started(self, pid: int, began_ns: int, trace: str, parent: str) -> StepNotice:
+        """Return the notice that the command's process has started; its own plugin reports the end of that step."""
+        return StepNotice(
+            event="started",
+            step=process_start_step_id(pid, trace),
+            parent=parent,
+            name=START_PROCESS,
+            time_ns=began_ns,
+            pid=pid,
+            process="front_end",
+            attributes={"process": "front_end", "pid": pid},
+        )
+
+    def relayed_steps(self, bus: Bus, relay: Relay) -> AbstractAsyncContextManager[StepTracker]:
+        """Publish the reports that arrive at `relay` as engine steps."""
+        return relayed_steps(bus, relay, headless=self._server is not None and self._server.headless)
+
+    async def is_healthy(self) -> bool:
+        """Return whether the server's /health answers; False if the arguments do not name its address."""
+        return self._server is not None and await self._server.is_healthy()
+
+
+def _server_of(arguments: Sequence[str]) -> ServerCommand | None:
+    """Return the server that the arguments start; None if they start none, or cannot be parsed."""
+    try:
+        return read_command(list(arguments))
+    except Exception:  # noqa: BLE001  # whatever they are, they are the command's own
+        return None
