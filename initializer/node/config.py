@@ -29,8 +29,8 @@ class ServiceConfig(Section):
     """Its port; 0 picks a free one, null starts no service. A taken port is replaced by the next free one."""
 
     hosts: list[str] = Field(default_factory=list)
-    """Host names that it accepts in requests, in addition to addresses, localhost and the machine's name; by default
-    PHASEBUS_HOSTS, separated by commas."""
+    """Host names that it accepts in requests, in addition to addresses, the machine's name and names of private networks;
+    by default PHASEBUS_HOSTS, separated by commas."""
 
     token: SecretStr | None = Field(default=None, min_length=8)
     """The token that requests need, except those of the probes: Authorization: Bearer TOKEN, or once /?token=TOKEN in a

@@ -51,13 +51,19 @@ _HARMLESS_TOKENS: Final = frozenset(
 _TOKEN_SUFFIXES: Final = frozenset(
     {
         "budget", "classification", "count", "counts", "embedding", "id", "ids", "index", "ize", "latency", "length",
-        "level", "limit", "mask", "num", "per", "rate", "size", "throughput", "time", "type", "types", "usage",
+        "level", "limit", "mask", "num", "per", "rate", "size", "threshold", "throughput", "time", "type", "types",
+        "usage",
     }
 )  # fmt: skip
 """Words after "token" that make it a token of text."""
 
-_LOCATION_SUFFIXES: Final = frozenset({"dir", "directory", "endpoint", "file", "filename", "folder", "path", "sock"})
-"""Last words of a name that denote the location of a secret and not the secret."""
+_LOCATION_SUFFIXES: Final = frozenset(
+    {
+        "algorithm", "dir", "directory", "endpoint", "file", "filename", "folder", "mount", "name", "namespace", "path",
+        "provider", "sock", "source", "ttl",
+    }
+)  # fmt: skip
+"""Last words of a name that denote the location or the kind of a secret and not the secret: SECRET_NAME=node-0."""
 
 _QUERY_NAMES: Final = frozenset(
     {

@@ -12,7 +12,7 @@ from phasebus.telemetry.redaction.known import MASK, learn_secret
 from phasebus.telemetry.redaction.names import is_quantity, is_secret_name
 from phasebus.telemetry.redaction.printable import bounded_text, printable_value
 from phasebus.telemetry.redaction.text import redact, redact_learning, redact_value
-from phasebus.telemetry.redaction.values import is_placeholder
+from phasebus.telemetry.redaction.values import is_numeral, is_placeholder
 
 MAX_ARGUMENT_CHARACTERS: Final = 8192
 MAX_DEPTH: Final = 20
@@ -35,7 +35,7 @@ def redact_arguments(arguments: Sequence[str]) -> list[str]:
         if argument.startswith("-") and len(argument) > 1:
             option = argument if "=" not in argument else ""
             shown.append(_redact_argument(argument))
-        elif option and is_secret_name(option.lstrip("-")):
+        elif option and _is_secret_text(option.lstrip("-"), argument):
             shown.append(_mask(argument))
             if not option.endswith("key"):  # vLLM's --api-key has several values
                 option = ""
@@ -71,7 +71,7 @@ def learn_data(value: Any) -> None:
 def learn_environment(environment: Mapping[str, str]) -> None:
     """Remember the secrets in environment variables: by name, in addresses, and in lists of headers."""
     for name, value in environment.items():
-        if is_secret_name(name):
+        if _is_secret_text(name, value):
             _mask(value)
         elif name.startswith("OTEL_") and name.endswith("_HEADERS"):
             for header in value.split(","):
@@ -92,7 +92,7 @@ def _redact_argument(argument: str, *, is_header: bool = False) -> str:
     assignment = _ASSIGNMENT.fullmatch(argument)
     name = assignment["name"] if assignment else ""
     value = assignment["value"] if assignment else argument
-    if name and is_secret_name(name.lstrip("-")):
+    if name and _is_secret_text(name.lstrip("-"), value):
         return f"{name}={_mask(value)}"
     if value.lstrip()[:1] in ("{", "[") and (as_json := _redact_json(value)) is not None:
         value = as_json
@@ -152,6 +152,10 @@ def _learn_one(name: str, value: Any, depth: int) -> list[tuple[str, Any, int]]:
 
 def _is_secret(name: str, value: Any) -> bool:
     return bool(name) and is_secret_name(name) and not (is_quantity(name) and isinstance(value, int | float))
+
+
+def _is_secret_text(name: str, value: str) -> bool:
+    return is_secret_name(name) and not (is_quantity(name) and is_numeral(value))
 
 
 def _first(items: Iterable[Any]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 COOKIE: Final = "phasebus_token"
+_NAME: Final = re.compile(r"[a-z0-9_-]{1,63}")
+_PRIVATE_DOMAINS: Final = (".localhost", ".internal", ".svc", ".svc.cluster.local")
 OPEN_PATHS: Final = ("/livez", "/readyz")
 """The probes, which need no token: they say no more than yes or no, and what runs."""
 
@@ -24,7 +27,8 @@ class Access:
     """Who may read the service.
 
     Attributes:
-        hosts: Host names that it is served under, beside addresses, ``localhost`` and the machine's name.
+        hosts: Host names that it is served under, beside addresses, the machine's name, and names that exist in no public
+            domain.
         token: The token that requests need, except those of the probes; None for none.
     """
 
@@ -46,7 +50,9 @@ class AccessControl:
     """Answers requests of a page elsewhere with 421, and requests without the token with 401.
 
     A page of another site can reach this service under a name of its own that resolves to this machine (DNS rebinding),
-    but not under an IP address. Accepted are therefore all addresses, ``localhost``, the machine's name and `Access.hosts`.
+    but not under an IP address, nor under a name in no public domain. Accepted are therefore all addresses, the machine's
+    name, `Access.hosts`, and names of private networks: without a dot (``localhost``, a service of Docker Compose), of a
+    service of Kubernetes, and below ``internal`` (``host.docker.internal``).
 
     The token is sent as ``Authorization: Bearer TOKEN``. A browser opens ``/?token=TOKEN`` once, and keeps it as a cookie.
 
@@ -57,7 +63,7 @@ class AccessControl:
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
-        self._hosts = frozenset(host.lower().rstrip(".") for host in (*access.hosts, "localhost", os.uname().nodename))
+        self._hosts = frozenset(host.lower().rstrip(".") for host in (*access.hosts, os.uname().nodename))
         self._token = access.token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +73,7 @@ class AccessControl:
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = host_of(headers.get(b"host", ""))
-        if host and not is_address(host) and host not in self._hosts:
+        if host and not is_address(host) and not is_private_name(host) and host not in self._hosts:
             message = f"this service is not served under the host name {host[:200]!r}; add it to service.hosts\n"
             await _respond(send, 421, message)
         elif self._token is None or scope["path"] in OPEN_PATHS or self._has_token(headers):
@@ -111,6 +117,11 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_private_name(host: str) -> bool:
+    """Return whether `host` is a name that cannot be registered: without a dot, or below a domain that is never public."""
+    return _NAME.fullmatch(host) is not None or host.endswith(_PRIVATE_DOMAINS)
 
 
 async def _respond(send: Send, status: int, text: str, headers: dict[str, str] | None = None) -> None:

@@ -33,6 +33,8 @@ SECRET = "hunter2Secret9"
         (["env", "HF_TOKEN=A1b2c3", "MODE=fast"], ["env", f"HF_TOKEN={MASK}", "MODE=fast"]),
         (["http://bob:A1b2@c3@host/m"], [f"http://{MASK}@host/m"]),
         (["--max-tokens", "5", "--tokenizer", "x"], ["--max-tokens", "5", "--tokenizer", "x"]),
+        (["--max-num-batched-tokens", "8192", "--num-speculative-tokens=4"],
+         ["--max-num-batched-tokens", "8192", "--num-speculative-tokens=4"]),
         (["--kv-transfer-config.token", "A1b2c3"], ["--kv-transfer-config.token", MASK]),
         (["bad\udcff", ""], ["bad\\udcff", ""]),
     ],
@@ -104,3 +106,22 @@ def test_learn_environment_remembers_secret_variables(name: str, value: str) -> 
 def test_learn_url_remembers_passwords_and_signatures() -> None:
     learn_url(f"https://bob:{SECRET}@host/x?sig=sIgNaTuRe77&page=2")
     assert redact(f"{SECRET} sIgNaTuRe77 host page") == f"{MASK} {MASK} host page"
+
+
+def test_learn_environment_leaves_quantities_and_names_of_secrets_in_other_texts() -> None:
+    learn_environment(
+        {
+            "VLLM_MAX_BAD_WORDS_TOTAL_TOKENS": "123456789",
+            "VLLM_MULTI_STREAM_GEMM_TOKEN_THRESHOLD": "234567890",
+            "SECRET_NAME": "node-0",
+            "CREDENTIALS_SOURCE": "environment",
+            "KEY": "model-1",
+            "TOKEN_COUNT": "345678901",
+            "SSH_KEY_PATH": "/models",
+            "API_KEY": "model",
+            "HF_TOKEN": "true",
+            "SESSION_KEY": "1",
+        }
+    )
+    text = "node-0 loads /models from its environment: model-1, 123456789 of 234567890 of 345678901 bytes, model 1 true"
+    assert redact(text) == text

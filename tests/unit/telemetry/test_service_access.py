@@ -10,7 +10,7 @@ import pytest
 
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.service import Access, Server, build_app, limits, stream
-from phasebus.telemetry.service.access import host_of, is_address
+from phasebus.telemetry.service.access import host_of, is_address, is_private_name
 from tests.support.waiting import wait_until
 
 
@@ -49,10 +49,24 @@ def test_a_request_to_a_foreign_host_name_is_rejected(serve: Any, path: str) -> 
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1:9464", "localhost", "LOCALHOST.:1", "[::1]:9464", "10.1.2.3", socket.gethostname(), "phasebus.svc"],
+    [
+        *("127.0.0.1:9464", "localhost", "LOCALHOST.:1", "[::1]:9464", "10.1.2.3", socket.gethostname()),
+        *("phasebus.example", "phasebus:9464", "host.docker.internal:9464", "phasebus-node.default.svc:9464"),
+        "phasebus-node.default.svc.cluster.local.",
+    ],
 )
 def test_a_request_to_an_address_or_a_known_name_is_answered(serve: Any, host: str) -> None:
-    assert get(serve("phasebus.svc"), "/timeline", Host=host).status_code == 200
+    assert get(serve("phasebus.example"), "/timeline", Host=host).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["svc", "a.internal", "x_1", "a.b.svc.cluster.local"])
+def test_a_name_in_no_public_domain_is_private(host: str) -> None:
+    assert is_private_name(host)
+
+
+@pytest.mark.parametrize("host", ["internal.example", "svc.example", "a.cluster.local.example", "a.local", "a%2eb", ""])
+def test_a_name_that_can_be_registered_is_not_private(host: str) -> None:
+    assert not is_private_name(host)
 
 
 def test_a_request_without_a_host_is_answered(serve: Any) -> None:
