@@ -20,7 +20,7 @@ from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.events import PreEngineInit
 from phasebus.initializer.node.node import Node, initialize_node
 from phasebus.initializer.node.supervision import engine_died
-from phasebus.initializer.pipeline.wiring import observe_all
+from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
 from phasebus.initializer.ray.actors import node_address
 from phasebus.initializer.ray.calls import answer
 from phasebus.telemetry import RunIdentity, Telemetry
@@ -85,7 +85,10 @@ class NodeRuntime:
         relay_host = (
             node_address() if others else "127.0.0.1"
         )  # an engine that spans nodes has workers on other machines
-        telemetry = Telemetry(self._identity, host=config.service.host, port=0, relay_host=relay_host)
+        service = config.service
+        telemetry = available_telemetry(
+            self._identity, host=service.host, port=0, relay_host=relay_host, access=service.access
+        )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(telemetry)
             bus = Bus(self._identity.node, timing=True, drain_seconds=_DRAIN_SECONDS)

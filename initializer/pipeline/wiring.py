@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,7 @@ def available_telemetry(
     *,
     host: str = HOST,
     port: int | None = PORT,
+    relay_host: str = HOST,
     trace_url: str | None = None,
     access: Access | None = None,
     warn: Callable[[str], None] = logger.warning,
@@ -83,19 +86,21 @@ def available_telemetry(
         identity: The run; a new one by default.
         host: The address of the service.
         port: Its port; 0 picks a free one, None leaves the service out.
+        relay_host: The address that the engine's processes report to; loopback if this machine does not have it.
         trace_url: The URL of a trace, for the links on the page.
         access: The host names and the token of the service.
         warn: Called with one message for each part that is missing.
     """
     made: list[Telemetry] = []
+    relay_host = _available_relay_host(relay_host, warn)
 
     def bind(candidate: int) -> int | None:
-        made.append(_exporting_if_possible(identity, host, candidate, trace_url, access, warn))
+        made.append(_exporting_if_possible(identity, host, candidate, relay_host, trace_url, access, warn))
         service = made[-1].service
         return None if service is None else service.port
 
     if port is None or available_port(bind, host, port, warn) is None:
-        return _exporting_if_possible(identity, host, None, trace_url, access, warn)
+        return _exporting_if_possible(identity, host, None, relay_host, trace_url, access, warn)
     return made[-1]
 
 
@@ -127,16 +132,31 @@ def available_port(
     return None
 
 
+def _available_relay_host(host: str, warn: Callable[[str], None]) -> str:
+    """Return `host` if this machine has that address, else loopback: an address that others use may not be its own."""
+    if host == HOST:
+        return host
+    try:
+        with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return host
+    except OSError as error:
+        reason = error.strerror or error
+        warn(f"the engine's processes on other machines cannot report their steps: no relay on {host}: {reason}")
+        return HOST
+
+
 def _exporting_if_possible(
     identity: RunIdentity | None,
     host: str,
     port: int | None,
+    relay_host: str,
     trace_url: str | None,
     access: Access | None,
     warn: Callable[[str], None],
 ) -> Telemetry:
+    make = partial(Telemetry, identity, host=host, port=port, relay_host=relay_host, trace_url=trace_url, access=access)
     try:
-        return Telemetry(identity, host=host, port=port, trace_url=trace_url, access=access)
+        return make()
     except PortTakenError:
         raise
     except Exception as error:  # noqa: BLE001  # no variable may prevent a start
@@ -144,7 +164,7 @@ def _exporting_if_possible(
     # Outside the handler: the error's traceback refers to the first Telemetry, which would keep the port bound.
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OTEL_")}
     try:
-        telemetry = Telemetry(identity, host=host, port=port, trace_url=trace_url, access=access)
+        telemetry = make()
     finally:
         os.environ.update(kept)
     warn(f"spans are not exported: {reason}")

@@ -55,6 +55,17 @@ def test_an_address_that_is_not_available_leaves_the_service_out(host: str) -> N
     close(telemetry)
 
 
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_a_relay_address_that_is_not_available_is_replaced_by_loopback(host: str) -> None:
+    """Of a node behind a translated address, Ray knows one that is not the machine's own."""
+    warnings: list[str] = []
+    telemetry = available_telemetry(port=None, relay_host=host, warn=warnings.append)
+    assert telemetry.relay.host == "127.0.0.1"
+    (warning,) = warnings
+    assert host in warning
+    close(telemetry)
+
+
 def test_a_variable_that_fails_the_telemetry_leaves_the_export_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SOMETHING", "wrong")
 

@@ -1,0 +1,32 @@
+"""A node of a cluster, in its own process: its start does not depend on being observed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from phasebus.initializer.cluster import node_runtime
+from phasebus.initializer.cluster.node_runtime import NodeRuntime
+from phasebus.initializer.node.config import LLMConfig
+from phasebus.telemetry import RunIdentity, Telemetry
+
+
+class StartedError(Exception):
+    """Raised in place of a start."""
+
+
+@pytest.mark.anyio
+async def test_a_node_starts_where_the_address_of_the_service_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration has one address for all nodes, such as that of the driver."""
+    started: list[Telemetry] = []
+
+    async def start(config: LLMConfig, *, telemetry: Telemetry, **_: Any) -> None:
+        started.append(telemetry)
+        raise StartedError
+
+    monkeypatch.setattr(node_runtime, "initialize_node", start)
+    config = LLMConfig.model_validate({"model": "m", "service": {"host": "192.0.2.1"}})
+    with pytest.raises(StartedError):
+        await NodeRuntime(RunIdentity.fresh("n", {})).run(config, {}, (), None)
+    assert [telemetry.service for telemetry in started] == [None]
