@@ -74,9 +74,10 @@ class SpanObserver:
         """Make the spans that other processes have not exported, and end those of steps that have not ended."""
         with self._arrival:
             self._arrival.wait_for(lambda: not self._missing(), self._last_spans_seconds)
+            missing = self._missing()
         if self._end_listening is not None:
             self._end_listening()
-        for started, ended in self._missing():
+        for started, ended in missing:
             self._end(self._start(started), ended)
         self._unexported.clear()
         for span in self._open.values():

@@ -239,5 +239,7 @@ async def test_more_nodes_than_ray_has_are_reported_as_infeasible(nodes: TwoNode
 async def test_resources_in_use_are_reported_as_pending(nodes: TwoNodes, model: str) -> None:
     whole_nodes = {"bundles": [{"CPU": 2}]}
     async with await initialize_cluster(config(nodes, model, placement=whole_nodes)):
-        with pytest.raises(PlacementError, match="pending: the nodes are large enough, so the missing resources are in use"):
+        with pytest.raises(
+            PlacementError, match="pending: the nodes are large enough, so the missing resources are in use"
+        ):
             await initialize_cluster(config(nodes, model, placement={**whole_nodes, "timeout_seconds": 2}))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -174,3 +176,18 @@ def test_a_span_that_the_engine_exports_past_the_relay_is_not_made_again() -> No
     spans.observer.close()
     relay.close()
     assert spans.exported() == {}
+
+
+def test_spans_that_arrive_while_the_observer_closes_do_not_disturb_it() -> None:
+    """The relay's thread appends them to what `close` reads."""
+    relay = Relay()
+    observer = SpanObserver(Tracing(RunIdentity.fresh("n", {})), relay, last_spans_seconds=0.0)
+
+    class Arrived(deque[tuple[str, int]]):
+        def __iter__(self) -> Iterator[tuple[str, int]]:
+            assert observer._arrival._is_owned(), "it is read while it may change"  # type: ignore[attr-defined]
+            return super().__iter__()
+
+    observer._arrived = Arrived()
+    observer.close()
+    relay.close()
