@@ -35,6 +35,8 @@ async def relayed_steps(bus: Bus, relay: Relay, *, headless: bool = False) -> As
     arrived: queue.SimpleQueue[EngineSpan | Notice | None] = queue.SimpleQueue()
     steps, threads, settled = StepTracker(headless=headless), bus.threads(), threading.Event()
 
+    settled.set()  # an engine that reports nothing, without our plugin, is not waited for
+
     def publish() -> None:
         failed = False
         while (received := arrived.get()) is not None:
