@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -27,11 +28,13 @@ from phasebus.initializer.node.keys import (
 )
 from phasebus.initializer.node.startup import entries_of
 from phasebus.initializer.pipeline.phases import Phase, run_phases
-from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
+from phasebus.initializer.pipeline.wiring import available_port, available_telemetry, observe_all
 from phasebus.initializer.ray.cluster import RAY, connected
 from phasebus.initializer.ray.placement import has_gpus, nodes_of, release, reserve
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.journal import journal_of
+
+logger = logging.getLogger("phasebus.cluster")
 
 _NOT_FOR_NODES = (PLACEMENT_BUNDLES, PLACEMENT_STRATEGY, PLACEMENT_GROUP)
 
@@ -108,7 +111,12 @@ class ClusterStart:
     async def _start_hub(self) -> None:
         """Start the hub, and forward the whole journal of the driver to it."""
         service, journal = self._config.service, journal_of(self._telemetry.identity)
-        port = chosen_port(service)
+        port = available_port(
+            lambda candidate: chosen_port(service.model_copy(update={"port": candidate})),
+            service.host,
+            service.port,
+            logger.warning,
+        )
         if port is not None:
             hub = running_hub(service.host, port, service.trace_url, own_ray=self._own_ray, access=service.access)
             self._hub = await self._resources.enter_async_context(hub)
