@@ -243,7 +243,7 @@ async def test_a_configuration_that_is_not_rays_is_refused_before_anything_start
     def write_a_mapping(event: PreTraining, context: Context) -> None:
         context[SCALING_CONFIG] = {"num_workers": 1}
 
-    with pytest.raises(TrainingError, match=r"scaling_config is .*; not a ray.train.ScalingConfig"):
+    with pytest.raises(TrainingError, match=r"scaling_config is .*, not a ray.train.ScalingConfig"):
         await run_training(config(tmp_path, write_a_mapping))
 
 
