@@ -166,8 +166,9 @@ class _Reader:
         return 1.0
 
     def batches(self) -> SpanBatches:
-        queue = self._number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SPANS, least=1, repair="2048")
         batch = self._number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_SPANS, least=1, repair="512")
+        room_for_a_batch = str(min(max(2048, batch), QUEUE_SPANS))
+        queue = self._number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SPANS, least=1, repair=room_for_a_batch)
         delay = self._number("OTEL_BSP_SCHEDULE_DELAY", DELAY_MILLISECONDS, least=1, repair="5000")
         self._number("OTEL_BSP_EXPORT_TIMEOUT", 30_000, least=1, repair="30000")
         if batch > queue:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from phasebus.telemetry.otel.settings import Findings, SpanBatches, TraceSettings
@@ -88,7 +88,9 @@ def test_resource_attributes_are_decoded_and_the_service_name_variable_wins() ->
     assert findings.problems == ["OTEL_RESOURCE_ATTRIBUTES has 'broken', which is not KEY=VALUE; it is ignored"]
 
 
-@given(st.dictionaries(st.sampled_from(_NAMES), st.text(max_size=40)))
+@given(st.dictionaries(st.sampled_from(_NAMES), st.text(max_size=40) | st.integers(-1, 10**6).map(str)))
+@example({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2100", "OTEL_BSP_MAX_QUEUE_SIZE": "0"})
+@example({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "9" * 30, "OTEL_BSP_MAX_QUEUE_SIZE": "0"})
 def test_no_value_of_any_variable_raises(environment: dict[str, str]) -> None:
     settings, findings = settings_of(**environment)
     assert 0 < settings.batches.batch <= settings.batches.queue
