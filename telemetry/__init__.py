@@ -2,35 +2,16 @@
 
 This room knows what a step is, from `phasebus.bus`, and nothing of downloads, engines or Ray. What things are called
 outside stands in one file: `names`.
+
+The public names are those of `_public`, imported when the first one is used: masking a line of text needs none.
 """
 
-from phasebus.telemetry._telemetry import Telemetry
-from phasebus.telemetry.collector import Collector
-from phasebus.telemetry.metrics import Metrics
-from phasebus.telemetry.redaction import redact, redact_value
-from phasebus.telemetry.relay import EngineSpan, Notice, Relay, StepNotice
-from phasebus.telemetry.run import RunIdentity
-from phasebus.telemetry.service import PortTakenError
-from phasebus.telemetry.status import RunningStep, RunningSteps, Status
-from phasebus.telemetry.timeline import LiveStep, Timeline
-from phasebus.telemetry.tracing import Tracing
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Collector",
-    "EngineSpan",
-    "LiveStep",
-    "Metrics",
-    "Notice",
-    "PortTakenError",
-    "Relay",
-    "RunIdentity",
-    "RunningStep",
-    "RunningSteps",
-    "Status",
-    "StepNotice",
-    "Telemetry",
-    "Timeline",
-    "Tracing",
-    "redact",
-    "redact_value",
-]
+from phasebus.lazy import names_of_public
+
+if TYPE_CHECKING:
+    from phasebus.telemetry._public import *  # noqa: F403
+    from phasebus.telemetry._public import __all__ as __all__
+else:
+    __getattr__ = names_of_public(__name__)

@@ -1,0 +1,23 @@
+"""Public names that are imported when the first one is used, so that a part of a package costs no more than itself."""
+
+from collections.abc import Callable
+from importlib import import_module
+from sys import modules
+
+
+def names_of_public(package: str) -> Callable[[str], object]:
+    """Return a `__getattr__` for the module `package` that takes its public names from its module `_public`.
+
+    Args:
+        package: The name of the package: ``__name__`` in its ``__init__``.
+    """
+
+    def get(name: str) -> object:
+        public = import_module(f"{package}._public")
+        if name == "__all__" or name in public.__all__:
+            value = getattr(public, name)
+            setattr(modules[package], name, value)
+            return value
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get
