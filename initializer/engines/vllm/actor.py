@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 from uuid import uuid4
 
 from phasebus.initializer.engines.vllm.arguments import check_arguments
+from phasebus.telemetry.output_file import redirect_output
 
 
 class EngineActor:
@@ -21,10 +21,7 @@ class EngineActor:
     """
 
     def __init__(self, log: str) -> None:
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(output, stream.fileno())
+        self._redirection = redirect_output(log)
         self._engine: Any = None
 
     def where(self) -> tuple[str, int]:
@@ -37,6 +34,8 @@ class EngineActor:
         Args:
             preload: Whether a fork server imports it at the same time, for this process's children.
         """
+        if self._redirection is not None:
+            self._redirection.wait()
         if preload:
             from phasebus.initializer.engines.vllm.inside import forkserver
 

@@ -1,0 +1,120 @@
+"""The output of an engine's processes on its way to a file: a process of its own that no full disk can stop.
+
+The processes write to a pipe. If they wrote to the file themselves, a full disk would make every `print` of theirs raise,
+and would end a start that works. ``python -m phasebus.telemetry.output_file FILE`` reads the pipe as its standard input
+until all of them have ended, masks secrets, and skips what the disk has no room for.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+_CHUNK: Final = 65536
+_IDLE_SECONDS: Final = 0.5
+"""How long the start of a line, such as a progress bar, waits for its end."""
+
+
+def redirect_output(file: str) -> subprocess.Popen[bytes] | None:
+    """Append what this process, and every process that it starts, prints from now on to `file`.
+
+    Returns:
+        The process that started the one that writes; it ends at once, and is to be waited for. None if the output stays
+        where it was, as `file` cannot be opened or no process can be started.
+    """
+    try:
+        os.close(_open(file))
+        reader, writer = os.pipe()
+    except OSError:
+        return None
+    try:
+        process = subprocess.Popen(  # noqa: S603  # our own module
+            [sys.executable, "-m", __spec__.name, file],
+            stdin=reader,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        os.close(writer)
+        return None
+    finally:
+        os.close(reader)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(writer, stream.fileno())
+    os.close(writer)
+    return process
+
+
+def copy_lines(source: int, file: str, redact: Callable[[str], str]) -> None:
+    """Append each line of `source` to `file` until its last writer has closed it.
+
+    Args:
+        source: The descriptor of a pipe.
+        file: The path of the file.
+        redact: What masks the secrets in a line.
+    """
+    output = _Output(file)
+    rest = b""
+    while True:
+        idle = rest and not select.select([source], [], [], _IDLE_SECONDS)[0]
+        chunk = b"" if idle else os.read(source, _CHUNK)
+        end = len(rest) if idle or not chunk or len(rest) >= _CHUNK else 0
+        rest += chunk
+        end = max(end, rest.rfind(b"\n") + 1, rest.rfind(b"\r") + 1)
+        for line in rest[:end].splitlines(keepends=True):
+            output.write(_redacted(line, redact))
+        rest = rest[end:]
+        if not chunk and not idle:
+            return
+
+
+class _Output:
+    """A file that may have no room: what does not fit is counted, and the count is written once there is room again."""
+
+    def __init__(self, file: str) -> None:
+        self._file = _open(file)
+        self._lost = 0
+
+    def write(self, line: bytes) -> None:
+        note = f"[{self._lost} bytes are missing here: the disk was full]\n".encode() if self._lost else b""
+        try:
+            written = os.write(self._file, note + line)
+        except OSError:
+            self._lost += len(line)
+        else:
+            self._lost = max(0, len(note + line) - written)
+
+
+def _open(file: str) -> int:
+    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+
+
+def _redacted(line: bytes, redact: Callable[[str], str]) -> bytes:
+    text = line.decode(errors="replace")
+    body = text.rstrip("\r\n")
+    try:
+        return (redact(body) + text[len(body) :]).encode(errors="replace")
+    except Exception:  # noqa: BLE001  # one odd line must not end the output of all that follow
+        return b"[a line that could not be masked]\n"
+
+
+def _main(arguments: Sequence[str]) -> None:
+    if os.fork():  # so that it belongs to no process of the engine, and ends after the last of them
+        os._exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    from phasebus.telemetry.redaction import learn_environment, redact
+
+    learn_environment(os.environ)
+    copy_lines(sys.stdin.fileno(), arguments[0], redact)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

@@ -1,0 +1,107 @@
+"""The file of an engine's output."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from phasebus.telemetry.output_file import copy_lines
+from tests.support.waiting import wait_until
+
+_PRINTING = """
+import subprocess, sys
+from phasebus.telemetry.output_file import redirect_output
+process = redirect_output(sys.argv[1])
+print(process is not None, file=sys.__stdout__, flush=True)
+if process: process.wait()
+for n in range(1000): print("line", n, flush=True)
+subprocess.run([sys.executable, "-c", "print('of a child, with the token very-secret-value')"])
+print("the end", file=sys.stderr)
+"""
+
+
+def printing(file: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _PRINTING, str(file)],
+        env={**os.environ, "HF_TOKEN": "very-secret-value"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_output_of_a_process_and_its_children_is_in_the_file_without_secrets(tmp_path: Path) -> None:
+    file = tmp_path / "engine.log"
+    done = printing(file)
+    assert (done.returncode, done.stderr) == (0, "")
+    wait_until(lambda: file.exists() and "the end\n" in file.read_text(), "all output is written")
+    text = file.read_text()
+    assert text.count("line ") == 1000
+    assert "of a child, with the token" in text
+    assert "very-secret-value" not in text
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_process_prints_without_an_error_onto_a_full_disk() -> None:
+    done = printing(Path("/dev/full"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_output_stays_where_it_was_if_the_file_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "target").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    for file in (tmp_path / "none" / "engine.log", tmp_path / "link"):
+        done = printing(file)
+        assert done.returncode == 0
+        assert done.stdout.startswith("False\n")
+        assert "line 999\n" in done.stdout
+        assert done.stderr == "the end\n"
+
+
+def test_bytes_that_a_full_disk_lost_are_counted_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, (reader, writer) = tmp_path / "engine.log", os.pipe()
+    full = True
+    write = os.write
+
+    def write_unless_full(descriptor: int, data: bytes) -> int:
+        if full and descriptor != writer:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write_unless_full)
+    seen: list[str] = []
+
+    def redact(line: str) -> str:
+        seen.append(line)
+        return line
+
+    thread = threading.Thread(target=copy_lines, args=(reader, str(file), redact))
+    thread.start()
+    write(writer, b"lost\nlost too\n")
+    wait_until(lambda: len(seen) == 2, "both lines are read")
+    full = False
+    write(writer, b"kept\n\xff a progress bar")
+    wait_until(lambda: len(seen) == 4, "the start of a line is not held back for ever")
+    os.close(writer)
+    thread.join()
+    os.close(reader)
+    assert file.read_text() == "[14 bytes are missing here: the disk was full]\nkept\n\ufffd a progress bar"
+
+
+def test_line_that_cannot_be_masked_is_left_out(tmp_path: Path) -> None:
+    file, (reader, writer) = tmp_path / "engine.log", os.pipe()
+    os.write(writer, b"odd\n")
+    os.close(writer)
+
+    def redact(line: str) -> str:
+        raise ValueError(line)
+
+    copy_lines(reader, str(file), redact)
+    os.close(reader)
+    assert file.read_text() == "[a line that could not be masked]\n"
