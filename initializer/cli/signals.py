@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -17,6 +18,8 @@ from phasebus.initializer.cli.output import write_err
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REMINDER_SECONDS = 3.0
+_COPY_SECONDS = 0.2
+"""How soon after the first a signal is a copy of it: `timeout` and supervisors signal a process and then its group."""
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -35,15 +38,18 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
         Exception: The error of `work`.
     """
     caught: int | None = None
+    caught_at = 0.0
     failure: Exception | None = None
     signalled = anyio.Event()
     loop = asyncio.get_running_loop()
 
     def catch(number: int, frame: FrameType | None) -> None:
-        nonlocal caught, failure
+        nonlocal caught, caught_at, failure
         if caught is not None:
+            if number == caught and time.monotonic() - caught_at < _COPY_SECONDS:
+                return
             _end_at_once(number)
-        caught = number
+        caught, caught_at = number, time.monotonic()
         loop.call_soon_threadsafe(signalled.set)
         _write(f"{signal.Signals(number).name}: stopping; a second signal ends it at once")
         if (callback := _called_by_the_bus(frame)) is not None:

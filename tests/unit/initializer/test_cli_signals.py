@@ -1,0 +1,29 @@
+"""Signals during a start."""
+
+from __future__ import annotations
+
+import signal
+
+import anyio
+import pytest
+
+from phasebus.initializer.cli.signals import until_signalled
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # the command line's
+
+
+async def test_copy_of_a_signal_for_the_process_group_does_not_end_the_process_at_once(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async def work() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        await anyio.sleep_forever()
+
+    assert await until_signalled(work, lambda: None) == signal.SIGTERM
+    assert capfd.readouterr().err == "phasebus: SIGTERM: stopping; a second signal ends it at once\n"
