@@ -19,20 +19,21 @@ _PROMPT = "A start-up is"
 @click.command()
 @click.option("--prompt", default=_PROMPT, show_default=True, help="Prompt to generate from.")
 @starting_options
-def demo(prompt: str, *, once: bool, host: str | None, port: int | None, verbose: bool) -> None:
+def demo(prompt: str, *, once: bool, host: str | None, port: int | None, linger: float | None, verbose: bool) -> None:
     """Start a local Ray and a real vLLM with a tiny model of random weights, and show where the time went.
 
     The generated text is gibberish because the weights are random; everything else is real. It takes about a minute.
     """
     from phasebus.initializer.node.config import LLMConfig
 
-    with reported(tracebacks=verbose):
+    with reported(tracebacks=verbose, starts=True) as report:
         config = LLMConfig(
             model=str(_tiny_model()),
             engine_args={"max_model_len": 256, "enforce_eager": True, "dtype": "bfloat16"},
             engine_env={"VLLM_CPU_KVCACHE_SPACE": "1"},
         )
-        start_and_serve(config, prompt=prompt, once=once, host=host, port=port)
+        service = {"host": host, "port": port, "linger_seconds": linger}
+        start_and_serve(config, report, prompt=prompt, once=once, service=service)
 
 
 def _tiny_model() -> Path:

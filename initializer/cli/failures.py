@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from phasebus.bus import PhasebusError
 from phasebus.initializer.cli.output import write_err
+from phasebus.initializer.node.termination_message import write_termination_message
 from phasebus.telemetry import redact
 
 
@@ -26,22 +27,52 @@ class Interrupted(PhasebusError):  # noqa: N818  # not a fault
         self.exit_code = 128 + number
 
 
+class FailureReport:
+    """Writes the message of the error that ends a command, once.
+
+    Args:
+        tracebacks: Whether to write the whole traceback as well.
+        starts: Whether the command starts something. Its error is the termination message of its container, too.
+    """
+
+    def __init__(self, *, tracebacks: bool = False, starts: bool = False) -> None:
+        self._tracebacks = tracebacks
+        self._starts = starts
+        self._written: Exception | None = None
+
+    def write(self, error: Exception) -> None:
+        """Write the message of `error`, unless it was written before."""
+        if error is self._written:
+            return
+        self._written = error
+        if self._tracebacks:
+            write_err(redact("".join(traceback.format_exception(error))))
+        for line in described(error):
+            write_err(line)
+        if self._starts and not isinstance(error, Interrupted):
+            write_termination_message(reason_of(error))
+
+
 @contextmanager
-def reported(*, tracebacks: bool = False) -> Iterator[None]:
+def reported(*, tracebacks: bool = False, starts: bool = False) -> Iterator[FailureReport]:
     """End the command with a message and an exit code if the block fails.
 
     Args:
         tracebacks: Whether to show the whole traceback as well.
+        starts: Whether the command starts something.
     """
+    report = FailureReport(tracebacks=tracebacks, starts=starts)
     try:
-        yield
+        yield report
     except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001  # every error ends the command with a message
         error = caught if isinstance(caught, Exception) else Interrupted(signal.SIGINT)
-        if tracebacks:
-            write_err(redact("".join(traceback.format_exception(error))))
-        for line in described(error):
-            write_err(line)
+        report.write(error)
         raise SystemExit(error.exit_code if isinstance(error, Interrupted) else 1) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return the message of `error` as one line."""
+    return "; ".join(line.strip() for line in described(error)).removeprefix("phasebus: ")
 
 
 def described(error: Exception) -> list[str]:

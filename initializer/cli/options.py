@@ -13,6 +13,7 @@ from phasebus.initializer.cli.output import write_err
 C = TypeVar("C", bound=Callable[..., Any])
 
 _LARGEST_PORT = 65535
+LONGEST_LINGER_SECONDS = 3600.0
 _SERVICE_LINK = ("tcp://", "udp://", "sctp://")
 """Prefixes of the value that Kubernetes sets as PHASEBUS_PORT in pods, for a Service with the name phasebus."""
 
@@ -20,6 +21,14 @@ _SERVICE_LINK = ("tcp://", "udp://", "sctp://")
 def service_options(command: C) -> C:
     """Add the options of the HTTP service to a command."""
     for option in (
+        click.option(
+            "--linger",
+            metavar="SECONDS",
+            type=click.FloatRange(0, LONGEST_LINGER_SECONDS),
+            callback=lambda _context, _option, value: _linger_variable() if value is None else value,
+            help="How long /metrics stays up after a failed start. By default 35 in Kubernetes, and elsewhere if other "
+            "machines can reach it and standard error is no terminal; 0 otherwise. Also PHASEBUS_LINGER_SECONDS.",
+        ),
         click.option(
             "--port",
             type=click.IntRange(0, _LARGEST_PORT),
@@ -45,4 +54,22 @@ def _port_variable() -> int | None:
     if text.isascii() and text.isdigit() and int(text) <= _LARGEST_PORT:
         return int(text)
     write_err(f"phasebus: PHASEBUS_PORT is {text!r}, which is no port (0 to {_LARGEST_PORT}); it is ignored")
+    return None
+
+
+def _linger_variable() -> float | None:
+    """Return the seconds in PHASEBUS_LINGER_SECONDS; None if it is unset, or with a warning if it is not valid."""
+    text = os.environ.get("PHASEBUS_LINGER_SECONDS", "")
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if 0 <= seconds <= LONGEST_LINGER_SECONDS:
+        return seconds
+    write_err(
+        f"phasebus: PHASEBUS_LINGER_SECONDS is {text!r}, which is no number of seconds from 0 to "
+        f"{LONGEST_LINGER_SECONDS:g}; it is ignored"
+    )
     return None

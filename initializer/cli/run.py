@@ -30,16 +30,19 @@ def run(
     destination: Path | None,
     host: str | None,
     port: int | None,
+    linger: float | None,
     verbose: bool,
 ) -> None:
     """Run COMMAND, a vLLM command such as `vllm serve MODEL`, and trace its start.
 
     Output, signals, and exit code are the command's own; 127 means that there is no such command, 126 that it cannot be
     executed. /metrics, /readyz and the page are served on the port while it loads. If phasebus lacks something for that,
-    such as a free port or a writable folder, it prints one warning, and the command runs without it.
+    such as a free port or a writable folder, it prints one warning, and the command runs without it. If the command fails
+    before its engine answers, the metrics stay up for --linger seconds before phasebus ends like it.
     """
     from phasebus.initializer.node.child import ChildProcess
     from phasebus.initializer.node.execution import CommandNotStartedError, executable, original_mask
+    from phasebus.initializer.node.termination_message import write_termination_message
 
     original_mask()
     log_warnings()
@@ -49,10 +52,11 @@ def run(
             child = ChildProcess()
         except RuntimeError as error:
             _run_unobserved(command, error)
-        _run(child, command, download, destination, host, port, verbose=verbose)
+        _run(child, command, download, destination, host, port, linger, verbose=verbose)
         child.wait()
     except CommandNotStartedError as error:
         write_err(f"phasebus: {error}")
+        write_termination_message(str(error))
         raise SystemExit(error.exit_code) from None
     child.exit_like_it()
 
@@ -64,6 +68,7 @@ def _run(
     destination: Path | None,
     host: str | None,
     port: int | None,
+    linger: float | None,
     *,
     verbose: bool,
 ) -> None:
@@ -73,7 +78,6 @@ def _run(
     try:
         import anyio
 
-        from phasebus.initializer.downloads import DownloadError
         from phasebus.initializer.engines.registry import find_command_observer
         from phasebus.initializer.node.command import Command
         from phasebus.initializer.pipeline.wiring import HOST, PORT, available_telemetry
@@ -84,34 +88,41 @@ def _run(
     except Exception as error:  # noqa: BLE001  # the command does not depend on phasebus
         _run_unobserved(command, error)
     try:
-        anyio.run(_observe, started, observer, child, telemetry, verbose)
+        downloaded = anyio.run(_observe, started, observer, child, telemetry, linger, verbose)
     except CommandNotStartedError:
         raise
-    except DownloadError as error:
-        from phasebus.initializer.cli.failures import described
-
-        for line in described(error):
-            write_err(line)
-        raise SystemExit(1) from None
     except Exception as error:  # noqa: BLE001  # an error in the observation
         if child.pid is None:
             _run_unobserved(command, error)
         _warn(f"the command is no longer observed: {type(error).__name__}: {error}")
+    else:
+        if not downloaded:
+            raise SystemExit(1)
 
 
 async def _observe(
-    command: Command, observer: CommandObserver, child: ChildProcess, telemetry: Telemetry, verbose: bool
-) -> None:
-    """Run `command` to its end, and observe its start."""
+    command: Command,
+    observer: CommandObserver,
+    child: ChildProcess,
+    telemetry: Telemetry,
+    configured_linger: float | None,
+    verbose: bool,
+) -> bool:
+    """Run `command` to its end, and observe its start; return False if its model could not be downloaded."""
     import sys
 
+    import anyio
+
     from phasebus.bus import Bus
-    from phasebus.initializer.cli.failures import described
+    from phasebus.initializer.cli.failures import FailureReport
+    from phasebus.initializer.cli.linger import linger, linger_seconds
     from phasebus.initializer.cli.terminal import log_to_stderr
+    from phasebus.initializer.downloads import DownloadError
     from phasebus.initializer.engines.protocol import EngineError
     from phasebus.initializer.node.command import CommandStart
     from phasebus.initializer.pipeline.wiring import observe_all
 
+    downloaded = True
     async with telemetry, Bus("run", timing=True) as bus:
         journal = observe_all(bus, telemetry)
         if verbose:
@@ -120,13 +131,18 @@ async def _observe(
             write_err(f"phasebus: metrics at {telemetry.service.url}/metrics, journal {journal}")
         try:
             await CommandStart(command, observer, child, bus, telemetry).run()
-        except EngineError as error:
-            if child.pid is None:
+        except (EngineError, DownloadError) as error:
+            downloaded = not isinstance(error, DownloadError)
+            if downloaded and child.pid is None:
                 raise
-            if child.returncode != 0:
-                for line in described(error):
-                    write_err(line)
-        await child.wait_async()
+            if child.returncode != 0 or not downloaded:
+                FailureReport(starts=True).write(error)
+            if (child.returncode or not downloaded) and not child.stopped and telemetry.service is not None:
+                # a signal ends it, because it ends a process whose command has ended
+                await linger(linger_seconds(configured_linger, telemetry.service.host), anyio.sleep)
+        if downloaded:  # otherwise it was ended, or not started
+            await child.wait_async()
+    return downloaded
 
 
 def _run_unobserved(command: tuple[str, ...], error: Exception) -> NoReturn:

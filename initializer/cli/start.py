@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +15,8 @@ import click
 from phasebus import __version__
 from phasebus.bus import Bus
 from phasebus.initializer.cli.blame import print_blame
-from phasebus.initializer.cli.failures import Interrupted
+from phasebus.initializer.cli.failures import FailureReport, Interrupted, reason_of
+from phasebus.initializer.cli.linger import linger, linger_seconds
 from phasebus.initializer.cli.options import service_options
 from phasebus.initializer.cli.output import log_warnings, write_err, write_out
 from phasebus.initializer.cli.signals import until_signalled
@@ -24,10 +27,11 @@ from phasebus.initializer.node.config import LLMConfig, ServiceConfig
 from phasebus.initializer.node.node import Node, initialize_node
 from phasebus.initializer.node.supervision import engine_died
 from phasebus.initializer.pipeline.wiring import available_port, available_telemetry, observe_all
-from phasebus.telemetry import Telemetry
+from phasebus.telemetry import PortTakenError, Telemetry
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.formatting import format_title
 from phasebus.telemetry.journal import read_journal
+from phasebus.telemetry.service import Server, build_app
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -44,45 +48,60 @@ def starting_options(command: C) -> C:
 
 
 def start_and_serve(
-    config: LLMConfig | ClusterConfig, *, prompt: str | None, once: bool, host: str | None, port: int | None
+    config: LLMConfig | ClusterConfig,
+    report: FailureReport,
+    *,
+    prompt: str | None,
+    once: bool,
+    service: Mapping[str, object],
 ) -> None:
     """Start a node or a cluster, and serve its metrics until a signal arrives, or with `once` until it is ready.
 
+    After a failed start, the metrics are served for `linger_seconds` of the service.
+
     Args:
         config: The node or the cluster.
+        report: Writes the error of a failed start, before the metrics linger.
         prompt: Prompt to generate from once the node is ready; None for none.
         once: Whether to stop when the node is ready.
-        host: The address of the service; None for the configured one.
-        port: The port of the service; None for the configured one.
+        service: Fields of the service that the command line sets; None for the configured value.
 
     Raises:
         PhasebusError: The node did not start.
         Interrupted: A signal arrived before the node was ready.
     """
     log_warnings()
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    service = config.service.model_copy(update=given)
+    settings = config.service.model_copy(update={name: each for name, each in service.items() if each is not None})
     if isinstance(config, ClusterConfig) or max(config.nodes, config.replicas or 1) > 1:
         # The hub serves a cluster. Its port is chosen here, because a restarted hub must use the same one.
-        service = _reachable(service)
-        config = ClusterConfig.of(config).model_copy(update={"service": service})
+        settings = _reachable(settings)
+        config = ClusterConfig.of(config).model_copy(update={"service": settings})
         telemetry = available_telemetry(port=None, warn=_warn)
-        url = None if service.port is None else f"http://{service.host}:{service.port}"
+        url = None if settings.port is None else f"http://{settings.host}:{settings.port}"
     else:
         telemetry = available_telemetry(
-            host=service.host, port=service.port, trace_url=service.trace_url, access=service.access, warn=_warn
+            host=settings.host, port=settings.port, trace_url=settings.trace_url, access=settings.access, warn=_warn
         )
         url = None if telemetry.service is None else telemetry.service.url
     ready = False
+    failure: Exception | None = None
 
     async def work() -> None:
-        nonlocal ready
+        nonlocal ready, failure
         began = time.monotonic()
         async with telemetry, Bus("node", timing=True) as bus:
             journal = observe_all(bus, telemetry)
             _print_where(telemetry, journal, url)
-            with show_progress(bus, telemetry.timeline, url if isinstance(config, ClusterConfig) else None):
-                started = await _started(config, telemetry, bus)
+            try:
+                with show_progress(bus, telemetry.timeline, url if isinstance(config, ClusterConfig) else None):
+                    started = await _started(config, telemetry, bus)
+            except Interrupted:
+                raise
+            except Exception as error:
+                failure = error
+                report.write(error)
+                await _linger(telemetry, settings if url is not None else None, error, once=once)
+                raise
             async with started as node:
                 await _print_text(node, prompt)
                 _print_times(journal, time.monotonic() - began)
@@ -94,8 +113,43 @@ def start_and_serve(
                     await anyio.sleep_forever()
 
     number = anyio.run(until_signalled, work, lambda: _waiting_for(telemetry))
+    if failure is not None:  # a signal has ended the lingering
+        raise failure
     if number is not None and not ready:
         raise Interrupted(number)
+
+
+async def _linger(telemetry: Telemetry, service: ServiceConfig | None, error: Exception, *, once: bool) -> None:
+    """Serve the metrics of a failed start for a while. With `once`, nothing lingers by default."""
+    if service is None:
+        return
+    if telemetry.status.describe()["status"] == "starting":  # no step has failed
+        telemetry.status.settle(reason_of(error))
+    configured = 0.0 if once and service.linger_seconds is None else service.linger_seconds
+    if seconds := linger_seconds(configured, service.host):
+        with _serving(telemetry, service):
+            await linger(seconds, anyio.sleep)
+
+
+@contextmanager
+def _serving(telemetry: Telemetry, service: ServiceConfig) -> Iterator[None]:
+    """Serve `telemetry` during the block, also after the hub of a cluster, which served it before, has ended."""
+    if telemetry.service is not None:
+        yield
+        return
+    assert service.port is not None  # noqa: S101  # the hub had one
+    app = partial(build_app, telemetry.metrics, telemetry.status, telemetry.timeline)
+    try:
+        server = Server(app, service.host, service.port, access=service.access)
+    except PortTakenError as error:
+        _warn(f"the metrics of the failed start are not served: {error}")
+        yield
+        return
+    server.start()
+    try:
+        yield
+    finally:
+        server.close()
 
 
 def _reachable(service: ServiceConfig) -> ServiceConfig:

@@ -15,10 +15,20 @@ from phasebus.initializer.cli.start import start_and_serve, starting_options
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--prompt", help="Generate from this prompt once the node is ready, and print the text.")
 @starting_options
-def up(config: Path, prompt: str | None, *, once: bool, host: str | None, port: int | None, verbose: bool) -> None:
+def up(
+    config: Path,
+    prompt: str | None,
+    *,
+    once: bool,
+    host: str | None,
+    port: int | None,
+    linger: float | None,
+    verbose: bool,
+) -> None:
     """Start the node, or the nodes, that the YAML file CONFIG describes, and serve the metrics until Ctrl-C."""
     from phasebus.initializer.cluster import load_cluster_config
 
-    with reported(tracebacks=verbose):
+    with reported(tracebacks=verbose, starts=True) as report:
         sys.path.insert(0, str(config.parent.absolute()))  # to import callbacks from its folder, as for a script
-        start_and_serve(load_cluster_config(config), prompt=prompt, once=once, host=host, port=port)
+        service = {"host": host, "port": port, "linger_seconds": linger}
+        start_and_serve(load_cluster_config(config), report, prompt=prompt, once=once, service=service)

@@ -54,6 +54,7 @@ class ChildProcess:
     Attributes:
         pid: The process id; None before the start.
         returncode: None before the end; then the exit code, or the negative number of the signal that ended it.
+        stopped: Whether a signal has asked this process, and so the command, to end.
     """
 
     def __init__(self) -> None:
@@ -65,6 +66,7 @@ class ChildProcess:
         self._ended = threading.Event()
         self.pid: int | None = None
         self.returncode: int | None = None
+        self.stopped = False
         self._spawned = threading.Event()
         # Both start before the command: if no thread can be started, the command must not run without them.
         threading.Thread(target=self._reap, name="phasebus reaper", daemon=True).start()
@@ -144,6 +146,7 @@ class ChildProcess:
             received = signal.sigwaitinfo(self._forwarded)
             number = received.si_signo
             with self._lock:
+                self.stopped = self.stopped or number in _ENDING
                 if self.pid is None and number in _ENDING:
                     os._exit(128 + number)  # nothing has been started
                 if self.returncode is not None and number in _ENDING:

@@ -40,6 +40,11 @@ class ServiceConfig(Section):
     """URL of a trace for the links on the page, with the placeholders {trace} and {span}, such as
     http://localhost:16686/trace/{trace}?uiFind={span}; PHASEBUS_TRACE_URL by default."""
 
+    linger_seconds: float | None = Field(default=None, ge=0, le=3600)
+    """How long /metrics, /readyz and the page stay up after a failed start, in seconds, so that a scraper sees the failure.
+    By default 35 in Kubernetes, and elsewhere if other machines can reach the address and standard error is no terminal; 0
+    otherwise. A signal ends it at once."""
+
     @property
     def access(self) -> Access:
         """The host names and the token, as the type that the service expects."""

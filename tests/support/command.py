@@ -114,10 +114,10 @@ class Command:
         if not self.ended:
             self.look()
             self._process.kill()
-            self.wait()
-            for process in self._seen:
+            for process in self._seen:  # first, because one of them may hold the pipes that `wait` reads to their end
                 if process.is_running():
                     process.kill()
+            self.wait()
 
     def _read(self, name: str) -> None:
         for line in getattr(self._process, name):

@@ -66,13 +66,33 @@ def test_host_and_port_come_from_options_and_else_from_variables(monkeypatch: py
     assert chosen(["--host", "127.0.0.2", "--port", "0"]) == ("127.0.0.2", 0)
 
 
-def chosen(arguments: list[str]) -> tuple[str | None, int | None]:
+@pytest.mark.parametrize("variable", ["abc", "-1", "nan", "inf", "1e9"])
+def test_a_linger_variable_that_is_no_time_is_ignored_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    monkeypatch.setenv("PHASEBUS_LINGER_SECONDS", variable)
+    assert options([])["linger"] is None
+    assert f"PHASEBUS_LINGER_SECONDS is '{variable}', which is no number of seconds" in capsys.readouterr().err
+
+
+def test_the_time_to_linger_comes_from_the_option_and_else_from_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHASEBUS_LINGER_SECONDS", "12.5")
+    assert options([])["linger"] == 12.5
+    assert options(["--linger", "0"])["linger"] == 0
+
+
+def chosen(arguments: list[str]) -> tuple[object, object]:
+    found = options(arguments)
+    return found["host"], found["port"]
+
+
+def options(arguments: list[str]) -> dict[str, object]:
     @click.command()
     @service_options
-    def command(host: str | None, port: int | None) -> tuple[str | None, int | None]:
-        return host, port
+    def command(**given: object) -> dict[str, object]:
+        return given
 
-    result: tuple[str | None, int | None] = command.main(arguments, standalone_mode=False)
+    result: dict[str, object] = command.main(arguments, standalone_mode=False)
     return result
 
 
