@@ -38,48 +38,90 @@ TAKES_IN_A_ROW = 64
 logger = logging.getLogger("phasebus.bus")
 
 
-class TaskBuffer:
-    """A buffer that tasks of the publisher's own loop empty.
+class Buffer:
+    """What both kinds of buffer have in common.
+
+    Args:
+        name: The name of the observer or stream it belongs to.
+        limit: How many items it holds.
 
     Attributes:
         name: The name of the observer or stream it belongs to.
         drops: How many items were dropped.
-        since_turn: How many items were put since the event loop last turned for this buffer.
-        half: After how many of these the publisher lets it turn.
     """
 
-    __slots__ = (
-        "_arrived",
-        "_ended",
-        "_items",
-        "_limit",
-        "_room",
-        "_taken_in_a_row",
-        "drops",
-        "half",
-        "name",
-        "since_turn",
-    )
+    __slots__ = ("_ended", "_half", "_limit", "_room", "_since_turn", "drops", "name")
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
-        self._items: deque[Item] = deque()
-        self._limit = limit
-        self._ended = False
-        self._arrived: anyio.Event | None = None
-        self._room: anyio.Event | None = None
-        self._taken_in_a_row = 0
         self.drops = 0
-        self.since_turn = 0
-        self.half = max(1, limit // 2)
+        self._limit = limit
+        self._half = max(1, limit // 2)
+        self._since_turn = 0
+        self._ended = False
+        self._room: anyio.Event | None = None
 
     def __len__(self) -> int:
-        return len(self._items)
+        raise NotImplementedError
 
     @property
     def full(self) -> bool:
         """Whether the next item pushes the oldest one out."""
-        return len(self._items) >= self._limit
+        return len(self) >= self._limit
+
+    @property
+    def crowded(self) -> bool:
+        """Whether half of the buffer was filled since the event loop last turned for it."""
+        return self._since_turn >= self._half
+
+    async def turns(self) -> None:
+        """Let the event loop turn, and go on for as long as that empties the buffer to less than a half of it."""
+        in_vain = 0
+        for _ in range(MAX_TURNS):
+            before = len(self)
+            await checkpoint()
+            in_vain = in_vain + 1 if len(self) >= before else 0
+            if len(self) < self._half or in_vain == TURNS_IN_VAIN:
+                break
+        self._since_turn = 0
+
+    async def room(self) -> None:
+        """Wait until the buffer is not full, or has ended."""
+        while self.full and not self._ended:
+            if self._room is None:
+                self._room = anyio.Event()
+            if self.full:  # again, now that the thread that empties it can see the event to set
+                await self._room.wait()
+
+    def _make_room(self) -> None:
+        self._room = _wake(self._room)
+
+    def _count_drop(self) -> None:
+        """Count an item that was dropped because the buffer was full, and log the first one."""
+        if not self.drops:
+            logger.warning(
+                "%r is slower than its events: its buffer of %d is full, so the oldest event was dropped, and so are more "
+                "to come (`Bus.stats` counts them). Give it a larger buffer=, fewer events (min_seconds=, sample=, "
+                "coalesce=), or overflow='block' to let the publisher wait.",
+                self.name,
+                self._limit,
+            )
+        self.drops += 1
+
+
+class TaskBuffer(Buffer):
+    """A buffer that tasks of the publisher's own loop empty."""
+
+    __slots__ = ("_arrived", "_items", "_taken_in_a_row")
+
+    def __init__(self, name: str, limit: int) -> None:
+        super().__init__(name, limit)
+        self._items: deque[Item] = deque()
+        self._arrived: anyio.Event | None = None
+        self._taken_in_a_row = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def put(self, item: Item) -> Item | None:
         """Add `item`; the oldest one is dropped, and counted, when there is no room; return the dropped one."""
@@ -89,36 +131,18 @@ class TaskBuffer:
         dropped = None
         if len(self._items) >= self._limit:
             dropped = self._items.popleft()
-            _count_drop(self, self._limit)
+            self._count_drop()
         self._items.append(item)
-        self.since_turn += 1
+        self._since_turn += 1
         if self._arrived is not None:
             self._arrived = _wake(self._arrived)
         return dropped
-
-    async def room(self) -> None:
-        """Wait until the buffer is not full, or has ended."""
-        while self.full and not self._ended:
-            if self._room is None:
-                self._room = anyio.Event()
-            await self._room.wait()
-
-    async def turns(self) -> None:
-        """Let the event loop turn, and go on for as long as that empties the buffer to less than a half of it."""
-        in_vain = 0
-        for _ in range(MAX_TURNS):
-            before = len(self)
-            await checkpoint()
-            in_vain = in_vain + 1 if len(self) >= before else 0
-            if len(self) < self.half or in_vain == TURNS_IN_VAIN:
-                break
-        self.since_turn = 0
 
     def end(self) -> None:
         """Let `take` return None once everything put so far is taken; refuse, and count, what still comes."""
         self._ended = True
         self._arrived = _wake(self._arrived)
-        self._room = _wake(self._room)
+        self._make_room()
 
     async def take(self) -> Item | None:
         """Take the oldest item, waiting for one if need be; None when the buffer has ended.
@@ -137,41 +161,23 @@ class TaskBuffer:
             self._taken_in_a_row = 0
             await self._arrived.wait()
         item = self._items.popleft()
-        self.since_turn = 0
-        self._room = _wake(self._room)
+        self._since_turn = 0
+        self._make_room()
         return item
 
 
-class ThreadBuffer:
-    """A buffer that a thread empties; only `take` may be called in that thread.
+class ThreadBuffer(Buffer):
+    """A buffer that a thread empties; only `take` may be called in that thread."""
 
-    Attributes:
-        name: The name of the observer or stream it belongs to.
-        drops: How many items were dropped.
-        since_turn: How many items were put since the event loop last turned for this buffer.
-        half: After how many of these the publisher lets it turn.
-    """
-
-    __slots__ = ("_ended", "_items", "_limit", "_room", "_soon", "drops", "half", "name", "since_turn")
+    __slots__ = ("_items", "_soon")
 
     def __init__(self, name: str, limit: int) -> None:
-        self.name = name
+        super().__init__(name, limit)
         self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._limit = limit
-        self._ended = False
         self._soon: Callable[[Callable[[], object]], object] | None = None
-        self._room: anyio.Event | None = None
-        self.drops = 0
-        self.since_turn = 0
-        self.half = max(1, limit // 2)
 
     def __len__(self) -> int:
         return self._items.qsize()
-
-    @property
-    def full(self) -> bool:
-        """Whether the next item pushes the oldest one out."""
-        return self._items.qsize() >= self._limit
 
     def put(self, item: Item) -> Item | None:
         """Add `item`; the oldest one is dropped, and counted, when there is no room; return the dropped one."""
@@ -182,37 +188,22 @@ class ThreadBuffer:
         if self._items.qsize() >= self._limit:
             with contextlib.suppress(queue.Empty):
                 dropped = self._items.get_nowait()
-                _count_drop(self, self._limit)
+                self._count_drop()
         self._items.put(item)
-        self.since_turn += 1
+        self._since_turn += 1
         return dropped
 
     async def room(self) -> None:
         """Wait until the buffer is not full, or has ended."""
         self._soon = call_soon_here()
-        while self.full and not self._ended:
-            if self._room is None:
-                self._room = anyio.Event()
-            if self.full:  # again, now that the thread can see the event to set
-                await self._room.wait()
-
-    async def turns(self) -> None:
-        """Let the event loop turn, and go on for as long as that empties the buffer to less than a half of it."""
-        in_vain = 0
-        for _ in range(MAX_TURNS):
-            before = len(self)
-            await checkpoint()
-            in_vain = in_vain + 1 if len(self) >= before else 0
-            if len(self) < self.half or in_vain == TURNS_IN_VAIN:
-                break
-        self.since_turn = 0
+        await super().room()
 
     def end(self) -> None:
         """Let `take` return None once everything put so far is taken; refuse, and count, what still comes."""
         if not self._ended:
             self._ended = True
             self._items.put(None)
-            self._room = _wake(self._room)
+            self._make_room()
 
     def take(self) -> Item | None:
         """Take the oldest item, blocking until there is one; None when the buffer has ended."""
@@ -222,28 +213,12 @@ class ThreadBuffer:
                 self._soon(self._make_room)
         return item
 
-    def _make_room(self) -> None:
-        self._room = _wake(self._room)
-
 
 def _wake(event: anyio.Event | None) -> anyio.Event | None:
     """Set `event`, if there is one; return None, to be stored in its place: later waiters make an event of their own."""
     if event is not None:
         event.set()
     return None
-
-
-def _count_drop(buffer: TaskBuffer | ThreadBuffer, limit: int) -> None:
-    """Count an item that was dropped because the buffer was full, and log the first one."""
-    if not buffer.drops:
-        logger.warning(
-            "%r is slower than its events: its buffer of %d is full, so the oldest event was dropped, and so are more to "
-            "come (`Bus.stats` counts them). Give it a larger buffer=, fewer events (min_seconds=, sample=, coalesce=), or "
-            "overflow='block' to let the publisher wait.",
-            buffer.name,
-            limit,
-        )
-    buffer.drops += 1
 
 
 def check_buffer(limit: object, overflow: object) -> None:

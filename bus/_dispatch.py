@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping
 from contextvars import copy_context
 from inspect import isawaitable
@@ -19,21 +18,21 @@ from typing import Any
 
 from phasebus.bus._calls import call_guarded
 from phasebus.bus._context import Context
-from phasebus.bus._errors import BusStateError, WrongThreadError
-from phasebus.bus._handling import Handling, check_depth, handling, running_cause
-from phasebus.bus._observers import Observation, Stream, logger, observing
+from phasebus.bus._errors import WrongThreadError
+from phasebus.bus._handling import CAUSE, EVENT, RUNNING, Handling, check_depth, handling, running_cause
+from phasebus.bus._observers import logger
 from phasebus.bus._outcome import Outcome
+from phasebus.bus._past import Past
 from phasebus.bus._plan import Plan
 from phasebus.bus._subscription import Subscription
 from phasebus.bus._view import Mark, View, view_of, write_returned
+from phasebus.bus._watcher import Watcher
 
 _outer, _enter, _leave = handling.get, handling.set, handling.reset
 clock = time.perf_counter
 now = time.time
 references = sys.getrefcount
 COMMITTED, MANY = Mark.COMMITTED, Mark.MANY
-RUNNING_STEPS = 10_000
-"""How many steps are kept as running; one whose end was never published is forgotten when there are more."""
 NO_MAPPINGS = frozenset({bool, int, float, str, bytes, list, tuple, set})
 """Classes whose values need no closer look to know that they are no mappings."""
 
@@ -61,8 +60,7 @@ class Dispatcher:
         self.closed = False
         self._plans: dict[type, Plan] = {}
         self._max_depth = max_depth
-        self._history: deque[object] | None = deque(maxlen=history) if history else None
-        self._running: dict[str, object] = {}
+        self._past = Past(history)
         self._thread: int | None = None  # that of the event loop in which the bus was opened
 
     async def publish(self, event: object, context: Context | View | None = None) -> Outcome:  # noqa: C901  # calls cost
@@ -87,23 +85,20 @@ class Dispatcher:
         except KeyError:
             plan = self._plan(event)
         outer = _outer()
-        if plan.no_listeners:
-            return plan.empty_outcome if outer is None else plan.outcome(outer.event)
+        calls = plan.plain
+        if calls is not None and not calls:
+            return plan.empty_outcome if outer is None else plan.outcome(outer[EVENT])
         if self._thread is not None and self._thread != get_ident():
             self._check_thread()
-        here = Handling()
-        here.event = event
-        here.running = True
-        if outer is None:
-            here.cause = None
-        else:
-            here.cause = running_cause(outer)
-            check_depth(event, here.cause, self._max_depth)
+        here: Handling = [event, None, True]
+        if outer is not None:
+            here[CAUSE] = running_cause(outer)
+            check_depth(event, here[CAUSE], self._max_depth)
         values: dict[Any, Any] | None = None
-        if plan.plain is not None:
+        if calls is not None:
             token = _enter(here)
             try:
-                for call in plan.plain:
+                for call in calls:
                     value = await call(event)
                     if value is not None:
                         values = values or {}
@@ -115,7 +110,7 @@ class Dispatcher:
                 plan.failed(plan.owners[call], event, error)
                 raise
             finally:
-                here.running = False
+                here[RUNNING] = False
                 _leave(token)
                 if plan.retired:
                     plan.count()
@@ -126,19 +121,25 @@ class Dispatcher:
             outcome.returned = values
             outcome.owners = plan.owners
             outcome.caught = outcome.ticks = None
-            outcome.parent = None if outer is None else outer.event
+            outcome.parent = None if outer is None else outer[EVENT]
             return outcome
 
-        shared: Any = context if type(context) is Context else plan.context_for(context)
+        if plan.watched:
+            if plan.crowded():
+                plan = await self._let_observers_run(plan, event)
+            shared: Any = plan.context_for(context)
+            for watcher in self._announce(plan, event, shared):
+                await watcher.put_when_there_is_room(event, shared)
+        else:
+            shared = context if type(context) is Context else plan.context_for(context)
         if plan.rows is None:
             return await self._publish_general(plan, event, shared, here, outer)
         ticks = view = None
+        times = plan.times
         token = _enter(here)
         try:
-            if plan.watched:
-                await self._announce(plan, event, shared)
-            if plan.times is not None:
-                ticks = [clock()]
+            if times is not None:
+                began = clock()
             for subscription, call, by in plan.rows:
                 try:
                     if by is None:
@@ -165,23 +166,27 @@ class Dispatcher:
                             view.commit()
                         else:  # one key without rules, as in most callbacks: what `commit` does, without the calls
                             shared.data[key] = value = view.value
-                            shared.log.append((key, value, view.by, event, now()))
+                            log = shared.log
+                            log.append((key, value, view.by, event, now()))
                             view.key = COMMITTED
-                            if len(shared.log) >= shared.longest:
+                            if len(log) >= shared.longest:
                                 shared.forget()
                 except BaseException as error:
                     if view is not None:
                         view.close()
                     plan.failed(subscription, event, error)
                     raise
-                if ticks is not None:
-                    ticks.append(clock())
+                if times is not None:
+                    if ticks is None:
+                        ticks = [began, clock()]  # at once: to append costs as much again
+                    else:
+                        ticks.append(clock())
             plan.completed += 1
         finally:
-            here.running = False
+            here[RUNNING] = False
             _leave(token)
-            if ticks is not None and plan.times is not None:
-                plan.times.append(ticks)
+            if times is not None and ticks is not None:
+                times.append(ticks)
             if plan.retired:
                 plan.count()
         if values is None and ticks is None and outer is None:
@@ -191,7 +196,7 @@ class Dispatcher:
         outcome.returned = values
         outcome.owners = outcome.caught = None
         outcome.ticks = ticks
-        outcome.parent = None if outer is None else outer.event
+        outcome.parent = None if outer is None else outer[EVENT]
         return outcome
 
     publish.__qualname__ = "Bus.publish"  # as the warning of a publish that was not awaited names it
@@ -208,8 +213,6 @@ class Dispatcher:
         ticks = None
         token = _enter(here)
         try:
-            if plan.watched:
-                await self._announce(plan, event, context)
             if plan.times is not None:
                 ticks = [clock()]
             for subscription in plan.subscriptions:
@@ -247,7 +250,7 @@ class Dispatcher:
                     ticks.append(clock())
             plan.completed += 1
         finally:
-            here.running = False
+            here[RUNNING] = False
             _leave(token)
             if ticks is not None and plan.times is not None:
                 plan.times.append(ticks)
@@ -255,43 +258,29 @@ class Dispatcher:
                 plan.count()
         if not values and not errors and ticks is None and outer is None:
             return plan.empty_outcome
-        outcome = plan.outcome(None if outer is None else outer.event)
+        outcome = plan.outcome(None if outer is None else outer[EVENT])
         outcome.returned, outcome.caught, outcome.ticks = values or None, errors or None, ticks
         return outcome
 
-    async def _announce(self, plan: Plan, event: Any, context: Context | View | None) -> None:
-        """Put an event into the history, the running steps and the observers' buffers; wait for those that block."""
-        full: list[Observation | Stream[Any]] = []
+    async def _let_observers_run(self, plan: Plan, event: object) -> Plan:
+        """Let the event loop turn for the observers whose buffers were half filled; return the plan that is then in use."""
         for observation in plan.observations:
-            if observation.buffer.since_turn >= observation.buffer.half:
+            if observation.buffer.crowded:
                 await observation.buffer.turns()
-        self._record(plan, event)
+        return self._plan(event) if plan.retired and not self.closed else plan
+
+    def _announce(self, plan: Plan, event: object, context: Context | View | None) -> list[Watcher]:
+        """Put an event into the past and the observers' buffers; return the observers that the publisher has to wait for."""
+        self._past.add(event, starts_step=plan.starts_step, ends_step=plan.ends_step)
+        full: list[Watcher] = []
         for observation in plan.observations:
             if observation.thinning is not None and not observation.thinning.passes(event):
                 continue
-            if observation.overflow == "block" and observation.buffer.full:
+            if observation.blocks and observation.buffer.full:
                 full.append(observation)
             else:
                 observation.put((event, context, copy_context()))  # a copy each: it can be entered only once
-        for observation in full:
-            if observing.get() is observation:
-                raise BusStateError(
-                    f"the observer {observation.name!r} waits for its own buffer, which is full: it publishes what it "
-                    "observes; give it a larger buffer=, or overflow='drop_oldest'"
-                )
-            await observation.buffer.room()
-            observation.put((event, context, copy_context()))
-
-    def _record(self, plan: Plan, event: Any) -> None:
-        """Put an event into the history and the running steps."""
-        if self._history is not None:
-            self._history.append(event)
-        if plan.starts_step:
-            self._running[event.step] = event
-            if len(self._running) > RUNNING_STEPS:
-                del self._running[next(iter(self._running))]
-        elif plan.ends_step:
-            self._running.pop(event.step, None)
+        return full
 
     def _plan(self, event: object) -> Plan:
         raise NotImplementedError

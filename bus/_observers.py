@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context as ContextVars
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeGuard, TypeVar, cast, runtime_checkable
 
@@ -18,12 +18,14 @@ from anyio.lowlevel import EventLoopToken, checkpoint_if_cancelled
 
 from phasebus.bus._buffers import Item, Overflow, TaskBuffer, ThreadBuffer
 from phasebus.bus._forms import Form, Shape
+from phasebus.bus._handling import handling, running_cause
 from phasebus.bus._loops import InContext, call_soon_here, cancellation_requested, spawn
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
 from phasebus.bus._steps import StepProgress
 from phasebus.bus._thinning import Thinning
 from phasebus.bus._view import ReadOnlyContext
+from phasebus.bus._watcher import Watcher, observing
 
 E = TypeVar("E")
 
@@ -52,22 +54,12 @@ def close_of(observer: Observer) -> Callable[[], Any] | None:
     return close
 
 
-observing: ContextVar[Observation | None] = ContextVar("phasebus_observing", default=None)
-"""The observer that this code runs for."""
-
-
-class Observation:
+class Observation(Watcher):
     """The handle of an observer; leaving it as a context manager ends the observing.
 
     Attributes:
-        name: Its name, unique on its bus.
-        overflow: What happens to an event when the observer's buffer is full.
-        thinning: Lets a part of the events pass; None if it gets them all.
-        takes_context: Whether it is called with the context, too.
         done: Set when it has processed its last event and is closed.
     """
-
-    buffer: TaskBuffer | ThreadBuffer
 
     def __init__(
         self,
@@ -76,24 +68,20 @@ class Observation:
         shape: Shape,
         close: Callable[[], Any] | None,
         *,
-        name: str,
+        buffer: TaskBuffer | ThreadBuffer,
         selector: Selector,
         overflow: Overflow,
         thinning: Thinning | None,
         coalesce: bool,
     ) -> None:
+        super().__init__(buffer, selector, overflow, thinning, takes_context=shape.form is Form.EVENT_AND_CONTEXT)
         self._latest: dict[str, Item] | None = {} if coalesce else None
         self._coalescing = threading.Lock()
-        self.thinning = thinning
         self._leave = leave
         self._look = look
-        self.takes_context = shape.form is Form.EVENT_AND_CONTEXT
         self._close = close
         self._calls = 0
         self._broken = False
-        self.name = name
-        self.selector = selector
-        self.overflow = overflow
         self.done = anyio.Event()
 
     def put(self, item: Item) -> None:
@@ -136,7 +124,7 @@ class Observation:
                 item = self._latest.pop(item[0].step, item)
         event, context, variables = item
         self._calls += 1
-        variables.run(observing.set, self)
+        variables.run(_begin, self, event)
         return variables, (event, ReadOnlyContext(context)) if self.takes_context else (event,)
 
     def _break(self, error: BaseException) -> None:
@@ -156,9 +144,10 @@ class Observation:
 class ThreadObservation(Observation):
     """A synchronous observer, in a daemon thread of its own: it may block for as long as it likes."""
 
-    def __init__(self, *args: Any, limit: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.buffer: ThreadBuffer = ThreadBuffer(self.name, limit)
+    buffer: ThreadBuffer
+
+    def __init__(self, *args: Any, name: str, limit: int, **kwargs: Any) -> None:
+        super().__init__(*args, buffer=ThreadBuffer(name, limit), **kwargs)
         self._soon: Callable[[Callable[[], object]], object] | None = None
 
     def start(self, token: EventLoopToken) -> None:
@@ -199,9 +188,10 @@ class ThreadObservation(Observation):
 class TaskObservation(Observation):
     """An asynchronous observer, in a task of its own."""
 
-    def __init__(self, *args: Any, limit: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.buffer: TaskBuffer = TaskBuffer(self.name, limit)
+    buffer: TaskBuffer
+
+    def __init__(self, *args: Any, name: str, limit: int, **kwargs: Any) -> None:
+        super().__init__(*args, buffer=TaskBuffer(name, limit), **kwargs)
         self._scope: anyio.CancelScope | None = None
         self._task: object = None
 
@@ -244,27 +234,29 @@ class TaskObservation(Observation):
             self._break(error)  # the observer raised it by itself
 
 
+def _begin(observation: Observation, event: object) -> None:
+    """Set the context variables for the processing of `event`: what is published meanwhile is caused by it."""
+    observing.set(observation)
+    outer = handling.get()
+    handling.set([event, None if outer is None else running_cause(outer), False])
+
+
 async def _finish(value: Awaitable[Any]) -> None:
     await value
 
 
-class Stream(Generic[E]):
+class Stream(Watcher, Generic[E]):
     """The events of one selector, until the bus closes; made by `Bus.stream`. Any number of tasks may share it."""
 
+    buffer: TaskBuffer
+
     def __init__(self, name: str, selector: Selector, limit: int, overflow: Overflow, past: Sequence[object]) -> None:
-        self.name = name
-        self.selector = selector
-        self.overflow = overflow
-        self.takes_context = False
-        self.thinning: Thinning | None = None
-        self.buffer = TaskBuffer(name, max(limit, len(past)))  # what was asked for is not dropped
+        super().__init__(
+            TaskBuffer(name, max(limit, len(past))), selector, overflow
+        )  # what was asked for is not dropped
         self._taken = 0
         for event in past:
-            self.buffer.put((event, None, _NO_VARIABLES))
-
-    def put(self, item: Item) -> None:
-        """Put an event into the buffer."""
-        self.buffer.put(item)
+            self.put((event, None, _NO_VARIABLES))
 
     @property
     def dropped(self) -> int:

@@ -13,13 +13,13 @@ from phasebus.bus._context import Context
 from phasebus.bus._errors import CallbackTimeoutError, EventError
 from phasebus.bus._events import PhaseEvent
 from phasebus.bus._forms import Callback
-from phasebus.bus._observers import Observation, Stream
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._publisher import Publisher
 from phasebus.bus._stats import SAMPLES
 from phasebus.bus._steps import CALLBACK, AttributeValue, Step, StepFailed, StepFinished, StepStarted
 from phasebus.bus._subscription import Subscription
 from phasebus.bus._view import View, write_returned
+from phasebus.bus._watcher import Watcher
 
 
 class Plan:
@@ -33,12 +33,11 @@ class Plan:
         starts_step: Whether the event is the start of a step.
         ends_step: Whether it is the end of one.
         watched: Whether there is more to a publish than its subscribers: observers, a history, a step that starts or ends.
-        plain: The callbacks, if awaiting each with the event is all there is to a publish; else None.
+        plain: The callbacks, if awaiting each with the event is all there is to a publish; else None. Empty if nothing listens.
         owners: Their subscribers.
         needs_context: Whether any subscriber or observer takes a context.
         emits_callback_steps: Whether each call is published as a step of its own.
         times: When the calls of the latest publishes began and ended; None unless that is asked for.
-        no_listeners: Whether there are neither subscribers nor observers, nor a history.
         empty_outcome: The outcome of a publish without values, errors, times and parent.
         completed: How many publishes have called every subscriber, and are not yet counted in their tallies.
         retired: Whether it is no longer in use, except by publishes that had begun before.
@@ -50,7 +49,6 @@ class Plan:
         "empty_outcome",
         "ends_step",
         "needs_context",
-        "no_listeners",
         "observations",
         "owners",
         "plain",
@@ -66,7 +64,7 @@ class Plan:
         self,
         event: type,
         subscriptions: tuple[Subscription, ...],
-        observations: tuple[Observation | Stream[Any], ...],
+        observations: tuple[Watcher, ...],
         *,
         emits_callback_steps: bool,
         timing: bool,
@@ -84,13 +82,12 @@ class Plan:
             s.takes_no_context for s in subscriptions
         )
         self.emits_callback_steps = emits_callback_steps
-        self.no_listeners = not (subscriptions or self.watched)
         self.times: deque[list[float]] | None = deque(maxlen=SAMPLES) if timing else None
         self.completed = 0
         self.retired = False
         self.owners: dict[Callback, Subscription] = {}
         self.plain: tuple[Callback, ...] | None = None
-        if not (self.watched or timing) and all(map(_is_plain, subscriptions)):
+        if not (self.watched or (timing and subscriptions)) and all(map(_is_plain, subscriptions)):
             self.owners = {s.call: s for s in subscriptions}
             if len(self.owners) == len(subscriptions):  # else one callback is subscribed twice
                 self.plain = tuple(self.owners)
@@ -102,6 +99,13 @@ class Plan:
         outcome.subscriptions, outcome.parent = self.subscriptions, parent
         outcome.returned = outcome.owners = outcome.caught = outcome.ticks = None
         return outcome
+
+    def crowded(self) -> bool:
+        """Return whether the event loop has to turn for an observer."""
+        for observation in self.observations:  # noqa: SIM110  # for each publish, and a generator takes longer
+            if observation.buffer.crowded:
+                return True
+        return False
 
     def context_for(self, context: Context | View | None) -> Context | View | None:
         """Return the context of a publish with `context`: that one, or if there is none and one is needed, a new one.

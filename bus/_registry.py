@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from threading import Lock
-from typing import Any
 
 from phasebus.bus._errors import OrderError
 from phasebus.bus._events import PhaseEvent
 from phasebus.bus._forms import name_of
-from phasebus.bus._observers import Observation, Stream
 from phasebus.bus._order import check_names, explained, ordered
 from phasebus.bus._plan import Plan
 from phasebus.bus._stats import SubscriberStats
 from phasebus.bus._steps import CallbackStarted
 from phasebus.bus._subscription import Subscription
+from phasebus.bus._watcher import Watcher
 
 
 class Registry:
@@ -28,7 +27,7 @@ class Registry:
 
     def __init__(self, bus: str, plans: dict[type, Plan], *, timing: bool, recorded: bool) -> None:
         self.subscriptions: dict[str, Subscription] = {}
-        self.observations: dict[str, Observation | Stream[Any]] = {}
+        self.observations: dict[str, Watcher] = {}
         self.plans = plans
         self._bus = bus
         self._timing = timing
@@ -51,14 +50,14 @@ class Registry:
         self.subscriptions[subscription.name] = subscription
         self.forget_plans()
 
-    def observe(self, observation: Observation | Stream[Any]) -> None:
+    def observe(self, observation: Watcher) -> None:
         """Add `observation`."""
         self.observations[observation.name] = observation
         self.forget_plans()
 
-    def remove(self, member: Subscription | Observation | Stream[Any]) -> bool:
+    def remove(self, member: Subscription | Watcher) -> bool:
         """Remove `member`; return whether it was there."""
-        members: dict[str, Subscription] | dict[str, Observation | Stream[Any]]
+        members: dict[str, Subscription] | dict[str, Watcher]
         members = self.subscriptions if isinstance(member, Subscription) else self.observations
         if members.get(member.name) is not member:
             return False
@@ -103,8 +102,9 @@ class Registry:
 
     def _callbacks_are_watched(self) -> bool:
         """Return whether anything selects the events of callbacks, other than subscribers that select everything."""
-        subscribers = (s for s in self.subscriptions.values() if not s.selector.matches(object))
-        return any(each.selector.matches(CallbackStarted) for each in (*self.observations.values(), *subscribers))
+        choosy = (s for s in self.subscriptions.values() if not s.selector.matches(object))
+        members: list[Subscription | Watcher] = [*choosy, *self.observations.values()]
+        return any(member.selector.matches(CallbackStarted) for member in members)
 
     def forget_plans(self) -> None:
         """Drop the plans: they are no longer right."""
@@ -121,7 +121,7 @@ class Registry:
         plan = self.plans.get(event)
         if plan is not None:
             return bool(plan.subscriptions or plan.observations)
-        members = (*self.subscriptions.values(), *self.observations.values())
+        members: list[Subscription | Watcher] = [*self.subscriptions.values(), *self.observations.values()]
         return any(member.selector.matches(event) for member in members)
 
     def stats(self) -> tuple[SubscriberStats, ...]:

@@ -12,7 +12,7 @@ import anyio
 from anyio.lowlevel import EventLoopToken
 
 from phasebus.bus._buffers import Overflow, check_buffer
-from phasebus.bus._checks import count, seconds
+from phasebus.bus._checks import seconds
 from phasebus.bus._dispatch import Dispatcher
 from phasebus.bus._errors import BusStateError, EventError
 from phasebus.bus._forms import Handler, check_no_callback_class, events_of, shape_of
@@ -27,8 +27,9 @@ from phasebus.bus._observers import (
 )
 from phasebus.bus._plan import Plan
 from phasebus.bus._registry import Registry
-from phasebus.bus._selectors import Events, Selector, selector
+from phasebus.bus._selectors import Events, selector
 from phasebus.bus._thinning import Thinning
+from phasebus.bus._watcher import Watcher
 
 E = TypeVar("E")
 
@@ -167,7 +168,7 @@ class Watched(Dispatcher):
         check_buffer(buffer, overflow)
         self._check_open("events can be streamed")
         chosen = selector(events)
-        past = self._past(chosen, replay, present=present)
+        past = self._past.select(chosen, replay, present=present)
         stream: Stream[Any] = Stream(self._registry.free_name(None, Stream), chosen, buffer, overflow, past)
         self._registry.observe(stream)
         try:
@@ -228,7 +229,7 @@ class Watched(Dispatcher):
             seconds("timeout", timeout)
         self._check_open("an event can be found")
         chosen = selector(events)
-        for event in reversed(self._past(chosen, past, present=bool(past))):
+        for event in reversed(self._past.select(chosen, past, present=bool(past))):
             if where is None or where(event):
                 return event
         with anyio.move_on_after(timeout):
@@ -238,15 +239,6 @@ class Watched(Dispatcher):
                         return event
             raise BusStateError(f"the bus {self.name!r} was closed before there was an event of {chosen.label}")
         raise TimeoutError(f"there was no event of {chosen.label} within {timeout:g} s")
-
-    def _past(self, chosen: Selector, replay: int | bool, *, present: bool) -> list[object]:
-        """Return the starts of running steps, then the latest `replay` events of the history, as far as they are `chosen`."""
-        if replay is not True:
-            count("replay", int(replay), at_least=0)
-        running = [event for event in self._running.values() if present and chosen.matches(type(event))]
-        known = {id(event) for event in running}
-        past = [e for e in self._history or () if replay and chosen.matches(type(e)) and id(e) not in known]
-        return [*running, *(past if replay is True else past[len(past) - min(replay, len(past)) :])]
 
     def _plan(self, event: object) -> Plan:
         """Return a new plan for events of the class of this one.
@@ -273,7 +265,7 @@ class Watched(Dispatcher):
             raise BusStateError(f"the bus {self.name!r} has to be open (async with …) before {purpose}")
         self._check_thread()
 
-    def _unobserve(self, observation: Observation | Stream[Any]) -> None:
+    def _unobserve(self, observation: Watcher) -> None:
         self._check_thread()
         if self._registry.remove(observation):
             observation.buffer.end()

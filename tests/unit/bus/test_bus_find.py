@@ -8,7 +8,8 @@ import anyio
 import pytest
 
 from phasebus.bus import Bus, BusStateError, OptionError, StepEvent, StepFailed, StepKind, StepStarted
-from phasebus.bus import _dispatch as dispatch_module
+from phasebus.bus import _past as past_module
+from phasebus.bus._selectors import selector
 
 pytestmark = pytest.mark.anyio
 
@@ -90,7 +91,7 @@ async def test_stream_begins_with_the_starts_of_the_running_steps() -> None:
             async with bus.stream(StepFailed, present=True) as none:
                 await bus.publish("other")
                 assert len(none.buffer) == 0
-        assert bus._running == {}
+        assert bus._past.select(selector(StepStarted), 0, present=True) == []
 
 
 async def test_running_steps_are_known_though_nothing_listened_to_their_starts() -> None:
@@ -101,8 +102,9 @@ async def test_running_steps_are_known_though_nothing_listened_to_their_starts()
 
 
 async def test_steps_without_an_end_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch_module, "RUNNING_STEPS", 10)
+    monkeypatch.setattr(past_module, "RUNNING_STEPS", 10)
     bus = Bus()
     for number in range(30):
         await bus.publish(StepStarted(step=f"{number:016x}", kind="work", name=str(number)))
-    assert [int(step, 16) for step in bus._running] == list(range(20, 30))
+    running = bus._past.select(selector(StepStarted), 0, present=True)
+    assert [event.name for event in running] == [str(number) for number in range(20, 30)]

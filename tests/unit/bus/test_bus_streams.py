@@ -197,3 +197,24 @@ async def test_a_stream_needs_an_open_bus() -> None:
     with pytest.raises(BusStateError, match="has to be open"):
         async with bus.stream(int):
             pass
+
+
+async def test_stream_opened_while_a_publisher_lets_observers_run_gets_the_event() -> None:
+    received: list[int] = []
+
+    async def observer(event: int) -> None:
+        if event == 4 and not streams:
+            streams.append(True)
+            tasks.start_soon(read)
+
+    async def read() -> None:
+        async with bus.stream(int, replay=True) as stream:
+            received.extend([event async for event in stream])
+
+    streams: list[bool] = []
+    async with anyio.create_task_group() as tasks, Bus(history=100) as bus:
+        bus.observe(int, observer, buffer=10)
+        for number in range(12):
+            await bus.publish(number)
+        await anyio.wait_all_tasks_blocked()
+    assert received == list(range(12))
