@@ -48,16 +48,17 @@ class Buffer:
     Attributes:
         name: The name of the observer or stream it belongs to.
         drops: How many items were dropped.
+        until_turn: How many more items may be put before the publisher lets the event loop turn.
     """
 
-    __slots__ = ("_ended", "_half", "_limit", "_room", "_since_turn", "drops", "name")
+    __slots__ = ("_ended", "_half", "_limit", "_room", "drops", "name", "until_turn")
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
         self.drops = 0
         self._limit = limit
         self._half = max(1, limit // 2)
-        self._since_turn = 0
+        self.until_turn = self._half
         self._ended = False
         self._room: anyio.Event | None = None
 
@@ -69,11 +70,6 @@ class Buffer:
         """Whether the next item pushes the oldest one out."""
         return len(self) >= self._limit
 
-    @property
-    def crowded(self) -> bool:
-        """Whether half of the buffer was filled since the event loop last turned for it."""
-        return self._since_turn >= self._half
-
     async def turns(self) -> None:
         """Let the event loop turn, and go on for as long as that empties the buffer to less than a half of it."""
         in_vain = 0
@@ -83,7 +79,7 @@ class Buffer:
             in_vain = in_vain + 1 if len(self) >= before else 0
             if len(self) < self._half or in_vain == TURNS_IN_VAIN:
                 break
-        self._since_turn = 0
+        self.until_turn = self._half
 
     async def room(self) -> None:
         """Wait until the buffer is not full, or has ended."""
@@ -133,7 +129,7 @@ class TaskBuffer(Buffer):
             dropped = self._items.popleft()
             self._count_drop()
         self._items.append(item)
-        self._since_turn += 1
+        self.until_turn -= 1
         if self._arrived is not None:
             self._arrived = _wake(self._arrived)
         return dropped
@@ -161,7 +157,7 @@ class TaskBuffer(Buffer):
             self._taken_in_a_row = 0
             await self._arrived.wait()
         item = self._items.popleft()
-        self._since_turn = 0
+        self.until_turn = self._half
         self._make_room()
         return item
 
@@ -190,7 +186,7 @@ class ThreadBuffer(Buffer):
                 dropped = self._items.get_nowait()
                 self._count_drop()
         self._items.put(item)
-        self._since_turn += 1
+        self.until_turn -= 1
         return dropped
 
     async def room(self) -> None:

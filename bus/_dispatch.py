@@ -124,14 +124,12 @@ class Dispatcher:
             outcome.parent = None if outer is None else outer[EVENT]
             return outcome
 
+        if plan.watched and plan.crowded():
+            plan = await self._let_observers_run(plan, event)
+        shared: Any = context if type(context) is Context else plan.context_for(context)
         if plan.watched:
-            if plan.crowded():
-                plan = await self._let_observers_run(plan, event)
-            shared: Any = plan.context_for(context)
             for watcher in self._announce(plan, event, shared):
                 await watcher.put_when_there_is_room(event, shared)
-        else:
-            shared = context if type(context) is Context else plan.context_for(context)
         if plan.rows is None:
             return await self._publish_general(plan, event, shared, here, outer)
         ticks = view = None
@@ -265,13 +263,14 @@ class Dispatcher:
     async def _let_observers_run(self, plan: Plan, event: object) -> Plan:
         """Let the event loop turn for the observers whose buffers were half filled; return the plan that is then in use."""
         for observation in plan.observations:
-            if observation.buffer.crowded:
+            if observation.buffer.until_turn <= 0:
                 await observation.buffer.turns()
         return self._plan(event) if plan.retired and not self.closed else plan
 
     def _announce(self, plan: Plan, event: object, context: Context | View | None) -> list[Watcher]:
         """Put an event into the past and the observers' buffers; return the observers that the publisher has to wait for."""
-        self._past.add(event, starts_step=plan.starts_step, ends_step=plan.ends_step)
+        if plan.recorded:
+            self._past.add(event, starts_step=plan.starts_step, ends_step=plan.ends_step)
         full: list[Watcher] = []
         for observation in plan.observations:
             if observation.thinning is not None and not observation.thinning.passes(event):

@@ -75,7 +75,7 @@ class Observation(Watcher):
         coalesce: bool,
     ) -> None:
         super().__init__(buffer, selector, overflow, thinning, takes_context=shape.form is Form.EVENT_AND_CONTEXT)
-        self._latest: dict[str, Item] | None = {} if coalesce else None
+        self._latest: dict[str, Item] = {}
         self._coalescing = threading.Lock()
         self._leave = leave
         self._look = look
@@ -83,22 +83,21 @@ class Observation(Watcher):
         self._calls = 0
         self._broken = False
         self.done = anyio.Event()
+        if coalesce:
+            self.put = self._put_latest
 
-    def put(self, item: Item) -> None:
-        """Put an event into the buffer; in place of an older one of the same step, if that was asked for."""
-        if self._latest is not None and not self._broken:
-            event = item[0]
-            with self._coalescing:
-                if isinstance(event, StepProgress):
-                    waiting = event.step in self._latest
-                    self._latest[event.step] = item
-                    if waiting:
-                        return
-                dropped = self.buffer.put(item)
-                if dropped is not None and isinstance(dropped[0], StepProgress):
-                    self._latest.pop(dropped[0].step, None)
-        else:
-            self.buffer.put(item)
+    def _put_latest(self, item: Item) -> None:
+        """Put an event into the buffer, in place of an older progress event of the same step."""
+        event = item[0]
+        with self._coalescing:
+            if isinstance(event, StepProgress):
+                waiting = event.step in self._latest
+                self._latest[event.step] = item
+                if waiting:
+                    return
+            dropped = self.buffer.put(item)
+            if dropped is not None and isinstance(dropped[0], StepProgress):
+                self._latest.pop(dropped[0].step, None)
 
     def start(self, token: EventLoopToken) -> None:
         """Begin to process what is in the buffer."""
@@ -119,7 +118,7 @@ class Observation(Watcher):
 
     def _enter(self, item: Item) -> tuple[ContextVars, tuple[Any, ...]]:
         """Return the context variables to process `item` with, and the arguments of the observer."""
-        if self._latest is not None and isinstance(item[0], StepProgress):
+        if self._latest and isinstance(item[0], StepProgress):
             with self._coalescing:
                 item = self._latest.pop(item[0].step, item)
         event, context, variables = item
@@ -130,6 +129,8 @@ class Observation(Watcher):
     def _break(self, error: BaseException) -> None:
         """Switch the observer off and log that: the publisher goes on without it."""
         self._broken = True
+        self.put = self.buffer.put
+        self._latest.clear()
         logger.error(
             "observer %r failed and is switched off; the publisher goes on without it", self.name, exc_info=error
         )

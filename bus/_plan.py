@@ -32,6 +32,7 @@ class Plan:
         observations: The observers that select the event.
         starts_step: Whether the event is the start of a step.
         ends_step: Whether it is the end of one.
+        recorded: Whether the event is kept: there is a history, or a step starts or ends.
         watched: Whether there is more to a publish than its subscribers: observers, a history, a step that starts or ends.
         plain: The callbacks, if awaiting each with the event is all there is to a publish; else None. Empty if nothing listens.
         owners: Their subscribers.
@@ -52,6 +53,7 @@ class Plan:
         "observations",
         "owners",
         "plain",
+        "recorded",
         "retired",
         "rows",
         "starts_step",
@@ -77,7 +79,8 @@ class Plan:
         self.observations = observations
         self.starts_step = issubclass(event, StepStarted)
         self.ends_step = issubclass(event, StepFinished | StepFailed)
-        self.watched = bool(observations) or recorded or emits_callback_steps or self.starts_step or self.ends_step
+        self.recorded = recorded or self.starts_step or self.ends_step
+        self.watched = bool(observations) or self.recorded or emits_callback_steps
         self.needs_context = any(o.takes_context for o in observations) or not all(
             s.takes_no_context for s in subscriptions
         )
@@ -103,7 +106,7 @@ class Plan:
     def crowded(self) -> bool:
         """Return whether the event loop has to turn for an observer."""
         for observation in self.observations:  # noqa: SIM110  # for each publish, and a generator takes longer
-            if observation.buffer.crowded:
+            if observation.buffer.until_turn <= 0:
                 return True
         return False
 

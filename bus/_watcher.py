@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 
 from phasebus.bus._buffers import Item, Overflow, TaskBuffer, ThreadBuffer
@@ -23,6 +24,7 @@ class Watcher:
         name: Its name, unique on its bus.
         selector: Which events it receives.
         buffer: The events that wait for it.
+        put: Puts an event into the buffer.
         blocks: Whether the publisher waits when the buffer is full; else the oldest event is dropped.
         thinning: Lets a part of the events pass; None if it receives them all.
         takes_context: Whether it is called with the context, too.
@@ -40,13 +42,10 @@ class Watcher:
         self.name = buffer.name
         self.selector = selector
         self.buffer = buffer
+        self.put: Callable[[Item], object] = buffer.put
         self.blocks = overflow == "block"
         self.thinning = thinning
         self.takes_context = takes_context
-
-    def put(self, item: Item) -> None:
-        """Put an event into the buffer."""
-        self.buffer.put(item)
 
     async def put_when_there_is_room(self, event: object, context: Context | View | None) -> None:
         """Put an event into the buffer as soon as it is not full.

@@ -138,3 +138,16 @@ async def test_observer_gets_only_its_sample_and_the_rest_is_not_counted_as_drop
             await bus.publish(Ping())
     assert len(seen) == 5
     assert bus.stats()[0].drops == 0
+
+
+async def test_coalescing_observer_that_failed_keeps_no_progress_events() -> None:
+    async def broken(event: StepStarted) -> None:
+        raise ValueError
+
+    async with Bus() as bus:
+        observation = bus.observe(StepStarted | StepProgress, broken, coalesce=True)
+        for number in range(20):
+            async with bus.step(WORK, str(number)) as step:
+                await step.progress(1)
+            await anyio.wait_all_tasks_blocked()
+        assert observation._latest == {}
