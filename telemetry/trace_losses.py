@@ -26,5 +26,5 @@ class TraceLosses(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the counts."""
-        yield CounterMetricFamily(*names.SPANS_DROPPED, value=self._tracing.dropped)
-        yield CounterMetricFamily(*names.RELAY_REJECTED, value=self._relay.rejected)
+        yield CounterMetricFamily(*names.SPANS_DROPPED.header, value=self._tracing.dropped)
+        yield CounterMetricFamily(*names.RELAY_REJECTED.header, value=self._relay.rejected)

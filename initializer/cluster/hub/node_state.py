@@ -10,6 +10,7 @@ from phasebus.initializer.pipeline.wiring import journal_observers
 from phasebus.telemetry import Metrics, Timeline, names
 from phasebus.telemetry.in_memory import Counter, Gauge
 from phasebus.telemetry.journal import JournalOpened, RecordedStep
+from phasebus.telemetry.redaction import redact_name
 
 STATES: Final = ("starting", "ready", "failed", "lost", "ended")
 
@@ -22,13 +23,13 @@ class NodeSeries:
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        registry = metrics.registry
-        self.ready = Gauge(*names.NODE_READY, registry=registry)
-        self.phase = Gauge(*names.NODE_PHASE, registry=registry)
-        self.seen = Gauge(*names.NODE_SEEN, registry=registry)
-        self.events = Counter(*names.NODE_EVENTS, registry=registry)
-        self.dropped = Counter(*names.NODE_DROPPED, registry=registry)
-        self.rejected = Counter(*names.NODE_REJECTED, registry=registry)
+        self.ready: Gauge = metrics.family(names.NODE_READY)
+        self.phase: Gauge = metrics.family(names.NODE_PHASE)
+        self.startup: Gauge = metrics.family(names.NODE_STARTUP)
+        self.seen: Gauge = metrics.family(names.NODE_SEEN)
+        self.events: Counter = metrics.family(names.NODE_EVENTS)
+        self.dropped: Counter = metrics.family(names.NODE_DROPPED)
+        self.rejected: Counter = metrics.family(names.NODE_REJECTED)
 
 
 class NodeState:
@@ -67,6 +68,7 @@ class NodeState:
         self._events = series.events.labels(name)
         self._dropped = series.dropped.labels(name)
         self._phase = series.phase
+        self._startup = series.startup
         self._rejected = series.rejected
         self._dropped_so_far = 0
         self._exported_phase: str | None = None
@@ -149,6 +151,9 @@ class NodeState:
     def _apply_outcome(self, event: StepFinished | StepFailed) -> None:
         if isinstance(event, StepFinished):
             self.set_status("ready")
+            if event.kind == "node":
+                model = redact_name(str(event.attributes.get("model", "")))
+                self._startup.labels(self.name, model).set(event.seconds)
         else:
             self.set_status("lost" if event.outcome == "died" else "failed", str(event.error))
 

@@ -57,11 +57,11 @@ class ClusterState:
         self, version: str = "", trace_url: str | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._clock = clock
-        self.metrics = Metrics(version)
+        self.metrics = Metrics(version, of_cluster=True)
         unknown = RunIdentity(run="", trace="", node="")  # until the first journal arrives
         self.timeline = Timeline(unknown, trace_url or os.environ.get("PHASEBUS_TRACE_URL"))
         self._series = NodeSeries(self.metrics)
-        self._states = Gauge(*names.CLUSTER_NODES, registry=self.metrics.registry)
+        self._states: Gauge = self.metrics.family(names.CLUSTER_NODES)
         self.nodes: dict[str, NodeState] = {}
         self.cluster: NodeState | None = None
         self._expected_nodes = 0
@@ -140,7 +140,7 @@ class ClusterState:
                 len(errors),
                 name,
                 errors[0],
-                names.NODE_REJECTED[0],
+                names.NODE_REJECTED.name,
             )
 
     def running_steps(self, name: str) -> Sequence[RecordedStep]:

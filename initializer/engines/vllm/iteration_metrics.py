@@ -81,8 +81,8 @@ class IterationMetrics(Collector):
         notices = list(self._last.values())
         if not notices:
             return
-        duration = HistogramMetricFamily(*names.ITERATION_DURATION, labels=["engine"])
-        batch = HistogramMetricFamily(*names.ITERATION_BATCH, labels=["engine"])
+        duration = HistogramMetricFamily(*names.ITERATION_DURATION.header, labels=names.ITERATION_DURATION.labels)
+        batch = HistogramMetricFamily(*names.ITERATION_BATCH.header, labels=names.ITERATION_BATCH.labels)
         for notice in notices:
             engine = [str(notice.engine)]
             duration.add_metric(engine, _buckets(names.ITERATION_SECONDS, notice.seconds), notice.seconds_sum)
@@ -107,10 +107,10 @@ def watch_iterations(telemetry: Telemetry) -> None:
 def _of_engines_without_metrics(notices: Sequence[IterationsNotice]) -> Iterable[Metric]:
     if not notices:
         return
-    running = GaugeMetricFamily(*names.ENGINE_RUNNING, labels=["engine"])
-    waiting = GaugeMetricFamily(*names.ENGINE_WAITING, labels=["engine"])
-    cache = GaugeMetricFamily(*names.ENGINE_CACHE, labels=["engine"])
-    tokens = CounterMetricFamily(*names.ENGINE_TOKENS, labels=["engine", "type"])
+    running = GaugeMetricFamily(*names.ENGINE_RUNNING.header, labels=names.ENGINE_RUNNING.labels)
+    waiting = GaugeMetricFamily(*names.ENGINE_WAITING.header, labels=names.ENGINE_WAITING.labels)
+    cache = GaugeMetricFamily(*names.ENGINE_CACHE.header, labels=names.ENGINE_CACHE.labels)
+    tokens = CounterMetricFamily(*names.ENGINE_TOKENS.header, labels=names.ENGINE_TOKENS.labels)
     for notice in notices:
         engine = str(notice.engine)
         running.add_metric([engine], notice.running)

@@ -93,8 +93,8 @@ def test_the_hub_has_both_nodes_and_the_engines_steps(started: Started) -> None:
         ("chat-0", "ready"),
         ("store-1", "ready"),
     }
-    assert 'phasebus_engine_step_duration_seconds_count{outcome="finished",step="load_weights"} 1.0' in started.metrics
-    assert 'phasebus_phase_duration_seconds_count{outcome="finished",phase="download"} 2.0' in started.metrics
+    assert 'phasebus_cluster_engine_step_duration_seconds_count{step="load_weights"} 1.0' in started.metrics
+    assert 'phasebus_cluster_phase_duration_seconds_count{phase="download"} 2.0' in started.metrics
 
 
 def test_the_whole_start_is_one_trace_from_the_driver_to_vllms_processes(started: Started) -> None:

@@ -17,7 +17,6 @@ import yaml
 from phasebus.initializer.cli.run import run
 from phasebus.initializer.node.config import load_config
 from phasebus.telemetry import Metrics, Status, Timeline, names
-from phasebus.telemetry.metrics import Metrics as Registry
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import Server, build_app
 from tests.support.programs import ROOT, program
@@ -33,19 +32,12 @@ def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def known_metrics() -> set[str]:
-    """Every metric that can be: those of all kinds of step, of the bus, of a cluster's hub, and those recorded by a rule."""
-    known = {"phasebus_subscriber_errors_total", "phasebus_subscriber_calls_total", "phasebus_events_dropped_total"}
-    registry = Registry("1")
-    for duration in [*(kind.duration for kind in names.KINDS.values()), names.OTHER_KIND]:
-        registry.duration(duration)
-        known |= {f"{duration.name}_seconds_{part}" for part in ("bucket", "sum", "count")}
-    for family in registry.registry.collect():
-        known |= {family.name, f"{family.name}_total"}
-    known |= {
-        value[0]
-        for name, value in vars(names).items()
-        if name.isupper() and isinstance(value, tuple) and value and isinstance(value[0], str)
-    }
+    """Every series that a node or a hub can export, and those recorded by a rule."""
+    known = set()
+    for row in names.all_families():
+        for family in (row, row.of_cluster()):
+            parts = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}.get(family.type, ("",))
+            known |= {f"{family.name}{part}" for part in parts}
     rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
     return known | {rule["record"] for group in rules["groups"] for rule in group["rules"] if "record" in rule}
 

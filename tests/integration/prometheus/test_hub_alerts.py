@@ -52,10 +52,9 @@ class SimulatedCluster:
     def _samples(self) -> Iterator[tuple[str, float]]:
         for metric in self.hub.metrics.registry.collect():
             for sample in metric.samples:
-                if not sample.name.endswith("_created"):
-                    labels = {**sample.labels, "job": "phasebus", "instance": "hub"}
-                    written = ", ".join(f'{key}="{value}"' for key, value in labels.items())
-                    yield f"{sample.name}{{{written}}}", sample.value
+                labels = {**sample.labels, "job": "phasebus", "instance": "hub"}
+                written = ", ".join(f'{key}="{value}"' for key, value in labels.items())
+                yield f"{sample.name}{{{written}}}", sample.value
 
     def _advance(self) -> None:
         if self._stalls is None or self.now < self._stalls:
@@ -148,6 +147,6 @@ def test_a_download_that_stalls_on_a_cluster_fires_its_alert(tmp_path: Path) -> 
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize("name", ["phasebus_progress_bytes_total", "phasebus_download_in_progress"])
+@pytest.mark.parametrize("name", ["phasebus_cluster_progress_bytes_total", "phasebus_cluster_download_in_progress"])
 def test_the_hub_exports_the_series_that_the_alert_for_stalled_downloads_reads(name: str) -> None:
     assert any(each.startswith(f"{name}{{") for each in SimulatedCluster().series())

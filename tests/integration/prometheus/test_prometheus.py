@@ -88,11 +88,11 @@ def test_the_alerts_fire(scraping: Prometheus) -> None:
     wait_until(lambda: expected <= scraping.firing(), "the alerts fire")
 
 
-def test_an_exemplar_leads_from_a_histogram_to_the_trace(scraping: Prometheus) -> None:
+def test_an_exemplar_leads_from_a_counter_to_the_trace(scraping: Prometheus) -> None:
     def exemplars() -> list[Any]:
         found: list[Any] = scraping.get(
             "query_exemplars",
-            query="phasebus_phase_duration_seconds_bucket",
+            query="phasebus_phases_total",
             start="2000-01-01T00:00:00Z",
             end="2100-01-01T00:00:00Z",
         )

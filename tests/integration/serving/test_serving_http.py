@@ -66,5 +66,5 @@ def test_a_stream_is_still_one_each_chunk_leaves_before_the_next_is_made() -> No
     (span,) = exporter.get_finished_spans()
     assert span.name == "request chat"
     assert (span.attributes or {})["phasebus.route"] == "/generate"
-    labels = {"application": "chat", "method": "GET", "outcome": "finished"}
+    labels = {"application": "chat", "method": "GET"}
     assert metrics.registry.get_sample_value("phasebus_request_duration_seconds_count", labels) == 1

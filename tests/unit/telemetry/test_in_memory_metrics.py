@@ -13,12 +13,13 @@ from phasebus.telemetry import in_memory
 
 _PROGRAM = """
 from phasebus.telemetry import Metrics
-from phasebus.telemetry.names import KINDS
+from phasebus.telemetry.names import KINDS, PROGRESS
 from prometheus_client import Counter
 metrics = Metrics("1")
 metrics.ready.set(1)
-metrics.progress("node").inc()
-histogram, gauge = metrics.duration(KINDS["node"].duration)
+metrics.series(PROGRESS, {"kind": "node"}).inc()
+for kind in KINDS:
+    metrics.steps(kind, "name", {})
 print(metrics.render("text/plain")[0].decode())
 """
 
@@ -42,7 +43,7 @@ def test_no_series_reaches_the_multiprocess_folder_of_another_application(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["Counter", "Gauge", "Histogram"])
+@pytest.mark.parametrize("name", ["Counter", "Gauge", "Histogram", "Summary"])
 def test_prometheus_client_creates_its_values_as_in_memory_metrics_expect(name: str) -> None:
     code = getattr(prometheus_client, name)._metric_init.__code__
     assert code.co_freevars == ()
@@ -53,9 +54,10 @@ def test_an_in_memory_metric_renders_like_the_original() -> None:
     theirs, ours = CollectorRegistry(), CollectorRegistry()
     for library, registry in ((prometheus_client, theirs), (in_memory, ours)):
         library.Counter("a", "A.", ["x"], registry=registry).labels("1").inc(2)
+        library.Summary("s", "S.", ["x"], registry=registry).labels("1").observe(1.5)
         library.Gauge("b", "B.", registry=registry).set(3)
         library.Histogram("c", "C.", ["x"], buckets=(1, 2), registry=registry).labels("1").observe(1.5)
-    assert _without_created(generate_latest(ours)) == _without_created(generate_latest(theirs))
+    assert generate_latest(ours).decode().splitlines() == _without_created(generate_latest(theirs))
     assert isinstance(in_memory.Gauge("d", "D.", registry=None)._value, MutexValue)
 
 

@@ -38,13 +38,14 @@ def test_a_node_is_followed_from_phase_to_phase_until_it_is_ready() -> None:
     node = cluster.nodes["node-0"]
     assert (node.status, node.phase) == ("starting", "download")
     assert sample(cluster, "phasebus_cluster_node_phase", node="node-0", phase="download") == 1
-    assert sample(cluster, "phasebus_phase_in_progress", phase="download") == 1
+    assert sample(cluster, "phasebus_cluster_phase_in_progress", phase="download") == 1
     cluster.receive("node-0", len(START), END)
     assert (node.status, node.phase) == ("ready", None)
     assert sample(cluster, "phasebus_cluster_node_phase", node="node-0", phase="download") is None
-    assert sample(cluster, "phasebus_phase_in_progress", phase="download") == 0
-    assert sample(cluster, "phasebus_phase_duration_seconds_sum", phase="download", outcome="finished") == 2
-    assert sample(cluster, "phasebus_node_startup_duration_seconds_count", model="m", outcome="finished") == 1
+    assert sample(cluster, "phasebus_cluster_phase_in_progress", phase="download") == 0
+    assert sample(cluster, "phasebus_cluster_phase_duration_seconds_sum", phase="download") == 2
+    assert sample(cluster, "phasebus_cluster_node_startup_duration_seconds_count", model="m") == 1
+    assert sample(cluster, "phasebus_cluster_node_startup_seconds", model="m", node="node-0") == 2
     assert sample(cluster, "phasebus_cluster_node_events_total", node="node-0") == 5
 
 
@@ -73,9 +74,9 @@ def test_steps_that_the_driver_closes_count_once_and_for_the_lost_node() -> None
     cluster.receive("driver", 0, closing)
     assert (cluster.nodes["node-0"].status, cluster.nodes["node-0"].error) == ("lost", "because")
     assert cluster.nodes["driver"].status == "starting"
-    assert sample(cluster, "phasebus_phase_duration_seconds_count", phase="download", outcome="died") == 1
-    assert sample(cluster, "phasebus_phase_duration_seconds_count", phase="x", outcome="finished") is None
-    assert sample(cluster, "phasebus_phase_in_progress", phase="download") == 0
+    assert sample(cluster, "phasebus_cluster_phases_total", phase="download", outcome="died") == 1
+    assert sample(cluster, "phasebus_cluster_phases_total", phase="x", outcome="finished") is None
+    assert sample(cluster, "phasebus_cluster_phase_in_progress", phase="download") == 0
 
 
 def test_a_node_that_was_lost_before_its_first_message_is_listed_as_lost() -> None:
@@ -95,7 +96,7 @@ def test_the_running_steps_of_a_node_are_those_without_an_end() -> None:
 def test_steps_that_run_when_the_journal_closes_are_no_longer_in_progress() -> None:
     cluster = ClusterState()
     cluster.receive("node-0", 0, START + line("JournalClosed"))
-    assert sample(cluster, "phasebus_phase_in_progress", phase="download") == 0
+    assert sample(cluster, "phasebus_cluster_phase_in_progress", phase="download") == 0
 
 
 def test_events_that_a_journals_buffer_dropped_are_counted_once() -> None:
@@ -109,7 +110,7 @@ def test_the_start_time_is_that_of_the_first_journal() -> None:
     cluster = ClusterState()
     cluster.receive("node-0", 0, line("JournalOpened", format=1, time_ns=7 * 10**9))
     cluster.receive("driver", 0, line("JournalOpened", format=1, time_ns=5 * 10**9))
-    assert sample(cluster, "phasebus_start_time_seconds") == 5
+    assert sample(cluster, "phasebus_cluster_start_timestamp_seconds") == 5
 
 
 def test_the_hub_is_ready_with_the_cluster_and_lists_the_nodes_for_prometheus() -> None:
@@ -155,7 +156,7 @@ def test_a_ready_node_without_messages_is_lost_until_the_next_message() -> None:
     metrics = client.get("/metrics").text
     assert 'phasebus_cluster_nodes{state="lost"} 1.0' in metrics
     assert 'phasebus_cluster_node_ready{node="node-0"} 0.0' in metrics
-    assert "phasebus_ready 0.0" in metrics
+    assert "phasebus_cluster_ready 0.0" in metrics
     cluster.receive("node-0", len(START + END), b"", target="10.0.0.1:9464")
     assert client.get("/readyz").status_code == 200
     assert 'phasebus_cluster_node_ready{node="node-0"} 1.0' in client.get("/metrics").text
@@ -267,8 +268,8 @@ def test_a_name_for_every_line_does_not_make_a_series_for_every_line() -> None:
         )
         offset = cluster.receive("node-0", offset, lines)
     text = client_of(cluster).get("/metrics").text
-    assert text.count("phasebus_phase_in_progress{") <= 2_001
-    assert 'phasebus_phase_duration_seconds_count{outcome="other",phase="other"} 4000.0' in text
+    assert text.count("phasebus_cluster_phase_in_progress{") <= 2_001
+    assert 'phasebus_cluster_phase_duration_seconds_count{phase="other"} 4000.0' in text
 
 
 def test_more_nodes_than_a_hub_keeps_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
