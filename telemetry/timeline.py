@@ -1,7 +1,7 @@
 """The current steps of a run, for any number of readers of any speed: the page, the terminal, `phasebus watch`.
 
-A reader passes the version that it has, and receives the steps that have changed since then. Nothing is kept for a reader,
-however slow it is.
+A reader passes the version that it has, and receives the steps that have changed since then, a part at a time. No state is
+kept for a reader, however slow it is. The number of steps is limited, so that a process may run for months.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final
 
 from phasebus import __version__
@@ -21,13 +22,19 @@ from phasebus.telemetry.redaction.printable import printable_value
 from phasebus.telemetry.run import RunIdentity
 
 MOST_STEPS: Final = 50_000
-"""Maximum number of steps: those of the start of 500 nodes. Later ones are counted and left out."""
+"""Maximum number of steps: those of the start of 500 nodes."""
+
+START_STEPS: Final = 25_000
+"""The first steps, those of the start, are never evicted. Of the later ones, the one that ended first is evicted when there
+are `MOST_STEPS`; the steps of whole nodes last, and running steps never."""
+
+MOST_REMOVED: Final = 10_000
+"""Evictions that are remembered. A reader that missed more of them starts again with the whole state."""
+
+_NODE_KINDS: Final = ("cluster", "node")
 
 _RATE_SECONDS: Final = 3.0
 """The time over which a rate is smoothed, in seconds."""
-
-ENCODED_AT_ONCE: Final = 1000
-"""Steps that are encoded before other requests are answered."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,12 +94,21 @@ class Timeline:
         self.epoch = secrets.token_hex(4)  # a version means something only to the timeline that assigned it
         self._lock = threading.Lock()
         self._steps: dict[str, LiveStep] = {}
-        self._changed: dict[str, int] = {}  # by the id of a step, in the order of the versions
+        self._kept: set[str] = set()  # the ids of the first steps
+        self._ended: OrderedDict[str, None] = OrderedDict()  # those that may be evicted, in the order of their ends
+        self._ended_nodes: OrderedDict[str, None] = OrderedDict()  # likewise, but only without others
+        self._removed: OrderedDict[str, int] = OrderedDict()  # the versions of the last evictions
+        self._changed: dict[str, int] = {}  # the version of each step
+        self._log: tuple[list[int], list[str]] = (
+            [],
+            [],
+        )  # versions and ids of all changes; outdated ones are dropped later
+        self._resumable = 0  # a reader with an earlier version has missed forgotten evictions
         self._progress_times: dict[str, float] = {}  # of the last progress of each running step
         self._version = 0
         self._left_out = 0
         self._encoded: dict[str, str] = {}  # the steps that have not changed since, as JSON
-        self._encoded_changes: tuple[int, int, str] = (-1, -1, "")
+        self._encoded_changes: tuple[int, int, int, tuple[int, str]] = (-1, -1, -1, (-1, ""))
 
     @property
     def version(self) -> int:
@@ -106,7 +122,8 @@ class Timeline:
                 return  # recorded again, by a process that took over
             if len(self._steps) >= MOST_STEPS:
                 self._left_out += 1
-                return
+                if not self._evict():
+                    return
             parent = self._steps.get(step.parent or "")
             if step.kind == "node":
                 step.node = str(step.attributes.get("node", step.name))
@@ -114,6 +131,9 @@ class Timeline:
                 step.node = ""
             elif parent is not None and parent.kind != "cluster":
                 step.node = parent.node
+            if len(self._kept) < START_STEPS:
+                self._kept.add(step.id)
+            self._removed.pop(step.id, None)
             self._steps[step.id] = step
             self._touch(step.id)
 
@@ -140,6 +160,8 @@ class Timeline:
                 step.end, step.outcome, step.error, step.rate = seconds, outcome, error, None
                 step.attributes.update(attributes)
                 self._progress_times.pop(id_, None)
+                if id_ not in self._kept:
+                    (self._ended_nodes if step.kind in _NODE_KINDS else self._ended)[id_] = None
                 self._touch(id_)
 
     def close(self) -> None:
@@ -151,46 +173,103 @@ class Timeline:
         with self._lock:
             return self._about() | {"steps": [step.plain() for step in self._steps.values()]}
 
-    def encode_some(self) -> bool:
-        """Encode a number of the steps that have changed; return whether there are more."""
-        with self._lock:
-            if len(self._encoded) == len(self._steps):
-                return False
-            missing = (id_ for id_ in self._changed if id_ not in self._encoded)
-            for id_ in list(islice(missing, ENCODED_AT_ONCE)):
-                self._encode(id_)
-            return len(self._encoded) < len(self._steps)
+    def is_resumable(self, version: int) -> bool:
+        """Return whether a reader with `version` can continue with `changes`, and does not need the whole state."""
+        return self._resumable <= version <= self._version
 
-    def encoded_state(self) -> tuple[int, str]:
-        """Return the version and the whole state as JSON; quick after `encode_some`."""
+    def contents(self) -> tuple[int, str, list[str]]:
+        """Return the version, what is known of the run as a JSON object, and the ids of the steps for `encoded_steps`."""
         with self._lock:
-            about = json.dumps(self._about(), ensure_ascii=False)
-            steps = ",".join([self._encoded.get(id_) or self._encode(id_) for id_ in self._steps])
-            return self._version, f'{about[:-1]}, "steps": [{steps}]}}'
+            return self._version, json.dumps(self._about(), ensure_ascii=False), list(self._steps)
 
-    def changes(self, since: int) -> tuple[int, str]:
-        """Return the current version and, as JSON, the steps that have changed since the version `since`."""
+    def encoded_steps(self, ids: Sequence[str], start: int, characters: int) -> tuple[str, int]:
+        """Return as JSON, separated by commas, the steps `ids` from index `start` on, and the index of the next one.
+
+        Args:
+            ids: The ids, of which evicted ones are skipped.
+            start: The index of the first one.
+            characters: The text ends with the step that reaches this length.
+        """
+        found: list[str] = []
         with self._lock:
-            if self._encoded_changes[:2] != (since, self._version):
-                changed = []
-                for id_, version in reversed(self._changed.items()):
-                    if version <= since:
-                        break
-                    changed.append(self._encoded.get(id_) or self._encode(id_))
-                now = json.dumps(self._now(), ensure_ascii=False)
-                steps = ",".join(reversed(changed))
-                self._encoded_changes = (since, self._version, f'{now[:-1]}, "steps": [{steps}]}}')
-            return self._version, self._encoded_changes[2]
+            at, length = start, 0
+            while at < len(ids) and length < characters:
+                if ids[at] in self._steps:
+                    found.append(self._encoded.get(ids[at]) or self._encode(ids[at]))
+                    length += len(found[-1])
+                at += 1
+        return ",".join(found), at
+
+    def changes(self, since: int, characters: int = 1 << 62) -> tuple[int, str]:
+        """Return as JSON the steps that have changed after the version `since`, and the version that the reader then has.
+
+        Args:
+            since: A version for which `is_resumable` is true.
+            characters: The text ends with the step that reaches this length.
+        """
+        with self._lock:
+            if self._encoded_changes[:3] != (since, self._version, characters):
+                self._encoded_changes = (since, self._version, characters, self._changes(since, characters))
+            return self._encoded_changes[3]
+
+    def encoded_now(self, steps: str, removed: Sequence[str] = ()) -> str:
+        """Return a change as JSON: `steps`, in the form of `encoded_steps`, and the ids of evicted ones."""
+        now = json.dumps(self._now() | {"removed": removed}, ensure_ascii=False)
+        return f'{now[:-1]}, "steps": [{steps}]}}'
+
+    def _changes(self, since: int, characters: int) -> tuple[int, str]:
+        versions, ids = self._log
+        changed: list[str] = []
+        removed: list[str] = []
+        length, reached = 0, self._version
+        for at in range(bisect_right(versions, since), len(versions)):
+            if length >= characters:
+                reached = versions[at - 1]
+                break
+            id_, version = ids[at], versions[at]
+            if self._changed.get(id_) == version:
+                changed.append(self._encoded.get(id_) or self._encode(id_))
+                length += len(changed[-1])
+            elif self._removed.get(id_) == version:
+                removed.append(id_)
+                length += len(id_)
+        return reached, self.encoded_now(",".join(changed), removed)
+
+    def _evict(self) -> bool:
+        """Remove a step that has ended, if there is one that may be removed."""
+        queue = self._ended or self._ended_nodes
+        if not queue:
+            return False
+        id_, _ = queue.popitem(last=False)
+        del self._steps[id_], self._changed[id_]
+        self._encoded.pop(id_, None)
+        self._removed[id_] = self._next_version(id_)
+        if len(self._removed) > MOST_REMOVED:
+            _, self._resumable = self._removed.popitem(last=False)
+        return True
 
     def _encode(self, id_: str) -> str:
         encoded = self._encoded[id_] = json.dumps(self._steps[id_].plain(), ensure_ascii=False, default=printable_value)
         return encoded
 
     def _touch(self, id_: str) -> None:
-        self._version += 1
-        self._changed.pop(id_, None)
-        self._changed[id_] = self._version
+        self._changed[id_] = self._next_version(id_)
         self._encoded.pop(id_, None)
+
+    def _next_version(self, id_: str) -> int:
+        """Return a new version, logged as a change of the step."""
+        self._version += 1
+        versions, ids = self._log
+        versions.append(self._version)
+        ids.append(id_)
+        if len(versions) > 2 * (len(self._changed) + len(self._removed)) + 1000:
+            current = [
+                (version, each)
+                for version, each in zip(versions, ids, strict=True)
+                if version in (self._version, self._changed.get(each), self._removed.get(each))
+            ]
+            self._log = [version for version, _ in current], [each for _, each in current]
+        return self._version
 
     def _now(self) -> dict[str, Any]:
         return {"now": time.time(), "version": self._version, "left_out": self._left_out}

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from phasebus.telemetry.metrics import Metrics
 from phasebus.telemetry.service.page import content_security_policy, page
 from phasebus.telemetry.status import Status
-from phasebus.telemetry.timeline import ENCODED_AT_ONCE, MOST_STEPS, Timeline
+from phasebus.telemetry.timeline import Timeline
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -26,20 +26,14 @@ if TYPE_CHECKING:
 INTERVAL = 0.25
 """Seconds between two events of changes."""
 
-_LARGE_CHANGE = 50_000
-"""Characters of changes above which the interval is four times as long."""
-
 _HEARTBEAT = 10.0
 """Seconds without a change after which a comment keeps the connection open."""
 
 MAX_READERS = 64
-"""Readers of the event stream at a time; more are answered with 503."""
+"""Readers of the steps at a time, and at most half of the connections; more are answered with 503."""
 
-_PIECE = 65_536
-"""Characters that are written before a reader has read the ones before."""
-
-_SHARED_SECONDS = 1.0
-"""Seconds for which the state of many steps is reused for other readers."""
+_PART = 65_536
+"""Characters of steps in one event, and at most one step more: what the process keeps for a reader that does not read."""
 
 _RETRY = 2000
 """Milliseconds after which a disconnected reader reconnects."""
@@ -84,101 +78,129 @@ def page_routes(timeline: Timeline) -> list[Route]:
     async def document(_: Request) -> Response:
         return HTMLResponse(page(), headers={"Content-Security-Policy": content_security_policy(), **_UNCACHED})
 
-    readers: set[object] = set()
-    shared = _SharedState(timeline)
+    readers = Readers()
 
     async def events(request: Request) -> Response:
-        if len(readers) >= MAX_READERS:
-            return PlainTextResponse("too many readers\n", 503, {"Retry-After": "5", **_UNCACHED})
         headers = {"X-Accel-Buffering": "no", **_UNCACHED}
-        if request.method == "HEAD":
+        if request.method == "HEAD" and not readers.full:
             return Response(media_type="text/event-stream", headers=headers)
-
-        async def read() -> AsyncIterator[str]:
-            reader = object()
-            readers.add(reader)
-            try:
-                async for event in stream(timeline, request.headers.get("last-event-id"), shared):
-                    async for piece in _pieces(event):
-                        yield piece
-            finally:
-                readers.discard(reader)
-
-        return StreamingResponse(read(), media_type="text/event-stream", headers=headers)
+        received = stream(timeline, request.headers.get("last-event-id"), readers.turn)
+        return answer(received, "text/event-stream", headers)
 
     async def state(_: Request) -> Response:
-        encoded = await shared.encoded()
-        return StreamingResponse(_pieces(encoded[1]), media_type="application/json", headers=_UNCACHED)
+        return answer(whole_state(timeline, readers.turn), "application/json", _UNCACHED)
+
+    def answer(text: AsyncIterator[str], media_type: str, headers: dict[str, str]) -> Response:
+        if readers.full:
+            return PlainTextResponse(
+                "too many readers\n", 503, {"Retry-After": "5", "Connection": "close", **_UNCACHED}
+            )
+        return StreamingResponse(readers.count(text), media_type=media_type, headers=headers)
 
     return [Route("/", document), Route("/events", events), Route("/timeline", state)]
 
 
+class Readers:
+    """The readers of the steps. One of them encodes at a time, so that other requests wait for one part at most.
+
+    Attributes:
+        turn: Held by the reader that encodes.
+    """
+
+    def __init__(self) -> None:
+        from phasebus.telemetry.service.limits import connection_limit
+
+        self.turn = asyncio.Lock()
+        self._count = 0
+        self._limit = min(MAX_READERS, connection_limit() // 2)
+
+    @property
+    def full(self) -> bool:
+        """Whether there may be no more."""
+        return self._count >= self._limit
+
+    async def count(self, text: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Yield `text`, whose reader counts until the end; yield nothing if others came first."""
+        if self.full:
+            return
+        self._count += 1
+        try:
+            async for part in text:
+                yield part
+        finally:
+            self._count -= 1
+
+
 async def stream(
-    timeline: Timeline, last_event_id: str | None = None, shared: _SharedState | None = None
+    timeline: Timeline, last_event_id: str | None = None, turn: asyncio.Lock | None = None
 ) -> AsyncIterator[str]:
     """Yield the events for one reader: ``state`` first, then ``change``, and ``closed`` last.
+
+    A state of many steps is a ``state`` with the first ones and a ``change`` for the others; the last of these events has
+    the id.
 
     Args:
         timeline: The source of the events.
         last_event_id: The id of the last event that a reconnecting reader received.
-        shared: The state that readers who come at the same time share.
+        turn: Held while a part is encoded; shared by the readers of a service.
     """
+    turn = turn or asyncio.Lock()
     yield f"retry: {_RETRY}\n\n"
     version = _known_version(timeline, last_event_id)
-    if version is None:
-        version, state = await (shared or _SharedState(timeline)).encoded()
-        yield _event(timeline, "state", version, state)
     last_sent = time.monotonic()
     while True:
         closed = timeline.closed  # read before the last changes are
-        pause = INTERVAL
-        if timeline.version != version:
-            await _encode(timeline)
-            version, changes = timeline.changes(version)
+        if version is None or not timeline.is_resumable(version):
+            version, about, ids = timeline.contents()
+            name, at = "state", 0
+            while name == "state" or at < len(ids):
+                async with _turn(turn):
+                    steps, at = timeline.encoded_steps(ids, at, _PART)
+                data = f'{about[:-1]}, "steps": [{steps}]}}' if name == "state" else timeline.encoded_now(steps)
+                yield _event(timeline, name, version if at == len(ids) else None, data)
+                name = "change"
+            last_sent = time.monotonic()
+        newest, parts = timeline.version, 0
+        while version < newest and timeline.is_resumable(version):
+            async with _turn(turn):
+                version, changes = timeline.changes(version, _PART)
             yield _event(timeline, "change", version, changes)
             last_sent = time.monotonic()
-            pause = INTERVAL if len(changes) < _LARGE_CHANGE else 4 * INTERVAL
-        elif time.monotonic() - last_sent > _HEARTBEAT:
-            yield ": heartbeat\n\n"
-            last_sent = time.monotonic()
-        if closed:
+            parts += 1
+        if closed and timeline.is_resumable(version):
             yield _event(timeline, "closed", version, json.dumps({"now": time.time()}))
             return
-        await asyncio.sleep(pause)
+        if time.monotonic() - last_sent > _HEARTBEAT:
+            yield ": heartbeat\n\n"
+            last_sent = time.monotonic()
+        await asyncio.sleep(INTERVAL if parts < 2 else 4 * INTERVAL)
 
 
-class _SharedState:
-    """The state of a timeline as JSON, the same for all readers within a second, and encoded without blocking others."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._expires = -math.inf
-        self._encoded = (-1, "")
-
-    async def encoded(self) -> tuple[int, str]:
-        """Return the version and the state."""
-        await _encode(self._timeline)
-        if self._timeline.version != self._encoded[0] and (time.monotonic() > self._expires or self._timeline.closed):
-            self._encoded = self._timeline.encoded_state()
-            self._expires = time.monotonic() + (_SHARED_SECONDS if len(self._encoded[1]) > _LARGE_CHANGE else 0)
-        return self._encoded
+async def whole_state(timeline: Timeline, turn: asyncio.Lock) -> AsyncIterator[str]:
+    """Yield the state of `timeline` as JSON, in parts."""
+    _, about, ids = timeline.contents()
+    yield f'{about[:-1]}, "steps": ['
+    at, separator = 0, ""
+    while at < len(ids):
+        async with _turn(turn):
+            steps, at = timeline.encoded_steps(ids, at, _PART)
+        if steps:  # not if all of them have been evicted
+            yield separator + steps
+            separator = ","
+    yield "]}"
 
 
-async def _encode(timeline: Timeline) -> None:
-    """Encode the changed steps, a number at a time, so that other requests are answered meanwhile."""
-    for _ in range(MOST_STEPS // ENCODED_AT_ONCE):
-        if not timeline.encode_some():
-            return
+@asynccontextmanager
+async def _turn(turn: asyncio.Lock) -> AsyncIterator[None]:
+    """Wait for the turn of a reader; the next one has its turn when other requests had theirs."""
+    async with turn:
+        yield
         await asyncio.sleep(0)
 
 
-async def _pieces(text: str) -> AsyncIterator[str]:
-    for at in range(0, len(text), _PIECE):
-        yield text[at : at + _PIECE]
-
-
-def _event(timeline: Timeline, name: str, version: int, data: str) -> str:
-    return f"event: {name}\nid: {timeline.epoch}:{version}\ndata: {data}\n\n"
+def _event(timeline: Timeline, name: str, version: int | None, data: str) -> str:
+    id_ = "" if version is None else f"id: {timeline.epoch}:{version}\n"
+    return f"event: {name}\n{id_}data: {data}\n\n"
 
 
 def _known_version(timeline: Timeline, last_event_id: str | None) -> int | None:
@@ -186,4 +208,4 @@ def _known_version(timeline: Timeline, last_event_id: str | None) -> int | None:
     epoch, _, version = (last_event_id or "").rpartition(":")
     if epoch != timeline.epoch or not version.isascii() or not version.isdigit() or len(version) > 18:
         return None
-    return int(version) if int(version) <= timeline.version else None
+    return int(version)

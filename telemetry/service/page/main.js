@@ -1,8 +1,25 @@
 // Events from the server and from the user.
 
+let planned = null, drawnUntil = 0, drawingTook = 0; // milliseconds
+
+// Draw soon, and for a third of the time at most, however many changes arrive.
+function drawSoon() {
+  planned ??= setTimeout(draw, Math.max(0, drawnUntil + 2 * drawingTook - performance.now()));
+}
+
 function draw() {
+  const began = performance.now();
+  clearTimeout(planned);
+  planned = null;
+  listing = state.steps.size ? list() : [];
+  update();
+  drawnUntil = performance.now();
+  drawingTook = drawnUntil - began;
+}
+
+// Draw what changes with time alone.
+function update() {
   if (!state.steps.size) { drawHead(); drawRunning(); return; }
-  listing = list();
   drawHead(); drawErrors(); drawRunning(); drawProgress(); drawCallbacks(); drawWaterfall();
   if (!byId("details").hidden && !isRunning(state.steps.get(chosen) ?? { outcome: "" })) return;
   if (!byId("details").hidden) details();
@@ -21,13 +38,13 @@ function connect() {
     state.live = true;
     if (!takeState(JSON.parse(event.data))) { chosen = null; byId("details").hidden = true; }
     notice(null);
-    draw();
+    drawSoon();
   });
   source.addEventListener("change", event => {
     state.live = true;
     takeChange(JSON.parse(event.data));
     notice(null);
-    draw();
+    drawSoon();
   });
   source.addEventListener("closed", event => {
     freeze();
@@ -56,7 +73,12 @@ function move(by) {
 }
 
 function jump(wanted) {
-  const all = [...makeTree().roots].flatMap(root => [...under(root)]).filter(wanted);
+  const { roots, inside } = makeTree(), all = [], waiting = [...roots].reverse();
+  while (waiting.length) {
+    const step = waiting.pop();
+    if (wanted(step)) all.push(step);
+    for (let number = inside(step).length - 1; number >= 0; number--) waiting.push(inside(step)[number]);
+  }
   const at = all.findIndex(step => step.id === chosen);
   if (all.length) choose(all[(at + 1) % all.length].id);
   if (!byId("details").hidden) details();
@@ -113,4 +135,7 @@ addEventListener("resize", draw);
 try { document.documentElement.dataset.theme = localStorage.getItem("phasebus-theme") ?? ""; } catch { /* as the system has it */ }
 const embedded = byId("embedded").textContent.trim();
 if (embedded) { takeState(JSON.parse(embedded)); draw(); } else connect();
-setInterval(() => { if (state.live && state.steps.size && !document.hidden) { if ([...state.steps.values()].some(isRunning)) draw(); } }, 200);
+setInterval(() => {
+  if (!state.live || document.hidden || performance.now() < drawnUntil + 2 * drawingTook) return;
+  for (const step of state.steps.values()) if (isRunning(step)) { update(); return; }
+}, 200);

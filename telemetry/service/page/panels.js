@@ -40,7 +40,7 @@ function fill(list, lines) {
   const said = lines.slice(0, MOST).map(line => line.key).join("\n") + more;
   if (list.dataset.said !== said) { // the same lines: only their texts and bars are set, so that nothing jumps
     list.dataset.said = said;
-    list.replaceChildren(...lines.slice(0, MOST).map(line => line.element), ...(more > 0 ? [make("li", { className: "faint" }, `and ${more} more`)] : []));
+    list.replaceChildren(...lines.slice(0, MOST).map(line => line.element()), ...(more > 0 ? [make("li", { className: "faint" }, `and ${more} more`)] : []));
     return;
   }
   lines.slice(0, MOST).forEach((line, number) => { line.update?.(list.children[number]); });
@@ -58,9 +58,9 @@ function drawRunning() {
     const where = steps.length > 1 ? ` · ${steps.length} times, longest on ${longest.node || "the cluster"}` : longest.attributes?.process ? ` · ${longest.attributes.process}` : "";
     const time = () => ticking(secondsOf(longest));
     return { key: titleOf(longest) + where, seconds: secondsOf(longest), update: line => say(line.lastChild, time()),
-      element: make("li", { onclick: () => choose(longest.id) }, dotted(longest, titleOf(longest) + where), make("span", { className: "num" }, time())) };
+      element: () => make("li", { onclick: () => choose(longest.id) }, dotted(longest, titleOf(longest) + where), make("span", { className: "num" }, time())) };
   }).sort((a, b) => b.seconds - a.seconds);
-  fill(byId("running"), lines.length ? lines : [{ key: "none", element: make("li", { className: "faint" }, rootStep() ? "nothing" : "nothing yet") }]);
+  fill(byId("running"), lines.length ? lines : [{ key: "none", element: () => make("li", { className: "faint" }, rootStep() ? "nothing" : "nothing yet") }]);
 }
 
 function drawProgress() {
@@ -73,10 +73,13 @@ function drawProgress() {
     const share = all.total ? 100 * Math.min(1, all.done / all.total) : 0, percent = all.total ? `${Math.floor(share)} %` : "";
     const name = `${titleOf(last)}${steps.length > 1 ? ` · ${steps.length} times` : makeTree().nodes > 1 ? ` · ${last.node}` : ""}`;
     const far = () => steps.length > 1 ? `${formatProgress({ ...all, rate: null })} · ${formatQuantity(all.rate, all.unit)}/s · last is ${last.node}: ${formatProgress(last)}` : formatProgress(all);
-    const bar = make("i", { kind: colourOf(last) });
-    bar.style.width = `${share}%`;
-    return { key: name, left: left(last), element: make("li", { onclick: () => choose(last.id) }, make("span", {}, name), make("span", { className: "num" }, percent),
-      make("div", { className: "track wide" }, bar), make("span", { className: "wide faint num" }, far())),
+    const element = () => {
+      const bar = make("i", { kind: colourOf(last) });
+      bar.style.width = `${share}%`;
+      return make("li", { onclick: () => choose(last.id) }, make("span", {}, name), make("span", { className: "num" }, percent),
+        make("div", { className: "track wide" }, bar), make("span", { className: "wide faint num" }, far()));
+    };
+    return { key: name, left: left(last), element,
       update: line => { say(line.children[1], percent); line.querySelector("i").style.width = `${share}%`; say(line.lastChild, far()); } };
   }).sort((a, b) => b.left - a.left);
   fill(byId("progress"), lines);
@@ -87,9 +90,9 @@ function drawCallbacks() {
   byId("callbacks-panel").hidden = !called.length;
   const lines = grouped(called, step => `${step.name} ${step.attributes?.phase} ${step.attributes?.changed ?? ""} ${hasFailed(step)}`).map(steps => {
     const [step] = steps, changed = String(step.attributes?.changed ?? "").split(",").filter(Boolean);
-    const longest = Math.max(...steps.map(secondsOf));
+    const longest = steps.reduce((most, each) => Math.max(most, secondsOf(each)), 0);
     return { key: step.id + steps.length + step.outcome, changed: changed.length + 100 * hasFailed(step), start: step.start,
-      element: make("li", { onclick: () => choose(step.id) }, dotted(step, `${step.name} in ${step.attributes?.phase ?? "?"}${steps.length > 1 ? ` · ${steps.length} times` : ""}`),
+      element: () => make("li", { onclick: () => choose(step.id) }, dotted(step, `${step.name} in ${step.attributes?.phase ?? "?"}${steps.length > 1 ? ` · ${steps.length} times` : ""}`),
         make("span", { className: "num faint" }, isRunning(step) ? "running" : formatDuration(longest)),
         ...(changed.length ? [make("span", { className: "wide" }, make("span", { className: "faint" }, "changed "), ...changed.map(key => make("code", { className: "chip" }, key)))] : [])) };
   }).sort((a, b) => b.changed - a.changed || b.start - a.start);

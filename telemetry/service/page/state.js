@@ -21,6 +21,7 @@ function takeState(about) {
 
 function takeChange(change) {
   for (const step of change.steps) state.steps.set(step.id, step);
+  for (const id of change.removed) state.steps.delete(id);
   state.about.left_out = change.left_out;
   settle(change.now);
 }
@@ -31,57 +32,72 @@ function settle(serverNow) {
   tree = null;
 }
 
-// A step lies inside its parent; the steps of an engine lie inside the shortest one that contains them, as in reports.
+// A step lies inside its parent; the steps of an engine lie inside the shortest one that contains them, as in reports
+// (telemetry/analysis/nesting.py). Nothing here recurses or compares all steps with all others.
 function makeTree() {
   if (tree) return tree;
-  const inside = new Map(), outer = new Map(), roots = [];
-  const put = (id, parent) => {
-    outer.set(id, parent);
-    if (!inside.has(parent)) inside.set(parent, new Set());
-    inside.get(parent).add(id);
-  };
-  for (const step of state.steps.values()) put(step.id, firstThatStillRan(step));
-  const engine = [...state.steps.values()].filter(step => step.kind === "engine_step")
-    .sort((a, b) => a.start - b.start || (finish(b) > finish(a)) - (finish(b) < finish(a)));
-  const placed = new Set();
-  for (const step of engine) {
-    const top = outer.get(step.id), found = narrowest(step, top, inside, placed);
-    if (found !== top) { inside.get(top).delete(step.id); put(step.id, found); }
-    placed.add(step.id);
+  const outer = new Map(), inside = new Map(), roots = [];
+  let nodes = 0;
+  for (const step of state.steps.values()) {
+    outer.set(step.id, firstThatStillRan(step));
+    if (step.kind === "node") nodes++;
   }
-  const listed = new Map();
-  for (const [parent, ids] of inside) {
-    const list = [...ids].map(id => state.steps.get(id)).sort((a, b) => a.start - b.start || (finish(b) > finish(a)) - (finish(b) < finish(a)));
-    if (parent === null) roots.push(...list); else listed.set(parent, list);
+  placeByTime(outer);
+  for (const step of [...state.steps.values()].sort(byStart)) {
+    const parent = outer.get(step.id);
+    if (parent === null) roots.push(step);
+    else if (inside.has(parent)) inside.get(parent).push(step);
+    else inside.set(parent, [step]);
   }
-  const nodes = [...state.steps.values()].filter(step => step.kind === "node").length;
-  return tree = { roots, outer, nodes, inside: step => listed.get(step.id) ?? [] };
+  return tree = { roots, outer, nodes, inside: step => inside.get(step.id) ?? NONE };
 }
+
+const NONE = [];
+const MOST_ANCESTORS = 64, MOST_CANDIDATES = 256; // how many steps are considered as the place of another one
+
+const byStart = (a, b) => a.start - b.start || (finish(b) > finish(a)) - (finish(b) < finish(a));
+const knownParent = step => state.steps.has(step.parent) && step.parent !== step.id ? step.parent : null;
 
 function firstThatStillRan(step) {
-  const parent = state.steps.has(step.parent) ? step.parent : null;
-  const seen = new Set([step.id]);
-  for (let at = parent; at && !seen.has(at); at = state.steps.has(state.steps.get(at).parent) ? state.steps.get(at).parent : null) {
+  const parent = knownParent(step);
+  let at = parent;
+  for (let walked = 0; at !== null && at !== step.id && walked < MOST_ANCESTORS; walked++) {
     const other = state.steps.get(at);
     if (isRunning(other) || other.end > step.start || other.end === step.end) return at;
-    seen.add(at);
+    at = knownParent(other);
   }
-  return parent === step.id ? null : parent;
+  return parent;
 }
 
-function narrowest(step, top, inside, placed) {
-  let found = top, shortest = Infinity;
-  const waiting = [...(inside.get(top) ?? [])].filter(id => placed.has(id));
-  while (waiting.length) {
-    const other = state.steps.get(waiting.pop());
-    if (other.start > step.start || finish(other) < finish(step)) continue;
-    waiting.push(...[...(inside.get(other.id) ?? [])].filter(id => placed.has(id)));
-    if (finish(other) - other.start <= shortest && !arePeers(step, other)) {
-      found = other.id;
-      shortest = finish(other) - other.start;
+function placeByTime(outer) {
+  const ancestors = new Map(outer), placed = new Map();
+  let active = [], most = 1000; // the placed steps, in the order of their start; ended ones are dropped now and then
+  for (const step of [...state.steps.values()].filter(step => step.kind === "engine_step").sort(byStart)) {
+    let place = null;
+    for (let number = active.length - 1, last = Math.max(0, active.length - MOST_CANDIDATES); number >= last; number--) {
+      const other = active[number], longer = place && finish(other) - other.start >= finish(place) - place.start;
+      if (finish(other) < finish(step) || longer || arePeers(step, other) || !isBelow(other, ancestors.get(step.id), step, ancestors, placed)) continue;
+      place = other; // of two that are equally short, the last one lies inside the other
+    }
+    if (place) outer.set(step.id, place.id);
+    placed.set(step.id, step);
+    active.push(step);
+    if (active.length > most) {
+      active = active.filter(each => finish(each) >= step.start);
+      most = 2 * active.length + 1000;
     }
   }
-  return found;
+}
+
+// Whether a step lies below `top`, by way of steps that all contain `step`.
+function isBelow(other, top, step, ancestors, placed) {
+  let at = ancestors.get(other.id);
+  for (let walked = 0; walked < MOST_ANCESTORS; walked++) {
+    if (at === top) return true;
+    if (at === null || !placed.has(at) || finish(placed.get(at)) < finish(step)) return false;
+    at = ancestors.get(at);
+  }
+  return false;
 }
 
 function arePeers(one, other) {
@@ -92,7 +108,7 @@ function arePeers(one, other) {
 
 const rootStep = () => makeTree().roots[0];
 const bounds = () => {
-  const all = [...makeTree().roots];
-  const start = Math.min(...all.map(step => step.start));
-  return { start, end: Math.max(start + 0.001, ...all.map(endOf)) };
+  let start = Infinity, end = -Infinity;
+  for (const root of makeTree().roots) { start = Math.min(start, root.start); end = Math.max(end, endOf(root)); }
+  return { start, end: Math.max(start + 0.001, end) };
 };

@@ -4,6 +4,8 @@ const opened = new Map(); // what a person has opened or closed, by id
 const drawn = new Map(); // the rows on the screen, by id
 let listing = [], chosen = null;
 
+const MOST_SEGMENTS = 100; // of a closed node
+
 function isOpen(step) {
   if (opened.has(step.id)) return opened.get(step.id);
   const { nodes, inside } = makeTree();
@@ -12,25 +14,30 @@ function isOpen(step) {
 }
 
 function list() {
-  const { roots, inside } = makeTree(), wanted = byId("filter").value.trim().toLowerCase(), rows = [];
-  const matches = step => `${titleOf(step)} ${step.node} ${step.attributes?.process ?? ""} ${step.outcome}`.toLowerCase().includes(wanted);
-  const sorted = steps => steps.length > 1 && steps.some(step => step.kind === "node") ? [...steps].sort(order()) : steps;
-  const add = (step, depth, shown) => {
-    const at = rows.length, here = shown || !wanted || matches(step);
-    rows.push({ step, depth });
-    const before = rows.length;
-    if (wanted || isOpen(step)) for (const each of sorted(inside(step))) add(each, depth + 1, wanted && here && depth > 0 && isOpen(step));
-    if (!here && rows.length === before) rows.splice(at, 1);
+  const { roots, inside } = makeTree(), wanted = byId("filter").value.trim().toLowerCase(), rows = [], waiting = [];
+  const compare = order(), matches = step => `${titleOf(step)} ${step.node} ${step.attributes?.process ?? ""} ${step.outcome}`.toLowerCase().includes(wanted);
+  const add = (steps, depth, shown, outer) => {
+    if (steps.length > 1 && steps.some(step => step.kind === "node")) steps = [...steps].sort(compare);
+    for (let number = steps.length - 1; number >= 0; number--) waiting.push({ step: steps[number], depth, shown, outer });
   };
-  for (const step of sorted(roots)) add(step, 0, false);
-  return rows;
+  add(roots, 0, false, null);
+  while (waiting.length) {
+    const { step, depth, shown, outer } = waiting.pop(), row = { step, depth, outer, shown: shown || !wanted || matches(step) };
+    rows.push(row);
+    if (wanted || isOpen(step)) add(inside(step), depth + 1, wanted && row.shown && depth > 0 && isOpen(step), row);
+  }
+  if (!wanted) return rows;
+  for (const row of rows) if (row.shown) for (let at = row.outer; at && !at.holds; at = at.outer) at.holds = true;
+  return rows.filter(row => row.shown || row.holds);
 }
 
 function order() {
-  const how = byId("sort").value, failed = step => [...under(step)].some(hasFailed);
+  const how = byId("sort").value;
   if (how === "slowest") return (a, b) => secondsOf(b) - secondsOf(a);
-  if (how === "failed") return (a, b) => failed(b) - failed(a) || a.start - b.start;
-  return (a, b) => a.start - b.start;
+  if (how !== "failed") return (a, b) => a.start - b.start;
+  const { outer } = makeTree(), failed = new Set(); // with the steps that they lie inside of
+  for (const step of state.steps.values()) if (hasFailed(step)) for (let at = step.id; at && !failed.has(at); at = outer.get(at)) failed.add(at);
+  return (a, b) => failed.has(b.id) - failed.has(a.id) || a.start - b.start;
 }
 
 const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row"));
@@ -45,11 +52,6 @@ function lines(steps) {
     return line;
   });
   return { of, count: Math.max(1, ends.length) };
-}
-
-function* under(step) {
-  yield step;
-  for (const each of makeTree().inside(step)) yield* under(each);
 }
 
 function drawWaterfall() {
@@ -94,7 +96,7 @@ function drawRow(row, step, depth, top, start, whole) {
   say(row.mark, children.length ? (open ? "▼" : "▶") : "");
   say(row.label, process ? `${titleOf(step)} · ${process}` : titleOf(step));
   row.label.title = row.label.textContent;
-  const segments = step.kind === "node" && !open ? children : [];
+  const segments = step.kind === "node" && !open ? children.slice(0, MOST_SEGMENTS) : [];
   const pieces = [step, ...segments];
   while (row.pieces.length < pieces.length) { const bar = make("div", { className: "bar" }); row.bars.prepend(bar); row.pieces.push(bar); }
   while (row.pieces.length > pieces.length) row.pieces.pop().remove();
@@ -141,7 +143,8 @@ function drawAxis(whole) {
 
 function choose(id, show = true) {
   chosen = id;
-  for (let at = makeTree().outer.get(id); at; at = makeTree().outer.get(at)) if (!isOpen(state.steps.get(at))) opened.set(at, true);
+  const { outer } = makeTree();
+  for (let at = outer.get(id); at; at = outer.get(at)) if (!isOpen(state.steps.get(at))) opened.set(at, true);
   listing = list();
   const index = listing.findIndex(each => each.step.id === id), frame = byId("waterfall");
   const height = rowHeight();

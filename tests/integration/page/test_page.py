@@ -266,3 +266,47 @@ def test_the_page_of_a_finished_run_needs_no_server(page: Page, tmp_path: Path) 
     expect(page.locator("#status")).to_have_text("ready")
     expect(page.locator("#elapsed")).to_have_text("20 s")
     assert names(page) == ["node n", "download"]
+
+
+def test_fifty_thousand_steps_are_drawn_and_the_page_stays_responsive(service: Service, page: Page) -> None:
+    node = service.start("node", "node-1", model="org/llama")
+    phase = service.start("phase", "engine_init", node)
+    for number in range(24_990):  # most of them below one step, and some running: the worst cases of the tree
+        step = service.start(
+            "engine_step", f"load_shard_{number}", phase, number / 1000, process=f"Worker_{number % 8}"
+        )
+        if number % 100:
+            service.end(step, number / 1000 + 0.01)
+        callback = service.start("callback", "on_shard", step, number / 1000)
+        service.end(callback, number / 1000 + 0.001)
+    page.goto(service.url)
+    expect(page.locator("#footnote")).to_contain_text("49982 steps")
+    assert page.locator(".row").count() < 80
+    page.keyboard.press("End")
+    expect(page.locator(".row.chosen")).to_contain_text("callback on_shard")
+    page.locator("#filter").fill("load shard 12345")
+    expect(page.locator(".row", has_text="load shard 12345")).to_have_count(1)
+    page.locator("#filter").fill("")
+    more = service.start("phase", "post_engine_init", node, 29)
+    expect(page.locator("#running")).to_contain_text("post engine init")
+    # it takes about 15 times what drawing takes; a tree that compared all steps with all others, several hundred times
+    tree, rest = page.evaluate(
+        """() => [makeTree, update].map(work => {
+            const began = performance.now();
+            for (let times = 0; times < 5; times++) { tree = work === makeTree ? null : tree; work(); }
+            return performance.now() - began;
+        })"""
+    )
+    assert tree < 100 * rest, (tree, rest)
+    service.end(more, 30)
+
+
+def test_steps_that_the_service_has_evicted_are_removed(service: Service, node: str, page: Page) -> None:
+    page.goto(service.url)
+    expect(page.locator(".row")).to_have_count(5)
+    gone = page.evaluate(
+        "takeChange({ steps: [], removed: [[...state.steps.keys()].pop()], left_out: 1, now: 1 }); draw()"
+    )
+    assert gone is None
+    expect(page.locator(".row")).to_have_count(4)
+    expect(page.locator("#footnote")).to_contain_text("1 more steps began than are kept")

@@ -46,6 +46,13 @@ def observe_everywhere(events: list[StepEvent]) -> tuple[Timeline, str]:
     return timeline, "\n".join([terminal.getvalue(), json.dumps(status.describe(), ensure_ascii=False), body.decode()])
 
 
+def encoded(timeline: Timeline) -> str:
+    """Return all steps of `timeline` as a reader receives them."""
+    _, about, ids = timeline.contents()
+    steps, _ = timeline.encoded_steps(ids, 0, 1 << 30)
+    return f'{about[:-1]}, "steps": [{steps}]}}'
+
+
 def events_of(name: str, value: Any, done: Any, total: Any, error: BaseException) -> list[StepEvent]:
     attributes = {"odd": value, "trace_id": value, name: "x"}
     known: dict[str, Any] = {"step": STEP, "kind": "download", "name": name, "attributes": attributes}
@@ -80,9 +87,9 @@ def test_an_odd_attribute_reaches_every_output_as_printable_text(value: Any) -> 
     timeline, texts = observe_everywhere(events_of("odd\udcff\x07", value, 1, 2, ValueError("bad\udcff\x1b[2J")))
     texts.encode("utf-8")
     assert "\x1b" not in texts
-    encoded = timeline.encoded_state()[1]
-    encoded.encode("utf-8")
-    (step,) = json.loads(encoded, parse_constant=reject)["steps"]
+    state = encoded(timeline)
+    state.encode("utf-8")
+    (step,) = json.loads(state, parse_constant=reject)["steps"]
     assert step["outcome"] == "failed"
     assert "\x07" not in step["name"]
 
@@ -91,7 +98,7 @@ def test_an_odd_attribute_reaches_every_output_as_printable_text(value: Any) -> 
 @pytest.mark.parametrize("total", [*NUMBERS, None])
 def test_odd_progress_is_valid_json(done: float, total: float | None) -> None:
     timeline, _ = observe_everywhere(events_of("n", "x", done, total, ValueError("e"))[:4])
-    state = json.loads(timeline.encoded_state()[1], parse_constant=reject)
+    state = json.loads(encoded(timeline), parse_constant=reject)
     changes = json.loads(timeline.changes(0)[1], parse_constant=reject)
     assert len(state["steps"]) == 1
     assert changes
@@ -103,5 +110,5 @@ def test_odd_progress_is_valid_json(done: float, total: float | None) -> None:
 def test_any_step_reaches_every_output(name: str, value: Any, done: float, total: float | None, error: str) -> None:
     timeline, texts = observe_everywhere(events_of(name, value, done, total, ValueError(error)))
     texts.encode("utf-8")
-    (step,) = json.loads(timeline.encoded_state()[1], parse_constant=reject)["steps"]
+    (step,) = json.loads(encoded(timeline), parse_constant=reject)["steps"]
     assert step["outcome"] == "failed"

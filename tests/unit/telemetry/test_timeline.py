@@ -7,14 +7,16 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phasebus.bus import StepFailed, StepProgress, StepStarted
 from phasebus.observers import TimelineObserver
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
+from phasebus.telemetry import timeline as timeline_module
 from phasebus.telemetry.service import Server, build_app
 from phasebus.telemetry.service.page import page, page_of
 from phasebus.telemetry.service.stream import stream
-from phasebus.telemetry.timeline import MOST_STEPS
 
 NODE, PHASE = "a" * 16, "b" * 16
 
@@ -55,11 +57,76 @@ def test_rate_is_smoothed_over_three_seconds(timeline: Timeline) -> None:
     assert timeline.state()["steps"][0]["rate"] == pytest.approx(10), "after three seconds the past no longer counts"
 
 
-def test_steps_beyond_the_limit_are_counted_and_left_out(timeline: Timeline) -> None:
-    for number in range(MOST_STEPS + 2):
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits that a test reaches with few steps."""
+    for name, limit in (("MOST_STEPS", 20), ("START_STEPS", 5), ("MOST_REMOVED", 10)):
+        monkeypatch.setattr(timeline_module, name, limit)
+
+
+def serve_requests(timeline: Timeline, numbers: range) -> None:
+    for number in numbers:
+        timeline.started(step(f"{number:016x}", kind="request"))
+        timeline.ended(f"{number:016x}", 2.0, "finished", None, {})
+
+
+def test_the_steps_that_ended_first_are_evicted_and_counted(timeline: Timeline, small: None) -> None:
+    serve_requests(timeline, range(100))
+    state = timeline.state()
+    assert [int(each["id"], 16) for each in state["steps"]] == [*range(5), *range(85, 100)]
+    assert state["left_out"] == 80
+
+
+def test_running_steps_and_nodes_are_kept_while_others_are_evicted(timeline: Timeline, small: None) -> None:
+    serve_requests(timeline, range(5))
+    timeline.started(step(NODE, kind="node"))
+    timeline.started(step(PHASE, NODE))
+    timeline.ended(NODE, 2.0, "finished", None, {})
+    serve_requests(timeline, range(5, 200))
+    assert {NODE, PHASE} <= {each["id"] for each in timeline.state()["steps"]}
+
+
+def test_steps_that_begin_when_all_others_run_are_left_out(timeline: Timeline, small: None) -> None:
+    for number in range(22):
         timeline.started(step(f"{number:016x}"))
     state = timeline.state()
-    assert (len(state["steps"]), state["left_out"]) == (MOST_STEPS, 2)
+    assert (len(state["steps"]), state["left_out"]) == (20, 2)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["start", "end", "read"]), st.integers(0, 40)), max_size=200))
+def test_a_reader_of_the_changes_has_the_same_steps_as_the_timeline(actions: list[tuple[str, int]]) -> None:
+    timeline = Timeline(RunIdentity.fresh("node-1", {}))
+    version, known = 0, dict[str, Any]()
+
+    def read(characters: int) -> None:
+        nonlocal version
+        if not timeline.is_resumable(version):
+            version, _, ids = timeline.contents()
+            known.clear()
+            known.update((each["id"], each) for each in json.loads(f"[{timeline.encoded_steps(ids, 0, 1 << 30)[0]}]"))
+        version, changes = timeline.changes(version, characters)
+        for removed in json.loads(changes)["removed"]:
+            known.pop(removed, None)
+        known.update((each["id"], each) for each in json.loads(changes)["steps"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, limit in (("MOST_STEPS", 20), ("START_STEPS", 5), ("MOST_REMOVED", 10)):
+            patch.setattr(timeline_module, name, limit)
+        for action, number in actions:
+            if action == "start":
+                timeline.started(step(f"{number:016x}"))
+            elif action == "end":
+                timeline.ended(f"{number:016x}", 2.0, "finished", None, {})
+            else:
+                read(1 + number * 50)
+        while version != timeline.version:
+            read(1)
+    assert known == {each["id"]: each for each in timeline.state()["steps"]}
+
+
+def test_the_log_of_changes_is_as_long_as_the_steps(timeline: Timeline, small: None) -> None:
+    serve_requests(timeline, range(5000))
+    assert len(timeline._log[0]) < 2000
 
 
 def test_the_observer_records_failures_without_secrets(timeline: Timeline) -> None:
@@ -90,6 +157,31 @@ async def test_a_stream_begins_with_the_state_and_ends_when_the_run_does(timelin
     received = await events(stream(timeline))
     assert [name for name, _ in received] == ["state", "closed"]
     assert received[0][1]["steps"][0]["id"] == NODE
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_large_state_arrives_in_parts_of_which_the_last_has_the_id(timeline: Timeline) -> None:
+    for number in range(3000):
+        timeline.started(step(f"{number:016x}"))
+    timeline.close()
+    parts = [each async for each in stream(timeline)][1:-1]
+    assert len(parts) > 2
+    assert max(map(len, parts)) < 100_000
+    assert [f"id: {timeline.epoch}:3000" in each for each in parts] == [False] * (len(parts) - 1) + [True]
+    received = [json.loads(each.partition("data: ")[2]) for each in parts]
+    assert [each["id"] for part in received for each in part["steps"]] == [f"{n:016x}" for n in range(3000)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_reader_that_missed_too_many_evictions_receives_the_state(timeline: Timeline, small: None) -> None:
+    serve_requests(timeline, range(10))
+    known = f"{timeline.epoch}:{timeline.version}"
+    serve_requests(timeline, range(10, 100))
+    timeline.close()
+    received = await events(stream(timeline, known))
+    assert [name for name, _ in received] == ["state", "closed"]
 
 
 @pytest.mark.anyio
