@@ -1,24 +1,55 @@
 """The limits of the HTTP service on connections, on the time of a request's head, and on readers that do not read.
 
 They keep file descriptors and memory for the start-up, and the probes quick. This is the one file that extends uvicorn's
-protocol (0.30 to 0.54), which has no limit of its own on a connection without a request or with an unread response.
+protocol and server (0.22 to 0.54), which have no limit of their own on a connection without a request or with an unread
+response.
 """
 
 from __future__ import annotations
 
 import asyncio
+import resource
+import socket
 from typing import Any, Final
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MAX_CONNECTIONS: Final = 200
+MAX_CONNECTIONS: Final = 256
 """Open connections; one more closes the oldest one that has no request, or else the oldest."""
+
+DESCRIPTORS_SHARE: Final = 8
+"""At most one file descriptor in this number is a connection: of the 1,024 of most systems, 128."""
 
 HEAD_SECONDS: Final = 10.0
 """Seconds that a client has for the head of a request."""
 
 STALL_SECONDS: Final = 10.0
 """Seconds after which a client that reads nothing of its response is disconnected."""
+
+ACCEPTED_AT_ONCE: Final = 16
+"""Connections that are accepted before requests are answered, so that a thousand at once do not exhaust the descriptors."""
+
+_QUEUED: Final = 1024
+"""Connections that wait in the system. It would answer more only when they try again, after a second."""
+
+
+def connection_limit() -> int:
+    """Return how many connections a service of this process may have."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(8, min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_SHARE))
+
+
+class LimitedServer(uvicorn.Server):
+    """A server whose queue of connections is longer than what it accepts at once; asyncio has one number for both."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept connections."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_QUEUED)
 
 
 class LimitedProtocol(H11Protocol):
@@ -32,11 +63,12 @@ class LimitedProtocol(H11Protocol):
         """Accept a connection."""
         super().connection_made(transport)
         self._opened = self.loop.time()
-        if len(self.connections) > MAX_CONNECTIONS:
+        limit = connection_limit()
+        if len(self.connections) > limit:
             others: list[Any] = [
                 each for each in self.connections if each is not self and not each.transport.is_closing()
             ]
-            if len(others) >= MAX_CONNECTIONS:
+            if len(others) >= limit:
                 min(others, key=lambda each: (each.has_request, each._opened)).transport.abort()  # noqa: SLF001
         self._await_head()
 

@@ -15,6 +15,7 @@ from typing import Any
 from phasebus.bus import PhasebusError
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.service.access import Access, AccessControl
+from phasebus.telemetry.service.rates import RateLimit
 
 logger = logging.getLogger("phasebus.telemetry")
 
@@ -38,6 +39,7 @@ class Server:
         port: The port; 0 picks a free one.
         name: Its name in messages, and that of its thread.
         access: Who may read it.
+        limits_rate: Whether the requests of a client are limited to a number in a second.
 
     Raises:
         PortTakenError: The address cannot be bound.
@@ -51,14 +53,21 @@ class Server:
         *,
         name: str = "service",
         access: Access | None = None,
+        limits_rate: bool = True,
     ) -> None:
         self.name = name
         self.host = host
+        self.port: int
         self._socket = _bound(name, host, port)
-        self.port: int = self._socket.getsockname()[1]
+        address, self.port = self._socket.getsockname()[:2]
         access = access or Access()
         access = replace(access, hosts=(host, *access.hosts))
-        self._build = lambda: AccessControl(build(), access)
+
+        def guarded() -> Callable[..., Any]:
+            controlled = AccessControl(build(), access, address)
+            return RateLimit(controlled) if limits_rate else controlled
+
+        self._build = guarded
         self._closing = threading.Event()
         self._imported = threading.Event()
         self._server: Any = None
@@ -105,7 +114,7 @@ class Server:
 def _uvicorn(build: Callable[[], Callable[..., Any]]) -> Any:
     import uvicorn
 
-    from phasebus.telemetry.service.limits import LimitedProtocol
+    from phasebus.telemetry.service.limits import ACCEPTED_AT_ONCE, LimitedProtocol, LimitedServer
 
     config = uvicorn.Config(
         build(),
@@ -117,9 +126,11 @@ def _uvicorn(build: Callable[[], Callable[..., Any]]) -> Any:
         ws="none",
         http=LimitedProtocol,
         loop="asyncio",
+        backlog=ACCEPTED_AT_ONCE,
+        proxy_headers=False,  # a client could choose the address that its requests are counted for
     )
     config.load()  # imports the rest
-    server = uvicorn.Server(config)
+    server = LimitedServer(config)
     server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # the process handles its own signals
     return server
 
