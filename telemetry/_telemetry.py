@@ -71,8 +71,8 @@ class Telemetry:
         self.timeline = Timeline(self.identity, trace_url or environment.get("PHASEBUS_TRACE_URL") or None)
         app = partial(build_app, self.metrics, self.status, self.timeline)
         access = (access or Access()).or_else(Access.from_environment(environment))
-        if access.token is not None:
-            learn_secret(access.token)
+        if access.credential is not None:
+            learn_secret(access.credential)
         self.service = None if port is None else Server(app, host, port, access=access)
         self.tracing = Tracing(
             self.identity,

@@ -28,13 +28,15 @@ class RemoteStart:
 
     Args:
         url: The URL of the service.
+        token: Its token; by default PHASEBUS_TOKEN.
 
     Attributes:
         steps: The steps by their ids.
         offset: The difference of the other machine's clock to this one's, in seconds; positive if it is ahead.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self._token = token or Access.from_environment().credential
         self.url = url.rstrip("/")
         self.steps: dict[str, dict[str, Any]] = {}
         self.offset = 0.0
@@ -54,8 +56,8 @@ class RemoteStart:
             httpx.TransportError: The connection failed or was lost.
         """
         headers = {} if self._last_event is None else {"Last-Event-ID": self._last_event}
-        if (token := Access.from_environment().token) is not None:
-            headers["Authorization"] = f"Bearer {token}"
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
         try:
             client = httpx.Client(timeout=_SILENCE_SECONDS, trust_env=not is_loopback(self.url))
         except (ValueError, ImportError) as error:  # a proxy's URL, or a proxy whose package is not installed
@@ -69,6 +71,11 @@ class RemoteStart:
             raise WatchError(f"{self.url} sent an event that is not one of a phasebus service: {error}") from error
 
     def _received(self, response: httpx.Response) -> Iterator[list[dict[str, Any]]]:
+        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE and "retry-after" in response.headers:
+            raise httpx.ReadError(f"{self.url} has too many readers")
+        if response.status_code in (401, 403):
+            wanted = "set PHASEBUS_TOKEN to the token of the service; without one, it serves other machines no steps"
+            raise WatchError(f"{self.url} rejects the request (HTTP {response.status_code}): {wanted}")
         if response.headers.get("content-type", "").partition(";")[0] != "text/event-stream":
             raise WatchError(f"{self.url} is not a phasebus service: GET /events returned {response.status_code}")
         name = ""
@@ -96,6 +103,9 @@ class RemoteStart:
         if name == "state":
             self.steps = {}
         self.steps.update((step["id"], step) for step in changed)
+        for id_ in content.get("removed", ()):
+            self.steps.pop(id_, None)
+            self._announced.pop(id_, None)
         return changed
 
 

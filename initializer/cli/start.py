@@ -19,6 +19,7 @@ from phasebus.initializer.cli.failures import FailureReport, Interrupted, reason
 from phasebus.initializer.cli.linger import linger, linger_seconds
 from phasebus.initializer.cli.options import service_options
 from phasebus.initializer.cli.output import log_warnings, write_err, write_out
+from phasebus.initializer.cli.remote import RemoteStart
 from phasebus.initializer.cli.signals import until_signalled
 from phasebus.initializer.cli.terminal import show_progress
 from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
@@ -31,7 +32,7 @@ from phasebus.telemetry import PortTakenError, Telemetry
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.formatting import format_title
 from phasebus.telemetry.journal import read_journal
-from phasebus.telemetry.service import Server, build_app
+from phasebus.telemetry.service import OWN_TOKEN, Server, build_app
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -92,8 +93,10 @@ def start_and_serve(
         async with telemetry, Bus("node", timing=True) as bus:
             journal = observe_all(bus, telemetry)
             _print_where(telemetry, journal, url)
+            is_served = isinstance(config, ClusterConfig) and url is not None
+            nodes = RemoteStart(str(url), OWN_TOKEN) if is_served else None
             try:
-                with show_progress(bus, telemetry.timeline, url if isinstance(config, ClusterConfig) else None):
+                with show_progress(bus, telemetry.timeline, nodes):
                     started = await _started(config, telemetry, bus)
             except Interrupted:
                 raise

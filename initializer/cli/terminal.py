@@ -28,16 +28,15 @@ def log_to_stderr(bus: Bus) -> None:
 
 
 @contextmanager
-def show_progress(bus: Bus, timeline: Timeline, cluster: str | None = None) -> Iterator[None]:
+def show_progress(bus: Bus, timeline: Timeline, nodes: RemoteStart | None = None) -> Iterator[None]:
     """Show the steps of `bus` during the block: as a tree on a terminal, as lines elsewhere.
 
     Args:
         bus: The bus.
         timeline: The timeline of its steps.
-        cluster: The URL of the hub, which has the steps of all nodes of a cluster; None for a single node.
+        nodes: The steps of all nodes of a cluster, from its hub; None for a single node.
     """
     console = Console(stderr=True)
-    nodes = None if cluster is None else RemoteStart(cluster)
     with ExitStack() as stack:
         if console.is_terminal:
             _log_to(console)

@@ -13,10 +13,12 @@ from phasebus.initializer.engines.registry import DEFAULT_ENGINE, check_installe
 from phasebus.initializer.pipeline.callbacks import Callbacks
 from phasebus.initializer.pipeline.settings import Section, read_fields, validated
 from phasebus.initializer.ray.config import PlacementConfig, RayConfig
-from phasebus.telemetry.service import Access
+from phasebus.telemetry.service import NO_TOKEN, OWN_TOKEN, Access
 
 MOST_NODES = 10_000
 """Maximum number of nodes; a larger number is a mistake."""
+
+_SHORTEST_TOKEN = 8
 
 
 class ServiceConfig(Section):
@@ -32,9 +34,10 @@ class ServiceConfig(Section):
     """Host names that it accepts in requests, in addition to addresses, the machine's name and names of private networks;
     by default PHASEBUS_HOSTS, separated by commas."""
 
-    token: SecretStr | None = Field(default=None, min_length=8)
+    token: SecretStr | None = None
     """The token that requests need, except those of the probes: Authorization: Bearer TOKEN, or once /?token=TOKEN in a
-    browser; by default PHASEBUS_TOKEN. phasebus watch sends PHASEBUS_TOKEN."""
+    browser; by default PHASEBUS_TOKEN. phasebus watch sends PHASEBUS_TOKEN. Without a token, an address that is not loopback
+    serves the probes and /metrics only; with `none`, it serves everything to every client."""
 
     trace_url: str | None = Field(default=None, pattern="^https?://")
     """URL of a trace for the links on the page, with the placeholders {trace} and {span}, such as
@@ -45,11 +48,19 @@ class ServiceConfig(Section):
     By default 35 in Kubernetes, and elsewhere if other machines can reach the address and standard error is no terminal; 0
     otherwise. A signal ends it at once."""
 
+    @field_validator("token")
+    @classmethod
+    def _token_is_long(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and token.get_secret_value() != NO_TOKEN and len(token) < _SHORTEST_TOKEN:
+            raise ValueError(f"a token has at least {_SHORTEST_TOKEN} characters; {NO_TOKEN!r} needs no token")
+        return token
+
     @property
     def access(self) -> Access:
         """The host names and the token, as the type that the service expects."""
         token = None if self.token is None else self.token.get_secret_value()
-        return Access(hosts=tuple(self.hosts), token=token).or_else(Access.from_environment())
+        own = Access(hosts=tuple(self.hosts), token=token, own_token=OWN_TOKEN)
+        return own.or_else(Access.from_environment())
 
 
 class LLMConfig(Section):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from phasebus.telemetry.redaction import learn_secret
 from phasebus.telemetry.relay.notices import Notice, NoticeReader
 from phasebus.telemetry.relay.spans import EngineSpan, read_spans, reject_spans
+from phasebus.telemetry.service.access import NO_TOKEN, Access
 from phasebus.telemetry.service.server import Server
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ class Relay:
         self._receives = False
         self._gate = threading.Event()
         self._gate.set()
-        self._server = Server(self._app, host, name="span relay")
+        # it has a token of its own, and an engine's processes report whatever happens in them
+        access = Access(token=NO_TOKEN)
+        self._server = Server(self._app, host, name="span relay", access=access, limits_rate=False)
 
     @property
     def host(self) -> str:

@@ -1,4 +1,4 @@
-"""Which requests the service answers: those to a host name it is served under, with the token if one is set."""
+"""Which requests the service answers: those to a host name it is served under, with the token if one is needed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import hmac
 import ipaddress
 import os
 import re
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
@@ -18,8 +19,18 @@ if TYPE_CHECKING:
 COOKIE: Final = "phasebus_token"
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,63}")
 _PRIVATE_DOMAINS: Final = (".localhost", ".internal", ".svc", ".svc.cluster.local")
-OPEN_PATHS: Final = ("/livez", "/readyz")
-"""The probes, which need no token: they say no more than yes or no, and what runs."""
+PROBES: Final = ("/livez", "/readyz")
+"""Paths that never need the token: a kubelet has none."""
+
+PUBLIC_PATHS: Final = (*PROBES, "/metrics", "/sd")
+"""Paths that are served without a token where none is set. Many a Prometheus cannot send one. Their labels are names of
+models, nodes and steps, while the page also has arguments, paths and errors."""
+
+NO_TOKEN: Final = "none"  # noqa: S105  # not a secret
+"""In the place of a token: serve everything to every client that can reach the address."""
+
+OWN_TOKEN: Final = secrets.token_urlsafe(24)
+"""A token of this process, for services that it starts in other processes and reads itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,25 +40,33 @@ class Access:
     Attributes:
         hosts: Host names that it is served under, beside addresses, the machine's name, and names that exist in no public
             domain.
-        token: The token that requests need, except those of the probes; None for none.
+        token: The token that requests need, except those of the probes. None: on loopback no request needs one, and on
+            another address only `PUBLIC_PATHS` are served. `NO_TOKEN`: no request needs one on any address.
+        own_token: A further token, of the process that starts the service; valid also where `token` is None.
     """
 
     hosts: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
+    own_token: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Access:
-        """Return what PHASEBUS_HOSTS, separated by commas, and PHASEBUS_TOKEN say."""
+        """Return the values of PHASEBUS_HOSTS, separated by commas, and PHASEBUS_TOKEN."""
         hosts = tuple(host.strip() for host in environment.get("PHASEBUS_HOSTS", "").split(",") if host.strip())
         return cls(hosts=hosts, token=environment.get("PHASEBUS_TOKEN") or None)
 
     def or_else(self, other: Access) -> Access:
         """Return this, with `other` in the place of what is not set."""
-        return Access(hosts=self.hosts or other.hosts, token=self.token or other.token)
+        return replace(self, hosts=self.hosts or other.hosts, token=self.token or other.token)
+
+    @property
+    def credential(self) -> str | None:
+        """The token, if it is one and not `NO_TOKEN`."""
+        return None if self.token == NO_TOKEN else self.token
 
 
 class AccessControl:
-    """Answers requests of a page elsewhere with 421, and requests without the token with 401.
+    """Answers requests of a page elsewhere with 421, those without the token with 401, and with 403 where it has none.
 
     A page of another site can reach this service under a name of its own that resolves to this machine (DNS rebinding),
     but not under an IP address, nor under a name in no public domain. Accepted are therefore all addresses, the machine's
@@ -59,12 +78,18 @@ class AccessControl:
     Args:
         app: The application.
         access: The host names and the token.
+        address: The address that the service listens on.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, address: str = "127.0.0.1") -> None:
         self._app = app
         self._hosts = frozenset(host.lower().rstrip(".") for host in (*access.hosts, os.uname().nodename))
-        self._token = access.token
+        self._token = access.credential
+        self._tokens = [token.encode() for token in (access.credential, access.own_token) if token is not None]
+        self._address = address
+        is_loopback = ipaddress.ip_address(address).is_loopback
+        self._is_open = access.token == NO_TOKEN or (access.token is None and is_loopback)
+        self._open_paths = PUBLIC_PATHS if self._token is None else PROBES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or have the application answer it."""
@@ -75,17 +100,26 @@ class AccessControl:
         host = host_of(headers.get(b"host", ""))
         if host and not is_address(host) and not is_private_name(host) and host not in self._hosts:
             message = f"this service is not served under the host name {host[:200]!r}; add it to service.hosts\n"
-            await _respond(send, 421, message)
-        elif self._token is None or scope["path"] in OPEN_PATHS or self._has_token(headers):
+            await respond(send, 421, message)
+        elif self._is_open or scope["path"] in self._open_paths or self._has_token(headers):
             await self._app(scope, receive, send)
+        elif self._token is None:
+            await respond(send, 403, self._without_token())
         elif scope["method"] == "GET" and self._is_token(
             dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("token", "")
         ):
             cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"
             location = scope.get("root_path", "") + scope["path"]
-            await _respond(send, 303, "", {"Set-Cookie": cookie, "Location": "/" + location.lstrip("/")})
+            await respond(send, 303, "", {"Set-Cookie": cookie, "Location": "/" + location.lstrip("/")})
         else:
-            await _respond(send, 401, "this service needs its token\n", {"WWW-Authenticate": "Bearer"})
+            await respond(send, 401, "this service needs its token\n", {"WWW-Authenticate": "Bearer"})
+
+    def _without_token(self) -> str:
+        return (
+            f"this service listens on {self._address}, which is not loopback, without a token: it serves the probes and "
+            "/metrics only. Set service.token or PHASEBUS_TOKEN to a token for the page, or to 'none' to serve "
+            "everything to every client\n"
+        )
 
     def _has_token(self, headers: dict[bytes, str]) -> bool:
         scheme, _, credential = headers.get(b"authorization", "").partition(" ")
@@ -98,7 +132,8 @@ class AccessControl:
         return cookie is not None and self._is_token(cookie.value)
 
     def _is_token(self, candidate: str) -> bool:
-        return hmac.compare_digest(candidate.encode("utf-8", "replace"), (self._token or "").encode("utf-8", "replace"))
+        received = candidate.encode("utf-8", "replace")
+        return any(hmac.compare_digest(received, token) for token in self._tokens)
 
 
 def host_of(header: str) -> str:
@@ -124,7 +159,8 @@ def is_private_name(host: str) -> bool:
     return _NAME.fullmatch(host) is not None or host.endswith(_PRIVATE_DOMAINS)
 
 
-async def _respond(send: Send, status: int, text: str, headers: dict[str, str] | None = None) -> None:
+async def respond(send: Send, status: int, text: str, headers: dict[str, str] | None = None) -> None:
+    """Answer a request with `text`."""
     body = text.encode("utf-8", "backslashreplace")
     sent = {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body)), **(headers or {})}
     encoded = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in sent.items()]

@@ -138,9 +138,10 @@ def scraped_hosts() -> list[str]:
 def test_metrics_are_served_under_the_names_that_scrapers_use(name: str, hosts: list[str], tmp_path: Path) -> None:
     access = load_config(node_file(name, tmp_path)).service.access
     app = partial(build_app, Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {})))
-    service = Server(app, access=access)
+    service = Server(app, "0.0.0.0", access=access)  # as in the file
     service.start()
     try:
+        assert httpx.get(service.url, timeout=60).status_code == (200 if name == "demo.yaml" else 403)
         for host in hosts:
             answer = httpx.get(f"{service.url}/metrics", headers={"Host": f"{host}:9464"}, timeout=60)
             assert answer.status_code == 200, host

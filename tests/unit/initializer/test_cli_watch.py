@@ -12,9 +12,9 @@ from rich.console import Console
 
 from phasebus.initializer.cli import main
 from phasebus.initializer.cli.live import live_tree
-from phasebus.initializer.cli.remote import Follower, RemoteStart, is_loopback
+from phasebus.initializer.cli.remote import Follower, RemoteStart, WatchError, is_loopback
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
-from phasebus.telemetry.service import Server, build_app
+from phasebus.telemetry.service import Access, Server, build_app
 from tests.support.programs import free_port
 from tests.support.waiting import wait_until
 
@@ -169,3 +169,34 @@ def test_watch_through_a_proxy_that_cannot_be_used_is_an_error(monkeypatch: pyte
 )
 def test_a_url_of_this_machine_is_recognized(url: str, *, expected: bool) -> None:
     assert is_loopback(url) is expected
+
+
+@pytest.mark.parametrize(
+    ("token", "own", "is_read"),
+    [(None, None, False), (None, "own-token", True), ("t0ken-t0ken", "own-token", True), ("t0ken-t0ken", None, False)],
+)
+def test_the_process_that_started_a_service_reads_it_with_a_token_of_its_own(
+    token: str | None, own: str | None, is_read: bool
+) -> None:
+    timeline = Timeline(RunIdentity.fresh("n", {}))
+    timeline.close()
+    access = Access(token=token, own_token=own)
+    service = Server(partial(build_app, Metrics("1"), Status(), timeline), "0.0.0.0", access=access)
+    service.start()
+    try:
+        start = RemoteStart(service.url, own)
+        if is_read:
+            assert list(start.changes()) == [[], []]
+        else:
+            with pytest.raises(WatchError, match="PHASEBUS_TOKEN"):
+                list(start.changes())
+    finally:
+        service.close()
+
+
+def test_evicted_steps_are_removed_from_a_remote_start() -> None:
+    start = RemoteStart("http://nowhere")
+    started = {"id": "a", "kind": "node", "name": "n", "outcome": "running"}
+    start._update("state", {"now": 1.0, "steps": [started]})
+    start._update("change", {"now": 1.0, "steps": [], "removed": ["a", "b"]})
+    assert start.steps == {}

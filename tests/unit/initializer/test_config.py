@@ -229,3 +229,14 @@ def test_limits_that_ray_data_rejects_are_rejected_everywhere(fields: dict[str, 
 def test_a_trainer_given_by_name_is_rejected() -> None:
     with pytest.raises(ValidationError, match="trainer"):
         TrainingConfig(train_loop=print, trainer="TorchTrainer")  # type: ignore[arg-type]  # that is the mistake
+
+
+def test_a_token_is_long_or_none(tmp_path: Path) -> None:
+    def token_of(token: str) -> str | None:
+        return load_config(written(tmp_path, f"model: m\nservice: {{token: {token}}}\n")).service.access.token
+
+    assert token_of("a-long-token") == "a-long-token"
+    assert token_of("none") == "none"
+    with pytest.raises(ConfigError, match=r"service.token: .*at least 8 characters") as raised:
+        token_of("sh0rt")
+    assert "sh0rt" not in str(raised.value)

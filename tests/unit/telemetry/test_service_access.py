@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
-from phasebus.telemetry.service import Access, Server, build_app, limits, stream
+from phasebus.telemetry.service import NO_TOKEN, Access, Server, build_app, limits, stream
 from phasebus.telemetry.service.access import host_of, is_address, is_private_name
 from tests.support.waiting import wait_until
 
@@ -23,9 +24,9 @@ def timeline() -> Timeline:
 def serve(timeline: Timeline) -> Iterator[Any]:
     servers: list[Server] = []
 
-    def serve(*hosts: str, token: str | None = None) -> Server:
+    def serve(*hosts: str, token: str | None = None, address: str = "127.0.0.1") -> Server:
         access = Access(hosts=hosts, token=token)
-        servers.append(Server(partial(build_app, Metrics("1"), Status(), timeline), access=access))
+        servers.append(Server(partial(build_app, Metrics("1"), Status(), timeline), address, access=access))
         servers[-1].start()
         return servers[-1]
 
@@ -99,6 +100,33 @@ def test_a_service_with_a_token_answers_the_probes_alone_without_it(serve: Any) 
         assert get(server, path, Authorization="Bearer wrong").status_code == 401
         assert get(server, path, Cookie="phasebus_token=wrong").status_code == 401
     assert get(server, "/metrics", Authorization="Bearer s3cret-token").status_code == 200
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])  # not loopback
+def test_a_service_for_other_machines_serves_no_page_without_a_token(serve: Any, address: str) -> None:
+    server = serve(address=address)
+    for path in ("/livez", "/metrics"):
+        assert get(server, path).status_code == 200
+    assert get(server, "/readyz").json()["status"] == "starting"
+    for path in ("/", "/timeline", "/events", "/state", "/metrics/../timeline", "//timeline"):
+        answer = get(server, path)
+        assert (path, answer.status_code) == (path, 403)
+        assert "PHASEBUS_TOKEN" in answer.text
+        assert get(server, path, **{"X-Forwarded-For": "127.0.0.1", "Authorization": "Bearer x"}).status_code == 403
+
+
+def test_a_service_for_other_machines_serves_everything_with_its_token(serve: Any) -> None:
+    server = serve(address="0.0.0.0", token="s3cret-token")
+    for path in ("/", "/timeline", "/metrics"):
+        assert get(server, path).status_code == 401
+        assert get(server, path, Authorization="Bearer s3cret-token").status_code == 200
+
+
+def test_the_token_none_serves_everything_on_every_address(serve: Any) -> None:
+    server = serve(address="0.0.0.0", token=NO_TOKEN)
+    for path in ("/", "/timeline", "/metrics"):
+        assert get(server, path).status_code == 200
+        assert get(server, path, Host="rebound.example").status_code == 421
 
 
 def test_a_browser_receives_the_token_of_its_address_as_a_cookie(serve: Any) -> None:
@@ -184,6 +212,12 @@ def test_a_reader_that_does_not_read_is_disconnected_and_delays_no_probe(
     wait_until(lambda: len(running) == 0, "all of them are disconnected")
     for client in silent:
         client.close()
+
+
+def test_the_number_of_connections_follows_the_limit_on_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, connections in ((16, 8), (256, 32), (1024, 128), (1 << 20, 256), (resource.RLIM_INFINITY, 256)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
+        assert limits.connection_limit() == connections
 
 
 def test_more_readers_than_the_limit_are_asked_to_come_later(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
