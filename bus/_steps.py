@@ -19,6 +19,7 @@ import anyio
 
 from phasebus.bus._events import Event
 from phasebus.bus._publisher import Publisher
+from phasebus.printable import printable_amount, printable_attributes, printable_label
 
 AttributeValue = str | int | float | bool
 StepOutcome = Literal["failed", "cancelled", "timed_out", "died"]
@@ -30,6 +31,8 @@ FAILURE_EVENT_SECONDS = 5.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEvent(Event):
     """Something happened to a step.
+
+    Whatever it is made from, its texts are printable and its numbers are finite: every output can carry it.
 
     Attributes:
         step: The step's id: 16 lower-case hexadecimal digits, valid as a W3C span id.
@@ -51,6 +54,12 @@ class StepEvent(Event):
     monotonic_ns: int = field(default_factory=time.monotonic_ns)
     traced: bool = False
 
+    def __post_init__(self) -> None:
+        if (name := printable_label(self.name)) is not self.name:
+            object.__setattr__(self, "name", name)
+        if self.attributes and (attributes := printable_attributes(self.attributes)) is not self.attributes:
+            object.__setattr__(self, "attributes", attributes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStarted(StepEvent):
@@ -71,6 +80,15 @@ class StepProgress(StepEvent):
     total: float | None = None
     unit: str = "1"
 
+    def __post_init__(self) -> None:
+        StepEvent.__post_init__(self)
+        done, total = printable_amount(self.done) or 0, None if self.total is None else printable_amount(self.total)
+        if done is not self.done or total is not self.total:
+            object.__setattr__(self, "done", done)
+            object.__setattr__(self, "total", total)
+        if (unit := printable_label(self.unit)) is not self.unit:
+            object.__setattr__(self, "unit", unit)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFinished(StepEvent):
@@ -81,6 +99,11 @@ class StepFinished(StepEvent):
     """
 
     seconds: float
+
+    def __post_init__(self) -> None:
+        StepEvent.__post_init__(self)
+        if (seconds := printable_amount(self.seconds) or 0) is not self.seconds:
+            object.__setattr__(self, "seconds", seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +119,11 @@ class StepFailed(StepEvent):
     seconds: float
     outcome: StepOutcome
     error: BaseException
+
+    def __post_init__(self) -> None:
+        StepEvent.__post_init__(self)
+        if (seconds := printable_amount(self.seconds) or 0) is not self.seconds:
+            object.__setattr__(self, "seconds", seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +145,10 @@ class StepsCounted(Event):
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     outcome: StepOutcome | Literal["finished"] = "finished"
     seconds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable_label(self.name))
+        object.__setattr__(self, "attributes", printable_attributes(self.attributes))
 
 
 @dataclass(frozen=True, slots=True)

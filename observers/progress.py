@@ -74,8 +74,8 @@ class ProgressObserver:
             return
         if shown.bar is not None:
             self._started_bars().update(shown.bar, completed=event.done, total=event.total)
-        elif not shown.inner and event.monotonic_ns - shown.shown_ns >= self._interval_ns:
-            rate = (event.done - shown.done) / ((event.monotonic_ns - shown.shown_ns) / 1e9)
+        elif not shown.inner and (passed_ns := event.monotonic_ns - shown.shown_ns) >= max(1, self._interval_ns):
+            rate = (event.done - shown.done) / (passed_ns / 1e9)
             shown.done, shown.shown_ns = event.done, event.monotonic_ns
             self._print(f"{_label(event)}: {format_progress(event.done, event.total, event.unit, rate)}")
 
@@ -103,7 +103,7 @@ class ProgressObserver:
 
         if self._bars is None:
             self._bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
                 DownloadColumn(),
                 TransferSpeedColumn(),
@@ -127,4 +127,4 @@ def _label(event: StepEvent, *, inner: bool = False) -> str:
     name = redact_name(event.name)
     if inner:
         return f"  {name if len(name) <= _NAME_WIDTH else '…' + name[1 - _NAME_WIDTH :]}"
-    return f"{span_name(event.kind, event.name)} {name}"
+    return f"{redact_name(span_name(event.kind, event.name))} {name}"

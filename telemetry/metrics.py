@@ -17,12 +17,12 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from phasebus.printable import printable_value
 from phasebus.telemetry import names
 from phasebus.telemetry.bus_counts import BusCounts, CountingBus
 from phasebus.telemetry.families import FILE_OUTCOMES, Family
 from phasebus.telemetry.in_memory import METRIC_TYPES, Counter, Gauge
 from phasebus.telemetry.redaction import redact_name
-from phasebus.telemetry.redaction.printable import printable_value
 from phasebus.telemetry.step_series import RunningSteps, StepSeries
 
 UNKNOWN: Final = "unknown"

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from phasebus import __version__
+from phasebus.printable import printable_value
 from phasebus.telemetry.redaction import printable_number, redact_name
-from phasebus.telemetry.redaction.printable import printable_value
 from phasebus.telemetry.run import RunIdentity
 
 MOST_STEPS: Final = 50_000

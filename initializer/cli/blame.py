@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from phasebus.telemetry.analysis import blame
 from phasebus.telemetry.journal import Run
 from phasebus.telemetry.names import span_name
+from phasebus.telemetry.redaction import redact_name
 
 _BAR_CELLS = 16
 _SHORTEST_SHARE = 0.001
@@ -27,7 +29,8 @@ def print_blame(run: Run) -> None:
         bar = "█" * round(row.share * _BAR_CELLS)
         what = span_name(row.step.kind, row.step.name)
         process = row.step.attributes.get("process")
-        table.add_row(f"{row.seconds:.2f}", f"{row.own:.2f}", bar, f"{what} ({process})" if process else what)
+        where = Text(redact_name(f"{what} ({process})" if process else what))
+        table.add_row(f"{row.seconds:.2f}", f"{row.own:.2f}", bar, where)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _FILE_WIDTH

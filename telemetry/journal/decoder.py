@@ -25,9 +25,9 @@ from phasebus.bus import (
     StepProgress,
     StepStarted,
 )
+from phasebus.printable import bounded_text, printable_text, printable_value
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, JournalError
 from phasebus.telemetry.redaction import MAX_ATTRIBUTE_CHARACTERS, MAX_NAME_CHARACTERS
-from phasebus.telemetry.redaction.printable import bounded_text, printable_text, printable_value
 
 MAX_ATTRIBUTES: Final = 64
 MAX_INTEGER: Final = 2**63 - 1

@@ -10,7 +10,7 @@ from opentelemetry.trace.status import Status
 from opentelemetry.util.types import AttributeValue
 
 import phasebus.telemetry.otel.sdk  # noqa: F401  # before anything of the SDK
-from phasebus.telemetry.redaction.printable import bounded_text, printable_text, printable_value
+from phasebus.printable import bounded_text, printable_text, printable_value
 
 _MOST_CHARACTERS = 16_384
 _MOST_VALUES = 1024

@@ -4,9 +4,9 @@ Structured values are redacted where they are parsed: by name, and by the form o
 found that way is remembered and masked wherever it appears later. Free text is scanned last, for names and known forms.
 """
 
+from phasebus.printable import printable_number
 from phasebus.telemetry.redaction.known import MASK, forget_secrets, learn_secret
 from phasebus.telemetry.redaction.names import is_secret_name
-from phasebus.telemetry.redaction.printable import printable_number
 from phasebus.telemetry.redaction.structures import (
     learn_data,
     learn_environment,

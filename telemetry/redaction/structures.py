@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
+from phasebus.printable import bounded_text, printable_value
 from phasebus.telemetry.redaction.known import MASK, learn_secret
 from phasebus.telemetry.redaction.names import is_quantity, is_secret_name
-from phasebus.telemetry.redaction.printable import bounded_text, printable_value
 from phasebus.telemetry.redaction.text import redact, redact_learning, redact_value
 from phasebus.telemetry.redaction.values import is_numeral, is_placeholder
 

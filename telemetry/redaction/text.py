@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from phasebus.printable import bounded_text, printable_text, printable_value
 from phasebus.telemetry.redaction.known import MASK, learn_secret, mask_known, on_change
 from phasebus.telemetry.redaction.names import is_key_qualifier, is_quantity, is_secret_name, is_secret_query
-from phasebus.telemetry.redaction.printable import bounded_text, printable_text, printable_value
 from phasebus.telemetry.redaction.values import MAX_FLAG_WORD, end_of_value, is_numeral, is_placeholder, is_prose
 
 if TYPE_CHECKING:

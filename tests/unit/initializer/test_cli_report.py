@@ -50,6 +50,16 @@ def test_each_report_is_of_the_last_run_or_of_the_one_that_is_named(
     assert expected in result.output
 
 
+@pytest.mark.parametrize("name", ["blame", "critical-path", "gaps", "stragglers"])
+def test_report_prints_names_that_look_like_markup(name: str) -> None:
+    odd = "[red]x[/blue][/]"
+    steps = [step(odd, 0, 20, kind="node"), step(f"{odd}2", 12, 18, odd, kind="mine", process=odd)]
+    write_journal(journal_path(RUN), run_of(*steps, run=RUN, end=20))
+    result = report(name)
+    assert result.exit_code == 0
+    assert name == "stragglers" or odd in result.output
+
+
 def test_a_journal_is_named_by_its_path(journal: Path, tmp_path: Path) -> None:
     elsewhere = journal.rename(tmp_path / "mine.jsonl")
     assert "ready in 20 s" in report(str(elsewhere), "blame").output

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from phasebus.telemetry.redaction.printable import printable_text
+from phasebus.printable import printable_text
 from phasebus.telemetry.redaction.text import scan
 
 UNITS = [
