@@ -12,6 +12,9 @@ import anyio.from_thread
 import anyio.lowlevel
 from anyio import CapacityLimiter
 
+from phasebus.initializer.downloads.errors import DownloadError
+from phasebus.telemetry.redaction import redact
+
 T = TypeVar("T")
 
 STOP_SECONDS = 2.0
@@ -25,7 +28,7 @@ class _Call(Generic[T]):
         self._work = work
         self._loop = anyio.lowlevel.current_token()
         self._value: T
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self.done = anyio.Event()
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._run,), name="phasebus download", daemon=True).start()
@@ -33,8 +36,10 @@ class _Call(Generic[T]):
     def _run(self) -> None:
         try:
             self._value = self._work()
-        except BaseException as error:  # noqa: BLE001  # raised again by `result`
+        except Exception as error:  # noqa: BLE001  # raised again by `result`
             self._error = error
+        except BaseException as error:  # noqa: BLE001  # a panic of a native library, or an exit
+            self._error = DownloadError(f"a library failed ({type(error).__name__}: {redact(str(error))})")
         try:
             anyio.from_thread.run_sync(self.done.set, token=self._loop)
         except RuntimeError:

@@ -32,7 +32,9 @@ from phasebus.telemetry.redaction import redact
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 10
 _CREDENTIAL_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
-_RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RETRYABLE: Final = frozenset({408, 425, 429})
+_PERMANENT: Final = frozenset({501, 505, 511})
+"""Statuses of a server's failure that a retry does not change. The others, such as 521 of a proxy, often pass."""
 
 
 class StatusError(Exception):
@@ -210,7 +212,8 @@ class HttpBody:
 def error_of_status(error: StatusError) -> Exception:
     """Return the error to raise for an error status: a TransferError if it may succeed when retried."""
     host, status = error.host, error.status
-    if status in _RETRYABLE or (error.signed and status in {400, 401, 403}):
+    passing = status in _RETRYABLE or (status >= 500 and status not in _PERMANENT)
+    if passing or (error.signed and status in {400, 401, 403}):
         return TransferError(f"{host} answered {status}", retry_after(error.headers.get("Retry-After")))
     if status in {401, 403}:
         return DownloadError(f"{host} denies access (HTTP {status}); give credentials that may read it")

@@ -23,6 +23,7 @@ from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, StatusError, error_of_status
 from phasebus.initializer.downloads.sources.hub_cache import cached_snapshot, refs_of, snapshot_folder
 from phasebus.initializer.downloads.sources.hub_listing import HubRepository, read_repository, without_duplicate_weights
+from phasebus.telemetry.redaction import redact
 
 logger = logging.getLogger("phasebus.downloads")
 
@@ -88,7 +89,7 @@ class HubSource:
             if (cached := cached_snapshot(cache, self._repo, self._revision)) is not None:
                 return cached
             raise UnavailableError(
-                f"{self.display} is not in the cache {cache}, and HF_HUB_OFFLINE is set; unset it, or fill the cache"
+                f"{self.display} is not in the cache {cache}, and {_offline_variable()} is set; unset it, or fill the cache"
             )
         try:
             repository = self._ask()
@@ -116,7 +117,12 @@ class HubSource:
     def _ask(self) -> HubRepository:
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, but not exported
 
-        self._headers = build_hf_headers()
+        try:
+            self._headers = build_hf_headers()
+        except OSError as error:
+            raise DownloadError(
+                f"the token of the hub cannot be read ({error}); correct HF_HOME or HF_TOKEN_PATH, or set HF_TOKEN"
+            ) from None
         url = f"{_endpoint()}/api/models/{self._repo}/revision/{quote(self._revision, safe='')}?blobs=true"
         try:
             content = self._client.read(url, self._headers, _MAX_LISTING)
@@ -145,8 +151,16 @@ class HubSource:
         return error_of_status(error)
 
 
+def _offline_variable() -> str:
+    """Return the variable that forbids requests; `huggingface_hub` reads both."""
+    other = "TRANSFORMERS_OFFLINE"
+    return other if other in os.environ and "HF_HUB_OFFLINE" not in os.environ else "HF_HUB_OFFLINE"
+
+
 def _endpoint() -> str:
     from huggingface_hub import constants
 
     endpoint: str = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+    if not endpoint.lower().startswith(("http://", "https://")):
+        raise DownloadError(f"HF_ENDPOINT is {redact(endpoint)!r}; it has to begin with https:// or http://")
     return endpoint.rstrip("/")

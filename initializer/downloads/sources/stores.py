@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -33,6 +36,9 @@ _ENDPOINTS: dict[StoreKind, tuple[str, tuple[str, ...]]] = {
     "az": ("endpoint", ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")),
 }
 """obstore's option for an endpoint, and the variables for it; the first one that is set is used."""
+
+_PREFIXES: dict[StoreKind, str] = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+_LOCK = threading.Lock()
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 """The variable of Google's own libraries for an emulator, to which they send no credentials."""
@@ -81,11 +87,28 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
         client["allow_http"] = scheme.lower() == "http"
     store: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[kind]
     try:
-        return store(bucket, config=config, client_options=client, retry_config={"max_retries": 0})
+        with _without_empty_variables(_PREFIXES[kind]):
+            return store(bucket, config=config, client_options=client, retry_config={"max_retries": 0})
     except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
         raise DownloadError(
             f"{kind}://{bucket}: {first_line(error)}; credentials and endpoint come from {HINTS[kind]}"
         ) from None
+
+
+@contextmanager
+def _without_empty_variables(prefix: str) -> Iterator[None]:
+    """Unset the empty variables that begin with `prefix` while obstore reads them.
+
+    The stores' own tools take an empty variable for an unset one; obstore takes an empty endpoint, and fails.
+    """
+    with _LOCK:
+        empty = [name for name, value in os.environ.items() if name.startswith(prefix) and not value]
+        for name in empty:
+            del os.environ[name]
+        try:
+            yield
+        finally:
+            os.environ.update(dict.fromkeys(empty, ""))
 
 
 def first_line(error: Exception) -> str:

@@ -51,12 +51,12 @@ def test_pause_requested_by_the_server_is_kept_within_the_limit(requested: float
     assert RetryBudget(SETTINGS).next_pause(TransferError("busy", after=requested)) == pause
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 521, 530])
 def test_status_of_a_busy_server_is_retried(status: int) -> None:
     assert isinstance(status_error(status), TransferError)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418, 501])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418, 501, 505, 511])
 def test_status_of_a_refusal_is_not_retried(status: int) -> None:
     assert isinstance(status_error(status), DownloadError)
 

@@ -66,3 +66,9 @@ def test_display_has_no_credentials_and_no_query(model: str) -> None:
 def test_malformed_address_is_an_error(model: str, message: str) -> None:
     with pytest.raises(DownloadError, match=message):
         source_of(model, SETTINGS)
+
+
+def test_endpoint_without_a_scheme_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "mirror.example.org")
+    with pytest.raises(DownloadError, match=r"HF_ENDPOINT is 'mirror.example.org'; it has to begin with https://"):
+        source_of("hf://org/name", SETTINGS).listing()

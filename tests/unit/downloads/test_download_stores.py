@@ -32,6 +32,7 @@ def azure(**parts: str) -> dict[str, str]:
     ("kind", "variables", "config"),
     [
         ("s3", {"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_S3": "HTTP://b/"}, {"endpoint": "http://b"}),
+        ("s3", {"AWS_ENDPOINT_URL": "", "AWS_REGION": ""}, {"endpoint": None, "region": None}),
         (
             "gs",
             {"STORAGE_EMULATOR_HOST": "localhost:1"},
@@ -66,6 +67,7 @@ def test_variables_configure_the_store(
         monkeypatch.setenv(name, value)
     found = connect(kind, "box", DownloadSettings(), 60).config
     assert {name: found.get(name) for name in config} == config
+    assert {name: os.environ[name] for name in variables} == variables
 
 
 @pytest.mark.parametrize(
