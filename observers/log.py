@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.formatting import format_duration
-from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import reason, redact_name
+from phasebus.telemetry.span_names import span_name
 
 logger = logging.getLogger("phasebus.startup")
 

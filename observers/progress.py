@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress
 from phasebus.telemetry.formatting import format_duration, format_progress
-from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact_name
+from phasebus.telemetry.span_names import span_name
 
 if TYPE_CHECKING:
     from rich.console import Console

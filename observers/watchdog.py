@@ -8,8 +8,8 @@ import time
 
 from phasebus.bus import StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.formatting import format_duration
-from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact_name
+from phasebus.telemetry.span_names import span_name
 from phasebus.telemetry.status import RunningStep, RunningSteps
 
 logger = logging.getLogger("phasebus.startup")

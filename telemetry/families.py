@@ -98,7 +98,8 @@ class KindNames:
     A label of a family is the step's name if it is `name_label`, its outcome, its kind, or else its attribute of that name.
 
     Attributes:
-        span: The name of their spans; ``{name}`` stands for the step's own, ``{kind}`` for its kind.
+        span: The name of their spans; ``{name}`` stands for the step's own, ``{words}`` for that with
+            spaces, ``{kind}`` for its kind.
         duration: The durations of the steps that finished, in seconds: a histogram or a summary.
         name_label: The label with the step's own name; None if no family has one.
         ends: The counter of the ended steps by outcome; None if only failures are counted.

@@ -177,7 +177,7 @@ KINDS: Final[Mapping[str, KindNames]] = {
         ),
     ),
     "engine_step": KindNames(
-        "engine step {name}",
+        "{words}",
         Family(
             "phasebus_engine_step_duration_seconds",
             "summary",
@@ -482,16 +482,6 @@ OF_THE_HUB: Final = (
 def kind_names(kind: str) -> KindNames:
     """Return the row of a kind of step."""
     return KINDS.get(kind, OTHER_KIND)
-
-
-def span_name(kind: str, name: str) -> str:
-    """Return the name of the span of a step. Span names have few values; what varies is an attribute."""
-    return kind_names(kind).span.format(kind=kind, name=name)
-
-
-def span_attribute(key: str) -> str:
-    """Return the name of a step's attribute on its span."""
-    return key if "." in key else f"phasebus.{key}"
 
 
 def all_families() -> tuple[Family, ...]:

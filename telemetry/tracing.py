@@ -8,7 +8,14 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from phasebus.telemetry.otel import SpanBatches, SpanQueue, TraceSampler, TraceSettings, run_resource  # isort: skip
+from phasebus.telemetry.otel import (  # isort: skip
+    SpanBatches,
+    SpanQueue,
+    TraceSampler,
+    TraceSettings,
+    process_resource,
+    run_resource,
+)
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -16,7 +23,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, TraceFlags, Tracer
 
 from phasebus.telemetry.collector import SHUTDOWN_FLUSH_SECONDS
 from phasebus.telemetry.run import RunIdentity
@@ -59,18 +66,12 @@ class Tracing:
             self._queues.append(SpanQueue(exporter, "the collector", SpanBatches(delay=delay), wait_for_flush))
         self._ids = _StepIds()
         self.resource: Resource = run_resource(identity, settings.resource, version, environment)
-        self._provider = TracerProvider(
-            resource=self.resource,
-            id_generator=self._ids,
-            sampler=ALWAYS_ON,  # which traces are exported is decided before a span is made
-            span_limits=SpanLimits(**settings.limits),
-            shutdown_on_exit=False,
-        )
+        self._limits = SpanLimits(**settings.limits)
+        self._version = version
+        self._tracers: dict[tuple[tuple[str, AttributeValue], ...], Tracer] = {}
         if self._queues:
-            # what the exporter says of every try is left to those who have asked for OpenTelemetry's log
+            # the exporter's own messages about each attempt appear only where OpenTelemetry's log is configured
             logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
-            self._provider.add_span_processor(_ToQueues(self._queues))
-        self._tracer = self._provider.get_tracer("phasebus", version)
 
     @property
     def dropped(self) -> int:
@@ -87,6 +88,8 @@ class Tracing:
         attributes: Mapping[str, AttributeValue],
         trace_id: str | None = None,
         parent_sampled: bool | None = None,
+        process: Mapping[str, AttributeValue] | None = None,
+        links: Sequence[Link] = (),
     ) -> Span:
         """Return the running span of the step with the id `step`; its parent is the step `parent`.
 
@@ -100,6 +103,8 @@ class Tracing:
             attributes: Its attributes, free of secrets.
             trace_id: Another trace than the run's that it belongs to, 32 hexadecimal digits.
             parent_sampled: With `trace_id`, whether the parent in another program is sampled; None if there is none.
+            process: The resource attributes of the process that ran it; None if it is this one.
+            links: The spans that it is related to.
         """
         foreign = _number(trace_id, digits=32)
         number = foreign or int(self._identity.trace, 16)
@@ -114,7 +119,32 @@ class Tracing:
             outer = SpanContext(number, outer_id, True, TraceFlags(TraceFlags.SAMPLED))
             context = trace.set_span_in_context(NonRecordingSpan(outer), context)
         with self._ids.use(span_id, number):
-            return self._tracer.start_span(name, context, attributes=dict(attributes), start_time=time_ns)
+            return self._tracer_of(process).start_span(
+                name, context, attributes=dict(attributes), links=links, start_time=time_ns
+            )
+
+    def _tracer_of(self, process: Mapping[str, AttributeValue] | None) -> Tracer:
+        """Return the tracer for the spans of a process of the run."""
+        key = tuple(sorted((process or {}).items()))
+        tracer = self._tracers.get(key)
+        if tracer is None:
+            resource = self.resource
+            if process is not None:
+                local = process.get("host.name", resource.attributes.get("host.name")) == resource.attributes.get(
+                    "host.name"
+                )
+                resource = process_resource(process, resource, local=local)
+            provider = TracerProvider(
+                resource=resource,
+                id_generator=self._ids,
+                sampler=ALWAYS_ON,  # which traces are exported is decided before a span is made
+                span_limits=self._limits,
+                shutdown_on_exit=False,
+            )
+            if self._queues:
+                provider.add_span_processor(_ToQueues(self._queues))
+            tracer = self._tracers[key] = provider.get_tracer("phasebus", self._version)
+        return tracer
 
     def forward(self, spans: Iterable[ReadableSpan]) -> None:
         """Export spans that another process of the run has made, as far as their traces are kept."""

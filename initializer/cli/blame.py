@@ -8,8 +8,8 @@ from rich.text import Text
 
 from phasebus.telemetry.analysis import blame
 from phasebus.telemetry.journal import Run
-from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact_name
+from phasebus.telemetry.span_names import span_name
 
 _BAR_CELLS = 16
 _SHORTEST_SHARE = 0.001

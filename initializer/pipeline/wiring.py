@@ -40,7 +40,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
         "the timeline": lambda: TimelineObserver(telemetry.timeline),
         "the journal": lambda: JournalObserver(JournalWriter(journal, identity)),
         "metrics": lambda: MetricsObserver(telemetry.metrics, identity.trace),
-        "spans": lambda: SpanObserver(telemetry.tracing, telemetry.relay),
+        "spans": lambda: SpanObserver(telemetry.tracing),
     }
     for name, make in makers.items():
         try:

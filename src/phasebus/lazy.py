@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from sys import modules
 
 
@@ -13,6 +14,9 @@ def names_of_public(package: str) -> Callable[[str], object]:
     """
 
     def get(name: str) -> object:
+        # `from PACKAGE import MODULE` asks for the attribute first, maybe while `_public` is being imported
+        if not name.startswith("__") and find_spec(f"{package}.{name}") is not None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
         public = import_module(f"{package}._public")
         if name == "__all__" or name in public.__all__:
             value = getattr(public, name)

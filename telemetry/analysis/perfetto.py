@@ -10,8 +10,8 @@ from typing import Any
 
 from phasebus.telemetry.analysis.nesting import PlacedStep, walk
 from phasebus.telemetry.journal import Run
-from phasebus.telemetry.names import span_name
 from phasebus.telemetry.redaction import redact, redact_attributes, redact_name
+from phasebus.telemetry.span_names import span_name
 
 
 def perfetto(run: Run) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class RecordedStep:
         """Record what `event` adds: attributes, and the end."""
         if event.attributes:
             self.attributes = {**self.attributes, **event.attributes}
+        self.parent = event.parent or self.parent  # at its end, a step of an engine knows it better
         if isinstance(event, StepFinished):
             self.end_ns, self.outcome, self.error = event.time_ns, "finished", None
         elif isinstance(event, StepFailed):

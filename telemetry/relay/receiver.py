@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from phasebus.telemetry.redaction import learn_secret
 from phasebus.telemetry.relay.notices import Notice, NoticeReader
-from phasebus.telemetry.relay.spans import EngineSpan, read_spans, reject_spans
+from phasebus.telemetry.relay.spans import EngineSpan, read_spans, reject_spans, remove_spans
 from phasebus.telemetry.service.access import NO_TOKEN, Access
 from phasebus.telemetry.service.server import Server
 
@@ -37,6 +37,7 @@ _GATE_LOOKS, _GATE_SECONDS = 100, 0.1
 
 Received = EngineSpan | Notice
 Listener = Callable[[Received], None]
+Claim = Callable[[EngineSpan], bool]
 
 
 class Relay:
@@ -63,6 +64,7 @@ class Relay:
         self._notices = NoticeReader()
         self._listeners: list[Listener] = []
         self._failed: set[Listener] = set()
+        self._claims: list[Claim] = []
         self._receives = False
         self._gate = threading.Event()
         self._gate.set()
@@ -122,6 +124,13 @@ class Relay:
         """Call `listener`, in the relay's thread, with everything that arrives; return what ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def claim(self, claim: Claim) -> None:
+        """Do not forward the spans for which `claim` returns True: a step stands for each, and has a span of its own.
+
+        It is called in the relay's thread, before the listeners.
+        """
+        self._claims.append(claim)
 
     def publish(self, received: Received) -> None:
         """Give something to the listeners, as if it had arrived."""
@@ -185,14 +194,16 @@ class Relay:
         )
 
     async def _pass_on_spans(self, export: ExportTraceServiceRequest, *, local: bool) -> None:
+        arrived = [span for span in read_spans(export) if span.start_ns]  # without times, it says nothing of a step
         try:
+            claimed = {(span.trace, span.span) for span in arrived if any(claim(span) for claim in self._claims)}
             if self._forwarder is not None:
+                remove_spans(export, claimed)
                 self._forwarder.send(export, local=local)
         except Exception as error:  # noqa: BLE001  # whatever a request holds, the next ones are received
             self._count([f"{type(error).__name__}: {error}"])
-        for span in read_spans(export):
-            if span.start_ns:  # without times, it says nothing of a step
-                self.publish(span)
+        for span in arrived:
+            self.publish(span)
 
     async def _receive_notices(self, request: Request) -> Response:
         from starlette.background import BackgroundTask

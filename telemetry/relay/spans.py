@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -75,6 +75,18 @@ def reject_spans(request: ExportTraceServiceRequest) -> Sequence[str]:
                     faults.append(fault)
                     del of_scope.spans[index]
     return faults
+
+
+def remove_spans(request: ExportTraceServiceRequest, spans: Collection[tuple[str, str]]) -> None:
+    """Remove from `request` the spans with these ids, each a trace id and a span id in hexadecimal digits."""
+    if not spans:
+        return
+    for of_resource in request.resource_spans:
+        for of_scope in of_resource.scope_spans:
+            for index in range(len(of_scope.spans) - 1, -1, -1):
+                span = of_scope.spans[index]
+                if (span.trace_id.hex(), span.span_id.hex()) in spans:
+                    del of_scope.spans[index]
 
 
 def _fault(span: Span) -> str | None:

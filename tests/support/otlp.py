@@ -6,6 +6,7 @@ import gzip
 import ssl
 import subprocess
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from phasebus.telemetry import EngineSpan
 from phasebus.telemetry.journal import Run
 from phasebus.telemetry.relay import read_spans
 from tests.support.programs import free_port, program
+from tests.support.traces import assert_is_one_trace, exported_spans
 from tests.support.waiting import wait_until
 
 
@@ -37,9 +39,11 @@ class OtlpBackend:
         return [span for span in self._all() if span.trace == trace]
 
     def spans_of(self, run: Run) -> list[EngineSpan]:
-        """Return the spans of a run's trace, once every step of its journal has one."""
+        """Return the spans of a run's trace, once every step of its journal has one; assert that it is a whole trace."""
         steps = {step.id for step in run.steps}
         wait_until(lambda: steps <= {span.span for span in self.spans(run.trace)}, "every step's span has arrived")
+        exported = exported_spans(self._requests(), run.trace)
+        assert_is_one_trace(exported, began_ns=run.start_ns, ended_ns=time.time_ns())
         return self.spans(run.trace)
 
     def spans_called(self, name: str) -> list[EngineSpan]:
@@ -47,8 +51,11 @@ class OtlpBackend:
         return [span for span in self._all() if span.name == name]
 
     def _all(self) -> list[EngineSpan]:
-        requests = httpx.get(f"{self.http}/test/session/traces", timeout=30).raise_for_status().json()
-        return [span for each in requests for span in read_spans(ParseDict(each, ExportTraceServiceRequest()))]
+        return [span for request in self._requests() for span in read_spans(request)]
+
+    def _requests(self) -> list[ExportTraceServiceRequest]:
+        received = httpx.get(f"{self.http}/test/session/traces", timeout=30).raise_for_status().json()
+        return [ParseDict(each, ExportTraceServiceRequest()) for each in received]
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Outputs:
             ProgressObserver(Console(file=self._bars, width=100, force_terminal=True)),
             *([self._writer] if self._writer is not None else []),
         ]
-        self._span_observer = SpanObserver(self._tracing, last_spans_seconds=0) if self._tracing is not None else None
+        self._span_observer = SpanObserver(self._tracing) if self._tracing is not None else None
 
     def observe(self, events: Iterable[StepEvent]) -> None:
         """Pass events to all observers."""

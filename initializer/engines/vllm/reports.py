@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phasebus.initializer.engines.vllm.inside.ranks import FRONT_END, HOST, PID_ATTRIBUTE, PROCESS_ATTRIBUTE
-from phasebus.initializer.engines.vllm.names import step_name
+from phasebus.initializer.engines.vllm.names import OTHER, OWN_STEPS, step_name
 from phasebus.telemetry import EngineSpan, StepNotice
 
 _HIDDEN = ("code.", "phasebus.")
@@ -110,7 +110,10 @@ def process_key(notice: StepNotice) -> ProcessKey:
 def _attributes(span: str, process: str, pid: int, key: ProcessKey, others: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: value for name, value in others.items() if name != HOST and not name.startswith(_HIDDEN)}
     where = {} if key.host is None else {HOST: key.host}
-    return {"span": span, "process": process, **({"pid": pid} if pid else {}), **where, **plain}
+    # a span without a step of its own name keeps its name
+    is_unknown = step_name(span, others.get("code.function")) == OTHER
+    names = {} if span in OWN_STEPS else {"span_name" if is_unknown else "vllm.span": span}
+    return {**names, "process": process, **({"pid": pid} if pid else {}), **where, **plain}
 
 
 def _process_id(value: object) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -18,7 +18,7 @@ from phasebus.initializer.engines.protocol import (
     EngineStepStarted,
     describe_exit,
 )
-from phasebus.initializer.engines.vllm.inside.processes import SERVES, START_PROCESS
+from phasebus.initializer.engines.vllm.inside.processes import IMPORT_ENGINE, SERVES, START_PROCESS
 from phasebus.initializer.engines.vllm.reports import (
     ProcessKey,
     StepReport,
@@ -27,7 +27,11 @@ from phasebus.initializer.engines.vllm.reports import (
     report_of_span,
 )
 from phasebus.initializer.engines.vllm.step_ids import StepIds
+from phasebus.initializer.engines.vllm.step_places import StepPlaces
 from phasebus.telemetry import EngineSpan, Notice, StepNotice
+
+_ROUNDING_NS = 20_000_000
+"""The system counts the age of a process in ticks of 10 ms."""
 
 _WORKER_STEPS = frozenset({"init_worker", "create_worker"})
 """The first steps of a worker; one that shares the engine core's process has the second only."""
@@ -70,13 +74,21 @@ class StepTracker:
 
     Args:
         headless: Whether the engine has no API server: it is ready when its workers are.
+        is_exported: Returns whether the engine's processes export their spans past this process.
+        since_ns: When the start of the engine began, in nanoseconds since the epoch. A process that is older was not
+            started for it: only its imports since then are a step.
 
     Attributes:
         model: The name that the engine serves its model under; None until the engine has reported it.
     """
 
-    def __init__(self, *, headless: bool = False) -> None:
+    def __init__(
+        self, *, headless: bool = False, is_exported: Callable[[], bool] = lambda: False, since_ns: int = 0
+    ) -> None:
         self._headless = headless
+        self._is_exported = is_exported
+        self._since_ns = since_ns
+        self._places = StepPlaces()
         self._running: dict[str, RunningStep] = {}
         self._ended: set[str] = set()
         self._failed: dict[str, EngineStepFailed] = {}
@@ -114,7 +126,8 @@ class StepTracker:
         else:
             if arrival.name == START_PROCESS and arrival.attributes.get(SERVES):
                 self._servers.add(process_key(arrival))
-            yield from self._of_notice(report_of_notice(arrival))
+            if (report := self._since(report_of_notice(arrival))) is not None:
+                yield from self._of_notice(report)
 
     def abandoned(self, outcome: StepOutcome, why: str) -> Iterator[StepEvent]:
         """Yield the ends of all running steps: the engine has failed or was given up, and its processes with it.
@@ -143,6 +156,14 @@ class StepTracker:
         for key, ended in self._exits.items():
             return f"{self._names.get(key, 'a process')} (process {key.pid}) {ended}"
         return None
+
+    def _since(self, report: StepReport) -> StepReport | None:
+        """Return `report`; of a process that existed before it was needed, its imports since then in place of its start."""
+        if report.name not in (START_PROCESS, IMPORT_ENGINE) or report.began_ns >= self._since_ns - _ROUNDING_NS:
+            return report
+        if report.name == IMPORT_ENGINE:
+            return None
+        return dataclasses.replace(report, name=IMPORT_ENGINE, began_ns=self._since_ns)
 
     def _of_notice(self, report: StepReport) -> Iterator[StepEvent]:
         self._learn(report)
@@ -175,15 +196,19 @@ class StepTracker:
             return
         # a process is reported by its parent, with its rank, before it reports itself
         process = self._names.setdefault(report.key, report.process) if report.key.pid else report.process
+        parent, began_ns = self._ids.of_parent(report), report.began_ns
+        if not report.traced and parent is not None:  # its clock is that of the system, with ticks
+            began_ns = self._places.after_start(parent, began_ns, _ROUNDING_NS)
         started = EngineStepStarted(
             step=step,
-            parent=self._ids.of_parent(report),
+            parent=self._places.begin(step, parent, report.key, began_ns),
             kind=ENGINE_STEP.name,
             name=report.name,
             attributes={**report.attributes, "process": process},
-            time_ns=report.began_ns,
-            monotonic_ns=_monotonic(report.began_ns),
-            traced=report.traced and step == report.step,  # the exported span has the id that another step keeps
+            time_ns=began_ns,
+            monotonic_ns=_monotonic(began_ns),
+            # the exported span has the id that another step keeps
+            traced=report.traced and step == report.step and self._is_exported(),
         )
         self._running[step] = RunningStep(started, process, report.key)
         yield started
@@ -194,6 +219,7 @@ class StepTracker:
         self._ended.add(running.started.step)
         attributes = {key: value for key, value in report.attributes.items() if key != "process"}
         end = _end_of(running.started, report.ended_ns, attributes)
+        end["parent"] = self._places.end(running.started.step, report.ended_ns)
         if report.error is not None:
             yield EngineStepFailed(**end, outcome="failed", error=EngineError(report.error))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,7 +14,7 @@ import anyio.to_thread
 
 from phasebus.bus import Bus, BusStateError, StepOutcome, outcome_of
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
-from phasebus.telemetry import EngineSpan, Notice, Relay
+from phasebus.telemetry import EngineSpan, Notice, Relay, StepNotice
 
 logger = logging.getLogger("phasebus.engine")
 
@@ -33,7 +34,8 @@ async def relayed_steps(bus: Bus, relay: Relay, *, headless: bool = False) -> As
         headless: Whether the engine has no API server: it is ready when its workers are.
     """
     arrived: queue.SimpleQueue[EngineSpan | Notice | None] = queue.SimpleQueue()
-    steps, threads, settled = StepTracker(headless=headless), bus.threads(), threading.Event()
+    steps = StepTracker(headless=headless, is_exported=lambda: relay.is_bypassed, since_ns=time.time_ns())
+    threads, settled, spans = bus.threads(), threading.Event(), _SpansOfSteps(arrived)
 
     settled.set()  # an engine that reports nothing, without our plugin, is not waited for
 
@@ -56,7 +58,8 @@ async def relayed_steps(bus: Bus, relay: Relay, *, headless: bool = False) -> As
 
     publisher = threading.Thread(target=publish, name="phasebus engine steps", daemon=True)
     publisher.start()
-    end = relay.listen(arrived.put)
+    relay.claim(spans.claim)
+    end = relay.listen(spans.receive)
     outcome: StepOutcome = "cancelled"
     why = "the engine was ready before it ended"
     try:
@@ -67,8 +70,41 @@ async def relayed_steps(bus: Bus, relay: Relay, *, headless: bool = False) -> As
         raise
     finally:
         end()
+        spans.close()
         arrived.put(None)
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(publisher.join, FINAL_STEPS_SECONDS)
             for event in steps.abandoned(outcome, why):
                 await bus.publish(event)
+
+
+class _SpansOfSteps:
+    """Which spans of the engine are steps; used in the relay's thread.
+
+    A step has a span with its own name and parent. The span that the engine exports of it would be a second one.
+
+    Args:
+        arrived: The queue for what becomes a step.
+    """
+
+    def __init__(self, arrived: queue.SimpleQueue[EngineSpan | Notice | None]) -> None:
+        self._arrived = arrived
+        self._ids: set[str] = set()
+        self._closed = False
+
+    def receive(self, received: EngineSpan | Notice) -> None:
+        """Queue what has arrived; note the steps whose processes will export a span, maybe seconds later."""
+        if isinstance(received, StepNotice) and received.traced:
+            self._ids.add(received.step)
+        if not isinstance(received, EngineSpan) or received.span in self._ids:
+            self._arrived.put(received)
+
+    def claim(self, span: EngineSpan) -> bool:
+        """Return whether `span` is a step: during the start all are."""
+        if not self._closed:
+            self._ids.add(span.span)
+        return span.span in self._ids
+
+    def close(self) -> None:
+        """Leave the spans that begin from now on to their process."""
+        self._closed = True

@@ -82,7 +82,7 @@ def started(nodes: TwoNodes, backend: OtlpBackend, tmp_path_factory: pytest.Temp
 def test_the_command_prints_a_text_and_the_time_of_each_step(started: Started) -> None:
     assert started.code == 0, started.stderr
     assert "prompt   'A start-up is'" in started.stdout
-    for step in ("cluster startup", "node init", "phase engine_init", "engine step load_model"):
+    for step in ("cluster startup", "node init", "phase engine_init", "load model"):
         assert step in started.stdout
     assert "Traceback" not in started.stderr
     assert started.left_behind == []
@@ -102,7 +102,7 @@ def test_the_whole_start_is_one_trace_from_the_driver_to_vllms_processes(started
     assert [span.name for span in spans.values() if span.parent is None] == ["cluster startup"]
     assert [span.name for span in spans.values() if span.parent and span.parent not in spans] == []
     assert {step.outcome for step in started.run.steps} == {"finished"}
-    engines = [span for span in spans.values() if "vllm.process_id" in span.resource]
+    engines = [span for span in spans.values() if "vllm.span" in span.attributes]
     assert engines
     for span in engines:
         ancestors = [span]

@@ -67,12 +67,6 @@ def test_colliding_spans_of_two_workers_become_two_trees(order: tuple[int, ...])
             assert parent.attributes["pid"] == event.attributes["pid"]
 
 
-def test_span_of_a_step_whose_id_another_step_has_is_made_by_phasebus() -> None:
-    """Its process exports it with the other step's id, so a trace would have one of them only."""
-    published = events(span(0, "Load weights", WEIGHTS, LOADER, 1, 2), span(1, "Load weights", WEIGHTS, LOADER, 1, 2))
-    assert [event.traced for event in published] == [True, True, False, False]
-
-
 def test_colliding_notices_are_told_apart_and_their_spans_add_nothing() -> None:
     def notice(rank: int, event: str, **fields: Any) -> StepNotice:
         process = {"pid": 100 + rank, "process": f"Worker_TP{rank}", "step": WEIGHTS, "parent": LOADER}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
@@ -52,8 +53,8 @@ def test_span_without_notices_becomes_a_started_and_a_finished_step() -> None:
     assert isinstance(ended, EngineStepFinished)
     assert begun.name == ended.name == "load_weights"
     assert (begun.time_ns, ended.time_ns, ended.seconds) == (1_000_000_000, 3_000_000_000, 2.0)
-    assert begun.attributes == {"span": "Load weights", "process": "Worker_0", "pid": 7}
-    assert begun.traced
+    assert begun.attributes == {"vllm.span": "Load weights", "process": "Worker_0", "pid": 7}
+    assert not begun.traced  # the observer of spans makes its span
 
 
 def test_span_of_a_step_that_notices_reported_adds_no_event() -> None:
@@ -81,8 +82,8 @@ def test_failed_span_becomes_a_failed_step_with_its_error() -> None:
 
 
 @pytest.mark.parametrize("exported", [True, False])
-def test_failed_step_is_traced_only_if_its_process_exported_the_span(exported: bool) -> None:
-    steps = StepTracker()
+def test_failed_step_is_traced_only_if_its_process_exported_the_span_elsewhere(exported: bool) -> None:
+    steps = StepTracker(is_exported=lambda: True)
     begun = list(steps.events_of(notice("ended", error="out of memory")))
     assert [type(event) for event in begun] == [EngineStepStarted]
     (ended,) = steps.events_of(span(error="out of memory")) if exported else steps.abandoned("failed", "it failed")
@@ -90,6 +91,27 @@ def test_failed_step_is_traced_only_if_its_process_exported_the_span(exported: b
     assert str(ended.error) == "out of memory"
     assert ended.traced is exported
     assert list(steps.abandoned("failed", "it failed")) == []
+
+
+@pytest.mark.parametrize(("created", "name", "began"), [(50, "import_engine", 90), (91, "start_process", 91)])
+def test_process_that_existed_before_it_was_needed_has_imports_and_no_start(
+    created: int, name: str, began: int
+) -> None:
+    second = 10**9
+    steps = StepTracker(since_ns=90 * second)
+    start = {"name": "start_process", "traced": False, "parent": None}
+    imports = {"name": "import_engine", "traced": False, "step": "d" * 16, "parent": STEP}
+    ended = {"began_ns": created * second, "time_ns": 100 * second}
+    arrivals = [
+        notice("started", **start, time_ns=created * second),
+        notice("ended", **imports | ended),
+        notice("ended", **start | ended),
+    ]
+    published = [event for each in arrivals for event in steps.events_of(each)]
+    assert (published[0].name, published[0].time_ns) == (name, began * second)
+    assert [event.name for event in published if isinstance(event, EngineStepFinished)][-1] == name
+    assert len(published) == (2 if name == "import_engine" else 4)
+    assert steps.running == ()
 
 
 def test_steps_of_a_dead_process_died_and_all_others_failed_with_the_engine() -> None:
@@ -102,7 +124,7 @@ def test_steps_of_a_dead_process_died_and_all_others_failed_with_the_engine() ->
     assert isinstance(outer, EngineStepFailed)
     assert (inner.name, inner.outcome, str(inner.error)) == ("load_weights", "died", "its process died")
     assert (outer.name, outer.outcome, str(outer.error)) == ("init_executor", "failed", "the worker is gone")
-    assert not inner.traced  # its process cannot export it any more
+    assert not inner.traced
     assert steps.running == ()
 
 
@@ -123,6 +145,29 @@ def test_span_name_and_function_determine_the_step_name(name: str, function: str
 def test_every_step_of_the_plugin_is_in_the_table_of_names() -> None:
     assert {step for _, _, step in hooks.UNTRACED_FUNCTIONS} <= OWN_STEPS
     assert not OWN_STEPS & set(STEP_OF_SPAN)
+
+
+@pytest.mark.anyio
+async def test_spans_of_steps_are_not_forwarded_also_when_they_arrive_late() -> None:
+    relay = Relay()
+    later = dataclasses.replace(span(), span="9" * 16)
+    seen: list[StepEvent] = []
+    try:
+        async with Bus() as bus:
+            bus.subscribe(StepEvent, seen.append)
+            async with relayed_steps(bus, relay):
+                (claim,) = relay._claims
+                relay.publish(notice("started"))
+                relay.publish(notice("ended"))
+                unknown = dataclasses.replace(span(name="Tune kernels"), span="8" * 16)
+                assert claim(unknown)
+                relay.publish(unknown)
+            assert claim(span())
+            assert not claim(later)
+    finally:
+        relay.close()
+    assert [event.name for event in seen] == ["load_weights", "load_weights", "other", "other"]
+    assert seen[-1].attributes["span_name"] == "Tune kernels"
 
 
 @pytest.mark.anyio

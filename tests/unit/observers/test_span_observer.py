@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Iterator
-
 import anyio
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -12,7 +8,7 @@ from opentelemetry.trace.status import StatusCode
 
 from phasebus.bus import Bus, StepFailed, StepFinished, StepKind, StepStarted
 from phasebus.observers import SpanObserver
-from phasebus.telemetry import EngineSpan, Relay, RunIdentity, Tracing
+from phasebus.telemetry import RunIdentity, Tracing
 
 pytestmark = pytest.mark.anyio
 
@@ -21,10 +17,10 @@ STEP = "a" * 16
 
 
 class Spans:
-    def __init__(self, relay: Relay | None = None) -> None:
+    def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
         self._tracing = Tracing(RunIdentity.fresh("n", {}), self._exporter)
-        self.observer = SpanObserver(self._tracing, relay, last_spans_seconds=0)
+        self.observer = SpanObserver(self._tracing)
 
     def exported(self) -> dict[str, ReadableSpan]:
         self._tracing.close()
@@ -114,80 +110,35 @@ async def test_steps_inside_a_step_of_another_trace_belong_to_that_trace() -> No
     assert request.parent.span_id == int("cd" * 8, 16)
 
 
-def engine_span(span: str, start_ns: int) -> EngineSpan:
-    return EngineSpan(
-        name="x", trace="f" * 32, span=span, parent=None, start_ns=start_ns, end_ns=9, attributes={}, resource={}
-    )
+def test_engine_step_whose_end_names_another_parent_lies_below_that() -> None:
+    spans = Spans()
+    about = {"step": STEP, "kind": "engine_step", "name": "warm_up"}
+    spans.observer.observe(StepStarted(**about, parent="b" * 16, time_ns=5))  # type: ignore[arg-type]
+    spans.observer.observe(StepFinished(**about, parent="c" * 16, time_ns=8, seconds=1.0))  # type: ignore[arg-type]
+    span = spans.exported()["warm up"]
+    assert span.parent is not None
+    assert (span.parent.span_id, span.start_time, span.end_time) == (int("c" * 16, 16), 5, 8)
 
 
-@pytest.mark.parametrize(
-    ("arrived", "exported"),
-    [
-        ([], ["engine step load"]),
-        ([engine_span(STEP, 5)], []),
-        ([engine_span("b" * 16, 5)], []),  # the process used an id that another one had used before
-        ([engine_span("b" * 16, 6)], ["engine step load"]),
-    ],
-)
-@pytest.mark.parametrize("first", [True, False])
-def test_a_span_that_its_own_process_has_not_exported_is_made_when_the_bus_closes(
-    arrived: list[EngineSpan], exported: list[str], *, first: bool
-) -> None:
-    relay = Relay()
-    spans = Spans(relay)
-    for span in arrived if first else ():
-        relay.publish(span)
-    about = {"step": STEP, "kind": "engine_step", "name": "load", "traced": True}
-    spans.observer.observe(StepStarted(**about, time_ns=5))  # type: ignore[arg-type]
-    spans.observer.observe(StepFinished(**about, time_ns=8, seconds=1.0))  # type: ignore[arg-type]
-    for span in () if first else arrived:
-        relay.publish(span)
-    spans.observer.close()
-    relay.close()
-    found = spans.exported()
-    assert list(found) == exported
-    assert [(span.start_time, span.end_time) for span in found.values()] == [(5, 8) for _ in exported]
+def test_step_of_another_process_has_a_resource_of_its_own() -> None:
+    spans = Spans()
+    resources = []
+    for number, pid in enumerate((7, 8, 7)):
+        attributes = {"process": f"Worker_{pid}", "pid": pid, "vllm.span": "Load weights"}
+        about = {"step": f"{number + 1:016x}", "kind": "engine_step", "name": f"s{number}", "attributes": attributes}
+        spans.observer.observe(StepStarted(**about))  # type: ignore[arg-type]
+        spans.observer.observe(StepFinished(**about, seconds=1.0))  # type: ignore[arg-type]
+    for span in spans.exported().values():
+        resources.append(span.resource.attributes)
+        assert (span.attributes or {})["vllm.span"] == "Load weights"
+    assert [each["process.pid"] for each in resources] == [7, 8, 7]
+    assert len({each["service.instance.id"] for each in resources}) == 2
+    assert {each["service.name"] for each in resources} == {"phasebus"}
 
 
-def test_a_span_that_arrives_while_the_bus_closes_is_not_made_twice() -> None:
-    relay, tracing_exporter = Relay(), InMemorySpanExporter()
-    tracing = Tracing(RunIdentity.fresh("n", {}), tracing_exporter)
-    observer = SpanObserver(tracing, relay, last_spans_seconds=60)
-    about = {"step": STEP, "kind": "engine_step", "name": "load", "traced": True}
-    observer.observe(StepStarted(**about, time_ns=5))  # type: ignore[arg-type]
-    observer.observe(StepFinished(**about, time_ns=8, seconds=1.0))  # type: ignore[arg-type]
-    closing = threading.Thread(target=observer.close)
-    closing.start()
-    relay.publish(engine_span(STEP, 5))
-    closing.join(60)
-    assert not closing.is_alive()
-    tracing.close()
-    relay.close()
-    assert tracing_exporter.get_finished_spans() == ()
-
-
-def test_a_span_that_the_engine_exports_past_the_relay_is_not_made_again() -> None:
-    relay = Relay()
-    relay.is_bypassed = True
-    spans = Spans(relay)
-    about = {"step": STEP, "kind": "engine_step", "name": "load", "traced": True}
-    spans.observer.observe(StepStarted(**about, time_ns=5))  # type: ignore[arg-type]
-    spans.observer.observe(StepFinished(**about, time_ns=8, seconds=1.0))  # type: ignore[arg-type]
-    spans.observer.close()
-    relay.close()
-    assert spans.exported() == {}
-
-
-def test_spans_that_arrive_while_the_observer_closes_do_not_disturb_it() -> None:
-    """The relay's thread appends them to what `close` reads."""
-    relay = Relay()
-    observer = SpanObserver(Tracing(RunIdentity.fresh("n", {})), relay, last_spans_seconds=0.0)
-
-    class Arrived(deque[tuple[str, int]]):
-        def __iter__(self) -> Iterator[tuple[str, int]]:
-            assert observer._arrival._is_owned(), "it is read while it may change"  # type: ignore[attr-defined]
-            return super().__iter__()
-
-    observer._arrived = Arrived()
-    observer.close()
-    relay.close()
+def test_unknown_step_of_an_engine_keeps_the_name_of_its_span() -> None:
+    spans = Spans()
+    about = {"step": STEP, "kind": "engine_step", "name": "other", "attributes": {"span_name": "Tune kernels"}}
+    spans.observer.observe(StepStarted(**about))  # type: ignore[arg-type]
+    spans.observer.observe(StepFinished(**about, seconds=1.0))  # type: ignore[arg-type]
+    assert list(spans.exported()) == ["Tune kernels"]

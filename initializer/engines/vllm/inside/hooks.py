@@ -31,6 +31,12 @@ UNTRACED_FUNCTIONS: Final = (
     ("vllm.entrypoints.launchers.api_server.entry", "init_app_state", "init_api_server"),
     ("vllm.entrypoints.openai.api_server", "build_app", "build_api_server"),  # before vLLM 0.29
     ("vllm.entrypoints.openai.api_server", "init_app_state", "init_api_server"),
+    ("vllm.v1.engine.async_llm", "maybe_register_config_serialize_by_value", "register_config"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler.__init__", "init_scheduler"),
+    ("vllm.v1.structured_output", "StructuredOutputManager.__init__", "init_structured_output"),
+    ("vllm.v1.engine.core", "freeze_gc_heap", "freeze_heap"),
+    ("vllm.model_executor.model_loader.base_loader", "process_weights_after_loading", "process_weights"),
+    ("uvicorn.server", "Server.startup", "start_http_server"),
     ("vllm.v1.worker.cpu_worker", "CPUWorker.init_device", "init_device"),
     ("vllm.v1.worker.cpu_worker", "CPUWorker.determine_available_memory", "profile_memory"),
     ("vllm.v1.worker.cpu_worker", "CPUWorker.compile_or_warm_up_model", "warm_up"),
@@ -40,6 +46,9 @@ UNTRACED_FUNCTIONS: Final = (
 
 LOADER: Final = ("vllm.model_executor.model_loader.default_loader", "DefaultModelLoader.load_weights")
 """The function that loads the weights, into a model that has their sizes already."""
+
+COLLECTION: Final = ("gc", "collect")
+"""Collecting garbage takes up to a second in a process that has imported vLLM, and vLLM does it several times."""
 
 CONFIGURATION: Final = ("vllm.engine.arg_utils", "EngineArgs.create_engine_config")
 """The function that makes the configuration, which has the name that the model is served under."""
@@ -70,6 +79,7 @@ def instrument_functions() -> None:
     for module, path, step in UNTRACED_FUNCTIONS:
         _replace_when_imported(module, path, instrument(span_name=step))
     _replace_when_imported(*LOADER, _with_size)
+    _replace_when_imported(*COLLECTION, _inside_steps)
 
 
 def report_readiness(reporter: Reporter) -> None:
@@ -105,14 +115,16 @@ def install_iteration_counter(reporter: Reporter) -> None:
     if this_process().serves:
         return
 
-    def add_counter(find_factories: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
+    from vllm.tracing import instrument
+
+    def add_counter(find_factories: Callable[[], list[Any]]) -> Any:
         @functools.wraps(find_factories)
         def find_and_add() -> list[Any]:
             from phasebus.initializer.engines.vllm.inside.iterations import logger_class
 
             return [*find_factories(), logger_class(reporter, served=_is_server())]
 
-        return find_and_add
+        return instrument(find_and_add, span_name="load_stat_loggers")
 
     _replace_when_imported(*STAT_LOGGERS, add_counter)
 
@@ -166,6 +178,24 @@ def _with_size(load_weights: Callable[..., Any]) -> Callable[..., Any]:
             initial_attributes.reset(token)
 
     return sized
+
+
+def _inside_steps(collect: Callable[..., int]) -> Callable[..., int]:
+    """Give a collection of garbage a span, if it happens inside one: later ones are none of the start's."""
+    from vllm.tracing import instrument
+
+    @functools.wraps(collect)
+    def collect_garbage(*args: Any, **kwargs: Any) -> int:
+        return collect(*args, **kwargs)
+
+    traced = instrument(collect_garbage, span_name="collect_garbage")
+
+    @functools.wraps(collect)
+    def collect_inside(*args: Any, **kwargs: Any) -> int:
+        inside = trace.get_current_span().is_recording()
+        return int((traced if inside else collect)(*args, **kwargs))
+
+    return collect_inside
 
 
 def _with_model(create: Callable[..., Any]) -> Callable[..., Any]:

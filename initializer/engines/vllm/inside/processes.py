@@ -1,8 +1,8 @@
 """The start and the exit of an engine's processes.
 
-From the start of a process to its first step it imports for seconds, and no span covers that time. The parent reports when
-that begins, for only the parent can; the process itself reports when it is over. Both derive the step's id from the trace,
-the machine and the process id.
+From the start of a process to its first step it imports for seconds, and no span covers that time. The parent reports the
+beginning of the start; the process itself reports its end, and its imports. Both derive the step's id from the trace, the
+machine and the process id.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ import platform
 import threading
 import time
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import psutil
+from opentelemetry import trace
 
 from phasebus.initializer.engines.vllm.inside.ranks import ProcessIdentity, identity_of
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 
 START_PROCESS = "start_process"
-"""The name of the step."""
+"""The name of the step from the request for a process to its first work."""
+
+IMPORT_ENGINE = "import_engine"
+"""The name of the step inside it from the creation of the process to its first work: imports take nearly all of that."""
 
 SERVES = "serves"
 """The attribute of the start of an API server that is one of several."""
@@ -50,14 +55,40 @@ def process_start_step_id(pid: int, trace: str, host: str | None = None) -> str:
     return hashlib.sha256(f"{trace}:{host or platform.node()}:{pid}".encode()).hexdigest()[:16]
 
 
-def report_process_start(reporter: Reporter, identity: ProcessIdentity, ended_ns: int) -> None:
-    """Report that this process has started: imports are over, and its work began at `ended_ns`."""
+def report_process_start(
+    reporter: Reporter, identity: ProcessIdentity, ended_ns: int, *, imported: bool = True
+) -> None:
+    """Report that this process has started.
+
+    Args:
+        reporter: Sends the report.
+        identity: This process.
+        ended_ns: When its first work began, in nanoseconds since the epoch.
+        imported: Whether it has imported the engine; a forked process has not.
+    """
     if _starter_reports:
         return
-    created_ns = int(psutil.Process().create_time() * 1e9)
-    step = _start_step(os.getpid(), identity)
-    reporter.send({**step, "event": "started", "time_ns": created_ns})
-    reporter.send({**step, "event": "ended", "time_ns": max(created_ns, ended_ns), "began_ns": created_ns})
+    created_ns = min(creation_time_ns(), ended_ns)
+    start = _start_step(os.getpid(), identity)
+    ends = {"event": "ended", "time_ns": ended_ns, "began_ns": created_ns}
+    reporter.send({**start, "event": "started", "time_ns": created_ns})
+    if imported:
+        step = hashlib.sha256(f"{start['step']}:{IMPORT_ENGINE}".encode()).hexdigest()[:16]
+        reporter.send({**start, "step": step, "parent": start["step"], "name": IMPORT_ENGINE, **ends})
+    reporter.send({**start, **ends})
+
+
+def creation_time_ns() -> int:
+    """Return when this process was created, in nanoseconds since the epoch; to 10 ms on Linux.
+
+    psutil adds the age to the time of the boot, which Linux gives in whole seconds. Source: proc_pid_stat(5), starttime.
+    """
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return int(psutil.Process().create_time() * 1e9)
+    return time.time_ns() - int(age * 1e9)
 
 
 def report_child_processes(reporter: Reporter) -> None:
@@ -73,6 +104,9 @@ def report_child_processes(reporter: Reporter) -> None:
         start(self, *args, **kwargs)
         if identity is not None and self.pid is not None:
             step = _start_step(self.pid, identity)
+            # the process that is started does not know which step of this one started it
+            if (caller := trace.get_current_span().get_span_context()).is_valid:
+                step["parent"] = f"{caller.span_id:016x}"
             attributes = {**identity.attributes, **({SERVES: True} if identity.serves else {})}
             reporter.send({**step, "attributes": attributes, "event": "started", "time_ns": began_ns})
             _report_exit(reporter, self, identity)
@@ -116,9 +150,9 @@ def _wait_for_exit(popen: Any) -> None:
 
 
 def _start_step(pid: int, identity: ProcessIdentity) -> dict[str, Any]:
-    _, trace, parent, *_ = f"{os.environ.get('TRACEPARENT', '')}---".split("-")  # the program may have changed it
+    _, trace_id, parent, *_ = f"{os.environ.get('TRACEPARENT', '')}---".split("-")  # the program may have changed it
     return {
-        "step": process_start_step_id(pid, trace),
+        "step": process_start_step_id(pid, trace_id),
         "parent": parent or None,
         "name": START_PROCESS,
         "pid": pid,

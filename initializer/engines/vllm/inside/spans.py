@@ -73,7 +73,7 @@ class _Processor(SpanProcessor):
         """Report as the process that was forked from the one where the plugin was loaded: vLLM loads it once."""
         self._pid = os.getpid()
         self._identity = ranks.this_process()
-        processes.report_process_start(self._reporter, self._identity, began_ns)
+        processes.report_process_start(self._reporter, self._identity, began_ns, imported=False)
 
     def _notice(self, event: str, span: ReadableSpan, time_ns: int | None) -> dict[str, object]:
         context = span.get_span_context()

@@ -1,0 +1,138 @@
+"""What a trace must be, checked on the OTLP that a start has exported.
+
+Jaeger warns of spans whose ids or parents are wrong, and moves spans that its clock skew adjustment finds misplaced.
+Source: Jaeger's `clockskew.go`, `spaniduniquifier.go` and `hash.go`, as of August 2026.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from phasebus.telemetry.relay.spans import attributes_of
+
+REQUIRED = ("service.name", "service.instance.id", "host.name", "process.pid")
+"""The attributes of every resource."""
+
+ROUNDING_NS = 20_000_000
+"""How far two readings of one moment may differ, in nanoseconds: the system counts the age of a process in ticks of 10 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedSpan:
+    """A span as it was exported, with the attributes of its resource."""
+
+    span: Span
+    resource: Mapping[str, object]
+
+    @property
+    def id(self) -> str:
+        """Its id, 16 hexadecimal digits."""
+        return self.span.span_id.hex()
+
+    @property
+    def parent(self) -> str:
+        """The id of its parent; "" if it has none."""
+        return self.span.parent_span_id.hex()
+
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """Its own attributes."""
+        return attributes_of(self.span.attributes)
+
+    def __str__(self) -> str:
+        return f"{self.span.name!r} ({self.id} of {self.resource.get('process.pid')})"
+
+
+def exported_spans(requests: Iterable[ExportTraceServiceRequest], trace: str = "") -> list[ExportedSpan]:
+    """Return the spans in `requests`; with `trace`, 32 hexadecimal digits, only those of that trace."""
+    return [
+        ExportedSpan(span, attributes_of(of_resource.resource.attributes))
+        for request in requests
+        for of_resource in request.resource_spans
+        for of_scope in of_resource.scope_spans
+        for span in of_scope.spans
+        if not trace or span.trace_id.hex() == trace
+    ]
+
+
+def assert_is_one_trace(
+    spans: Iterable[ExportedSpan], *, caller: str = "", began_ns: int = 0, ended_ns: int = 2**63
+) -> None:
+    """Assert that `spans` are one trace without faults, of a start that has ended.
+
+    Args:
+        spans: All spans of the trace.
+        caller: The id of the span in another program that is the root's parent; "" if there is none.
+        began_ns: When the run began, in nanoseconds since the epoch.
+        ended_ns: When it ended, likewise.
+    """
+    found = list(spans)
+    assert found, "no span has arrived"
+    assert list(faults(found, caller=caller, began_ns=began_ns, ended_ns=ended_ns)) == []
+
+
+def faults(spans: list[ExportedSpan], *, caller: str = "", began_ns: int = 0, ended_ns: int = 2**63) -> Iterator[str]:
+    """Yield what is wrong with `spans`; see `assert_is_one_trace`."""
+    by_id = {each.id: each for each in spans}
+    yield from (f"{count} spans have the id {id_}" for id_, count in _counted(each.id for each in spans))
+    traces = {each.span.trace_id for each in spans}
+    if len(traces) != 1:
+        yield f"they belong to {len(traces)} traces"
+    roots = [each for each in spans if each.parent == caller]
+    if len(roots) != 1:
+        yield f"it has {len(roots)} roots: {', '.join(map(str, roots))}"
+    for each in spans:
+        parent = by_id.get(each.parent)
+        if parent is None and each.parent != caller:
+            yield f"{each} has a parent that is not in the trace: {each.parent}"
+        elif parent is not None:
+            yield from _misplaced(each, parent)
+        yield from _own_faults(each)
+        if not began_ns - ROUNDING_NS <= each.span.start_time_unix_nano <= each.span.end_time_unix_nano <= ended_ns:
+            yield f"{each} lies outside the run"
+    yield from _resource_faults(spans)
+
+
+def _misplaced(child: ExportedSpan, parent: ExportedSpan) -> Iterator[str]:
+    early = parent.span.start_time_unix_nano - child.span.start_time_unix_nano
+    late = child.span.end_time_unix_nano - parent.span.end_time_unix_nano
+    if early > ROUNDING_NS:
+        yield f"{child} begins {early / 1e9:.3f} s before its parent {parent}"
+    if late > ROUNDING_NS and not child.span.links:
+        yield f"{child} ends {late / 1e9:.3f} s after its parent {parent}, without a link"
+
+
+def _own_faults(each: ExportedSpan) -> Iterator[str]:
+    span = each.span
+    if span.status.code == Status.STATUS_CODE_ERROR:
+        if not span.status.message or "error.type" not in each.attributes:
+            yield f"{each} failed, without a message or error.type"
+    elif "error.type" in each.attributes:
+        yield f"{each} has an error.type, and no status of an error"
+    if not span.name:
+        yield f"{each} has no name"
+    for event in span.events:
+        if not span.start_time_unix_nano <= event.time_unix_nano <= span.end_time_unix_nano:
+            yield f"{each} has an event outside its time: {event.name}"
+
+
+def _resource_faults(spans: list[ExportedSpan]) -> Iterator[str]:
+    processes: dict[object, set[tuple[object, object]]] = {}
+    for each in spans:
+        missing = [name for name in REQUIRED if not each.resource.get(name)]
+        if missing or str(each.resource.get("service.name")).startswith("unknown_service"):
+            yield f"{each} has a resource without {', '.join(missing) or 'a service name'}"
+        process = each.resource.get("host.name"), each.resource.get("process.pid")
+        processes.setdefault(each.resource.get("service.instance.id"), set()).add(process)
+    for instance, known in processes.items():
+        if len(known) > 1:
+            yield f"{len(known)} processes have the instance id {instance}: {sorted(map(str, known))}"
+
+
+def _counted(ids: Iterable[str]) -> Iterator[tuple[str, int]]:
+    return ((id_, count) for id_, count in Counter(ids).items() if count > 1)
