@@ -10,12 +10,17 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from phasebus.bus import PhasebusError
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.service.access import Access, AccessControl
+from phasebus.telemetry.service.limits import Limits
 from phasebus.telemetry.service.rates import RateLimit
+
+if TYPE_CHECKING:
+    from phasebus.telemetry.service.protocol import LimitedServer
 
 logger = logging.getLogger("phasebus.telemetry")
 
@@ -40,6 +45,7 @@ class Server:
         name: Its name in messages, and that of its thread.
         access: Who may read it.
         limits_rate: Whether the requests of a client are limited to a number in a second.
+        limits: The limits on its connections; the defaults of `Limits` by default.
 
     Raises:
         PortTakenError: The address cannot be bound.
@@ -54,6 +60,7 @@ class Server:
         name: str = "service",
         access: Access | None = None,
         limits_rate: bool = True,
+        limits: Limits | None = None,
     ) -> None:
         self.name = name
         self.host = host
@@ -68,9 +75,10 @@ class Server:
             return RateLimit(controlled) if limits_rate else controlled
 
         self._build = guarded
+        self._limits = limits or Limits()
         self._closing = threading.Event()
         self._imported = threading.Event()
-        self._server: Any = None
+        self._server: LimitedServer | None = None
         self._thread = threading.Thread(target=self._run, name=f"phasebus {name}", daemon=True)
 
     @property
@@ -89,7 +97,7 @@ class Server:
         if self._thread.ident is not None:
             self._imported.wait(_IMPORT_SECONDS)
             if self._server is not None:
-                self._server.should_exit = True
+                self._server.stop()
             self._thread.join(seconds)
         if self._server is not None:
             self._server.force_exit = True
@@ -98,7 +106,7 @@ class Server:
     def _run(self) -> None:
         try:
             try:
-                self._server = _uvicorn(self._build)
+                self._server = _uvicorn(self._build, self._limits)
             finally:
                 self._imported.set()
             if not self._closing.is_set():
@@ -111,10 +119,10 @@ class Server:
             logger.warning("the %s does not answer: %s. The start-up goes on without it", self.name, reason)
 
 
-def _uvicorn(build: Callable[[], Callable[..., Any]]) -> Any:
+def _uvicorn(build: Callable[[], Callable[..., Any]], limits: Limits) -> LimitedServer:
     import uvicorn
 
-    from phasebus.telemetry.service.limits import ACCEPTED_AT_ONCE, LimitedProtocol, LimitedServer
+    from phasebus.telemetry.service.protocol import ACCEPTED_AT_ONCE, LimitedProtocol, LimitedServer
 
     config = uvicorn.Config(
         build(),
@@ -124,7 +132,7 @@ def _uvicorn(build: Callable[[], Callable[..., Any]]) -> Any:
         timeout_graceful_shutdown=1,
         log_level="critical",
         ws="none",
-        http=LimitedProtocol,
+        http=partial(LimitedProtocol, limits=limits),  # type: ignore[arg-type]  # any factory
         loop="asyncio",
         backlog=ACCEPTED_AT_ONCE,
         proxy_headers=False,  # a client could choose the address that its requests are counted for

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from phasebus.telemetry.metrics import Metrics
+from phasebus.telemetry.service.limits import connection_limit
 from phasebus.telemetry.service.page import content_security_policy, page
 from phasebus.telemetry.status import Status
 from phasebus.telemetry.timeline import Timeline
@@ -41,10 +42,16 @@ _RETRY = 2000
 _UNCACHED = {"Cache-Control": "no-store"}
 
 
-def build_app(metrics: Metrics, status: Status, timeline: Timeline) -> Starlette:
+def build_app(metrics: Metrics, status: Status, timeline: Timeline, *, max_readers: int | None = None) -> Starlette:
     """Return the application with /metrics, the probes /livez and /readyz, and the routes of the page.
 
     The probes answer as those of Kubernetes' API server do: 200 for yes, 503 for no or not yet.
+
+    Args:
+        metrics: Rendered by /metrics.
+        status: Answers the probes.
+        timeline: Shown by the page.
+        max_readers: Readers of the steps at a time; more are answered with 503; by default that of `Readers`.
     """
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -62,7 +69,7 @@ def build_app(metrics: Metrics, status: Status, timeline: Timeline) -> Starlette
 
     return Starlette(
         routes=[
-            *page_routes(timeline),
+            *page_routes(timeline, max_readers=max_readers),
             Route("/metrics", render_metrics),
             Route("/livez", livez),
             Route("/readyz", readyz),
@@ -70,7 +77,7 @@ def build_app(metrics: Metrics, status: Status, timeline: Timeline) -> Starlette
     )
 
 
-def page_routes(timeline: Timeline) -> list[Route]:
+def page_routes(timeline: Timeline, *, max_readers: int | None = None) -> list[Route]:
     """Return the routes of the page: / is the document, /events its event stream, /timeline the current state."""
     from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
@@ -78,7 +85,7 @@ def page_routes(timeline: Timeline) -> list[Route]:
     async def document(_: Request) -> Response:
         return HTMLResponse(page(), headers={"Content-Security-Policy": content_security_policy(), **_UNCACHED})
 
-    readers = Readers()
+    readers = Readers(max_readers)
 
     async def events(request: Request) -> Response:
         headers = {"X-Accel-Buffering": "no", **_UNCACHED}
@@ -105,14 +112,15 @@ class Readers:
 
     Attributes:
         turn: Held by the reader that encodes.
+
+    Args:
+        limit: Their number at a time; by default `MAX_READERS`, or half of the connections if those are fewer.
     """
 
-    def __init__(self) -> None:
-        from phasebus.telemetry.service.limits import connection_limit
-
+    def __init__(self, limit: int | None = None) -> None:
         self.turn = asyncio.Lock()
         self._count = 0
-        self._limit = min(MAX_READERS, connection_limit() // 2)
+        self._limit = min(MAX_READERS, connection_limit() // 2) if limit is None else limit
 
     @property
     def full(self) -> bool:

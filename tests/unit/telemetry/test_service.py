@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 import weakref
+from contextlib import ExitStack
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 
 from phasebus.bus import SubscriberStats
 from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Status, Telemetry
@@ -75,12 +78,32 @@ async def test_nothing_listens_once_telemetry_is_closed() -> None:
         httpx.get(f"{url}/livez")  # noqa: ASYNC210
 
 
+def test_requests_that_arrived_before_the_close_are_answered() -> None:
+    service = server.Server(lambda: PlainTextResponse("here"))
+    service.start()
+    wait_until(lambda: service._server is not None and service._server._loop is not None, "it answers")
+    assert service._server is not None
+    assert service._server._loop is not None
+    blocked = threading.Event()
+    service._server._loop.call_soon_threadsafe(blocked.wait)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", service.port))) for _ in range(9)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        service._server.stop()
+        blocked.set()
+        service.close()
+        for client in clients:
+            client.settimeout(60)
+            assert b" 200 " in client.recv(1000)
+
+
 async def test_a_service_that_cannot_start_refuses_connections_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An engine that waited for an answer of the relay would start later."""
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise ImportError("no server on this machine")
 
     monkeypatch.setattr(server, "_uvicorn", fail)

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
-from phasebus.telemetry.service import NO_TOKEN, Access, Server, build_app, limits, stream
+from phasebus.telemetry.service import NO_TOKEN, Access, Limits, Server, build_app
 from phasebus.telemetry.service.access import host_of, is_address, is_private_name
+from phasebus.telemetry.service.limits import connection_limit
 from tests.support.waiting import wait_until
 
 
@@ -24,9 +25,15 @@ def timeline() -> Timeline:
 def serve(timeline: Timeline) -> Iterator[Any]:
     servers: list[Server] = []
 
-    def serve(*hosts: str, token: str | None = None, address: str = "127.0.0.1") -> Server:
-        access = Access(hosts=hosts, token=token)
-        servers.append(Server(partial(build_app, Metrics("1"), Status(), timeline), address, access=access))
+    def serve(
+        *hosts: str,
+        token: str | None = None,
+        address: str = "127.0.0.1",
+        limits: Limits | None = None,
+        max_readers: int | None = None,
+    ) -> Server:
+        app = partial(build_app, Metrics("1"), Status(), timeline, max_readers=max_readers)
+        servers.append(Server(app, address, access=Access(hosts=hosts, token=token), limits=limits))
         servers[-1].start()
         return servers[-1]
 
@@ -156,9 +163,8 @@ def is_closed(client: socket.socket) -> bool:
         return True
 
 
-def test_idle_connections_beyond_the_limit_are_closed_oldest_first(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 20)
-    server = serve()
+def test_idle_connections_beyond_the_limit_are_closed_oldest_first(serve: Any) -> None:
+    server = serve(limits=Limits(connections=20))
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(60)]
     assert get(server, "/livez").status_code == 200
     wait_until(lambda: sum(map(is_closed, idle)) >= 40, "the oldest connections are closed")
@@ -168,9 +174,9 @@ def test_idle_connections_beyond_the_limit_are_closed_oldest_first(serve: Any, m
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nX-a: "])
-def test_a_connection_without_a_request_is_closed(serve: Any, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HEAD_SECONDS", 0.2)
-    with socket.create_connection(("127.0.0.1", serve().port)) as client:
+def test_a_connection_without_a_request_is_closed(serve: Any, sent: bytes) -> None:
+    server = serve(limits=Limits(head_seconds=0.05))
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(sent)
         wait_until(lambda: is_closed(client), "the connection is closed")
 
@@ -194,12 +200,9 @@ def fill(timeline: Timeline, steps: int) -> None:
         )
 
 
-def test_a_reader_that_does_not_read_is_disconnected_and_delays_no_probe(
-    serve: Any, timeline: Timeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "STALL_SECONDS", 0.2)
+def test_a_reader_that_does_not_read_is_disconnected_and_delays_no_probe(serve: Any, timeline: Timeline) -> None:
     fill(timeline, 10_000)
-    server = serve()
+    server = serve(limits=Limits(stall_seconds=0.2))
     silent = []
     for _ in range(10):
         client = socket.socket()
@@ -217,12 +220,11 @@ def test_a_reader_that_does_not_read_is_disconnected_and_delays_no_probe(
 def test_the_number_of_connections_follows_the_limit_on_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for soft, connections in ((16, 8), (256, 32), (1024, 128), (1 << 20, 256), (resource.RLIM_INFINITY, 256)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
-        assert limits.connection_limit() == connections
+        assert connection_limit() == connections
 
 
-def test_more_readers_than_the_limit_are_asked_to_come_later(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "MAX_READERS", 2)
-    server = serve()
+def test_more_readers_than_the_limit_are_asked_to_come_later(serve: Any) -> None:
+    server = serve(max_readers=2)
     with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
         with client.stream("GET", "/events") as one, client.stream("GET", "/events") as other:
             assert (one.status_code, other.status_code) == (200, 200)
