@@ -34,8 +34,6 @@ from phasebus.telemetry.redaction import redact_arguments
 
 logger = logging.getLogger("phasebus.node")
 
-_POLL_SECONDS = 0.05
-_PROBE_SECONDS, _RARE_PROBE_SECONDS = 1.0, 10.0
 _TERMINATION_SECONDS = 10.0
 
 
@@ -59,6 +57,21 @@ class Command:
         return printable(shlex.join(redact_arguments(self.arguments)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervals:
+    """The times between two checks of a command that has not answered yet, in seconds.
+
+    Attributes:
+        poll: Between two checks of what its engine has reported and whether its process has ended.
+        probe: Between two probes of its server, while the engine reports nothing.
+        rare_probe: Between two probes of its server, once the engine reports its steps.
+    """
+
+    poll: float = 0.05
+    probe: float = 1.0
+    rare_probe: float = 10.0
+
+
 class CommandStart:
     """One start of a command, until its engine answers.
 
@@ -68,16 +81,24 @@ class CommandStart:
         child: Runs it.
         bus: Where its phases are published.
         telemetry: Where its own spans go.
+        intervals: How often it is checked whether the engine answers.
     """
 
     def __init__(
-        self, command: Command, observer: CommandObserver, child: ChildProcess, bus: Bus, telemetry: Telemetry
+        self,
+        command: Command,
+        observer: CommandObserver,
+        child: ChildProcess,
+        bus: Bus,
+        telemetry: Telemetry,
+        intervals: Intervals = Intervals(),
     ) -> None:
         self._command = command
         self._observer = observer
         self._child = child
         self._bus = bus
         self._telemetry = telemetry
+        self._intervals = intervals
         self._download_failed = False
         self._model = printable(observer.model) or command.download or ""
 
@@ -133,7 +154,7 @@ class CommandStart:
             raise
         except (
             BaseException
-        ):  # cancelled: the command is left running, and must not wait for a model that nothing brings
+        ):  # cancelled: the command is left running, and must not wait for a model that never arrives
             self._telemetry.relay.open_gate()
             raise
         self._telemetry.relay.open_gate()
@@ -167,6 +188,7 @@ class CommandStart:
         reports: list[object] = []
         end = self._telemetry.relay.listen(reports.append)
         next_probe, healthy = 0.0, 0
+        intervals = self._intervals
         try:
             while not steps.ready:
                 if self._child.returncode is not None:
@@ -175,13 +197,13 @@ class CommandStart:
                     raise EngineError(f"`{self._command.name}` {ended} before its engine answered{step}")
                 if time.monotonic() >= next_probe:
                     # Where the plugin reports, a probe is the exception: each is a line in the server's access log.
-                    next_probe = time.monotonic() + (_RARE_PROBE_SECONDS if reports else _PROBE_SECONDS)
+                    next_probe = time.monotonic() + (intervals.rare_probe if reports else intervals.probe)
                     healthy = healthy + 1 if await self._observer.is_healthy() else 0
                     # of several API servers, one may answer while the others still report their steps
                     if healthy > (1 if reports and steps.running else 0):
                         _explain_probe(reports)
                         return
-                await anyio.sleep(_POLL_SECONDS)
+                await anyio.sleep(intervals.poll)
         finally:
             end()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import anyio.to_thread
 
@@ -43,15 +44,23 @@ async def connected(config: RayConfig) -> AsyncIterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    # In a thread that lives as long as the connection: the kernel kills Ray's processes when the thread that started them
-    # ends, and idle threads of anyio's pool end.
+    async with held_by_a_thread(partial(_connect, config), ray.shutdown):
+        yield not _address(config)
+
+
+@asynccontextmanager
+async def held_by_a_thread(connect: Callable[[], object], shut_down: Callable[[], object]) -> AsyncIterator[None]:
+    """Call `connect`, and `shut_down` at the end, in one thread that lives in between.
+
+    The kernel kills Ray's processes when the thread that started them ends, and idle threads of anyio's pool end.
+    """
     with ThreadPoolExecutor(1, "phasebus ray") as keeper:
         try:
-            await anyio.to_thread.run_sync(lambda: keeper.submit(_connect, config).result())
-            yield not _address(config)
+            await anyio.to_thread.run_sync(lambda: keeper.submit(connect).result())
+            yield
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(lambda: keeper.submit(ray.shutdown).result())
+                await anyio.to_thread.run_sync(lambda: keeper.submit(shut_down).result())
 
 
 def _address(config: RayConfig) -> str | None:

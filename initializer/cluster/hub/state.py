@@ -30,6 +30,8 @@ from phasebus.telemetry.journal import (
 logger = logging.getLogger("phasebus.cluster")
 
 MAX_NODES: Final = 20_000
+"""Nodes whose state a hub keeps."""
+
 _SILENCE_SECONDS: Final = 10.0
 """A node that was ready counts as lost after this time without a message, in seconds: five keep-alives."""
 
@@ -45,6 +47,7 @@ class ClusterState:
         version: The version of phasebus.
         trace_url: The URL of a trace, for the links on the page; by default PHASEBUS_TRACE_URL.
         clock: Returns the time that the silence of nodes is measured with, in seconds.
+        max_nodes: Maximum number of nodes; one more is rejected.
 
     Attributes:
         metrics: The metrics of all nodes.
@@ -54,9 +57,15 @@ class ClusterState:
     """
 
     def __init__(
-        self, version: str = "", trace_url: str | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        version: str = "",
+        trace_url: str | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        max_nodes: int = MAX_NODES,
     ) -> None:
         self._clock = clock
+        self._max_nodes = max_nodes
         self.metrics = Metrics(version, of_cluster=True)
         unknown = RunIdentity(run="", trace="", node="")  # until the first journal arrives
         self.timeline = Timeline(unknown, trace_url or os.environ.get("PHASEBUS_TRACE_URL"))
@@ -74,12 +83,12 @@ class ClusterState:
         """Return the state of the node `name`; a new node is added.
 
         Raises:
-            TooManyNodesError: There are `MAX_NODES` others.
+            TooManyNodesError: The hub keeps its maximum number of nodes.
         """
         found = self.nodes.get(name)
         if found is None:
-            if len(self.nodes) >= MAX_NODES:
-                raise TooManyNodesError(f"the hub keeps {MAX_NODES} nodes, and {name!r} is one more")
+            if len(self.nodes) >= self._max_nodes:
+                raise TooManyNodesError(f"the hub keeps {self._max_nodes} nodes, and {name!r} is one more")
             found = self.nodes[name] = NodeState(name, self._series, self.metrics, self.timeline)
         return found
 

@@ -23,7 +23,9 @@ FINAL_STEPS_SECONDS = 2.0
 
 
 @asynccontextmanager
-async def relayed_steps(bus: Bus, relay: Relay, *, headless: bool = False) -> AsyncIterator[StepTracker]:
+async def relayed_steps(
+    bus: Bus, relay: Relay, *, headless: bool = False, final_seconds: float = FINAL_STEPS_SECONDS
+) -> AsyncIterator[StepTracker]:
     """Publish the reports that arrive at `relay` as engine steps, until the engine has started; all of them end.
 
     The relay's thread only puts reports into a queue; a thread of ours waits for the bus.
@@ -32,6 +34,7 @@ async def relayed_steps(bus: Bus, relay: Relay, *, headless: bool = False) -> As
         bus: The bus they are published on.
         relay: The relay they arrive at.
         headless: Whether the engine has no API server: it is ready when its workers are.
+        final_seconds: The longest wait for the reports of a start's last steps, in seconds.
     """
     arrived: queue.SimpleQueue[EngineSpan | Notice | None] = queue.SimpleQueue()
     steps = StepTracker(headless=headless, is_exported=lambda: relay.is_bypassed, since_ns=time.time_ns())
@@ -64,7 +67,7 @@ async def relayed_steps(bus: Bus, relay: Relay, *, headless: bool = False) -> As
     why = "the engine was ready before it ended"
     try:
         yield steps
-        await anyio.to_thread.run_sync(settled.wait, FINAL_STEPS_SECONDS, abandon_on_cancel=True)
+        await anyio.to_thread.run_sync(settled.wait, final_seconds, abandon_on_cancel=True)
     except BaseException as error:
         outcome, why = outcome_of(error), str(error)
         raise
@@ -73,7 +76,7 @@ async def relayed_steps(bus: Bus, relay: Relay, *, headless: bool = False) -> As
         spans.close()
         arrived.put(None)
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(publisher.join, FINAL_STEPS_SECONDS)
+            await anyio.to_thread.run_sync(publisher.join, final_seconds)
             for event in steps.abandoned(outcome, why):
                 await bus.publish(event)
 

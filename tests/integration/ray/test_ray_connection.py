@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
 import threading
-from typing import Any
 
 import anyio
-import anyio.lowlevel
 import psutil
 import pytest
-import ray
 from anyio._backends._asyncio import WorkerThread
 from anyio.to_thread import run_sync
 
-from phasebus.initializer.ray import cluster
 from phasebus.initializer.ray.cluster import connected
 from phasebus.initializer.ray.config import RayConfig
 
@@ -34,39 +29,6 @@ async def test_a_ray_of_our_own_lives_on_when_the_pool_retires_its_threads(monke
         await retire_the_thread_used_last()
         gone, _ = psutil.wait_procs(servers, timeout=2)
         assert gone == []
-
-
-@pytest.mark.anyio
-async def test_a_start_that_is_cancelled_while_ray_starts_shuts_it_down_when_it_has(
-    anyio_backend_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    connecting: list[Any] = []
-    starting, go_on = threading.Event(), threading.Event()
-
-    def start(_: RayConfig) -> None:
-        starting.set()
-        go_on.wait()
-        said.append("started")
-
-    monkeypatch.setattr(cluster, "_connect", start)
-    monkeypatch.setattr(ray, "shutdown", lambda: said.append("shut down"))
-
-    async def connect() -> None:
-        if anyio_backend_name == "asyncio":
-            connecting.append(asyncio.current_task())
-        async with connected(RayConfig()):
-            await anyio.lowlevel.checkpoint()
-            said.append("connected")
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(connect)
-        await run_sync(starting.wait)
-        threading.Timer(0.2, go_on.set).start()
-        for task in connecting:
-            task.cancel()  # the loop's own way, which no scope of anyio's shields from
-        tasks.cancel_scope.cancel()
-    assert said == ["started", "shut down"]
 
 
 async def retire_the_thread_used_last() -> None:

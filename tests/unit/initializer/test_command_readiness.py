@@ -11,7 +11,7 @@ import pytest
 
 from phasebus.bus import Context
 from phasebus.initializer.node import command
-from phasebus.initializer.node.command import Command, CommandStart
+from phasebus.initializer.node.command import Command, CommandStart, Intervals
 from phasebus.initializer.node.keys import MODEL, NODE_KEYS
 
 
@@ -20,7 +20,7 @@ from phasebus.initializer.node.keys import MODEL, NODE_KEYS
     ("reported", "running", "probes"), [(False, False, 1), (False, True, 1), (True, False, 1), (True, True, 2)]
 )
 async def test_one_healthy_probe_suffices_unless_reported_steps_still_run(
-    reported: bool, running: bool, probes: int, monkeypatch: pytest.MonkeyPatch
+    reported: bool, running: bool, probes: int
 ) -> None:
     """Of several API servers, one may answer while the others are still starting."""
     asked = 0
@@ -38,13 +38,12 @@ async def test_one_healthy_probe_suffices_unless_reported_steps_still_run(
             listener("a notice")
         return lambda: None
 
-    for name in ("_POLL_SECONDS", "_PROBE_SECONDS", "_RARE_PROBE_SECONDS"):
-        monkeypatch.setattr(command, name, 0.0)
+    intervals = Intervals(poll=0.0, probe=0.0, rare_probe=0.0)
     telemetry: Any = SimpleNamespace(relay=SimpleNamespace(listen=listen))
     child: Any = SimpleNamespace(returncode=None)
     observer: Any = Observer()
     bus: Any = None
-    start = CommandStart(Command(arguments=["vllm", "serve", "m"]), observer, child, bus, telemetry)
+    start = CommandStart(Command(arguments=["vllm", "serve", "m"]), observer, child, bus, telemetry, intervals)
     steps: Any = SimpleNamespace(ready=False, running=("a step",) if running else ())
     await start._until_ready(steps)
     assert asked == probes

@@ -9,7 +9,6 @@ import pytest
 
 from phasebus.bus import Bus, StepEvent
 from phasebus.initializer import EngineError, EngineStepFailed, EngineStepFinished, EngineStepStarted
-from phasebus.initializer.engines.vllm import steps as steps_module
 from phasebus.initializer.engines.vllm.inside import hooks
 from phasebus.initializer.engines.vllm.names import OTHER, OWN_STEPS, STEP_OF_SPAN, step_name
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
@@ -189,12 +188,11 @@ async def test_notices_during_the_start_become_events() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_engine_that_reports_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps_module, "FINAL_STEPS_SECONDS", 600.0)
+async def test_an_engine_that_reports_nothing_is_not_waited_for() -> None:
     relay = Relay()
     try:
         with anyio.fail_after(60):
-            async with Bus() as bus, relayed_steps(bus, relay):
+            async with Bus() as bus, relayed_steps(bus, relay, final_seconds=600.0):
                 pass
     finally:
         relay.close()

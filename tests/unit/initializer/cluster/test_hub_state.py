@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from phasebus.initializer.cluster.hub import state
 from phasebus.initializer.cluster.hub.app import build_hub_app
 from phasebus.initializer.cluster.hub.state import ClusterState, TooManyNodesError
 from tests.support.journal_lines import begun, ended, line, progressed
@@ -272,9 +271,8 @@ def test_a_name_for_every_line_does_not_make_a_series_for_every_line() -> None:
     assert 'phasebus_cluster_phase_duration_seconds_count{phase="other"} 4000.0' in text
 
 
-def test_more_nodes_than_a_hub_keeps_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "MAX_NODES", 2)
-    cluster = ClusterState()
+def test_more_nodes_than_a_hub_keeps_are_rejected() -> None:
+    cluster = ClusterState(max_nodes=2)
     for number in range(2):
         cluster.receive(f"node-{number}", 0, b"")
     with pytest.raises(TooManyNodesError, match="the hub keeps 2 nodes"):
