@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from phasebus import __version__
+from phasebus.console_script import interruptible_imports
 from phasebus.initializer.cli.output import OutputError, check_output, end_process, tolerant_streams, write_err
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -43,7 +44,8 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+        with interruptible_imports():
+            command: click.Command = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

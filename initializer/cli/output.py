@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO, cast
 
-from phasebus.bus import PhasebusError
 
+class OutputError(Exception):
+    """Raised when a command's result cannot be written to standard output.
 
-class OutputError(PhasebusError):
-    """Raised when a command's result cannot be written to standard output."""
+    No PhasebusError: the help would import the bus for it.
+    """
 
 
 class TolerantStream:
