@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio.to_thread
 
 from phasebus import __version__
 from phasebus.telemetry.collector import Collector
-from phasebus.telemetry.exporters import span_queues
+from phasebus.telemetry.exporters import metric_pushes, span_queues
+from phasebus.telemetry.metric_push import MetricPush
 from phasebus.telemetry.metrics import Metrics
-from phasebus.telemetry.otel.settings import Findings, TraceSettings
+from phasebus.telemetry.otel.settings import Findings, MetricSettings, TraceSettings
 from phasebus.telemetry.proxies import without_proxy
 from phasebus.telemetry.redaction import learn_environment, learn_secret
 from phasebus.telemetry.relay import Relay, SpanForwarder
@@ -26,6 +28,9 @@ from phasebus.telemetry.timeline import Timeline
 from phasebus.telemetry.trace_losses import TraceLosses
 from phasebus.telemetry.tracing import Tracing
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricsData
+
 logger = logging.getLogger("phasebus.telemetry")
 
 
@@ -34,7 +39,7 @@ class Telemetry:
 
     Making it binds its ports, so that one that is taken shows at once; opening it starts to answer. Spans go to the
     exporters that the OTEL_* variables of `environment` name, and nowhere if they name none; a variable with a value that
-    cannot be used is one warning.
+    cannot be used is one warning. With OTEL_METRICS_EXPORTER=otlp the metrics are pushed to a collector, too.
 
     Args:
         identity: The run; a new one by default.
@@ -81,6 +86,10 @@ class Telemetry:
             settings=settings,
             environment=environment,
         )
+        pushed = MetricSettings.from_environment(environment, findings)
+        metric_collector = Collector.from_environment(environment, pushed, findings)
+        collect = partial(_metrics_data, self.metrics, self.tracing, time.time_ns())
+        self._pushes = metric_pushes(pushed, metric_collector, findings, collect)
         self.relay = Relay(SpanForwarder(self.tracing), relay_host)
         self.metrics.registry.register(TraceLosses(self.tracing, self.relay))
         self._sdk_variables = {**findings.repairs, "OTEL_TRACES_SAMPLER": settings.engine_sampler}
@@ -104,7 +113,14 @@ class Telemetry:
     async def __aenter__(self) -> Self:
         if self.service is not None:
             self.service.start()
+        for push in self._pushes:
+            push.start()
         return self
+
+    def push_metrics(self) -> None:
+        """Push the metrics now, where they are pushed at all, and return at once."""
+        for push in self._pushes:
+            push.push_now()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
@@ -113,10 +129,18 @@ class Telemetry:
         with anyio.CancelScope(shield=True):  # every part has a deadline of its own
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_close, self.relay, self.tracing)  # the relay's last spans are exported, too
+                for push in self._pushes:
+                    tasks.start_soon(_close, push)
                 if self.service is not None:
                     tasks.start_soon(_close, self.service)
 
 
-async def _close(*parts: Relay | Tracing | Server) -> None:
+def _metrics_data(metrics: Metrics, tracing: Tracing, since_ns: int) -> MetricsData:
+    from phasebus.telemetry.otlp_metrics import metrics_data  # imports more of the SDK than spans need
+
+    return metrics_data(metrics.registry, tracing.resource, __version__, since_ns)
+
+
+async def _close(*parts: Relay | Tracing | MetricPush | Server) -> None:
     for part in parts:
         await anyio.to_thread.run_sync(part.close)

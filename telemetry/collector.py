@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 import socket
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import signature
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 from opentelemetry.util.re import parse_env_headers
 
-from phasebus.telemetry.otel.settings import Findings, TraceSettings
+from phasebus.telemetry.otel.settings import Findings, MetricSettings, TraceSettings
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace.export import SpanExporter
+
+E = TypeVar("E")
 
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["none", "gzip", "deflate"]
@@ -44,7 +47,7 @@ class Collector:
 
     Attributes:
         protocol: Its protocol.
-        endpoint: For HTTP the whole URL of its traces, for gRPC its address.
+        endpoint: For HTTP the whole URL of its traces or metrics, for gRPC its address.
         headers: What each request carries; usually secrets.
         timeout: How long a request may take, in seconds.
         compression: How requests are compressed; ``deflate`` with HTTP only.
@@ -68,24 +71,25 @@ class Collector:
     def from_environment(
         cls,
         environment: Mapping[str, str] = os.environ,
-        settings: TraceSettings | None = None,
+        settings: TraceSettings | MetricSettings | None = None,
         findings: Findings | None = None,
     ) -> Collector | None:
-        """Return the collector that the OTEL_* variables name.
+        """Return the collector of traces, or of metrics, that the OTEL_* variables name.
 
-        None if they name none, or turn tracing off, or name an address that is no URL. OTEL_TRACES_EXPORTER=otlp names
-        the standard's default address on this machine; without either variable nothing is exported.
+        None if they name none, or turn the export off, or name an address that is no URL. OTEL_TRACES_EXPORTER=otlp and
+        OTEL_METRICS_EXPORTER=otlp name the standard's default address on this machine.
 
         Args:
             environment: Where the variables are read from.
-            settings: What `TraceSettings` has read from it already.
+            settings: What `TraceSettings`, which is the default, or `MetricSettings` has read from it.
             findings: Where problems are added.
 
         Source: OpenTelemetry specification, "OTLP exporter configuration". The default protocol is http/protobuf.
         """
         findings = findings or Findings()
         settings = settings or TraceSettings.from_environment(environment)
-        read = _Reader(environment, findings)
+        signal = "metrics" if isinstance(settings, MetricSettings) else "traces"
+        read = _Reader(environment, findings, signal.upper())
         if settings.disabled or "otlp" not in settings.exporters:
             return None
         if not read("ENDPOINT") and not settings.explicit:
@@ -101,8 +105,8 @@ class Collector:
                     "no collector",
                 )
                 return None
-            if not environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
-                endpoint = endpoint.rstrip("/") + "/v1/traces"
+            if not environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"):
+                endpoint = f"{endpoint.rstrip('/')}/v1/{signal}"
         compressions = ("none", "gzip") if protocol == "grpc" else ("none", "gzip", "deflate")
         insecure = read("INSECURE").lower()
         return cls(
@@ -137,18 +141,33 @@ class Collector:
 
         A collector on loopback is reached directly, whatever the proxy variables say.
         """
-        return self._grpc_exporter() if self.protocol == "grpc" else self._http_exporter()
+        if self.protocol == "grpc":
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-    def _http_exporter(self) -> SpanExporter:
+            return self._grpc_exporter(GrpcExporter)
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+        return self._http_exporter(HttpExporter)
+
+    def metric_exporter(self) -> MetricExporter:
+        """Return the SDK's exporter of metrics to this collector, which is reached as by `exporter`."""
+        if self.protocol == "grpc":
+            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+
+            return self._grpc_exporter(GrpcExporter)
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
+
+        return self._http_exporter(HttpExporter)
+
+    def _http_exporter(self, make: Callable[..., E]) -> E:
         import requests
         from opentelemetry.exporter.otlp.proto.http import Compression as HttpCompression
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         session = None
         if self._is_loopback():
             session = requests.Session()
             session.trust_env = False
-        return OTLPSpanExporter(
+        return make(
             endpoint=self.endpoint,
             headers=dict(self.headers),
             timeout=self.timeout,
@@ -159,9 +178,8 @@ class Collector:
             session=session,
         )
 
-    def _grpc_exporter(self) -> SpanExporter:
+    def _grpc_exporter(self, make: Callable[..., E]) -> E:
         import grpc
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
         credentials = None
         if self.certificate or self.client_certificate:
@@ -169,9 +187,9 @@ class Collector:
                 _content(self.certificate), _content(self.client_key), _content(self.client_certificate)
             )
         direct: dict[str, Any] = {}
-        if self._is_loopback() and "channel_options" in signature(OTLPSpanExporter).parameters:  # older SDKs have none
+        if self._is_loopback() and "channel_options" in signature(make).parameters:  # older SDKs have none
             direct["channel_options"] = (("grpc.enable_http_proxy", 0),)
-        return OTLPSpanExporter(
+        return make(
             endpoint=self.endpoint,
             insecure=self.insecure,
             credentials=credentials,
@@ -204,10 +222,11 @@ class Collector:
 
 
 class _Reader:
-    """Reads the OTLP variables; the one of traces wins over the general one."""
+    """Reads the OTLP variables; the one of a signal, such as TRACES, wins over the general one."""
 
-    def __init__(self, environment: Mapping[str, str], findings: Findings) -> None:
+    def __init__(self, environment: Mapping[str, str], findings: Findings, signal: str) -> None:
         self._environment = environment
+        self._signal = signal
         self._findings = findings
 
     def __call__(self, name: str) -> str:
@@ -242,7 +261,7 @@ class _Reader:
         return None
 
     def _variable(self, name: str) -> str:
-        own = f"OTEL_EXPORTER_OTLP_TRACES_{name}"
+        own = f"OTEL_EXPORTER_OTLP_{self._signal}_{name}"
         return own if self._environment.get(own) else f"OTEL_EXPORTER_OTLP_{name}"
 
 

@@ -137,6 +137,7 @@ async def _observe(
                 raise
             if child.returncode != 0 or not downloaded:
                 FailureReport(starts=True).write(error)
+            telemetry.push_metrics()
             if (child.returncode or not downloaded) and not child.stopped and telemetry.service is not None:
                 # a signal ends it, because it ends a process whose command has ended
                 await linger(linger_seconds(configured_linger, telemetry.service.host), anyio.sleep)

@@ -124,6 +124,7 @@ def start_and_serve(
 
 async def _linger(telemetry: Telemetry, service: ServiceConfig | None, error: Exception, *, once: bool) -> None:
     """Serve the metrics of a failed start for a while. With `once`, nothing lingers by default."""
+    telemetry.push_metrics()
     if service is None:
         return
     if telemetry.status.describe()["status"] == "starting":  # no step has failed

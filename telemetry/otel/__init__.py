@@ -6,6 +6,14 @@ Importing this package imports the SDK, also where a variable that the SDK reads
 from phasebus.telemetry.otel.queue import SpanQueue
 from phasebus.telemetry.otel.resource import process_resource, run_resource
 from phasebus.telemetry.otel.sampling import TraceSampler
-from phasebus.telemetry.otel.settings import SpanBatches, TraceSettings
+from phasebus.telemetry.otel.settings import MetricSettings, SpanBatches, TraceSettings
 
-__all__ = ["SpanBatches", "SpanQueue", "TraceSampler", "TraceSettings", "process_resource", "run_resource"]
+__all__ = [
+    "MetricSettings",
+    "SpanBatches",
+    "SpanQueue",
+    "TraceSampler",
+    "TraceSettings",
+    "process_resource",
+    "run_resource",
+]

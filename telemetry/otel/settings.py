@@ -32,6 +32,11 @@ BATCH_SPANS: Final = 512
 DELAY_MILLISECONDS: Final = 500
 """How long a span may wait for others before it is exported."""
 
+METRIC_INTERVAL_MILLISECONDS: Final = 60_000
+"""The time between two exports of metrics that the specification makes the default."""
+
+_TEMPORALITY: Final = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+
 
 @dataclass(slots=True)
 class Findings:
@@ -134,6 +139,44 @@ class TraceSettings:
         return self.sampler if self.sampler.startswith("parentbased_") else f"parentbased_{self.sampler}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSettings:
+    """What the OTEL_* variables say of metrics.
+
+    The specification makes ``otlp`` the default exporter. Here nothing is pushed unless OTEL_METRICS_EXPORTER names it: most
+    collectors that OTEL_EXPORTER_OTLP_ENDPOINT names for traces, such as Jaeger, reject metrics.
+
+    Attributes:
+        disabled: Whether OTEL_SDK_DISABLED turns OpenTelemetry off.
+        exporters: Names of exporters, as OTEL_METRICS_EXPORTER has them, except ``none`` and ``prometheus``: /metrics is
+            served in any case.
+        explicit: Always true, because an exporter is never the default.
+        interval: The time between two exports, in seconds.
+    """
+
+    disabled: bool = False
+    exporters: tuple[str, ...] = ()
+    explicit: bool = True
+    interval: float = METRIC_INTERVAL_MILLISECONDS / 1000
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] = os.environ, findings: Findings | None = None
+    ) -> MetricSettings:
+        """Return what the variables of `environment` say; what is wrong with them is added to `findings`."""
+        findings = findings or Findings()
+        read = _Reader(environment, findings)
+        settings = cls(
+            disabled=read.text("OTEL_SDK_DISABLED").lower() == "true",
+            exporters=tuple(name for name in read.names("OTEL_METRICS_EXPORTER") if name not in ("none", "prometheus")),
+            interval=read.metric_interval(),
+        )
+        preference = read.text(_TEMPORALITY).lower()
+        if "otlp" in settings.exporters and preference not in ("", "cumulative"):
+            findings.reject(_TEMPORALITY, preference, "only cumulative values are exported", "cumulative")
+        return settings
+
+
 class _Reader:
     def __init__(self, environment: Mapping[str, str], findings: Findings) -> None:
         self._environment = environment
@@ -177,6 +220,11 @@ class _Reader:
             )
             self._findings.repairs["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"] = str(queue)
         return SpanBatches(queue=queue, batch=min(batch, queue), delay=delay / 1000)
+
+    def metric_interval(self) -> float:
+        default = METRIC_INTERVAL_MILLISECONDS
+        milliseconds = self._number("OTEL_METRIC_EXPORT_INTERVAL", default, least=1, repair=str(default))
+        return milliseconds / 1000
 
     def limits(self) -> dict[str, int]:
         limits = {

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import httpx
 from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from phasebus.telemetry import EngineSpan
@@ -97,17 +99,52 @@ class Export:
     content: ExportTraceServiceRequest
 
 
+@dataclass(frozen=True)
+class Push:
+    """One request with metrics that an `OtlpSink` received.
+
+    Attributes:
+        path: The path it was sent to.
+        headers: Its headers, with lower-case names.
+        content: The metrics.
+    """
+
+    path: str
+    headers: Mapping[str, str]
+    content: ExportMetricsServiceRequest
+
+    @property
+    def resource(self) -> dict[str, str]:
+        """The attributes of the resource that are text."""
+        (resource,) = self.content.resource_metrics
+        return {each.key: each.value.string_value for each in resource.resource.attributes}
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics by name."""
+        (resource,) = self.content.resource_metrics
+        return {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
+
+
 class OtlpSink:
     """A receiver of OTLP over HTTP in this process.
 
     Args:
         tls: With it, the receiver is reached over https.
         status: The status that it answers with.
+
+    Attributes:
+        exports: The requests with spans.
+        pushes: The requests with metrics.
+        answering: Requests are answered while this is set.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None, status: int = 200) -> None:
         self.exports: list[Export] = []
+        self.pushes: list[Push] = []
         self.status = status
+        self.answering = threading.Event()
+        self.answering.set()
         self._refusals: int | None = None
         sink = self
 
@@ -124,9 +161,12 @@ class OtlpSink:
                 if sink._refusals is not None:
                     sink._refusals -= 1
                     sink.status = sink.status if sink._refusals >= 0 else httpx.codes.OK
-                if sink.status == httpx.codes.OK:
-                    headers = {name.lower(): value for name, value in self.headers.items()}
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                if sink.status == httpx.codes.OK and self.path.endswith("/metrics"):
+                    sink.pushes.append(Push(self.path, headers, ExportMetricsServiceRequest.FromString(body)))
+                elif sink.status == httpx.codes.OK:
                     sink.exports.append(Export(self.path, headers, ExportTraceServiceRequest.FromString(body)))
+                sink.answering.wait()
                 self.send_response(sink.status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -175,6 +215,7 @@ class OtlpSink:
 
     def close(self) -> None:
         """Stop receiving."""
+        self.answering.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

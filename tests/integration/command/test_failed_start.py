@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,9 +68,13 @@ def test_a_failed_node_serves_its_reason_until_a_signal_and_exits_with_1(
     answer = command.get("/readyz")
     assert answer.status_code == 503
     assert (answer.json()["status"], "no licence" in answer.json()["error"]) == ("failed", True)
-    failed = [line for line in command.get("/metrics").text.splitlines() if 'outcome="failed"' in line]
-    (count,) = (line for line in failed if line.startswith("phasebus_node_startup_duration_seconds_count"))
+    metrics = command.get("/metrics").text
+    (count,) = (
+        line for line in metrics.splitlines() if re.match(r'phasebus_node_startups_total.*outcome="failed"', line)
+    )
     assert count.endswith(" 1.0")
+    (reason,) = (line for line in metrics.splitlines() if line.startswith("phasebus_node_startup_failure_info{"))
+    assert ('phase="pre_initialization"' in reason, 'error="ValueError"' in reason) == (True, True)
     (node,) = (step for step in command.get("/timeline").json()["steps"] if step["kind"] == "node")
     assert "no licence" in node["error"]
     (written,) = message.read_text().splitlines() or [""]

@@ -10,6 +10,7 @@ import pytest
 from tests.integration.otel.conftest import Start
 from tests.support.command import phases
 from tests.support.otlp import Authority, OtlpSink, otlp_sink
+from tests.support.programs import free_port
 from tests.support.traces import ExportedSpan, assert_is_one_trace, exported_spans
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -135,3 +136,22 @@ def test_otel_disabled_leaves_the_engine_untraced_and_the_start_as_it_is(run: St
     assert sink.spans == []
     assert set(phases(command.journal()).values()) == {"finished"}
     assert "load_weights" not in {step.name for step in command.journal().steps}
+
+
+def test_otel_metrics_of_a_start_that_is_never_scraped_are_pushed(up: Start, sink: OtlpSink) -> None:
+    up(OTEL_METRICS_EXPORTER="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
+    last = sink.pushes[-1].metrics
+    finished = {
+        point.as_double
+        for point in last["phasebus_node_startups"].sum.data_points
+        if any(label.value.string_value == "finished" for label in point.attributes)
+    }
+    assert finished == {1}
+    (ready,) = last["phasebus_ready"].gauge.data_points
+    assert ready.as_double == 1
+
+
+def test_otel_collector_of_metrics_that_is_away_costs_one_warning(up: Start) -> None:
+    command = up(OTEL_METRICS_EXPORTER="otlp", OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"http://127.0.0.1:{free_port()}")
+    assert command.stderr.count("metrics cannot be pushed") <= 1
+    assert set(phases(command.journal()).values()) == {"finished"}
