@@ -90,6 +90,7 @@ class Telemetry:
         metric_collector = Collector.from_environment(environment, pushed, findings)
         collect = partial(_metrics_data, self.metrics, self.tracing, time.time_ns())
         self._pushes = metric_pushes(pushed, metric_collector, findings, collect)
+        self.metrics.describe_target(self.tracing.resource.attributes)
         self.relay = Relay(SpanForwarder(self.tracing), relay_host)
         self.metrics.registry.register(TraceLosses(self.tracing, self.relay))
         self._sdk_variables = {**findings.repairs, "OTEL_TRACES_SAMPLER": settings.engine_sampler}

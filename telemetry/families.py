@@ -54,18 +54,18 @@ class Family:
     @property
     def example(self) -> str:
         """A query that answers the usual question of its type, over seven days where it is about the past."""
-        by = f" by ({', '.join(self.labels)})" if self.labels else ""
+        by = f" by ({', '.join(self.labels)}) " if self.labels else ""
         if self.query:
             return self.query
         if self.type == "counter":
-            return f"sum{by} (increase({self.name}[{_RANGE}]))"
+            return f"sum{by}(increase({self.name}[{_RANGE}]))"
         if self.type == "summary":
-            total, count = (f"sum{by} (increase({self.name}_{part}[{_RANGE}]))" for part in ("sum", "count"))
+            total, count = (f"sum{by}(increase({self.name}_{part}[{_RANGE}]))" for part in ("sum", "count"))
             return f"{total} / {count}"
         if self.type == "histogram":
             labels = ", ".join((*self.labels, "le"))
             return f"histogram_quantile(0.95, sum by ({labels}) (increase({self.name}_bucket[{_RANGE}])))"
-        return f"max{by} ({self.name})"
+        return f"max{by}({self.name})"
 
     def of_cluster(self) -> Family:
         """Return the family that a hub exports in place of this one: the sum over its nodes."""
@@ -111,6 +111,7 @@ class KindNames:
         announces: By an attribute that lists names: the kind whose steps have these names. Their series begin at 0.
         contains: The kinds of the steps inside it that have the same labels. Their series begin at 0.
         divides: The counter that divides the duration among the steps inside it, by exclusive time, and their kind.
+        shows_idle: Whether `in_progress` stays at 0 after a step has run; if not, only running steps have a series.
         moves_bytes: Whether the bytes in its progress are counted; False if they are part of another step's.
     """
 
@@ -126,6 +127,7 @@ class KindNames:
     announces: Mapping[str, str] = field(default_factory=dict)
     contains: tuple[str, ...] = ()
     divides: tuple[Family, str] | None = None
+    shows_idle: bool = True
     moves_bytes: bool = True
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import threading
 import time
 from bisect import bisect_left
@@ -22,7 +23,7 @@ from phasebus.telemetry import names
 from phasebus.telemetry.bus_counts import BusCounts, CountingBus
 from phasebus.telemetry.families import FILE_OUTCOMES, Family
 from phasebus.telemetry.in_memory import METRIC_TYPES, Counter, Gauge
-from phasebus.telemetry.redaction import redact_name
+from phasebus.telemetry.redaction import redact_name, redact_value
 from phasebus.telemetry.step_series import RunningSteps, StepSeries
 
 UNKNOWN: Final = "unknown"
@@ -33,6 +34,9 @@ OVERFLOW: Final = "other"
 
 MAX_SERIES: Final = 2_000
 """How many different sets of label values a metric may have."""
+
+_OF_ONE_PROCESS: Final = frozenset({"service.instance.id", "process.pid", "phasebus.run", "k8s.pod.uid"})
+_NOT_IN_LABELS: Final = re.compile(r"[^a-zA-Z0-9_]|^(?=\d)")
 
 
 class Metrics:
@@ -140,6 +144,22 @@ class Metrics:
                 self._sizes[family.name] += 1
                 found = self._children[key] = metric.labels(*map(redact_name, key[1:]))
         return found
+
+    def describe_target(self, attributes: Mapping[str, object]) -> None:
+        """Export the resource of the process as the labels of `target_info`. May be called once.
+
+        Ids that differ for every process are left out: each would be a new series. Source: OpenTelemetry specification,
+        "Prometheus and OpenMetrics Compatibility".
+
+        Args:
+            attributes: The attributes of the resource, as on its spans.
+        """
+        labels = {
+            _NOT_IN_LABELS.sub("_", key): redact_name(_text(redact_value(key, value)))
+            for key, value in sorted(attributes.items())
+            if key and key not in _OF_ONE_PROCESS and not key.startswith("telemetry.")
+        }
+        self.registry.set_target_info(labels)
 
     def watch_bus(self, bus: CountingBus) -> None:
         """Export what `bus` counts of its subscribers and observers; it is read at every scrape.

@@ -1,7 +1,7 @@
 """Every exported name: spans, metrics, labels and their units. Docs, dashboards and tests are checked against it.
 
 Rows are keyed by the kind of step. A kind without a row is exported too: as spans called by its kind, and in
-`phasebus_step_duration_seconds`. docs/metrics.md is generated from this file (`phasebus.telemetry.metrics_page`).
+`phasebus_step_duration_seconds`. docs/metrics.md is generated from this file (`python -m tests.support.metrics_page`).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ KINDS: Final[Mapping[str, KindNames]] = {
             buckets=STARTUP_BUCKETS,
         ),
         ends=Family("phasebus_cluster_startups_total", "counter", "Starts of a cluster, by outcome.", ("outcome",)),
+        announces={"phases": "phase"},
     ),
     "node": KindNames(
         "node init",
@@ -106,7 +107,7 @@ KINDS: Final[Mapping[str, KindNames]] = {
                     "phasebus_download_bytes_total",
                     "counter",
                     "Bytes received over the network, added when a download of a model ends.",
-                    ("model", "source", "outcome"),
+                    ("model", "source"),
                 ),
                 "bytes",
             ),
@@ -185,6 +186,7 @@ KINDS: Final[Mapping[str, KindNames]] = {
             ("step",),
         ),
         name_label="step",
+        shows_idle=False,
     ),
     "training": KindNames(
         "training run",

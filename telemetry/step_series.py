@@ -116,9 +116,10 @@ class RunningSteps(Collector):
                 gauge = found[family.name] = GaugeMetricFamily(*family.header, labels=family.labels)
             gauge.add_metric(values, value)  # type: ignore[attr-defined]
 
-        for series in filter(lambda each: each.has_run, self._series()):
+        for series in self._series():
             began = series.running()
-            add(series.row.in_progress, series.values, len(began))
+            if began or (series.has_run and series.row.shows_idle):
+                add(series.row.in_progress, series.values, len(began))
             if began:
                 add(series.row.age, series.values, max(0.0, (now - min(began)) / 1e9))
         return found.values()

@@ -27,7 +27,7 @@ from phasebus.initializer.node.keys import (
     PLACEMENT_STRATEGY,
 )
 from phasebus.initializer.node.startup import entries_of
-from phasebus.initializer.pipeline.phases import Phase, run_phases
+from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.initializer.pipeline.wiring import available_port, available_telemetry, observe_all
 from phasebus.initializer.ray.cluster import RAY, connected
 from phasebus.initializer.ray.placement import has_gpus, nodes_of, release, reserve
@@ -67,15 +67,15 @@ class ClusterStart:
         context = Context(first, keys=[*NODE_KEYS, *config.keys])
         for model in config.models:
             subscribe_to_placement(self._bus, model.callbacks)
-        attributes = {"run": self._telemetry.identity.run}
+        phases, last = self._phases(), Phase(name="post_cluster", before=PostCluster)
+        attributes = {"run": self._telemetry.identity.run, "phases": phase_names((*phases, last))}
         try:
             async with self._bus.step(CLUSTER, config.name, attributes=attributes) as step:
-                await run_phases(self._bus, self._phases(), context, config)
+                await run_phases(self._bus, phases, context, config)
                 seats = assign_seats(self._plans, context[PLACEMENT_BUNDLES], await nodes_of(context[PLACEMENT_GROUP]))
                 step.attributes["nodes"] = sum(len(engine.seats) for engine in seats)
                 nodes = await self._start_nodes(seats, context, step.id)
                 merge(context, {node.name: node.changes for node in nodes}, [*NODE_KEYS, *config.keys])
-                last = Phase(name="post_cluster", before=PostCluster)
                 await run_phases(self._bus, [last], context, config)
         except BaseException:
             with anyio.CancelScope(shield=True):

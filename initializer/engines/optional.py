@@ -110,6 +110,24 @@ class ObservableLauncher(Protocol):
 
 
 @runtime_checkable
+class NamesSteps(Protocol):
+    """What a launcher or observer also has if it knows the steps of its engine's start beforehand."""
+
+    @property
+    def step_names(self) -> Sequence[str]:
+        """The names of all steps that the engine can have; metrics of each begin at 0 when the engine starts."""
+
+
+def announced_steps(engine: object) -> Mapping[str, str]:
+    """Return the attribute of the engine's step that lists the names of the steps inside it, if `engine` knows them.
+
+    Args:
+        engine: A launcher or an observer.
+    """
+    return {"steps": ",".join(engine.step_names)} if isinstance(engine, NamesSteps) else {}
+
+
+@runtime_checkable
 class CommandLauncher(Protocol):
     """What a launcher also has if its engine can be observed where a command starts it."""
 

@@ -14,7 +14,7 @@ import anyio
 
 from phasebus.bus import Bus, Context
 from phasebus.initializer.downloads import fetch
-from phasebus.initializer.engines.optional import CommandObserver, ObservedSteps
+from phasebus.initializer.engines.optional import CommandObserver, ObservedSteps, announced_steps
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, describe_exit
 from phasebus.initializer.node.child import ChildProcess
 from phasebus.initializer.node.events import (
@@ -28,7 +28,7 @@ from phasebus.initializer.node.events import (
 )
 from phasebus.initializer.node.execution import original_environment, printable
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
-from phasebus.initializer.pipeline.phases import Phase, run_phases
+from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.redaction import redact_arguments
 
@@ -114,16 +114,18 @@ class CommandStart:
         """
         identity = self._telemetry.identity
         context = Context({MODEL: self._command.download or ""}, keys=NODE_KEYS)
+        phases = self._phases()
         attributes = {
             "model": self._model,
             "run": identity.run,
             "node": identity.node,
             "engine": self._observer.name,
             "command": self._command.name,
+            "phases": phase_names(phases),
         }
         try:
             async with self._bus.step(NODE, identity.node, attributes=attributes) as step:
-                await run_phases(self._bus, self._phases(), context, self._command, keys=NODE_KEYS)
+                await run_phases(self._bus, phases, context, self._command, keys=NODE_KEYS)
                 step.attributes["model"] = self._model
         except Exception:
             if self._download_failed:
@@ -161,7 +163,8 @@ class CommandStart:
 
     async def _start_engine(self, context: Context) -> None:
         telemetry = self._telemetry
-        async with self._bus.step(ENGINE_INIT, self._observer.name, attributes={"model": self._model}) as step:
+        attributes = {"model": self._model, **announced_steps(self._observer)}
+        async with self._bus.step(ENGINE_INIT, self._observer.name, attributes=attributes) as step:
             async with self._observer.relayed_steps(self._bus, telemetry.relay) as steps:
                 began_ns = time.time_ns()
                 self._child.start(self._command.arguments, self._environment(step.id))

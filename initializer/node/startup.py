@@ -15,6 +15,7 @@ from phasebus.bus import Bus, Context, current_step
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource
+from phasebus.initializer.engines.optional import announced_steps
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, Launch, Prepared
 from phasebus.initializer.engines.registry import find_launcher
 from phasebus.initializer.node.config import LLMConfig
@@ -50,7 +51,7 @@ from phasebus.initializer.node.keys import (
 )
 from phasebus.initializer.node.probe import probe_engine
 from phasebus.initializer.pipeline.control_flow import errors_only
-from phasebus.initializer.pipeline.phases import Phase, run_phases
+from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.initializer.ray.cluster import RAY, connected
 from phasebus.initializer.ray.placement import default_bundles, release, reserve
 from phasebus.telemetry import RunIdentity, Telemetry
@@ -103,10 +104,17 @@ class NodeStart:
         config, identity = self._config, self._telemetry.identity
         name = config.name or identity.node
         context = Context({NODE_NAME: name, **entries_of(config), **self._given}, keys=NODE_KEYS)
-        attributes = {"run": identity.run, "node": name, "model": config.model, "engine": config.engine}
+        phases = self._phases()
+        attributes = {
+            "run": identity.run,
+            "node": name,
+            "model": config.model,
+            "engine": config.engine,
+            "phases": phase_names(phases),
+        }
         try:
             async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):
-                await run_phases(self._bus, self._phases(), context, config, keys=NODE_KEYS)
+                await run_phases(self._bus, phases, context, config, keys=NODE_KEYS)
                 with errors_only():
                     await self._check_ready(context)
         except BaseException:
@@ -234,7 +242,8 @@ class NodeStart:
     async def _start_engine(self, context: Context) -> None:
         if self._runs_on_ray(context):
             await self._connect_ray()
-        async with self._bus.step(ENGINE_INIT, self._config.engine, attributes={"model": context[MODEL]}) as step:
+        attributes = {"model": context[MODEL], **announced_steps(self._launcher)}
+        async with self._bus.step(ENGINE_INIT, self._config.engine, attributes=attributes) as step:
             prepared, self._prepared = self._prepared, None
             engine = await self._launcher.start(self._launch(context, step.id), prepared)
             self._held.push_async_callback(engine.close)

@@ -72,6 +72,11 @@ class Phase:
     joins: bool = True
 
 
+def phase_names(phases: Iterable[Phase]) -> str:
+    """Return the value of the attribute ``phases`` of the step around `phases`; metrics of each then begin at 0."""
+    return ",".join(phase.name for phase in phases)
+
+
 async def run_phases(
     bus: Bus, phases: Sequence[Phase], context: Context, config: Any = None, *, keys: Iterable[str] = ()
 ) -> None:

@@ -41,7 +41,7 @@ def exclusive_seconds(whole: RecordedStep, parts: Sequence[RecordedStep]) -> Map
     moments = sorted(
         (moment, starts, number)
         for number, at in enumerate(placed)
-        if at.end_ns > begin and at.start_ns < end
+        if max(at.start_ns, begin) < min(at.end_ns, end)
         for moment, starts in ((max(at.start_ns, begin), True), (min(at.end_ns, end), False))
     )
     seconds = dict.fromkeys([UNATTRIBUTED, *(part.name for part in parts)], 0.0)

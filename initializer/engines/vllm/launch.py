@@ -13,6 +13,7 @@ from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
 from phasebus.initializer.engines.vllm.arguments import check_arguments, check_weights, known_arguments
 from phasebus.initializer.engines.vllm.command_line import starts_server
 from phasebus.initializer.engines.vllm.inspection import plugin_checks, vllm_versions
+from phasebus.initializer.engines.vllm.names import ALL_STEPS
 from phasebus.initializer.engines.vllm.observer import VLLMCommandObserver, VLLMObserver
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.engines.vllm.process import VLLMProcess
@@ -33,6 +34,8 @@ _PARALLEL_SIZES = (
 
 class VLLM:
     """The launcher of vLLM."""
+
+    step_names = ALL_STEPS
 
     def check(self, args: Mapping[str, Any]) -> None:
         """Raise EngineError if vLLM is missing or too old, has no such argument, or a size is no number."""

@@ -67,6 +67,10 @@ OWN_STEPS: Final = frozenset(
 """Steps that vLLM has no span for; our plugin makes one with this name."""
 
 
+ALL_STEPS: Final = tuple(sorted({*STEP_OF_SPAN.values(), *STEP_OF_FUNCTION.values(), *OWN_STEPS}))
+"""Every step that a start of vLLM can have, `OTHER` excepted."""
+
+
 def step_name(span: str, function: object = None) -> str:
     """Return the name of the step that a span stands for, by the span's name and function."""
     if span in OWN_STEPS:

@@ -10,6 +10,7 @@ from phasebus.bus import Bus
 from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin_environment, read_command
 from phasebus.initializer.engines.vllm.environment import environment_of_command, environment_of_engine
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id
+from phasebus.initializer.engines.vllm.names import ALL_STEPS
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.telemetry import Relay, StepNotice, Telemetry
@@ -21,6 +22,7 @@ class VLLMObserver:
     """Observes a vLLM that a library starts in this process (`EngineObserver`)."""
 
     name = _NAME
+    step_names = ALL_STEPS
 
     outermost_step = "init_front_end"
     """The step that contains the whole start, as the plugin names it."""
@@ -47,6 +49,7 @@ class VLLMCommandObserver:
     """
 
     name = _NAME
+    step_names = ALL_STEPS
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._server = _server_of(arguments)

@@ -15,6 +15,7 @@ import anyio
 from anyio.from_thread import start_blocking_portal
 
 from phasebus.bus import Bus, Context, subscribe_all
+from phasebus.initializer.engines.optional import announced_steps
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError
 from phasebus.initializer.engines.registry import find_observer
 from phasebus.initializer.node.events import (
@@ -29,7 +30,7 @@ from phasebus.initializer.node.events import (
     PreInitialization,
 )
 from phasebus.initializer.node.keys import ENGINE, ENGINE_ARGS, ENGINE_ENV, NODE_KEYS, NODE_NAME, SKIP_DEFAULT
-from phasebus.initializer.pipeline.phases import Phase, run_phases
+from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
 from phasebus.telemetry import RunIdentity, StepNotice
 
@@ -129,8 +130,10 @@ class ReplicaStart:
         async with Bus(identity.node, timing=True) as bus:
             observe_all(bus, self._telemetry)
             subscribe_all(bus, self._callbacks)
+            phases = self._phases(bus)
+            attributes["phases"] = phase_names(phases)
             async with bus.step(NODE, identity.node, parent=identity.parent, attributes=attributes):
-                await run_phases(bus, self._phases(bus), self.context, self._config, keys=NODE_KEYS)
+                await run_phases(bus, phases, self.context, self._config, keys=NODE_KEYS)
 
     def _phases(self, bus: Bus) -> Sequence[Phase]:
         def taken_over(context: Context) -> bool:
@@ -152,7 +155,8 @@ class ReplicaStart:
         await self._work_of_ray(DOWNLOAD)
 
     async def _start_engine(self, bus: Bus, context: Context) -> None:
-        async with bus.step(ENGINE_INIT, self._observer.name, attributes={"model": self._model}) as step:
+        attributes = {"model": self._model, **announced_steps(self._observer)}
+        async with bus.step(ENGINE_INIT, self._observer.name, attributes=attributes) as step:
             given = context[ENGINE_ENV]
             found = {**os.environ, **given}
             env = {**given, **self._observer.environment(self._telemetry, found, context[ENGINE_ARGS])}

@@ -16,6 +16,7 @@ import pytest
 from phasebus.telemetry import EngineSpan
 from phasebus.telemetry.journal import Run
 from tests.support.command import Command
+from tests.support.exposition import samples, total
 from tests.support.otlp import OtlpBackend
 from tests.support.programs import free_port
 from tests.support.waiting import wait_until
@@ -159,6 +160,41 @@ def test_the_trace_is_one_tree_with_a_span_for_every_step(served: Served) -> Non
     assert [span.name for span in served.spans if span.parent is None] == ["node init"]
     assert [span.name for span in served.spans if span.parent is not None and span.parent not in ids] == []
     assert {step.id for step in served.run.steps} <= ids
+
+
+def test_the_exclusive_times_of_the_engines_steps_add_up_to_its_start(served: Served) -> None:
+    whole = total(served.serving, "phasebus_engine_init_duration_seconds_sum")
+    assert total(served.serving, "phasebus_engine_step_self_seconds_total") == pytest.approx(whole, rel=0.01)
+    assert total(served.serving, "phasebus_engine_step_duration_seconds_sum") > 1.5 * whole  # steps nest
+    (unattributed,) = (
+        each.value
+        for each in samples(served.serving, "phasebus_engine_step_self_seconds_total")
+        if each.labels["step"] == "unattributed"
+    )
+    assert unattributed < 0.1 * whole
+
+
+def test_a_scrape_of_a_node_with_two_workers_is_at_most_25_kilobytes(served: Served) -> None:
+    assert len(served.serving) <= 25_000
+
+
+def test_the_age_of_the_start_is_exported_while_it_runs_and_its_duration_afterwards(served: Served) -> None:
+    assert total(served.while_importing, "phasebus_node_startup_age_seconds") > 0
+    assert total(served.while_importing, "phasebus_node_startup_seconds") == 0
+    assert total(served.serving, "phasebus_node_startup_age_seconds") == 0
+    assert total(served.serving, "phasebus_node_startup_seconds") == pytest.approx(
+        total(served.serving, "phasebus_node_startup_duration_seconds_sum")
+    )
+
+
+def test_the_series_of_a_start_exist_at_0_before_it_ends(served: Served) -> None:
+    for name in ("startup_duration_seconds_count", "startups_total"):
+        assert {each.value for each in samples(served.while_importing, f"phasebus_node_{name}")} == {0.0}
+    later = {each.labels["step"] for each in samples(served.serving, "phasebus_engine_step_duration_seconds_count")}
+    early = {
+        each.labels["step"] for each in samples(served.while_importing, "phasebus_engine_step_duration_seconds_count")
+    }
+    assert later <= early
 
 
 def test_iterations_are_counted_and_what_vllm_says_itself_is_left_to_it(served: Served) -> None:

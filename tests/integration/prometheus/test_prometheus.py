@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +13,7 @@ import yaml
 
 from phasebus.bus import StepFailed, StepFinished, StepStarted, SubscriberStats, new_step_id
 from phasebus.observers import MetricsObserver
-from phasebus.telemetry import Metrics, RunIdentity, Status, Timeline
+from phasebus.telemetry import Metrics, RunIdentity, Status, Timeline, names
 from phasebus.telemetry.service import Server, build_app
 from tests.support.counting import CountingBus
 from tests.support.programs import free_port, program
@@ -124,7 +123,18 @@ def test_promtool_accepts_the_shipped_files(arguments: list[str]) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_promtool_accepts_the_metrics(metrics: Metrics, tmp_path: Path) -> None:
+@pytest.mark.parametrize("of_cluster", [False, True])
+def test_promtool_accepts_the_metrics(of_cluster: bool) -> None:
+    metrics = Metrics("1", of_cluster=of_cluster)
+    metrics.describe_target({"service.name": "phasebus"})
+    metrics.watch_bus(CountingBus(SubscriberStats(name="slow", role="observer", calls=5, errors=0, drops=3)))
+    observer = MetricsObserver(metrics, TRACE)
+    for kind in (*names.KINDS, "odd"):
+        observer.observe(StepStarted(step=new_step_id(), kind=kind, name="runs"))
+        observer.observe(StepFinished(step=new_step_id(), kind=kind, name="n", seconds=1))
+        observer.observe(
+            StepFailed(step=new_step_id(), kind=kind, name="n", seconds=1, outcome="failed", error=OSError())
+        )
     body, _ = metrics.render("text/plain")
     checked = subprocess.run(
         [program("promtool", "prometheus"), "check", "metrics"], input=body, capture_output=True, check=False

@@ -65,7 +65,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iter
             phases.append(moment)
         if check is None and moment == (503, "engine_init"):
             metrics = command.get("/metrics", Accept="text/plain").text
-            if 'phase_in_progress{phase="engine_init"}' in metrics:  # an observer sets it, in a thread of its own
+            if 'phase_in_progress{phase="engine_init"} 1.0' in metrics:  # an observer sets it, in a thread of its own
                 check = subprocess.run(
                     [promtool, "check", "metrics"], input=metrics, capture_output=True, text=True, check=False
                 )
@@ -74,7 +74,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iter
     def has_all_metrics() -> bool:
         nonlocal ready_metrics
         ready_metrics = command.get("/metrics", Accept="application/openmetrics-text").text
-        return "node_startup_duration_seconds_count" in ready_metrics and "engine_tokens_total" in ready_metrics
+        return "phasebus_node_startup_seconds{" in ready_metrics and "engine_tokens_total" in ready_metrics
 
     try:
         wait_until(look, "the demo is ready", seconds=400)

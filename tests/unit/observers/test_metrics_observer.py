@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from phasebus.bus import AttributeValue, StepFailed, StepFinished, StepProgress, StepsCounted, StepStarted
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
+from phasebus.telemetry.families import OUTCOMES
 from phasebus.telemetry.metrics import MAX_SERIES, OVERFLOW
 
 STEP = "a" * 16
@@ -36,6 +39,123 @@ def test_a_step_is_in_progress_until_it_ends_and_then_timed(metrics: Metrics, ob
     assert value(metrics, "phasebus_phase_duration_seconds_sum", **labels) == 2.0
 
 
+def test_start_of_a_node_creates_all_of_its_series_at_0(metrics: Metrics, observer: MetricsObserver) -> None:
+    attributes: dict[str, AttributeValue] = {"model": "m", "phases": "download,engine_init"}
+    observer.observe(StepStarted(step=STEP, kind="node", name="n", attributes=attributes))
+    assert value(metrics, "phasebus_node_startup_duration_seconds_bucket", model="m", le="60.0") == 0
+    for outcome in OUTCOMES:
+        assert value(metrics, "phasebus_node_startups_total", model="m", outcome=outcome) == 0
+        for phase in ("download", "engine_init"):
+            assert value(metrics, "phasebus_phases_total", phase=phase, outcome=outcome) == 0
+    assert value(metrics, "phasebus_phase_duration_seconds_sum", phase="download") == 0
+
+
+def test_start_of_an_engine_creates_the_series_of_the_steps_it_lists_at_0(
+    metrics: Metrics, observer: MetricsObserver
+) -> None:
+    attributes: dict[str, AttributeValue] = {"model": "m", "steps": "load_weights,warm_up"}
+    observer.observe(StepStarted(step=STEP, kind="engine", name="vllm", attributes=attributes))
+    for step in ("load_weights", "warm_up"):
+        assert value(metrics, "phasebus_engine_step_self_seconds_total", step=step) == 0
+        assert value(metrics, "phasebus_engine_step_duration_seconds_count", step=step) == 0
+    assert value(metrics, "phasebus_engine_step_self_seconds_total", step="unattributed") == 0
+
+
+def test_start_of_a_download_creates_the_series_of_its_files_at_0(metrics: Metrics, observer: MetricsObserver) -> None:
+    labels: dict[str, AttributeValue] = {"model": "m", "source": "hf"}
+    observer.observe(StepStarted(step=STEP, kind="download", name="m", attributes=labels))
+    for outcome in ("fetched", "cache_hit", "failed"):
+        assert value(metrics, "phasebus_download_files_total", model="m", source="hf", outcome=outcome) == 0
+    assert value(metrics, "phasebus_download_bytes_total", model="m", source="hf") == 0
+
+
+def test_duration_of_the_start_is_a_gauge_once_it_is_ready(metrics: Metrics, observer: MetricsObserver) -> None:
+    observer.observe(StepStarted(step=STEP, kind="node", name="n", attributes={"model": "m"}))
+    assert value(metrics, "phasebus_node_startup_seconds", model="m") is None
+    observer.observe(StepFinished(step=STEP, kind="node", name="n", seconds=12.0, attributes={"model": "m"}))
+    assert value(metrics, "phasebus_node_startup_seconds", model="m") == 12.0
+
+
+def test_age_of_a_running_step_grows_from_its_start_and_ends_with_it(
+    metrics: Metrics, observer: MetricsObserver
+) -> None:
+    began = time.time_ns() - 100 * 10**9
+    observer.observe(StepStarted(step=STEP, kind="phase", name="download", time_ns=began))
+    observer.observe(StepStarted(step="b" * 16, kind="phase", name="download"))
+    assert (value(metrics, "phasebus_phase_age_seconds", phase="download") or 0) >= 100
+    observer.observe(StepFinished(step=STEP, kind="phase", name="download", seconds=100.0))
+    assert (value(metrics, "phasebus_phase_age_seconds", phase="download") or 0) < 100
+    observer.observe(StepFinished(step="b" * 16, kind="phase", name="download", seconds=1.0))
+    assert value(metrics, "phasebus_phase_age_seconds", phase="download") is None
+
+
+def test_age_of_a_step_from_the_future_is_0(metrics: Metrics, observer: MetricsObserver) -> None:
+    later = time.time_ns() + 10**12
+    observer.observe(StepStarted(step=STEP, kind="phase", name="download", time_ns=later))
+    assert value(metrics, "phasebus_phase_age_seconds", phase="download") == 0
+
+
+def test_failed_start_has_a_gauge_with_the_phase_the_step_and_the_error(
+    metrics: Metrics, observer: MetricsObserver
+) -> None:
+    error = MemoryError("no")
+    for kind, name, outcome in (
+        ("engine_step", "load_weights", "died"),
+        ("engine_step", "load_model", "failed"),
+        ("phase", "download", "cancelled"),
+        ("phase", "engine_init", "failed"),
+        ("node", "n", "failed"),
+    ):
+        failed = StepFailed(
+            step=STEP,
+            kind=kind,
+            name=name,
+            seconds=1.0,
+            outcome=outcome,  # type: ignore[arg-type]
+            error=error,
+            attributes={"model": "m"},
+        )
+        observer.observe(failed)
+    labels = {"model": "m", "phase": "engine_init", "step": "load_weights", "outcome": "failed", "error": "MemoryError"}
+    assert value(metrics, "phasebus_node_startup_failure_info", **labels) == 1
+
+
+def test_cancelled_step_is_not_a_failure(metrics: Metrics, observer: MetricsObserver) -> None:
+    for number, outcome in enumerate(("cancelled", "failed", "timed_out", "died")):
+        failed = StepFailed(
+            step=f"{number:016}",
+            kind="ray",
+            name="start",
+            seconds=1.0,
+            outcome=outcome,  # type: ignore[arg-type]
+            error=ValueError(),
+        )
+        observer.observe(failed)
+    assert value(metrics, "phasebus_ray_failures_total", step="start") == 3
+
+
+def test_model_that_is_known_only_at_the_end_is_the_label(metrics: Metrics, observer: MetricsObserver) -> None:
+    observer.observe(StepStarted(step=STEP, kind="node", name="n", attributes={"model": ""}))
+    observer.observe(StepFinished(step=STEP, kind="node", name="n", seconds=1.0, attributes={"model": "m"}))
+    assert value(metrics, "phasebus_node_startups_total", model="m", outcome="finished") == 1
+    assert value(metrics, "phasebus_node_startup_in_progress", model="") == 0
+
+
+def test_series_of_a_step_are_those_of_its_start(metrics: Metrics, observer: MetricsObserver) -> None:
+    observer.observe(StepStarted(step=STEP, kind="node", name="n", attributes={"model": "path"}))
+    observer.observe(StepFinished(step=STEP, kind="node", name="n", seconds=1.0, attributes={"model": "served"}))
+    assert value(metrics, "phasebus_node_startups_total", model="path", outcome="finished") == 1
+    assert value(metrics, "phasebus_node_startups_total", model="served", outcome="finished") is None
+
+
+def test_bytes_of_files_are_not_added_to_those_of_their_download(metrics: Metrics, observer: MetricsObserver) -> None:
+    for kind in ("download", "file"):
+        for done in (0, 100):
+            observer.observe(StepProgress(step=kind[:1] * 16, kind=kind, name="m", done=done, unit="By"))
+    assert value(metrics, "phasebus_progress_bytes_total", kind="download") == 100
+    assert value(metrics, "phasebus_progress_bytes_total", kind="file") is None
+
+
 def test_a_failed_step_is_counted_under_its_outcome_and_not_timed(metrics: Metrics, observer: MetricsObserver) -> None:
     failed = StepFailed(step=STEP, kind="phase", name="download", seconds=2.0, outcome="cancelled", error=ValueError())
     observer.observe(failed)
@@ -47,7 +167,7 @@ def test_attributes_of_a_step_feed_the_counters_of_its_kind(metrics: Metrics, ob
     attributes: dict[str, AttributeValue] = {"model": "m", "source": "hf", "bytes": 1000, "retries": 2}
     observer.observe(StepFinished(step=STEP, kind="download", name="m", seconds=1.0, attributes=attributes))
     labels = {"model": "m", "source": "hf"}
-    assert value(metrics, "phasebus_download_bytes_total", **labels, outcome="finished") == 1000
+    assert value(metrics, "phasebus_download_bytes_total", **labels) == 1000
     assert value(metrics, "phasebus_download_retries_total", **labels) == 2
 
 
@@ -124,7 +244,7 @@ def test_an_amount_that_no_counter_can_add_is_left_out(
         attributes = {**labels, "bytes": bytes_}
         observer.observe(StepFinished(step=STEP, kind="download", name="m", seconds=1.0, attributes=attributes))
     text = metrics.render(OPEN_METRICS)[0].decode()
-    assert 'phasebus_download_bytes_total{model="m",outcome="finished",source="hf"} 5.0' in text
+    assert 'phasebus_download_bytes_total{model="m",source="hf"} 5.0' in text
 
 
 def test_label_values_are_printable_and_bounded(metrics: Metrics, observer: MetricsObserver) -> None:
