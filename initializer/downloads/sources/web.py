@@ -29,11 +29,12 @@ _HUB_HOSTS = frozenset({"huggingface.co", "hf.co"})
 def web_source(model: str, settings: DownloadSettings) -> Source:
     """Return the source of a web address; for the page of a repository on the hub, a `HubSource`."""
     try:
+        model.encode()  # an argument of the command line may have bytes that are not UTF-8
         parts = urlsplit(model)
         _ = parts.port
     except ValueError:
         raise DownloadError(
-            f"the {model.partition(':')[0]}:// address is malformed: its host or its port cannot be read; write '/', '#', '?' "
+            f"the {model.partition(':')[0]}:// address is malformed: its host, its port or a character cannot be read; write '/', '#', '?' "
             "and '@' in a password as %2F, %23, %3F and %40"
         ) from None
     page = _HUB_PAGE.fullmatch(parts.path)
@@ -95,7 +96,7 @@ class WebSource:
     def _digests(self) -> dict[str, str]:
         """Return the names in SHA256SUMS and their digests."""
         try:
-            content = self._client.read(self._url(SUMS), self._headers, _MAX_SUMS).decode()
+            content = self._client.read(self._url(SUMS), self._headers, _MAX_SUMS)
         except StatusError as status:
             error = error_of_status(status)
             if not isinstance(error, DownloadError):
@@ -104,17 +105,28 @@ class WebSource:
                 f"{self._base} has no list of its files: {error}. Put a file {SUMS} there (`sha256sum * > {SUMS}`), or give "
                 "the address of one file"
             ) from None
-        except UnicodeDecodeError:
-            raise DownloadError(f"{self._base}{SUMS} is not UTF-8") from None
-        digests = {}
-        for number, line in enumerate(content.splitlines(), 1):
-            if not line.strip():
-                continue
-            if (matched := _LINE.fullmatch(line)) is None:
-                raise DownloadError(f"line {number} of {self._base}{SUMS} is not in the format of `sha256sum`")
-            remote_parts(matched["name"], "a file")
-            digests[matched["name"]] = matched["digest"].lower()
-        return digests
+        return read_digests(content, f"{self._base}{SUMS}")
+
+
+def read_digests(content: bytes, display: str) -> dict[str, str]:
+    """Return the names and the digests in the content of a SHA256SUMS file.
+
+    Raises:
+        DownloadError: It is not in the format of ``sha256sum``, or a name leads out of the folder.
+    """
+    try:
+        lines = content.decode().splitlines()
+    except UnicodeDecodeError:
+        raise DownloadError(f"{display} is not UTF-8") from None
+    digests = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if (matched := _LINE.fullmatch(line)) is None:
+            raise DownloadError(f"line {number} of {display} is not in the format of `sha256sum`")
+        remote_parts(matched["name"], "a file")
+        digests[matched["name"]] = matched["digest"].lower()
+    return digests
 
 
 def _credentials(parts: SplitResult) -> dict[str, str]:

@@ -1,0 +1,128 @@
+"""Fuzzing each target in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.fuzz.shrinking import shrunk
+from tests.fuzz.targets import load
+
+INPUT_SECONDS: Final = 20
+"""An input that takes longer counts as a failure."""
+
+MAX_BYTES: Final = 4096
+MAX_MEMORY_MB: Final = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The result of fuzzing one target.
+
+    Attributes:
+        target: The name of the target.
+        inputs: The number of inputs that were tried.
+        per_second: Their number per second.
+        crash: The input that it failed on; None if it did not.
+        error: The reason for the end, if it was not a limit.
+    """
+
+    target: str
+    inputs: int
+    per_second: int
+    crash: Path | None = None
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether an input failed, or the process did."""
+        return bool(self.error)
+
+    def __str__(self) -> str:
+        outcome = f"failed: {self.error}" if self.failed else "no crash"
+        return f"{self.target:14} {self.inputs:>9,} inputs {self.per_second:>7,} inputs/s  {outcome}"
+
+
+def run_all(targets: Iterable[str], folder: Path, *, inputs: int = 0, seconds: float = 0) -> list[Result]:
+    """Fuzz the targets, as many at a time as there are CPUs; print each result, and the shrunk input of each failure."""
+
+    def run_one(target: str) -> Result:
+        result = run(target, folder, inputs=inputs, seconds=seconds)
+        print(result, flush=True)
+        return result
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        results = list(threads.map(run_one, targets))
+    for result in results:
+        if result.crash is not None:
+            small = result.crash.with_suffix(".shrunk")
+            small.write_bytes(shrunk(load(result.target).check, result.crash.read_bytes()))
+            print(f"\n{result.target}: {result.error}\n  the shrunk input, {small}: {small.read_bytes()[:500]!r}")
+    return results
+
+
+def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0) -> Result:
+    """Fuzz `target`, up to `inputs` inputs and `seconds`; 0 for no limit. Inputs that fail are saved in `folder`."""
+    corpus = folder / target
+    corpus.mkdir(parents=True, exist_ok=True)
+    module = load(target)
+    for number, seed in enumerate(module.SEEDS):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    tokens = folder / f"{target}.tokens"
+    tokens.write_text("".join(f'"{_escaped(each)}"\n' for each in module.TOKENS))
+    options = {
+        "atheris_runs": inputs or None,
+        "max_total_time": int(seconds) or None,
+        "timeout": INPUT_SECONDS,
+        "max_len": MAX_BYTES,
+        "rss_limit_mb": MAX_MEMORY_MB,
+        "dict": tokens,
+        "artifact_prefix": f"{folder}/{target}-",
+        "print_final_stats": 1,
+    }
+    given = [f"-{name}={value}" for name, value in options.items() if value is not None]
+    command = [sys.executable, "-m", "tests.fuzz.process", target, *given, str(corpus)]
+    process = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    return _result(target, process.stdout + process.stderr, process.returncode)
+
+
+def _escaped(token: bytes) -> str:
+    return "".join(rf"\x{byte:02x}" for byte in token)
+
+
+def _result(target: str, output: str, status: int) -> Result:
+    crash = re.search(r"Test unit written to (\S+)", output)
+    raised = re.search(r"Uncaught Python exception: ===\n(.+)", output) or re.search(r"ERROR: (.+)", output)
+    error = "" if status == 0 else raised[1] if raised else f"exit status {status}: {output[-500:]}"
+    return Result(
+        target=target,
+        inputs=_number("number_of_executed_units", output),
+        per_second=_number("average_exec_per_sec", output),
+        crash=Path(crash[1]) if crash and error else None,
+        error=error,
+    )
+
+
+def _number(name: str, output: str) -> int:
+    found = re.search(rf"stat::{name}:\s+(\d+)", output)
+    return int(found[1]) if found else 0
+
+
+def _fuzz(target: str, options: list[str]) -> None:
+    import atheris
+
+    with atheris.instrument_imports(include=["phasebus"]):
+        check = load(target).check
+    atheris.Setup([target, *options], check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    _fuzz(sys.argv[1], sys.argv[2:])

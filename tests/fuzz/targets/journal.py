@@ -1,0 +1,50 @@
+"""Files in place of a journal. They are read or rejected, and every report and observer accepts what was read."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from phasebus.bus import StepEvent
+from phasebus.telemetry.journal import JournalError, decode_lines, read_journal
+from tests.support.journal_lines import begun, ended, line, progressed
+from tests.support.outputs import Outputs, reports_of
+
+_OPENED = line("JournalOpened", format=1, phasebus="1", host="h", pid=1, process_created=1.0)
+_FILE = Path(tempfile.mkdtemp(prefix="phasebus-fuzz-")) / "run.jsonl"
+
+SEEDS = [
+    _OPENED
+    + begun("a" * 16, "node", "n", model="m", node="n")
+    + line("StepStarted", span="b" * 16, parent="a" * 16, kind="engine_step", name="load", attributes={"process": "w"})
+    + progressed("b" * 16, "engine_step", "load", 1, 2)
+    + ended("b" * 16, "engine_step", "load", "died")
+    + line("PreDownload", phase="download", config=None, data={"x": [1, 2.5, "y", None]})
+    + ended("a" * 16, "node", "n")
+    + line("JournalClosed"),
+    _OPENED + begun("a" * 16, "download", "m") + progressed("a" * 16, "download", "m", 0.5),
+]
+TOKENS = [
+    *(f'"{name}": '.encode() for name in ("event", "span", "parent", "kind", "name", "attributes", "outcome", "error")),
+    *(f'"{name}": '.encode() for name in ("time_ns", "done", "total", "unit", "seconds", "traced", "phase", "format")),
+    b'"engine_step"', b'"cluster"', b'"callback"', b'"aaaaaaaaaaaaaaaa"', b'"bbbbbbbbbbbbbbbb"', b"1e999", b"-1", b"NaN",
+    b"\\ud800", b"\\u001b", b"9223372036854775807", b"9223372036854775808", b"null", b"{}", b"[]", b"true",
+]  # fmt: skip
+
+
+def check(data: bytes) -> None:
+    """Read the file, make every report of it, and observe its events."""
+    events, _ = decode_lines(data)
+    if steps := [event for event in events if isinstance(event, StepEvent)]:
+        outputs = Outputs(spans=False)
+        outputs.observe(steps)
+        for text in outputs.texts().values():
+            text.encode()
+    _FILE.write_bytes(data)
+    try:
+        run = read_journal(_FILE)
+    except JournalError as error:
+        str(error).encode()
+        return
+    for text in reports_of(run).values():
+        text.encode()

@@ -1,0 +1,51 @@
+"""The fuzz targets hold for their seeds, and for the inputs of some seconds of fuzzing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.process import _result, run_all
+from tests.fuzz.shrinking import shrunk
+from tests.fuzz.targets import TARGETS, load
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_target_accepts_its_seeds(target: str) -> None:
+    module = load(target)
+    for seed in module.SEEDS:
+        module.check(seed)
+
+
+def test_fuzzing_finds_no_input_that_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("atheris", reason="atheris has no wheel for this machine")
+    results = run_all(TARGETS, tmp_path, seconds=SECONDS)
+    assert {each.target: each.error for each in results if each.failed} == {}, capfd.readouterr().out
+    assert all(each.inputs > len(load(each.target).SEEDS) for each in results)
+
+
+def test_failing_input_is_shrunk_to_what_it_fails_on() -> None:
+    def check(data: bytes) -> None:
+        if b"ab" in data and b"c" in data:
+            raise ValueError
+        if len(data) < 2:
+            raise TypeError
+
+    assert shrunk(check, b"xx" * 50 + b"c" + b"y" * 77 + b"ab" + b"z" * 31) == b"cab"
+    assert shrunk(check, b"fine") == b"fine"
+
+
+def test_result_of_a_failing_target_names_the_exception_and_the_input() -> None:
+    output = (
+        " === Uncaught Python exception: ===\nValueError: no number\nTraceback (most recent call last):\n"
+        "Test unit written to x/journal-crash-1\nstat::number_of_executed_units: 4093\nstat::average_exec_per_sec: 82\n"
+    )
+    result = _result("journal", output, 77)
+    assert (result.error, result.crash, result.inputs) == ("ValueError: no number", Path("x/journal-crash-1"), 4093)
+    assert "journal" in str(result)
+    assert "failed: ValueError: no number" in str(result)
+    assert _result("journal", "killed", -9).failed
