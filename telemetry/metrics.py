@@ -181,6 +181,7 @@ def _most_series(family: Family) -> int:
     return (MAX_SERIES + 1) * (len(FILE_OUTCOMES) if "outcome" in family.labels else 1)
 
 
+@cache
 def _version(distributions: Sequence[str]) -> str:
     """Return the version of the first of `distributions` that is installed; "" for none."""
     for name in distributions:

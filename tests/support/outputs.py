@@ -34,10 +34,10 @@ class Outputs:
 
     Args:
         journal: The path of the journal; None writes none.
-        spans: Whether to make spans, which takes a thread.
+        threads: Whether there are the outputs that take a thread: spans and progress bars.
     """
 
-    def __init__(self, journal: Path | None = None, *, spans: bool = True) -> None:
+    def __init__(self, journal: Path | None = None, *, threads: bool = True) -> None:
         identity = RunIdentity.fresh("n", {})
         self.timeline = Timeline(identity)
         self._journal = journal
@@ -45,7 +45,7 @@ class Outputs:
         self._status = Status()
         self._terminal, self._bars, self._log = io.StringIO(), io.StringIO(), io.StringIO()
         self._spans = InMemorySpanExporter()
-        self._tracing = Tracing(identity, self._spans, environment={}) if spans else None
+        self._tracing = Tracing(identity, self._spans, environment={}) if threads else None
         logger = logging.Logger("outputs")  # noqa: LOG001  # one of its own
         logger.addHandler(logging.StreamHandler(self._log))
         self._writer = None if journal is None else JournalObserver(JournalWriter(journal, identity))
@@ -55,7 +55,7 @@ class Outputs:
             MetricsObserver(self._metrics, identity.trace),
             LogObserver(logger),
             ProgressObserver(Console(file=self._terminal, width=100), interval=0.0),
-            ProgressObserver(Console(file=self._bars, width=100, force_terminal=True)),
+            *([ProgressObserver(Console(file=self._bars, width=100, force_terminal=True))] if threads else []),
             *([self._writer] if self._writer is not None else []),
         ]
         self._span_observer = SpanObserver(self._tracing) if self._tracing is not None else None
@@ -77,7 +77,6 @@ class Outputs:
         texts = {
             "metrics": body.decode(),
             "terminal": self._terminal.getvalue(),
-            "bars": self._bars.getvalue(),
             "log": self._log.getvalue(),
             "status": json.dumps(self._status.describe(), ensure_ascii=False, allow_nan=False),
             "timeline": encoded_timeline(self.timeline),
@@ -86,6 +85,7 @@ class Outputs:
             self._span_observer.close()
             self._tracing.close()
             spans = encode_spans(self._spans.get_finished_spans())
+            texts["bars"] = self._bars.getvalue()
             texts["spans"] = spans.SerializeToString().decode("utf-8", "replace") + str(spans)
         if self._writer is not None and self._journal is not None:
             self._writer.close()

@@ -36,7 +36,7 @@ def check(data: bytes) -> None:
     """Read the file, make every report of it, and observe its events."""
     events, _ = decode_lines(data)
     if steps := [event for event in events if isinstance(event, StepEvent)]:
-        outputs = Outputs(spans=False)
+        outputs = Outputs(threads=False)
         outputs.observe(steps)
         for text in outputs.texts().values():
             text.encode()

@@ -117,7 +117,7 @@ def _track(arrivals: Iterable[EngineSpan | Notice]) -> None:
     ]
     if not events:
         return
-    outputs = Outputs(spans=False)
+    outputs = Outputs(threads=False)
     outputs.observe(events)
     outputs.observe(tracker.abandoned("failed", "the engine ended"))
     for text in outputs.texts().values():

@@ -41,13 +41,13 @@ def events_of(name: Any, value: Any, done: Any, total: Any, error: BaseException
     ]
 
 
-def texts_of(events: list[StepEvent], *, spans: bool = True) -> dict[str, str]:
+def texts_of(events: list[StepEvent], *, threads: bool = True) -> dict[str, str]:
     """Return what leaves through each output for these events, after checks that hold for any."""
     with tempfile.TemporaryDirectory() as folder:
-        outputs = Outputs(Path(folder) / "run.jsonl", spans=spans)
+        outputs = Outputs(Path(folder) / "run.jsonl", threads=threads)
         outputs.observe(events)
         texts = outputs.texts()
-    assert texts.keys() == (OUTPUTS if spans else OUTPUTS - {"spans"})
+    assert texts.keys() == (OUTPUTS if threads else OUTPUTS - {"spans", "bars"})
     for output, text in texts.items():
         text.encode("utf-8")
         moves_cursor = output in ("bars", "spans")  # spans are not text
@@ -128,7 +128,7 @@ def test_odd_progress_reaches_every_output_as_numbers(done: Any) -> None:
         known: dict[str, Any] = {"step": f"{at + 1:016x}", "kind": "download", "name": "n"}
         progress = [StepProgress(**known, done=amount, total=total, unit="By") for amount in (0, done, 1.5, done)]
         events += [StepStarted(**known), *progress, StepFinished(**known, seconds=done)]
-    texts = texts_of(events, spans=False)
+    texts = texts_of(events, threads=False)
     assert len(json.loads(texts["timeline"])["steps"]) == len(NUMBERS)
 
 
@@ -137,7 +137,7 @@ def test_odd_progress_reaches_every_output_as_numbers(done: Any) -> None:
 )
 @settings(max_examples=20)
 def test_any_step_reaches_every_output(name: str, value: Any, done: float, total: float | None, error: str) -> None:
-    texts_of(events_of(name, value, done, total, ValueError(error)), spans=False)
+    texts_of(events_of(name, value, done, total, ValueError(error)), threads=False)
 
 
 def test_excess_attributes_of_a_step_are_left_out() -> None:
