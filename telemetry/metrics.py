@@ -9,7 +9,7 @@ import time
 from bisect import bisect_left
 from collections import Counter as Multiset
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Any, Final

@@ -41,6 +41,8 @@ def read(path: Path) -> Any:
         return yaml.load(content, _Loader)  # noqa: S506  # a subclass of SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+    except (ValueError, AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"a value does not have the form of its tag ({type(error).__name__}: {error})") from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
-from phasebus.printable import bounded_text, printable_value
+from phasebus.printable import bounded_text, printable_text, printable_value
 from phasebus.telemetry.redaction.known import MASK, learn_secret
 from phasebus.telemetry.redaction.names import is_quantity, is_secret_name
 from phasebus.telemetry.redaction.text import redact, redact_learning, redact_value
@@ -41,7 +41,7 @@ def redact_arguments(arguments: Sequence[str]) -> list[str]:
                 option = ""
         elif option in _USER_OPTIONS:
             user, colon, password = argument.partition(":")
-            shown.append(f"{user}:{_mask(password)}" if colon else redact(argument))
+            shown.append(f"{redact(user)}:{_mask(password)}" if colon else redact(argument))
             option = ""
         else:
             shown.append(_redact_argument(argument, is_header=option in _HEADER_OPTIONS))
@@ -183,7 +183,7 @@ def _learn_all(value: Any, depth: int) -> None:
 def _mask(secret: str) -> str:
     """Remember a secret, with and without the scheme of an Authorization header; return the mask."""
     if is_placeholder(secret):
-        return secret
+        return printable_text(bounded_text(secret))
     learn_secret(secret)
     scheme, space, credential = secret.strip().partition(" ")
     if space and scheme.isalpha():

@@ -13,7 +13,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rich.console import Console
 
-from phasebus.bus import StepEvent, StepProgress
+from phasebus.bus import StepEvent, StepProgress, StepStarted
 from phasebus.observers import (
     JournalObserver,
     LogObserver,
@@ -64,7 +64,8 @@ class Outputs:
         """Pass events to all observers."""
         for event in events:
             for observer in self._observers:
-                observer.observe(event)
+                if not (isinstance(observer, ProgressObserver) and isinstance(event, StepStarted)):
+                    observer.observe(event)
             if self._span_observer is not None and not isinstance(event, StepProgress):
                 self._span_observer.observe(event)  # type: ignore[arg-type]
 

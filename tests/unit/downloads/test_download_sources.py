@@ -72,3 +72,9 @@ def test_endpoint_without_a_scheme_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HF_ENDPOINT", "mirror.example.org")
     with pytest.raises(DownloadError, match=r"HF_ENDPOINT is 'mirror.example.org'; it has to begin with https://"):
         source_of("hf://org/name", SETTINGS).listing()
+
+
+@pytest.mark.parametrize("model", ["https://user:\udcff@host/file", "https://host/\udcff/file"])
+def test_address_that_is_not_unicode_is_an_error(model: str) -> None:
+    with pytest.raises(DownloadError, match="a character cannot be read"):
+        source_of(model, SETTINGS)

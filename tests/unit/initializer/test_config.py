@@ -40,6 +40,8 @@ def test_the_smallest_configuration_is_one_line(tmp_path: Path) -> None:
         ("model: x\nplacement: {bundles: [{CPU: -1}]}\n", r"placement.bundles.0.CPU: .*greater than or equal to 0"),
         ("model: x\nengine: tgi\n", "engine: .*no engine 'tgi' is installed; there are 'none', 'vllm'"),
         ("a: [1\n", "cannot be read as YAML"),
+        ("name: !!timestamp x\n", "a value does not have the form of its tag"),
+        ("name: !!bool x\n", "a value does not have the form of its tag"),
         ("just text\n", "has no fields; the smallest configuration is one line"),
         ("", "has no fields; the smallest configuration is one line"),
         ("modle: x\nfoo: y\n", "3 fields are wrong"),

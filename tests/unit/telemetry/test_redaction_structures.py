@@ -125,3 +125,12 @@ def test_learn_environment_leaves_quantities_and_names_of_secrets_in_other_texts
     )
     text = "node-0 loads /models from its environment: model-1, 123456789 of 234567890 of 345678901 bytes, model 1 true"
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--api-key", "${\udcff}"], ["-u", "a\x1b\udcff:secret1"], ["--token=\udcff"], ["\udcff"]]
+)
+def test_arguments_are_printable(arguments: list[str]) -> None:
+    for shown in redact_arguments(arguments):
+        shown.encode()
+        assert shown.isprintable()
