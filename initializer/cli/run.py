@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 @click.option("--download", metavar="SOURCE", help="Model to download while the command imports: hf://org/name, s3://…")
 @click.option("--destination", type=click.Path(path_type=Path), help="Folder the model is downloaded into.")
 @service_options
+@click.option(
+    "--forkserver/--no-forkserver",
+    default=True,
+    help="Fork vLLM's processes from one that has imported vLLM (the default), or let vLLM spawn them.",
+)
 @click.option("--verbose", "-v", is_flag=True, help="Log the steps of the start on standard error.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
@@ -31,6 +36,7 @@ def run(
     host: str | None,
     port: int | None,
     linger: float | None,
+    forkserver: bool,
     verbose: bool,
 ) -> None:
     """Run COMMAND, a vLLM command such as `vllm serve MODEL`, and trace its start.
@@ -52,7 +58,7 @@ def run(
             child = ChildProcess()
         except RuntimeError as error:
             _run_unobserved(command, error)
-        _run(child, command, download, destination, host, port, linger, verbose=verbose)
+        _run(child, command, download, destination, host, port, linger, forkserver=forkserver, verbose=verbose)
         child.wait()
     except CommandNotStartedError as error:
         write_err(f"phasebus: {error}")
@@ -70,6 +76,7 @@ def _run(
     port: int | None,
     linger: float | None,
     *,
+    forkserver: bool,
     verbose: bool,
 ) -> None:
     """Run `command`, and observe it if possible."""
@@ -84,7 +91,7 @@ def _run(
 
         observer = find_command_observer(command)
         telemetry = available_telemetry(host=host or HOST, port=PORT if port is None else port, warn=_warn)
-        started = Command(arguments=command, download=download, destination=destination)
+        started = Command(arguments=command, download=download, destination=destination, forkserver=forkserver)
     except Exception as error:  # noqa: BLE001  # the command does not depend on phasebus
         _run_unobserved(command, error)
     try:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from phasebus.bus import Bus
 from phasebus.initializer.seams import Seam
 from phasebus.telemetry import Relay, StepNotice, Telemetry
+
+NO_FORKSERVER: Final[Mapping[str, str]] = {"PHASEBUS_FORKSERVER": "0"}
+"""In the environment of a command, it asks the engine to start its processes as if phasebus had no fork server."""
 
 
 class ObservedSteps(Protocol):

@@ -14,7 +14,7 @@ import anyio
 
 from phasebus.bus import Bus, Context
 from phasebus.initializer.downloads import fetch
-from phasebus.initializer.engines.optional import CommandObserver, ObservedSteps, announced_steps
+from phasebus.initializer.engines.optional import NO_FORKSERVER, CommandObserver, ObservedSteps, announced_steps
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, describe_exit
 from phasebus.initializer.node.child import ChildProcess
 from phasebus.initializer.node.events import (
@@ -45,11 +45,13 @@ class Command:
         arguments: The command and its arguments.
         download: The model that is downloaded while the command imports; None for nothing.
         destination: The folder it is downloaded into; None for the default of its kind of source.
+        forkserver: Whether its engine may fork its processes from a server.
     """
 
     arguments: Sequence[str]
     download: str | None = None
     destination: Path | None = None
+    forkserver: bool = True
 
     @property
     def name(self) -> str:
@@ -178,7 +180,7 @@ class CommandStart:
 
     def _environment(self, step: str) -> Mapping[str, str]:
         """Return the command's environment, in which its steps are reported below the step with the id `step`."""
-        given = original_environment()
+        given = {**original_environment(), **({} if self._command.forkserver else NO_FORKSERVER)}
         gate = self._command.download is not None
         return {**given, **self._observer.environment(self._telemetry, step, given, gate=gate)}
 

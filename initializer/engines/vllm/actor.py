@@ -37,9 +37,9 @@ class EngineActor:
         if self._redirection is not None:
             self._redirection.wait()
         if preload:
-            from phasebus.initializer.engines.vllm.inside import forkserver
+            from phasebus.initializer.engines.vllm.inside.forkserver.begin import start_server
 
-            forkserver.start_server()
+            start_server()
         import vllm.v1.engine.async_llm  # noqa: F401
 
         from phasebus.initializer.engines.vllm.inside.processes import suppress_own_start_report

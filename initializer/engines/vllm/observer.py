@@ -10,6 +10,7 @@ from phasebus.bus import Bus
 from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin_environment, read_command
 from phasebus.initializer.engines.vllm.environment import environment_of_command, environment_of_engine
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id
+from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER
 from phasebus.initializer.engines.vllm.names import ALL_STEPS
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.initializer.engines.vllm.steps import relayed_steps
@@ -61,7 +62,8 @@ class VLLMCommandObserver:
         """Return what makes the command load our plugin and report its steps below the step with the id `step`."""
         endpoint = None if self._server is None else self._server.traces_endpoint
         reporting = environment_of_command(telemetry, step, gate=gate, traces_endpoint=endpoint)
-        return {**reporting, **plugin_environment(environment)}
+        forking = {} if FORKSERVER in environment else {FORKSERVER: "1"}
+        return {**reporting, **plugin_environment(environment), **forking}
 
     def process_started(self, pid: int, began_ns: int, trace: str, parent: str) -> StepNotice:
         """Return the notice that the command's process has started; its own plugin reports the end of that step."""

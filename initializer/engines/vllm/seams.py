@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from phasebus.initializer.engines.vllm.inside import forkserver, hooks, ids, ranks
+from phasebus.initializer.engines.vllm.inside import hooks, ids, ranks
+from phasebus.initializer.engines.vllm.inside.forkserver.patches import MODEL_INSPECTION, STARTING_PROCESSES
 from phasebus.initializer.seams import Seam, missing_from
 
 SEAMS: Final[Sequence[Seam]] = (
@@ -24,7 +25,8 @@ SEAMS: Final[Sequence[Seam]] = (
     Seam(*hooks.STAT_LOGGERS, "the counts of iterations"),
     Seam("vllm.v1.metrics.loggers", "StatLoggerBase", "the counts of iterations"),
     *(Seam(module, path, "the ranks of processes") for module, path in ranks.TARGETS),
-    *(Seam(module, "get_mp_context", "forking from a preloaded server") for module in forkserver.STARTING_PROCESSES),
+    *(Seam(module, "get_mp_context", "forking from a preloaded server") for module in STARTING_PROCESSES),
+    Seam(*MODEL_INSPECTION, "inspecting the model's class in a fork"),
 )
 
 

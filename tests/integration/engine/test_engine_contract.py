@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from phasebus.initializer.engines.vllm.inside import forkserver
+from phasebus.initializer.engines.vllm.inside.forkserver.patches import STARTING_PROCESSES
 from phasebus.initializer.engines.vllm.names import STEP_OF_FUNCTION, STEP_OF_SPAN
 from phasebus.initializer.engines.vllm.seams import SEAMS, missing_seams
 
@@ -71,7 +71,7 @@ def test_no_other_module_starts_processes_that_way() -> None:
         for path in source().rglob("*.py")
         if re.search(r"import .*get_mp_context|^    get_mp_context,$", path.read_text(), re.MULTILINE)
     }
-    assert {f"vllm.{module}" for module in asking} == set(forkserver.STARTING_PROCESSES)
+    assert {f"vllm.{module}" for module in asking} == set(STARTING_PROCESSES)
 
 
 def test_the_table_knows_every_span_of_vllm_s_start_up() -> None:

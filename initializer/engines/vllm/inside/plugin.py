@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from phasebus.initializer.engines.vllm.inside import forkserver, gates, hooks, processes, ranks, spans
+from phasebus.initializer.engines.vllm.inside import gates, hooks, processes, ranks, spans
+from phasebus.initializer.engines.vllm.inside.forkserver.patches import use_fork_server
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.initializer.engines.vllm.inside.variables import GATE_URL, RELAY_TOKEN
 from phasebus.initializer.ray.exit_codes import keep_exit_codes
@@ -25,6 +26,6 @@ def start(url: str) -> None:
     hooks.instrument_functions()
     hooks.report_readiness(reporter)
     hooks.install_iteration_counter(reporter)
-    forkserver.use_server()
+    use_fork_server()
     if gate is not None:
         gates.wait_at(gate, token)

@@ -15,3 +15,6 @@ SAMPLING: Final = "PHASEBUS_ITERATION_SAMPLING"
 
 RELAY_TOKEN: Final = "PHASEBUS_RELAY_TOKEN"  # noqa: S105  # the name of a variable
 """Holds the bearer token that each request to these URLs carries."""
+
+FORKSERVER: Final = "PHASEBUS_FORKSERVER"
+"""Makes a command of vLLM's fork a server, which its processes are forked from; "0" for none."""

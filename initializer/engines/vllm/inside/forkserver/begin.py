@@ -1,0 +1,169 @@
+"""How a fork server begins: as a fork of a vLLM command that has just imported all it needs, or as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import logging
+import os
+import select
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from multiprocessing import spawn, util
+from pathlib import Path
+from typing import Final, NoReturn
+
+from phasebus.initializer.engines.vllm.inside.forkserver import channel, imported, safety
+from phasebus.initializer.engines.vllm.inside.forkserver.server import ForkServer
+
+logger = logging.getLogger("phasebus.engine")
+
+_PRELOADED: Final = (
+    "vllm.model_executor.models.registry",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.multiproc_executor",
+    "vllm.v1.engine.async_llm",
+    "phasebus.initializer.engines.vllm.inside.plugin",
+)
+
+_CHECK_SECONDS = 10.0
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def fork_server() -> None:
+    """Make a fork of this process its fork server, if that is safe; otherwise log one line, and leave it as it is.
+
+    The process is a command of vLLM's that has imported what its front end needs, and runs one thread.
+    """
+    try:
+        reason = safety.reason_against_forking() or _fork()
+    except Exception as error:  # noqa: BLE001  # the engine comes first
+        reason = f"{type(error).__name__}: {error}"
+    if reason is not None:
+        channel.use(None)
+        logger.warning("phasebus: no fork server, so vLLM spawns its processes: %s", reason)
+
+
+def _fork() -> str | None:
+    """Fork; return why the fork is of no use, or None."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    requests, clients = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    result, report = os.pipe()
+    owner = os.pidfd_open(os.getpid())
+    imported.record_environment()
+    if os.fork() == 0:
+        _serve(requests, clients, owner, result, report)
+    requests.close()
+    os.close(report)
+    os.close(owner)
+    channel.use(clients)
+    try:
+        return safety.reason_after_forking() or _answer(result)
+    finally:
+        os.close(result)
+
+
+def start_server() -> None:
+    """Start a fork server as a process of its own, which imports vLLM beside this process; it ends with this process."""
+    requests, clients = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    owner = os.pidfd_open(os.getpid())
+    descriptors = [requests.fileno(), clients.fileno(), owner]
+    program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main({descriptors})"
+    python = spawn.get_executable()
+    flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+    imported.record_environment()
+    util.spawnv_passfds(python, [python, *flags, "-c", program], descriptors)  # type: ignore[arg-type]
+    requests.close()
+    os.close(owner)
+    channel.use(clients)
+
+
+def main(descriptors: Sequence[int]) -> NoReturn:
+    """Run a fork server as this whole process.
+
+    Args:
+        descriptors: Its end of the socket, its clients' end, and the pidfd of its owner.
+    """
+    requests, clients, owner = descriptors
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    imported.record_environment()
+    channel.use(socket.socket(fileno=clients))
+    _name_process()
+    ForkServer(socket.socket(fileno=requests), owner).run(_preloaded())
+
+
+def _answer(result: int) -> str | None:
+    """Return what the fork reports of itself; None if it is well."""
+    waiting = select.poll()
+    waiting.register(result, select.POLLIN)
+    if not waiting.poll(_CHECK_SECONDS * 1000):
+        return "it does not answer"
+    return os.read(result, 1000).decode() or None
+
+
+def _serve(requests: socket.socket, clients: socket.socket, owner: int, result: int, report: int) -> NoReturn:
+    """Serve in a fork of the command; never return to the code that it was forked in."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        os.close(result)
+        _close_inherited({requests.fileno(), clients.fileno(), owner, report})
+        channel.use(clients)
+        forking = ForkServer(requests, owner)
+        _forget_plugins()
+        _name_process()
+        reason = safety.touched_device()
+        os.write(report, (reason or "").encode()[:1000])
+        os.close(report)
+        if reason is None:
+            forking.run(_preloaded())
+    finally:
+        os._exit(1)
+
+
+def _close_inherited(kept: set[int]) -> None:
+    """Close what the command was started with, as in a spawned process; Python's own descriptors are closed by `exec` only."""
+    for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if number <= 2 or number in kept:  # the standard streams
+            continue
+        with contextlib.suppress(OSError):
+            mode, flags = os.fstat(number).st_mode, fcntl.fcntl(number, fcntl.F_GETFD)
+            kind = stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+            if kind and not flags & fcntl.FD_CLOEXEC:
+                os.close(number)
+
+
+def _forget_plugins() -> None:
+    """Make each fork load vLLM's plugins, as a spawned process does: this process is forked while they are being loaded."""
+    if (plugins := sys.modules.get("vllm.plugins")) is not None:
+        plugins.plugins_loaded = False  # type: ignore[attr-defined]
+
+
+def _preloaded() -> Iterator[str]:
+    """Yield the modules that the engine's processes need, those of the platform's worker last."""
+    yield from _PRELOADED
+    yield from _worker_modules()
+
+
+def _worker_modules() -> Sequence[str]:
+    """Return the modules of the platform's worker; vLLM has been imported."""
+    platforms = sys.modules.get("vllm.platforms")
+    platform = getattr(platforms, "current_platform", None)
+    if platform is None:
+        return ()
+    if platform.is_cpu():
+        return ("vllm.v1.worker.cpu_worker",)
+    return ("vllm.v1.worker.gpu_worker",) if platform.is_cuda_alike() else ()
+
+
+def _name_process() -> None:
+    try:
+        import setproctitle
+    except ImportError:
+        return
+    setproctitle.setproctitle("phasebus fork server")

@@ -1,0 +1,114 @@
+"""Variables that libraries read when they are loaded: a fork has them loaded, with the values of its server's start.
+
+vLLM sets some of them between the start of the front end and that of a worker. The known ones are applied to the loaded
+library; if any other of them has changed, the process has to be spawned. Read from vLLM 0.32 (`platforms/cpu.py`,
+`utils/ompmultiprocessing.py`), torch 2.13 (`_inductor/config.py`) and libgomp.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+_READ_WHEN_LOADED: Final = (
+    *("LD_", "GLIBC_", "MALLOC_", "TCMALLOC_", "PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
+    *("TORCH", "PYTORCH_", "TRITON_", "HF_", "TRANSFORMERS_", "TOKENIZERS_"),
+)
+"""The first letters of the names of variables that libraries read when they are loaded."""
+
+_PLACES: Final = frozenset({"GOMP_CPU_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND"})
+
+_environment: Mapping[str, str] = {}
+
+
+def record_environment() -> None:
+    """Remember the environment that everything has been imported with: that of this process, now."""
+    global _environment  # noqa: PLW0603  # a fact about the process, which its forks inherit
+    _environment = dict(os.environ)
+
+
+def unknown_changes(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables whose changed values no fork can have; none of them if it can be forked."""
+    changed = _changes(environment)
+    return sorted(name for name, value in changed.items() if not _is_applicable(name, value, environment))
+
+
+def apply_changes(environment: Mapping[str, str]) -> None:
+    """Give loaded libraries the values of `environment`: threads, the CPUs they are bound to, the compiler's settings."""
+    changed = _changes(environment)
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    threads = changed.get("OMP_NUM_THREADS") or ""
+    if threads.isdigit() and int(threads) > 0:
+        torch.set_num_threads(int(threads))
+    if cpus := _cpus(environment, changed):
+        _bind_threads(cpus, torch.get_num_threads())
+    inductor = sys.modules.get("torch._inductor.config")
+    for name, setting in _INDUCTOR.items():
+        if inductor is not None and name in changed:
+            setting(inductor, changed[name])
+
+
+def _changes(environment: Mapping[str, str]) -> dict[str, str | None]:
+    names = {name for name in {*environment, *_environment} if name.startswith(_READ_WHEN_LOADED)}
+    return {name: environment.get(name) for name in names if environment.get(name) != _environment.get(name)}
+
+
+def _is_applicable(name: str, value: str | None, environment: Mapping[str, str]) -> bool:
+    if name == "LD_PRELOAD":
+        return _are_loaded((value or "").replace(":", " ").split())
+    if value is None:
+        return False
+    if name in _PLACES:
+        return bool(_cpus(environment, {name: value})) and "libgomp.so" in Path("/proc/self/maps").read_text()
+    if name == "OMP_NUM_THREADS":
+        return value.isdigit()
+    return name in _INDUCTOR or name == "NUMEXPR_MAX_THREADS"
+
+
+def _are_loaded(libraries: list[str]) -> bool:
+    before = _environment.get("LD_PRELOAD", "").replace(":", " ").split()
+    maps = Path("/proc/self/maps").read_text()
+    return set(before) <= set(libraries) and all(
+        str(Path(library).resolve()) in maps for library in libraries if library not in before
+    )
+
+
+def _cpus(environment: Mapping[str, str], changed: Mapping[str, str | None]) -> list[int]:
+    """Return the CPUs that OpenMP's threads are to be bound to; none if that has not changed, or is not a plain list."""
+    if not _PLACES & set(changed):
+        return []
+    listed = environment.get("GOMP_CPU_AFFINITY") or environment.get("OMP_PLACES", "").strip("{}").replace(",", " ")
+    return [int(each) for each in listed.split()] if all(each.isdigit() for each in listed.split()) else []
+
+
+def _bind_threads(cpus: list[int], threads: int) -> None:
+    """Bind this thread, and as many of OpenMP's as there are `threads`, to `cpus` in turn, as libgomp does when it is loaded."""
+    os.sched_setaffinity(0, cpus)
+    if threads > 1:
+        gomp = ctypes.CDLL("libgomp.so.1")  # the one that torch has loaded
+        body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
+            lambda _: os.sched_setaffinity(0, {cpus[gomp.omp_get_thread_num() % len(cpus)]})
+        )
+        gomp.GOMP_parallel(body, None, threads, 0)
+    os.sched_setaffinity(0, cpus[:1])
+
+
+def _set_dynamic_threads(inductor: Any, value: str | None) -> None:
+    inductor.cpp.dynamic_threads = value == "1"
+
+
+def _set_compile_threads(inductor: Any, value: str | None) -> None:
+    if value is not None and value.isdigit():
+        inductor.compile_threads = int(value)
+
+
+_INDUCTOR: Final[Mapping[str, Callable[[Any, str | None], None]]] = {
+    "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": _set_dynamic_threads,
+    "TORCHINDUCTOR_COMPILE_THREADS": _set_compile_threads,
+}

@@ -1,0 +1,50 @@
+"""Whether this process may be forked: no other thread, no device, no debugger."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+
+_DEVICES: Final = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/davinci", "/dev/accel", "/dev/vfio", "/dev/neuron")
+_ACCELERATORS: Final = ("cuda", "xpu")
+
+
+def reason_against_forking() -> str | None:
+    """Return why this process must not be forked, as far as that can be seen before; None if nothing is against it."""
+    if sys.gettrace() is not None or _tracer() != 0:
+        return "a debugger is attached"
+    if len(threads := threading.enumerate()) > 1:
+        return f"the thread {threads[-1].name!r} runs after the imports"
+    return touched_device()
+
+
+def reason_after_forking() -> str | None:
+    """Return why the fork of this process must not be used: a thread that did not end for it; called in the parent."""
+    if (tasks := len(list(Path("/proc/self/task").iterdir()))) > 1:
+        return f"{tasks - 1} native threads run after the imports"
+    return None
+
+
+def touched_device() -> str | None:
+    """Return which device has been initialized in this process, or in the one it was forked from; None if none has."""
+    torch = sys.modules.get("torch")
+    for name in _ACCELERATORS:
+        module = getattr(torch, name, None)
+        for check in ("is_initialized", "_is_in_bad_fork"):
+            if (asked := getattr(module, check, None)) is not None and asked():
+                return f"a device is initialized ({name})"
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(descriptor.readlink())
+        except OSError:
+            continue
+        if target.startswith(_DEVICES):
+            return f"a device is open ({target})"
+    return None
+
+
+def _tracer() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("TracerPid:")[2].split()[0])

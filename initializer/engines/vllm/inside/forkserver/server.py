@@ -1,0 +1,141 @@
+"""The fork server's loop: it forks a process for each request, and reports its process id and its exit code.
+
+Private seam: how Python 3.11's multiprocessing runs a process in a fork (`forkserver._serve_one`, `spawn._main`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from multiprocessing import forkserver, resource_tracker, spawn, util
+from typing import Any, NoReturn
+
+from phasebus.initializer.engines.vllm.inside.forkserver import channel
+from phasebus.initializer.engines.vllm.inside.forkserver.safety import touched_device
+
+_LEFT_TO_OWNER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that a terminal or a supervisor sends to all processes of a command. The server ends when its owner has ended."""
+
+_status: int | None = None
+
+
+def confirm_begun() -> bool:
+    """Report that the requested process runs; return whether this process is a fork of a server."""
+    if _status is None:
+        return False
+    channel.write_number(_status, channel.BEGUN)
+    return True
+
+
+class ForkServer:
+    """A single-threaded process that has vLLM imported, and forks.
+
+    Args:
+        requests: Its end of the socket.
+        owner: A descriptor that is readable once the process it belongs to has ended (a pidfd).
+    """
+
+    def __init__(self, requests: socket.socket, owner: int) -> None:
+        self._requests = requests
+        self._owner = owner
+        self._status: dict[int, int] = {}
+        self._ended, ended = os.pipe()
+        self._unused = [self._ended, ended, owner, requests.fileno()]
+        for descriptor in (self._ended, ended):
+            os.set_blocking(descriptor, False)
+        self._handlers = {each: signal.signal(each, signal.SIG_IGN) for each in _LEFT_TO_OWNER}
+        self._handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self._wakeup = signal.set_wakeup_fd(ended, warn_on_full_buffer=False)
+
+    def run(self, preloaded: Iterable[str]) -> NoReturn:
+        """Import modules, and serve until the owner ends; requests are served between two imports."""
+        for name in preloaded:
+            with contextlib.suppress(Exception):  # a version without it; a fork reports it, if it is needed
+                importlib.import_module(name)
+            self._serve(0)
+        if touched_device() is not None:
+            os._exit(1)
+        gc.freeze()  # the collector of a fork writes to no page of ours
+        while True:
+            self._serve(None)
+
+    def _serve(self, milliseconds: int | None) -> None:
+        waiting = select.poll()
+        for descriptor in (self._owner, self._ended, self._requests.fileno()):
+            waiting.register(descriptor, select.POLLIN)
+        for descriptor, _ in waiting.poll(milliseconds):
+            if descriptor == self._owner:
+                os._exit(0)
+            if descriptor == self._ended:
+                self._reap()
+            else:
+                self._fork()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._ended, 65536)
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if (status := self._status.pop(ended[0], None)) is not None:
+                    channel.write_number(status, os.waitstatus_to_exitcode(ended[1]))
+                    os.close(status)
+
+    def _fork(self) -> None:
+        try:
+            _, descriptors, _, _ = socket.recv_fds(
+                self._requests, 16, channel.MAX_DESCRIPTORS, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError:  # no request, or one that has gone
+            return
+        if len(descriptors) < 3:
+            return
+        data, status, tracker, *others = descriptors
+        try:
+            pid = os.fork()
+        except OSError:  # no memory, or too many processes: its client reads the end of the pipe
+            pid = -1
+        if pid == 0:
+            self._become(data, status, tracker, others)
+        if pid > 0:
+            channel.write_number(status, pid)
+            self._status[pid] = status
+        else:
+            os.close(status)
+        for descriptor in (data, tracker, *others):
+            os.close(descriptor)
+
+    def _become(self, data: int, status: int, tracker: int, others: list[int]) -> NoReturn:
+        """Run the process that is described by what arrives at `data`, and end as it ends."""
+        global _status  # noqa: PLW0603  # a fact about the process
+        code = 1
+        try:
+            signal.set_wakeup_fd(self._wakeup)
+            _restore(self._handlers)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            for descriptor in (*self._unused, *self._status.values()):
+                os.close(descriptor)
+            _status = status  # it stays open: were the server to die, its clients would take this process for dead
+            forkserver._forkserver._inherited_fds = others  # type: ignore[attr-defined]  # noqa: SLF001
+            resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
+            util._close_stdin()  # type: ignore[attr-defined]  # noqa: SLF001
+            code = spawn._main(data, os.dup(data))  # noqa: SLF001
+        except EOFError:
+            pass  # its client has given up
+        except BaseException:  # noqa: BLE001  # it is the whole process
+            sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
