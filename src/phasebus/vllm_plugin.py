@@ -6,13 +6,16 @@ used, importing and calling it has to cost nothing.
 
 import os
 import sys
-from collections.abc import Callable
+
+TYPE_CHECKING = False  # as in `typing`, which takes time to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MODEL_INSPECTION = "vllm.model_executor.models.registry"
 _STEPS_URL, _FORKSERVER = "PHASEBUS_STEPS_URL", "PHASEBUS_FORKSERVER"
 
 
-def __getattr__(name: str) -> Callable[[], None]:
+def __getattr__(name: str) -> "Callable[[], None]":
     """Return the function `register`; make a fork server of a vLLM command before that.
 
     vLLM looks up the functions of all plugins before it calls any: a process that is forked now has called none.

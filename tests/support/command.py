@@ -73,6 +73,11 @@ class Command:
         except psutil.NoSuchProcess:
             return
 
+    def processes(self) -> dict[str, psutil.Process]:
+        """Return the processes that it has started, by the first part of their command lines."""
+        self.look()
+        return {process.cmdline()[0]: process for process in self._seen if process.is_running() and process.cmdline()}
+
     def wait_for(self, kind: str, name: str) -> None:
         """Return once a step of this kind and name runs."""
         wait_until(lambda: self._runs(kind, name), f"the step {kind} {name} runs", seconds=300)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from phasebus.telemetry import EngineSpan
@@ -33,7 +34,10 @@ class Served:
     answered: int
     code: int
     stdout: str
+    stderr: str
     left_behind: list[str]
+    parents: dict[str, str]
+    threads_of_server: int
     run: Run
     spans: list[EngineSpan]
 
@@ -68,6 +72,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
         ).status_code
         wait_until(lambda: "iteration_requests_count" in command.get("/metrics").text, "the iterations are reported")
         serving = command.get("/metrics", Accept="text/plain").text
+        processes = command.processes()
+        forked = {name: each for name, each in processes.items() if name.startswith("VLLM::")}
+        parents = {name: psutil.Process(each.ppid()).cmdline()[0] for name, each in forked.items()}
+        threads = processes["phasebus fork server"].num_threads()
         command.send(signal.SIGTERM)
         code = command.wait()
         run = command.journal()
@@ -79,6 +87,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
             answered=answered,
             code=code,
             stdout=command.stdout,
+            stderr=command.stderr,
+            parents=parents,
+            threads_of_server=threads,
             left_behind=command.left_behind(),
             run=run,
             spans=backend.spans_of(run),
@@ -116,6 +127,13 @@ def test_it_is_ready_when_the_server_answers_and_ends_as_the_server_does(served:
     assert served.answered == 200
     assert served.code == 0
     assert served.left_behind == []
+
+
+def test_engine_core_and_workers_are_forks_of_a_server_with_one_thread(served: Served) -> None:
+    assert set(served.parents) == {"VLLM::EngineCore", "VLLM::Worker_TP0", "VLLM::Worker_TP1"}
+    assert set(served.parents.values()) == {"phasebus fork server"}
+    assert served.threads_of_server == 1
+    assert "is spawned" not in served.stderr
 
 
 def test_metrics_show_a_process_that_is_still_importing(served: Served) -> None:

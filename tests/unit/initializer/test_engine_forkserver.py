@@ -1,0 +1,271 @@
+"""The fork server, without vLLM: programs that fork themselves, and start processes through it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from phasebus import vllm_plugin
+from phasebus.initializer.engines.vllm.inside.forkserver import begin, imported
+from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER, STEPS_URL
+from tests.support.waiting import wait_until
+
+PROGRAM = """\
+import json, logging, multiprocessing, os, random, resource, signal, sys, threading, time
+from phasebus.initializer.engines.vllm.inside.forkserver import begin, channel, process, safety
+from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
+
+begin._preloaded = lambda: ()
+
+def state():
+    return dict(
+        parent=os.getppid(), environment=os.environ.get("X"), limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        umask=os.umask(0), cpus=sorted(os.sched_getaffinity(0)), random=random.random(), folder=os.getcwd(),
+        blocked=signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, ()), priority=os.nice(0),
+        ignored=[int(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_IGN],
+        descriptors=sorted(os.listdir("/proc/self/fd")), threads=len(os.listdir("/proc/self/task")),
+    )
+
+def send(pipe):
+    pipe.send(state())
+
+def ask():
+    context = ForkContext()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=send, args=(sender,))
+    process.start()
+    sender.close()
+    return receiver.recv() | {"pid": process.pid, "method": process._popen.method, "code": process.join() or process.exitcode}
+
+def server():
+    return next(int(line) for line in open(f"/proc/self/task/{os.getpid()}/children").read().split())
+
+def show(**values):
+    print(json.dumps(values), flush=True)
+
+if __name__ == "__main__":
+"""
+
+
+def run(tmp_path: Path, body: str, **options: Any) -> tuple[dict[str, Any], list[str]]:
+    """Run a program; return what it shows, and the lines it logs."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM + textwrap.indent(textwrap.dedent(body), "    "))
+    ended = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path, **options
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout), ended.stderr.splitlines()
+
+
+def test_a_process_is_a_fork_of_the_server_and_ends_with_its_own_exit_code(tmp_path: Path) -> None:
+    shown, lines = run(
+        tmp_path,
+        """
+        begin.fork_server()
+        asked = ask()
+        failed = ForkContext().Process(target=sys.exit, args=(7,))
+        failed.start()
+        failed.join()
+        killed = ForkContext().Process(target=time.sleep, args=(1000,))
+        killed.start()
+        killed.kill()
+        killed.join()
+        show(asked=asked, server=server(), codes=[failed.exitcode, killed.exitcode])
+        """,
+    )
+    assert shown["asked"]["parent"] == shown["server"]
+    assert (shown["asked"]["method"], shown["asked"]["code"]) == ("forkserver", 0)
+    assert shown["codes"] == [7, -signal.SIGKILL]
+    assert lines == []
+
+
+def test_a_fork_has_the_settings_of_its_caller_and_random_numbers_of_its_own(tmp_path: Path) -> None:
+    shown, _ = run(
+        tmp_path,
+        """
+        begin.fork_server()
+        os.environ["X"] = "later"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        os.umask(0o027)
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+        os.nice(3)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.mkdir("folder")
+        os.chdir("folder")
+        first, second = ask(), ask()
+        os.umask(0o027)
+        show(first=first, second=second, own=state())
+        """,
+    )
+    same = ("environment", "limit", "umask", "cpus", "folder", "blocked", "priority", "ignored")
+    assert [shown["first"][name] for name in same] == [shown["own"][name] for name in same]
+    assert len({shown[name]["random"] for name in ("first", "second", "own")}) == 3
+
+
+def test_a_fork_has_no_descriptor_that_the_command_was_started_with(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        shown, _ = run(
+            tmp_path, "begin.fork_server()\nshow(own=state(), fork=ask())", pass_fds=[os.dup2(file.fileno(), 77)]
+        )
+    os.close(77)
+    assert "77" in shown["own"]["descriptors"]
+    assert "77" not in shown["fork"]["descriptors"]
+
+
+def test_the_server_runs_one_thread_and_ends_with_its_owner(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM + "    begin.fork_server()\n    show(server=server())\n    time.sleep(1000)\n")
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        server = psutil.Process(json.loads(owner.stdout.readline())["server"])
+        assert server.num_threads() == 1
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            server.send_signal(number)  # as a terminal sends them to the whole process group
+        owner.kill()
+    wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, "the server has ended")
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        ("os.kill(server(), signal.SIGKILL)", "the fork server does not answer"),
+        ("process.BEGIN_SECONDS = 0.5; os.kill(server(), signal.SIGSTOP)", "the fork server does not answer"),
+        ("process.BEGIN_SECONDS = 2; os.mkdir('hang')", "the fork server does not answer"),
+        ("os.environ['OMP_DYNAMIC'] = 'true'", "OMP_DYNAMIC changed"),
+        ("os.environ['LD_PRELOAD'] = '/no/such.so'", "LD_PRELOAD changed"),
+    ],
+    ids=["killed", "stopped", "a fork hangs", "a library's variable", "a library to preload"],
+)
+def test_a_process_that_cannot_be_forked_is_spawned_and_one_line_says_why(
+    tmp_path: Path, harm: str, reason: str
+) -> None:
+    shown, lines = run(
+        tmp_path,
+        f"""
+        confirm = process.server.confirm_begun
+        process.server.confirm_begun = lambda: (time.sleep(1000) if os.path.exists("hang") else None, confirm())[1]
+        begin.fork_server()
+        {harm}
+        show(asked=ask(), own=os.getpid())
+        try:
+            os.kill(server(), signal.SIGCONT)
+        except (ProcessLookupError, StopIteration):
+            pass
+        """,
+    )
+    assert (shown["asked"]["parent"], shown["asked"]["method"]) == (shown["own"], "spawn")
+    own = [line for line in lines if line.startswith("phasebus: ")]
+    assert len(own) == 1
+    assert "is spawned, not forked" in own[0]
+    assert reason in own[0]
+
+
+def test_a_process_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
+    shown, _ = run(
+        tmp_path,
+        """
+        begin.fork_server()
+        running = ForkContext().Process(target=time.sleep, args=(1000,))
+        running.start()
+        os.kill(server(), signal.SIGKILL)
+        os.waitpid(-1, 0)
+        alive = running.is_alive()
+        running.kill()
+        running.join()
+        show(alive=alive, ended=not running.is_alive())
+        """,
+    )
+    assert shown == {"alive": True, "ended": True}
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        (
+            "threading.Thread(target=time.sleep, args=(1000,), daemon=True, name='mine').start()",
+            "the thread 'mine' runs",
+        ),
+        ("import _thread; _thread.start_new_thread(time.sleep, (1000,))", "1 native threads run"),
+        ("sys.settrace(lambda *_: None)", "a debugger is attached"),
+        ("torch.cuda.is_initialized = lambda: True", "a device is initialized (cuda)"),
+        (
+            "own = os.getpid(); torch.cuda._is_in_bad_fork = lambda: os.getpid() != own",
+            "a device is initialized (cuda)",
+        ),
+        ("safety._DEVICES = ('/dev/zero',); device = open('/dev/zero')", "a device is open (/dev/zero)"),
+    ],
+    ids=["thread", "native thread", "debugger", "device", "device seen in the fork", "device file"],
+)
+def test_a_process_that_is_not_safe_to_fork_gets_no_server_and_one_line(
+    tmp_path: Path, before: str, reason: str
+) -> None:
+    shown, lines = run(
+        tmp_path,
+        f"""
+        import types
+        torch = sys.modules["torch"] = types.SimpleNamespace(cuda=types.SimpleNamespace())
+        {before}
+        begin.fork_server()
+        sys.settrace(None)
+        show(available=channel.is_available())
+        os._exit(0)
+        """,
+    )
+    assert shown == {"available": False}
+    assert [line.partition(reason)[1] for line in lines] == [reason]
+
+
+def test_openmp_and_inductor_get_the_changed_values_in_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_threads: list[int] = []
+    inductor = SimpleNamespace(cpp=SimpleNamespace(dynamic_threads=False), compile_threads=8)
+    torch = SimpleNamespace(set_num_threads=set_threads.append, get_num_threads=lambda: 1)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch._inductor.config", inductor)
+    cpu = min(os.sched_getaffinity(0))
+    bound: list[list[int]] = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cpus: bound.append(list(cpus)))
+    imported.record_environment()
+    changed = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OMP_PLACES": f"{{{cpu}}}",
+        "OMP_PROC_BIND": "true",
+        "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": "1",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "VLLM_ANYTHING": "1",
+    }
+    imported.apply_changes(changed)
+    assert (set_threads, bound[-1]) == ([1], [cpu])
+    assert (inductor.cpp.dynamic_threads, inductor.compile_threads) == (True, 1)
+    assert imported.unknown_changes({**os.environ, "VLLM_ANYTHING": "1"}) == []
+    assert imported.unknown_changes({**os.environ, "KMP_AFFINITY": "x", "OMP_NUM_THREADS": "2"}) == ["KMP_AFFINITY"]
+
+
+@pytest.mark.parametrize(
+    ("value", "module", "forks"),
+    [("1", "vllm.entrypoints.cli.main", 1), ("0", "vllm.entrypoints.cli.main", 0), ("1", "my_script", 0)],
+)
+def test_only_a_command_of_vllm_becomes_a_fork_server(
+    monkeypatch: pytest.MonkeyPatch, value: str, module: str, forks: int
+) -> None:
+    forked: list[bool] = []
+    monkeypatch.setattr(begin, "fork_server", lambda: forked.append(True))
+    monkeypatch.setenv(STEPS_URL, "http://127.0.0.1:9/")
+    monkeypatch.setenv(FORKSERVER, value)
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(main=SimpleNamespace(__module__=module)))
+    register = vllm_plugin.register
+    assert callable(register)
+    assert len(forked) == forks
+    assert FORKSERVER not in os.environ
