@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import click
 
+from phasebus.initializer.cli.events_page import markdown
 from phasebus.initializer.cli.failures import reported
 
 _MODULES = (
@@ -32,12 +33,16 @@ _MODULES = (
 @click.option(
     "--module", "modules", multiple=True, help="A module of yours with events, keys or callbacks. Repeatable."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def events(modules: tuple[str, ...], as_json: bool) -> None:
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print a page in Markdown, as docs/events.md.")
+def events(modules: tuple[str, ...], form: str | None) -> None:
     """List every event with its fields and its handlers, every phase and every context key."""
     with reported():
         catalog = describe(modules)
-        click.echo(json.dumps(catalog, indent=2) if as_json else "\n".join(_lines(catalog)))
+        if form == "json":
+            click.echo(json.dumps(catalog, indent=2))
+        else:
+            click.echo("\n".join(markdown(catalog) if form == "markdown" else _lines(catalog)).rstrip())
 
 
 def describe(modules: Iterable[str] = ()) -> dict[str, list[dict[str, Any]]]:
@@ -85,7 +90,11 @@ def _event(event: type, handlers: list[tuple[str, tuple[type, ...]]]) -> dict[st
         "doc": _first_line(event.__doc__),
         "phase": phase if isinstance(phase := getattr(event, "phase", None), str) and phase else None,
         "bases": [base.__name__ for base in event.__bases__ if base is not object],
-        "fields": {each.name: str(each.type) for each in dataclasses.fields(event)},
+        "fields": {
+            each.name: each.type if isinstance(each.type, str) else _type(each.type)
+            for each in dataclasses.fields(event)
+        },
+        "field_docs": _field_docs(event.__doc__),
         "handled_by": sorted(name for name, classes in handlers if issubclass(event, classes)),
     }
 
@@ -158,6 +167,19 @@ def _type(hint: Any) -> str:
 
 def _first_line(doc: str | None) -> str:
     return (inspect.cleandoc(doc).splitlines() or [""])[0] if doc else ""
+
+
+def _field_docs(doc: str | None) -> dict[str, str]:
+    """Return what the section ``Attributes:`` of a docstring says of each field."""
+    found: dict[str, str] = {}
+    _, _, section = inspect.cleandoc(doc or "").partition("Attributes:\n")
+    for line in section.splitlines():
+        name, colon, meaning = line.strip().partition(": ")
+        if colon and line.startswith("    ") and not line.startswith("     "):
+            found[name] = meaning
+        elif line.strip() and found:
+            found[next(reversed(found))] += f" {line.strip()}"
+    return found
 
 
 def _lines(catalog: dict[str, list[dict[str, Any]]]) -> Iterator[str]:

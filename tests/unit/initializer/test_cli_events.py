@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 import phasebus.initializer
 from phasebus.bus import Event
 from phasebus.initializer.cli import main
+from tests.support.docs import ROOT
 
 MODULE = """
 from dataclasses import dataclass
@@ -104,3 +106,16 @@ def test_module_that_cannot_be_imported_is_an_error_with_its_name() -> None:
     result = CliRunner().invoke(main, ["events", "--module", "no_such_module"])
     assert result.exit_code == 1
     assert "cannot import no_such_module: No module named 'no_such_module'" in result.output
+
+
+def test_the_page_of_the_docs_is_the_output_in_markdown() -> None:
+    command = [sys.executable, "-m", "phasebus.initializer.cli", "events", "--markdown"]  # lists what is imported
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert (ROOT / "docs" / "events.md").read_text() == printed, "phasebus events --markdown > docs/events.md"
+
+
+def test_markdown_has_a_row_for_each_phase_field_and_key_of_a_module(module: str) -> None:
+    result = CliRunner().invoke(main, ["events", "--markdown", "--module", module])
+    assert "| `pre_take_off` | `PreTakeOff` | Published before taking off. |" in result.output
+    assert "| `PreTakeOff` | `PhaseEvent` | `passengers: int` | Published before taking off. |" in result.output
+    assert "| `limit` | `int` | The most of them. | one writer an event, validated |" in result.output
