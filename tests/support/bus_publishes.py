@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from phasebus.bus import Bus, Context, StepEvent, StepKind
 
-Kind = Callable[[Bus], Awaitable[Callable[[], Awaitable[Any]]]]
+Kind = Callable[[Bus], Coroutine[Any, Any, Callable[[], Awaitable[Any]]]]
 """Prepares a bus, and returns what publishes on it."""
 
 WORK = StepKind("work")

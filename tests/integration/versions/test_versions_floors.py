@@ -13,7 +13,14 @@ from tests.support.packages import build, copy_tree
 from tests.support.programs import without
 from tests.support.registry import UV, index_options
 
-TEST_LIBRARIES = ("hypothesis>=6.170", "msgspec>=0.20", "pytest>=8.3", "pytest-timeout>=2.3", "trio>=0.31")
+TEST_LIBRARIES = (
+    "hypothesis>=6.170",
+    "msgspec>=0.20",
+    "pytest>=8.3",
+    "pytest-asyncio>=1.0",
+    "pytest-timeout>=2.3",
+    "trio>=0.31",
+)
 
 LEFT_OUT = (
     "tests/unit/downloads/test_download_checks.py",  # writes its models with torch
