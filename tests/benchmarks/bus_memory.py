@@ -14,7 +14,7 @@ from tests.benchmarks.measuring import Number, Table, per_call
 from tests.support.bus_publishes import KINDS, Kind, changing_subscribers, streams
 
 EVENTS = 1_000_000
-FEWER = {streams: 100_000, changing_subscribers: 100_000}
+FEWER: dict[Kind, int] = {streams: 100_000, changing_subscribers: 100_000}
 """How many events of the kinds that take longer, so that all take a minute. With 1,000,000 the result was the same."""
 
 WARM_UP = 30_000
