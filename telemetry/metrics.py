@@ -105,9 +105,10 @@ class Metrics:
         row = names.kind_names(kind)
         for attribute, inner in row.announces.items():
             for name in filter(None, str(attributes.get(attribute, "")).split(",")):
-                self.steps(inner, name, {})
                 if row.divides is not None:
-                    self.share(kind, name)
+                    self.share(kind, name)  # the only one that is fed by steps of any duration at the end of the whole
+                else:
+                    self.steps(inner, name, {})
         for inner in row.contains:
             self.steps(inner, "", attributes)
 

@@ -11,10 +11,10 @@ from typing import Final
 
 from phasebus.telemetry.families import FILE_OUTCOMES, Count, Family, KindNames
 
-STARTUP_BUCKETS: Final = (1, 5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300, 450, 600, 900, 1800, 3600)
+STARTUP_BUCKETS: Final = (5, 15, 30, 45, 60, 90, 120, 180, 240, 300, 450, 600, 900, 1800, 3600)
 """Upper bounds of the duration of a start, in seconds: from a test without an engine to the largest models."""
 
-DOWNLOAD_BUCKETS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600)
+DOWNLOAD_BUCKETS: Final = (1, 10, 30, 60, 180, 600, 1800)
 """Upper bounds of the duration of a download, in seconds: from a complete cache to the largest models."""
 
 RUN_BUCKETS: Final = (1, 10, 60, 300, 900, 3600, 14_400, 43_200, 86_400, 604_800)
@@ -23,7 +23,7 @@ RUN_BUCKETS: Final = (1, 10, 60, 300, 900, 3600, 14_400, 43_200, 86_400, 604_800
 REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 """Upper bounds of the duration of a request, in seconds: from a health check to a long streamed text."""
 
-ITERATION_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+ITERATION_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 """Upper bounds of the duration of an engine's iteration, in seconds."""
 
 ITERATION_REQUESTS: Final = (1, 4, 16, 64, 256, 1024)
@@ -168,8 +168,8 @@ KINDS: Final[Mapping[str, KindNames]] = {
             Family(
                 "phasebus_engine_step_self_seconds_total",
                 "counter",
-                "Exclusive time of a step of the engine's start: while no step inside it ran. Steps that run in parallel "
-                'share it. step="unattributed" is time without a step; the sum over steps is the duration of the start.',
+                "Time of the engine's start while a step, and none inside it, ran; parallel steps share it. The sum over steps "
+                "is the duration of the start.",
                 ("step",),
                 query="topk(10, sum by (step) (increase(phasebus_engine_step_self_seconds_total[7d]))"
                 " / scalar(sum(increase(phasebus_engine_init_duration_seconds_count[7d]))))",

@@ -208,11 +208,10 @@ def test_the_age_of_the_start_is_exported_while_it_runs_and_its_duration_afterwa
 def test_the_series_of_a_start_exist_at_0_before_it_ends(served: Served) -> None:
     for name in ("startup_duration_seconds_count", "startups_total"):
         assert {each.value for each in samples(served.while_importing, f"phasebus_node_{name}")} == {0.0}
-    later = {each.labels["step"] for each in samples(served.serving, "phasebus_engine_step_duration_seconds_count")}
-    early = {
-        each.labels["step"] for each in samples(served.while_importing, "phasebus_engine_step_duration_seconds_count")
-    }
-    assert later <= early
+    name = "phasebus_engine_step_self_seconds_total"
+    early = {each.labels["step"]: each.value for each in samples(served.while_importing, name)}
+    assert set(early.values()) == {0.0}
+    assert {each.labels["step"] for each in samples(served.serving, name)} <= set(early)
 
 
 def test_iterations_are_counted_and_what_vllm_says_itself_is_left_to_it(served: Served) -> None:
