@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ def by_node(running: Prometheus, query: str) -> dict[str, float]:
     return {labels["node"]: value for labels, value in running.query(query)}
 
 
+def value_is(running: Prometheus, query: str, expected: float) -> bool:
+    return [value for _, value in running.query(query)] == [expected]
+
+
 async def test_prometheus_discovers_every_node_through_the_hub_and_scrapes_it(
     nodes: TwoNodes, model: str, tmp_path: Path
 ) -> None:
@@ -54,6 +59,10 @@ async def test_prometheus_discovers_every_node_through_the_hub_and_scrapes_it(
             await comes_to('up{job="phasebus-nodes"}', both)
             await comes_to('phasebus_ready{job="phasebus-nodes"}', both)
             await comes_to('phasebus_cluster_node_ready{job="phasebus",node=~"node-.*"}', both)
+            for name in ("phasebus_node_startups_total", "phasebus_cluster_node_startups_total"):
+                # without a filter: the hub and the nodes, both scraped, count nothing twice
+                query = f'sum({name}{{outcome="finished"}})'
+                await anyio.to_thread.run_sync(wait_until, partial(value_is, running, query, 2.0), query)
             targets = running.get("targets")["activeTargets"]
             assert {
                 target["labels"]["node"]
