@@ -18,12 +18,12 @@ _MAX_PARTS: Final = 2_000
 """How many steps the duration of a step is divided among; the time of the others is unattributed."""
 
 _WHERE: Final = {"phase": "phase", "step": "engine_step"}
-"""By a label of the gauge of a failure: the kind of step whose first failure is its value."""
+"""By a label of the gauge of a failure: its value is the first failed step of this kind."""
 
 
 @dataclass(slots=True)
 class _DividedStep:
-    """A running step whose duration will be divided among the steps inside it.
+    """A running step; its duration will be divided among the steps inside it.
 
     Attributes:
         whole: The step.
@@ -110,7 +110,7 @@ class MetricsObserver:
         self._keep_latest(event, series, seconds)
 
     def _record_part(self, event: StepEvent) -> None:
-        """Record a step inside one whose duration will be divided."""
+        """Record a step as a part of the running steps that will be divided among such parts."""
         for divided in self._divided.values():
             if divided.kind == event.kind:
                 part = divided.parts.get(event.step)
@@ -130,7 +130,7 @@ class MetricsObserver:
             self._metrics.share(event.kind, name).inc(seconds)
 
     def _keep_latest(self, event: StepFinished | StepFailed, series: StepSeries, seconds: float) -> None:
-        """Set the gauges of what a process does once: how long it took, or why it failed."""
+        """Set the gauges of what a process does once: its duration, or the cause of its failure."""
         labels = dict(zip(series.row.duration.labels, series.values, strict=True))
         if isinstance(event, StepFailed):
             if event.outcome in FAILURES:

@@ -107,8 +107,8 @@ class KindNames:
         counts: Their other counters.
         outcomes: The values of the label ``outcome``.
         latest: The gauge with the duration of the last finished step; only for what a process does once.
-        failure: The gauge, always 1, whose labels say why the last step failed; likewise.
-        announces: By an attribute that lists names: the kind whose steps have these names. Their series begin at 0.
+        failure: The gauge, always 1, with the cause of the last failure in its labels; likewise.
+        announces: By an attribute that lists names of steps: their kind. Their series begin at 0.
         contains: The kinds of the steps inside it that have the same labels. Their series begin at 0.
         divides: The counter that divides the duration among the steps inside it, by exclusive time, and their kind.
         shows_idle: Whether `in_progress` stays at 0 after a step has run; if not, only running steps have a series.
@@ -137,7 +137,7 @@ class KindNames:
         return Family(
             f"{name}_in_progress",
             "gauge",
-            f"Running steps whose duration will be in {self.duration.name}.",
+            f"Steps that run; {self.duration.name} has the durations of those that finished.",
             self.duration.labels,
             query=f"sum by ({', '.join(self.duration.labels)}) ({name}_in_progress)" if self.duration.labels else "",
         )

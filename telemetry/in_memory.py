@@ -1,4 +1,4 @@
-"""Counters, gauges, histograms and summaries whose values stay in this process, without series for their creation.
+"""Counters, gauges, histograms and summaries with values in this process only, and without series for their creation.
 
 prometheus_client decides at its import, for the whole process, whether values live in memory or in files of
 PROMETHEUS_MULTIPROC_DIR. That folder belongs to the application (vLLM's API servers use one): our series would be served
@@ -32,25 +32,25 @@ def _methods(metric: type[metrics.MetricWrapperBase]) -> tuple[Any, Any]:
 
 
 class Counter(prometheus_client.Counter):
-    """A counter whose value stays in this process."""
+    """A counter with its value in this process."""
 
     _metric_init, _child_samples = _methods(prometheus_client.Counter)
 
 
 class Gauge(prometheus_client.Gauge):
-    """A gauge whose value stays in this process."""
+    """A gauge with its value in this process."""
 
     _metric_init, _child_samples = _methods(prometheus_client.Gauge)
 
 
 class Histogram(prometheus_client.Histogram):
-    """A histogram whose values stay in this process."""
+    """A histogram with its values in this process."""
 
     _metric_init, _child_samples = _methods(prometheus_client.Histogram)
 
 
 class Summary(prometheus_client.Summary):
-    """A summary, which is a sum and a count, whose values stay in this process."""
+    """A summary, which is a sum and a count, with its values in this process."""
 
     _metric_init, _child_samples = _methods(prometheus_client.Summary)
 

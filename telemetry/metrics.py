@@ -121,13 +121,13 @@ class Metrics:
         return counter
 
     def latest(self, family: Family, labels: Mapping[str, object]) -> Gauge | None:
-        """Return the gauge of what the process does once; None for a cluster, whose nodes each do it."""
+        """Return the gauge of what the process does once; None for a cluster, because each of its nodes does it."""
         return None if self._of_cluster else self.series(family, labels)
 
     def series(self, family: Family, labels: Mapping[str, object]) -> Any:
         """Return the series of `family` with these label values, printable and free of secrets.
 
-        Series are kept by their raw values, because redacting takes longer than counting.
+        Series are kept by their raw values, because redacting is slower than counting.
 
         Args:
             family: A row of `names`.
@@ -198,7 +198,7 @@ def _text(value: object) -> str:
 
 
 def observe_many(histogram: prometheus_client.Histogram, amounts: Sequence[float]) -> None:
-    """Observe all of `amounts` at once, which takes a fifth of the time of one after the other.
+    """Observe all of `amounts` at once, in a fifth of the time of one after the other.
 
     prometheus_client has no such method; this does what its `Histogram.observe` does (0.18 to 0.26).
 

@@ -54,7 +54,7 @@ KINDS: Final[Mapping[str, KindNames]] = {
         latest=Family(
             "phasebus_node_startup_seconds",
             "gauge",
-            "Time that the start of the node in this process took; absent until it is ready.",
+            "Duration of the start of the node in this process; absent until it is ready.",
             ("model",),
             query="max by (instance, model) (phasebus_node_startup_seconds)",
         ),
@@ -228,7 +228,7 @@ KINDS: Final[Mapping[str, KindNames]] = {
         failures=Family(
             "phasebus_training_report_failures_total",
             "counter",
-            "Reports of the workers whose callbacks failed.",
+            "Reports of the workers with a failed callback.",
             ("training",),
         ),
     ),
@@ -378,7 +378,7 @@ NODE_PHASE: Final = Family(
 NODE_STARTUP: Final = Family(
     "phasebus_cluster_node_startup_seconds",
     "gauge",
-    "Time that the start of the node took; absent until it is ready.",
+    "Duration of the start of the node; absent until it is ready.",
     ("node", "model"),
     query="topk(5, phasebus_cluster_node_startup_seconds)",
 )

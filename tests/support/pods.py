@@ -1,4 +1,4 @@
-"""Pods that start a model, as Prometheus sees them: a server with a path for each, whose process can be replaced."""
+"""Pods that start a model, as Prometheus sees them: a server with a path for each; the process behind a path can be replaced."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ from tests.support.prometheus import Prometheus, prometheus
 
 PODS = 20
 FIRST = {number: 40.0 + 13 * number for number in range(PODS)}
-"""How long the first start of each pod takes, in seconds."""
+"""The duration of the first start of each pod, in seconds."""
 
 SECOND = {number: 500.0 + 10 * number for number in range(5)}
-"""How long the second start of the pods that restart takes."""
+"""The duration of the second start of the pods that restart, in seconds."""
 
 FAILING = (18, 19)
 RUNNING, AGE = 17, 2000.0
-"""The pod whose second start does not end, and how long it has been running, in seconds."""
+"""The pod with a second start that does not end, and its age in seconds."""
 
 MODELS = {number: "small" if number < 10 else "large" for number in range(PODS)}
 
