@@ -423,6 +423,13 @@ ITERATION_BATCH: Final = Family(
     ITERATION_REQUESTS,
 )
 
+ENGINE_TIMEOUT: Final = Family(
+    "phasebus_engine_timeout_seconds",
+    "gauge",
+    "Maximum duration of the start of the engine, engine_timeout_seconds; absent for a command, which has none.",
+    query="phasebus_engine_init_age_seconds / on (job, instance) group_left () phasebus_engine_timeout_seconds",
+)
+
 # vLLM's own /metrics has these as vllm:num_requests_running and so on; exported only where vLLM does not serve that.
 ENGINE_RUNNING: Final = Family(
     "phasebus_engine_requests_running",
@@ -459,6 +466,7 @@ OF_THE_BUS: Final = (SUBSCRIBER_CALLS, SUBSCRIBER_ERRORS, EVENTS_DROPPED, SPANS_
 """Families about the telemetry itself."""
 
 OF_THE_ENGINE: Final = (
+    ENGINE_TIMEOUT,
     ITERATION_DURATION,
     ITERATION_BATCH,
     ENGINE_RUNNING,
@@ -466,7 +474,7 @@ OF_THE_ENGINE: Final = (
     ENGINE_CACHE,
     ENGINE_TOKENS,
 )
-"""Families about the engine while it serves."""
+"""Families about the engine."""
 
 OF_THE_HUB: Final = (
     CLUSTER_NODES,

@@ -39,7 +39,7 @@ def metrics_data(registry: CollectorRegistry, resource: Resource, version: str, 
     metrics = [
         sdk.Metric(_name(family), family.documentation, _unit(family.name), data)
         for family in registry.collect()
-        if (data := _data(family, since_ns, now)) is not None
+        if family.name != "target" and (data := _data(family, since_ns, now)) is not None  # the resource is target_info
     ]
     scope = sdk.ScopeMetrics(InstrumentationScope("phasebus", version), metrics, "")
     return sdk.MetricsData([sdk.ResourceMetrics(resource, [scope], "")])

@@ -54,7 +54,7 @@ from phasebus.initializer.pipeline.control_flow import errors_only
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.initializer.ray.cluster import RAY, connected
 from phasebus.initializer.ray.placement import default_bundles, release, reserve
-from phasebus.telemetry import RunIdentity, Telemetry
+from phasebus.telemetry import RunIdentity, Telemetry, names
 from phasebus.telemetry.journal import journal_of
 
 
@@ -243,6 +243,7 @@ class NodeStart:
         if self._runs_on_ray(context):
             await self._connect_ray()
         attributes = {"model": context[MODEL], **announced_steps(self._launcher)}
+        self._telemetry.metrics.series(names.ENGINE_TIMEOUT, {}).set(self._config.engine_timeout_seconds)
         async with self._bus.step(ENGINE_INIT, self._config.engine, attributes=attributes) as step:
             prepared, self._prepared = self._prepared, None
             engine = await self._launcher.start(self._launch(context, step.id), prepared)

@@ -39,7 +39,7 @@ def sections() -> dict[str, tuple[Family, ...]]:
         "Every process that starts something": (*names.OF_NODES, *names.OF_EVERY_PROCESS),
         **{_TITLES[kind]: row.families for kind, row in names.KINDS.items()},
         "Steps of any other kind": names.OTHER_KIND.families,
-        "The engine while it serves": names.OF_THE_ENGINE,
+        "The engine": names.OF_THE_ENGINE,
         "The telemetry itself": names.OF_THE_BUS,
         "A hub, for each of its nodes": names.OF_THE_HUB,
     }

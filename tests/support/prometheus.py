@@ -31,6 +31,10 @@ class Prometheus:
         """The series that `query` comes to now, each with its labels and its value."""
         return [(each["metric"], float(each["value"][1])) for each in self.get("query", query=query)["result"]]
 
+    def metrics(self) -> str:
+        """Its own /metrics."""
+        return httpx.get(f"{self.url}/metrics", timeout=30).text
+
     def firing(self) -> set[str]:
         return {each["labels"]["alertname"] for each in self.get("alerts")["alerts"] if each["state"] == "firing"}
 

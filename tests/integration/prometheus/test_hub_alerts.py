@@ -134,10 +134,11 @@ def test_a_download_that_stalls_on_a_cluster_fires_its_alert(tmp_path: Path) -> 
         "alertname": "PhasebusDownloadStalled",
         "exp_alerts": [
             {
-                "exp_labels": {"severity": "warning", "job": "phasebus", "instance": "hub"},
+                "exp_labels": {"severity": "warning", "job": "phasebus", "instance": "hub", **_MODEL},
                 "exp_annotations": {
-                    "summary": "No byte has arrived at hub for two minutes",
-                    "description": "A download is in progress and does not advance.",
+                    "summary": "No byte of m has arrived at hub for three minutes",
+                    "description": "A download from hf is in progress and does not advance.",
+                    "runbook_url": "docs/runbooks/download-stalled.md",
                 },
             }
         ],

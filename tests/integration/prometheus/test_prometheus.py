@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics, RunIdentity, Status, Timeline, names
 from phasebus.telemetry.service import Server, build_app
 from tests.support.counting import CountingBus
-from tests.support.programs import free_port, program
+from tests.support.programs import program
 from tests.support.prometheus import RULES, Prometheus, prometheus
 from tests.support.waiting import wait_until
 
@@ -28,7 +29,9 @@ def metrics() -> Metrics:
     """The metrics of a start that has failed in every way."""
     metrics = Metrics("1")
     observer = MetricsObserver(metrics, TRACE)
-    observer.observe(StepStarted(step=new_step_id(), kind="phase", name="engine_init"))
+    an_hour_ago = time.time_ns() - 3600 * 10**9
+    observer.observe(StepStarted(step=new_step_id(), kind="node", name="n", attributes={"model": "m"}))
+    observer.observe(StepStarted(step=new_step_id(), kind="phase", name="engine_init", time_ns=an_hour_ago))
     observer.observe(
         StepStarted(step=new_step_id(), kind="download", name="m", attributes={"model": "m", "source": "hf"})
     )
@@ -65,24 +68,30 @@ def scraping(metrics: Metrics, tmp_path_factory: pytest.TempPathFactory) -> Iter
     config = yaml.safe_load((RULES / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["scrape_configs"] = config["scrape_configs"][:1]
-    targets = [f"127.0.0.1:{service.port}", f"127.0.0.1:{free_port()}"]  # and one that is gone
+    lost = Metrics("1")
+    lost.ready.set(1)
+    gone = Server(partial(build_app, lost, Status(), Timeline(RunIdentity.fresh("n", {}))))
+    gone.start()
+    targets = [f"127.0.0.1:{service.port}", f"127.0.0.1:{gone.port}"]
     config["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
     try:
         with prometheus(folder, config) as running:
-            wait_until(lambda: running.query("phasebus_ready"), "Prometheus has scraped the service")
+            wait_until(lambda: len(running.query("phasebus_ready")) == 2, "Prometheus has scraped both")
+            gone.close()
             yield running
     finally:
+        gone.close()
         service.close()
 
 
 def test_the_alerts_fire(scraping: Prometheus) -> None:
     expected = {
-        "PhasebusPhaseStuck",
+        "PhasebusStepStuck",
         "PhasebusDownloadStalled",
         "PhasebusCallbacksFailing",
         "PhasebusEventsDropped",
         "PhasebusStartUpFailed",
-        "PhasebusNodeLost",
+        "PhasebusNodeUnreachable",
     }
     wait_until(lambda: expected <= scraping.firing(), "the alerts fire")
 
@@ -102,14 +111,11 @@ def test_an_exemplar_leads_from_a_counter_to_the_trace(scraping: Prometheus) -> 
     assert {"trace_id": TRACE, "span_id": "a" * 16} in labels
 
 
-def test_the_recording_rule_for_phases_has_a_value(scraping: Prometheus) -> None:
-    def recorded() -> list[Any]:
-        found: list[Any] = scraping.get("query", query="phasebus:phase_seconds:mean")["result"]
-        return found
-
-    wait_until(lambda: bool(recorded()), "the rule has been evaluated")
-    (series,) = recorded()
-    assert (series["metric"]["phase"], series["value"][1]) == ("placement_group", "1.5")
+def test_the_recorded_ages_have_the_step_and_its_kind(scraping: Prometheus) -> None:
+    wait_until(lambda: scraping.query("phasebus:step_age_seconds"), "the rule has been evaluated")
+    ((labels, age),) = scraping.query("phasebus:step_age_seconds")
+    assert (labels["kind"], labels["step"]) == ("phase", "engine_init")
+    assert age > 3600
 
 
 @pytest.mark.parametrize(
