@@ -133,7 +133,7 @@ class MetricsObserver:
         """Set the gauges of what a process does once: its duration, or the cause of its failure."""
         labels = dict(zip(series.row.duration.labels, series.values, strict=True))
         if isinstance(event, StepFailed):
-            if event.outcome in FAILURES:
+            if event.outcome in FAILURES and event.kind in _WHERE.values():
                 self._failed.setdefault(event.kind, event.name)
             if series.row.failure is not None:
                 where = {label: self._failed.get(kind, "") for label, kind in _WHERE.items()}

@@ -35,6 +35,9 @@ OVERFLOW: Final = "other"
 MAX_SERIES: Final = 2_000
 """How many different sets of label values a metric may have."""
 
+MAX_ANNOUNCED: Final = 100
+"""How many names of steps an attribute may announce; an engine has about forty."""
+
 _OF_ONE_PROCESS: Final = frozenset({"service.instance.id", "process.pid", "phasebus.run", "k8s.pod.uid"})
 _NOT_IN_LABELS: Final = re.compile(r"[^a-zA-Z0-9_]|^(?=\d)")
 
@@ -54,6 +57,7 @@ class Metrics:
         self._families: dict[str, Any] = {}
         self._children: dict[tuple[str, ...], Any] = {}
         self._sizes: Multiset[str] = Multiset()
+        self._label_sets: Multiset[str] = Multiset()
         self._steps: dict[tuple[str, ...], StepSeries] = {}
         self._buses = BusCounts()
         self.ready: Gauge = self.family(names.READY)
@@ -90,9 +94,9 @@ class Metrics:
         if found is None:
             with self._lock:
                 if (found := self._steps.get(key)) is None:
-                    if self._sizes[kind] >= MAX_SERIES:
+                    if self._label_sets[key[0]] >= MAX_SERIES:
                         key = (key[0], *(OVERFLOW for _ in key[1:]))
-                    self._sizes[kind] += 1
+                    self._label_sets[key[0]] += 1
                     labels = dict(zip(row.duration.labels, map(redact_name, key[1:]), strict=True))
                     found = self._steps.setdefault(key, StepSeries(row, labels, self.series))
         return found
@@ -104,7 +108,8 @@ class Metrics:
         """
         row = names.kind_names(kind)
         for attribute, inner in row.announces.items():
-            for name in filter(None, str(attributes.get(attribute, "")).split(",")):
+            names_of_steps = str(attributes.get(attribute, "")).split(",", MAX_ANNOUNCED)[:MAX_ANNOUNCED]
+            for name in filter(None, names_of_steps):
                 if row.divides is not None:
                     self.share(kind, name)  # the only one that is fed by steps of any duration at the end of the whole
                 else:

@@ -8,7 +8,7 @@ from phasebus.bus import AttributeValue, StepFailed, StepFinished, StepProgress,
 from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
 from phasebus.telemetry.families import OUTCOMES
-from phasebus.telemetry.metrics import MAX_SERIES, OVERFLOW
+from phasebus.telemetry.metrics import MAX_ANNOUNCED, MAX_SERIES, OVERFLOW
 
 STEP = "a" * 16
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
@@ -254,6 +254,23 @@ def test_label_values_are_printable_and_bounded(metrics: Metrics, observer: Metr
     body, _ = metrics.render("text/plain")
     assert b"\x1b" not in body
     assert max(map(len, body.splitlines())) < 1_000
+
+
+def test_kinds_beyond_the_limit_are_counted_together(metrics: Metrics, observer: MetricsObserver) -> None:
+    for number in range(MAX_SERIES + 5):
+        step = f"{number:016x}"
+        observer.observe(StepStarted(step=step, kind=f"kind {number}", name="x"))
+        observer.observe(StepFinished(step=step, kind=f"kind {number}", name="x", seconds=1.0))
+    assert value(metrics, "phasebus_step_duration_seconds_count", kind=OVERFLOW, step=OVERFLOW) == 5
+    text = metrics.render("text/plain")[0].decode()
+    assert text.count("phasebus_step_in_progress{") == MAX_SERIES + 1
+
+
+def test_names_that_a_step_announces_are_bounded(metrics: Metrics, observer: MetricsObserver) -> None:
+    phases = ",".join(f"phase {number}" for number in range(5_000))
+    observer.observe(StepStarted(step=STEP, kind="node", name="n", attributes={"model": "m", "phases": phases}))
+    text = metrics.render("text/plain")[0].decode()
+    assert text.count("phasebus_phase_duration_seconds_count{") == MAX_ANNOUNCED
 
 
 def test_label_values_beyond_the_limit_are_counted_together(metrics: Metrics, observer: MetricsObserver) -> None:
