@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from opentelemetry.trace import Span
+from collections.abc import Mapping
+
+from opentelemetry.trace import Link, Span, SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.redaction import reason, redact, redact_attributes
-from phasebus.telemetry.span_names import SPAN_NAME, process_attributes, span_attribute, span_name
+from phasebus.telemetry.run import parse_traceparent
+from phasebus.telemetry.span_names import LINKED_TO, SPAN_NAME, process_attributes, span_attribute, span_name
 from phasebus.telemetry.tracing import Tracing
 
 
@@ -67,6 +70,7 @@ class SpanObserver:
             trace_id=trace_id,
             parent_sampled=sampled,
             process=process_attributes(attributes),
+            links=_links(attributes),
             attributes=_attributes(started) | {"phasebus.kind": started.kind, "phasebus.name": redact(started.name)},
         )
 
@@ -77,9 +81,19 @@ def _own_trace(event: StepEvent) -> tuple[str, bool | None] | None:
     return (str(trace_id), sampled if isinstance(sampled, bool) else None) if trace_id else None
 
 
+def _links(attributes: Mapping[str, AttributeValue]) -> tuple[Link, ...]:
+    """Return the link to the span that a step names as related."""
+    related = parse_traceparent(str(attributes.get(LINKED_TO, "")))
+    if related is None:
+        return ()
+    flags = TraceFlags(TraceFlags.SAMPLED if related.sampled else TraceFlags.DEFAULT)
+    return (Link(SpanContext(int(related.trace, 16), int(related.span, 16), True, flags)),)
+
+
 def _attributes(event: StepEvent) -> dict[str, AttributeValue]:
     attributes = redact_attributes(event.attributes)
-    attributes.pop(SPAN_NAME, None)
+    for key in (SPAN_NAME, LINKED_TO):
+        attributes.pop(key, None)
     return {span_attribute(key): value for key, value in attributes.items()}
 
 

@@ -145,7 +145,7 @@ KINDS: Final[Mapping[str, KindNames]] = {
         moves_bytes=False,  # they are part of the model's
     ),
     "ray": KindNames(
-        "ray {name}",
+        "ray {words}",
         Family("phasebus_ray_duration_seconds", "summary", "Duration of starting Ray or connecting to it.", ("step",)),
         name_label="step",
         failures=Family(

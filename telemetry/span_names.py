@@ -11,6 +11,10 @@ SPAN_NAME: Final = "span_name"
 """The attribute of a step whose span has a name of its own: an engine's step that phasebus has no name for."""
 
 
+LINKED_TO: Final = "linked_to"
+"""The attribute of a step with the traceparent of a related span, which its span links to."""
+
+
 def span_name(kind: str, name: str) -> str:
     """Return the name of the span of a step. Span names have few values; what varies is an attribute."""
     return kind_names(kind).span.format(kind=kind, name=name, words=name.replace("_", " "))

@@ -74,6 +74,16 @@ class Tracing:
             logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
 
     @property
+    def exports(self) -> bool:
+        """Whether spans are exported at all."""
+        return bool(self._queues)
+
+    @property
+    def keeps_run(self) -> bool:
+        """Whether the trace of the run is exported, by the sampler."""
+        return self._keeps_run
+
+    @property
     def dropped(self) -> int:
         """How many spans have not been exported, because there was no room or the exporter refused them."""
         return sum(queue.dropped for queue in self._queues)

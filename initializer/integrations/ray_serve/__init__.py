@@ -1,8 +1,16 @@
 """phasebus in an unmodified Ray Serve LLM: `BusCallback` for its `callback_config`, `BusServer` for its `server_cls`.
 
-`adapter` is the only file that uses Ray's own classes; `replica` maps a replica's start to our phases.
+`adapter` is the only file that uses Ray's own classes; `replica` maps a replica's start to our phases. In the program that
+builds an application, `application` observes its start, and each replica joins that trace.
 """
 
-from phasebus.initializer.integrations.ray_serve.adapter import BusCallback, BusServer, RayServeError, check_ray
+from typing import TYPE_CHECKING
 
-__all__ = ["BusCallback", "BusServer", "RayServeError", "check_ray"]
+from phasebus.initializer.integrations.ray_serve import first_line as first_line
+from phasebus.lazy import names_of_public
+
+if TYPE_CHECKING:
+    from phasebus.initializer.integrations.ray_serve._public import *  # noqa: F403
+    from phasebus.initializer.integrations.ray_serve._public import __all__ as __all__
+else:
+    __getattr__ = names_of_public(__name__)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,7 +17,10 @@ from ray.llm._internal.common.utils.download_utils import NodeModelDownloadable
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 
 from phasebus.bus import Bus, Context, PhasebusError, subscribe_all
+from phasebus.initializer.integrations.ray_serve.application import join_application
+from phasebus.initializer.integrations.ray_serve.origin import replica_origin
 from phasebus.initializer.integrations.ray_serve.replica import DOWNLOAD, ENGINE_START, ReplicaStart
+from phasebus.initializer.integrations.ray_serve.status import is_driver
 from phasebus.initializer.node.events import PrePlacementGroup
 from phasebus.initializer.node.keys import (
     ENGINE_ARGS,
@@ -33,6 +37,8 @@ from phasebus.initializer.node.keys import (
 from phasebus.initializer.pipeline.callbacks import import_callbacks
 
 logger = logging.getLogger("phasebus.serve")
+
+_IMPORTED_NS: Final = time.time_ns()
 
 READ_FROM: Final = "2.60"
 _SEAMS: Final = (
@@ -89,8 +95,9 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
         check_ray()
         super().__init__(llm_config=llm_config, **ray_arguments)
         engine = llm_config.get_engine_config()
+        name = replica_name(llm_config.model_id)
         self._replica: ReplicaStart | None = ReplicaStart(
-            replica_name(llm_config.model_id),
+            name,
             llm_config.model_id,
             llm_config,
             import_callbacks(callbacks),
@@ -103,6 +110,8 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
             },
             host=host,
             port=port,
+            origin=replica_origin(name, application_name()),
+            imported_ns=_IMPORTED_NS,
         )
 
     @property
@@ -182,7 +191,20 @@ class BusServer(LLMServer):  # type: ignore[misc]  # Ray has no types
             )
             options["placement_group_bundles"] = context[PLACEMENT_BUNDLES]
             options["placement_group_strategy"] = context[PLACEMENT_STRATEGY]
+        _join_application(llm_config, options)
         return options
+
+
+def _join_application(llm_config: Any, options: dict[str, Any]) -> None:
+    """Make the replicas of a deployment join the trace of the application that this program builds."""
+    if not is_driver():  # a task of Ray's that builds an application ends before the application runs
+        return
+    runtime_env = options["ray_actor_options"]["runtime_env"]
+    env_vars = runtime_env.get("env_vars", {})
+    name = options.get("name") or llm_config.model_id.replace("/", "--").replace(".", "_")
+    joined = join_application(name, llm_config.model_id, env_vars)
+    if joined:
+        options["ray_actor_options"]["runtime_env"] = {**runtime_env, "env_vars": {**env_vars, **joined}}
 
 
 def publish_placement(callbacks: Sequence[Any], context: Context) -> None:
@@ -196,6 +218,16 @@ def publish_placement(callbacks: Sequence[Any], context: Context) -> None:
 
     with start_blocking_portal() as portal:
         portal.call(publish)
+
+
+def application_name() -> str | None:
+    """Return the name of this replica's application; None outside Serve."""
+    from ray import serve
+
+    try:
+        return str(serve.get_replica_context().app_name)
+    except Exception:  # noqa: BLE001  # Serve's own error is in a private module
+        return None
 
 
 def replica_name(model: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
@@ -18,6 +19,10 @@ from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.engines.optional import announced_steps
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError
 from phasebus.initializer.engines.registry import find_observer
+from phasebus.initializer.integrations.ray_serve.application import SERVE
+from phasebus.initializer.integrations.ray_serve.first_line import FIRST_LINE_NS
+from phasebus.initializer.integrations.ray_serve.origin import ReplicaOrigin
+from phasebus.initializer.integrations.ray_serve.past_steps import PastStep, publish_past
 from phasebus.initializer.node.events import (
     NODE,
     CustomInitialization,
@@ -32,7 +37,9 @@ from phasebus.initializer.node.events import (
 from phasebus.initializer.node.keys import ENGINE, ENGINE_ARGS, ENGINE_ENV, NODE_KEYS, NODE_NAME, SKIP_DEFAULT
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
+from phasebus.initializer.ray.process_age import creation_time_ns
 from phasebus.telemetry import RunIdentity, StepNotice
+from phasebus.telemetry.span_names import LINKED_TO
 
 DOWNLOAD: Final = "download"
 ENGINE_START: Final = "engine_init"
@@ -51,6 +58,8 @@ class ReplicaStart:
         entries: The first entries of the context.
         host: The address of its /metrics.
         port: Its port; 0 picks a free one, None leaves it out.
+        origin: Where its start belongs; by default a trace of its own, or that of a TRACEPARENT.
+        imported_ns: When this process had imported Ray Serve LLM, in nanoseconds since the epoch.
 
     Attributes:
         context: The context of the callbacks and the phases.
@@ -67,13 +76,17 @@ class ReplicaStart:
         *,
         host: str = "127.0.0.1",
         port: int | None = 0,
+        origin: ReplicaOrigin | None = None,
+        imported_ns: int = FIRST_LINE_NS,
     ) -> None:
         self.reports_engine = False
         self._config = config
         self._callbacks = callbacks
         self._model = model
         self._observer = find_observer()
-        self._telemetry = available_telemetry(RunIdentity.fresh(name), host=host, port=port)
+        self._origin = origin or ReplicaOrigin(identity=RunIdentity.fresh(name))
+        self._imported_ns = imported_ns
+        self._telemetry = available_telemetry(self._origin.identity, host=host, port=port)
         self.context = Context({NODE_NAME: name, ENGINE_ENV: {}, **entries}, keys=NODE_KEYS)
         self._begun: dict[str, Future[None]] = {DOWNLOAD: Future(), ENGINE_START: Future()}
         self._done: dict[str, Future[Any]] = {DOWNLOAD: Future(), ENGINE_START: Future()}
@@ -132,8 +145,36 @@ class ReplicaStart:
             subscribe_all(bus, self._callbacks)
             phases = self._phases(bus)
             attributes["phases"] = phase_names(phases)
-            async with bus.step(NODE, identity.node, parent=identity.parent, attributes=attributes):
-                await run_phases(bus, phases, self.context, self._config, keys=NODE_KEYS)
+            replica = await self._begin(bus)
+            error: BaseException | None = None
+            try:
+                async with bus.step(NODE, identity.node, parent=replica.id, attributes=attributes):
+                    await run_phases(bus, phases, self.context, self._config, keys=NODE_KEYS)
+            except BaseException as failure:
+                error = failure
+                raise
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await replica.end(error=error)
+
+    async def _begin(self, bus: Bus) -> PastStep:
+        """Publish the part of the start that was Ray's: scheduling the replica, starting its process, importing."""
+        origin, created_ns, now_ns = self._origin, creation_time_ns(), time.time_ns()
+        requested_ns = origin.requested_ns
+        if requested_ns is None or requested_ns > FIRST_LINE_NS:
+            requested_ns = FIRST_LINE_NS  # not known, or by another clock
+        link = {} if origin.linked_to is None else {LINKED_TO: origin.linked_to}
+        attributes = {"model": self._model, "replica": origin.identity.node, **link}
+        replica = PastStep(bus, SERVE, "replica", requested_ns, parent=origin.identity.parent, attributes=attributes)
+        await replica.begin()
+        if requested_ns < created_ns < FIRST_LINE_NS:
+            await publish_past(bus, "ray", "schedule_replica", requested_ns, created_ns, replica.id)
+            await publish_past(bus, "ray", "start_worker_process", created_ns, FIRST_LINE_NS, replica.id)
+        else:  # Ray had started the process before it was needed
+            await publish_past(bus, "ray", "schedule_replica", requested_ns, FIRST_LINE_NS, replica.id)
+        await publish_past(bus, "ray", "import_serve_llm", FIRST_LINE_NS, self._imported_ns, replica.id)
+        await publish_past(bus, "ray", "init_replica", self._imported_ns, now_ns, replica.id)
+        return replica
 
     def _phases(self, bus: Bus) -> Sequence[Phase]:
         def taken_over(context: Context) -> bool:

@@ -166,8 +166,17 @@ def test_the_start_of_the_replica_has_the_phases_in_order_and_all_ended_well(app
 
 def test_the_start_of_the_replica_is_one_trace_with_the_engines_steps_in_it(application: Application) -> None:
     spans = {span.span: span for span in application.spans}
-    assert [span.name for span in spans.values() if span.parent is None] == ["node init"]
-    assert [span.name for span in spans.values() if span.parent and span.parent not in spans] == []
+    with_server = application.folder.name.startswith("server")
+    root = "serve application" if with_server else "serve replica"  # without BusServer, only replicas are observed
+    assert [span.name for span in spans.values() if span.parent is None] == [root]
+    (node,) = (span for span in spans.values() if span.name == "node init")
+    outward = [node.name]
+    while node.parent is not None:
+        node = spans[node.parent]
+        outward.append(node.name)
+    assert outward == ["node init", "serve replica", *(["serve deployment", root] if with_server else [])]
+    assert {"ray import serve llm", "import engine"} <= {span.name for span in spans.values()}
+    assert ("ray schedule replica" in {span.name for span in spans.values()}) == with_server
     steps = {step.name for step in application.run.steps if step.kind == "engine_step"}
     assert {"load_model", "load_weights", "allocate_kv_cache"} <= steps
 
@@ -183,7 +192,11 @@ def test_a_replica_that_autoscaling_adds_has_a_trace_and_metrics_of_its_own(
     assert phases == ["pre_initialization", "placement_group", "download", "engine_init", "post_initialization"]
     assert {step.outcome for step in run.steps} == {"finished"}
     known = {span.span for span in spans}
-    assert [span.name for span in spans if span.parent not in known] == ["node init"]
+    assert [span.name for span in spans if span.parent not in known] == ["serve replica"]
+    (root,) = (each for each in backend.exported(run.trace) if each.span.name == "serve replica")
+    (link,) = root.span.links
+    assert link.trace_id.hex() == by_server.run.trace
+    assert link.span_id.hex() in {span.span for span in by_server.spans if span.name == "serve deployment"}
     for journal in (first, second):
         assert "phasebus_ready 1.0" in metrics_of(journal)
     assert by_server.complete("A start-up is").status_code == 200

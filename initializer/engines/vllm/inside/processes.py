@@ -15,7 +15,6 @@ import platform
 import threading
 import time
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,6 +22,7 @@ from opentelemetry import trace
 
 from phasebus.initializer.engines.vllm.inside.ranks import ProcessIdentity, identity_of
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
+from phasebus.initializer.ray.process_age import creation_time_ns
 
 START_PROCESS = "start_process"
 """The name of the step from the request for a process to its first work."""
@@ -76,19 +76,6 @@ def report_process_start(
         step = hashlib.sha256(f"{start['step']}:{IMPORT_ENGINE}".encode()).hexdigest()[:16]
         reporter.send({**start, "step": step, "parent": start["step"], "name": IMPORT_ENGINE, **ends})
     reporter.send({**start, **ends})
-
-
-def creation_time_ns() -> int:
-    """Return when this process was created, in nanoseconds since the epoch; to 10 ms on Linux.
-
-    psutil adds the age to the time of the boot, which Linux gives in whole seconds. Source: proc_pid_stat(5), starttime.
-    """
-    try:
-        fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, AttributeError):
-        return int(psutil.Process().create_time() * 1e9)
-    return time.time_ns() - int(age * 1e9)
 
 
 def report_child_processes(reporter: Reporter) -> None:

@@ -1,0 +1,92 @@
+"""What Serve knows of its applications. Read from Ray 2.60 (`ray.serve.status`, public; the mode of a worker, private)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Thread
+from typing import Final
+
+_STATUS_SECONDS: Final = 5.0
+"""The longest wait for Serve's controller, in seconds."""
+
+HEALTHY: Final = "HEALTHY"
+DEPLOYING: Final = "DEPLOYING"
+RUNNING: Final = "RUNNING"
+DEPLOY_FAILED: Final = "DEPLOY_FAILED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationState:
+    """The state of an application.
+
+    Attributes:
+        name: Its name.
+        status: ``DEPLOYING``, ``RUNNING``, ``DEPLOY_FAILED`` and others.
+        message: Why it is in that state.
+        deployed_ns: When the controller got the request to deploy it, in nanoseconds since the epoch.
+        deployments: The status of each deployment, by its name: ``UPDATING``, ``HEALTHY`` and others.
+    """
+
+    name: str
+    status: str
+    message: str
+    deployed_ns: int
+    deployments: Mapping[str, str]
+
+
+def is_driver() -> bool:
+    """Return whether this process is the program that uses Ray, and no process that Ray has started."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return False
+    worker = getattr(ray.get_runtime_context(), "worker", None)
+    return bool(getattr(worker, "mode", None) == ray.SCRIPT_MODE)
+
+
+def applications() -> Sequence[ApplicationState] | None:
+    """Return the applications; None if Serve does not run, or does not answer within `_STATUS_SECONDS`."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None  # asking Serve would start a Ray
+    found: list[ApplicationState] = []
+    if not _within_seconds(lambda: found.extend(_applications())):
+        return None
+    return found
+
+
+def _applications() -> Sequence[ApplicationState]:
+    from ray import serve
+
+    return [
+        ApplicationState(
+            name=name,
+            status=_text(overview.status),
+            message=overview.message,
+            deployed_ns=int(overview.last_deployed_time_s * 1e9),
+            deployments={each: _text(deployment.status) for each, deployment in overview.deployments.items()},
+        )
+        for name, overview in serve.status().applications.items()
+    ]
+
+
+def _text(status: object) -> str:
+    return str(getattr(status, "value", status))
+
+
+def _within_seconds(function: Callable[[], object]) -> bool:
+    """Call `function` in a thread; return whether it has returned in time."""
+    returned: list[bool] = []
+
+    def call() -> None:
+        try:
+            function()
+        except Exception:  # noqa: BLE001  # Ray's and Serve's errors have no common class
+            return
+        returned.append(True)
+
+    thread = Thread(target=call, name="phasebus serve status", daemon=True)
+    thread.start()
+    thread.join(_STATUS_SECONDS)
+    return bool(returned)
