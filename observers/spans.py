@@ -10,7 +10,15 @@ from opentelemetry.trace.status import Status, StatusCode
 from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.redaction import reason, redact, redact_attributes
 from phasebus.telemetry.run import parse_traceparent
-from phasebus.telemetry.span_names import LINKED_TO, SPAN_NAME, process_attributes, span_attribute, span_name
+from phasebus.telemetry.span_events import STACK_TRACE, InnerEvents, exception_event
+from phasebus.telemetry.span_names import (
+    LINKED_TO,
+    SPAN_NAME,
+    pending_id,
+    process_attributes,
+    span_attribute,
+    span_name,
+)
 from phasebus.telemetry.tracing import Tracing
 
 
@@ -28,6 +36,7 @@ class SpanObserver:
         self._tracing = tracing
         self._running: dict[str, StepStarted] = {}
         self._traces: dict[str, tuple[str, bool | None]] = {}
+        self._inner_events = InnerEvents()
 
     def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
         """Record the start of a step, or make its span."""
@@ -36,7 +45,10 @@ class SpanObserver:
             trace = _own_trace(event) or self._traces.get(event.parent or "")
             if trace is not None:
                 self._traces[event.step] = trace
+            if not event.traced:
+                self._export_pending(event)
             return
+        self._inner_events.add(event)
         started = self._running.pop(event.step, None)
         if started is not None and not event.traced:
             self._export(started, event)
@@ -52,26 +64,37 @@ class SpanObserver:
                 span.end()
         self._running.clear()
 
+    def _export_pending(self, started: StepStarted) -> None:
+        """Export at once that a step runs, where that is enabled: as a span of no duration inside the step's span."""
+        if self._tracing.exports_pending:
+            span = self._start(started, started.step, pending=True)
+            span.end(started.time_ns)
+
     def _export(self, started: StepStarted, ended: StepFinished | StepFailed) -> None:
         span = self._start(started, ended.parent)  # at its end, a step of an engine knows its parent better
         span.set_attributes(_attributes(ended))
+        for each in self._inner_events.take(ended.step):
+            span.add_event(each.name, each.attributes, min(max(each.time_ns, started.time_ns), ended.time_ns))
         if isinstance(ended, StepFailed):
             _fail(span, ended)
         span.end(max(started.time_ns, ended.time_ns))
 
-    def _start(self, started: StepStarted, parent: str | None) -> Span:
+    def _start(self, started: StepStarted, parent: str | None, *, pending: bool = False) -> Span:
         trace_id, sampled = self._traces.get(started.step, (None, None))
         attributes = started.attributes
+        name = str(attributes.get(SPAN_NAME) or span_name(started.kind, started.name))
+        more: dict[str, AttributeValue] = {"phasebus.pending": True} if pending else {}
         return self._tracing.start(
-            str(attributes.get(SPAN_NAME) or span_name(started.kind, started.name)),
-            step=started.step,
+            f"started {name}" if pending else name,
+            step=pending_id(started.step) if pending else started.step,
             parent=parent,
             time_ns=started.time_ns,
             trace_id=trace_id,
             parent_sampled=sampled,
             process=process_attributes(attributes),
             links=_links(attributes),
-            attributes=_attributes(started) | {"phasebus.kind": started.kind, "phasebus.name": redact(started.name)},
+            attributes=_attributes(started)
+            | {"phasebus.kind": started.kind, "phasebus.name": redact(started.name), **more},
         )
 
 
@@ -92,15 +115,15 @@ def _links(attributes: Mapping[str, AttributeValue]) -> tuple[Link, ...]:
 
 def _attributes(event: StepEvent) -> dict[str, AttributeValue]:
     attributes = redact_attributes(event.attributes)
-    for key in (SPAN_NAME, LINKED_TO):
+    for key in (SPAN_NAME, LINKED_TO, STACK_TRACE):
         attributes.pop(key, None)
     return {span_attribute(key): value for key, value in attributes.items()}
 
 
 def _fail(span: Span, event: StepFailed) -> None:
     """Record on the span why its step failed, by OpenTelemetry's semantic conventions for exceptions."""
+    exception = exception_event(event)
     kind = type(event.error).__qualname__
-    message = reason(event)
     span.set_attributes({span_attribute("outcome"): event.outcome, "error.type": kind})
-    span.add_event("exception", {"exception.type": kind, "exception.message": message}, event.time_ns)
-    span.set_status(Status(StatusCode.ERROR, message or kind))
+    span.add_event(exception.name, exception.attributes, exception.time_ns)
+    span.set_status(Status(StatusCode.ERROR, reason(event)))

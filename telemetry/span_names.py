@@ -11,6 +11,8 @@ SPAN_NAME: Final = "span_name"
 """The attribute of a step whose span has a name of its own: an engine's step that phasebus has no name for."""
 
 
+_PENDING: Final = 0x5555_5555_5555_5555
+
 LINKED_TO: Final = "linked_to"
 """The attribute of a step with the traceparent of a related span, which its span links to."""
 
@@ -23,6 +25,11 @@ def span_name(kind: str, name: str) -> str:
 def span_attribute(key: str) -> str:
     """Return the name of a step's attribute on its span."""
     return key if "." in key else f"phasebus.{key}"
+
+
+def pending_id(step: str) -> str:
+    """Return the id of the span that reports a step as running: its own span has the id of the step."""
+    return f"{int(step, 16) ^ _PENDING:016x}"
 
 
 def process_attributes(attributes: Mapping[str, object]) -> Mapping[str, str | int] | None:

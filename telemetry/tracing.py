@@ -66,6 +66,7 @@ class Tracing:
             self._queues.append(SpanQueue(exporter, "the collector", SpanBatches(delay=delay), wait_for_flush))
         self._ids = _StepIds()
         self.resource: Resource = run_resource(identity, settings.resource, version, environment)
+        self._exports_pending = environment.get("PHASEBUS_PENDING_SPANS") == "1"
         self._limits = SpanLimits(**settings.limits)
         self._version = version
         self._tracers: dict[tuple[tuple[str, AttributeValue], ...], Tracer] = {}
@@ -77,6 +78,11 @@ class Tracing:
     def exports(self) -> bool:
         """Whether spans are exported at all."""
         return bool(self._queues)
+
+    @property
+    def exports_pending(self) -> bool:
+        """Whether a step is exported when it starts, too, by PHASEBUS_PENDING_SPANS."""
+        return self._exports_pending and bool(self._queues)
 
     @property
     def keeps_run(self) -> bool:

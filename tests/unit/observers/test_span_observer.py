@@ -17,9 +17,9 @@ STEP = "a" * 16
 
 
 class Spans:
-    def __init__(self) -> None:
+    def __init__(self, **environment: str) -> None:
         self._exporter = InMemorySpanExporter()
-        self._tracing = Tracing(RunIdentity.fresh("n", {}), self._exporter)
+        self._tracing = Tracing(RunIdentity.fresh("n", {}), self._exporter, environment=environment)
         self.observer = SpanObserver(self._tracing)
 
     def exported(self) -> dict[str, ReadableSpan]:
@@ -54,7 +54,13 @@ async def test_a_failure_is_recorded_by_the_conventions_for_exceptions() -> None
     assert span.status.description == "token=[redacted] refused"
     assert (span.attributes or {})["error.type"] == "ValueError"
     assert (span.attributes or {})["phasebus.outcome"] == "failed"
-    assert [event.name for event in span.events] == ["exception"]
+    (event,) = span.events
+    assert event.name == "exception"
+    assert (event.attributes or {})["exception.type"] == "ValueError"
+    stack = str((event.attributes or {})["exception.stacktrace"])
+    assert stack.startswith("Traceback")
+    assert "in test_a_failure_is_recorded" in stack
+    assert "hunter2secret" not in stack
 
 
 async def test_a_cancelled_step_has_the_outcome_cancelled() -> None:
@@ -142,3 +148,85 @@ def test_unknown_step_of_an_engine_keeps_the_name_of_its_span() -> None:
     spans.observer.observe(StepStarted(**about))  # type: ignore[arg-type]
     spans.observer.observe(StepFinished(**about, seconds=1.0))  # type: ignore[arg-type]
     assert list(spans.exported()) == ["Tune kernels"]
+
+
+def test_failure_in_another_process_has_the_stack_trace_of_that_process() -> None:
+    spans = Spans()
+    about = {"step": STEP, "kind": "engine_step", "name": "load"}
+    spans.observer.observe(StepStarted(**about))  # type: ignore[arg-type]
+    attributes = {"exception.stacktrace": "Traceback: password=hunter2secret\n" + "x" * 9000 + " the end"}
+    failed = StepFailed(**about, attributes=attributes, seconds=1.0, outcome="failed", error=ValueError("no"))  # type: ignore[arg-type]
+    spans.observer.observe(failed)
+    span = spans.exported()["load"]
+    assert "exception.stacktrace" not in (span.attributes or {})
+    stack = str((span.events[0].attributes or {})["exception.stacktrace"])
+    assert stack.endswith(" the end")
+    assert len(stack) == 8192
+
+
+async def test_what_inner_steps_did_are_events_on_the_outer_span() -> None:
+    spans = Spans()
+    async with Bus() as bus:
+        bus.observe(None, spans.observer)
+        async with bus.step(StepKind("download"), "m"):
+            files: dict[str, dict[str, str | int | float | bool]] = {
+                "retried": {"retries": 2, "outcome": "fetched"},
+                "known": {"retries": 0, "outcome": "cache_hit"},
+                "plain": {"retries": 0, "outcome": "fetched"},
+            }
+            for name, attributes in files.items():
+                async with bus.step(StepKind("file"), name) as file:
+                    file.attributes |= attributes
+        async with bus.step(PHASE, "pre"), bus.step(StepKind("callback"), "shorten") as callback:
+            callback.attributes["changed"] = "engine_args"
+    found = spans.exported()
+    events = [(event.name, dict(event.attributes or {})) for event in found["download model"].events]
+    assert events == [("download retried", {"retries": 2, "file": "retried"}), ("cache hit", {"file": "known"})]
+    (event,) = found["phase pre"].events
+    assert (event.name, dict(event.attributes or {})) == (
+        "context changed",
+        {"keys": "engine_args", "callback": "shorten"},
+    )
+
+
+def test_events_on_one_span_are_bounded() -> None:
+    spans = Spans()
+    outer = {"step": "b" * 16, "kind": "download", "name": "m"}
+    spans.observer.observe(StepStarted(**outer))  # type: ignore[arg-type]
+    for number in range(1, 1000):
+        about = {"step": f"{number:016x}", "parent": "b" * 16, "kind": "file", "name": "f"}
+        spans.observer.observe(StepStarted(**about))  # type: ignore[arg-type]
+        spans.observer.observe(StepFinished(**about, attributes={"retries": 1}, seconds=0.0))  # type: ignore[arg-type]
+    spans.observer.observe(StepFinished(**outer, seconds=1.0))  # type: ignore[arg-type]
+    assert len(spans.exported()["download model"].events) == 100
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_running_step_is_exported_as_a_span_inside_its_own_if_enabled(enabled: bool) -> None:
+    spans = Spans(**({"PHASEBUS_PENDING_SPANS": "1"} if enabled else {}))
+    spans.observer.observe(StepStarted(step=STEP, kind="phase", name="download"))
+    assert spans.observer._running
+    if not enabled:
+        assert spans.exported() == {}
+        return
+    spans.observer.observe(StepFinished(step=STEP, kind="phase", name="download", seconds=1.0))
+    found = spans.exported()
+    pending, own = found["started phase download"], found["phase download"]
+    assert pending.parent is not None
+    assert own.context is not None
+    assert pending.context is not None
+    assert pending.parent.span_id == own.context.span_id != pending.context.span_id
+    assert pending.start_time == pending.end_time == own.start_time
+    assert (pending.attributes or {})["phasebus.pending"] is True
+
+
+def test_step_that_names_a_related_span_has_a_link_to_it() -> None:
+    spans = Spans()
+    attributes = {"linked_to": f"00-{'a' * 32}-{'b' * 16}-01"}
+    spans.observer.observe(StepStarted(step=STEP, kind="phase", name="x", attributes=attributes))
+    spans.observer.observe(StepFinished(step=STEP, kind="phase", name="x", seconds=1.0))
+    span = spans.exported()["phase x"]
+    assert [(link.context.trace_id, link.context.span_id) for link in span.links] == [
+        (int("a" * 32, 16), int("b" * 16, 16))
+    ]
+    assert "phasebus.linked_to" not in (span.attributes or {})

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -18,6 +19,10 @@ from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 
 initial_attributes: ContextVar[Mapping[str, int]] = ContextVar("phasebus_initial_attributes", default={})  # noqa: B039
 """Attributes for the next span, where they are known only to the code that begins it."""
+
+
+_STACK_TRACE = "exception.stacktrace"
+_MAX_STACK_CHARACTERS = 8192
 
 
 def report_spans(reporter: Reporter) -> None:
@@ -47,6 +52,12 @@ def current_span_start_ns() -> int | None:
     return running.start_time if isinstance(running, ReadableSpan) else None
 
 
+def _stack_trace(span: ReadableSpan) -> dict[str, str]:
+    """Return the last part of the stack trace that OpenTelemetry has recorded on a span that failed, as an attribute."""
+    stacks = [str((event.attributes or {}).get(_STACK_TRACE, "")) for event in span.events]
+    return {_STACK_TRACE: stacks[-1][-_MAX_STACK_CHARACTERS:]} if stacks and stacks[-1] else {}
+
+
 class _Processor(SpanProcessor):
     def __init__(self, reporter: Reporter, identity: ProcessIdentity) -> None:
         self._reporter = reporter
@@ -67,6 +78,7 @@ class _Processor(SpanProcessor):
         notice = self._notice("ended", span, span.end_time) | {"began_ns": span.start_time}
         if span.status.status_code is StatusCode.ERROR:
             notice["error"] = span.status.description or "failed"
+            notice["attributes"] = {**notice["attributes"], **_stack_trace(span)}
         self._reporter.send(notice)
 
     def _adopt_fork(self, began_ns: int) -> None:
@@ -75,7 +87,7 @@ class _Processor(SpanProcessor):
         self._identity = ranks.this_process()
         processes.report_process_start(self._reporter, self._identity, began_ns, imported=False)
 
-    def _notice(self, event: str, span: ReadableSpan, time_ns: int | None) -> dict[str, object]:
+    def _notice(self, event: str, span: ReadableSpan, time_ns: int | None) -> dict[str, Any]:
         context = span.get_span_context()
         assert context is not None  # noqa: S101  # every span of the SDK has one
         plain = {
