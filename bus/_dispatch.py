@@ -23,7 +23,7 @@ from phasebus.bus._handling import CAUSE, EVENT, RUNNING, Handling, check_depth,
 from phasebus.bus._observers import logger
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._past import Past
-from phasebus.bus._plan import Plan
+from phasebus.bus._plan import Plan, check_context
 from phasebus.bus._subscription import Subscription
 from phasebus.bus._view import Mark, View, view_of, write_returned
 from phasebus.bus._watcher import Watcher
@@ -84,6 +84,8 @@ class Dispatcher:
             plan = self._plans[type(event)]
         except KeyError:
             plan = self._plan(event)
+        if context is not None and type(context) is not Context:
+            check_context(context)
         outer = _outer()
         calls = plan.plain
         if calls is not None and not calls:
@@ -126,7 +128,7 @@ class Dispatcher:
 
         if plan.watched and plan.crowded():
             plan = await self._let_observers_run(plan, event)
-        shared: Any = context if type(context) is Context else plan.context_for(context)
+        shared: Any = plan.new_context() if context is None else context
         if plan.watched:
             for watcher in self._announce(plan, event, shared):
                 await watcher.put_when_there_is_room(event, shared)

@@ -110,23 +110,13 @@ class Plan:
                 return True
         return False
 
-    def context_for(self, context: Context | View | None) -> Context | View | None:
-        """Return the context of a publish with `context`: that one, or if there is none and one is needed, a new one.
-
-        Raises:
-            EventError: `context` is something else.
-        """
-        if context is None:
-            return Context() if self.needs_context else None
-        if not isinstance(context, Context):  # a `View` is registered as one
-            raise EventError(
-                f"{context!r} is no context; publish with Context({{…}}), which remembers who changed what"
-            )
-        return context
+    def new_context(self) -> Context | None:
+        """Return the context of a publish that was given none: a new one if any subscriber or observer takes it."""
+        return Context() if self.needs_context else None
 
     def write(self, value: Mapping[str, Any], call: Callback, event: object, context: Context | View | None) -> None:
         """Write a mapping that a `plain` callback returned to the context."""
-        view = write_returned(value, self.owners[call].name, event, self.context_for(context), None)
+        view = write_returned(value, self.owners[call].name, event, context, None)
         if view is not None:
             view.commit()
 
@@ -184,6 +174,12 @@ class Plan:
             subscription.tally.seconds.append(seconds)
         if self.times:
             self.times.clear()
+
+
+def check_context(context: object) -> None:
+    """Raise EventError unless `context` is one."""
+    if not isinstance(context, Context):  # a `View` is registered as one
+        raise EventError(f"{context!r} is no context; publish with Context({{…}}), which remembers who changed what")
 
 
 def _is_awaited(subscription: Subscription) -> bool:

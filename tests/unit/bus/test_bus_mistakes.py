@@ -32,9 +32,14 @@ async def test_publishing_a_class_raises() -> None:
             await bus.publish(Ping)
 
 
-async def test_publishing_with_a_dict_as_context_raises() -> None:
+async def awaited(event: Ping) -> None: ...
+
+
+@pytest.mark.parametrize("callback", [None, awaited, lambda event: None, lambda event, context: None])
+async def test_publishing_with_a_dict_as_context_raises_whatever_is_subscribed(callback: Any) -> None:
     bus = Bus()
-    bus.subscribe(Ping, lambda event, context: None)
+    if callback is not None:
+        bus.subscribe(Ping, callback)
     with pytest.raises(EventError, match=r"\{'a': 1\} is no context; publish with Context"):
         await bus.publish(Ping(), {"a": 1})  # type: ignore[arg-type]
 
