@@ -96,6 +96,7 @@ class Bus(Watched):
         on_error: OnError = "raise",
         timeout: float | None = None,
         thread: bool = False,
+        weak: bool = False,
     ) -> Any:
         """Call `callback` for each of the `events`, and return its `Subscription`; or decorate a function.
 
@@ -114,6 +115,7 @@ class Bus(Watched):
                 a `Retry` calls again and then raises.
             timeout: The longest it may take, in seconds.
             thread: Run it in a worker thread: for callables that block.
+            weak: Hold a method only as long as something else holds its object; then it is unsubscribed.
 
         Raises:
             BusStateError: The bus is closed.
@@ -129,6 +131,7 @@ class Bus(Watched):
             "on_error": on_error,
             "timeout": timeout,
             "thread": thread,
+            "gone": self._registry.gone.append if weak else None,
         }
         if callback is not None:
             return self._subscribe(events, callback, name, options)
@@ -167,6 +170,7 @@ class Bus(Watched):
 
     def subscriptions(self, callback: Callback | None = None) -> tuple[Subscription, ...]:
         """Return the subscriptions of `callback`, or all, as they were registered."""
+        self._registry.remove_gone()
         every = self._registry.subscriptions.values()
         return tuple(s for s in every if callback is None or s.callback is callback or s.callback == callback)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from threading import Lock
 
 from phasebus.bus._errors import OrderError
@@ -22,12 +22,14 @@ class Registry:
     Attributes:
         subscriptions: The subscribers by their names, as they were registered.
         observations: The observers and streams, likewise.
+        gone: Subscribers whose objects have been deleted. Any thread may add to it.
         plans: The plan for each class of events that has been published since the last change.
     """
 
     def __init__(self, bus: str, plans: dict[type, Plan], *, timing: bool, recorded: bool) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         self.observations: dict[str, Watcher] = {}
+        self.gone: deque[Subscription] = deque()
         self.plans = plans
         self._bus = bus
         self._timing = timing
@@ -65,12 +67,18 @@ class Registry:
         self.forget_plans()
         return True
 
+    def remove_gone(self) -> None:
+        """Remove the subscribers whose objects have been deleted."""
+        while self.gone:
+            self.remove(self.gone.popleft())
+
     def free_name(self, wanted: str | None, callback: object) -> str:
         """Return a name for `callback`: the `wanted` one, or else the first free one like its function's.
 
         Raises:
             OrderError: The wanted name is in use.
         """
+        self.remove_gone()
         if wanted is not None and self._taken(wanted):
             raise OrderError(f"there is a subscriber or observer {wanted!r} on the bus {self._bus!r} already")
         stem = free = wanted or name_of(callback)
@@ -86,6 +94,7 @@ class Registry:
 
     def plan(self, event: type) -> Plan:
         """Make the plan for events of this class, and keep it."""
+        self.remove_gone()
         subscriptions = tuple(s for s in ordered(self.subscriptions.values()) if s.selector.matches(event))
         plan = Plan(
             event,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict
+from weakref import WeakMethod
 
 from phasebus.bus._checks import nearest, one_of, seconds
 from phasebus.bus._errors import OptionError
@@ -14,6 +16,7 @@ from phasebus.bus._forms import Callback, Form, Shape
 from phasebus.bus._order import Stage
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import Tally
+from phasebus.bus._weak import call_weakly, reference_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Options(TypedDict, total=False):
     on_error: OnError
     timeout: float | None
     thread: bool
+    weak: bool
 
 
 def check_options(stage: object, on_error: object, timeout: object) -> None:
@@ -84,7 +88,6 @@ class Subscription:
 
     Attributes:
         name: Its name, unique on its bus.
-        callback: The callback as it was given.
         selector: Which events it is called for.
         call: What is called: the callback, or what adapts it.
         stage: Its coarse place in the order.
@@ -100,12 +103,13 @@ class Subscription:
     """
 
     __slots__ = (
+        "_callback",
         "_leave",
+        "_reference",
         "after",
         "awaited",
         "before",
         "call",
-        "callback",
         "guarded",
         "name",
         "on_error",
@@ -131,9 +135,15 @@ class Subscription:
         on_error: OnError,
         timeout: float | None,
         thread: bool,
+        gone: Callable[[Subscription], None] | None,
     ) -> None:
         self._leave = leave
-        self.callback = callback
+        self._callback: Callback | None = callback
+        self._reference: WeakMethod[Callback] | None = None
+        if gone is not None:
+            self._callback, self._reference = None, reference_to(callback, partial(gone, self))
+            leave_here = partial(gone if thread else leave, self)  # a worker thread must not change the bus
+            callback = call_weakly(self._reference, leave_here, awaited=shape.awaited)
         self.selector = selector
         self.call = _from_short_form(callback) if shape.form is Form.SHORT else callback
         self.name = name
@@ -147,6 +157,11 @@ class Subscription:
         self.awaited = shape.awaited
         self.takes_no_context = shape.form is Form.EVENT
         self.guarded = timeout is not None or thread or isinstance(on_error, Retry)
+
+    @property
+    def callback(self) -> Callback | None:
+        """The callback as it was given; None if it was held weakly and its object is deleted."""
+        return self._callback if self._reference is None else self._reference()
 
     def unsubscribe(self) -> None:
         """Call the callback no more, from the next publish on. May be called twice."""
