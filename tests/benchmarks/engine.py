@@ -44,6 +44,7 @@ def tables() -> Iterator[Table]:
     model = str(write_tiny_model(tiny_model_path()))
     yield _watching(model)
     yield _starting(model)
+    yield _forking(model)
     yield _downloading(model)
 
 
@@ -187,6 +188,35 @@ def _starting(model: str) -> Table:
         ["", "seconds", "phasebus / this"],
         [*rows],
         ["phasebus up starts a Ray cluster too, as Ray Serve LLM does; vllm serve has none to start."],
+    )
+
+
+def _forking(model: str) -> Table:
+    """`vllm serve` under `phasebus run`, whose processes are forked from a server, beside the plain command."""
+    marks = {False: 0.65, True: 0.45}
+    seconds: dict[tuple[bool, bool], list[float]] = {}
+    for _ in range(ROUNDS):
+        for empty in marks:
+            for observed in (False, True):
+                took = vllm_serve(model, observed=observed, empty_caches=empty)
+                seconds.setdefault((empty, observed), []).append(took)
+    rows: list[list[Number | str | None]] = []
+    for empty, mark in marks.items():
+        plain, forked = seconds[empty, False], seconds[empty, True]
+        ratios = [one / other for one, other in zip(forked, plain, strict=True)]
+        rows.append(
+            [
+                "with vLLM's caches empty" if empty else "first start",
+                f"{median(plain):.1f} s",
+                f"{median(forked):.1f} s",
+                Number(median(ratios), mark=mark, beside=_spread(ratios)),
+            ]
+        )
+    return Table(
+        f"vllm serve, from the start of the process to the first answer, medians of {ROUNDS} rounds",
+        ["", "vllm serve", "phasebus run", "phasebus / plain"],
+        [*rows],
+        ["On GPUs: install vLLM for them, and run the same command; nothing of this was measured there."],
     )
 
 

@@ -39,15 +39,26 @@ def phasebus_up(model: str, **config: Any) -> tuple[float, Run]:
             return seconds, read_journal(journal)
 
 
-def vllm_serve(model: str) -> float:
-    """Return the seconds that a plain `vllm serve` takes from its start to its first completion."""
+def vllm_serve(model: str, *, observed: bool = False, empty_caches: bool = False) -> float:
+    """Return the seconds that `vllm serve` takes from its start to its first completion.
+
+    Args:
+        model: The folder of the model.
+        observed: Whether it runs under `phasebus run`.
+        empty_caches: Whether vLLM finds no file in its caches, as in a fresh container.
+    """
     port = free_port()
     options = ["--max-model-len=256", "--enforce-eager", "--dtype=bfloat16", "--host=127.0.0.1", f"--port={port}"]
-    began = time.monotonic()
+    prefix = [sys.executable, "-m", "phasebus.initializer.cli", "run", "--port=0", "--"] if observed else []
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
-    with _running([str(BIN / "vllm"), "serve", model, *options], environment) as output:
-        _first_completion(f"http://127.0.0.1:{port}", model, output)
-        return time.monotonic() - began
+    with TemporaryDirectory() as folder:
+        environment["PHASEBUS_STATE_DIR"] = folder
+        if empty_caches:
+            environment["VLLM_CACHE_ROOT"] = str(Path(folder, "cache"))
+        began = time.monotonic()
+        with _running([*prefix, str(BIN / "vllm"), "serve", model, *options], environment) as output:
+            _first_completion(f"http://127.0.0.1:{port}", model, output)
+            return time.monotonic() - began
 
 
 def ray_serve_llm(model: str) -> float:
