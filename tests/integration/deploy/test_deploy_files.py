@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -19,10 +18,10 @@ from phasebus.initializer.node.config import load_config
 from phasebus.telemetry import Metrics, Status, Timeline, names
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import Server, build_app
+from tests.support.dashboard import expression, targets
 from tests.support.programs import ROOT, program
 
 DEPLOY = ROOT / "deploy"
-DASHBOARD = DEPLOY / "grafana" / "dashboards" / "phasebus.json"
 _METRIC = re.compile(r"\b(phasebus[_:][a-z0-9_:]+)")
 
 
@@ -43,8 +42,7 @@ def known_metrics() -> set[str]:
 
 
 def queries() -> list[tuple[str, str]]:
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    return [(panel["title"], target["expr"]) for panel in panels for target in panel["targets"]]
+    return [(title, expression(target["expr"])) for title, target in targets()]
 
 
 def test_the_compose_file_is_one() -> None:
@@ -197,10 +195,7 @@ def test_every_rule_is_of_metrics_there_are() -> None:
 
 
 def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
-    rules = [
-        {"record": f"panel:{number}", "expr": query.replace("$__rate_interval", "1m")}
-        for number, (_, query) in enumerate(queries())
-    ]
+    rules = [{"record": f"panel:{number}", "expr": query} for number, (_, query) in enumerate(queries())]
     path = tmp_path / "panels.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
     checked = subprocess.run(

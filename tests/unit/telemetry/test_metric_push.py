@@ -76,6 +76,7 @@ async def test_the_last_values_are_pushed_at_the_end_with_the_resource_of_the_ru
     (push,) = sink.pushes
     assert (push.path, push.headers["api-key"], push.resource["service.name"]) == ("/v1/metrics", "k", "llm")
     assert push.resource["service.instance.id"]
+    assert not [name for name in push.metrics if name.startswith("target")]  # the resource is target_info
     assert counted(push, "phasebus_node_startups", outcome="failed") == 1
     (point,) = push.metrics["phasebus_node_startup_duration_seconds"].histogram.data_points
     assert (point.count, point.sum, sum(point.bucket_counts)) == (1, 12, 1)
