@@ -27,13 +27,12 @@ from phasebus.bus._order import Stage
 from phasebus.bus._outcome import Outcome, Result
 from phasebus.bus._runner import CallbackRunner, subscribe_all
 from phasebus.bus._stats import SubscriberStats
-from phasebus.bus._steps import (
+from phasebus.bus._step_events import (
     CALLBACK,
     AttributeValue,
     CallbackFailed,
     CallbackFinished,
     CallbackStarted,
-    Step,
     StepEvent,
     StepFailed,
     StepFinished,
@@ -42,11 +41,8 @@ from phasebus.bus._steps import (
     StepProgress,
     StepsCounted,
     StepStarted,
-    current_step,
-    new_step_id,
-    new_trace_id,
-    outcome_of,
 )
+from phasebus.bus._steps import Step, current_step, new_step_id, new_trace_id, outcome_of
 from phasebus.bus._subscription import Retry, Subscription
 from phasebus.bus._threads import Threads
 from phasebus.bus._view import ReadOnlyContext, View

@@ -17,7 +17,8 @@ from phasebus.bus._observers import Observation, TaskObservation, logger
 from phasebus.bus._order import Stage
 from phasebus.bus._selectors import Events, event_class, is_selector, selector
 from phasebus.bus._stats import SubscriberStats
-from phasebus.bus._steps import AttributeValue, Step, StepKind
+from phasebus.bus._step_events import AttributeValue, StepKind
+from phasebus.bus._steps import Step
 from phasebus.bus._subscription import OnError, Options, Subscription, check_options
 from phasebus.bus._threads import Threads
 from phasebus.bus._watching import Watched

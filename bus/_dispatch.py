@@ -24,8 +24,9 @@ from phasebus.bus._observers import logger
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._past import Past
 from phasebus.bus._plan import Plan, check_context
+from phasebus.bus._returned import write_returned
 from phasebus.bus._subscription import Subscription
-from phasebus.bus._view import Mark, View, view_of, write_returned
+from phasebus.bus._view import Mark, View, view_of
 from phasebus.bus._watcher import Watcher
 
 _outer, _enter, _leave = handling.get, handling.set, handling.reset
@@ -35,6 +36,8 @@ references = sys.getrefcount
 COMMITTED, MANY = Mark.COMMITTED, Mark.MANY
 NO_MAPPINGS = frozenset({bool, int, float, str, bytes, list, tuple, set})
 """Classes whose values need no closer look to know that they are no mappings."""
+ISOLATED = "%r failed, and was isolated"
+"""Logged for the first error of a subscriber, and for each that no outcome has as the publish failed."""
 
 
 def _references_of_a_local() -> int:
@@ -241,11 +244,14 @@ class Dispatcher:
                     values.pop(subscription, None)
                     if subscription.on_error != "isolate" or not isinstance(error, Exception):
                         plan.failed(subscription, event, error)
-                        for isolated, earlier in errors.items():
-                            logger.warning("%r failed, and was isolated", isolated.name, exc_info=earlier)
+                        for isolated, lost in errors.items():
+                            if isolated.tally.errors > 1:  # else it was logged
+                                logger.warning(ISOLATED, isolated.name, exc_info=lost)
                         raise
                     plan.record_error(subscription, event, error, isolated=True)
                     errors[subscription] = error
+                    if subscription.tally.errors == 1:
+                        logger.warning(ISOLATED, subscription.name, exc_info=error)
                 if ticks is not None:
                     ticks.append(clock())
             plan.completed += 1

@@ -22,7 +22,7 @@ from phasebus.bus._handling import handling, running_cause
 from phasebus.bus._loops import InContext, call_soon_here, cancellation_requested, spawn
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
-from phasebus.bus._steps import StepProgress
+from phasebus.bus._step_events import StepProgress
 from phasebus.bus._thinning import Thinning
 from phasebus.bus._view import ReadOnlyContext
 from phasebus.bus._watcher import Watcher, observing

@@ -15,10 +15,12 @@ from phasebus.bus._events import PhaseEvent
 from phasebus.bus._forms import Callback
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._publisher import Publisher
+from phasebus.bus._returned import write_returned
 from phasebus.bus._stats import SAMPLES
-from phasebus.bus._steps import CALLBACK, AttributeValue, Step, StepFailed, StepFinished, StepStarted
+from phasebus.bus._step_events import CALLBACK, AttributeValue, StepFailed, StepFinished, StepStarted
+from phasebus.bus._steps import Step
 from phasebus.bus._subscription import Subscription
-from phasebus.bus._view import View, write_returned
+from phasebus.bus._view import View
 from phasebus.bus._watcher import Watcher
 
 

@@ -11,7 +11,7 @@ from phasebus.bus._forms import name_of
 from phasebus.bus._order import check_names, explained, ordered
 from phasebus.bus._plan import Plan
 from phasebus.bus._stats import SubscriberStats
-from phasebus.bus._steps import CallbackStarted
+from phasebus.bus._step_events import CallbackStarted
 from phasebus.bus._subscription import Subscription
 from phasebus.bus._watcher import Watcher
 

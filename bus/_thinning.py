@@ -6,7 +6,7 @@ import time
 
 from phasebus.bus._checks import seconds
 from phasebus.bus._errors import OptionError
-from phasebus.bus._steps import StepEvent, StepFailed, StepFinished, StepProgress
+from phasebus.bus._step_events import StepEvent, StepFailed, StepFinished, StepProgress
 
 _IDS = 1 << 64
 

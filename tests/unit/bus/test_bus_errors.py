@@ -113,6 +113,18 @@ async def test_isolated_error_does_not_change_a_later_error_and_is_logged(caplog
     assert [record.message for record in caplog.records] == ["'isolated' failed, and was isolated"]
 
 
+async def test_isolated_errors_are_logged_once_while_outcomes_have_them(caplog: pytest.LogCaptureFixture) -> None:
+    bus = Bus()
+    bus.subscribe(Ping, raising(ValueError("a")), on_error="isolate", name="isolated")
+    for _ in range(3):
+        await bus.publish(Ping())
+    assert [record.message for record in caplog.records] == ["'isolated' failed, and was isolated"]
+    bus.subscribe(Ping, raising(KeyError("b")))
+    with pytest.raises(KeyError):
+        await bus.publish(Ping())
+    assert len(caplog.records) == 2
+
+
 @dataclass(frozen=True)
 class FrozenError(Exception):
     code: int
