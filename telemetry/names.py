@@ -14,9 +14,6 @@ from phasebus.telemetry.families import FILE_OUTCOMES, Count, Family, KindNames
 STARTUP_BUCKETS: Final = (5, 15, 30, 45, 60, 90, 120, 180, 240, 300, 450, 600, 900, 1800, 3600)
 """Upper bounds of the duration of a start, in seconds: from a test without an engine to the largest models."""
 
-DOWNLOAD_BUCKETS: Final = (1, 10, 30, 60, 180, 600, 1800)
-"""Upper bounds of the duration of a download, in seconds: from a complete cache to the largest models."""
-
 RUN_BUCKETS: Final = (1, 10, 60, 300, 900, 3600, 14_400, 43_200, 86_400, 604_800)
 """Upper bounds of the duration of a training or data run, in seconds: up to a week."""
 
@@ -93,10 +90,9 @@ KINDS: Final[Mapping[str, KindNames]] = {
         "download model",
         Family(
             "phasebus_download_duration_seconds",
-            "histogram",
+            "summary",
             "Duration of the download of a model that finished, including checks of files that were present.",
             ("model", "source"),
-            DOWNLOAD_BUCKETS,
         ),
         ends=Family(
             "phasebus_downloads_total", "counter", "Downloads of models, by outcome.", ("model", "source", "outcome")

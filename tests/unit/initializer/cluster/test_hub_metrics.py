@@ -105,7 +105,7 @@ async def test_the_hub_has_the_series_values_and_exemplars_of_a_nodes_metrics() 
         await a_start(node.bus)
     expected = series_of(node.metrics)
     assert series_of(node.hub().metrics) == expected
-    assert sum(exemplar is not None for _, exemplar in expected.values()) >= 5
+    assert sum(exemplar is not None for _, exemplar in expected.values()) >= 4
     assert len(expected) > 80
 
 
