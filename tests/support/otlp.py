@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -141,15 +141,20 @@ class OtlpSink:
     Args:
         tls: With it, the receiver is reached over https.
         status: The status that it answers with.
+        port: Its port; 0 picks a free one.
 
     Attributes:
+        answer: Called with the number of the request, from 0; returns its status and headers, in place of `status`.
+        moments: When each request arrived, in seconds of the monotonic clock.
         exports: The requests with spans.
         pushes: The requests with metrics.
         answering: Requests are answered while this is set.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None, status: int = 200) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, status: int = 200, port: int = 0) -> None:
         self.exports: list[Export] = []
+        self.answer: Callable[[int], tuple[int, Mapping[str, str]]] | None = None
+        self.moments: list[float] = []
         self.pushes: list[Push] = []
         self.status = status
         self.answering = threading.Event()
@@ -167,16 +172,12 @@ class OtlpSink:
                         body = gzip.decompress(body)
                     case "deflate":
                         body = zlib.decompress(body)
-                if sink._refusals is not None:
-                    sink._refusals -= 1
-                    sink.status = sink.status if sink._refusals >= 0 else httpx.codes.OK
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                if sink.status == httpx.codes.OK and self.path.endswith("/metrics"):
-                    sink.pushes.append(Push(self.path, headers, ExportMetricsServiceRequest.FromString(body)))
-                elif sink.status == httpx.codes.OK:
-                    sink.exports.append(Export(self.path, headers, ExportTraceServiceRequest.FromString(body)))
+                status, more = sink._receive(self.path, headers, body)
                 sink.answering.wait()
-                self.send_response(sink.status)
+                self.send_response(status)
+                for name, value in more.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -187,12 +188,25 @@ class OtlpSink:
             def handle_error(self, request: object, client_address: object) -> None:
                 pass  # a client that rejects the certificate
 
-        self._server = SinkServer(("127.0.0.1", 0), Handler)
+        self._server = SinkServer(("127.0.0.1", port), Handler)
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
+
+    def _receive(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Mapping[str, str]]:
+        """Keep a request, or refuse it; return the status and the headers of the answer."""
+        if self._refusals is not None:
+            self._refusals -= 1
+            self.status = self.status if self._refusals >= 0 else httpx.codes.OK
+        self.moments.append(time.monotonic())
+        status, more = (self.status, {}) if self.answer is None else self.answer(len(self.moments) - 1)
+        if status == httpx.codes.OK and path.endswith("/metrics"):
+            self.pushes.append(Push(path, headers, ExportMetricsServiceRequest.FromString(body)))
+        elif status == httpx.codes.OK:
+            self.exports.append(Export(path, headers, ExportTraceServiceRequest.FromString(body)))
+        return status, more
 
     def accept_after(self, refusals: int) -> None:
         """Answer the next requests with the sink's status, and all that follow with 200."""
@@ -231,9 +245,9 @@ class OtlpSink:
 
 
 @contextmanager
-def otlp_sink(tls: ssl.SSLContext | None = None, status: int = 200) -> Iterator[OtlpSink]:
+def otlp_sink(tls: ssl.SSLContext | None = None, status: int = 200, port: int = 0) -> Iterator[OtlpSink]:
     """Run an `OtlpSink`."""
-    sink = OtlpSink(tls, status)
+    sink = OtlpSink(tls, status, port)
     try:
         yield sink
     finally:

@@ -1,0 +1,90 @@
+"""Spans reach a collector that refuses, restarts or asks to wait; those that cannot are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from phasebus.bus import StepFinished, StepStarted
+from phasebus.observers import SpanObserver
+from phasebus.telemetry import Telemetry
+from tests.support.otlp import OtlpSink, otlp_sink
+from tests.support.programs import free_port
+from tests.support.traces import assert_is_one_trace, exported_spans
+from tests.support.waiting import wait_until
+
+ROOT = "f" * 16
+
+
+@pytest.fixture
+def sink() -> Iterator[OtlpSink]:
+    with otlp_sink() as sink:
+        yield sink
+
+
+def telemetry_to(url: str, **variables: str) -> Telemetry:
+    batches = {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "5", "OTEL_BSP_SCHEDULE_DELAY": "10"}
+    return Telemetry(port=None, environment={"OTEL_EXPORTER_OTLP_ENDPOINT": url, **batches, **variables})
+
+
+def run_steps(telemetry: Telemetry, count: int) -> None:
+    """Run a step with `count` steps inside it."""
+    observer = SpanObserver(telemetry.tracing)
+    observer.observe(StepStarted(step=ROOT, kind="node", name="n"))
+    for number in range(1, count + 1):
+        step = f"{number:016x}"
+        observer.observe(StepStarted(step=step, parent=ROOT, kind="phase", name="p"))
+        observer.observe(StepFinished(step=step, parent=ROOT, kind="phase", name="p", seconds=0.0))
+    observer.observe(StepFinished(step=ROOT, kind="node", name="n", seconds=1.0))
+    observer.close()
+
+
+def assert_arrives(sink: OtlpSink, count: int) -> None:
+    wait_until(lambda: len(sink.spans) >= count, "every span has arrived")
+    spans = exported_spans(export.content for export in sink.exports)
+    assert len(spans) == count
+    assert_is_one_trace(spans)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_spans_reach_a_collector_that_refuses_half_of_the_requests(sink: OtlpSink, status: int) -> None:
+    sink.answer = lambda number: (status if number % 2 == 0 else 200, {"Retry-After": "0"})
+    telemetry = telemetry_to(sink.url)
+    run_steps(telemetry, 49)
+    assert_arrives(sink, 50)
+    assert telemetry.tracing.close()
+    assert telemetry.tracing.dropped == 0
+
+
+def test_spans_wait_as_long_as_the_collector_asks(sink: OtlpSink) -> None:
+    sink.answer = lambda number: (429, {"Retry-After": "2"}) if number == 0 else (200, {})
+    telemetry = telemetry_to(sink.url)
+    run_steps(telemetry, 4)
+    assert_arrives(sink, 5)
+    assert sink.moments[1] - sink.moments[0] >= 1.9
+    assert telemetry.tracing.close()
+
+
+def test_spans_reach_a_collector_that_restarts() -> None:
+    port = free_port()
+    telemetry = telemetry_to(f"http://127.0.0.1:{port}")
+    with otlp_sink(port=port) as before:
+        before.answer = lambda _: (500, {"Connection": "close"})
+        run_steps(telemetry, 19)
+        wait_until(lambda: before.moments, "a request was refused")
+    with otlp_sink(port=port) as after:
+        assert_arrives(after, 20)
+        assert telemetry.tracing.close()
+
+
+def test_spans_beyond_the_queue_are_counted_while_a_slow_collector_answers(sink: OtlpSink) -> None:
+    sink.answering.clear()
+    telemetry = telemetry_to(sink.url, OTEL_BSP_MAX_QUEUE_SIZE="1000", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="500")
+    run_steps(telemetry, 4999)
+    dropped = telemetry.tracing.dropped
+    assert 3000 < dropped < 5000
+    sink.answering.set()
+    wait_until(lambda: len(sink.spans) == 5000 - dropped, "the others have arrived")
+    assert len({span.span_id for span in sink.spans}) == 5000 - dropped
+    assert not telemetry.tracing.close()
