@@ -6,10 +6,13 @@ Source: Jaeger's `clockskew.go`, `spaniduniquifier.go` and `hash.go`, as of Augu
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -17,6 +20,8 @@ from phasebus.telemetry.relay.spans import attributes_of
 
 REQUIRED = ("service.name", "service.instance.id", "host.name", "process.pid")
 """The attributes of every resource."""
+
+_IDS = ("traceId", "spanId", "parentSpanId")
 
 ROUNDING_NS = 20_000_000
 """How far two readings of one moment may differ, in nanoseconds: the system counts the age of a process in ticks of 10 ms."""
@@ -58,6 +63,22 @@ def exported_spans(requests: Iterable[ExportTraceServiceRequest], trace: str = "
         for span in of_scope.spans
         if not trace or span.trace_id.hex() == trace
     ]
+
+
+def exported_json(data: Mapping[str, Any], trace: str = "") -> list[ExportedSpan]:
+    """Return the spans in `data`, OTLP as JSON: its ids are hexadecimal, where protobuf's JSON has base64."""
+    return exported_spans([ParseDict(_with_base64_ids(data), ExportTraceServiceRequest())], trace)
+
+
+def _with_base64_ids(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_base64_ids(each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: b64encode(bytes.fromhex(each)).decode() if key in _IDS else _with_base64_ids(each)
+        for key, each in value.items()
+    }
 
 
 def assert_is_one_trace(

@@ -1,24 +1,43 @@
-"""A start-up read back from a real Jaeger: the one that JAEGER_QUERY_URL names, which receives OTLP as well.
+"""Start-ups read back from a real Jaeger: the one that JAEGER_QUERY_URL names, which receives OTLP as well.
 
 ```console
 docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.11.0
 JAEGER_QUERY_URL=http://localhost:16686 make test ARGS='tests/integration/jaeger'
 ```
+
+Jaeger's API returns what its adjusters have made of a trace, with their warnings as attributes of the spans.
+Source: Jaeger's `http_gateway.go`, `adjuster/standard.go` and `jptrace/warning.go`, as of August 2026.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 from tests.support.command import Command
+from tests.support.programs import free_port
+from tests.support.traces import ExportedSpan, assert_is_one_trace, exported_json
 from tests.support.waiting import wait_until
+
+WARNINGS = "@jaeger@warnings"
+"""The attribute with the warnings of the adjusters."""
+
+pytestmark = pytest.mark.timeout(900)
+
+
+class Start(Protocol):
+    """Runs `phasebus` with these arguments and variables."""
+
+    def __call__(self, *arguments: str, **environment: str) -> Command: ...
 
 
 @pytest.fixture
@@ -31,39 +50,83 @@ def jaeger() -> str:
 
 
 @pytest.fixture
-def otlp(jaeger: str) -> str:
-    """The URL that receives OTLP over HTTP: JAEGER_OTLP_URL, or port 4318 of the same machine."""
-    return os.environ.get("JAEGER_OTLP_URL") or f"http://{urlsplit(jaeger).hostname}:4318"
+def start(jaeger: str, tmp_path: Path) -> Iterator[Start]:
+    otlp = os.environ.get("JAEGER_OTLP_URL") or f"http://{urlsplit(jaeger).hostname}:4318"
+    with ExitStack() as stack:
+
+        def run(*arguments: str, **environment: str) -> Command:
+            variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp, **environment}
+            command = Command(*arguments, state=tmp_path, environment=variables)
+            stack.callback(command.close)
+            return command
+
+        yield run
 
 
 @pytest.fixture
-def start(tmp_path: Path, otlp: str) -> Iterator[Command]:
+def node(tmp_path: Path) -> str:
+    """The configuration of a node without an engine."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     config = tmp_path / "node.yaml"
     config.write_text(f"model: {tmp_path / 'model'}\nengine: none\nservice: {{port: null}}\n")
-    command = Command("up", str(config), "--once", state=tmp_path, environment={"OTEL_EXPORTER_OTLP_ENDPOINT": otlp})
-    yield command
+    return str(config)
+
+
+@pytest.mark.parametrize("pending", ["0", "1"])
+def test_node_is_one_whole_trace_in_jaeger(jaeger: str, start: Start, node: str, pending: str) -> None:
+    command = start("up", node, "--once", PHASEBUS_PENDING_SPANS=pending)
+    assert command.wait() == 0, command.stderr
+    run = command.journal()
+    spans = whole_trace(jaeger, run.trace, {step.id for step in run.steps})
+    assert {"node init", "phase download", "phase post_initialization"} <= {each.span.name for each in spans}
+    assert ("started node init" in {each.span.name for each in spans}) == (pending == "1")
+
+
+def test_failed_node_is_one_whole_trace_in_jaeger(jaeger: str, start: Start, node: str, tmp_path: Path) -> None:
+    (tmp_path / "model" / "config.json").unlink()
+    command = start("up", node, "--once")
+    assert command.wait() == 1
+    run = command.journal()
+    spans = whole_trace(jaeger, run.trace, {step.id for step in run.steps})
+    (root,) = (each for each in spans if each.span.name == "node init")
+    assert root.span.status.message
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_vllm_server_is_one_whole_trace_in_jaeger(jaeger: str, start: Start, ranks: int) -> None:
+    pytest.importorskip("vllm")
+    vllm, port = str(Path(sys.prefix) / "bin" / "vllm"), free_port()
+    model = str(write_tiny_model(tiny_model_path()))
+    command = start(
+        *("run", "--port=0", "--", vllm, "serve", model, f"--port={port}", "--host=127.0.0.1"),
+        *("--max-model-len=256", "--enforce-eager", "--dtype=bfloat16", f"--tensor-parallel-size={ranks}"),
+        VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        HF_HUB_OFFLINE="1",
+    )
+    wait_until(lambda: command.ended or command.get("/readyz").is_success, "the server is ready", seconds=600)
+    assert not command.ended, command.stderr
+    run = command.journal()
     command.close()
+    ended = {step.id for step in run.steps if step.end_ns is not None}
+    spans = whole_trace(jaeger, run.trace, ended)
+    assert len([each for each in spans if each.span.name == "load weights"]) == ranks
 
 
-def test_a_start_up_is_one_whole_trace_in_jaeger(jaeger: str, start: Command) -> None:
-    assert start.wait() == 0, start.stderr
-    run = start.journal()
-    wait_until(lambda: len(spans(jaeger, run.trace)) >= len(run.steps), "the trace is there")
-    found = spans(jaeger, run.trace)
-    ids = {span["spanId"] for span in found}
-    roots = [span for span in found if not span.get("parentSpanId")]
-    assert [span["name"] for span in roots] == ["node init"]
-    assert {span["parentSpanId"] for span in found if span not in roots} <= ids
-    assert len({span["traceId"] for span in found}) == 1
-    assert {"phase download", "phase post_initialization"} <= {span["name"] for span in found}
+def whole_trace(jaeger: str, trace: str, steps: set[str]) -> list[ExportedSpan]:
+    """Return the spans of a trace, once all `steps` have one; assert that it is whole, and that Jaeger does not warn."""
+    wait_until(lambda: steps <= {each.id for each in spans_of(jaeger, trace)}, "the trace is there")
+    found = spans_of(jaeger, trace)
+    assert_is_one_trace(found)
+    assert [(each.span.name, each.attributes[WARNINGS]) for each in found if WARNINGS in each.attributes] == []
+    return found
 
 
-def spans(jaeger: str, trace: str) -> list[dict[str, Any]]:
-    """Return the spans of a trace as OTLP JSON; none if the trace is not there."""
+def spans_of(jaeger: str, trace: str) -> list[ExportedSpan]:
+    """Return the spans of a trace; none if the trace is not there."""
     answer = httpx.get(f"{jaeger}/api/v3/traces/{trace}", timeout=30)
     if answer.status_code == httpx.codes.NOT_FOUND:
         return []
-    resources = answer.raise_for_status().json()["result"]["resourceSpans"]
-    return [span for each in resources for scope in each["scopeSpans"] for span in scope["spans"]]
+    result: dict[str, Any] = answer.raise_for_status().json()["result"]
+    return exported_json({"resourceSpans": result["resourceSpans"]})

@@ -1,0 +1,30 @@
+"""The traces in docs/traces are whole, and hold nothing of the machine that they were recorded on."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.traces import assert_is_one_trace, exported_json
+
+FOLDER = Path(__file__).parents[2] / "docs" / "traces"
+RECORDED = sorted(FOLDER.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_recorded_trace_is_whole_and_has_no_local_path(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    spans = exported_json(json.loads(text))
+    assert_is_one_trace(spans)
+    assert re.findall(r"/(?:home|root|tmp|work)\b[^\"]*", text) == []
+    assert {each.resource["service.name"] for each in spans} == {"phasebus"}
+    assert {each.resource["host.name"] for each in spans} <= {"node-0", "node-1"}
+
+
+def test_every_recorded_trace_is_described() -> None:
+    described = (FOLDER.parent / "tracing.md").read_text(encoding="utf-8")
+    assert [path.name for path in RECORDED if f"traces/{path.name}" not in described] == []
+    assert RECORDED
