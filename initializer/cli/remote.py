@@ -115,10 +115,18 @@ class Follower:
     Args:
         start: The start.
         on_change: Called in that thread with the steps that have changed.
+        reconnect_seconds: The pause before each attempt to connect, in seconds.
     """
 
-    def __init__(self, start: RemoteStart, on_change: Callable[[list[dict[str, Any]]], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        start: RemoteStart,
+        on_change: Callable[[list[dict[str, Any]]], None] = lambda _: None,
+        *,
+        reconnect_seconds: float = _RECONNECT_SECONDS,
+    ) -> None:
         self._start = start
+        self._reconnect_seconds = reconnect_seconds
         self._on_change = on_change
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="phasebus follower", daemon=True).start()
@@ -128,7 +136,7 @@ class Follower:
         self._ended.set()
 
     def _run(self) -> None:
-        while not self._ended.wait(_RECONNECT_SECONDS):
+        while not self._ended.wait(self._reconnect_seconds):
             try:
                 for changed in self._start.changes():
                     if self._ended.is_set():

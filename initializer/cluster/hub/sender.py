@@ -32,6 +32,7 @@ class JournalSender:
         send: Sends lines. It is called in the sender's thread and may block. If it raises, it is called again later.
         disconnect: Called in the sender's thread at the end.
         poll_seconds: The pause between two checks for new lines, in seconds.
+        keep_alive_seconds: Time without new lines after which a message without any is sent, in seconds.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class JournalSender:
         disconnect: Callable[[], None] = lambda: None,
         *,
         poll_seconds: float = _POLL_SECONDS,
+        keep_alive_seconds: float = _KEEP_ALIVE_SECONDS,
     ) -> None:
         self._journal = journal
         self._send = send
         self._disconnect = disconnect
         self._poll_seconds = poll_seconds
+        self._keep_alive_seconds = keep_alive_seconds
         self._closing = threading.Event()
         self._offset = 0
         self._sent_at = 0.0
@@ -78,7 +81,7 @@ class JournalSender:
         """Send the next lines, or a keep-alive without any; return whether more lines may be ready to send."""
         try:
             lines = self._next_lines()
-            if not lines and time.monotonic() - self._sent_at < _KEEP_ALIVE_SECONDS:
+            if not lines and time.monotonic() - self._sent_at < self._keep_alive_seconds:
                 return False
             sent_from, self._offset = self._offset, self._send(self._offset, lines)
             self._sent_at, self._reached = time.monotonic(), True

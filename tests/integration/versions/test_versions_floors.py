@@ -23,7 +23,6 @@ TEST_LIBRARIES = (
 )
 
 LEFT_OUT = (
-    "tests/unit/downloads/test_download_checks.py",  # writes its models with torch
     "tests/unit/initializer/serving/test_serving_middleware.py",  # routes by path: plain Starlette has them from 1.7 on
 )
 

@@ -148,7 +148,7 @@ async def test_calls_are_counted_exactly_when_subscribers_change_during_a_publis
         assert (bus.stats()[0].p50 is not None) is timing
 
 
-async def test_registering_many_subscribers_takes_time_in_proportion() -> None:
+def test_registering_many_subscribers_takes_time_in_proportion() -> None:
     bus = Bus()
     ordered_before = order_module.ordered
     calls: list[int] = []
@@ -159,7 +159,7 @@ async def test_registering_many_subscribers_takes_time_in_proportion() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry_module, "ordered", counting)
-        for number in range(10_000):
+        for number in range(2_000):
             bus.subscribe(Ping, lambda event: None, after=f"lambda-{number}" if number > 1 else ())
     assert calls == [], "only one that asks for both before and after is checked against all others"
-    assert bus.subscriptions()[-1].name == "lambda-10000"
+    assert bus.subscriptions()[-1].name == "lambda-2000"

@@ -114,7 +114,9 @@ def test_a_follower_waits_for_the_service_and_passes_changes_on(timeline: Timeli
     port = free_port()
     names: list[str] = []
     follower = Follower(
-        RemoteStart(f"http://127.0.0.1:{port}"), lambda steps: names.extend(step["name"] for step in steps)
+        RemoteStart(f"http://127.0.0.1:{port}"),
+        lambda steps: names.extend(step["name"] for step in steps),
+        reconnect_seconds=0.01,
     )
     served = Server(partial(build_app, Metrics("1"), Status(), timeline), port=port)
     served.start()
@@ -122,6 +124,7 @@ def test_a_follower_waits_for_the_service_and_passes_changes_on(timeline: Timeli
         wait_until(lambda: names, "the follower has received the steps")
     finally:
         follower.close()
+        timeline.close()
         served.close()
 
 

@@ -202,6 +202,7 @@ def test_iterations_are_counted_unless_there_are_several_api_servers(
     serves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replaced: list[str] = []
+    monkeypatch.setitem(sys.modules, "vllm.tracing", SimpleNamespace(instrument=None))  # importing vLLM takes seconds
     monkeypatch.setattr(hooks, "this_process", lambda: ranks.ProcessIdentity("ApiServer_0", serves=serves))
     monkeypatch.setattr(hooks, "_replace_when_imported", lambda module, path, wrap: replaced.append(path))
     hooks.install_iteration_counter(SimpleNamespace())  # type: ignore[arg-type]

@@ -169,7 +169,7 @@ def test_lines_go_through_ray_if_another_program_has_the_hubs_port(journals: Jou
             self.request.recv(1)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), NotTheHub) as server:
-        serving = Thread(target=server.serve_forever)
+        serving = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         serving.start()
         connection = HubConnection(Handle(Address("127.0.0.1", server.server_address[1], "s"), journals))
         with pytest.raises(ConnectionError):

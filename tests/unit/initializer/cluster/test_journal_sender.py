@@ -44,7 +44,7 @@ def journal(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(journal: Path) -> Iterator[Hub]:
     hub = Hub()
-    sender = JournalSender(journal, hub.send, poll_seconds=0.01)
+    sender = JournalSender(journal, hub.send, poll_seconds=0.01, keep_alive_seconds=0.05)
     sender.start()
     yield hub
     sender.close()
