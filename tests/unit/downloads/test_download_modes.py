@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
-import pytest
-
 from phasebus.initializer.downloads.modes import select_files
 from phasebus.initializer.downloads.protocol import RemoteFile
 from phasebus.initializer.downloads.settings import DownloadMode
@@ -23,11 +19,6 @@ NAMES = [
 
 def names(mode: DownloadMode) -> set[str]:
     return {file.name for file in select_files([RemoteFile(name=name) for name in NAMES], mode)}
-
-
-def test_modes_are_those_of_ray() -> None:
-    module = pytest.importorskip("ray.llm._internal.common.utils.download_utils")
-    assert {mode.name for mode in module.NodeModelDownloadable} == set(get_args(DownloadMode))
 
 
 def test_mode_selects_its_files() -> None:

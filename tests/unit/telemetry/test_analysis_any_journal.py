@@ -28,7 +28,7 @@ ANALYSES: list[Callable[[Run], Any]] = [
 
 
 def deep(kind: str) -> Run:
-    steps = [step(f"s{at}", at / 100, 80 - at / 100, f"s{at - 1}" if at else None, kind=kind) for at in range(1500)]
+    steps = [step(f"s{at}", at / 100, 80 - at / 100, f"s{at - 1}" if at else None, kind=kind) for at in range(1200)]
     return run_of(*steps)
 
 
@@ -38,7 +38,7 @@ def nested_by_time() -> Run:
 
 
 def wide(kind: str) -> Run:
-    steps = [step(f"s{at}", at / 1000, (at + 1.5) / 1000, "root", kind=kind) for at in range(2_000)]
+    steps = [step(f"s{at}", at / 1000, (at + 1.5) / 1000, "root", kind=kind) for at in range(1_500)]
     return run_of(step("root", 0, 40, kind="node"), *steps)
 
 

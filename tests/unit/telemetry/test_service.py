@@ -60,7 +60,7 @@ async def test_metrics_are_in_the_requested_format(accept: str, content_type: st
 
 async def test_the_service_answers_while_the_event_loop_is_blocked() -> None:
     async with telemetry_on_any_port() as telemetry:
-        answer = httpx.get(f"{service_url(telemetry)}/livez", timeout=60)  # noqa: ASYNC210  # blocks this very loop
+        answer = httpx.get(f"{service_url(telemetry)}/livez", timeout=60, verify=False)  # noqa: ASYNC210  # blocks this very loop
         assert answer.status_code == 200
 
 
@@ -75,7 +75,7 @@ async def test_nothing_listens_once_telemetry_is_closed() -> None:
     async with telemetry_on_any_port() as telemetry:
         url = service_url(telemetry)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/livez")  # noqa: ASYNC210
+        httpx.get(f"{url}/livez", verify=False)  # noqa: ASYNC210
 
 
 def test_requests_that_arrived_before_the_close_are_answered() -> None:
@@ -112,7 +112,7 @@ async def test_a_service_that_cannot_start_refuses_connections_with_one_warning(
     wait_until(lambda: caplog.records, "a warning")
     assert caplog.messages == ["the relay does not answer: no server on this machine. The start-up goes on without it"]
     with pytest.raises(httpx.ConnectError):
-        httpx.get(service.url)  # noqa: ASYNC210
+        httpx.get(service.url, verify=False)  # noqa: ASYNC210
     service.close()
 
 
@@ -148,7 +148,7 @@ def test_the_phase_shown_is_the_one_that_runs_longest() -> None:
 
 
 def client_of(telemetry: Telemetry) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=service_url(telemetry), timeout=60)
+    return httpx.AsyncClient(base_url=service_url(telemetry), timeout=60, verify=False)
 
 
 def service_url(telemetry: Telemetry) -> str:

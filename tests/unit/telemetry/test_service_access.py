@@ -43,7 +43,7 @@ def serve(timeline: Timeline) -> Iterator[Any]:
 
 
 def get(server: Server, path: str, **headers: str) -> httpx.Response:
-    return httpx.get(f"{server.url}{path}", headers=headers, timeout=60, trust_env=False)
+    return httpx.get(f"{server.url}{path}", headers=headers, timeout=60, trust_env=False, verify=False)
 
 
 @pytest.mark.parametrize("path", ["/", "/timeline", "/events", "/metrics", "/readyz"])
@@ -138,7 +138,7 @@ def test_the_token_none_serves_everything_on_every_address(serve: Any) -> None:
 
 def test_a_browser_receives_the_token_of_its_address_as_a_cookie(serve: Any) -> None:
     server = serve(token="s3cret-token")
-    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as browser:
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False, verify=False) as browser:
         redirect = browser.get("/?token=s3cret-token")
         assert (redirect.status_code, redirect.headers["location"]) == (303, "/")
         assert "HttpOnly" in redirect.headers["set-cookie"]
@@ -225,7 +225,7 @@ def test_the_number_of_connections_follows_the_limit_on_open_files(monkeypatch: 
 
 def test_more_readers_than_the_limit_are_asked_to_come_later(serve: Any) -> None:
     server = serve(max_readers=2)
-    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False, verify=False) as client:
         with client.stream("GET", "/events") as one, client.stream("GET", "/events") as other:
             assert (one.status_code, other.status_code) == (200, 200)
             reading = one.iter_text(), other.iter_text()  # kept: a response is closed with its iterator

@@ -574,7 +574,7 @@ def test_an_error_before_the_first_lifespan_message_reaches_the_server() -> None
 
 
 def get(port: int) -> str:
-    return httpx.get(f"http://127.0.0.1:{port}/", trust_env=False, timeout=60).text
+    return httpx.get(f"http://127.0.0.1:{port}/", trust_env=False, timeout=60, verify=False).text
 
 
 @pytest.mark.parametrize(("lifespan", "is_served"), [("auto", True), ("on", False)])
