@@ -30,7 +30,7 @@ MAX_TURNS = 128
 
 TURNS_IN_VAIN = 3
 """After so many turns in a row in which nothing was taken the publisher goes on: one would not do, as Trio runs tasks in random
-order and `TaskBuffer.take` lets the loop turn, too."""
+order and `TaskBuffer.take` lets the loop turn, too. From then on one is enough, until something is taken during a turn."""
 
 TAKES_IN_A_ROW = 64
 """After so many items taken without having waited for one, `TaskBuffer.take` lets the event loop turn."""
@@ -51,7 +51,7 @@ class Buffer:
         until_turn: How many more items may be put before the publisher lets the event loop turn.
     """
 
-    __slots__ = ("_ended", "_half", "_limit", "_room", "drops", "name", "until_turn")
+    __slots__ = ("_ended", "_half", "_limit", "_patience", "_room", "drops", "name", "until_turn")
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
@@ -59,6 +59,7 @@ class Buffer:
         self._limit = limit
         self._half = max(1, limit // 2)
         self.until_turn = self._half
+        self._patience = TURNS_IN_VAIN
         self._ended = False
         self._room: anyio.Event | None = None
 
@@ -76,9 +77,14 @@ class Buffer:
         for _ in range(MAX_TURNS):
             before = len(self)
             await checkpoint()
-            in_vain = in_vain + 1 if len(self) >= before else 0
-            if len(self) < self._half or in_vain == TURNS_IN_VAIN:
+            if len(self) < before:
+                in_vain, self._patience = 0, TURNS_IN_VAIN
+            else:
+                in_vain += 1
+            if len(self) < self._half or in_vain >= self._patience:
                 break
+        if in_vain:
+            self._patience = 1
         self.until_turn = self._half
 
     async def room(self) -> None:

@@ -8,7 +8,6 @@ would cost as much as a subscriber, so only the third is a method of its own.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from contextvars import copy_context
@@ -26,27 +25,17 @@ from phasebus.bus._past import Past
 from phasebus.bus._plan import Plan, check_context
 from phasebus.bus._returned import write_returned
 from phasebus.bus._subscription import Subscription
-from phasebus.bus._view import Mark, View, view_of
+from phasebus.bus._view import ALONE, Mark, View, references, view_of
 from phasebus.bus._watcher import Watcher
 
 _outer, _enter, _leave = handling.get, handling.set, handling.reset
 clock = time.perf_counter
 now = time.time
-references = sys.getrefcount
 COMMITTED, MANY = Mark.COMMITTED, Mark.MANY
 NO_MAPPINGS = frozenset({bool, int, float, str, bytes, list, tuple, set})
 """Classes whose values need no closer look to know that they are no mappings."""
 ISOLATED = "%r failed, and was isolated"
 """Logged for the first error of a subscriber, and for each that no outcome has as the publish failed."""
-
-
-def _references_of_a_local() -> int:
-    """Return how many `references` there are to an object that one local variable holds: this depends on the Python."""
-    alone = object()
-    return references(alone)
-
-
-ALONE = _references_of_a_local()
 
 
 class Dispatcher:
@@ -129,12 +118,15 @@ class Dispatcher:
             outcome.parent = None if outer is None else outer[EVENT]
             return outcome
 
-        if plan.watched and plan.crowded():
-            plan = await self._let_observers_run(plan, event)
-        shared: Any = plan.new_context() if context is None else context
+        shared: Any = context
         if plan.watched:
+            if plan.crowded():
+                plan = await self._let_observers_run(plan, event)
+            shared = plan.new_context() if context is None else context
             for watcher in self._announce(plan, event, shared):
                 await watcher.put_when_there_is_room(event, shared)
+        elif context is None:
+            shared = plan.new_context()
         if plan.rows is None:
             return await self._publish_general(plan, event, shared, here, outer)
         ticks = view = None

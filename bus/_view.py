@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from enum import Enum
 from typing import Any, ParamSpec, TypeVar, overload
@@ -263,3 +264,16 @@ def view_of(context: Context | View, by: str, event: object) -> View:
     view = View()
     view.base, view.by, view.event, view.key = context, by, event, None
     return view
+
+
+references = sys.getrefcount
+
+
+def _references_of_a_local() -> int:
+    """Return how many `references` there are to an object that one local variable holds: this depends on the Python."""
+    alone = object()
+    return references(alone)
+
+
+ALONE = _references_of_a_local()
+"""How many `references` a view has that only one local variable holds."""

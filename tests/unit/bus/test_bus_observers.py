@@ -476,3 +476,26 @@ async def test_asynchronous_observer_may_handle_its_own_timeout() -> None:
         await bus.publish(Ping())
         await bus.publish(Ping())
     assert seen == ["timed out: True"] * 2
+
+
+async def test_publisher_turns_the_loop_once_for_each_half_of_a_buffer_that_is_not_emptied() -> None:
+    turns = 0
+
+    async def stalled(event: int) -> None:
+        await anyio.sleep_forever()
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks, Bus(drain_seconds=0) as bus:
+        bus.observe(int, stalled, buffer=10)
+        await bus.publish(0)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(count_turns)
+        for number in range(200):
+            await bus.publish(number)
+        tasks.cancel_scope.cancel()
+    assert 30 < turns < 60
