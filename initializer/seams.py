@@ -19,7 +19,7 @@ class Seam(NamedTuple):
 
     Attributes:
         module: The full name of the module that has it.
-        path: Its attribute there, with dots.
+        path: Its attribute there, with dots. An attribute of a class may be one that its methods set on ``self``.
         purpose: What is missing without it.
     """
 
@@ -73,10 +73,22 @@ def _has(body: Iterable[ast.stmt], path: Sequence[str]) -> bool:
             if any(_has(branch, path) for branch in branches):
                 return True
         elif isinstance(statement, ast.ClassDef) and statement.name == name:
-            return not rest or _has(statement.body, rest)
+            return not rest or _has(statement.body, rest) or (len(rest) == 1 and _sets(statement, rest[0]))
         elif not rest and name in _names(statement):
             return True
     return False
+
+
+def _sets(owner: ast.ClassDef, name: str) -> bool:
+    """Return whether a method of the class `owner` sets the attribute `name` of its instances."""
+    return any(
+        isinstance(node, ast.Attribute)
+        and node.attr == name
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+        for node in ast.walk(owner)
+    )
 
 
 def _names(statement: ast.stmt) -> set[str]:

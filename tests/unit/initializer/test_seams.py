@@ -1,0 +1,62 @@
+"""Finding the private parts of a library in its sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from phasebus.initializer.ray.versions import FIRST_SERIES, SEAMS
+from phasebus.initializer.seams import Seam, missing_from
+
+SOURCE = """
+from elsewhere import imported
+
+class Owner:
+    declared: int
+    assigned = 1
+
+    def __init__(self, other):
+        self.set_by_a_method = other
+        self.annotated: int = 1
+        other.set_on_another = 1
+        print(self.only_read)
+
+    async def method(self): ...
+
+class Other:
+    def __init__(self):
+        self.set_by_another_class = 1
+
+try:
+    class Guarded: ...
+except ImportError: ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("imported", True),
+        ("Owner", True),
+        ("Owner.declared", True),
+        ("Owner.assigned", True),
+        ("Owner.method", True),
+        ("Owner.set_by_a_method", True),
+        ("Owner.annotated", True),
+        ("Owner.set_on_another", False),
+        ("Owner.only_read", False),
+        ("Owner.set_by_another_class", False),
+        ("Guarded", True),
+        ("Missing", False),
+    ],
+)
+def test_a_seam_is_found_in_the_source_of_its_module(tmp_path: Path, path: str, *, found: bool) -> None:
+    (tmp_path / "part.py").write_text(SOURCE)
+    seam = Seam("library.part", path, "a purpose")
+    assert missing_from([seam], "library", tmp_path) == ([] if found else [seam])
+
+
+def test_each_part_of_ray_is_listed_once_and_a_later_series_names_one_of_them() -> None:
+    assert len({(seam.module, seam.path) for seam in SEAMS}) == len(SEAMS)
+    assert FIRST_SERIES.keys() <= {seam.path for seam in SEAMS}
