@@ -12,6 +12,7 @@ from functools import partial
 import anyio.to_thread
 
 from phasebus.bus import PhasebusError, StepKind
+from phasebus.initializer.ray.address import wait_until_it_answers
 from phasebus.initializer.ray.config import RayConfig
 from phasebus.initializer.ray.exit_codes import keep_exit_codes
 
@@ -44,8 +45,18 @@ async def connected(config: RayConfig) -> AsyncIterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    async with held_by_a_thread(partial(_connect, config), ray.shutdown):
-        yield not _address(config)
+    address = _address(config)
+    if address:
+        try:
+            await wait_until_it_answers(address, config.connect_seconds)
+        except TimeoutError as error:
+            source = "ray.address" if config.address else "RAY_ADDRESS"
+            raise RayError(
+                f"no Ray cluster answers at {address!r} within {config.connect_seconds:g} s ({error}); start it "
+                f"(`ray start --head`), or correct {source}"
+            ) from None
+    async with held_by_a_thread(partial(_connect, config, address), ray.shutdown):
+        yield not address
 
 
 @asynccontextmanager
@@ -64,13 +75,14 @@ async def held_by_a_thread(connect: Callable[[], object], shut_down: Callable[[]
 
 
 def _address(config: RayConfig) -> str | None:
-    return config.address or os.environ.get("RAY_ADDRESS")
+    """Return the address of an existing cluster; None for a new local one."""
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address
 
 
-def _connect(config: RayConfig) -> None:
+def _connect(config: RayConfig, address: str | None) -> None:
     import ray
 
-    address = _address(config)
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -24,6 +24,9 @@ class RayConfig(BaseModel):
     address: str | None = None
     """The address of an existing cluster, or "auto". By default RAY_ADDRESS, or else a new local cluster."""
 
+    connect_seconds: float = Field(default=300.0, gt=0)
+    """How long to wait until an existing cluster accepts connections, in seconds."""
+
     num_cpus: int | None = Field(default=None, gt=0)
     """Number of CPUs of a new local cluster; by default those of the machine."""
 

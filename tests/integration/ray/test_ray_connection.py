@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ import pytest
 from anyio._backends._asyncio import WorkerThread
 from anyio.to_thread import run_sync
 
-from phasebus.initializer.ray.cluster import connected
+from phasebus.initializer.ray.cluster import RayError, connected
 from phasebus.initializer.ray.config import RayConfig
 
 
@@ -29,6 +30,17 @@ async def test_a_ray_of_our_own_lives_on_when_the_pool_retires_its_threads(monke
         await retire_the_thread_used_last()
         gone, _ = psutil.wait_procs(servers, timeout=2)
         assert gone == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_address_where_no_cluster_answers_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(RayError, match=rf"no Ray cluster answers at '{address}' within 0.5 s .*correct RAY_ADDRESS"):
+        async with connected(RayConfig(connect_seconds=0.5)):
+            pass
 
 
 async def retire_the_thread_used_last() -> None:
