@@ -14,8 +14,9 @@ def names_of_public(package: str) -> Callable[[str], object]:
     """
 
     def get(name: str) -> object:
-        # `from PACKAGE import MODULE` asks for the attribute first, maybe while `_public` is being imported
-        if not name.startswith("__") and find_spec(f"{package}.{name}") is not None:
+        # `inspect` asks every module for names such as __wrapped__; and `from PACKAGE import MODULE` asks for the attribute
+        # first, maybe while `_public` is being imported
+        if name != "__all__" and (name.startswith("__") or find_spec(f"{package}.{name}") is not None):
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         public = import_module(f"{package}._public")
         if name == "__all__" or name in public.__all__:

@@ -51,3 +51,15 @@ def test_importing_a_room_pulls_in_nothing_heavy(module: str, forbidden: str) ->
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_inspection_of_a_package_does_not_import_its_public_names() -> None:
+    program = (
+        "import sys, phasebus.telemetry, phasebus.initializer\n"
+        "for package in (phasebus.telemetry, phasebus.initializer):\n"
+        "    hasattr(package, '__wrapped__'), hasattr(package, '__path__')\n"
+        "print([name for name in sys.modules if name.endswith('._public')])\n"
+        "print(phasebus.telemetry.Telemetry.__name__, 'Telemetry' in phasebus.telemetry.__all__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\nTelemetry True\n"
