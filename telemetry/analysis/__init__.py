@@ -3,7 +3,7 @@
 from phasebus.telemetry.analysis.blame import BlameRow, blame, time_to_ready
 from phasebus.telemetry.analysis.critical_path import CriticalPath, Link, Overlap, critical_path
 from phasebus.telemetry.analysis.diff import Difference, diff
-from phasebus.telemetry.analysis.gaps import Gap, gaps
+from phasebus.telemetry.analysis.gaps import Gap, gaps, unnamed_share
 from phasebus.telemetry.analysis.nesting import PlacedStep, walk
 from phasebus.telemetry.analysis.page_state import page_state
 from phasebus.telemetry.analysis.perfetto import perfetto
@@ -28,5 +28,6 @@ __all__ = [
     "plot",
     "stragglers",
     "time_to_ready",
+    "unnamed_share",
     "walk",
 ]

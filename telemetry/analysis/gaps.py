@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from phasebus.telemetry.analysis.nesting import PlacedStep, Uncovered, uncovered, walk
+from phasebus.telemetry.analysis.nesting import PlacedStep, Uncovered, end_of, uncovered, walk
 from phasebus.telemetry.journal import RecordedStep, Run
 
 
@@ -36,6 +36,25 @@ def gaps(run: Run, shortest: float = 0.01) -> tuple[Gap, ...]:
     """
     found = [_gap(at, interval) for at in walk(run) if at.inside for interval in uncovered(at)]
     return tuple(sorted((gap for gap in found if gap.seconds >= shortest), key=lambda gap: -gap.seconds))
+
+
+def unnamed_share(run: Run) -> float:
+    """Return the share of the time to ready, 0 to 1, in which a step that has others inside it ran none of them."""
+    root = run.root
+    whole = 0 if root is None else end_of(root, run) - root.start_ns
+    if root is None or whole <= 0:
+        return 0.0
+    intervals = sorted(
+        (interval.start_ns, min(interval.end_ns, end_of(root, run)))
+        for at in walk(run)
+        if at.inside
+        for interval in uncovered(at)
+    )
+    unnamed, reached = 0, root.start_ns
+    for start_ns, end_ns in intervals:  # two workers may have a gap at the same time
+        unnamed += max(0, end_ns - max(start_ns, reached))
+        reached = max(reached, end_ns)
+    return unnamed / whole
 
 
 def _gap(at: PlacedStep, interval: Uncovered) -> Gap:

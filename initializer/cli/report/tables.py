@@ -75,9 +75,10 @@ def gaps(context: click.Context, shortest: float, *, as_json: bool) -> None:
         run = journal_of(context)
         rows = analysis.gaps(run, shortest)
         if as_json:
-            print_json(run, gaps=[plain(row) for row in rows])
+            print_json(run, gaps=[plain(row) for row in rows], unnamed_share=analysis.unnamed_share(run))
             return
         click.echo(described(run))
+        click.echo(f"{100 * analysis.unnamed_share(run):.1f} % of the time to ready has no step.")
         print_table(
             [Column("seconds", "s"), Column("in"), Column("after"), Column("before"), Column("node")],
             [

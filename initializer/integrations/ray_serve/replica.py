@@ -37,6 +37,7 @@ from phasebus.initializer.node.events import (
 from phasebus.initializer.node.keys import ENGINE, ENGINE_ARGS, ENGINE_ENV, NODE_KEYS, NODE_NAME, SKIP_DEFAULT
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
+from phasebus.initializer.ray.cluster import RAY
 from phasebus.initializer.ray.process_age import creation_time_ns
 from phasebus.telemetry import RunIdentity, StepNotice
 from phasebus.telemetry.span_names import LINKED_TO
@@ -80,6 +81,7 @@ class ReplicaStart:
         imported_ns: int = FIRST_LINE_NS,
     ) -> None:
         self.reports_engine = False
+        self._engine_made_ns: int | None = None
         self._config = config
         self._callbacks = callbacks
         self._model = model
@@ -180,6 +182,9 @@ class ReplicaStart:
         def taken_over(context: Context) -> bool:
             return bool(context.get(SKIP_DEFAULT))
 
+        async def download(context: Context) -> None:
+            await self._download(bus)
+
         async def engine(context: Context) -> None:
             await self._start_engine(bus, context)
 
@@ -187,13 +192,14 @@ class ReplicaStart:
             Phase(name="pre_initialization", before=PreInitialization),
             Phase(name="custom_initialization", before=CustomInitialization, applies=taken_over),
             Phase(name="placement_group", after=PostPlacementGroup),
-            Phase(name=DOWNLOAD, before=PreDownload, work=self._download, after=PostDownload),
+            Phase(name=DOWNLOAD, before=PreDownload, work=download, after=PostDownload),
             Phase(name=ENGINE_START, before=PreEngineInit, work=engine, after=PostEngineInit),
             Phase(name="post_initialization", before=PostInitialization),
         )
 
-    async def _download(self, context: Context) -> None:
-        await self._work_of_ray(DOWNLOAD)
+    async def _download(self, bus: Bus) -> None:
+        async with bus.step(RAY, "init_node"):  # Ray's name of its download to all nodes of the replica
+            await self._work_of_ray(DOWNLOAD)
 
     async def _start_engine(self, bus: Bus, context: Context) -> None:
         attributes = {"model": self._model, **announced_steps(self._observer)}
@@ -206,6 +212,9 @@ class ReplicaStart:
             try:
                 async with self._observer.relayed_steps(bus, self._telemetry.relay):
                     context[ENGINE] = await self._work_of_ray(ENGINE_START)
+                    if self._engine_made_ns is not None:
+                        now_ns = time.time_ns()
+                        await publish_past(bus, "ray", "init_serve_engine", self._engine_made_ns, now_ns, step.id)
             finally:
                 stop()
 
@@ -217,9 +226,12 @@ class ReplicaStart:
         """Return a listener that reports the engine's start as done when the engine's outermost step ends."""
 
         def receive(notice: object) -> None:
-            if self.reports_engine or not isinstance(notice, StepNotice) or notice.event != "ended":
+            if not isinstance(notice, StepNotice) or notice.event != "ended":
                 return
             if (notice.parent, notice.name) == (step, self._observer.outermost_step):
+                self._engine_made_ns = notice.time_ns
+                if self.reports_engine:
+                    return
                 if notice.error is None:
                     self.finish(ENGINE_START)
                 else:

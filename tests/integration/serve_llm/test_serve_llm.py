@@ -17,6 +17,7 @@ import pytest
 
 from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry import EngineSpan
+from phasebus.telemetry.analysis import unnamed_share
 from phasebus.telemetry.journal import JournalError, Run, read_journal
 from tests.support.otlp import OtlpBackend
 from tests.support.programs import ROOT, free_port
@@ -179,6 +180,11 @@ def test_the_start_of_the_replica_is_one_trace_with_the_engines_steps_in_it(appl
     assert ("ray schedule replica" in {span.name for span in spans.values()}) == with_server
     steps = {step.name for step in application.run.steps if step.kind == "engine_step"}
     assert {"load_model", "load_weights", "allocate_kv_cache"} <= steps
+
+
+def test_nearly_all_of_the_start_of_the_replica_has_a_named_step(by_server: Application) -> None:
+    assert unnamed_share(by_server.run) <= 0.02  # 1 % on a quiet machine
+    assert {"init_node", "init_serve_engine"} <= {step.name for step in by_server.run.steps if step.kind == "ray"}
 
 
 def test_a_replica_that_autoscaling_adds_has_a_trace_and_metrics_of_its_own(

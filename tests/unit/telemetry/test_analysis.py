@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phasebus.telemetry.analysis import blame, critical_path, diff, gaps, perfetto, plot, stragglers, walk
+from phasebus.telemetry.analysis import (
+    blame,
+    critical_path,
+    diff,
+    gaps,
+    perfetto,
+    plot,
+    stragglers,
+    unnamed_share,
+    walk,
+)
 from phasebus.telemetry.journal import RecordedStep, Run
 from tests.support.runs import cluster, run_of, step
 
@@ -131,6 +141,19 @@ def test_gaps_name_the_steps_before_and_after(node: Run) -> None:
         ("engine_init", "load", None),
     ]
     assert [row.seconds for row in rows] == [4.0, 2.0]
+
+
+def test_unnamed_share_counts_the_time_of_simultaneous_gaps_once() -> None:
+    steps = [step("root", 0, 100, kind="node")]
+    for worker in ("a", "b"):
+        steps += [
+            step(worker, 0, 100, "root"),
+            step(f"{worker}-1", 0, 40, worker),
+            step(f"{worker}-2", 50, 100, worker),
+        ]
+    assert unnamed_share(run_of(*steps)) == pytest.approx(0.1)
+    assert unnamed_share(run_of(*steps[:1])) == 0.0
+    assert unnamed_share(run_of()) == 0.0
 
 
 def test_a_step_with_nothing_inside_has_no_gap(node: Run) -> None:
