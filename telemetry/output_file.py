@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from phasebus.telemetry.files import open_regular
+
 _CHUNK: Final = 65536
 _IDLE_SECONDS: Final = 0.5
 """How long the start of a line, such as a progress bar, waits for its end."""
@@ -93,7 +95,7 @@ class _Output:
 
 
 def _open(file: str) -> int:
-    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    return open_regular(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, own=True, device=True)
 
 
 def _redacted(line: bytes, redact: Callable[[str], str]) -> bytes:

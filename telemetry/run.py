@@ -43,7 +43,7 @@ class RunIdentity:
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         caller = parse_traceparent(environment.get("TRACEPARENT", ""))
         return cls(
-            run=f"{began}-{secrets.token_hex(4)}",
+            run=f"{began}-{secrets.token_hex(6)}",
             trace=caller.trace if caller else new_trace_id(),
             node=node or host_name() or "node",
             parent=caller.span if caller else None,

@@ -25,11 +25,13 @@ from phasebus.initializer.downloads.protocol import Listing, RemoteFile, Source
 from phasebus.initializer.downloads.record import Record
 from phasebus.initializer.downloads.retries import RetryBudget
 from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings
+from phasebus.initializer.downloads.sources.hub_cache import MAX_REF
 from phasebus.initializer.downloads.sources.local import LocalSource, inspect_model
 from phasebus.initializer.downloads.threads import run_in_thread
 from phasebus.initializer.downloads.transfer import Transfer
 from phasebus.initializer.downloads.transfers import Transfers
 from phasebus.initializer.downloads.weights import missing_shards_problem
+from phasebus.telemetry.files import read_regular, replace_regular
 
 T = TypeVar("T")
 
@@ -243,9 +245,8 @@ def _finish(folder: Path, listing: Listing, mode: DownloadMode) -> None:
 
 
 def _write_ref(path: Path, content: str) -> None:
-    if path.is_file() and path.read_text(encoding="utf-8", errors="replace").strip() == content:
-        return
+    with suppress(OSError):
+        if read_regular(path, MAX_REF).strip() == content.encode():
+            return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(content, encoding="ascii")
-    temporary.replace(path)
+    replace_regular(path, content.encode())

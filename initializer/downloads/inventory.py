@@ -10,8 +10,10 @@ from pathlib import Path
 from phasebus.initializer.downloads.names import is_remote_name
 from phasebus.initializer.downloads.paths import STATE
 from phasebus.initializer.downloads.protocol import RemoteFile
+from phasebus.telemetry.files import read_regular, replace_regular
 
 _NAME = "inventory.json"
+_MAX_BYTES = 64 * 2**20
 
 
 def write_inventory(folder: Path, files: Iterable[RemoteFile], revision: str | None) -> None:
@@ -19,11 +21,10 @@ def write_inventory(folder: Path, files: Iterable[RemoteFile], revision: str | N
     content = json.dumps({"revision": revision, "files": {file.name: file.size for file in files}}, sort_keys=True)
     path = folder / STATE / _NAME
     with contextlib.suppress(OSError):
-        if path.is_file() and path.read_text(encoding="utf-8") == content:
+        if read_regular(path, _MAX_BYTES) == content.encode():
             return
-        temporary = path.with_suffix(".new")
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
+    with contextlib.suppress(OSError):
+        replace_regular(path, content.encode())
 
 
 def missing_of_inventory(folder: Path, revision: str | None = None) -> list[str] | None:
@@ -37,11 +38,11 @@ def missing_of_inventory(folder: Path, revision: str | None = None) -> list[str]
         The names; None if no complete download of that version is recorded.
     """
     try:
-        noted = json.loads((folder / STATE / _NAME).read_bytes())
+        noted = json.loads(read_regular(folder / STATE / _NAME, _MAX_BYTES))
         if revision not in {None, noted["revision"]}:
             return None
         return sorted(name for name, size in noted["files"].items() if not _is_there(folder, name, size))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

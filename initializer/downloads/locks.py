@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,9 +18,11 @@ import anyio
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.paths import STATE
 from phasebus.initializer.downloads.progress import INTERVAL
+from phasebus.telemetry.files import open_regular, read_regular, replace_regular
 
 _LOCK = "lock"
 _STATUS = "status.json"
+_MAX_STATUS = 4096
 _READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -42,6 +45,9 @@ async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Aw
         state.mkdir(parents=True, exist_ok=True)
         if state.is_symlink():
             raise DownloadError(f"{state} is a symbolic link; remove it")
+        os.close(
+            open_regular(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        )  # filelock follows a link and empties its target
         lock = FileLock(state / _LOCK, mode=0o666, thread_local=False)
         while True:
             try:
@@ -67,16 +73,13 @@ async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Aw
 
 def write_status(folder: Path, done: int, total: int | None) -> None:
     """Write the progress for waiting processes: the bytes done, and the total."""
-    path = folder / STATE / _STATUS
-    temporary = path.with_suffix(".new")
     with contextlib.suppress(OSError):  # the transfers report a full disk
-        temporary.write_text(json.dumps({"done": done, "total": total}), encoding="ascii")
-        temporary.replace(path)
+        replace_regular(folder / STATE / _STATUS, json.dumps({"done": done, "total": total}).encode())
 
 
 def _read_status(state: Path) -> tuple[int, int | None]:
     try:
-        status = json.loads((state / _STATUS).read_bytes())
+        status = json.loads(read_regular(state / _STATUS, _MAX_STATUS))
         return int(status["done"]), None if status["total"] is None else int(status["total"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0, None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,13 @@ from typing import Any
 from phasebus.initializer.downloads.checks import Digest, Hasher, hasher
 from phasebus.initializer.downloads.paths import boot_id
 from phasebus.initializer.downloads.protocol import BLOCK, RemoteFile
+from phasebus.telemetry.files import open_regular, read_regular, replace_regular
 
 _MAX_DELAY = 1.0
 """Maximum time before received bytes are written, in seconds."""
 
 _MAX_BLOCKS = 64
+_MAX_NOTE = 64 * 2**10
 
 WITHOUT_NOTE = BLOCK
 """Maximum size of a file that is never continued, in bytes: it is written in one block or not at all."""
@@ -77,10 +80,13 @@ class PartialFile:
         if not self._noted:
             return 0
         try:
-            note = json.loads(self._note.read_bytes())
-            size = self.path.stat(follow_symlinks=False).st_size
-        except (OSError, ValueError):
+            note = json.loads(read_regular(self._note, _MAX_NOTE))
+            status = self.path.stat(follow_symlinks=False)
+        except (OSError, ValueError, RecursionError):
             return 0
+        if not stat.S_ISREG(status.st_mode):
+            return 0
+        size = status.st_size
         usable = isinstance(note, dict) and self._description(note.get("validator")) == note
         return size if usable and (self._file.size is None or size <= self._file.size) else 0
 
@@ -88,10 +94,10 @@ class PartialFile:
         """Open it; keep the bytes that an earlier process left if they belong to the same file."""
         kept = self.resumable_bytes()
         truncate = 0 if kept else os.O_TRUNC
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | truncate, 0o666)
+        self._descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT | truncate, 0o666)
         self._buffer = memoryview(bytearray(BLOCK if self._noted else (self._file.size or 0) + 1))
         if kept:
-            self.validator = json.loads(self._note.read_bytes())["validator"]
+            self.validator = json.loads(read_regular(self._note, _MAX_NOTE))["validator"]
             self.size = self._written = kept
 
     def hash_existing(self, check: Callable[[], None]) -> None:
@@ -111,9 +117,7 @@ class PartialFile:
         self.validator = validator
         if not self._noted:
             return
-        temporary = self._note.with_suffix(".new")
-        temporary.write_text(json.dumps(self._description(validator)), encoding="utf-8")
-        temporary.replace(self._note)
+        replace_regular(self._note, json.dumps(self._description(validator)).encode())
 
     def add(self, block: memoryview) -> None:
         """Append some bytes. They are written in larger blocks; `flush` writes the remaining ones."""

@@ -17,6 +17,9 @@ from typing import Any
 from phasebus.initializer.downloads.checks import Digest
 from phasebus.initializer.downloads.paths import STATE, boot_id, spare_record
 from phasebus.initializer.downloads.protocol import RemoteFile
+from phasebus.telemetry.files import open_regular, read_regular
+
+_MAX_BYTES = 256 * 2**20
 
 
 class Record:
@@ -33,7 +36,7 @@ class Record:
         self._latest: dict[str, dict[str, Any]] = {}
         for path in self._paths:
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                self._read(path.read_text(encoding="utf-8"))
+                self._read(read_regular(path, _MAX_BYTES).decode())
 
     def is_verified(self, file: RemoteFile, status: os.stat_result) -> bool:
         """Return whether the file with this `status` was verified and still matches the listing."""
@@ -68,7 +71,7 @@ class Record:
 
     def _read(self, text: str) -> None:
         for line in text.splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError):
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
                 self._keep(json.loads(line))
 
     def _keep(self, entry: dict[str, Any]) -> None:
@@ -88,7 +91,7 @@ class Record:
 
 def _append(path: Path, line: bytes) -> bool:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     except OSError:
         return False
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -141,7 +142,7 @@ class Transfer:
             return False
         try:
             status = os.fstat(descriptor)
-            if status.st_size != (self.file.size if self.file.size is not None else status.st_size):
+            if not stat.S_ISREG(status.st_mode) or self.file.size not in {None, status.st_size}:
                 return False
             found = hasher(digest.algorithm, status.st_size)
             buffer = memoryview(bytearray(BLOCK))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from phasebus.telemetry.files import read_regular
+
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 
 _MAX_INDEX = 200 * 2**20
@@ -39,9 +41,7 @@ def missing_shards_problem(folder: Path) -> str | None:
 
 def _shards(index: Path) -> set[str]:
     try:
-        if index.stat().st_size > _MAX_INDEX:
-            return set()
-        shards = set(json.loads(index.read_bytes())["weight_map"].values())
+        shards = set(json.loads(read_regular(index, _MAX_INDEX, follow=True))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()
     return {name for name in shards if isinstance(name, str) and name and "\0" not in name}

@@ -285,6 +285,6 @@ def _engine_log(identity: RunIdentity) -> Path:
     if os.access(path.parent, os.W_OK):
         return path
     try:
-        return Path(tempfile.gettempdir()) / f"phasebus-{identity.run}-{identity.node}.engine.log"
+        return Path(tempfile.gettempdir()) / f"phasebus-{identity.run}-{identity.node.replace(os.sep, '_')}.engine.log"
     except FileNotFoundError:  # no folder for temporary files is writable either
         return Path(os.devnull)

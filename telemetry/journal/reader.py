@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any, Final, Self
 import psutil
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished
+from phasebus.telemetry.files import open_regular
 from phasebus.telemetry.journal.decoder import (
     DecodeError,
     JournalClosed,
@@ -210,7 +212,7 @@ class _Contents:
 def _lines(path: Path) -> Iterator[bytes]:
     """Yield the whole lines of a file without ever holding more than one; one that is too long is empty."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY, follow=True), "rb") as file:
             while line := file.readline(_MAX_LINE_BYTES):
                 if line.endswith(b"\n"):
                     yield line

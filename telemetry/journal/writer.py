@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import platform
-import stat
 import time
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -18,12 +17,12 @@ import psutil
 
 from phasebus import __version__
 from phasebus.bus import PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress
+from phasebus.telemetry.files import open_regular
 from phasebus.telemetry.journal.decoder import MAX_ATTRIBUTES
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, MAX_LINE_BYTES, JournalError
 from phasebus.telemetry.redaction import printable_number, reason, redact_name, redact_value
 from phasebus.telemetry.run import RunIdentity
 
-_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CLOSED: Final = -1
 
 
@@ -35,7 +34,7 @@ class JournalWriter:
         identity: The run.
 
     Raises:
-        JournalError: The file cannot be created, or there is something else than a file at `path`.
+        JournalError: The file cannot be created, or there is something else than a file of this user at `path`.
     """
 
     def __init__(self, path: Path, identity: RunIdentity) -> None:
@@ -43,19 +42,14 @@ class JournalWriter:
         self._identity = identity
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, _FLAGS, mode=0o600)
+            self._descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, own=True)
         except OSError as error:
             raise _creation_failed(path, error.strerror or str(error)) from error
         try:
-            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-                raise _creation_failed(path, "not a regular file")
             self._write(_header(identity))
         except OSError as error:
             os.close(self._descriptor)
             raise _creation_failed(path, error.strerror or str(error)) from error
-        except JournalError:
-            os.close(self._descriptor)
-            raise
 
     def write(self, event: object) -> None:
         """Append one event, free of secrets.

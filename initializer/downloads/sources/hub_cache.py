@@ -10,6 +10,10 @@ from pathlib import Path
 from phasebus.initializer.downloads.inventory import missing_of_inventory
 from phasebus.initializer.downloads.protocol import Listing
 from phasebus.initializer.downloads.sources.hub_listing import COMMIT
+from phasebus.telemetry.files import read_regular
+
+MAX_REF = 1024
+"""Maximum size of a file with a commit, in bytes."""
 
 
 def snapshot_folder(cache: Path, repo: str, commit: str) -> Path:
@@ -31,7 +35,7 @@ def cached_snapshot(cache: Path, repo: str, revision: str) -> Listing | None:
     commit = revision
     if not COMMIT.fullmatch(revision):
         try:
-            commit = (_repository_folder(cache, repo) / "refs" / revision).read_text(encoding="ascii").strip()
+            commit = read_regular(_repository_folder(cache, repo) / "refs" / revision, MAX_REF).decode("ascii").strip()
         except (OSError, ValueError):
             return None
         if not COMMIT.fullmatch(commit):

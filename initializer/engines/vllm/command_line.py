@@ -15,12 +15,18 @@ from typing import Final
 import httpx
 import yaml
 
+from phasebus.telemetry.files import read_regular
+
 PLUGIN: Final = "phasebus"
 """The name of our entry point in the group `vllm.general_plugins`."""
 
 _PLUGINS: Final = "VLLM_PLUGINS"
 _SERVERS: Final = ("vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server")
 _DEFAULT_PORT: Final = 8000
+_SCALARS: Final = (str, int, float)
+_MAX_FILE_BYTES: Final = 1_000_000
+"""Maximum size of a configuration file that is read."""
+
 _ANY_ADDRESS: Final[Mapping[str, str]] = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _ANSWERS: Final = frozenset({200, 401, 403})
 """What /health answers once the engine does: with success, or by a middleware of the user's that wants to know who asks."""
@@ -137,8 +143,8 @@ def _options(arguments: Sequence[str]) -> dict[str, list[str]]:
 def _options_of_file(path: Path) -> dict[str, list[str]]:
     """Return the options of a vLLM configuration file; none if it cannot be read: vLLM reports that."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError):
+        content = yaml.safe_load(read_regular(path, _MAX_FILE_BYTES, follow=True))
+    except Exception:  # noqa: BLE001  # a value of a wrong form under a tag raises any
         return {}
     return dict(_plain(content)) if isinstance(content, dict) else {}
 
@@ -147,8 +153,8 @@ def _plain(content: Mapping[object, object]) -> Iterator[tuple[str, list[str]]]:
     for key, value in content.items():
         name = "" if key == "model_tag" else str(key).replace("_", "-")
         if isinstance(value, list):
-            yield name, [str(each) for each in value]
-        elif value is not None and value is not False:
+            yield name, [str(each) for each in value if isinstance(each, _SCALARS)]
+        elif isinstance(value, _SCALARS) and value is not False:
             yield name, [str(value)]
 
 

@@ -54,6 +54,18 @@ def test_error_message_has_the_last_lines_of_the_output(tmp_path: Path) -> None:
     assert shown[1:3] == ["the first error in its output: RuntimeError: no weights", f"its last lines (all in {log}):"]
 
 
+def test_error_message_is_made_from_the_ends_of_a_long_output(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    with log.open("wb") as file:
+        file.write("\n".join(_OUTPUT).encode())
+        file.truncate(1 << 31)
+        file.seek(0, 2)
+        file.write(b"\nthe end\n")
+    shown = last_lines(log)
+    assert "RuntimeError: no weights" in shown
+    assert shown.endswith("\n  the end")
+
+
 def test_folder_without_weights_is_rejected_unless_the_format_needs_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(EngineError, match=r"has no weights .*there are: config.json.*load_format: dummy"):

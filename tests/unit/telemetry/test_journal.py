@@ -187,12 +187,31 @@ def test_a_fifo_in_place_of_a_journal_is_rejected_and_does_not_block(journal: Pa
     os.mkfifo(journal)
     reader = os.open(journal, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        with pytest.raises(JournalError, match="not a regular file"):
+        with pytest.raises(JournalError, match="it is no regular file"):
             JournalWriter(journal, identity)
+        with pytest.raises(JournalError, match="cannot read the journal"):
+            read_journal(journal)
     finally:
         os.close(reader)
     with pytest.raises(JournalError, match="cannot create the journal"):
         JournalWriter(journal, identity)
+
+
+def test_journal_of_another_user_is_rejected(
+    journal: Path, identity: RunIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.parent.mkdir(parents=True)
+    journal.touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 4_242)
+    with pytest.raises(JournalError, match="it belongs to another user"):
+        JournalWriter(journal, identity)
+    assert journal.read_bytes() == b""
+
+
+def test_endless_file_is_no_journal(tmp_path: Path) -> None:
+    (tmp_path / "run.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(JournalError, match="it is no regular file"):
+        read_journal(tmp_path / "run.jsonl")
 
 
 def test_lines_that_cannot_be_decoded_are_skipped_and_counted(journal: Path, identity: RunIdentity) -> None:

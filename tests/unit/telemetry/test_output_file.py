@@ -36,6 +36,16 @@ def printing(file: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_output_stays_where_it_was_if_the_file_is_a_pipe_or_a_link(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    for name in ("pipe", "link"):
+        done = printing(tmp_path / name)
+        assert done.stdout.startswith("False\nline 0\n")
+        assert (done.returncode, done.stderr) == (0, "the end\n")
+    assert not (tmp_path / "target").exists()
+
+
 def test_output_of_a_process_and_its_children_is_in_the_file_without_secrets(tmp_path: Path) -> None:
     file = tmp_path / "engine.log"
     done = printing(file)
