@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import islice
 from typing import Final
 
 from phasebus.telemetry.journal import RecordedStep, Run
 
 _PLACED_BY_TIME: Final = ("engine_step",)
 _DIGITS: Final = "0123456789"
+_MAX_ACTIVE: Final = 256
+"""How many of the steps that run at the start of another one are considered as its place, the latest first."""
+
 _MAX_CANDIDATES: Final = 64
 """How many of the steps that contain another one are considered as its place, the shortest first."""
 
@@ -145,11 +150,14 @@ def _place_by_time(run: Run, outer: dict[str, str | None], ends: dict[str, int])
     ancestors = dict(outer)
     engine = [step for step in run.steps if step.kind in _PLACED_BY_TIME]
     active: dict[str, RecordedStep] = {}  # the placed ones that had not ended, in the order of their start
+    ending: list[tuple[int, str]] = []  # their ends, as a heap
     for step in sorted(engine, key=lambda step: (step.start_ns, -ends[step.id])):
-        for ended in [each for each in active if ends[each] < step.start_ns]:
-            del active[ended]
+        while ending and ending[0][0] < step.start_ns:
+            del active[heappop(ending)[1]]
         containing: list[RecordedStep] = []
-        for each in reversed(active.values()):  # of two that are equally short, the last one lies inside the other
+        for each in islice(
+            reversed(active.values()), _MAX_ACTIVE
+        ):  # of two that are equally short, the last one lies inside the other
             if each.id == ancestors[step.id]:
                 break  # those before it are not below it
             if ends[each.id] >= ends[step.id]:
@@ -160,6 +168,7 @@ def _place_by_time(run: Run, outer: dict[str, str | None], ends: dict[str, int])
                 outer[step.id] = other.id
                 break
         active[step.id] = step
+        heappush(ending, (ends[step.id], step.id))
 
 
 def _is_below(

@@ -15,7 +15,7 @@ _SECRET_WORDS: Final = frozenset(
     {
         "secret", "secrets", "password", "passwords", "passwd", "passphrase", "pwd", "pw", "credential", "credentials",
         "authorization", "apikey", "apikeys", "accesskey", "secretkey", "privatekey", "sharedkey", "signature", "cookie",
-        "cookies", "jwt", "bearer", "authtoken", "accesstoken", "passcode",
+        "cookies", "jwt", "bearer", "authtoken", "accesstoken", "passcode", "otp", "verifier",
     }
 )  # fmt: skip
 

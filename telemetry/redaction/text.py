@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from phasebus.printable import bounded_text, printable_text, printable_value
 from phasebus.telemetry.redaction.known import MASK, learn_secret, mask_known, on_change
 from phasebus.telemetry.redaction.names import is_key_qualifier, is_quantity, is_secret_name, is_secret_query
+from phasebus.telemetry.redaction.notations import without_notations
 from phasebus.telemetry.redaction.values import MAX_FLAG_WORD, end_of_value, is_numeral, is_placeholder, is_prose
 
 if TYPE_CHECKING:
@@ -27,16 +28,21 @@ _CREDENTIALS: Final = re.compile(
     r"\bhf_[A-Za-z0-9]{8,}+"  # Hugging Face
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}+"  # Amazon
     r"|\b(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{16,}+"  # GitHub
-    r"|\bglpat-[\w-]{16,}+"  # GitLab
-    r"|\bAIza[\w-]{20,}+"  # Google
-    r"|\bxox[abposr]-[\w-]{8,}+"  # Slack
+    r"|\bgl(?:pat|rt|cbt|dt|soat|ptt)-[\w-]{16,}+"  # GitLab
+    r"|\bAIza[\w-]{20,}+|\bya29\.[\w-]{16,}+"  # Google
+    r"|\bx(?:ox[abposr]|app)-[\w-]{8,}+|\bhooks\.slack\.com/(?:services|workflows|triggers)/[\w/-]++"  # Slack
+    r"|\bdiscord(?:app)?\.com/api/webhooks/[\w/-]++|\bapi\.telegram\.org/bot[\w:-]++"
+    r"|\bwebhook\.office\.com/webhookb2/[\w/@-]++"
     r"|(?<![\w-])sk-[A-Za-z0-9_-]{16,}+"  # OpenAI and others
-    r"|\b(?:gsk_|nvapi-|pypi-|npm_|r8_)[\w-]{20,}+"  # Groq, NVIDIA, PyPI, npm, Replicate
+    r"|\b(?:gsk_|nvapi-|pypi-|npm_|r8_|rpa_|fw_|xai-|pplx-)[\w-]{20,}+"  # Groq, NVIDIA, PyPI, npm, Replicate and others
+    r"|\b(?:[sr]k_(?:live|test)|whsec|do[opr]_v1|dckr_(?:pat|oat)|lsv2_[ps][tk])_\w{16,}+"  # Stripe, Docker and others
+    r"|\bSG\.[\w-]{16,}+\.[\w-]{16,}+|\bhv[sbr]\.[\w-]{20,}+"  # SendGrid, HashiCorp Vault
+    r"|\b(?:AGE-SECRET-KEY-1|ATATT3)\w{16,}+|\btskey-\w++-[\w-]{16,}+|\bdapi[0-9a-f]{32}\b"  # age, Atlassian, Databricks
     r"|(?<![\w-])eyJ[\w-]{6,}+\.[\w-]{4,}+\.[\w-]*+"  # JSON Web Token
 )
 _SCHEMES: Final = re.compile(r"\b(?P<scheme>bearer|basic)(?P<space>[ \t]++)(?P<value>[\w.~+/=-]++)", re.IGNORECASE)
 _END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
-_PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _USERINFO: Final = re.compile(r"://(?P<rest>[^\s\"'<>|`]++)")
 _PAIR: Final = re.compile(
     r"(?<![\w.%-])(?:(?P<option>-{1,2}[A-Za-z][\w.%-]*+)[ \t]++(?=[^\s=:])"
@@ -98,6 +104,7 @@ def scan(text: str, found: Callable[[str], None] = lambda _: None) -> str:
         text = _USERINFO.sub(lambda match: f"://{_without_userinfo(match['rest'], found)}", text)
     text = _without_private_keys(text)
     text = _CREDENTIALS.sub(lambda match: _masked(match[0], found), text)
+    text = without_notations(text, found)
     text = _without_pairs(text, found)
     return _SCHEMES.sub(lambda match: _scheme(match, found), text)
 
@@ -165,7 +172,12 @@ def _secret_of(text: str, match: re.Match[str]) -> tuple[int, int] | None:
     """Return where the secret of a pair begins and ends; None if it is no secret."""
     name = (match["option"] or match["name"]).strip(".")
     in_query = match.start() > 0 and text[match.start() - 1] in "?&"
-    if not (is_secret_query(name) if in_query else is_secret_name(name) or _is_spaced_key(text, match)):
+    is_connection_string = name == "PWD" and text[match.start() - 1 : match.start()] == ";"
+    if not (
+        is_secret_query(name)
+        if in_query
+        else is_secret_name(name) or is_connection_string or _is_spaced_key(text, match)
+    ):
         return None
     begin, end = end_of_value(text, match.end(), name, in_query=in_query)
     value = text[begin:end]

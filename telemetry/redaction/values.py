@@ -7,7 +7,7 @@ from typing import Final
 
 MAX_FLAG_WORD: Final = 4
 
-_OPENING_QUOTE: Final = re.compile(r"[bru]{0,2}(?P<quote>\\*+[\"'])", re.IGNORECASE)
+_OPENING_QUOTE: Final = re.compile(r"[bru]{0,2}(?P<quote>\"\"\"|'''|\\*+[\"'])", re.IGNORECASE)
 _BARE: Final = re.compile(r"[^\s\"',;&<>}\])\\]*+")
 _QUERY: Final = re.compile(r"[^&#\s\"'<>]*+")
 _CREDENTIAL: Final = re.compile(r"[^\s\"'\\]++")

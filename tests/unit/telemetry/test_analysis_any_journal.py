@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -116,3 +117,14 @@ def test_the_perfetto_trace_has_no_partly_overlapping_slices_on_a_track(run: Run
                 first, second = sorted((one, other), key=lambda each: (each["ts"], -each["dur"]))
                 ends = second["ts"] + second["dur"] <= first["ts"] + first["dur"]
                 assert first["ts"] + first["dur"] <= second["ts"] or ends
+
+
+def test_time_grows_in_proportion_to_engine_steps_that_all_overlap() -> None:
+    def seconds(count: int) -> float:
+        steps = [step(f"s{at}", at / 1000, 80 - at / 1000, "root", kind="engine_step") for at in range(count)]
+        run = run_of(step("root", 0, 90), *steps)
+        start = time.process_time()
+        assert sum(1 for _ in walk(run)) == count + 1
+        return time.process_time() - start
+
+    assert seconds(8000) < 10 * seconds(1000) + 1.0  # comparing all with all takes 64 times as long, 30 s

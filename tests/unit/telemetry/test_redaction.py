@@ -223,3 +223,61 @@ def test_reason_accepts_an_error_that_has_no_text() -> None:
 
     event = StepFailed(step="a" * 16, kind="phase", name="x", seconds=1.0, outcome="failed", error=Mute())
     assert reason(event) == "Mute"
+
+
+SECRET = "Zq9xKs72LmWvTr41"
+OTHER_NOTATIONS = [
+    f"<Credentials><SecretAccessKey>{SECRET}</SecretAccessKey></Credentials>",
+    f'<wsse:Password Type="x">{SECRET}</wsse:Password>',
+    f'<add key="ApiKey" value="{SECRET}"/>',
+    f"env:\n- name: HF_TOKEN\n  value: {SECRET}",
+    f'{{"name": "HF_TOKEN", "value": "{SECRET}"}}',
+    f"V1EnvVar(name='HF_TOKEN', value='{SECRET}', value_from=None)",
+    f"Headers([('authorization', 'Bearer {SECRET}')])",
+    f"[(b'x-api-key', b'{SECRET}')]",
+    f"args=['vllm', 'serve', '--api-key', '{SECRET}', '--port', '1']",
+    f"args: [--api-key, {SECRET}]",
+    f"- --api-key\n- {SECRET}",
+    f"SecretStr('{SECRET}')",
+    f"machine h\n  login me\n  password {SECRET}",
+    f"Driver={{x}};UID=a;PWD={SECRET};",
+    f"curl -u me:{SECRET} https://h",
+    f"docker login -u me -p {SECRET}",
+    f"ENV API_KEY {SECRET}",
+    f"api-key\t{SECRET}",
+    f"api_key -> {SECRET}",
+    f'api_key="""{SECRET}"""',
+    f"%22api_key%22%3A%22{SECRET}%22",
+    f"GET https://h/api?securityToken={SECRET}&a=1",
+    f"HF_TOKEN is set to {SECRET}",
+    f"Incorrect API key provided: {SECRET}.",
+    f"the token '{SECRET}' is invalid",
+    f"https://hooks.slack.com/services/T0001/B0001/{SECRET}",
+    f"https://api.telegram.org/bot123456:{SECRET}/sendMessage",
+    f"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n{SECRET}\n-----END PGP PRIVATE KEY BLOCK-----",
+    *(
+        f"{prefix}{SECRET}{SECRET}"
+        for prefix in ("ya29.a0", "sk_live_", "hvs.", "dckr_pat_", "xai-", "glrt-", "xapp-1-")
+    ),
+]
+
+
+@pytest.mark.parametrize("text", OTHER_NOTATIONS)
+def test_secret_in_another_notation_is_masked(text: str) -> None:
+    redacted = redact(text)
+    assert SECRET not in redacted
+    assert MASK in redacted
+    assert redact(redacted) == redacted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(token, 'text') ['bos_token', 'eos_token'] ('password', 'username') [--api-key, --port]",
+        "draft token -> input id; user and password in the address; -u 1000:1000",
+        "<title>a page</title> name: model value: 5 TokenCounter('words') tokens\t512",
+        "the token after the prompt Qwen2.5-0.5B-Instruct is /models/Llama-3-8B",
+    ],
+)
+def test_harmless_text_in_other_notations_is_shown(text: str) -> None:
+    assert redact(text) == text

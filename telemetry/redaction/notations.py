@@ -1,0 +1,147 @@
+"""Secrets in free text in other notations than a name, a separator and a value: markup, lists, calls, options, prose.
+
+As in `text`, every pattern matches in linear time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from phasebus.telemetry.redaction.known import MASK
+from phasebus.telemetry.redaction.names import is_secret_name
+from phasebus.telemetry.redaction.values import is_placeholder, is_prose
+
+_SHORTEST_RANDOM: Final = 12
+
+
+class _Notation(NamedTuple):
+    """A notation.
+
+    Attributes:
+        sign: What a text has that has the notation; it is looked for first.
+        pattern: Matches a ``value``, and the ``name`` that says whether it is a secret if there is one.
+        accepts: Whether a value under a secret name is a secret.
+    """
+
+    sign: str
+    pattern: re.Pattern[str]
+    accepts: Callable[[str], bool] = lambda value: True
+
+
+def without_notations(text: str, found: Callable[[str], None]) -> str:
+    """Return `text` with the secrets masked that it has in one of the notations; `found` receives each."""
+    lowered = text.lower()
+    for notation in _NOTATIONS:
+        if notation.sign in lowered:
+            text = notation.pattern.sub(lambda match, notation=notation: _masked(match, notation, found), text)  # type: ignore[misc]
+    return text
+
+
+def _masked(match: re.Match[str], notation: _Notation, found: Callable[[str], None]) -> str:
+    value = match["value"]
+    if MASK[:-1] in value or is_placeholder(value) or not notation.accepts(value):
+        return match[0]
+    if "name" in notation.pattern.groupindex and not is_secret_name(match["name"]):
+        return match[0]
+    found(value)
+    start, end = match.start("value") - match.start(), match.end("value") - match.start()
+    return f"{match[0][:start]}{MASK}{match[0][end:]}"
+
+
+def _is_no_word(value: str) -> bool:
+    """Return whether `value` is no word, number, name of a field or placeholder."""
+    return value[0] not in "<$" and _has_other_characters(value)
+
+
+def _has_other_characters(value: str) -> bool:
+    return len(value) > 30 or not (
+        value.replace("_", "").replace("-", "").isalpha() or value.isdigit() or is_prose(value)
+    )
+
+
+def _is_random(value: str) -> bool:
+    """Return whether `value` looks generated: letters of both cases and digits, or many hexadecimal digits."""
+    if len(value) < _SHORTEST_RANDOM or value.startswith("/") or value.count("/") > 2:
+        return False
+    if not any(each.isdigit() for each in value):
+        return False
+    if any(each.islower() for each in value) and any(each.isupper() for each in value):
+        return True
+    return len(value) >= 24 and all(each in "0123456789abcdefABCDEF" for each in value)
+
+
+_NOTATIONS: Final = (
+    _Notation(
+        "</",  # <SecretAccessKey>X</SecretAccessKey>
+        re.compile(
+            r"<(?:[A-Za-z][\w.-]*+:)?+(?P<name>[A-Za-z][\w.-]*+)(?:[ \t][^<>\n]{0,200}+)?+>(?P<value>[^<>]++)(?=</)"
+        ),
+    ),
+    _Notation(
+        "value",  # name: X, value: Y in YAML, JSON, markup and representations
+        re.compile(
+            r"(?<![A-Za-z])(?:name|key)\\*+[\"']?+[ \t]*+[=:][ \t]*+\\*+[\"']?+(?P<name>[\w.-]++)\\*+[\"']?+"
+            r"(?:[ \t,;]|\\n|\r?\n)*+\\*+[\"']?+value\\*+[\"']?+[ \t]*+[=:][ \t]*+"
+            r"(?:\\*+[\"'])?+(?P<value>[^\s\"'\\,;<>}\])]++)",
+            re.IGNORECASE,
+        ),
+    ),
+    _Notation(
+        ",",  # ('authorization', 'X'), and arguments as a list
+        re.compile(
+            r"(?P<quote>[\"'])(?P<name>-{0,2}[A-Za-z][\w.-]*+)(?P=quote)[ \t]*+,[ \t\r\n]*+[bru]?+"
+            r"[\"'](?P<value>[^\"'\\\n]++)"
+        ),
+        _is_no_word,
+    ),
+    _Notation(
+        "--",  # options and values in a list of YAML, or a line each
+        re.compile(
+            r"(?<![\w-])(?P<name>--[A-Za-z][\w-]*+)(?:,[ \t]*+|(?:\r?\n|\\n)[ \t]*+(?:-[ \t]++)?+)"
+            r"(?P<value>[^\s\"',;\\\[\]-][^\s\"',;\\\[\]]*+)"
+        ),
+        _is_no_word,
+    ),
+    _Notation(
+        "(",
+        re.compile(r"(?<![\w.])(?P<name>\w++)\((?:value[ \t]*+=[ \t]*+)?+[\"'](?P<value>[^\"'\\\n]++)"),
+        _is_no_word,
+    ),
+    _Notation("\t", re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)\t[ \t]*+(?P<value>[^\s\"'\[\]]++)"), _is_no_word),
+    _Notation("env", re.compile(r"\bENV[ \t]++(?P<name>\w++)[ \t]++(?P<value>[^\s\"'\[\]]++)"), _is_no_word),
+    _Notation(
+        "password",  # .netrc
+        re.compile(r"(?<![\w-])(?:login|user)\s++[^\s\"']++\s++password[ \t]++(?P<value>[^\s\"'\[\]]++)"),
+        _is_no_word,
+    ),
+    _Notation("->", re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)[ \t]*+->[ \t]*+(?P<value>[^\s\"'\[\]]++)"), _is_random),
+    _Notation(
+        "-u",  # curl -u me:X
+        re.compile(r"(?<![\w-])(?:-u|--user|--proxy-user)(?:[ \t]++|=)[\"']?+[^\s:/\"']++:(?P<value>[^\s\"'\[\]]++)"),
+        lambda value: not value.isdigit(),
+    ),
+    _Notation(
+        "-p",
+        re.compile(
+            r"\b(?:sshpass|(?:docker|podman)[ \t]++login)\b(?:[ \t]++(?!-p[ \t])[^\s]++)*+[ \t]++-p[ \t]++(?P<value>[^\s\[\]]++)"
+        ),
+    ),
+    _Notation(
+        "%3",  # quoted for an address
+        re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)(?:%22)?+%3[ADad](?:%20|\+)?+(?:%22)?+(?P<value>[^%&\s\"'<>\[\]]++)"),
+    ),
+    *(
+        _Notation(
+            word,  # Incorrect API key provided: X
+            re.compile(
+                rf"(?<![a-z]){word}s?+(?:[ \t:]++(?:is|was|are|set|to|provided|given|value|of|with|for)\b)*+"
+                r"[ \t:]++[\"'`]?+(?P<value>[\w+/=~-]{12,}+)(?!\w|\.\w)",
+                re.IGNORECASE,
+            ),
+            _is_random,
+        )
+        for word in ("token", "key", "apikey", "secret", "password", "passphrase", "credential")
+    ),
+)
