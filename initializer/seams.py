@@ -35,16 +35,17 @@ def missing_from(seams: Sequence[Seam], package: str, root: Path | None = None) 
     """Return those of `seams` that a library lacks.
 
     Args:
-        seams: What is looked up.
+        seams: What is looked up. A seam of another library, which this one uses, is looked up where that is installed.
         package: The library's top-level package.
         root: The folder of that package; None for the one that is installed. Without one, all are missing.
     """
-    if root is None:
-        found = importlib.util.find_spec(package)
-        root = None if found is None or found.origin is None else Path(found.origin).parent
+    root = root or _installed(package)
     if root is None:
         return list(seams)
-    trees = {module: _parsed(root, module) for module in {seam.module for seam in seams}}
+    trees = {}
+    for module in {seam.module for seam in seams}:
+        owner = module.partition(".")[0]
+        trees[module] = _parsed(root if owner == package else _installed(owner), module)
     return [seam for seam in seams if not _has(trees[seam.module], seam.path.split("."))]
 
 
@@ -54,8 +55,16 @@ def series(release: str) -> tuple[int, ...] | None:
     return None if found is None or ".dev" in release else tuple(map(int, found.groups()))
 
 
-def _parsed(root: Path, module: str) -> list[ast.stmt]:
+def _installed(package: str) -> Path | None:
+    """Return the folder of an installed package; None if it is not installed."""
+    found = importlib.util.find_spec(package)
+    return None if found is None or found.origin is None else Path(found.origin).parent
+
+
+def _parsed(root: Path | None, module: str) -> list[ast.stmt]:
     """Return the statements of a module; none if there is no such module."""
+    if root is None:
+        return []
     below = root.joinpath(*module.split(".")[1:])
     for path in (below.with_suffix(".py"), below / "__init__.py"):
         try:

@@ -57,6 +57,12 @@ def test_a_seam_is_found_in_the_source_of_its_module(tmp_path: Path, path: str, 
     assert missing_from([seam], "library", tmp_path) == ([] if found else [seam])
 
 
+def test_a_seam_of_another_library_is_looked_up_where_that_is_installed(tmp_path: Path) -> None:
+    there, absent = Seam("uvicorn.server", "Server.startup", "a"), Seam("uvicorn.server", "Server.missing", "b")
+    unknown = Seam("not_installed.module", "Name", "c")
+    assert missing_from([there, absent, unknown], "library", tmp_path) == [absent, unknown]
+
+
 def test_each_part_of_ray_is_listed_once_and_a_later_series_names_one_of_them() -> None:
     assert len({(seam.module, seam.path) for seam in SEAMS}) == len(SEAMS)
     assert FIRST_SERIES.keys() <= {seam.path for seam in SEAMS}
