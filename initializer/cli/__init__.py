@@ -1,6 +1,6 @@
 """The command line: one file per command, imported when the command is used."""
 
-from phasebus.console_script import interruptible_imports
+from phasebus.initializer.cli.interrupts import interruptible_imports
 
 with interruptible_imports():
     from phasebus.initializer.cli.group import main

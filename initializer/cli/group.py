@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from phasebus import __version__
-from phasebus.console_script import interruptible_imports
+from phasebus.initializer.cli.interrupts import interruptible_imports
 from phasebus.initializer.cli.output import OutputError, check_output, end_process, tolerant_streams, write_err
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {

@@ -1,42 +1,34 @@
-"""The console script `phasebus`. It imports nothing of phasebus before an interrupt ends the process without a traceback.
+"""The console script `phasebus`. Importing this module makes an interrupt end the process without a traceback.
 
-It stands outside the rooms because importing a room takes a noticeable part of a second.
+It stands outside the rooms because importing a room takes a noticeable part of a second. Of the standard library it imports
+modules that the interpreter has already: `signal` would import others before the handler is set.
 """
 
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+def end(number: int, frame: "FrameType | None") -> None:
+    """End the process: the handler of SIGINT while it only imports.
+
+    A KeyboardInterrupt is not enough: a library may catch it, or be left half imported.
+    """
+    os.write(2, b"phasebus: ended by SIGINT\n")
+    os._exit(128 + number)
 
 
 def main() -> None:
     """Run the command line."""
-    with interruptible_imports():
-        from phasebus.initializer.cli import main as command_line
+    from phasebus.initializer.cli import main as command_line
+
+    if _signal.getsignal(_signal.SIGINT) is end:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     command_line()
 
 
-@contextmanager
-def interruptible_imports() -> Iterator[None]:
-    """End the process with exit code 130 if it is interrupted during the block, which only imports.
-
-    A KeyboardInterrupt is not enough: a library may catch it, or be left half imported.
-    """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # ignored, as below nohup, or handled by the program that calls the command line
-        return
-    try:
-        signal.signal(signal.SIGINT, _end)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"phasebus: ended by SIGINT\n")
-    os._exit(128 + number)
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # it is ignored below nohup
+    _signal.signal(_signal.SIGINT, end)

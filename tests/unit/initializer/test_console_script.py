@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from phasebus.console_script import interruptible_imports
+from phasebus.initializer.cli.interrupts import interruptible_imports
 
 ROOT = Path(__file__).parents[3]
 
