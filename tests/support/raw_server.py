@@ -48,6 +48,17 @@ def answering(*answers: bytes) -> Behaviour:
     return behave
 
 
+def repeating(data: bytes, seconds: float, start: bytes = b"") -> Behaviour:
+    """Return a behaviour that sends `start`, and then `data` again and again."""
+
+    def behave(server: RawServer, connection: socket.socket) -> None:
+        connection.sendall(start)
+        while not server.closed.wait(seconds):
+            connection.sendall(data)
+
+    return behave
+
+
 @contextmanager
 def raw_server(behave: Behaviour) -> Iterator[RawServer]:
     """Run a server on a free port of loopback; `behave` answers each request."""

@@ -13,7 +13,7 @@ import pytest
 from phasebus.initializer import DownloadError
 from phasebus.initializer.downloads import fetch
 from tests.support.downloads import QUICK, STALLING, tree, watched
-from tests.support.raw_server import Behaviour, RawServer, answering, raw_server, response
+from tests.support.raw_server import Behaviour, RawServer, answering, raw_server, repeating, response
 
 pytestmark = pytest.mark.anyio
 
@@ -35,17 +35,6 @@ async def failure(model: str, settings: Any = ONCE) -> str:
         with pytest.raises(DownloadError) as raised:
             await fetch(seen.bus, model, settings=settings)
     return str(raised.value)
-
-
-def repeating(data: bytes, seconds: float, start: bytes = b"") -> Behaviour:
-    """Return a behaviour that sends `start`, and then `data` again and again."""
-
-    def behave(server: RawServer, connection: socket.socket) -> None:
-        connection.sendall(start)
-        while not server.closed.wait(seconds):
-            connection.sendall(data)
-
-    return behave
 
 
 @pytest.mark.parametrize(
