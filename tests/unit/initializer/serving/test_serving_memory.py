@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from phasebus.telemetry import timeline
+from tests.support.soak import soaked
+
+pytestmark = pytest.mark.anyio
+
+REQUESTS = 1000
+BYTES = 200
+"""More than the caches vary by for each request, and less than what a kept step (1 KB) or context has."""
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("traced_per_second", [0.0, 1e9], ids=["counted", "steps"])
+async def test_memory_after_many_requests_equals_memory_after_twice_as_many(
+    traced_per_second: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline, "MOST_STEPS", 400)
+    monkeypatch.setattr(timeline, "START_STEPS", 200)
+    monkeypatch.setattr(timeline, "MOST_REMOVED", 100)
+    async with soaked(tmp_path / "soak.jsonl", traced_per_second) as send:
+        await send(2 * REQUESTS)
+        tracemalloc.start()
+        try:
+            await send(REQUESTS)
+            gc.collect()
+            before, _ = tracemalloc.get_traced_memory()
+            await send(REQUESTS)
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert after - before < BYTES * REQUESTS
