@@ -90,6 +90,7 @@ async def soaked(journal: Path, traced_per_second: float) -> AsyncIterator[Any]:
     )
     app = ServingMiddleware(answer, config)
     every_request_is_a_step = traced_per_second > _FASTEST
+    events = 0
 
     async def send(requests: int) -> None:
         await _send(app, requests, _PAUSE if every_request_is_a_step else 0.0)  # else the observers would drop steps
@@ -98,7 +99,6 @@ async def soaked(journal: Path, traced_per_second: float) -> AsyncIterator[Any]:
         while min(_observed(app)) < events or 2 * (exporter.count + tracing.dropped) < events:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
-    events = 0
     async with _lifespan(app):
         yield send
     tracing.close()
