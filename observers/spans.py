@@ -10,6 +10,7 @@ from opentelemetry.trace.status import Status, StatusCode
 from phasebus.bus import AttributeValue, StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.redaction import reason, redact, redact_attributes
 from phasebus.telemetry.run import parse_traceparent
+from phasebus.telemetry.running_steps import RunningSteps
 from phasebus.telemetry.span_events import STACK_TRACE, InnerEvents, exception_event
 from phasebus.telemetry.span_names import (
     LINKED_TO,
@@ -34,14 +35,14 @@ class SpanObserver:
 
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
-        self._running: dict[str, StepStarted] = {}
+        self._running = RunningSteps()
         self._traces: dict[str, tuple[str, bool | None]] = {}
         self._inner_events = InnerEvents()
 
     def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
         """Record the start of a step, or make its span."""
         if isinstance(event, StepStarted):
-            self._running[event.step] = event
+            self._running.start(event)
             trace = _own_trace(event) or self._traces.get(event.parent or "")
             if trace is not None:
                 self._traces[event.step] = trace
@@ -49,14 +50,14 @@ class SpanObserver:
                 self._export_pending(event)
             return
         self._inner_events.add(event)
-        started = self._running.pop(event.step, None)
+        started = self._running.end(event.step)
         if started is not None and not event.traced:
             self._export(started, event)
         self._traces.pop(event.step, None)
 
     def close(self) -> None:
         """Make the spans of the steps that have not ended."""
-        for started in reversed(self._running.values()):
+        for started in reversed(self._running.all()):
             if not started.traced:
                 span = self._start(started, started.parent)
                 span.set_attributes({span_attribute("outcome"): "died", "error.type": "died"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.metrics import Metrics
-from phasebus.telemetry.redaction import reason, redact_name
+from phasebus.telemetry.redaction import reason
 from phasebus.telemetry.status import Status
 
 
@@ -25,7 +25,7 @@ class StatusObserver:
         """Record a step's start or end."""
         if isinstance(event, StepStarted):
             self._outermost = self._outermost or event.step
-            self._status.started(event.step, event.kind, redact_name(event.name), event.monotonic_ns / 1e9)
+            self._status.started(event)
         elif isinstance(event, StepFinished | StepFailed):
             self._status.ended(event.step)
             if event.step == self._outermost:

@@ -9,8 +9,8 @@ import time
 from phasebus.bus import StepFailed, StepFinished, StepStarted
 from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.redaction import redact_name
+from phasebus.telemetry.running_steps import RunningSteps
 from phasebus.telemetry.span_names import span_name
-from phasebus.telemetry.status import RunningStep, RunningSteps
 
 logger = logging.getLogger("phasebus.startup")
 
@@ -34,8 +34,7 @@ class Watchdog:
     def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
         """Record a step's start or end."""
         if isinstance(event, StepStarted):
-            since = event.monotonic_ns / 1e9
-            self._running.start(RunningStep(event.step, event.kind, event.name, since, event.parent))
+            self._running.start(event)
         else:
             self._running.end(event.step)
         if not self._thread.ident:
@@ -50,13 +49,16 @@ class Watchdog:
             now = time.monotonic()
             for step in self._overdue(now):
                 name = redact_name(span_name(step.kind, step.name))
-                self._logger.warning("%s has been running for %s", name, format_duration(now - step.since))
+                self._logger.warning("%s has been running for %s", name, format_duration(now - step.monotonic_ns / 1e9))
 
-    def _overdue(self, now: float) -> list[RunningStep]:
+    def _overdue(self, now: float) -> list[StepStarted]:
         """Return the innermost steps that are due to be logged, and note that they are."""
         innermost = self._running.innermost()
-        overdue = [step for step in innermost if now - self._logged.get(step.id, step.since) >= self._seconds]
-        running = {step.id for step in self._running.all()}
-        self._logged = {id_: at for id_, at in self._logged.items() if id_ in running}
-        self._logged.update({step.id: now for step in overdue})
+        overdue = [
+            event
+            for event in innermost
+            if now - self._logged.get(event.step, event.monotonic_ns / 1e9) >= self._seconds
+        ]
+        self._logged = {step: at for step, at in self._logged.items() if step in self._running}
+        self._logged.update({event.step: now for event in overdue})
         return overdue

@@ -6,8 +6,9 @@ from phasebus.telemetry.metrics import Metrics
 from phasebus.telemetry.redaction import redact, redact_value
 from phasebus.telemetry.relay import EngineSpan, Notice, Relay, StepNotice
 from phasebus.telemetry.run import RunIdentity
+from phasebus.telemetry.running_steps import RunningSteps
 from phasebus.telemetry.service import PortTakenError
-from phasebus.telemetry.status import RunningStep, RunningSteps, Status
+from phasebus.telemetry.status import Status
 from phasebus.telemetry.timeline import LiveStep, Timeline
 from phasebus.telemetry.tracing import Tracing
 
@@ -20,7 +21,6 @@ __all__ = [
     "PortTakenError",
     "Relay",
     "RunIdentity",
-    "RunningStep",
     "RunningSteps",
     "Status",
     "StepNotice",

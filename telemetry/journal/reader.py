@@ -29,7 +29,7 @@ _MAX_LINE_BYTES: Final = 1024 * 1024
 
 @dataclass(slots=True, kw_only=True)
 class RecordedStep:
-    """A step as a journal records it.
+    """A step as a journal records it: all of its events in one, for the readers that need its whole duration.
 
     Attributes:
         id: Its id, and that of its span.

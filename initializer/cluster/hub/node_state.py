@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.initializer.pipeline.wiring import journal_observers
-from phasebus.telemetry import Metrics, Timeline, names
+from phasebus.telemetry import Metrics, RunningSteps, Timeline, names
 from phasebus.telemetry.in_memory import Counter, Gauge
 from phasebus.telemetry.journal import JournalOpened, RecordedStep
 from phasebus.telemetry.redaction import redact_name
@@ -72,14 +72,14 @@ class NodeState:
         self._rejected = series.rejected
         self._dropped_so_far = 0
         self._exported_phase: str | None = None
-        self._running: dict[str, StepStarted] = {}
+        self._running = RunningSteps()
         self._trace: str | None = None
         self._observe = journal_observers(metrics, timeline, name, None)
 
     @property
     def phase(self) -> str | None:
         """The phase that has been running longest; None between phases."""
-        return next((step.name for step in self._running.values() if step.kind == "phase"), None)
+        return self._running.phase
 
     def set_status(self, status: str, error: str | None = None) -> None:
         """Set the status, and the reason if it is not good."""
@@ -135,7 +135,7 @@ class NodeState:
         if isinstance(event, StepStarted):
             repeated = "retold" in event.attributes or event.step in self._running
             if not repeated:
-                self._running[event.step] = event
+                self._running.start(event)
         else:
             running = event.step in self._running
             repeated = "retold" in event.attributes or ("lost" in event.attributes and not running)
@@ -144,7 +144,7 @@ class NodeState:
             return
         series.observe(event)
         if isinstance(event, StepFinished | StepFailed):
-            self._running.pop(event.step, None)
+            self._running.end(event.step)
             if event.kind in ("node", "cluster"):
                 self._apply_outcome(event)
 
@@ -160,7 +160,7 @@ class NodeState:
     def running_steps(self) -> Sequence[RecordedStep]:
         """Return the steps that have begun and not ended."""
         steps = []
-        for event in self._running.values():
+        for event in self._running.all():
             step = RecordedStep.of(event, self.name)
             step.update(event)
             steps.append(step)

@@ -10,13 +10,17 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from phasebus.bus import SubscriberStats
+from phasebus.bus import StepStarted, SubscriberStats
 from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Status, Telemetry
 from phasebus.telemetry.service import server
 from tests.support.counting import CountingBus
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
+
+
+def started(step: str, kind: str, name: str, since: float) -> StepStarted:
+    return StepStarted(step=step, kind=kind, name=name, monotonic_ns=round(since * 1e9))
 
 
 def telemetry_on_any_port() -> Telemetry:
@@ -26,8 +30,8 @@ def telemetry_on_any_port() -> Telemetry:
 async def test_the_probes_follow_the_start_up() -> None:
     async with telemetry_on_any_port() as telemetry, client_of(telemetry) as client:
         assert (await client.get("/livez")).status_code == 200
-        telemetry.status.started("a", "node", "node-1", time.monotonic())
-        telemetry.status.started("b", "phase", "download", time.monotonic())
+        telemetry.status.started(started("a", "node", "node-1", time.monotonic()))
+        telemetry.status.started(started("b", "phase", "download", time.monotonic()))
         starting = await client.get("/readyz")
         assert starting.status_code == 503
         assert (starting.json()["status"], starting.json()["phase"]) == ("starting", "download")
@@ -142,8 +146,8 @@ def test_counts_of_the_same_name_on_several_buses_are_added() -> None:
 def test_the_phase_shown_is_the_one_that_runs_longest() -> None:
     status = Status()
     assert status.phase is None
-    status.started("b", "phase", "placement_group", 2.0)
-    status.started("a", "phase", "download", 1.0)
+    status.started(started("b", "phase", "placement_group", 2.0))
+    status.started(started("a", "phase", "download", 1.0))
     assert status.phase == "download"
 
 
