@@ -48,6 +48,12 @@ def test_root_may_have_a_caller_in_another_program() -> None:
     assert len(list(faults(spans))) == 2  # no root, and an orphan
 
 
+def test_span_that_a_driver_exported_again_for_a_lost_node_is_no_fault() -> None:
+    again = changed(exported(2, 1), attributes=[{"key": "phasebus.retold", "value": {"bool_value": True}}])
+    assert list(faults([exported(1), exported(2, 1), again])) == []
+    assert list(faults([exported(1), again])) == []
+
+
 @pytest.mark.parametrize(
     ("spans", "fault"),
     [
