@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.pods import Pod, pod_server
-from tests.support.prometheus import Prometheus, prometheus
+from tests.support.prometheus import RULES, Prometheus, prometheus
 
 PODS = 20
 FIRST = {number: 40.0 + 13 * number for number in range(PODS)}
@@ -26,11 +26,14 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A real Prometheus that scrapes 20 pods, some of which restart or fail."""
     with pod_server() as server:
         server.pods = {number: Pod(model) for number, model in MODELS.items()}
+        folder = tmp_path_factory.mktemp("pods")
+        (folder / "rules.yml").write_text((RULES / "rules.yml").read_text())
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["rules.yml"],
             "scrape_configs": server.targets("phasebus", PODS),
         }
-        with prometheus(tmp_path_factory.mktemp("queries"), config) as running:
+        with prometheus(folder, config) as running:
             server.wait_for_scrapes(PODS)
             for number, pod in server.pods.items():
                 if number in FAILING:

@@ -13,9 +13,10 @@ import yaml
 from click.testing import CliRunner
 
 from phasebus.initializer.cli import main
+from tests.integration.prometheus.conftest import FAILING, RUNNING
 from tests.support.command import Command
 from tests.support.programs import ROOT
-from tests.support.prometheus import RULES, prometheus
+from tests.support.prometheus import RULES, Prometheus, prometheus
 from tests.support.waiting import wait_until
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -73,6 +74,18 @@ def test_three_failed_starts_fire_their_alert_and_healthy_ones_none(up: Callable
     for command in failing:
         command.send(signal.SIGTERM)
         assert command.wait() == 1
+
+
+def test_of_20_pods_only_those_that_fail_or_do_not_end_raise_alerts(pods: Prometheus) -> None:
+    expected = {("PhasebusStartUpFailed", f"pod-{number}") for number in FAILING}
+    expected.add(("PhasebusStepStuck", f"pod-{RUNNING}"))
+
+    def raised() -> set[tuple[str, str]]:
+        """The alerts, also those that wait for their time."""
+        return {(each["labels"]["alertname"], each["labels"]["instance"]) for each in pods.get("alerts")["alerts"]}
+
+    wait_until(lambda: expected <= raised(), "the alerts are raised")
+    assert raised() == expected
 
 
 def failed(answer: Any) -> list[Any]:

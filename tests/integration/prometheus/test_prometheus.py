@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -120,7 +121,11 @@ def test_the_recorded_ages_have_the_step_and_its_kind(scraping: Prometheus) -> N
 
 @pytest.mark.parametrize(
     "arguments",
-    [["check", "rules", "rules.yml"], ["check", "config", "prometheus.yml"], ["test", "rules", "rules.test.yml"]],
+    [
+        ["check", "rules", "rules.yml"],
+        ["check", "config", "prometheus.yml"],
+        ["test", "rules", "rules.test.yml"],
+    ],
 )
 def test_promtool_accepts_the_shipped_files(arguments: list[str]) -> None:
     checked = subprocess.run(
@@ -165,3 +170,41 @@ def test_a_scrape_during_the_shutdown_is_answered_or_refused_without_hanging() -
         service.close()
         answers = {each.result(30) for each in scrapes}
     assert not answers & {"ReadTimeout", "ConnectTimeout", "500"}
+
+
+def test_the_configuration_for_kubernetes_scrapes_annotated_pods_once_with_their_labels(tmp_path: Path) -> None:
+    """Debian's Prometheus has no discovery of pods: static targets with the labels that it would find stand in for it."""
+
+    def pod(ip: str, scrape: str = "true", phase: str = "Running", app: str = "phasebus", init: str = "false") -> Any:
+        meta = {
+            "pod_annotation_prometheus_io_scrape": scrape,
+            "pod_annotation_prometheus_io_port": "9464",
+            "pod_phase": phase,
+            "pod_container_init": init,
+            "pod_ip": ip,
+            "namespace": "prod",
+            "pod_name": f"pod-{ip}",
+            "pod_label_app_kubernetes_io_name": app,
+        }
+        labels = {f"__meta_kubernetes_{name}": value for name, value in meta.items()}
+        return {"targets": [f"{ip}:1", f"{ip}:2"], "labels": labels}
+
+    config = yaml.safe_load((RULES / "kubernetes.yml").read_text())
+    (job,) = config["scrape_configs"]
+    assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+    job["static_configs"] = [
+        pod("127.0.0.2"),
+        pod("127.0.0.3", app=""),
+        pod("127.0.0.4", scrape="false"),
+        pod("127.0.0.5", phase="Succeeded"),
+        pod("127.0.0.6", init="true"),
+    ]
+    (tmp_path / "rules.yml").write_text((RULES / "rules.yml").read_text())
+    with prometheus(tmp_path, config) as running:
+        wait_until(lambda: running.get("targets")["activeTargets"], "the targets are known")
+        found = [each["labels"] for each in running.get("targets")["activeTargets"]]
+    common = {"namespace": "prod"}
+    assert sorted(found, key=lambda labels: str(labels["instance"])) == [
+        {**common, "job": "phasebus", "pod": "pod-127.0.0.2", "instance": "127.0.0.2:9464"},
+        {**common, "job": "kubernetes-pods", "pod": "pod-127.0.0.3", "instance": "127.0.0.3:9464"},
+    ]
