@@ -48,3 +48,15 @@ def test_the_older_forms_are_each_shown_by_an_example() -> None:
 def test_what_a_page_links_to_is_there(page: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "docs" / page).read_text()):
         assert (ROOT / "docs" / target).exists(), target
+
+
+def test_every_promise_of_the_security_page_names_a_test_that_exists() -> None:
+    table = (
+        (ROOT / "docs" / "security.md").read_text().partition("| promise | test |\n|---|---|\n")[2].partition("\n\n")[0]
+    )
+    rows = table.splitlines()
+    assert len(rows) >= 25
+    for row in rows:
+        named = re.fullmatch(r"\| .+ \| `(tests/[\w/]+\.py)`: `(test_\w+)` \|", row)
+        assert named is not None, row
+        assert re.search(rf"^(async )?def {named[2]}\(", (ROOT / named[1]).read_text(), re.MULTILINE), row
