@@ -1,8 +1,18 @@
 """The HTTP service: metrics, probes and the page, served from a thread that the rest of the process cannot block."""
 
-from phasebus.telemetry.service.access import NO_TOKEN, OWN_TOKEN, Access
+from phasebus.telemetry.service.access import NO_TOKEN, OWN_TOKEN, Access, visible_status
 from phasebus.telemetry.service.limits import Limits
 from phasebus.telemetry.service.server import PortTakenError, Server
 from phasebus.telemetry.service.stream import build_app, page_routes
 
-__all__ = ["NO_TOKEN", "OWN_TOKEN", "Access", "Limits", "PortTakenError", "Server", "build_app", "page_routes"]
+__all__ = [
+    "NO_TOKEN",
+    "OWN_TOKEN",
+    "Access",
+    "Limits",
+    "PortTakenError",
+    "Server",
+    "build_app",
+    "page_routes",
+    "visible_status",
+]

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ PROBES: Final = ("/livez", "/readyz")
 PUBLIC_PATHS: Final = (*PROBES, "/metrics", "/sd")
 """Paths that are served without a token where none is set. Many a Prometheus cannot send one. Their labels are names of
 models, nodes and steps, while the page also has arguments, paths and errors."""
+
+_PUBLIC: Final = "phasebus.public"
+"""The key of a request's scope that is there if the request needed a token for other paths and has none."""
 
 NO_TOKEN: Final = "none"  # noqa: S105  # not a secret
 """In the place of a token: serve everything to every client that can reach the address."""
@@ -101,8 +104,10 @@ class AccessControl:
         if host and not is_address(host) and not is_private_name(host) and host not in self._hosts:
             message = f"this service is not served under the host name {host[:200]!r}; add it to service.hosts\n"
             await respond(send, 421, message)
-        elif self._is_open or scope["path"] in self._open_paths or self._has_token(headers):
+        elif self._is_open or self._has_token(headers):
             await self._app(scope, receive, send)
+        elif scope["path"] in self._open_paths:
+            await self._app({**scope, _PUBLIC: True}, receive, send)
         elif self._token is None:
             await respond(send, 403, self._without_token())
         elif scope["method"] == "GET" and self._is_token(
@@ -134,6 +139,11 @@ class AccessControl:
     def _is_token(self, candidate: str) -> bool:
         received = candidate.encode("utf-8", "replace")
         return any(hmac.compare_digest(received, token) for token in self._tokens)
+
+
+def visible_status(scope: Mapping[str, Any], described: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a described state that the sender of a request may read: without the token no errors and names."""
+    return {"status": described["status"]} if _PUBLIC in scope else described
 
 
 def host_of(header: str) -> str:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from phasebus.telemetry.metrics import Metrics
+from phasebus.telemetry.service.access import visible_status
 from phasebus.telemetry.service.limits import connection_limit
 from phasebus.telemetry.service.page import content_security_policy, page
 from phasebus.telemetry.status import Status
@@ -64,8 +65,9 @@ def build_app(metrics: Metrics, status: Status, timeline: Timeline, *, max_reade
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def readyz(_: Request) -> Response:
-        return JSONResponse(status.describe(), status_code=200 if status.ready else 503)
+    async def readyz(request: Request) -> Response:
+        described = visible_status(request.scope, status.describe())
+        return JSONResponse(described, status_code=200 if described["status"] == "ready" else 503)
 
     return Starlette(
         routes=[

@@ -6,7 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from phasebus.initializer.cluster.hub.state import ClusterState
-from phasebus.telemetry.service import page_routes
+from phasebus.telemetry.service import page_routes, visible_status
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -34,11 +34,13 @@ def build_hub_app(cluster: ClusterState, lock: Lock) -> Starlette:
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def readyz(_: Request) -> Response:
+    async def readyz(request: Request) -> Response:
         with lock:
             cluster.refresh()
             described = cluster.describe()
-        return JSONResponse(described, status_code=200 if described["status"] == "ready" else 503)
+        return JSONResponse(
+            visible_status(request.scope, described), status_code=200 if described["status"] == "ready" else 503
+        )
 
     async def state(_: Request) -> Response:
         with lock:

@@ -101,7 +101,8 @@ def test_host_of_returns_the_host_without_its_port(header: str, host: str, addre
 def test_a_service_with_a_token_answers_the_probes_alone_without_it(serve: Any) -> None:
     server = serve(token="s3cret-token")
     assert get(server, "/livez").status_code == 200
-    assert get(server, "/readyz").status_code == 503
+    assert (get(server, "/readyz").status_code, get(server, "/readyz").json()) == (503, {"status": "starting"})
+    assert "running" in get(server, "/readyz", Authorization="Bearer s3cret-token").json()
     for path in ("/", "/timeline", "/events", "/metrics"):
         assert get(server, path).status_code == 401
         assert get(server, path, Authorization="Bearer wrong").status_code == 401
@@ -114,7 +115,7 @@ def test_a_service_for_other_machines_serves_no_page_without_a_token(serve: Any,
     server = serve(address=address)
     for path in ("/livez", "/metrics"):
         assert get(server, path).status_code == 200
-    assert get(server, "/readyz").json()["status"] == "starting"
+    assert get(server, "/readyz").json() == {"status": "starting"}
     for path in ("/", "/timeline", "/events", "/state", "/metrics/../timeline", "//timeline"):
         answer = get(server, path)
         assert (path, answer.status_code) == (path, 403)
