@@ -173,6 +173,18 @@ KINDS: Final[Mapping[str, KindNames]] = {
             "engine_step",
         ),
     ),
+    "engine_restart": KindNames(
+        "engine restart",
+        Family(
+            "phasebus_engine_restart_duration_seconds",
+            "summary",
+            "Time from the death of an engine until a new one answered, the pause included.",
+            ("model",),
+        ),
+        ends=Family(
+            "phasebus_engine_restarts_total", "counter", "Restarts of an engine, by outcome.", ("model", "outcome")
+        ),
+    ),
     "engine_step": KindNames(
         "{words}",
         Family(

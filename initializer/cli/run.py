@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from phasebus.initializer.engines.optional import CommandObserver
     from phasebus.initializer.node.child import ChildProcess
     from phasebus.initializer.node.command import Command
+    from phasebus.initializer.node.restart import RestartPolicy
     from phasebus.telemetry import Telemetry
 
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     default=True,
     help="Fork vLLM's processes from one that has imported vLLM (the default), or let vLLM spawn them.",
 )
+@click.option(
+    "--restart",
+    metavar="WHEN",
+    default="no",
+    callback=lambda _context, _option, value: _policy(value),
+    help="on-failure or on-failure:N: start the command again if it fails or its engine dies, at most N times in a row.",
+)
 @click.option("--verbose", "-v", is_flag=True, help="Log the steps of the start on standard error.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
@@ -37,6 +45,7 @@ def run(
     port: int | None,
     linger: float | None,
     forkserver: bool,
+    restart: RestartPolicy | None,
     verbose: bool,
 ) -> None:
     """Run COMMAND, a vLLM command such as `vllm serve MODEL`, and trace its start.
@@ -58,7 +67,7 @@ def run(
             child = ChildProcess()
         except RuntimeError as error:
             _run_unobserved(command, error)
-        _run(child, command, download, destination, host, port, linger, forkserver=forkserver, verbose=verbose)
+        _run(child, command, download, destination, host, port, linger, restart, forkserver=forkserver, verbose=verbose)
         child.wait()
     except CommandNotStartedError as error:
         write_err(f"phasebus: {error}")
@@ -75,6 +84,7 @@ def _run(
     host: str | None,
     port: int | None,
     linger: float | None,
+    restart: RestartPolicy | None,
     *,
     forkserver: bool,
     verbose: bool,
@@ -95,7 +105,7 @@ def _run(
     except Exception as error:  # noqa: BLE001  # the command does not depend on phasebus
         _run_unobserved(command, error)
     try:
-        downloaded = anyio.run(_observe, started, observer, child, telemetry, linger, verbose)
+        succeeded = anyio.run(_observe, started, observer, child, telemetry, linger, restart, verbose)
     except CommandNotStartedError:
         raise
     except Exception as error:  # noqa: BLE001  # an error in the observation
@@ -103,7 +113,7 @@ def _run(
             _run_unobserved(command, error)
         _warn(f"the command is no longer observed: {type(error).__name__}: {error}")
     else:
-        if not downloaded:
+        if not succeeded:
             raise SystemExit(1)
 
 
@@ -113,9 +123,13 @@ async def _observe(
     child: ChildProcess,
     telemetry: Telemetry,
     configured_linger: float | None,
+    restart: RestartPolicy | None,
     verbose: bool,
 ) -> bool:
-    """Run `command` to its end, and observe its start; return False if its model could not be downloaded."""
+    """Run `command` to its end, and observe its start; return False if its end does not show that it has failed.
+
+    Its model could not be downloaded, or its engine died although it ended without an error.
+    """
     import sys
 
     import anyio
@@ -127,6 +141,7 @@ async def _observe(
     from phasebus.initializer.downloads import DownloadError
     from phasebus.initializer.engines.protocol import EngineError
     from phasebus.initializer.node.command import CommandStart
+    from phasebus.initializer.node.restart import GaveUpError, keep_running
     from phasebus.initializer.pipeline.wiring import observe_all
 
     downloaded = True
@@ -137,7 +152,11 @@ async def _observe(
         if (verbose or sys.stderr.isatty()) and telemetry.service is not None:
             write_err(f"phasebus: metrics at {telemetry.service.url}/metrics, journal {journal}")
         try:
-            await CommandStart(command, observer, child, bus, telemetry).run()
+            start = CommandStart(command, observer, child, bus, telemetry)
+            await (start.run() if restart is None else keep_running(start, restart, _warn))
+        except GaveUpError as error:
+            _warn(str(error))
+            return bool(child.returncode)
         except (EngineError, DownloadError) as error:
             downloaded = not isinstance(error, DownloadError)
             if downloaded and child.pid is None:
@@ -151,6 +170,17 @@ async def _observe(
         if downloaded:  # otherwise it was ended, or not started
             await child.wait_async()
     return downloaded
+
+
+def _policy(text: str) -> RestartPolicy | None:
+    if text == "no":
+        return None
+    from phasebus.initializer.node.restart import read_policy
+
+    try:
+        return read_policy(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _run_unobserved(command: tuple[str, ...], error: Exception) -> NoReturn:

@@ -69,11 +69,11 @@ class ChildProcess:
         self.stopped = False
         self._spawned = threading.Event()
         # Both start before the command: if no thread can be started, the command must not run without them.
-        threading.Thread(target=self._reap, name="phasebus reaper", daemon=True).start()
+        threading.Thread(target=self._reap_each, name="phasebus reaper", daemon=True).start()
         threading.Thread(target=self._forward, name="phasebus signals", daemon=True).start()
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the command.
+        """Start the command, or start it again after its end.
 
         Raises:
             CommandNotStartedError: It cannot be executed.
@@ -84,6 +84,8 @@ class ChildProcess:
                 self.pid = self._spawn(path, arguments, environment)
             except OSError as error:
                 raise CommandNotStartedError(arguments[0], error) from error
+            self.returncode = None
+            self._ended.clear()
         self._spawned.set()
 
     def _spawn(self, path: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -126,9 +128,14 @@ class ChildProcess:
             code = 128 - code
         os._exit(code)
 
+    def _reap_each(self) -> None:
+        while True:
+            self._reap()
+
     def _reap(self) -> None:
         """Wait for the command's end; as a container's first process, also reap every orphan."""
         self._spawned.wait()
+        self._spawned.clear()
         assert self.pid is not None  # noqa: S101  # set before `_spawned`
         while os.getpid() == _INIT_PID:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)

@@ -6,7 +6,8 @@ import logging
 import shlex
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from phasebus.initializer.engines.optional import NO_FORKSERVER, CommandObserver
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, describe_exit
 from phasebus.initializer.node.child import ChildProcess
 from phasebus.initializer.node.events import (
+    ENGINE_RESTART,
     NODE,
     PostDownload,
     PostEngineInit,
@@ -29,7 +31,7 @@ from phasebus.initializer.node.events import (
 from phasebus.initializer.node.execution import original_environment, printable
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
-from phasebus.telemetry import Telemetry
+from phasebus.telemetry import StepNotice, Telemetry
 from phasebus.telemetry.redaction import redact_arguments
 
 logger = logging.getLogger("phasebus.node")
@@ -102,6 +104,7 @@ class CommandStart:
         self._telemetry = telemetry
         self._intervals = intervals
         self._download_failed = False
+        self._deaths: list[str] = []
         self._model = printable(observer.model) or command.download or ""
 
     async def run(self) -> None:
@@ -133,6 +136,52 @@ class CommandStart:
             if self._download_failed:
                 await self._terminate()
             raise
+
+    async def run_again(self, cause: str, attempt: int, pause: Callable[[], Awaitable[object]]) -> None:
+        """Start the command again after it has failed; return once its engine answers. Meanwhile it is not ready.
+
+        Args:
+            cause: Why it has failed.
+            attempt: The number of the restart in a row.
+            pause: Waits until it may be started; part of the restart.
+
+        Raises:
+            CommandNotStartedError: The command cannot be executed.
+            EngineError: It ended before its engine answered.
+        """
+        status, ready = self._telemetry.status, self._telemetry.metrics.ready
+        status.settle(cause)
+        ready.set(0)
+        attributes: dict[str, str | int] = {"model": self._model, "cause": cause, "attempt": attempt}
+        async with self._bus.step(ENGINE_RESTART, self._observer.name, attributes=attributes):
+            await pause()
+            self._deaths.clear()
+            await self._start_engine(Context({}, keys=NODE_KEYS))
+        status.settle(None)
+        ready.set(1)
+
+    @contextmanager
+    def recording_deaths(self) -> Iterator[None]:
+        """Record the processes of the engine that die: vLLM may end without an error after that."""
+
+        def record(notice: object) -> None:
+            if isinstance(notice, StepNotice) and notice.event == "exited":
+                self._deaths.append(f"{notice.process} {describe_exit(int(str(notice.attributes['exit_code'])))}")
+
+        end = self._telemetry.relay.listen(record)
+        try:
+            yield
+        finally:
+            end()
+
+    async def wait_for_failure(self) -> str | None:
+        """Wait for the command's end; return why it has failed, or None: it ended in order, or a signal asked it to."""
+        await self._child.wait_async()
+        if self._child.stopped:
+            return None
+        if self._deaths:
+            return f"the engine has died: {self._deaths[0]}"
+        return f"`{self._command.name}` {describe_exit(self._child.returncode)}" if self._child.returncode else None
 
     def _phases(self) -> tuple[Phase, ...]:
         return (

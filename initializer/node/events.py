@@ -101,3 +101,5 @@ NODE_PHASES: tuple[type[PhaseEvent], ...] = (
 
 
 NODE = StepKind("node")
+
+ENGINE_RESTART = StepKind("engine_restart")

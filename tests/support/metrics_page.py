@@ -22,6 +22,7 @@ _TITLES: Final = {
     "file": "Files of a download",
     "ray": "Ray",
     "engine": "The start of the engine",
+    "engine_restart": "Restarts of the engine",
     "engine_step": "Steps of the engine's start",
     "training": "Training runs",
     "training_workers": "Groups of training workers",
