@@ -12,6 +12,10 @@ MAX_CONNECTIONS: Final = 256
 DESCRIPTORS_SHARE: Final = 8
 """At most one file descriptor in this number is a connection: of the 1,024 of most systems, 128."""
 
+QUEUED_CONNECTIONS: Final = 1024
+"""Connections that wait in the system, also while the server is imported. A client that finds no room tries again a second
+later."""
+
 
 def connection_limit() -> int:
     """Return how many connections a service of this process may have."""

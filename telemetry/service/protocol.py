@@ -14,13 +14,10 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from phasebus.telemetry.service.limits import Limits
+from phasebus.telemetry.service.limits import QUEUED_CONNECTIONS, Limits
 
 ACCEPTED_AT_ONCE: Final = 16
 """Connections that are accepted before requests are answered, so that a thousand at once do not exhaust the descriptors."""
-
-_QUEUED: Final = 1024
-"""Connections that wait in the system. It would answer more only when they try again, after a second."""
 
 _POLL_SECONDS = 0.005
 """Time between two checks whether all connections have closed, in seconds."""
@@ -51,7 +48,7 @@ class LimitedServer(uvicorn.Server):
         """Start to accept connections."""
         await super().startup(sockets)
         for listener in sockets or ():
-            listener.listen(_QUEUED)
+            listener.listen(QUEUED_CONNECTIONS)
 
     async def main_loop(self) -> None:
         """Update the Date header every second, until `stop` is called."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from phasebus.bus import PhasebusError
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.service.access import Access, AccessControl
-from phasebus.telemetry.service.limits import Limits
+from phasebus.telemetry.service.limits import QUEUED_CONNECTIONS, Limits
 from phasebus.telemetry.service.rates import RateLimit
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _bound(name: str, host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(128)
+        listener.listen(QUEUED_CONNECTIONS)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
