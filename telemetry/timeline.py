@@ -21,16 +21,6 @@ from phasebus.printable import printable_value
 from phasebus.telemetry.redaction import printable_number, redact_name
 from phasebus.telemetry.run import RunIdentity
 
-MOST_STEPS: Final = 50_000
-"""Maximum number of steps: those of the start of 500 nodes."""
-
-START_STEPS: Final = 25_000
-"""The first steps, those of the start, are never evicted. Of the later ones, the one that ended first is evicted when there
-are `MOST_STEPS`; the steps of whole nodes last, and running steps never."""
-
-MOST_REMOVED: Final = 10_000
-"""Evictions that are remembered. A reader that missed more of them starts again with the whole state."""
-
 _NODE_KINDS: Final = ("cluster", "node")
 
 _RATE_SECONDS: Final = 3.0
@@ -79,15 +69,33 @@ class LiveStep:
         return {name: value for name, value in fields.items() if value is not None and value != {}}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """How many steps a timeline keeps.
+
+    Attributes:
+        steps: Maximum number of steps; by default, those of the start of 500 nodes.
+        start_steps: The number of first steps, those of the start, that are never evicted. Of the later ones, the one that
+            ended first is evicted when there are `steps`; the steps of whole nodes last, and running steps never.
+        removed: Evictions that are remembered. A reader that missed more of them starts again with the whole state.
+    """
+
+    steps: int = 50_000
+    start_steps: int = 25_000
+    removed: int = 10_000
+
+
 class Timeline:
     """The current steps of a run. All methods may be called from any thread.
 
     Args:
         identity: The run.
         trace_url: The address of a trace, with ``{trace}`` and ``{span}`` in the places of their ids.
+        capacity: How many steps it keeps.
     """
 
-    def __init__(self, identity: RunIdentity, trace_url: str | None = None) -> None:
+    def __init__(self, identity: RunIdentity, trace_url: str | None = None, *, capacity: Capacity = Capacity()) -> None:
+        self._capacity = capacity
         self.identity = identity
         self.trace_url = trace_url
         self.closed = False
@@ -102,7 +110,7 @@ class Timeline:
         self._log: tuple[list[int], list[str]] = (
             [],
             [],
-        )  # versions and ids of all changes; outdated ones are dropped later
+        )  # all changes' versions and ids; outdated ones are dropped later
         self._resumable = 0  # a reader with an earlier version has missed forgotten evictions
         self._progress_times: dict[str, float] = {}  # of the last progress of each running step
         self._version = 0
@@ -120,7 +128,7 @@ class Timeline:
         with self._lock:
             if step.id in self._steps:
                 return  # recorded again, by a process that took over
-            if len(self._steps) >= MOST_STEPS:
+            if len(self._steps) >= self._capacity.steps:
                 self._left_out += 1
                 if not self._evict():
                     return
@@ -131,7 +139,7 @@ class Timeline:
                 step.node = ""
             elif parent is not None and parent.kind != "cluster":
                 step.node = parent.node
-            if len(self._kept) < START_STEPS:
+            if len(self._kept) < self._capacity.start_steps:
                 self._kept.add(step.id)
             self._removed.pop(step.id, None)
             self._steps[step.id] = step
@@ -244,7 +252,7 @@ class Timeline:
         del self._steps[id_], self._changed[id_]
         self._encoded.pop(id_, None)
         self._removed[id_] = self._next_version(id_)
-        if len(self._removed) > MOST_REMOVED:
+        if len(self._removed) > self._capacity.removed:
             _, self._resumable = self._removed.popitem(last=False)
         return True
 

@@ -15,6 +15,7 @@ from phasebus.telemetry.redaction import learn_secret
 from phasebus.telemetry.relay.notices import Notice, NoticeReader
 from phasebus.telemetry.relay.spans import EngineSpan, read_spans, reject_spans, remove_spans
 from phasebus.telemetry.service.access import NO_TOKEN, Access
+from phasebus.telemetry.service.limits import Limits
 from phasebus.telemetry.service.server import Server
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class Relay:
         self._gate.set()
         # it has a token of its own, and an engine's processes report whatever happens in them
         access = Access(token=NO_TOKEN)
-        self._server = Server(self._app, host, name="span relay", access=access, limits_rate=False)
+        self._server = Server(
+            self._app, host, name="span relay", access=access, limits=Limits(requests_per_second=None)
+        )
 
     @property
     def host(self) -> str:

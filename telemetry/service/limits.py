@@ -1,4 +1,4 @@
-"""The limits of the HTTP service. They keep file descriptors and memory for the start-up, and the probes quick."""
+"""The limits of the HTTP service on connections and requests. They keep file descriptors and memory for the start-up, and the probes quick."""
 
 from __future__ import annotations
 
@@ -33,8 +33,13 @@ class Limits:
         connections: Open connections; one more closes the oldest one that has no request, or else the oldest.
         head_seconds: Time that a client has for the head of a request, in seconds.
         stall_seconds: Time after which a client that reads nothing of its response is disconnected, in seconds.
+        requests_per_second: Requests that one address may send in a second, on average; None for any number. Probes are
+            exempt.
+        burst: Requests that one address may send at once.
     """
 
     connections: int = field(default_factory=connection_limit)
     head_seconds: float = 10.0
     stall_seconds: float = 10.0
+    requests_per_second: float | None = 50.0
+    burst: float = 200.0

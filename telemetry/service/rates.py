@@ -13,12 +13,6 @@ from phasebus.telemetry.service.access import PROBES, respond
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-REQUESTS_PER_SECOND: Final = 50.0
-"""Requests that one address may send in a second, on average."""
-
-BURST: Final = 200.0
-"""Requests that one address may send at once."""
-
 _MOST_ADDRESSES: Final = 1024
 
 
@@ -28,18 +22,22 @@ class RequestRate:
     The addresses of an IPv6 network of 64 bits count as one. Only the last `_MOST_ADDRESSES` are remembered.
 
     Args:
+        per_second: Requests that one address may send in a second, on average.
+        burst: Requests that one address may send at once.
         clock: Returns the time in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._burst = burst
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when that was
 
     def admits(self, address: str) -> bool:
         """Count a request of `address`, and return whether it may be answered."""
         client, now = _network(address), self._clock()
-        left, since = self._buckets.pop(client, (BURST, now))
-        left = min(BURST, left + (now - since) * REQUESTS_PER_SECOND)
+        left, since = self._buckets.pop(client, (self._burst, now))
+        left = min(self._burst, left + (now - since) * self._per_second)
         admitted = left >= 1
         self._buckets[client] = (left - admitted, now)
         if len(self._buckets) > _MOST_ADDRESSES:
@@ -52,11 +50,12 @@ class RateLimit:
 
     Args:
         app: The application.
+        rate: Counts the requests.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, rate: RequestRate) -> None:
         self._app = app
-        self._rate = RequestRate()
+        self._rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or have the application answer it."""

@@ -17,7 +17,7 @@ from phasebus.bus import PhasebusError
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.service.access import Access, AccessControl
 from phasebus.telemetry.service.limits import QUEUED_CONNECTIONS, Limits
-from phasebus.telemetry.service.rates import RateLimit
+from phasebus.telemetry.service.rates import RateLimit, RequestRate
 
 if TYPE_CHECKING:
     from phasebus.telemetry.service.protocol import LimitedServer
@@ -44,8 +44,7 @@ class Server:
         port: The port; 0 picks a free one.
         name: Its name in messages, and that of its thread.
         access: Who may read it.
-        limits_rate: Whether the requests of a client are limited to a number in a second.
-        limits: The limits on its connections; the defaults of `Limits` by default.
+        limits: Its limits; the defaults of `Limits` by default.
 
     Raises:
         PortTakenError: The address cannot be bound.
@@ -59,7 +58,6 @@ class Server:
         *,
         name: str = "service",
         access: Access | None = None,
-        limits_rate: bool = True,
         limits: Limits | None = None,
     ) -> None:
         self.name = name
@@ -72,7 +70,10 @@ class Server:
 
         def guarded() -> Callable[..., Any]:
             controlled = AccessControl(build(), access, address)
-            return RateLimit(controlled) if limits_rate else controlled
+            per_second = self._limits.requests_per_second
+            return (
+                controlled if per_second is None else RateLimit(controlled, RequestRate(per_second, self._limits.burst))
+            )
 
         self._build = guarded
         self._limits = limits or Limits()

@@ -33,6 +33,7 @@ from phasebus.telemetry import Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.journal import JournalWriter
 from phasebus.telemetry.otel.queue import SpanQueue
 from phasebus.telemetry.otel.settings import SpanBatches
+from phasebus.telemetry.timeline import Capacity
 from phasebus.telemetry.tracing import Tracing
 
 _PAUSE = 0.02  # seconds after a hundred requests
@@ -71,8 +72,11 @@ async def preprocess(event: PreRequest, context: Context) -> None:
     context["tenant"] = "blue"
 
 
+WHOLE = Capacity()
+
+
 @asynccontextmanager
-async def soaked(journal: Path, traced_per_second: float) -> AsyncIterator[Any]:
+async def soaked(journal: Path, traced_per_second: float, capacity: Capacity = WHOLE) -> AsyncIterator[Any]:
     """Run the middleware with every built-in observer; give what sends it a number of requests."""
     identity, metrics = RunIdentity.fresh("soak", {}), Metrics("1")
     exporter = _Counting()
@@ -81,7 +85,7 @@ async def soaked(journal: Path, traced_per_second: float) -> AsyncIterator[Any]:
     observers = (
         MetricsObserver(metrics, identity.trace),
         SpanObserver(tracing),
-        TimelineObserver(Timeline(identity)),
+        TimelineObserver(Timeline(identity, capacity=capacity)),
         StatusObserver(Status(), metrics),
         JournalObserver(JournalWriter(journal, identity)),
     )

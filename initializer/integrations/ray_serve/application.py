@@ -66,11 +66,15 @@ class ApplicationStart:
     Args:
         telemetry: Exports its spans.
         states: Returns the state of Serve's applications.
+        poll_seconds: The pause between two calls of `states`, in seconds.
     """
 
-    def __init__(self, telemetry: Telemetry, states: States = applications) -> None:
+    def __init__(
+        self, telemetry: Telemetry, states: States = applications, *, poll_seconds: float = _POLL_SECONDS
+    ) -> None:
         self._telemetry = telemetry
         self._states = states
+        self._poll_seconds = poll_seconds
         self._began_ns = time.time_ns()
         self._deployments: dict[str, _Deployment] = {}
         self._closing = threading.Event()
@@ -153,7 +157,7 @@ class ApplicationStart:
             waited = (time.time_ns() - self._began_ns) / 1e9
             if self._closing.is_set() or (seen is None and waited > _NEVER_DEPLOYED_SECONDS):
                 raise ApplicationError("the program ended, or did not deploy the application that it built")
-            await anyio.to_thread.run_sync(self._closing.wait, _POLL_SECONDS)
+            await anyio.to_thread.run_sync(self._closing.wait, self._poll_seconds)
 
     def _own(self, states: Sequence[ApplicationState]) -> ApplicationState | None:
         """Return the application that was deployed since the build and has one of its deployments; else the latest one."""

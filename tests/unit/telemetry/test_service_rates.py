@@ -3,11 +3,10 @@ from __future__ import annotations
 from functools import partial
 
 import httpx
-import pytest
 
 from phasebus.telemetry import Metrics, RunIdentity, Status, Timeline
-from phasebus.telemetry.service import Server, build_app, rates
-from phasebus.telemetry.service.rates import BURST, REQUESTS_PER_SECOND, RequestRate
+from phasebus.telemetry.service import Limits, Server, build_app
+from phasebus.telemetry.service.rates import RequestRate
 
 
 class Clock:
@@ -20,42 +19,39 @@ class Clock:
 
 def test_requests_beyond_the_burst_are_rejected_until_time_passes() -> None:
     clock = Clock()
-    rate = RequestRate(clock)
-    assert sum(rate.admits("10.0.0.1") for _ in range(1000)) == BURST
+    rate = RequestRate(5.0, 20.0, clock)
+    assert sum(rate.admits("10.0.0.1") for _ in range(1000)) == 20
     clock.now = 1.0
-    assert sum(rate.admits("10.0.0.1") for _ in range(1000)) == REQUESTS_PER_SECOND
+    assert sum(rate.admits("10.0.0.1") for _ in range(1000)) == 5
     clock.now = 1000.0
-    assert sum(rate.admits("10.0.0.1") for _ in range(1000)) == BURST
+    assert sum(rate.admits("10.0.0.1") for _ in range(1000)) == 20
 
 
 def test_one_client_takes_nothing_from_another() -> None:
-    rate = RequestRate(Clock())
+    rate = RequestRate(5.0, 20.0, Clock())
     while rate.admits("10.0.0.1"):
         pass
     assert rate.admits("10.0.0.2")
 
 
 def test_the_addresses_of_one_network_share_a_rate() -> None:
-    rate = RequestRate(Clock())
+    rate = RequestRate(5.0, 20.0, Clock())
     admitted = [rate.admits(f"2001:db8::{number:x}") for number in range(1000)]
-    assert sum(admitted) == BURST
+    assert sum(admitted) == 20
     assert rate.admits("2001:db8:0:1::1")
     assert rate.admits("fe80::1%eth0")
 
 
 def test_the_number_of_remembered_addresses_is_limited() -> None:
-    rate = RequestRate(Clock())
+    rate = RequestRate(5.0, 20.0, Clock())
     for number in range(5000):
         rate.admits(f"10.0.{number // 256}.{number % 256}")
     assert len(rate._buckets) == 1024
 
 
-def test_a_client_with_too_many_requests_is_rejected_and_its_probes_are_answered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(rates, "BURST", 3.0)
-    monkeypatch.setattr(rates, "REQUESTS_PER_SECOND", 0.0)
-    server = Server(partial(build_app, Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {}))))
+def test_a_client_with_too_many_requests_is_rejected_and_its_probes_are_answered() -> None:
+    app = partial(build_app, Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {})))
+    server = Server(app, limits=Limits(requests_per_second=0.0, burst=3.0))
     server.start()
     try:
         with httpx.Client(base_url=server.url, timeout=60, trust_env=False, verify=False) as client:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from phasebus.bus import StepFailed, StepProgress, StepStarted
 from phasebus.observers import TimelineObserver
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
-from phasebus.telemetry import timeline as timeline_module
 from phasebus.telemetry.service import Server, build_app
 from phasebus.telemetry.service.page import page, page_of
 from phasebus.telemetry.service.stream import stream
+from phasebus.telemetry.timeline import Capacity
 
 NODE, PHASE = "a" * 16, "b" * 16
 
@@ -57,11 +57,13 @@ def test_rate_is_smoothed_over_three_seconds(timeline: Timeline) -> None:
     assert timeline.state()["steps"][0]["rate"] == pytest.approx(10), "after three seconds the past no longer counts"
 
 
+SMALL = Capacity(steps=20, start_steps=5, removed=10)
+"""A capacity that a test reaches with few steps."""
+
+
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits that a test reaches with few steps."""
-    for name, limit in (("MOST_STEPS", 20), ("START_STEPS", 5), ("MOST_REMOVED", 10)):
-        monkeypatch.setattr(timeline_module, name, limit)
+def small() -> Timeline:
+    return Timeline(RunIdentity.fresh("node-1", {}), capacity=SMALL)
 
 
 def serve_requests(timeline: Timeline, numbers: range) -> None:
@@ -70,32 +72,32 @@ def serve_requests(timeline: Timeline, numbers: range) -> None:
         timeline.ended(f"{number:016x}", 2.0, "finished", None, {})
 
 
-def test_the_steps_that_ended_first_are_evicted_and_counted(timeline: Timeline, small: None) -> None:
-    serve_requests(timeline, range(100))
-    state = timeline.state()
+def test_the_steps_that_ended_first_are_evicted_and_counted(small: Timeline) -> None:
+    serve_requests(small, range(100))
+    state = small.state()
     assert [int(each["id"], 16) for each in state["steps"]] == [*range(5), *range(85, 100)]
     assert state["left_out"] == 80
 
 
-def test_running_steps_and_nodes_are_kept_while_others_are_evicted(timeline: Timeline, small: None) -> None:
-    serve_requests(timeline, range(5))
-    timeline.started(step(NODE, kind="node"))
-    timeline.started(step(PHASE, NODE))
-    timeline.ended(NODE, 2.0, "finished", None, {})
-    serve_requests(timeline, range(5, 200))
-    assert {NODE, PHASE} <= {each["id"] for each in timeline.state()["steps"]}
+def test_running_steps_and_nodes_are_kept_while_others_are_evicted(small: Timeline) -> None:
+    serve_requests(small, range(5))
+    small.started(step(NODE, kind="node"))
+    small.started(step(PHASE, NODE))
+    small.ended(NODE, 2.0, "finished", None, {})
+    serve_requests(small, range(5, 200))
+    assert {NODE, PHASE} <= {each["id"] for each in small.state()["steps"]}
 
 
-def test_steps_that_begin_when_all_others_run_are_left_out(timeline: Timeline, small: None) -> None:
+def test_steps_that_begin_when_all_others_run_are_left_out(small: Timeline) -> None:
     for number in range(22):
-        timeline.started(step(f"{number:016x}"))
-    state = timeline.state()
+        small.started(step(f"{number:016x}"))
+    state = small.state()
     assert (len(state["steps"]), state["left_out"]) == (20, 2)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["start", "end", "read"]), st.integers(0, 40)), max_size=200))
 def test_a_reader_of_the_changes_has_the_same_steps_as_the_timeline(actions: list[tuple[str, int]]) -> None:
-    timeline = Timeline(RunIdentity.fresh("node-1", {}))
+    timeline = Timeline(RunIdentity.fresh("node-1", {}), capacity=SMALL)
     version, known = 0, dict[str, Any]()
 
     def read(characters: int) -> None:
@@ -109,24 +111,21 @@ def test_a_reader_of_the_changes_has_the_same_steps_as_the_timeline(actions: lis
             known.pop(removed, None)
         known.update((each["id"], each) for each in json.loads(changes)["steps"])
 
-    with pytest.MonkeyPatch.context() as patch:
-        for name, limit in (("MOST_STEPS", 20), ("START_STEPS", 5), ("MOST_REMOVED", 10)):
-            patch.setattr(timeline_module, name, limit)
-        for action, number in actions:
-            if action == "start":
-                timeline.started(step(f"{number:016x}"))
-            elif action == "end":
-                timeline.ended(f"{number:016x}", 2.0, "finished", None, {})
-            else:
-                read(1 + number * 50)
-        while version != timeline.version:
-            read(1)
+    for action, number in actions:
+        if action == "start":
+            timeline.started(step(f"{number:016x}"))
+        elif action == "end":
+            timeline.ended(f"{number:016x}", 2.0, "finished", None, {})
+        else:
+            read(1 + number * 50)
+    while version != timeline.version:
+        read(1)
     assert known == {each["id"]: each for each in timeline.state()["steps"]}
 
 
-def test_the_log_of_changes_is_as_long_as_the_steps(timeline: Timeline, small: None) -> None:
-    serve_requests(timeline, range(5000))
-    assert len(timeline._log[0]) < 2000
+def test_the_log_of_changes_is_as_long_as_the_steps(small: Timeline) -> None:
+    serve_requests(small, range(5000))
+    assert len(small._log[0]) < 2000
 
 
 def test_the_observer_records_failures_without_secrets(timeline: Timeline) -> None:
@@ -175,12 +174,12 @@ async def test_a_large_state_arrives_in_parts_of_which_the_last_has_the_id(timel
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_reader_that_missed_too_many_evictions_receives_the_state(timeline: Timeline, small: None) -> None:
-    serve_requests(timeline, range(10))
-    known = f"{timeline.epoch}:{timeline.version}"
-    serve_requests(timeline, range(10, 100))
-    timeline.close()
-    received = await events(stream(timeline, known))
+async def test_a_reader_that_missed_too_many_evictions_receives_the_state(small: Timeline) -> None:
+    serve_requests(small, range(10))
+    known = f"{small.epoch}:{small.version}"
+    serve_requests(small, range(10, 100))
+    small.close()
+    received = await events(stream(small, known))
     assert [name for name, _ in received] == ["state", "closed"]
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from phasebus.initializer.integrations.ray_serve import application as application_module
 from phasebus.initializer.integrations.ray_serve.application import (
     JOINED,
     ApplicationStart,
@@ -38,7 +37,6 @@ def anyio_backend() -> str:
 def sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpSink]:
     monkeypatch.setenv("PHASEBUS_STATE_DIR", str(tmp_path))
     monkeypatch.delenv("TRACEPARENT", raising=False)
-    monkeypatch.setattr(application_module, "_POLL_SECONDS", 0.01)
     with otlp_sink() as sink:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url)
         before = dict(os.environ)
@@ -71,7 +69,7 @@ def spans_of(sink: OtlpSink, start: ApplicationStart) -> dict[str, ExportedSpan]
 
 
 def test_application_is_one_trace_from_the_build_until_it_runs(sink: OtlpSink) -> None:
-    start = ApplicationStart(Telemetry(port=None))
+    start = ApplicationStart(Telemetry(port=None), poll_seconds=0.01)
     deploying, healthy = state("DEPLOYING"), state("RUNNING", "HEALTHY")
     start._states = Serve(None, [], [deploying], [deploying], [healthy])
     variables = start.add("tiny", "org/tiny")
@@ -87,7 +85,7 @@ def test_application_is_one_trace_from_the_build_until_it_runs(sink: OtlpSink) -
 )
 def test_application_that_does_not_run_is_a_failed_trace(sink: OtlpSink, last: str | None, message: str) -> None:
     states = [[state("DEPLOYING")], [] if last is None else [state(last)]]
-    start = ApplicationStart(Telemetry(port=None), Serve(*states))
+    start = ApplicationStart(Telemetry(port=None), Serve(*states), poll_seconds=0.01)
     start.add("tiny", "tiny")
     spans = spans_of(sink, start)
     for name in ("serve application", "serve deployment"):
@@ -96,7 +94,7 @@ def test_application_that_does_not_run_is_a_failed_trace(sink: OtlpSink, last: s
 
 
 def test_program_that_ends_before_the_application_runs_exports_what_there_is(sink: OtlpSink) -> None:
-    start = ApplicationStart(Telemetry(port=None), Serve([state("DEPLOYING", name="Other:other")]))
+    start = ApplicationStart(Telemetry(port=None), Serve([state("DEPLOYING", name="Other:other")]), poll_seconds=0.01)
     start.add("tiny", "tiny")
     start.close()
     spans = spans_of(sink, start)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from phasebus.telemetry import timeline
+from phasebus.telemetry.timeline import Capacity
 from tests.support.soak import soaked
 
 pytestmark = pytest.mark.anyio
@@ -19,12 +19,10 @@ BYTES = 200
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("traced_per_second", [0.0, 1e9], ids=["counted", "steps"])
 async def test_memory_after_many_requests_equals_memory_after_twice_as_many(
-    traced_per_second: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    traced_per_second: float, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(timeline, "MOST_STEPS", 400)
-    monkeypatch.setattr(timeline, "START_STEPS", 200)
-    monkeypatch.setattr(timeline, "MOST_REMOVED", 100)
-    async with soaked(tmp_path / "soak.jsonl", traced_per_second) as send:
+    capacity = Capacity(steps=400, start_steps=200, removed=100)
+    async with soaked(tmp_path / "soak.jsonl", traced_per_second, capacity) as send:
         await send(2 * REQUESTS)
         tracemalloc.start()
         try:
