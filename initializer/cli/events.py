@@ -103,7 +103,9 @@ def _handlers(modules: list[ModuleType]) -> Iterator[tuple[str, tuple[type, ...]
     """Yield the observers and typed callbacks that `modules` define, each with the event classes of its first argument."""
     for module in modules:
         for name, thing in list(vars(module).items()):
-            if getattr(thing, "__module__", None) != module.__name__ or name.startswith("_"):
+            if isinstance(thing, ModuleType) or name.startswith("_"):
+                continue  # asking a module for an attribute may import what it makes when it is used
+            if getattr(thing, "__module__", None) != module.__name__:
                 continue
             if not isinstance(thing, type) and _is_within(module.__name__, ("phasebus",)):
                 continue  # our own functions with an event argument are not callbacks
