@@ -5,16 +5,14 @@ written whole and at once, so that a process that is killed loses at most the li
 back into events, for everything that reads journals.
 """
 
-from phasebus.telemetry.journal.decoder import (
+from phasebus.telemetry.journal.decoder import decode, decode_line, decode_lines
+from phasebus.telemetry.journal.events import (
     DecodeError,
     JournalClosed,
     JournalEvent,
     JournalOpened,
     PhaseMoment,
     RecordedError,
-    decode,
-    decode_line,
-    decode_lines,
 )
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, JournalError
 from phasebus.telemetry.journal.location import find_journal, journal_of, journal_path, runs_folder

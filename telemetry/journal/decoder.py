@@ -8,8 +8,6 @@ handles live ones.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
@@ -18,7 +16,6 @@ from pydantic_core import from_json
 
 from phasebus.bus import (
     AttributeValue,
-    PhasebusError,
     StepEvent,
     StepFailed,
     StepFinished,
@@ -26,7 +23,15 @@ from phasebus.bus import (
     StepStarted,
 )
 from phasebus.printable import bounded_text, printable_text, printable_value
-from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, JournalError
+from phasebus.telemetry.journal.events import (
+    DecodeError,
+    JournalClosed,
+    JournalEvent,
+    JournalOpened,
+    PhaseMoment,
+    RecordedError,
+)
+from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER
 from phasebus.telemetry.redaction import MAX_ATTRIBUTE_CHARACTERS, MAX_NAME_CHARACTERS
 
 MAX_ATTRIBUTES: Final = 64
@@ -39,72 +44,6 @@ _is_class_name = re.compile(r"[A-Za-z_][\w.<>]{0,99}", re.ASCII).fullmatch
 _TEXT_TYPES: Final = frozenset({str, bool})
 _PLAIN_TYPES: Final = frozenset({str, bool, int, float})
 _OUTCOMES: Final = frozenset({"failed", "cancelled", "timed_out", "died"})
-
-
-class DecodeError(JournalError):
-    """Raised when a line of a journal does not have the format."""
-
-
-class RecordedError(PhasebusError):
-    """What a recorded step failed with; its class is called like the original error's."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalOpened:
-    """The first line: what the file is and which process wrote it.
-
-    Attributes:
-        run: The run's id.
-        node: The node's name.
-        trace: The trace id.
-        time_ns: When the journal was opened, in nanoseconds since the epoch.
-        format: The version of the format.
-        phasebus: The version of phasebus that wrote it.
-        host: The name of the machine.
-        pid: The process id.
-        process_created: When that process was created, in seconds since the epoch; None if not recorded.
-    """
-
-    run: str
-    node: str
-    trace: str
-    time_ns: int
-    format: int
-    phasebus: str = ""
-    host: str = ""
-    pid: int = 0
-    process_created: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalClosed:
-    """The last line of a journal that was closed in order.
-
-    Attributes:
-        time_ns: When, in nanoseconds since the epoch.
-    """
-
-    time_ns: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseMoment:
-    """A phase event: the moment at which callbacks were called.
-
-    Attributes:
-        phase: The name of the phase.
-        time_ns: When, in nanoseconds since the epoch.
-        event: The name of the event's class.
-        fields: Its other fields.
-    """
-
-    phase: str
-    time_ns: int
-    event: str = ""
-    fields: Mapping[str, AttributeValue] = field(default_factory=dict)
-
-
-JournalEvent = StepEvent | PhaseMoment | JournalOpened | JournalClosed
 
 
 def decode_lines(lines: bytes) -> tuple[list[JournalEvent], list[DecodeError]]:

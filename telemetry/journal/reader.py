@@ -14,14 +14,8 @@ import psutil
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished
 from phasebus.telemetry.files import open_regular
-from phasebus.telemetry.journal.decoder import (
-    DecodeError,
-    JournalClosed,
-    JournalEvent,
-    JournalOpened,
-    PhaseMoment,
-    decode_line,
-)
+from phasebus.telemetry.journal.decoder import decode_line
+from phasebus.telemetry.journal.events import DecodeError, JournalClosed, JournalEvent, JournalOpened, PhaseMoment
 from phasebus.telemetry.journal.format import JournalError
 
 _MAX_LINE_BYTES: Final = 1024 * 1024
