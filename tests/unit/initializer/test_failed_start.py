@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.linger import LINGER_SECONDS, linger, linger_seconds
 from phasebus.initializer.node.termination_message import MOST_BYTES, write_termination_message
 
@@ -99,3 +100,29 @@ def test_outside_of_kubernetes_no_file_is_opened(monkeypatch: pytest.MonkeyPatch
     assert opened == []
     write_termination_message("reason", KUBERNETES)
     assert opened == ["/dev/termination-log"]
+
+
+def test_the_termination_message_of_a_command_has_the_notes_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    path.touch()
+    monkeypatch.setenv("PHASEBUS_TERMINATION_LOG", str(path))
+    error = ValueError("login failed: Authorization: Bearer abcdefghij0123456789")
+    error.add_note("raised by the callback 'login'")
+    with pytest.raises(SystemExit), reported(starts=True):
+        raise error
+    assert path.read_text().startswith("ValueError: login failed: Authorization: ")
+    assert "; raised by the callback 'login'; at " in path.read_text()
+    assert "abcdefghij" not in path.read_text()
+
+
+def test_the_error_of_a_command_that_starts_nothing_is_no_termination_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    path.touch()
+    monkeypatch.setenv("PHASEBUS_TERMINATION_LOG", str(path))
+    with pytest.raises(SystemExit), reported():
+        raise ValueError("no journal")
+    assert path.read_text() == ""
