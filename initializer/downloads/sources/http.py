@@ -26,6 +26,7 @@ from phasebus.initializer.downloads.sources.headers import (
     retry_after,
     strong_etag,
 )
+from phasebus.initializer.downloads.sources.nearness import is_nearer
 from phasebus.initializer.downloads.sources.responses import Response
 from phasebus.telemetry.redaction import redact
 
@@ -148,6 +149,8 @@ class HttpClient:
                 url.startswith("https:") and target[:6] != "https:"
             ):
                 raise DownloadError(f"{host} redirects to an address that is not https://, which is not followed")
+            if is_nearer(urlsplit(target).hostname or "", host):
+                raise DownloadError(f"{host} redirects to an address of this machine, which is not followed")
             url = target
         raise DownloadError(f"{host} redirects more than {_MAX_REDIRECTS} times")
 

@@ -12,6 +12,7 @@ import pytest
 
 from phasebus.initializer import DownloadError
 from phasebus.initializer.downloads import fetch
+from phasebus.initializer.downloads.sources.nearness import is_nearer
 from tests.support.downloads import QUICK, STALLING, tree, watched
 from tests.support.raw_server import Behaviour, RawServer, answering, raw_server, repeating, response
 
@@ -79,6 +80,14 @@ async def test_server_that_dribbles_a_body_counts_as_stalled() -> None:
         (response(302, Location="http://host:99999999/"), "malformed"),
         (response(302, Location="file:///etc/passwd"), "not https://"),
         (response(302, Location="/model.bin"), "redirects more than 10 times"),
+        *(
+            (response(302, Location=f"{scheme}://h/x"), "not https://")
+            for scheme in ("ftp", "gopher", "data", "jar", "s3")
+        ),
+        (response(302, Location="http://169.254.169.254/latest/meta-data/"), "an address of this machine"),
+        (response(302, Location="http://[fe80::1]/"), "an address of this machine"),
+        (response(302, Location="http://h/" + "x" * 70_000), "cannot connect"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "cannot connect"),
         (response(418), "answered 418"),
         (b"HTTP/1.1 OK OK\r\n\r\n", "cannot connect"),
     ],
@@ -96,6 +105,49 @@ async def test_page_of_a_file_names_the_address_of_the_file() -> None:
 async def test_file_that_is_no_gguf_is_an_error() -> None:
     with raw_server(answering(response(body=b"not a model"))) as server:
         assert "a GGUF file begins with 'GGUF'" in await failure(f"{server.url}/model.gguf")
+
+
+async def test_name_in_a_content_disposition_is_not_used(tmp_path: Path) -> None:
+    named = "attachment; filename=\"../../x\"; filename*=UTF-8''..%2F..%2Fx"
+    part = response(206, b"b", Content_Range="bytes 0-0/4", Content_Disposition=named)
+    whole = response(body=b"body", Content_Disposition=named)
+    with raw_server(answering(part, whole)) as server:
+        async with watched() as seen:
+            await fetch(seen.bus, f"{server.url}/model.bin", destination=tmp_path / "there", settings=QUICK)
+    assert tree(tmp_path) == {"there/model.bin": b"body"}
+
+
+async def test_credentials_are_not_sent_to_another_origin_nor_those_of_a_redirect() -> None:
+    with raw_server(answering(response(404))) as other:
+        location = other.url.replace("http://", "http://evil:Xq7password@") + "/model.bin?sig=Xq7signature"
+        with raw_server(answering(response(302, Location=location))) as server:
+            message = await failure(server.url.replace("http://", "http://me:Xq7secret@") + "/model.bin")
+            assert "Authorization: Basic" in server.heads[0]
+        assert other.heads
+        assert not any("authorization" in head.lower() for head in other.heads)
+    assert "Xq7" not in message
+
+
+@pytest.mark.parametrize(
+    ("target", "origin", "nearer"),
+    [
+        ("127.0.0.1", "huggingface.co", True),
+        ("localhost", "10.0.0.1", True),
+        ("a.localhost.", "hub", True),
+        ("::1", "hub", True),
+        ("::ffff:127.0.0.1", "hub", True),
+        ("0.0.0.0", "hub", True),
+        ("169.254.169.254", "hub", True),
+        ("169.254.169.254", "127.0.0.1", True),
+        ("fe80::1%eth0", "hub", True),
+        ("127.0.0.1", "localhost", False),
+        ("10.0.0.1", "hub", False),
+        ("cdn.example.org", "127.0.0.1", False),
+        ("", "hub", False),
+    ],
+)
+def test_redirect_to_this_machine_is_recognized(target: str, origin: str, nearer: bool) -> None:
+    assert is_nearer(target, origin) is nearer
 
 
 async def test_what_a_retry_does_not_change_is_requested_once() -> None:
