@@ -11,11 +11,13 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from phasebus.bus import Bus, Context, PhaseEvent, subscribe_all
+from phasebus.initializer.cli import main
 from phasebus.initializer.cli.failures import described
 from phasebus.initializer.node.command import Command
 from phasebus.initializer.node.config import load_config
@@ -29,6 +31,7 @@ from phasebus.telemetry.analysis import page_state, perfetto, plot
 from phasebus.telemetry.journal import read_journal
 from phasebus.telemetry.redaction import forget_secrets, learn_environment
 from phasebus.telemetry.service.page import page_of
+from tests.support.otlp import otlp_sink
 from tests.support.waiting import wait_until
 
 LETTERS = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
@@ -49,7 +52,20 @@ TEXTS = [
     "https://host/m?sig={secret}&page=1",
     "Authorization: Token {secret}",
     "Cookie: sid={secret}; theme=dark",
+    "Headers([('authorization', 'Bearer {secret}')])",
+    "('{name}', '{secret}')",
+    "env:\n- name: {name}\n  value: {secret}\n",
+    '{{"name": "{name}", "value": "{secret}"}}',
+    "<Error><{name}>{secret}</{name}></Error>",
+    "argv: ['serve', '--{name}', '{secret}', '--port', '1']",
+    "args: [--{name}, {secret}]",
+    "machine h login me password {secret}",
+    "curl -u me:{secret} https://host",
+    "%22{name}%22%3A%22{secret}%22",
+    "Error: Incorrect API key provided: {secret}.",
+    "https://hooks.slack.com/services/T01/B01/{secret}",
 ]
+REPORTS = [["blame"], ["blame", "--json"], ["critical-path"], ["critical-path", "--json"], ["gaps"], ["stragglers"]]
 
 
 def outputs_of(name: str, secret: str, text: str, folder: Path) -> dict[str, str]:
@@ -72,7 +88,8 @@ def outputs_of(name: str, secret: str, text: str, folder: Path) -> dict[str, str
         learn_environment({name.upper().replace("-", "_"): secret})
         identity = RunIdentity.fresh("n", {})
         command = Command(arguments=["vllm", "serve", "m", f"--{name}", secret, text])
-        async with Telemetry(identity, port=0, environment={}) as telemetry, Bus("n", timing=True) as bus:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url}
+        async with Telemetry(identity, port=0, environment=environment) as telemetry, Bus("n", timing=True) as bus:
             journal = observe_all(bus, telemetry)
             for observer in (LogObserver(), ProgressObserver(Console(file=terminal, width=500))):
                 bus.observe(None, observer)
@@ -98,9 +115,16 @@ def outputs_of(name: str, secret: str, text: str, folder: Path) -> dict[str, str
         outputs["journal"] = journal.read_text()
         outputs["plot"], outputs["page"] = plot(run), page_of(page_state(run))
         outputs["perfetto"] = json.dumps(perfetto(run))
+        for report in REPORTS:
+            outputs[f"report {report}"] = CliRunner().invoke(main, ["report", *report]).output
 
     try:
-        anyio.run(start)
+        with otlp_sink() as sink:
+            anyio.run(start)
+            assert sink.spans
+            outputs["OTLP"] = "\n".join(
+                [*(str(each.content) for each in sink.exports), *(str(each.content) for each in sink.pushes)]
+            )
     finally:
         logger.removeHandler(handler)
     outputs["log"], outputs["terminal"] = log.getvalue(), terminal.getvalue()
@@ -123,4 +147,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_no_output_of_a_start_contains_a_secret(folder: Path, name: str, secret: str, text: str) -> None:
     outputs = outputs_of(name, secret, text.format(name=name, secret=secret), folder)
     assert {output for output, content in outputs.items() if secret in content} == set()
-    assert all("[redacted]" in outputs[output] for output in ("journal", "/timeline", "page", "stderr", "log"))
+    masked = ("journal", "/timeline", "page", "stderr", "log", "OTLP", "perfetto", "configuration error")
+    assert {output for output in masked if "[redacted]" not in outputs[output]} == set()
+    assert all("callback" in outputs[f"report {report}"] for report in REPORTS[:2])
