@@ -1,4 +1,4 @@
-"""Every event in the run's journal."""
+"""Steps and phase events, written into the run's journal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ logger = logging.getLogger("phasebus.telemetry")
 
 
 class JournalObserver:
-    """Writes steps and phase events into a journal, each at once.
+    """Writes each step event and phase event into a journal immediately.
 
     A journal that can no longer be written, for example because the disk is full, ends with the last event that fitted;
     one warning names the reason.
@@ -33,7 +33,7 @@ class JournalObserver:
                 self._fail(error)
 
     def close(self) -> None:
-        """Record that the run was closed in order."""
+        """Write the last line: the run was closed properly."""
         try:
             self._writer.close()
         except OSError as error:

@@ -24,13 +24,13 @@ from phasebus.telemetry.tracing import Tracing
 
 
 class SpanObserver:
-    """Makes a span of every step when it ends, unless the process that ran it exports one past this process.
+    """Exports a span for each step when it ends, unless the process of the step exports its span itself.
 
     A step with an attribute ``trace_id`` is of that trace and not of the run's; so are the steps inside it. Its attribute
     ``trace_sampled`` says whether its caller is sampled; without it, it has none.
 
     Args:
-        tracing: What makes and exports the spans.
+        tracing: Creates and exports the spans.
     """
 
     def __init__(self, tracing: Tracing) -> None:
@@ -66,7 +66,7 @@ class SpanObserver:
         self._running.clear()
 
     def _export_pending(self, started: StepStarted) -> None:
-        """Export at once that a step runs, where that is enabled: as a span of no duration inside the step's span."""
+        """Export the start of a step at once, if enabled: a span without duration inside the step's span."""
         if self._tracing.exports_pending:
             span = self._start(started, started.step, pending=True)
             span.end(started.time_ns)
@@ -122,7 +122,7 @@ def _attributes(event: StepEvent) -> dict[str, AttributeValue]:
 
 
 def _fail(span: Span, event: StepFailed) -> None:
-    """Record on the span why its step failed, by OpenTelemetry's semantic conventions for exceptions."""
+    """Record the error of a step on its span. Source: OpenTelemetry semantic conventions for exceptions."""
     exception = exception_event(event)
     kind = type(event.error).__qualname__
     span.set_attributes({span_attribute("outcome"): event.outcome, "error.type": kind})

@@ -1,4 +1,4 @@
-"""A warning about each step that runs for long, while it does."""
+"""Warnings about steps that run for long, while they run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger("phasebus.startup")
 
 
 class Watchdog:
-    """Warns of the innermost steps that run for long: the start-up waits for them.
+    """Warns of innermost steps that run for long; they are what the start-up waits for.
 
     Args:
         seconds: The time after which a running step is logged, and logged again.

@@ -37,22 +37,23 @@ logger = logging.getLogger("phasebus.telemetry")
 class Telemetry:
     """The telemetry of one run: ``async with Telemetry(port=9464) as telemetry``.
 
-    Making it binds its ports, so that one that is taken shows at once; opening it starts to answer. Spans go to the
-    exporters that the OTEL_* variables of `environment` name, and nowhere if they name none; a variable with a value that
-    cannot be used is one warning. With OTEL_METRICS_EXPORTER=otlp the metrics are pushed to a collector, too.
+    The constructor binds the ports, so that a taken port is an error at once; entering the context starts the servers.
+    Spans are exported to the exporters that the OTEL_* variables of `environment` name, if any; each variable with an
+    invalid value is logged as a warning. With OTEL_METRICS_EXPORTER=otlp, the metrics are pushed to a collector, too.
 
     Args:
         identity: The run; a new one by default.
-        host: Where the service with /metrics, /livez and /readyz listens.
-        port: Its port; 0 picks a free one; None leaves the service out.
-        relay_host: Where the engine's own spans are received; loopback, unless it has processes on other machines.
-        trace_url: Where the page sends people who want to see a trace, with ``{trace}`` and ``{span}`` in the places of
-            their ids, such as ``http://localhost:16686/trace/{trace}?uiFind={span}``; by default PHASEBUS_TRACE_URL.
+        host: The address of the service with /metrics, /livez and /readyz.
+        port: Its port; 0 picks a free one; None starts no service.
+        relay_host: The address that receives the engine's own spans; loopback, unless the engine has processes on other
+            machines.
+        trace_url: The URL of a trace for the links on the page, with ``{trace}`` and ``{span}`` in the places of their
+            ids, such as ``http://localhost:16686/trace/{trace}?uiFind={span}``; by default PHASEBUS_TRACE_URL.
         access: The host names and the token of the service; by default PHASEBUS_HOSTS and PHASEBUS_TOKEN.
-        environment: Where the OTEL_* variables, TRACEPARENT and PHASEBUS_TRACE_URL are read from.
+        environment: The variables: OTEL_*, TRACEPARENT, PHASEBUS_TRACE_URL.
 
     Raises:
-        PortTakenError: The port cannot be had.
+        PortTakenError: The port cannot be bound.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where the user's collector is and how it is reached, by OpenTelemetry's standard environment variables."""
+"""The user's collector: its address and options, from OpenTelemetry's standard environment variables."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["none", "gzip", "deflate"]
 
 SHUTDOWN_FLUSH_SECONDS = 1.5
-"""How long exporting what is left may take at the end with a collector that is away, in seconds."""
+"""Maximum duration of the last export to an unreachable collector, in seconds."""
 
 _REFUSED_SECONDS = 0.8
-"""How much of that a collector gets that refuses connections, in seconds."""
+"""The part of it after which a collector that refuses connections counts as unreachable, in seconds."""
 
 _MORE_SECONDS = 3.5
-"""How much longer it may take with a collector that is there."""
+"""Additional time for a collector that can be reached, in seconds."""
 
 _DEFAULT_ENDPOINTS: Mapping[str, str] = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 _DEFAULT_SECONDS = 10.0

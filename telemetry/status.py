@@ -1,4 +1,4 @@
-"""Whether a process is ready, and the steps that it runs: for the probes, from any thread."""
+"""The readiness of a process and its running steps, for the probes."""
 
 from __future__ import annotations
 

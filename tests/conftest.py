@@ -29,14 +29,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def no_known_secrets() -> None:
-    """Forget the secrets that other tests have made known."""
+    """Remove the secrets that other tests have registered."""
     if (known := sys.modules.get("phasebus.telemetry.redaction.known")) is not None:
         known.forget_secrets()
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A folder that is a model as far as fetching it goes."""
+    """The folder of a model without weights, which can be fetched."""
     folder = tmp_path / "tiny"
     folder.mkdir()
     (folder / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""The events of a journal that are not steps', and the errors that reading one raises or repeats."""
+"""The events of a journal other than those of steps, and the errors of decoding."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class DecodeError(JournalError):
 
 
 class RecordedError(PhasebusError):
-    """What a recorded step failed with; its class is called like the original error's."""
+    """The error of a recorded step; its class has the name of the original one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalOpened:
-    """The first line: what the file is and which process wrote it.
+    """The first line: the format of the file, and the process that wrote it.
 
     Attributes:
         run: The run's id.

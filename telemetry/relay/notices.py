@@ -1,4 +1,4 @@
-"""Notices: what an engine's processes report when it happens, one JSON object a line."""
+"""Notices: reports that an engine's processes send at once, one JSON object a line."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ Value = (
 
 
 class Notice(BaseModel):
-    """What every notice has: the name of the event it reports."""
+    """The base of all notices, with the name of the reported event."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     event: str
-    """The event it reports, which decides what other fields it has."""
+    """The reported event, which determines the other fields."""
 
 
 class StepNotice(Notice):
@@ -55,31 +55,31 @@ class StepNotice(Notice):
     """The step's id, and that of its span."""
 
     parent: StepId | None = None
-    """The id of the step it is part of."""
+    """The id of the step that contains it."""
 
     name: Label
-    """What the process calls it."""
+    """The name of the step."""
 
     time_ns: Nanoseconds
-    """When it happened, in nanoseconds since the epoch."""
+    """The time of the event, in nanoseconds since the epoch."""
 
     began_ns: Nanoseconds | None = None
-    """When the step began, where it has ended."""
+    """The start of a step that has ended, in nanoseconds since the epoch."""
 
     pid: int = Field(gt=0, lt=2**31)
     """The id of the process."""
 
     process: Label
-    """What the process is called."""
+    """The name of the process."""
 
     attributes: Mapping[Label, Value] = Field(default={}, max_length=100)
-    """What else is known."""
+    """The attributes of the step."""
 
     traced: bool = False
     """Whether that process exports the span by itself."""
 
     error: Text | None = None
-    """What it failed with."""
+    """The error of a failed step."""
 
     @model_validator(mode="after")
     def _has_an_exit_code(self) -> Self:
@@ -101,7 +101,7 @@ class NoticeReader:
         return is_new
 
     def read(self, body: bytes) -> tuple[Sequence[Notice], Sequence[str]]:
-        """Return the notices in `body`, and for each line that is none the reason."""
+        """Return the notices in `body`, and an error for each line that is not one."""
         notices: list[Notice] = []
         faults: list[str] = []
         for line in body.splitlines():

@@ -1,4 +1,4 @@
-"""The address that an engine's processes report to: spans by OTLP, and notices of what happens now."""
+"""The server that receives the reports of an engine's processes: spans by OTLP, and notices of current events."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("phasebus.telemetry")
 
 MOST_BYTES: Final = 16 * 1024 * 1024
-"""How large a request may be, before and after decompression; a batch of OpenTelemetry's exporters has 0.5 MiB."""
+"""Maximum size of a request before and after decompression; a batch of OpenTelemetry's exporters has 0.5 MiB."""
 
 _SPANS: Final = frozenset({"application/x-protobuf"})
 _NOTICES: Final = frozenset({"application/x-ndjson", "application/json"})
@@ -42,23 +42,23 @@ Claim = Callable[[EngineSpan], bool]
 
 
 class Relay:
-    """Receives spans and notices from the processes that know its token; answers first, then passes them on.
+    """Receives spans and notices from processes that send its token. It answers each request before it calls the listeners.
 
-    What is not valid is rejected and counted, with a warning for the first one.
+    Invalid spans, notices and requests are rejected and counted; the first one is logged as a warning.
 
     Args:
-        forwarder: Exports the spans; None drops them once the listeners have seen them.
-        host: The address it listens on; one that others reach, where the engine has processes on other machines.
+        forwarder: Exports the spans; with None, only the listeners receive them.
+        host: The address it listens on. An engine with processes on other machines needs one that they can reach.
 
     Attributes:
-        token: What a request carries in its path or as a bearer token; made anew for every relay.
-        rejected: How many spans, notices and requests were not valid.
-        is_bypassed: Whether the engine's processes export to the user's collector by themselves, and not here.
+        token: The token that a request has in its path or as a bearer token; each relay has a new one.
+        rejected: The number of invalid spans, notices and requests.
+        is_bypassed: Whether the engine's processes export to the user's collector instead.
     """
 
     def __init__(self, forwarder: SpanForwarder | None = None, host: str = "127.0.0.1") -> None:
         self.token = secrets.token_urlsafe(24)
-        learn_secret(self.token)  # what the engine logs of its exporter has the whole URL
+        learn_secret(self.token)  # the engine logs the URL of its exporter
         self.rejected = 0
         self.is_bypassed = False
         self._forwarder = forwarder
@@ -82,32 +82,32 @@ class Relay:
 
     @property
     def url(self) -> str:
-        """Where spans are sent to. The token is part of it: OpenTelemetry's headers are the user's own."""
+        """The URL for spans. It contains the token, because the user sets OpenTelemetry's headers."""
         return f"{self._server.url}/{self.token}/v1/traces"
 
     @property
     def notices_url(self) -> str:
-        """Where notices are sent to, with the token in a header."""
+        """The URL for notices, which are sent with the token in a header."""
         return f"{self._server.url}/v1/steps"
 
     @property
     def gate_url(self) -> str:
-        """Where an engine asks whether to continue, with the token in a header.
+        """The URL at which an engine asks whether to continue, with the token in a header.
 
         The answer is 200 once the gate is open, else 204 after some seconds.
         """
         return f"{self._server.url}/v1/gate"
 
     def close_gate(self) -> None:
-        """Make engines wait that ask whether to continue."""
+        """Make an engine that asks whether to continue wait."""
         self._gate.clear()
 
     def open_gate(self) -> None:
-        """Let them continue."""
+        """Let waiting engines continue."""
         self._gate.set()
 
     def environment(self) -> Mapping[str, str]:
-        """Start to receive, and return what makes a process export its spans here as soon as they end.
+        """Start to receive; return the variables that make a process export each span here when it ends.
 
         Source: OpenTelemetry specification, "OTLP exporter configuration" and "Batch span processor". vLLM reads the
         protocol of traces only.
@@ -120,11 +120,11 @@ class Relay:
         }
 
     def accept(self, event: str, model: type[Notice]) -> bool:
-        """Accept notices of one more event; return whether it was not accepted before."""
+        """Accept the notices of another event; return False if they are accepted already."""
         return self._notices.register(event, model)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener`, in the relay's thread, with everything that arrives; return what ends that."""
+        """Call `listener` in the relay's thread with each span and notice; return a function that ends this."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -136,7 +136,7 @@ class Relay:
         self._claims.append(claim)
 
     def publish(self, received: Received) -> None:
-        """Give something to the listeners, as if it had arrived."""
+        """Pass a span or a notice to the listeners, as if it had been received."""
         for listener in tuple(self._listeners):
             try:
                 listener(received)
@@ -146,7 +146,7 @@ class Relay:
                     logger.exception("a listener of the relay failed on %s", type(received).__name__)
 
     def start(self) -> None:
-        """Begin to receive. May be called again, from one thread."""
+        """Start to receive. Further calls, from the same thread, have no effect."""
         if not self._receives:
             self._receives = True
             self._server.start()
@@ -197,13 +197,13 @@ class Relay:
         )
 
     async def _pass_on_spans(self, export: ExportTraceServiceRequest, *, local: bool) -> None:
-        arrived = [span for span in read_spans(export) if span.start_ns]  # without times, it says nothing of a step
+        arrived = [span for span in read_spans(export) if span.start_ns]  # a span without times describes no step
         try:
             claimed = {(span.trace, span.span) for span in arrived if any(claim(span) for claim in self._claims)}
             if self._forwarder is not None:
                 remove_spans(export, claimed)
                 self._forwarder.send(export, local=local)
-        except Exception as error:  # noqa: BLE001  # whatever a request holds, the next ones are received
+        except Exception as error:  # noqa: BLE001  # no request may prevent the next one
             self._count([f"{type(error).__name__}: {error}"])
         for span in arrived:
             self.publish(span)
@@ -237,7 +237,7 @@ class Relay:
         return Response(status_code=204)
 
     async def _body(self, request: Request, content_types: frozenset[str]) -> bytes | Response:
-        """Return the decompressed body of `request`, or the answer that refuses it."""
+        """Return the decompressed body of `request`, or the response that rejects it."""
         if not self._knows_token(request):
             return self._refuse(401, "the token of the relay is missing")
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in content_types:

@@ -1,4 +1,4 @@
-"""Reading spans out of an OTLP request, and rejecting those that are none."""
+"""Reading the spans of an OTLP request, and rejecting invalid ones."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 Value = str | int | float | bool
 
 MOST_ATTRIBUTES: Final = 1000
-"""How many attributes, events or links a span may have; OpenTelemetry's own limit is 128."""
+"""Maximum number of attributes, events or links of a span; OpenTelemetry's own limit is 128."""
 
 MOST_SPANS: Final = 20_000
-"""How many spans a request may carry; OpenTelemetry's exporters send 512."""
+"""Maximum number of spans of a request; OpenTelemetry's exporters send 512."""
 
 _MOST_CHARACTERS: Final = 16_384
 _PLAIN: Final = frozenset({"string_value", "bool_value", "int_value", "double_value"})
@@ -54,12 +54,12 @@ class EngineSpan:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Its duration, in seconds."""
         return (self.end_ns - self.start_ns) / 1e9
 
 
 def reject_spans(request: ExportTraceServiceRequest) -> Sequence[str]:
-    """Remove from `request` the spans that are not valid OTLP or out of bounds; return the reason for each."""
+    """Remove from `request` the spans that are invalid or exceed a limit; return the reason for each."""
     faults: list[str] = []
     room = MOST_SPANS
     for of_resource in request.resource_spans:
@@ -90,7 +90,7 @@ def remove_spans(request: ExportTraceServiceRequest, spans: Collection[tuple[str
 
 
 def _fault(span: Span) -> str | None:
-    """Return what is wrong with `span`; None if nothing is.
+    """Return the error of `span`; None if it is valid.
 
     Source: opentelemetry-proto, ``trace.proto`` (lengths of ids, all-zero ids, required fields).
     """
@@ -153,7 +153,7 @@ def attributes_of(attributes: Iterable[KeyValue]) -> dict[str, Value | Sequence[
 
 
 def _plain(attributes: Iterable[KeyValue]) -> dict[str, Value]:
-    """Return the attributes that are plain values which JSON has, with texts of bounded length."""
+    """Return the attributes with values that JSON can represent; texts have a maximum length."""
     return {
         key: str(value)[:_MOST_CHARACTERS] if isinstance(value, str) or not math.isfinite(value) else value
         for key, value in attributes_of(attributes).items()

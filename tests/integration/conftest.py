@@ -16,7 +16,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OtlpBackend]:
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
-    """A real local Ray with two CPUs that this process is connected to; for a module, as others start one of their own."""
+    """A local Ray with two CPUs, connected to this process; for one module, because other modules start their own."""
     ray = pytest.importorskip("ray")
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
     yield

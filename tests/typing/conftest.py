@@ -1,4 +1,4 @@
-"""What can be run of the typing tests runs on asyncio."""
+"""Those typing tests that run code run it on asyncio."""
 
 from __future__ import annotations
 

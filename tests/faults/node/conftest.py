@@ -22,7 +22,7 @@ def nodes() -> Iterator[TwoNodes]:
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    """A folder that is a model as far as fetching it goes."""
+    """The folder of a model without weights, which can be fetched."""
     (tmp_path / "config.json").write_text("{}")
     return str(tmp_path)
 

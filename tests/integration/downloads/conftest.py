@@ -17,7 +17,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A hub that huggingface_hub uses, with a cache of the test's own."""
+    """A hub that huggingface_hub uses, with a cache for this test only."""
     with hub_server() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -12,7 +12,7 @@ from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.service import Server, build_app
 from tests.support.chromium import chromium
 
-expect.set_options(timeout=60_000)  # milliseconds; by default five seconds, which a busy machine may take
+expect.set_options(timeout=60_000)  # milliseconds; the default of 5 s is too short on a busy machine
 
 TRACES = "http://jaeger.test/trace/{trace}?uiFind={span}"
 
@@ -71,7 +71,7 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page whose script may not fail, and that may not ask for anything but this machine's."""
+    """A page; an error of its script, or a request to another machine, fails the test."""
     context = browser.new_context(viewport={"width": 1200, "height": 800}, color_scheme="light")
     opened = context.new_page()
     errors: list[str] = []

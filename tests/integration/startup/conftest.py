@@ -17,14 +17,14 @@ from tests.support.waiting import wait_until
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """A real start-up, from all sides: what was seen while it ran, and what it left.
+    """A real start-up: what its service answered while it ran, and its outputs.
 
     Attributes:
-        phases: What /readyz called the current phase, in the order it was seen; each with the status code.
-        livez: Every status code of /livez.
-        metrics: The answer of /metrics while the engine was starting.
-        check: What `promtool check metrics` made of that.
-        ready_metrics: The answer of /metrics when it was ready.
+        phases: The status codes and phases that /readyz answered, in order, without repetitions.
+        livez: The status codes that /livez answered.
+        metrics: The response of /metrics while the engine was starting.
+        check: The result of `promtool check metrics` for it.
+        ready_metrics: The response of /metrics when the start-up was ready.
     """
 
     phases: list[tuple[int, str | None]]
@@ -42,7 +42,7 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iterator[Demo]:
-    """One `phasebus demo`, watched until it is ready and then ended by Ctrl-C; the one vLLM start of these tests."""
+    """One `phasebus demo`, observed until it is ready and then ended by Ctrl-C: the only vLLM start of these tests."""
     promtool = program("promtool", "prometheus")
     command = Command(
         "demo",
