@@ -22,6 +22,7 @@ from phasebus.initializer.engines.registry import NO_ENGINE, find_launcher
 from phasebus.initializer.node.keys import ENGINE_ARGS, PLACEMENT_BUNDLE, PLACEMENT_GROUP
 from phasebus.initializer.ray.actors import start_actor
 from phasebus.initializer.ray.calls import ActorDiedError, answer
+from phasebus.initializer.ray.cluster import RAY
 from phasebus.initializer.ray.config import RayConfig
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import RecordedStep
@@ -129,17 +130,18 @@ class EngineStart:
         environment = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
         seconds = max(_PROCESS_SECONDS, self._engine.config.placement.timeout_seconds)
         try:
-            with anyio.fail_after(seconds):
-                actor = await start_actor(
-                    NodeActor,
-                    self._identity.of_member(name, self._step),
-                    environment,
-                    placement_group=self._group,
-                    bundle=seat.bundle,
-                    resources={},
-                    runtime_env={},
-                    threads=_THREADS,
-                )
+            async with self._bus.step(RAY, "start_node_actor", attributes={"member": name}):
+                with anyio.fail_after(seconds):
+                    actor = await start_actor(
+                        NodeActor,
+                        self._identity.of_member(name, self._step),
+                        environment,
+                        placement_group=self._group,
+                        bundle=seat.bundle,
+                        resources={},
+                        runtime_env={},
+                        threads=_THREADS,
+                    )
             return StartingNode(name, seat.bundle, actor, Path(await actor.call("journal")))
         except ActorDiedError as error:
             raise NodeLostError(f"the node {name!r} was lost before its start: {error}") from error

@@ -111,7 +111,7 @@ async def test_the_trace_has_one_root_and_contains_every_node(
     inits = [span for span in spans.values() if span.name == "node init"]
     assert [span.parent for span in inits] == [root.span, root.span]
     assert {span.resource["phasebus.node"] for span in inits} == {"node-0", "node-1"}
-    for name in ("phase download", "download model", "phase post_initialization"):
+    for name in ("ray start node actor", "phase download", "download model", "phase post_initialization"):
         assert sum(span.name == name for span in spans.values()) == 2
     assert set(spans) == {step.id for step in run.steps}
     assert {step.outcome for step in run.steps} == {"finished"}
