@@ -63,5 +63,6 @@ async def test_cluster_that_starts_later_is_waited_for(free_port: int, caplog: p
                 await answered.wait()
 
 
-async def test_other_addresses_are_left_to_ray() -> None:
+async def test_other_addresses_are_left_to_ray(caplog: pytest.LogCaptureFixture) -> None:
     await wait_until_it_answers("auto", 0)
+    assert caplog.messages == []
