@@ -14,18 +14,19 @@ from phasebus.telemetry.redaction.names import is_secret_name
 from phasebus.telemetry.redaction.values import is_placeholder, is_prose
 
 _SHORTEST_RANDOM: Final = 12
+_PROSE_WORDS: Final = ("token", "key", "apikey", "secret", "password", "passphrase", "credential")
 
 
 class _Notation(NamedTuple):
     """A notation.
 
     Attributes:
-        sign: What a text has that has the notation; it is looked for first.
+        signs: A text with the notation has one of them, in lower case; they are looked for first.
         pattern: Matches a ``value``, and the ``name`` that says whether it is a secret if there is one.
         accepts: Whether a value under a secret name is a secret.
     """
 
-    sign: str
+    signs: tuple[str, ...]
     pattern: re.Pattern[str]
     accepts: Callable[[str], bool] = lambda value: True
 
@@ -34,7 +35,7 @@ def without_notations(text: str, found: Callable[[str], None]) -> str:
     """Return `text` with the secrets masked that it has in one of the notations; `found` receives each."""
     lowered = text.lower()
     for notation in _NOTATIONS:
-        if notation.sign in lowered:
+        if any(sign in lowered for sign in notation.signs):
             text = notation.pattern.sub(lambda match, notation=notation: _masked(match, notation, found), text)  # type: ignore[misc]
     return text
 
@@ -74,13 +75,13 @@ def _is_random(value: str) -> bool:
 
 _NOTATIONS: Final = (
     _Notation(
-        "</",  # <SecretAccessKey>X</SecretAccessKey>
+        ("</",),  # <SecretAccessKey>X</SecretAccessKey>
         re.compile(
             r"<(?:[A-Za-z][\w.-]*+:)?+(?P<name>[A-Za-z][\w.-]*+)(?:[ \t][^<>\n]{0,200}+)?+>(?P<value>[^<>]++)(?=</)"
         ),
     ),
     _Notation(
-        "value",  # name: X, value: Y in YAML, JSON, markup and representations
+        ("value",),  # name: X, value: Y in YAML, JSON, markup and representations
         re.compile(
             r"(?<![A-Za-z])(?:name|key)\\*+[\"']?+[ \t]*+[=:][ \t]*+\\*+[\"']?+(?P<name>[\w.-]++)\\*+[\"']?+"
             r"(?:[ \t,;]|\\n|\r?\n)*+\\*+[\"']?+value\\*+[\"']?+[ \t]*+[=:][ \t]*+"
@@ -89,7 +90,7 @@ _NOTATIONS: Final = (
         ),
     ),
     _Notation(
-        ",",  # ('authorization', 'X'), and arguments as a list
+        ("',", '",'),  # ('authorization', 'X'), and arguments as a list
         re.compile(
             r"(?P<quote>[\"'])(?P<name>-{0,2}[A-Za-z][\w.-]*+)(?P=quote)[ \t]*+,[ \t\r\n]*+[bru]?+"
             r"[\"'](?P<value>[^\"'\\\n]++)"
@@ -97,7 +98,7 @@ _NOTATIONS: Final = (
         _is_no_word,
     ),
     _Notation(
-        "--",  # options and values in a list of YAML, or a line each
+        ("--",),  # options and values in a list of YAML, or a line each
         re.compile(
             r"(?<![\w-])(?P<name>--[A-Za-z][\w-]*+)(?:,[ \t]*+|(?:\r?\n|\\n)[ \t]*+(?:-[ \t]++)?+)"
             r"(?P<value>[^\s\"',;\\\[\]-][^\s\"',;\\\[\]]*+)"
@@ -105,43 +106,43 @@ _NOTATIONS: Final = (
         _is_no_word,
     ),
     _Notation(
-        "(",
+        ("('", '("', "(value"),
         re.compile(r"(?<![\w.])(?P<name>\w++)\((?:value[ \t]*+=[ \t]*+)?+[\"'](?P<value>[^\"'\\\n]++)"),
         _is_no_word,
     ),
-    _Notation("\t", re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)\t[ \t]*+(?P<value>[^\s\"'\[\]]++)"), _is_no_word),
-    _Notation("env", re.compile(r"\bENV[ \t]++(?P<name>\w++)[ \t]++(?P<value>[^\s\"'\[\]]++)"), _is_no_word),
+    _Notation(("\t",), re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)\t[ \t]*+(?P<value>[^\s\"'\[\]]++)"), _is_no_word),
+    _Notation(("env",), re.compile(r"\bENV[ \t]++(?P<name>\w++)[ \t]++(?P<value>[^\s\"'\[\]]++)"), _is_no_word),
     _Notation(
-        "password",  # .netrc
+        ("password",),  # .netrc
         re.compile(r"(?<![\w-])(?:login|user)\s++[^\s\"']++\s++password[ \t]++(?P<value>[^\s\"'\[\]]++)"),
         _is_no_word,
     ),
-    _Notation("->", re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)[ \t]*+->[ \t]*+(?P<value>[^\s\"'\[\]]++)"), _is_random),
     _Notation(
-        "-u",  # curl -u me:X
+        ("->",), re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)[ \t]*+->[ \t]*+(?P<value>[^\s\"'\[\]]++)"), _is_random
+    ),
+    _Notation(
+        ("-u", "user"),  # curl -u me:X
         re.compile(r"(?<![\w-])(?:-u|--user|--proxy-user)(?:[ \t]++|=)[\"']?+[^\s:/\"']++:(?P<value>[^\s\"'\[\]]++)"),
         lambda value: not value.isdigit(),
     ),
     _Notation(
-        "-p",
+        ("-p",),
         re.compile(
             r"\b(?:sshpass|(?:docker|podman)[ \t]++login)\b(?:[ \t]++(?!-p[ \t])[^\s]++)*+[ \t]++-p[ \t]++(?P<value>[^\s\[\]]++)"
         ),
     ),
     _Notation(
-        "%3",  # quoted for an address
+        ("%3",),  # quoted for an address
         re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)(?:%22)?+%3[ADad](?:%20|\+)?+(?:%22)?+(?P<value>[^%&\s\"'<>\[\]]++)"),
     ),
-    *(
-        _Notation(
-            word,  # Incorrect API key provided: X
-            re.compile(
-                rf"(?<![a-z]){word}s?+(?:[ \t:]++(?:is|was|are|set|to|provided|given|value|of|with|for)\b)*+"
-                r"[ \t:]++[\"'`]?+(?P<value>[\w+/=~-]{12,}+)(?!\w|\.\w)",
-                re.IGNORECASE,
-            ),
-            _is_random,
-        )
-        for word in ("token", "key", "apikey", "secret", "password", "passphrase", "credential")
+    _Notation(
+        _PROSE_WORDS,  # Incorrect API key provided: X
+        re.compile(
+            rf"(?<![A-Za-z])(?:{'|'.join(_PROSE_WORDS)})s?+"
+            r"(?:[ \t:]++(?:is|was|are|set|to|provided|given|value|of|with|for)\b)*+"
+            r"[ \t:]++[\"'`]?+(?P<value>[\w+/=~-]{12,}+)(?!\w|\.\w)",
+            re.IGNORECASE,
+        ),
+        _is_random,
     ),
 )
