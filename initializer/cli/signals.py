@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -15,6 +17,8 @@ import psutil
 
 from phasebus.initializer.cli.failures import Interrupted
 from phasebus.initializer.cli.output import write_err
+
+_EXECUTOR_SECONDS = 1.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REMINDER_SECONDS = 3.0
@@ -42,6 +46,7 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
     failure: Exception | None = None
     signalled = anyio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(_LimitedWaitExecutor())
 
     def catch(number: int, frame: FrameType | None) -> None:
         nonlocal caught, caught_at, failure
@@ -76,6 +81,22 @@ async def until_signalled(work: Callable[[], Awaitable[None]], waiting: Callable
     if failure is not None:
         raise failure
     return caught
+
+
+class _LimitedWaitExecutor(ThreadPoolExecutor):
+    """Runs what callbacks pass to `asyncio.to_thread`. The end of the event loop waits for its threads, but not for ever.
+
+    A cancelled call goes on in its thread, such as a request to a server that never answers.
+    """
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # the base's
+        """Shut down; with `wait`, wait at most `_EXECUTOR_SECONDS`."""
+        shut_down = super().shutdown
+        shut_down(wait=False, cancel_futures=cancel_futures)
+        if wait:
+            waiting = threading.Thread(target=shut_down, name="phasebus executor", daemon=True)
+            waiting.start()
+            waiting.join(_EXECUTOR_SECONDS)
 
 
 @contextmanager

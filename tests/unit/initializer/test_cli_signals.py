@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import threading
 
 import anyio
 import pytest
@@ -27,3 +29,18 @@ async def test_copy_of_a_signal_for_the_process_group_does_not_end_the_process_a
 
     assert await until_signalled(work, lambda: None) == signal.SIGTERM
     assert capfd.readouterr().err == "phasebus: SIGTERM: stopping; a second signal ends it at once\n"
+
+
+def test_the_end_waits_for_no_thread_that_a_callback_has_left_behind() -> None:
+    released = threading.Event()
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(None, released.wait)
+        assert await asyncio.to_thread(lambda: 1) == 1
+
+    try:
+        assert anyio.run(until_signalled, work, lambda: None) is None
+        assert not released.is_set()
+    finally:
+        released.set()
