@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -76,7 +77,12 @@ class Command:
     def processes(self) -> dict[str, psutil.Process]:
         """Return the processes that it has started, by the first part of their command lines."""
         self.look()
-        return {process.cmdline()[0]: process for process in self._seen if process.is_running() and process.cmdline()}
+        found = {}
+        for process in self._seen:
+            with suppress(psutil.Error):  # it ends just now, or has not been waited for
+                if process.is_running() and (line := process.cmdline()):
+                    found[line[0]] = process
+        return found
 
     def wait_for(self, kind: str, name: str) -> None:
         """Return once a step of this kind and name runs."""

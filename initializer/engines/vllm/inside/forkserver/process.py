@@ -21,7 +21,7 @@ from phasebus.initializer.engines.vllm.inside.forkserver.imported import apply_c
 
 logger = logging.getLogger("phasebus.engine")
 
-BEGIN_SECONDS = 60.0
+BEGIN_SECONDS = 120.0
 """How long a fork may take until it runs; the server may still be importing."""
 
 
