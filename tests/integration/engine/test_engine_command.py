@@ -114,7 +114,8 @@ def test_every_rank_has_every_one_of_its_steps_once(served: Served) -> None:
     assert len({step.id for step in steps}) == len(steps)
     by_process: dict[str, list[str]] = {}
     for step in steps:
-        by_process.setdefault(step.attributes["process"], []).append(step.name)
+        if step.name != "collect_garbage":  # vLLM does that several times
+            by_process.setdefault(step.attributes["process"], []).append(step.name)
     assert set(by_process) == {"front_end", "EngineCore", "Worker_TP0", "Worker_TP1"}
     for names in by_process.values():
         assert [name for name in set(names) if names.count(name) > 1] == []
