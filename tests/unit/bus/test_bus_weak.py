@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,14 @@ import pytest
 from phasebus.bus import Bus, Context, OptionError, PhaseEvent, phase_event
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def search_only_new_objects() -> Iterator[None]:
+    """Exclude what other tests left from the search for garbage, which takes 0.1 s otherwise."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 class Ping:
