@@ -28,6 +28,11 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 pytestmark = pytest.mark.anyio
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the messages of phasebus; an exporter of an earlier test may log meanwhile that it tries again."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("phasebus")]
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
@@ -288,9 +293,8 @@ def test_a_value_that_cannot_be_used_is_one_warning(
     caplog: pytest.LogCaptureFixture, variables: Mapping[str, str], problem: str
 ) -> None:
     telemetry(**{"OTEL_METRICS_EXPORTER": "otlp", **variables})
-    # an exporter of an earlier test may log meanwhile that it tries again
-    (record,) = [each for each in caplog.records if each.name.startswith("phasebus")]
-    assert problem in record.getMessage()
+    (message,) = logged(caplog)
+    assert problem in message
 
 
 async def test_the_console_exporter_prints_metrics(capsys: pytest.CaptureFixture[str]) -> None:
