@@ -256,7 +256,7 @@ def test_an_exporter_that_fails_is_one_warning_and_is_used_again(caplog: pytest.
     wait_until(lambda: exporter.calls >= 3, "it has been used three times")
     push.close()
     assert exporter.closed
-    assert [record.getMessage() for record in caplog.records] == [
+    assert logged(caplog) == [
         "metrics cannot be pushed to the test (OSError: connection refused); the start-up goes on without"
     ]
 
