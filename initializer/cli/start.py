@@ -20,7 +20,7 @@ from phasebus.initializer.cli.linger import linger, linger_seconds
 from phasebus.initializer.cli.options import service_options
 from phasebus.initializer.cli.output import log_warnings, write_err, write_out
 from phasebus.initializer.cli.remote import RemoteStart
-from phasebus.initializer.cli.signals import until_signalled
+from phasebus.initializer.cli.signals import restore_handlers, until_signalled
 from phasebus.initializer.cli.terminal import show_progress
 from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
 from phasebus.initializer.cluster.hub.start import chosen_port
@@ -131,6 +131,7 @@ async def _linger(telemetry: Telemetry, service: ServiceConfig | None, error: Ex
         telemetry.status.settle(reason_of(error))
     configured = 0.0 if once and service.linger_seconds is None else service.linger_seconds
     if seconds := linger_seconds(configured, service.host):
+        restore_handlers()  # an engine or a cluster on Ray has been shut down
         with _serving(telemetry, service):
             await linger(seconds, anyio.sleep)
 
