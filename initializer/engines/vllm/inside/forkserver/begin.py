@@ -25,6 +25,7 @@ logger = logging.getLogger("phasebus.engine")
 _PRELOADED: Final = (
     "vllm.model_executor.models.registry",
     "vllm.v1.engine.core",
+    "vllm.v1.core.sched.scheduler",
     "vllm.v1.executor.multiproc_executor",
     "vllm.v1.engine.async_llm",
     "phasebus.initializer.engines.vllm.inside.plugin",
