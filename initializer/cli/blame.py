@@ -13,6 +13,7 @@ from phasebus.telemetry.span_names import span_name
 
 _BAR_CELLS = 16
 _SHORTEST_SHARE = 0.001
+_MOST_ROWS = 200
 _FILE_WIDTH = 120
 
 
@@ -24,7 +25,7 @@ def print_blame(run: Run) -> None:
     table.add_column("", min_width=_BAR_CELLS, no_wrap=True)
     table.add_column("where the time went", no_wrap=True)
     rows = blame(run)
-    shown = [row for row in rows if row.share >= _SHORTEST_SHARE]
+    shown = [row for row in rows if row.share >= _SHORTEST_SHARE][:_MOST_ROWS]
     for row in shown:
         bar = "█" * round(row.share * _BAR_CELLS)
         what = span_name(row.step.kind, row.step.name)
@@ -36,4 +37,5 @@ def print_blame(run: Run) -> None:
         console.width = _FILE_WIDTH
     console.print(table)
     if len(shown) < len(rows):
-        console.print(f"and {len(rows) - len(shown)} more, each under {_SHORTEST_SHARE:.1%} of the whole")
+        limit = shown[-1].share if len(shown) == _MOST_ROWS else _SHORTEST_SHARE
+        console.print(f"and {len(rows) - len(shown)} more, each at most {limit:.1%} of the whole")

@@ -13,6 +13,7 @@ from rich.text import Text
 from phasebus.telemetry import redact
 
 _FILE_WIDTH = 140
+_MOST_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,14 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.name, justify="right" if column.holds else "left", no_wrap=True)
-    for row in rows:
+    for row in rows[:_MOST_ROWS]:
         table.add_row(*(_cell(column, value) for column, value in zip(columns, row, strict=True)))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     console.print(table)
+    if len(rows) > _MOST_ROWS:
+        console.print(f"and {len(rows) - _MOST_ROWS} more; --json has all of them")
 
 
 def _cell(column: Column, value: object) -> Text:
