@@ -54,7 +54,7 @@ _PAIR: Final = re.compile(
 
 
 def redact(text: str) -> str:
-    """Return `text` printable, bounded, and with every secret masked. A second call changes nothing more."""
+    """Return `text` printable, bounded, and with every secret masked. A second call shows nothing more."""
     return _cached(text) if len(text) <= _SHORT else _redacted(text)
 
 
