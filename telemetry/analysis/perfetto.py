@@ -6,6 +6,7 @@ The format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from typing import Any
 
 from phasebus.telemetry.analysis.nesting import PlacedStep, walk
@@ -29,18 +30,16 @@ def perfetto(run: Run) -> dict[str, Any]:
 
 
 def _events(run: Run, nodes: dict[str, int], threads: dict[tuple[int, str], int]) -> Iterator[dict[str, Any]]:
-    tracks: dict[int, str] = {}  # by the id of the object: the track of every step so far
-    running: dict[tuple[str, str], list[PlacedStep]] = {}  # on each track, each inside the one before
+    names: dict[
+        int, str
+    ] = {}  # by the id of the object: for every step so far, what its track is called, without a number
+    tracks: dict[tuple[str, str], _Tracks] = {}
     for at in sorted(walk(run), key=lambda at: (at.start_ns, -at.end_ns, at.depth)):
         pid = nodes.setdefault(at.node, len(nodes) + 1)
-        outer_track = tracks.get(id(at.outer), "start-up") if at.outer is not None else "start-up"
-        wanted = str(at.step.attributes.get("process", "")) or outer_track
-        track, number = wanted, 1
-        while _collides(at, running.setdefault((at.node, track), [])):
-            number += 1
-            track = f"{wanted.split(' #')[0]} #{number}"
-        running[at.node, track].append(at)
-        tracks[id(at)] = track
+        outer_name = names.get(id(at.outer), "start-up") if at.outer is not None else "start-up"
+        name = names[id(at)] = str(at.step.attributes.get("process", "")) or outer_name
+        number = tracks.setdefault((at.node, name), _Tracks()).place(at)
+        track = f"{name} #{number}" if number > 1 else name
         yield {
             "ph": "X",
             "pid": pid,
@@ -59,13 +58,49 @@ def _events(run: Run, nodes: dict[str, int], threads: dict[tuple[int, str], int]
         }
 
 
-def _collides(at: PlacedStep, track: list[PlacedStep]) -> bool:
-    """Return whether `at` overlaps a step on `track` without lying inside it; remove those that have ended."""
-    while track and track[-1].end_ns <= at.start_ns:
-        track.pop()
-    if not track:
-        return False
-    return at.end_ns > track[-1].end_ns or track[-1] not in at.outward()
+class _Tracks:
+    """Tracks of one name: on each, a step either follows the one before or lies inside it."""
+
+    def __init__(self) -> None:
+        self._tracks: list[list[PlacedStep]] = []  # on each the running steps, each inside the one before
+        self._used: list[tuple[int, int]] = []  # a heap: when the outermost step of a track ends, and the track
+        self._free: list[int] = []  # a heap of tracks without a running step
+        self._of: dict[int, int] = {}  # by the id of the object: the track of every step so far
+
+    def place(self, at: PlacedStep) -> int:
+        """Put a step, no earlier than those before, on the track of one around it or else the first free one.
+
+        Returns:
+            The number of the track, from 1.
+        """
+        while self._used and self._used[0][0] <= at.start_ns:
+            track = heappop(self._used)[1]
+            self._tracks[track].clear()
+            heappush(self._free, track)
+        around = self._around(at)
+        if around is not None:
+            track = around
+        else:
+            track = heappop(self._free) if self._free else len(self._tracks)
+            if track == len(self._tracks):
+                self._tracks.append([])
+            heappush(self._used, (at.end_ns, track))
+        self._tracks[track].append(at)
+        self._of[id(at)] = track
+        return track + 1
+
+    def _around(self, at: PlacedStep) -> int | None:
+        """Return the track of the innermost step around `at` that has room there; None without one."""
+        for outer in at.outward():
+            track = self._of.get(id(outer))
+            if track is None:
+                continue
+            running = self._tracks[track]
+            while running and running[-1].end_ns <= at.start_ns:
+                running.pop()
+            if running and running[-1] is outer and at.end_ns <= outer.end_ns:
+                return track
+        return None
 
 
 def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
