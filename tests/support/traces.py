@@ -94,7 +94,8 @@ def assert_is_one_trace(
     """
     found = list(spans)
     assert found, "no span has arrived"
-    assert list(faults(found, caller=caller, began_ns=began_ns, ended_ns=ended_ns)) == []
+    problems = list(faults(found, caller=caller, began_ns=began_ns, ended_ns=ended_ns))
+    assert not problems, "\n".join(map(str, problems))
 
 
 def faults(spans: list[ExportedSpan], *, caller: str = "", began_ns: int = 0, ended_ns: int = 2**63) -> Iterator[str]:

@@ -140,7 +140,8 @@ class StepTracker:
         now = time.time_ns()
         for step in reversed(self.running):
             died = step.process_is_gone
-            end = _end_of(step.started, now, {}) | {"traced": False}
+            parent = self._places.end(step.started.step, now)  # the step that it began in may have ended by now
+            end = _end_of(step.started, now, {}) | {"traced": False, "parent": parent}
             error = EngineError(f"its process {self._exits.get(step.key, 'died')}" if died else why)
             yield EngineStepFailed(**end, outcome="died" if died else outcome, error=error)
         self._running.clear()
