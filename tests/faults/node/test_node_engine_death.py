@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -27,13 +26,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1200)]  # an engine may tak
 _NOTICED_SECONDS = 60.0  # ten are promised; a shared machine gets more
 
 
-def engine_processes(folder: Path) -> list[psutil.Process]:
-    """The processes that the engine of the start whose state is in `folder` has started: all but Ray's actor itself."""
-    actors = [
-        process
-        for process in psutil.process_iter()
-        if " ".join(cmdline(process)).startswith("ray::EngineActor") and writes_in(process, folder)
-    ]
+def engine_processes() -> list[psutil.Process]:
+    """The processes that the engine has started: all below Ray's actor, which is the engine's front end."""
+    steps = read_journal(find_journal()).steps
+    front_ends = {step.attributes.get("pid") for step in steps if step.attributes.get("process") == "front_end"}
+    actors = [psutil.Process(int(pid)) for pid in front_ends if pid]
     return [child for actor in actors for child in actor.children(recursive=True)]
 
 
@@ -41,20 +38,6 @@ def kill(processes: list[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):  # it goes by itself once its parent has
             process.kill()
-
-
-def cmdline(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def writes_in(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return any(str(folder) in file.path for file in process.open_files())
-    except psutil.Error:
-        return False
 
 
 def runs(name: str) -> bool:
@@ -80,7 +63,7 @@ def config(nodes: TwoNodes, port: int | None) -> ClusterConfig:
 
 
 async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_step(
-    nodes: TwoNodes, tmp_path: Path, backend: OtlpBackend, monkeypatch: pytest.MonkeyPatch
+    nodes: TwoNodes, backend: OtlpBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.http)
     whole = config(nodes, None)
@@ -95,7 +78,7 @@ async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(start)
         await anyio.to_thread.run_sync(wait_until, lambda: runs("init_engine_core"), "the engine core starts", 400)
-        processes = engine_processes(tmp_path)
+        processes = engine_processes()
         assert processes
         kill(processes)
         killed = time.monotonic()
@@ -110,7 +93,7 @@ async def test_an_engine_core_that_is_killed_fails_the_cluster_and_closes_every_
 
 
 async def test_an_engine_core_killed_in_a_ready_cluster_is_reported_by_node_and_hub(
-    nodes: TwoNodes, tmp_path: Path
+    nodes: TwoNodes,
 ) -> None:
     hub = Hub(free_port())
     async with await initialize_cluster(config(nodes, hub.port)) as cluster:
@@ -118,7 +101,7 @@ async def test_an_engine_core_killed_in_a_ready_cluster_is_reported_by_node_and_
         await anyio.to_thread.run_sync(wait_until, lambda: hub.says(200, **ready), "the hub calls the cluster ready")
         assert cluster.engine is not None
         assert await cluster.engine.generate("A start-up is", max_tokens=2)
-        kill(engine_processes(tmp_path))
+        kill(engine_processes())
         dead = {"chat_0": "failed", "store_1": "ready"}
         await anyio.to_thread.run_sync(wait_until, lambda: hub.says(503, **dead), "the hub knows that it is gone")
         state = hub.state()
