@@ -8,7 +8,7 @@ from time import time
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from phasebus.bus._checks import count
-from phasebus.bus._keys import Key, PlainName
+from phasebus.bus._keys import Key, PlainName, check_key
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -157,6 +157,7 @@ class Context(ReadableContext, MutableMapping[str, Any]):
     @overload
     def __setitem__(self, key: PlainName, value: Any) -> None: ...
     def __setitem__(self, key: Any, value: Any) -> None:
+        check_key(key)
         self.learn(key)
         rule = self.rules.get(key)
         self.apply(key, value if rule is None else rule.checked(value, self._author), self._author, None)

@@ -88,3 +88,9 @@ def _reason(error: Exception) -> str:
     if not callable(problems):
         return str(error)
     return "; ".join(": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in problems())
+
+
+def check_key(key: object) -> None:
+    """Raise TypeError unless `key` can be the key of a context."""
+    if not isinstance(key, str):
+        raise TypeError(f"{key!r} cannot be a key of a context: keys are strings")

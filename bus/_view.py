@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from phasebus.bus._context import DELETED, Change, Context, ReadableContext
 from phasebus.bus._errors import ConflictError, ContextClosedError
-from phasebus.bus._keys import Key, PlainName
+from phasebus.bus._keys import Key, PlainName, check_key
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -113,8 +113,10 @@ class View(ReadableContext, MutableMapping[str, Any]):
     @overload
     def __setitem__(self, key: PlainName, value: Any) -> None: ...
     def __setitem__(self, key: Any, value: Any) -> None:
-        if key.__class__ is Key and key.has_rule:
-            self.root.learn(key)
+        if key.__class__ is not str:
+            check_key(key)
+            if key.__class__ is Key and key.has_rule:
+                self.root.learn(key)
         if self.key is None and not self.base.rules:
             self.key = key
             self.value = value

@@ -102,7 +102,7 @@ async def publish_phase(bus: Bus, event: PhaseEvent, context: Context, spelling:
     """Publish a phase event, and check the keys that its callbacks have written.
 
     Raises:
-        CallbackError: A callback called ``sys.exit``, or misspelled a key.
+        CallbackError: A callback called ``sys.exit``, misspelled a key, or removed one that is required.
         UnexpectedCancellationError: A callback was cancelled although nothing outside it requested that.
         Exception: The error of a callback, with a note that names the callback.
     """
@@ -116,20 +116,27 @@ async def publish_phase(bus: Bus, event: PhaseEvent, context: Context, spelling:
 
 
 class Spelling:
-    """Finds misspelled keys among those that callbacks have written.
+    """Finds misspelled keys among those that callbacks have written, and required ones that they have removed.
 
     Args:
         known: The keys that something reads.
+        required: Those of them that have a value from the beginning.
     """
 
-    def __init__(self, known: Iterable[str]) -> None:
+    def __init__(self, known: Iterable[str], required: Iterable[str] = ()) -> None:
         self._known = frozenset(map(str, known))
+        self._required = frozenset(required)
         self._meant = lru_cache(1000)(self._look_up)
 
     def check(self, context: Context) -> None:
-        """Raise CallbackError if a key is similar to a known one; a key that was written as a `Key` is exempt."""
+        """Raise CallbackError if a key is similar to a known one and no `Key`, or is required and gone."""
+        for key in self._required - context.keys():
+            by = context.history(key)[-1].by
+            raise CallbackError(
+                f"the callback {by!r} removed {key!r}, which the phases read; write another value instead"
+            )
         for key in context.keys() - self._known:
-            if isinstance(key, str) and not isinstance(key, Key) and (meant := self._meant(key)) is not None:
+            if not isinstance(key, Key) and (meant := self._meant(key)) is not None:
                 by = context.history(key)[-1].by
                 raise CallbackError(
                     f"the callback {by!r} wrote {key!r}, which nothing reads; did you mean {meant!r}? "

@@ -90,17 +90,19 @@ async def run_phases(
         phases: The phases, in order.
         context: The values that the callbacks and the phases' work share.
         config: The configuration of the process, passed to every callback.
-        keys: The keys that the work reads. Writing a similar key is an error, unless it is a `Key`.
+        keys: The keys that the work reads. Writing a similar key is an error, unless it is a `Key`; so is removing one
+            that has a value from the beginning.
 
     Raises:
-        CallbackError: A callback misspelled a key, or called ``sys.exit``.
+        CallbackError: A callback misspelled or removed a key, or called ``sys.exit``.
         UnexpectedCancellationError: A callback or a phase's work was cancelled although nothing outside it requested
             that.
         PhaseError: A phase that applied has not finished.
         Exception: The error of the work or of a callback, with a note that names the phase; the phases that ran beside
             it are cancelled. An ExceptionGroup if several failed at once.
     """
-    run = _PhaseListRun(bus, context, config, Spelling((*context, *keys)))
+    read = frozenset(map(str, keys))
+    run = _PhaseListRun(bus, context, config, Spelling((*context, *read), read & context.keys()))
     try:
         async with anyio.create_task_group() as tasks:
             # In a task of its own: a cancel scope that a callback enters and never leaves ends with that task.

@@ -530,3 +530,22 @@ async def test_view_that_a_callback_keeps_is_its_own() -> None:
     for view in kept:
         view[view.by] = 1
     assert [(change.key, change.by) for key in context for change in context.history(key)] == [("a", "a"), ("b", "b")]
+
+
+async def test_key_that_is_no_string_is_an_error_however_it_is_written() -> None:
+    def returns(event: Ping) -> dict[object, int]:
+        return {5: 1}
+
+    def writes_two(event: Ping, context: Context) -> None:
+        context["a"] = 1
+        context.update({5: 1})  # type: ignore[dict-item]
+
+    for callback in (returns, writes_two):
+        async with Bus() as bus:
+            bus.subscribe(Ping, callback)
+            context = Context()
+            with pytest.raises(TypeError, match="5 cannot be a key of a context: keys are strings"):
+                await bus.publish(Ping(), context)
+            assert dict(context) == {}
+    with pytest.raises(TypeError, match="keys are strings"):
+        Context()[5] = 1  # type: ignore[call-overload]

@@ -324,6 +324,27 @@ async def test_a_task_group_left_open_by_a_callback_is_an_error() -> None:
         await run_with(leave_open, "pre_a", phase("a"), phase("b"))
 
 
+async def test_required_key_that_a_callback_removes_is_an_error() -> None:
+    def mine(event: PhaseEvent, context: Context) -> None:
+        del context["a"]
+
+    async with Bus() as bus:
+        bus.subscribe(PhaseEvent, mine)
+        with pytest.raises(CallbackError, match="'mine' removed 'a', which the phases read; write another value"):
+            await run_phases(bus, [phase("b")], Context({"a": 1, "own": 2}), keys=["a"])
+
+
+async def test_key_of_the_callers_own_may_be_removed() -> None:
+    def mine(event: PhaseEvent, context: Context) -> None:
+        context.pop("own", None)
+
+    async with Bus() as bus:
+        bus.subscribe(PhaseEvent, mine)
+        context = Context({"a": 1, "own": 2})
+        await run_phases(bus, [phase("b")], context, keys=["a"])
+    assert dict(context) == {"a": 1}
+
+
 async def test_phases_that_did_not_run_without_an_error_are_an_error() -> None:
     run = _PhaseListRun(Bus(), Context(), None, Spelling(()))
     with pytest.raises(PhaseError, match="have not finished"):
