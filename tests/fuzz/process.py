@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -50,11 +51,13 @@ class Result:
         return f"{self.target:14} {self.inputs:>9,} inputs {self.per_second:>7,} inputs/s  {outcome}"
 
 
-def run_all(targets: Iterable[str], folder: Path, *, inputs: int = 0, seconds: float = 0) -> list[Result]:
+def run_all(
+    targets: Iterable[str], folder: Path, *, inputs: int = 0, seconds: float = 0, seed: int = 0
+) -> list[Result]:
     """Fuzz the targets, as many at a time as there are CPUs; print each result, and the shrunk input of each failure."""
 
     def run_one(target: str) -> Result:
-        result = run(target, folder, inputs=inputs, seconds=seconds)
+        result = run(target, folder, inputs=inputs, seconds=seconds, seed=seed)
         print(result, flush=True)
         return result
 
@@ -68,13 +71,21 @@ def run_all(targets: Iterable[str], folder: Path, *, inputs: int = 0, seconds: f
     return results
 
 
-def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0) -> Result:
-    """Fuzz `target`, up to `inputs` inputs and `seconds`; 0 for no limit. Inputs that fail are saved in `folder`."""
+def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0, seed: int = 0) -> Result:
+    """Fuzz `target`, and save the inputs that fail.
+
+    Args:
+        target: The name of the target.
+        folder: Where the inputs are saved.
+        inputs: The largest number of inputs; 0 for no limit.
+        seconds: The longest time; 0 for no limit.
+        seed: The seed of the mutations, which repeats them; 0 for a new one.
+    """
     corpus = folder / target
     corpus.mkdir(parents=True, exist_ok=True)
     module = load(target)
-    for number, seed in enumerate(module.SEEDS):
-        (corpus / f"seed-{number}").write_bytes(seed)
+    for number, content in enumerate(module.SEEDS):
+        (corpus / f"seed-{number}").write_bytes(content)
     tokens = folder / f"{target}.tokens"
     tokens.write_text("".join(f'"{_escaped(each)}"\n' for each in module.TOKENS))
     options = {
@@ -82,6 +93,7 @@ def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0) -> Re
         "max_total_time": int(seconds) or None,
         "timeout": INPUT_SECONDS,
         "max_len": MAX_BYTES,
+        "seed": seed or None,
         "rss_limit_mb": MAX_MEMORY_MB,
         "dict": tokens,
         "artifact_prefix": f"{folder}/{target}-",
@@ -118,6 +130,7 @@ def _number(name: str, output: str) -> int:
 def _fuzz(target: str, options: list[str]) -> None:
     import atheris
 
+    logging.getLogger("phasebus").setLevel(logging.CRITICAL)
     with atheris.instrument_imports(include=["phasebus"]):
         check = load(target).check
     atheris.Setup([target, *options], check)

@@ -6,7 +6,6 @@ The first byte of an input is the size of the pieces in which the others arrive.
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 from phasebus.initializer.cluster.hub.state import ClusterState
@@ -40,8 +39,6 @@ TOKENS = [
     _SECRET + b"\n", b'["n", 0, 0, null, 5]\n', b'"event": ', b'"span": ', b'"attributes": {', b'"node": ', b'"lost": ',
     b'"retold": ', b'"cluster"', b'"nodes": ', b'"outcome": ', b'"done": ', b"1e999", b"-1", b"NaN", b"\\ud800", b"null",
 ]  # fmt: skip
-
-logging.getLogger("phasebus").setLevel(logging.CRITICAL)
 
 
 class _Transport:
