@@ -18,7 +18,7 @@ from tests.support.downloads import QUICK, noise, tree, watched
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
-SECRET = b"of somebody else"
+SECRET = b"of another user"
 FILES = {"config.json": b"{}", "weights.bin": noise(600_000)}
 PART = sha256(b"weights.bin").hexdigest()[:24]
 
