@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from phasebus.initializer.engines.vllm.inside.forkserver.safety import threads_of
 from phasebus.telemetry import EngineSpan
 from phasebus.telemetry.analysis import unnamed_share
 from phasebus.telemetry.journal import Run
@@ -79,7 +80,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
         processes = command.processes()
         forked = {name: each for name, each in processes.items() if name.startswith("VLLM::")}
         parents = {name: psutil.Process(each.ppid()).cmdline()[0] for name, each in forked.items()}
-        threads = processes["phasebus fork server"].num_threads()
+        threads = threads_of(processes["phasebus fork server"].pid)
         command.send(signal.SIGTERM)
         code = command.wait()
         run = command.journal()
@@ -93,7 +94,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
             stdout=command.stdout,
             stderr=command.stderr,
             parents=parents,
-            threads_of_server=threads,
+            threads_of_server=len(threads),
             left_behind=command.left_behind(),
             run=run,
             spans=backend.spans_of(run),

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 _DEVICES: Final = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/davinci", "/dev/accel", "/dev/vfio", "/dev/neuron")
+_JEMALLOC: Final = "jemalloc_bg_thd"
+"""The thread of the allocator in Arrow's library."""
 _ACCELERATORS: Final = ("cuda", "xpu")
 
 
@@ -22,9 +24,18 @@ def reason_against_forking() -> str | None:
 
 def reason_after_forking() -> str | None:
     """Return why the fork of this process must not be used: a thread that did not end for it; called in the parent."""
-    if (tasks := len(list(Path("/proc/self/task").iterdir()))) > 1:
-        return f"{tasks - 1} native threads run after the imports"
+    if (number := len(threads_of("self")) - 1) > 0:
+        return f"{number} native threads run after the imports"
     return None
+
+
+def threads_of(process: object) -> list[str]:
+    """Return the names of a process's threads, without the one of an allocator that prepares itself for forks.
+
+    Source: jemalloc, src/background_thread.c (``background_thread_prefork0``, ``background_thread_postfork_child``).
+    """
+    names = [path.read_text().strip() for path in Path(f"/proc/{process}/task").glob("*/comm")]
+    return [name for name in names if name != _JEMALLOC]
 
 
 def touched_device() -> str | None:
