@@ -42,6 +42,11 @@ class EngineActor:
             start_server()
         import vllm.v1.engine.async_llm  # noqa: F401
 
+        if preload:
+            from phasebus.initializer.engines.vllm.inside.forkserver.imported import record_environment
+
+            record_environment()  # with what the imports have set, as they have in the server
+
         from phasebus.initializer.engines.vllm.inside.processes import suppress_own_start_report
 
         suppress_own_start_report()

@@ -83,6 +83,14 @@ def test_the_engine_is_imported_before_it_is_started(demo: Demo) -> None:
     assert imported.end_ns <= engine.start_ns
 
 
+def test_engine_core_and_worker_are_forked_with_everything_imported(demo: Demo) -> None:
+    seconds = {"front_end": 0.0, "EngineCore": 0.0, "Worker": 0.0}
+    for step in demo.run.steps:
+        if step.name == "import_engine" and step.end_ns is not None:
+            seconds[str(step.attributes["process"])] += (step.end_ns - step.start_ns) / 1e9
+    assert seconds["EngineCore"] + seconds["Worker"] < seconds["front_end"] / 2, seconds
+
+
 def test_the_trace_has_one_root_no_orphans_and_spans_of_other_processes(demo: Demo) -> None:
     ids = {span.span: span for span in demo.spans}
     assert [span.name for span in demo.spans if span.parent is None] == ["node init"]

@@ -18,6 +18,7 @@ from multiprocessing import forkserver, resource_tracker, spawn, util
 from typing import Any, NoReturn
 
 from phasebus.initializer.engines.vllm.inside.forkserver import channel
+from phasebus.initializer.engines.vllm.inside.forkserver.imported import record_environment
 from phasebus.initializer.engines.vllm.inside.forkserver.safety import touched_device
 
 _LEFT_TO_OWNER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -117,6 +118,7 @@ class ForkServer:
         global _status  # noqa: PLW0603  # a fact about the process
         code = 1
         try:
+            record_environment()  # with what the server's imports have set
             signal.set_wakeup_fd(self._wakeup)
             _restore(self._handlers)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
