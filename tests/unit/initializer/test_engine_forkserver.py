@@ -236,6 +236,9 @@ def test_openmp_and_inductor_get_the_changed_values_in_a_fork(monkeypatch: pytes
     cpu = min(os.sched_getaffinity(0))
     bound: list[list[int]] = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cpus: bound.append(list(cpus)))
+    for name in ("OMP_NUM_THREADS", "OMP_PLACES", "OMP_PROC_BIND", *imported._INDUCTOR):
+        monkeypatch.delenv(name, raising=False)  # importing vLLM sets some of them
+    monkeypatch.setattr(imported, "_environment", {})
     imported.record_environment()
     changed = {
         **os.environ,
