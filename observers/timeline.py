@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
+from phasebus.telemetry.live_step import LiveStep
 from phasebus.telemetry.redaction import reason, redact_attributes, redact_name
-from phasebus.telemetry.timeline import LiveStep, Timeline
+from phasebus.telemetry.timeline import Timeline
 
 
 class TimelineObserver:

@@ -2,6 +2,7 @@
 
 from phasebus.telemetry._telemetry import Telemetry
 from phasebus.telemetry.collector import Collector
+from phasebus.telemetry.live_step import LiveStep
 from phasebus.telemetry.metrics import Metrics
 from phasebus.telemetry.redaction import redact, redact_value
 from phasebus.telemetry.relay import EngineSpan, Notice, Relay, StepNotice
@@ -9,7 +10,7 @@ from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.running_steps import RunningSteps
 from phasebus.telemetry.service import PortTakenError
 from phasebus.telemetry.status import Status
-from phasebus.telemetry.timeline import LiveStep, Timeline
+from phasebus.telemetry.timeline import Timeline
 from phasebus.telemetry.tracing import Tracing
 
 __all__ = [

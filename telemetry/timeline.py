@@ -13,11 +13,12 @@ import time
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from phasebus import __version__
 from phasebus.printable import printable_value
+from phasebus.telemetry.live_step import LiveStep
 from phasebus.telemetry.redaction import printable_number, redact_name
 from phasebus.telemetry.run import RunIdentity
 
@@ -25,48 +26,6 @@ _NODE_KINDS: Final = ("cluster", "node")
 
 _RATE_SECONDS: Final = 3.0
 """The time over which a rate is smoothed, in seconds."""
-
-
-@dataclass(slots=True, kw_only=True)
-class LiveStep:
-    """The current state of a step.
-
-    Attributes:
-        id: Its id, and that of its span.
-        parent: The id of the step it belongs to, or None.
-        node: The node it runs on; "" for what belongs to no single one.
-        kind: Its kind.
-        name: Its name.
-        start: Its start, in seconds since the epoch.
-        end: Its end, likewise; None while it runs.
-        outcome: ``"running"``, ``"finished"``, or how it failed.
-        error: The error that ended it; None if none did.
-        attributes: Its attributes.
-        done: The amount that is done, in `unit`; None if it reports no progress.
-        total: The whole amount; None if unknown.
-        unit: The unit, in UCUM notation.
-        rate: The amount done in a second, smoothed; None while unknown.
-    """
-
-    id: str
-    parent: str | None
-    node: str
-    kind: str
-    name: str
-    start: float
-    end: float | None = None
-    outcome: str = "running"
-    error: str | None = None
-    attributes: dict[str, Any] = field(default_factory=dict)
-    done: float | None = None
-    total: float | None = None
-    unit: str = "1"
-    rate: float | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """Return it as JSON data, without unknown fields."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return {name: value for name, value in fields.items() if value is not None and value != {}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +76,8 @@ class Timeline:
         self._left_out = 0
         self._encoded: dict[str, str] = {}  # the steps that have not changed since, as JSON
         self._encoded_changes: tuple[int, int, int, tuple[int, str]] = (-1, -1, -1, (-1, ""))
+        self._remaining: tuple[float, Mapping[str, Any] | None] = (0.0, None)  # since when it holds
+        self._stuck: list[dict[str, Any]] = []
 
     @property
     def version(self) -> int:
@@ -171,6 +132,32 @@ class Timeline:
                 if id_ not in self._kept:
                     (self._ended_nodes if step.kind in _NODE_KINDS else self._ended)[id_] = None
                 self._touch(id_)
+
+    def expect(self, remaining: Mapping[str, Any] | None) -> None:
+        """Record the time remaining until the start is ready, as of now.
+
+        Args:
+            remaining: ``seconds``, the range from ``low`` to ``high``, the number of earlier ``runs`` and their ``basis``
+                (``"same"`` or ``"similar"`` configuration); None if unknown.
+        """
+        with self._lock:
+            self._remaining = time.time(), remaining
+            self._version += 1  # readers receive a change without steps
+
+    def set_usual(self, id_: str, usual: dict[str, float] | None) -> None:
+        """Record the usual duration of a step; see `LiveStep.usual`."""
+        with self._lock:
+            step = self._steps.get(id_)
+            if step is not None and step.usual != usual:
+                step.usual = usual
+                self._touch(id_)
+
+    def set_stuck(self, stuck: Sequence[Mapping[str, Any]]) -> None:
+        """Record the steps that are stuck now, the one that the others wait for first, each with its evidence as JSON data."""
+        with self._lock:
+            if list(map(dict, stuck)) != self._stuck:
+                self._stuck = list(map(dict, stuck))
+                self._version += 1
 
     def close(self) -> None:
         """Mark the timeline as complete, for every reader."""
@@ -280,7 +267,18 @@ class Timeline:
         return self._version
 
     def _now(self) -> dict[str, Any]:
-        return {"now": time.time(), "version": self._version, "left_out": self._left_out}
+        about = {"now": time.time(), "version": self._version, "left_out": self._left_out}
+        return about | {"remaining": self._remaining_at(about["now"]), "stuck": self._stuck}
+
+    def _remaining_at(self, now: float) -> dict[str, Any] | None:
+        since, remaining = self._remaining
+        if remaining is None:
+            return None
+        passed = max(0.0, now - since)
+        return {
+            name: max(0.0, value - passed) if name in ("seconds", "low", "high") else value
+            for name, value in remaining.items()
+        }
 
     def _about(self) -> dict[str, Any]:
         identity = self.identity

@@ -57,6 +57,33 @@ def test_rate_is_smoothed_over_three_seconds(timeline: Timeline) -> None:
     assert timeline.state()["steps"][0]["rate"] == pytest.approx(10), "after three seconds the past no longer counts"
 
 
+def test_remaining_time_counts_down_from_when_it_was_recorded(
+    timeline: Timeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("phasebus.telemetry.timeline.time.time", lambda: clock[0])
+    seen, _ = timeline.changes(timeline.version)
+    timeline.expect({"seconds": 30.0, "low": 4.0, "high": 50.0, "runs": 5, "basis": "same"})
+    clock[0] = 110.0
+    version, changes = timeline.changes(seen)
+    assert version > seen, "a reader receives it although no step has changed"
+    assert json.loads(changes)["remaining"] == {"seconds": 20.0, "low": 0.0, "high": 40.0, "runs": 5, "basis": "same"}
+    timeline.expect(None)
+    assert timeline.state()["remaining"] is None
+
+
+def test_stuck_steps_and_usual_durations_reach_a_reader_once(timeline: Timeline) -> None:
+    timeline.started(step(PHASE))
+    timeline.set_usual(PHASE, {"seconds": 2.0, "low": 1.0, "high": 3.0})
+    timeline.set_stuck([{"step": PHASE, "reason": "no bytes read"}])
+    state, version = timeline.state(), timeline.version
+    assert state["steps"][0]["usual"] == {"seconds": 2.0, "low": 1.0, "high": 3.0}
+    assert state["stuck"] == [{"step": PHASE, "reason": "no bytes read"}]
+    timeline.set_usual(PHASE, {"seconds": 2.0, "low": 1.0, "high": 3.0})
+    timeline.set_stuck([{"step": PHASE, "reason": "no bytes read"}])
+    assert timeline.version == version
+
+
 SMALL = Capacity(steps=20, start_steps=5, removed=10)
 """A capacity that a test reaches with few steps."""
 
