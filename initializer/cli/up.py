@@ -14,10 +14,18 @@ from phasebus.initializer.cli.start import start_and_serve, starting_options
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--prompt", help="Generate from this prompt once the node is ready, and print the text.")
+@click.option(
+    "--set",
+    "assignments",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Set a field of the configuration, such as engine_args.max_model_len=4096; the value is YAML. May be repeated.",
+)
 @starting_options
 def up(
     config: Path,
     prompt: str | None,
+    assignments: tuple[str, ...],
     *,
     once: bool,
     host: str | None,
@@ -31,4 +39,4 @@ def up(
     with reported(tracebacks=verbose, starts=True) as report:
         sys.path.insert(0, str(config.parent.absolute()))  # to import callbacks from its folder, as for a script
         service = {"host": host, "port": port, "linger_seconds": linger}
-        start_and_serve(load_cluster_config(config), report, prompt=prompt, once=once, service=service)
+        start_and_serve(load_cluster_config(config, assignments), report, prompt=prompt, once=once, service=service)

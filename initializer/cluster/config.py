@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,13 +68,17 @@ class ClusterConfig(Section):
         )
 
 
-def load_cluster_config(path: Path) -> LLMConfig | ClusterConfig:
+def load_cluster_config(path: Path, assignments: Iterable[str] = ()) -> LLMConfig | ClusterConfig:
     """Read a YAML file with the fields of one model, or with those of a cluster if it has the field `models`.
+
+    Args:
+        path: The file.
+        assignments: As for `load_config`.
 
     Raises:
         ConfigError: As for `load_config`.
     """
-    fields = read_fields(path)
+    fields = read_fields(path, assignments)
     if "models" in fields:
         return validated(path, fields, ClusterConfig)
     return validated(path, fields, LLMConfig)

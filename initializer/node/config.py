@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -11,7 +12,7 @@ from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettin
 from phasebus.initializer.engines.protocol import EngineError
 from phasebus.initializer.engines.registry import DEFAULT_ENGINE, check_installed
 from phasebus.initializer.pipeline.callbacks import Callbacks
-from phasebus.initializer.pipeline.settings import Section, read_fields, validated
+from phasebus.initializer.pipeline.settings import FreeFields, Section, read_fields, validated
 from phasebus.initializer.ray.config import PlacementConfig, RayConfig
 from phasebus.telemetry.service import NO_TOKEN, OWN_TOKEN, Access
 
@@ -90,7 +91,7 @@ class LLMConfig(Section):
     engine: str = DEFAULT_ENGINE
     """The name of the engine to start; `phasebus engines` lists the names. "none" only fetches the model."""
 
-    engine_args: dict[str, Any] = Field(default_factory=dict)
+    engine_args: FreeFields = Field(default_factory=dict)
     """The engine's own arguments by name: max_model_len, tensor_parallel_size, …"""
 
     engine_env: dict[str, str] = Field(default_factory=dict)
@@ -106,7 +107,7 @@ class LLMConfig(Section):
     engine_timeout_seconds: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
     """Maximum time for the engine to start, in seconds."""
 
-    runtime_env: dict[str, Any] = Field(default_factory=dict)
+    runtime_env: FreeFields = Field(default_factory=dict)
     """Ray's runtime_env for the engine's actor."""
 
     local_node_download_model: DownloadMode = "MODEL_AND_TOKENIZER"
@@ -146,11 +147,15 @@ class LLMConfig(Section):
         return self
 
 
-def load_config(path: Path) -> LLMConfig:
-    """Read a node's configuration from a YAML file.
+def load_config(path: Path, assignments: Iterable[str] = ()) -> LLMConfig:
+    """Read a node's configuration from a YAML file, with the environment variables that it refers to.
+
+    Args:
+        path: The file.
+        assignments: Fields that replace those of the file: ``name.of.field=VALUE``, with a YAML value.
 
     Raises:
         ConfigError: It cannot be read, is not YAML, or is not valid. The message names every wrong field and, for an
             unknown one, the nearest known name.
     """
-    return validated(path, read_fields(path), LLMConfig)
+    return validated(path, read_fields(path, assignments), LLMConfig)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from phasebus.initializer.pipeline.callbacks import nearest
 from phasebus.initializer.pipeline.errors import ConfigError
+from phasebus.initializer.pipeline.references import Expanded, VariableError
 from phasebus.telemetry.redaction import MASK, is_secret_name, learn_data, redact, redact_data
 
 M = TypeVar("M", bound=BaseModel)
@@ -24,23 +27,92 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
 
-def read_fields(path: Path) -> dict[str, Any]:
+def _typed(value: Any) -> Any:
+    """Return `value` with every text that came from a variable read as a YAML value, such as a number."""
+    if isinstance(value, Expanded):
+        from phasebus.initializer.pipeline import yaml_file
+
+        return yaml_file.scalar(value) if value else ""
+    if isinstance(value, dict):
+        return {key: _typed(each) for key, each in value.items()}
+    return [_typed(each) for each in value] if isinstance(value, list) else value
+
+
+FreeFields = Annotated[dict[str, Any], BeforeValidator(_typed)]
+"""A field of a configuration with names and values that another program defines, such as the engine's arguments."""
+
+
+def read_fields(
+    path: Path, assignments: Iterable[str] = (), variables: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
     """Return the fields of a YAML file.
 
+    Args:
+        path: The file.
+        assignments: Fields that replace those of the file: ``name.of.field=VALUE``, with a YAML value.
+        variables: The environment variables that the file may refer to.
+
     Raises:
-        ConfigError: It cannot be read, is not YAML, exceeds the limits of `yaml_file`, or has a field twice.
+        ConfigError: It cannot be read, is not YAML, exceeds the limits of `yaml_file`, has a field twice, or refers to a
+            variable that is not set; or an assignment is malformed.
     """
     from phasebus.initializer.pipeline import yaml_file
 
     try:
-        content = yaml_file.read(path)
+        content = yaml_file.read(path, variables)
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
+    except VariableError as error:
+        raise ConfigError(f"{path}, {error}") from error
     except ValueError as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} has no fields; the smallest configuration is one line: `model: /path/to/a/model`")
+    for assignment in assignments:
+        _assign(content, assignment)
     return content
+
+
+def _assign(fields: dict[str, Any], assignment: str) -> None:
+    """Set the field that `assignment` names; sections that are missing are added."""
+    from phasebus.initializer.pipeline import yaml_file
+
+    name, equals, text = assignment.partition("=")
+    parts = name.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(
+            f"--set {redact(assignment)} is not of the form NAME=VALUE, such as engine_args.max_model_len=4096"
+        )
+    try:
+        value = yaml_file.parse(text.encode())
+    except ValueError as error:
+        raise ConfigError(f"--set {name}: the value cannot be read as YAML: {error}") from error
+    section: Any = fields
+    *sections, last = parts
+    for number, part in enumerate(sections, 1):
+        if isinstance(section, dict) and section.get(part) is None:
+            section[part] = {}
+        section = _inner(section, part, name, ".".join(parts[:number]))
+    if isinstance(section, list):
+        _inner(section, last, name, name)
+        section[int(last)] = value
+    elif isinstance(section, dict):
+        section[last] = value
+    else:
+        raise ConfigError(
+            f"--set {name}: {'.'.join(sections)} has no fields, its value is {_shown(sections[-1], section)}"
+        )
+
+
+def _inner(section: Any, part: str, name: str, path: str) -> Any:
+    """Return the value of the key or index `part` of `section`."""
+    if isinstance(section, list):
+        if not part.isdecimal() or int(part) >= len(section):
+            raise ConfigError(f"--set {name}: {path} does not exist; the list has the indices 0 to {len(section) - 1}")
+        return section[int(part)]
+    if not isinstance(section, dict):
+        raise ConfigError(f"--set {name}: there are no fields in {path.rpartition('.')[0]}")
+    return section[part]
 
 
 def validated(path: Path, fields: dict[str, Any], model: type[M]) -> M:

@@ -1,17 +1,22 @@
 """Reading YAML with limits. It is a separate module because a node does not need the YAML library, which is slow to import.
 
-A scalar such as ``9e-1`` is a number, as in YAML 1.2 and JSON.
+A scalar such as ``9e-1`` is a number, as in YAML 1.2 and JSON. References to environment variables are replaced in values,
+after the file was parsed: a variable's value cannot add keys.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
+
+from phasebus.initializer.pipeline.references import Expanded, VariableError, expand
 
 MOST_BYTES = 1_000_000
 MOST_VALUES = 10_000
@@ -26,30 +31,68 @@ _COMMIT_CHARACTERS = 7
 """Git's shortest abbreviation of a commit: ``1234e56`` is a commit, not a number."""
 
 
-def read(path: Path) -> Any:
-    """Return the content of the file at `path`.
+_EXPANDED_TAG: Final = "!expanded"
+
+
+def read(path: Path, variables: Mapping[str, str] = os.environ) -> Any:
+    """Return the content of the file at `path`, with the references to `variables` replaced.
 
     Raises:
         OSError: It cannot be read.
+        VariableError: It refers to a variable that is not set, or a reference is malformed.
         ValueError: It is not YAML, exceeds a limit, or has a mapping with a key twice.
     """
     with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
+        return parse(file.read(MOST_BYTES + 1), variables)
+
+
+def parse(content: bytes, variables: Mapping[str, str] | None = None) -> Any:
+    """Return the value of a YAML document.
+
+    Args:
+        content: The document.
+        variables: The environment variables that it may refer to; None leaves references as they are.
+
+    Raises:
+        VariableError: As for `read`.
+        ValueError: As for `read`.
+    """
     if len(content) > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
     try:
-        return yaml.load(content, _Loader)  # noqa: S506  # a subclass of SafeLoader
+        return yaml.load(content, partial(_Loader, variables=variables))  # type: ignore[arg-type]  # noqa: S506  # a SafeLoader
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+        hint = ""
+        if variables is not None and b"${" in content and "flow" in str(error):
+            hint = '\ninside { } and [ ], quote a reference to a variable: "${NAME}"'
+        raise ValueError(f"{error}{hint}") from error
+    except VariableError:
+        raise
     except (ValueError, AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"a value does not have the form of its tag ({type(error).__name__}: {error})") from error
+
+
+def _tag_of(loader: Any, text: str) -> str:
+    return str(loader.resolve(yaml.ScalarNode, text, (True, False)))
+
+
+def scalar(text: str) -> Any:
+    """Return the value that YAML reads from an unquoted `text`: a number, a Boolean, null, or the text itself."""
+    text = str(text)  # no subclass
+    loader = _Loader(b"")
+    node = yaml.ScalarNode(_tag_of(loader, text), text)
+    try:
+        return loader.construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError, OverflowError):
+        return text
 
 
 class _Loader(yaml.SafeLoader):
     """Rejects files that exceed the limits, and mappings with a key twice, for which YAML silently uses the last value."""
 
-    def __init__(self, stream: bytes) -> None:
+    def __init__(self, stream: bytes, variables: Mapping[str, str] | None = None) -> None:
         super().__init__(stream)
+        self._variables = variables
         self._values = 0
         self._depth = 0
 
@@ -60,10 +103,34 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"it has more than {MOST_VALUES:,} keys and values")
         if self._depth > DEEPEST:
             raise yaml.YAMLError(f"it is nested deeper than {DEEPEST} levels")
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         try:
-            return super().compose_node(parent, index)
+            node = super().compose_node(parent, index)
         finally:
             self._depth -= 1
+        is_key = isinstance(parent, yaml.MappingNode) and index is None
+        if (
+            self._variables is not None
+            and isinstance(event, yaml.ScalarEvent)
+            and isinstance(node, yaml.ScalarNode)
+            and not is_key
+        ):
+            self._expand(node, event, self._variables)
+        return node
+
+    def _expand(self, node: yaml.ScalarNode, event: yaml.ScalarEvent, variables: Mapping[str, str]) -> None:
+        """Replace the references in the value of `node`. The type of a value that has some follows from its field."""
+        if "$" not in node.value:
+            return
+        try:
+            value = expand(node.value, variables)
+        except VariableError as error:
+            line = getattr(event.start_mark, "line", 0) + 1
+            raise VariableError(f"line {line}: {error}") from None
+        if isinstance(value, Expanded) and event.tag is None:
+            empty = not value and event.style is None
+            node.tag = "tag:yaml.org,2002:null" if empty else _EXPANDED_TAG
+        node.value = str(value)
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
@@ -91,6 +158,7 @@ def _number_with_exponent(loader: _Loader, node: yaml.ScalarNode) -> float | str
 
 _Loader.add_implicit_resolver("!number-with-exponent", _EXPONENT, list("-+.0123456789"))
 _Loader.add_constructor("!number-with-exponent", _number_with_exponent)
+_Loader.add_constructor(_EXPANDED_TAG, lambda _loader, node: Expanded(node.value))
 
 
 def _expanded(node: yaml.Node, counted: dict[int, int]) -> int:
