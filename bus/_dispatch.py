@@ -88,7 +88,7 @@ class Dispatcher:
         if outer is not None:
             here[CAUSE] = running_cause(outer)
             check_depth(event, here[CAUSE], self._max_depth)
-        values: dict[Any, Any] | None = None
+        values: dict[Subscription, Any] | None = None
         if calls is not None:
             token = _enter(here)
             try:
@@ -96,7 +96,7 @@ class Dispatcher:
                     value = await call(event)
                     if value is not None:
                         values = values or {}
-                        values[call] = value
+                        values[plan.owners[call]] = value
                         if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
                             plan.write(value, call, event, context)
                 plan.completed += 1
@@ -113,29 +113,29 @@ class Dispatcher:
             outcome = Outcome()
             outcome.subscriptions = plan.subscriptions
             outcome.returned = values
-            outcome.owners = plan.owners
             outcome.caught = outcome.ticks = None
             outcome.parent = None if outer is None else outer[EVENT]
             return outcome
 
         shared: Any = context
-        if plan.watched:
-            if plan.crowded():
-                plan = await self._let_observers_run(plan, event)
-            shared = plan.new_context() if context is None else context
-            for watcher in self._announce(plan, event, shared):
-                await watcher.put_when_there_is_room(event, shared)
-        elif context is None:
-            shared = plan.new_context()
-        if plan.rows is None:
-            return await self._publish_general(plan, event, shared, here, outer)
+        if plan.has_more or context is None:
+            if plan.watched:
+                if plan.crowded():
+                    plan = await self._let_observers_run(plan, event)
+                shared = plan.new_context() if context is None else context
+                for watcher in self._announce(plan, event, shared):
+                    await watcher.put_when_there_is_room(event, shared)
+            elif context is None:
+                shared = plan.new_context()
+            if plan.rows is None:
+                return await self._publish_general(plan, event, shared, here, outer)
         ticks = view = None
         times = plan.times
         token = _enter(here)
         try:
             if times is not None:
                 began = clock()
-            for subscription, call, by in plan.rows:
+            for subscription, call, by in plan.rows:  # type: ignore[union-attr]  # there are: else it `has_more`
                 try:
                     if by is None:
                         view = None
@@ -189,7 +189,7 @@ class Dispatcher:
         outcome = Outcome()
         outcome.subscriptions = plan.subscriptions
         outcome.returned = values
-        outcome.owners = outcome.caught = None
+        outcome.caught = None
         outcome.ticks = ticks
         outcome.parent = None if outer is None else outer[EVENT]
         return outcome

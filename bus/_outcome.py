@@ -33,18 +33,16 @@ class Outcome:
     Attributes:
         parent: The event during whose handling this one was published, or None.
         subscriptions: The subscribers, in the order they ran.
-        returned: What was returned other than None, by subscriber, or by callback if there are `owners`; None if nothing was.
-        owners: The subscribers of the callbacks; None if `returned` is by subscriber.
+        returned: What was returned other than None, by subscriber; None if nothing was.
         caught: The errors that were isolated; None if there were none.
         ticks: When the first call began and each ended, in seconds; None unless the bus was made with ``timing=True``.
     """
 
     # No __init__, as in `View`: an outcome is made for every publish with values.
-    __slots__ = ("caught", "owners", "parent", "returned", "subscriptions", "ticks")
+    __slots__ = ("caught", "parent", "returned", "subscriptions", "ticks")
 
     subscriptions: tuple[Subscription, ...]
-    returned: Mapping[Any, Any] | None
-    owners: Mapping[Any, Subscription] | None
+    returned: Mapping[Subscription, Any] | None
     caught: Mapping[Subscription, Exception] | None
     ticks: list[float] | None
     parent: object
@@ -52,8 +50,7 @@ class Outcome:
     @property
     def values(self) -> Mapping[Subscription, Any]:
         """What the subscribers returned, other than None."""
-        returned, owners = self.returned or {}, self.owners
-        return returned if owners is None else {owners[call]: value for call, value in returned.items()}
+        return self.returned or {}
 
     @property
     def results(self) -> tuple[Result, ...]:

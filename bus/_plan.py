@@ -35,6 +35,7 @@ class Plan:
         starts_step: Whether the event is the start of a step.
         ends_step: Whether it is the end of one.
         recorded: Whether the event is kept: there is a history, or a step starts or ends.
+        has_more: Whether there is more to a publish than awaiting each of its `rows`.
         watched: Whether there is more to a publish than its subscribers: observers, a history, a step that starts or ends.
         plain: The callbacks, if awaiting each with the event is all there is to a publish; else None. Empty if nothing listens.
         owners: Their subscribers.
@@ -51,6 +52,7 @@ class Plan:
         "emits_callback_steps",
         "empty_outcome",
         "ends_step",
+        "has_more",
         "needs_context",
         "observations",
         "owners",
@@ -83,6 +85,7 @@ class Plan:
         self.ends_step = issubclass(event, StepFinished | StepFailed)
         self.recorded = recorded or self.starts_step or self.ends_step
         self.watched = bool(observations) or self.recorded or emits_callback_steps
+        self.has_more = self.watched or self.rows is None
         self.needs_context = any(o.takes_context for o in observations) or not all(
             s.takes_no_context for s in subscriptions
         )
@@ -102,7 +105,7 @@ class Plan:
         """Return the outcome of a publish without values, errors and times."""
         outcome = Outcome()
         outcome.subscriptions, outcome.parent = self.subscriptions, parent
-        outcome.returned = outcome.owners = outcome.caught = outcome.ticks = None
+        outcome.returned = outcome.caught = outcome.ticks = None
         return outcome
 
     def crowded(self) -> bool:
