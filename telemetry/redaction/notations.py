@@ -35,8 +35,10 @@ def without_notations(text: str, found: Callable[[str], None]) -> str:
     """Return `text` with the secrets masked that it has in one of the notations; `found` receives each."""
     lowered = text.lower()
     for notation in _NOTATIONS:
-        if any(sign in lowered for sign in notation.signs):
-            text = notation.pattern.sub(lambda match, notation=notation: _masked(match, notation, found), text)  # type: ignore[misc]
+        for sign in notation.signs:  # a loop takes half the time of any()
+            if sign in lowered:
+                text = notation.pattern.sub(lambda match, notation=notation: _masked(match, notation, found), text)  # type: ignore[misc]
+                break
     return text
 
 

@@ -44,5 +44,6 @@ def _script() -> str:
     return f'"use strict";\nconst RULES = {json.dumps(page_rules())};\n' + "\n".join(_read(name) for name in _SCRIPTS)
 
 
+@cache
 def _read(name: str) -> str:
     return files(__name__).joinpath(name).read_text(encoding="utf-8")

@@ -49,8 +49,8 @@ def check(data: bytes) -> None:
     name = redact_name(text)
     assert printable_text(name) == name
     assert "\n" not in name
-    for known in ("api_key", "HF_TOKEN", "x-auth-token"):
-        assert _SECRET not in redact(f"{text}\n{known}={_SECRET}")
+    pairs = "\n".join(f"{name}={_SECRET}" for name in ("api_key", "HF_TOKEN", "x-auth-token"))
+    assert _SECRET not in redact(f"{text}\n{pairs}")
     attributes = redact_attributes({text: _SECRET, "api_key": text, "note": text, "HF_TOKEN": data})
     json.dumps(attributes, allow_nan=False).encode()
     "\n".join(redact_arguments([*text.split(), "--api-key", _SECRET])).encode()
