@@ -4,6 +4,7 @@ An observer handles steps of any kind in the same way, a download or a training 
 process. This room knows `phasebus.bus` and `phasebus.telemetry`, and nothing of what is being started.
 """
 
+from phasebus.observers.history import HistoryObserver
 from phasebus.observers.journal import JournalObserver
 from phasebus.observers.log import LogObserver
 from phasebus.observers.metrics import MetricsObserver
@@ -14,6 +15,7 @@ from phasebus.observers.timeline import TimelineObserver
 from phasebus.observers.watchdog import Watchdog
 
 __all__ = [
+    "HistoryObserver",
     "JournalObserver",
     "LogObserver",
     "MetricsObserver",

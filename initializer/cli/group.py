@@ -21,6 +21,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("run:run", "Run a vLLM command unchanged, and trace its start."),
     "watch": ("watch:watch", "Show a running start, on this machine or another."),
     "report": ("report:report", "Show where the time of a start went."),
+    "runs": ("runs:runs", "List, show and prune the runs that are kept."),
     "doctor": ("doctor:doctor", "Check the environment for problems."),
     "events": ("events:events", "List every event, phase and key."),
     "engines": ("engines:engines", "List the installed engines."),

@@ -19,6 +19,7 @@ from phasebus.initializer.cluster.merge import merge, snapshot
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, stop_nodes
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.events import PostPlacementGroup, PrePlacementGroup
+from phasebus.initializer.node.factors import described_configuration, node_factors
 from phasebus.initializer.node.keys import (
     ENGINE_ARGS,
     NODE_KEYS,
@@ -68,7 +69,11 @@ class ClusterStart:
         for model in config.models:
             subscribe_to_placement(self._bus, model.callbacks)
         phases, last = self._phases(), Phase(name="post_cluster", before=PostCluster)
-        attributes = {"run": self._telemetry.identity.run, "phases": phase_names((*phases, last))}
+        attributes = {
+            "run": self._telemetry.identity.run,
+            "phases": phase_names((*phases, last)),
+            **described_configuration(self._factors),
+        }
         try:
             async with self._bus.step(CLUSTER, config.name, attributes=attributes) as step:
                 await run_phases(self._bus, phases, context, config)
@@ -82,6 +87,15 @@ class ClusterStart:
                 await self._resources.aclose()
             raise
         return context, nodes, self._resources.pop_all()
+
+    def _factors(self) -> Mapping[str, Any]:
+        """Return the factors of the cluster's configuration; with several models, their names begin with a number."""
+        models = self._config.models
+        factors: dict[str, Any] = {}
+        for number, model in enumerate(models):
+            each = {**node_factors(model), "nodes": model.nodes, "replicas": model.replicas}
+            factors |= each if len(models) == 1 else {f"{number}.{name}": value for name, value in each.items()}
+        return {**factors, "models": len(models)}
 
     def _phases(self) -> tuple[Phase, ...]:
         return (

@@ -131,6 +131,23 @@ def announced_steps(engine: object) -> Mapping[str, str]:
 
 
 @runtime_checkable
+class DescribesFactors(Protocol):
+    """What a launcher or observer also has if it knows what the duration of its engine's start depends on."""
+
+    def factors(
+        self, args: Mapping[str, Any], environment: Mapping[str, str]
+    ) -> Mapping[str, str | int | float | bool]:
+        """Return the arguments, variables and versions that matter, by names such as ``args.max_model_len``.
+
+        Runs with equal factors are compared. None of them may be a secret.
+
+        Args:
+            args: The engine's own arguments; an observer of a command reads those of the command instead.
+            environment: The environment of the engine's processes.
+        """
+
+
+@runtime_checkable
 class CommandLauncher(Protocol):
     """What a launcher also has if its engine can be observed where a command starts it."""
 

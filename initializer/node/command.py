@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -29,6 +30,7 @@ from phasebus.initializer.node.events import (
     PreInitialization,
 )
 from phasebus.initializer.node.execution import original_environment, printable
+from phasebus.initializer.node.factors import described_configuration, engine_factors
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.telemetry import StepNotice, Telemetry
@@ -127,6 +129,7 @@ class CommandStart:
             "engine": self._observer.name,
             "command": self._command.name,
             "phases": phase_names(phases),
+            **described_configuration(self._factors),
         }
         try:
             async with self._bus.step(NODE, identity.node, attributes=attributes) as step:
@@ -182,6 +185,16 @@ class CommandStart:
         if self._deaths:
             return f"the engine has died: {self._deaths[0]}"
         return f"`{self._command.name}` {describe_exit(self._child.returncode)}" if self._child.returncode else None
+
+    def _factors(self) -> Mapping[str, Any]:
+        """Return the factors of the command's configuration."""
+        return {
+            "model": self._model,
+            "engine": self._observer.name,
+            "download": self._command.download,
+            "forkserver": self._command.forkserver,
+            **engine_factors(self._observer, {}, original_environment()),
+        }
 
     def _phases(self) -> tuple[Phase, ...]:
         return (

@@ -31,6 +31,7 @@ from phasebus.initializer.node.events import (
     PreInitialization,
     PrePlacementGroup,
 )
+from phasebus.initializer.node.factors import described_configuration, node_factors
 from phasebus.initializer.node.keys import (
     DOWNLOAD_DESTINATION,
     DOWNLOAD_RESULT,
@@ -111,6 +112,7 @@ class NodeStart:
             "model": config.model,
             "engine": config.engine,
             "phases": phase_names(phases),
+            **described_configuration(lambda: node_factors(config)),
         }
         try:
             async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):

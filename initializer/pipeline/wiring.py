@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from phasebus.bus import Bus, BusStateError, Observer, subscribe_all
-from phasebus.observers import JournalObserver, MetricsObserver, SpanObserver, StatusObserver, TimelineObserver
+from phasebus.observers import (
+    HistoryObserver,
+    JournalObserver,
+    MetricsObserver,
+    SpanObserver,
+    StatusObserver,
+    TimelineObserver,
+)
 from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Telemetry, Timeline, redact
 from phasebus.telemetry.journal import JournalWriter, journal_of
 from phasebus.telemetry.service import Access
@@ -41,6 +48,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
         "the journal": lambda: JournalObserver(JournalWriter(journal, identity)),
         "metrics": lambda: MetricsObserver(telemetry.metrics, identity.trace),
         "spans": lambda: SpanObserver(telemetry.tracing),
+        "the history": lambda: HistoryObserver(identity),
     }
     for name, make in makers.items():
         try:

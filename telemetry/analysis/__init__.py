@@ -2,7 +2,7 @@
 
 from phasebus.telemetry.analysis.blame import BlameRow, blame, time_to_ready
 from phasebus.telemetry.analysis.critical_path import CriticalPath, Link, Overlap, critical_path
-from phasebus.telemetry.analysis.diff import Difference, diff
+from phasebus.telemetry.analysis.diff import Difference, diff, usual_seconds
 from phasebus.telemetry.analysis.gaps import Gap, gaps, unnamed_share
 from phasebus.telemetry.analysis.nesting import PlacedStep, walk
 from phasebus.telemetry.analysis.page_state import page_state
@@ -29,5 +29,6 @@ __all__ = [
     "stragglers",
     "time_to_ready",
     "unnamed_share",
+    "usual_seconds",
     "walk",
 ]

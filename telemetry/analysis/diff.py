@@ -1,9 +1,12 @@
-"""Diff: two runs, phase by phase, with what got slower first."""
+"""Diff: two runs, or the medians of several, phase by phase, with what got slower first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
+from phasebus.telemetry.analysis.blame import time_to_ready
 from phasebus.telemetry.analysis.nesting import walk
 from phasebus.telemetry.journal import Run
 
@@ -37,18 +40,32 @@ class Difference:
         return self.change > seconds and self.change > share * (self.before or 0.0)
 
 
-def diff(before: Run, after: Run) -> tuple[Difference, ...]:
+def diff(before: Run | Sequence[Run], after: Run | Sequence[Run]) -> tuple[Difference, ...]:
     """Return a row for every sort of step of the two runs, what got slower by most first.
 
     With several nodes the slowest one counts, which is the one that the others wait for; what a node did several times
-    counts together.
+    counts together. Of several runs, the median counts of those that have the step, if at least half have it.
     """
-    first, second = _durations(before), _durations(after)
+    first, second = _usual_durations(before), _usual_durations(after)
     rows = [
         Difference(kind=kind, name=name, before=first.get((kind, name)), after=second.get((kind, name)))
         for kind, name in dict.fromkeys([*first, *second])
     ]
     return tuple(sorted(rows, key=lambda row: -row.change))
+
+
+def usual_seconds(runs: Sequence[Run]) -> float:
+    """Return the median of the times to ready of `runs`, in seconds."""
+    return median(time_to_ready(run) for run in runs)
+
+
+def _usual_durations(runs: Run | Sequence[Run]) -> dict[tuple[str, str], float]:
+    each = [_durations(run) for run in ([runs] if isinstance(runs, Run) else runs)]
+    found: dict[tuple[str, str], list[float]] = {}
+    for durations in each:
+        for key, seconds in durations.items():
+            found.setdefault(key, []).append(seconds)
+    return {key: median(seconds) for key, seconds in found.items() if 2 * len(seconds) >= len(each)}
 
 
 def _durations(run: Run) -> dict[tuple[str, str], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def find_journal(run: str | None = None) -> Path:
         raise JournalError(
             f"{taken} is a file, but the journals of runs need a folder there. Set PHASEBUS_STATE_DIR to another folder"
         )
-    journals = sorted(folder.glob(f"{run or ''}*.jsonl"))
+    journals = sorted(folder.glob(f"{glob.escape(run or '')}*.jsonl"))
     if not journals:
         wanted = f"no run {run!r}" if run else "no run yet"
         raise JournalError(f"{wanted} in {folder}. Start one with `phasebus demo` or `phasebus up`")

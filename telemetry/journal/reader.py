@@ -179,7 +179,7 @@ class _Contents:
         """Whether the journal is closed, its process is running, or that has died."""
         if isinstance(self._last, JournalClosed):
             return "closed"
-        return "running" if _is_alive(self.opened) else "died"
+        return "running" if is_writer_alive(self.opened) else "died"
 
     def _events(self, lines: Iterable[bytes]) -> Iterator[JournalEvent]:
         for line in lines:
@@ -228,7 +228,7 @@ def _opened(path: Path, line: bytes) -> JournalOpened:
     return opened
 
 
-def _is_alive(opened: JournalOpened) -> bool:
+def is_writer_alive(opened: JournalOpened) -> bool:
     """Return whether the process that opened the journal still runs on this machine."""
     if opened.process_created is None:
         return False

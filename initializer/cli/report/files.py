@@ -9,37 +9,38 @@ import click
 
 from phasebus.bus import PhasebusError
 from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.report.journals import journal_of, json_option, print_json
+from phasebus.initializer.cli.report.journals import journal_of, json_option, print_json, run_argument
 from phasebus.telemetry import analysis
-from phasebus.telemetry.journal import Run
 from phasebus.telemetry.service.page import page_of
 
 
 @click.command(short_help="Draw the run as a picture or a page.")
+@run_argument
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; by default RUN.svg here.")
 @json_option
 @click.pass_context
-def plot(context: click.Context, output: Path | None, *, as_json: bool) -> None:
+def plot(context: click.Context, run: str | None, output: Path | None, *, as_json: bool) -> None:
     """Draw the run as one picture (SVG), or as one page if the file's name ends in .html; - prints the picture."""
     with reported():
-        run = journal_of(context)
+        recorded = journal_of(context, run)
         if as_json:
-            print_json(run, steps=[_placed(at) for at in analysis.walk(run)])
+            print_json(recorded, steps=[_placed(at) for at in analysis.walk(recorded)])
             return
-        to = output or Path(f"{run.run}.svg")
-        _write(page_of(analysis.page_state(run)) if to.suffix == ".html" else analysis.plot(run), to)
+        to = output or Path(f"{recorded.run}.svg")
+        _write(page_of(analysis.page_state(recorded)) if to.suffix == ".html" else analysis.plot(recorded), to)
 
 
 @click.command(short_help="Write the run as a trace for ui.perfetto.dev.")
+@run_argument
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; by default RUN.perfetto.json here.")
 @click.option("--json", "as_json", is_flag=True, help="Print it instead of writing a file.")
 @click.pass_context
-def perfetto(context: click.Context, output: Path | None, *, as_json: bool) -> None:
+def perfetto(context: click.Context, run: str | None, output: Path | None, *, as_json: bool) -> None:
     """Write the run as a Chrome trace, which ui.perfetto.dev and chrome://tracing open."""
     with reported():
-        run: Run = journal_of(context)
-        trace = json.dumps(analysis.perfetto(run), ensure_ascii=False)
-        _write(trace + "\n", Path("-") if as_json else output or Path(f"{run.run}.perfetto.json"))
+        recorded = journal_of(context, run)
+        trace = json.dumps(analysis.perfetto(recorded), ensure_ascii=False)
+        _write(trace + "\n", Path("-") if as_json else output or Path(f"{recorded.run}.perfetto.json"))
 
 
 def _placed(at: analysis.PlacedStep) -> dict[str, object]:

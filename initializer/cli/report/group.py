@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from phasebus.initializer.cli.report import files, tables
+from phasebus.initializer.cli.report import differences, files, tables
 
 
 class _RunFirst(click.Group):
@@ -35,8 +35,9 @@ class _RunFirst(click.Group):
 def report() -> None:
     """Show where the time of a start-up went, from its journal.
 
-    RUN is a run's id, the beginning of one, or the path of a journal; the last run by default. The default COMMAND is
-    blame. A run that is still going is counted until now.
+    RUN is a run's id or the beginning of one, the path of a journal, `last`, `previous`, a configuration's fingerprint, a
+    model or a node's name; the last run by default. It may also follow the command. The default COMMAND is blame. A run that
+    is still going is counted until now. `phasebus runs list` lists the runs.
     """
 
 
@@ -45,7 +46,7 @@ for command in (
     tables.critical_path,
     tables.gaps,
     tables.stragglers,
-    tables.diff,
+    differences.diff,
     files.plot,
     files.perfetto,
 ):

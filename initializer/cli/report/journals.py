@@ -12,22 +12,34 @@ import click
 
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.formatting import format_duration
-from phasebus.telemetry.journal import JournalError, Run, find_journal, read_journal
+from phasebus.telemetry.history import find_run
+from phasebus.telemetry.journal import JournalError, Run, read_journal
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
-def journal_of(context: click.Context) -> Run:
+def run_argument(command: C) -> C:
+    """Add the argument RUN to a report."""
+    return click.argument("run", required=False)(command)
+
+
+def journal_of(context: click.Context, run: str | None = None) -> Run:
     """Return the run that the arguments of `phasebus report` name.
 
+    Args:
+        context: The context of the report's command; its object is a run that was named before the report.
+        run: A run that was named after it.
+
     Raises:
-        JournalError: There is no such run, or its journal cannot be read.
+        JournalError: There is no such run, its journal cannot be read, or two were named.
     """
-    wanted: str | None = context.obj
+    wanted: str | None = run or context.obj
+    if run is not None and context.obj is not None:
+        raise JournalError(f"a report is of one run, not of {context.obj!r} and {run!r}; `diff` compares two")
     try:
-        return read_journal(find_journal(wanted))
+        return read_journal(find_run(wanted))
     except JournalError as error:
         commands = context.parent.command.list_commands(context) if context.parent else []  # type: ignore[attr-defined]
         for close in difflib.get_close_matches(wanted or "", commands, n=1):

@@ -6,45 +6,44 @@ import click
 
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.report.journals import described, journal_of, json_option, plain, print_json
+from phasebus.initializer.cli.report.journals import described, journal_of, json_option, plain, print_json, run_argument
 from phasebus.initializer.cli.report.show import Column, print_table
 from phasebus.telemetry import analysis
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.formatting import format_duration, format_title
-from phasebus.telemetry.journal import RecordedStep, find_journal, read_journal
-
-SLOWER_EXIT_CODE = 3
-"""The exit code of `diff` if the second run was slower; 1 is an error and 2 wrong usage."""
+from phasebus.telemetry.journal import RecordedStep
 
 
 @click.command()
+@run_argument
 @json_option
 @click.pass_context
-def blame(context: click.Context, *, as_json: bool) -> None:
+def blame(context: click.Context, run: str | None, *, as_json: bool) -> None:
     """List the steps by duration, the longest first."""
     with reported():
-        run = journal_of(context)
+        recorded = journal_of(context, run)
         if as_json:
-            print_json(run, blame=[plain(row) for row in analysis.blame(run)])
+            print_json(recorded, blame=[plain(row) for row in analysis.blame(recorded)])
             return
-        click.echo(described(run))
-        print_blame(run)
+        click.echo(described(recorded))
+        print_blame(recorded)
 
 
 @click.command("critical-path", short_help="Show the chain of steps that set the time to ready.")
+@run_argument
 @json_option
 @click.pass_context
-def critical_path(context: click.Context, *, as_json: bool) -> None:
+def critical_path(context: click.Context, run: str | None, *, as_json: bool) -> None:
     """Show the chain of steps that set the time to ready, and what an ideal overlap would save."""
     with reported():
-        run = journal_of(context)
-        path = analysis.critical_path(run)
+        recorded = journal_of(context, run)
+        path = analysis.critical_path(recorded)
         if as_json:
             links = [plain(link, seconds=link.seconds) for link in path.links]
-            print_json(run, critical_path=links, overlap=plain(path.overlap))
+            print_json(recorded, critical_path=links, overlap=plain(path.overlap))
             return
-        click.echo(described(run))
-        smallest = time_to_ready(run) / 1000
+        click.echo(described(recorded))
+        smallest = time_to_ready(recorded) / 1000
         print_table(
             [Column("at", "s"), Column("waited", "s"), Column("for what")],
             [
@@ -66,19 +65,20 @@ def critical_path(context: click.Context, *, as_json: bool) -> None:
 
 
 @click.command()
+@run_argument
 @click.option("--shortest", type=click.FloatRange(0), default=0.01, show_default=True, help="In seconds.")
 @json_option
 @click.pass_context
-def gaps(context: click.Context, shortest: float, *, as_json: bool) -> None:
+def gaps(context: click.Context, run: str | None, shortest: float, *, as_json: bool) -> None:
     """List the time that no step covers."""
     with reported():
-        run = journal_of(context)
-        rows = analysis.gaps(run, shortest)
+        recorded = journal_of(context, run)
+        rows = analysis.gaps(recorded, shortest)
         if as_json:
-            print_json(run, gaps=[plain(row) for row in rows], unnamed_share=analysis.unnamed_share(run))
+            print_json(recorded, gaps=[plain(row) for row in rows], unnamed_share=analysis.unnamed_share(recorded))
             return
-        click.echo(described(run))
-        click.echo(f"{100 * analysis.unnamed_share(run):.1f} % of the time to ready has no step.")
+        click.echo(described(recorded))
+        click.echo(f"{100 * analysis.unnamed_share(recorded):.1f} % of the time to ready has no step.")
         print_table(
             [Column("seconds", "s"), Column("in"), Column("after"), Column("before"), Column("node")],
             [
@@ -95,17 +95,18 @@ def gaps(context: click.Context, shortest: float, *, as_json: bool) -> None:
 
 
 @click.command()
+@run_argument
 @json_option
 @click.pass_context
-def stragglers(context: click.Context, *, as_json: bool) -> None:
+def stragglers(context: click.Context, run: str | None, *, as_json: bool) -> None:
     """Name the slowest node of each phase and step."""
     with reported():
-        run = journal_of(context)
-        rows = analysis.stragglers(run)
+        recorded = journal_of(context, run)
+        rows = analysis.stragglers(recorded)
         if as_json:
-            print_json(run, stragglers=[plain(row, behind=row.behind) for row in rows])
+            print_json(recorded, stragglers=[plain(row, behind=row.behind) for row in rows])
             return
-        click.echo(described(run))
+        click.echo(described(recorded))
         if not rows:
             click.echo("There is nothing to compare: no phase or step ran on two nodes.")
             return
@@ -117,56 +118,6 @@ def stragglers(context: click.Context, *, as_json: bool) -> None:
                 for row in rows
             ],
         )
-
-
-@click.command(short_help="Compare the durations of two runs.")
-@click.argument("before")
-@click.argument("after")
-@click.option(
-    "--percent",
-    type=click.FloatRange(0),
-    default=10.0,
-    show_default=True,
-    help="Minimum slowdown to report, in percent…",
-)
-@click.option("--seconds", type=click.FloatRange(0), default=0.5, show_default=True, help="… and in seconds.")
-@json_option
-@click.pass_context
-def diff(context: click.Context, before: str, after: str, percent: float, seconds: float, *, as_json: bool) -> None:
-    """Compare the runs BEFORE and AFTER, the largest slowdowns first.
-
-    The exit code is 3 if a phase, a node or the cluster got slower. For several nodes the slowest one is compared.
-    """
-    if context.obj is not None:
-        raise click.UsageError("diff takes its two runs after its name: phasebus report diff BEFORE AFTER")
-    with reported():
-        first, second = read_journal(find_journal(before)), read_journal(find_journal(after))
-        rows = analysis.diff(first, second)
-        slower = [row for row in rows if row.before is not None and row.slower(percent / 100, seconds)]
-        slower = [row for row in slower if row.kind in ("cluster", "node", "phase")]
-        if as_json:
-            print_json(
-                second,
-                before=first.run,
-                slower=bool(slower),
-                diff=[plain(row, change=row.change) for row in rows],
-            )
-        else:
-            click.echo(f"before  {described(first)}\nafter   {described(second)}")
-            print_table(
-                [Column("change", "+"), Column("before", "s"), Column("after", "s"), Column("what")],
-                [
-                    (
-                        row.change,
-                        row.before,
-                        row.after,
-                        format_title(row.kind, row.name).strip() + " ▲" * (row in slower),
-                    )
-                    for row in rows
-                ],
-            )
-    if slower:
-        context.exit(SLOWER_EXIT_CODE)
 
 
 def _titled(step: RecordedStep) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,7 @@ class ServerCommand:
         health_url: The URL of its /health; None without an HTTP server, or if its port is not known.
         socket: The Unix socket that it listens on instead of a port.
         traces_endpoint: Where its arguments say that it exports its spans; None if they do not say.
+        options: Its options by name, with underscores; True for one without a value. The model is ``model``.
     """
 
     model: str
@@ -49,6 +50,7 @@ class ServerCommand:
     health_url: str | None
     socket: str | None
     traces_endpoint: str | None = None
+    options: Mapping[str, str | bool] = field(default_factory=dict)
 
     async def is_healthy(self, seconds: float = 1.0) -> bool:
         """Return whether the server answers; False if that cannot be asked.
@@ -91,6 +93,11 @@ def read_command(arguments: Sequence[str]) -> ServerCommand | None:
         health_url=url,
         socket=socket,
         traces_endpoint=_value(options, "otlp-traces-endpoint") or None,
+        options={
+            name.lstrip("-").replace("-", "_") or "model": " ".join(values) or True
+            for name, values in options.items()
+            if name or values
+        },
     )
 
 

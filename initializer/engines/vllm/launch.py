@@ -12,6 +12,7 @@ from phasebus.initializer.engines.optional import Check, Versions
 from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
 from phasebus.initializer.engines.vllm.arguments import check_arguments, check_weights, known_arguments
 from phasebus.initializer.engines.vllm.command_line import starts_server
+from phasebus.initializer.engines.vllm.factors import engine_factors
 from phasebus.initializer.engines.vllm.inspection import plugin_checks, vllm_versions
 from phasebus.initializer.engines.vllm.names import ALL_STEPS
 from phasebus.initializer.engines.vllm.observer import VLLMCommandObserver, VLLMObserver
@@ -22,6 +23,7 @@ from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.engines.vllm.versions import check_vllm
 from phasebus.initializer.ray.actors import Actor
 from phasebus.initializer.seams import Seam
+from phasebus.telemetry.history import Factor
 
 _STOP_SECONDS = 5.0
 _PARALLEL_SIZES = (
@@ -110,6 +112,10 @@ class VLLM:
                 f"vLLM {what}{step}: {error or type(error).__name__}{cause}{last_lines(launch.log)}"
             ) from error
         return VLLMEngine(actor)
+
+    def factors(self, args: Mapping[str, Any], environment: Mapping[str, str]) -> Mapping[str, Factor]:
+        """Return the arguments, variables and versions that the duration of a start depends on."""
+        return engine_factors(args, environment)
 
     def observer(self) -> VLLMObserver:
         """Return an observer of a vLLM that a library starts."""

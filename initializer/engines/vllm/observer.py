@@ -9,12 +9,15 @@ from typing import Any, Final
 from phasebus.bus import Bus
 from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin_environment, read_command
 from phasebus.initializer.engines.vllm.environment import environment_of_command, environment_of_engine
+from phasebus.initializer.engines.vllm.factors import engine_factors
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id
 from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER
 from phasebus.initializer.engines.vllm.names import ALL_STEPS
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.telemetry import Relay, StepNotice, Telemetry
+from phasebus.telemetry.history import Factor
+from phasebus.telemetry.redaction import redact_arguments
 
 _NAME: Final = "vllm"
 
@@ -33,6 +36,10 @@ class VLLMObserver:
     ) -> Mapping[str, str]:
         """Return what makes vLLM's processes report their steps."""
         return environment_of_engine(telemetry, environment, traces_endpoint=args.get("otlp_traces_endpoint"))
+
+    def factors(self, args: Mapping[str, Any], environment: Mapping[str, str]) -> Mapping[str, Factor]:
+        """Return the arguments, variables and versions that the duration of a start depends on."""
+        return engine_factors(args, environment)
 
     def relayed_steps(self, bus: Bus, relay: Relay) -> AbstractAsyncContextManager[StepTracker]:
         """Publish the reports that arrive at `relay` as engine steps."""
@@ -53,6 +60,7 @@ class VLLMCommandObserver:
     step_names = ALL_STEPS
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        self._arguments = arguments
         self._server = _server_of(arguments)
         self.model = self._server.model if self._server else ""
 
@@ -64,6 +72,12 @@ class VLLMCommandObserver:
         reporting = environment_of_command(telemetry, step, gate=gate, traces_endpoint=endpoint)
         forking = {} if FORKSERVER in environment else {FORKSERVER: "1"}
         return {**reporting, **plugin_environment(environment), **forking}
+
+    def factors(self, args: Mapping[str, Any], environment: Mapping[str, str]) -> Mapping[str, Factor]:
+        """Return the options, variables and versions that the duration of the command's start depends on."""
+        if self._server is None:
+            return {**engine_factors(args, environment), "command": " ".join(redact_arguments(self._arguments))}
+        return engine_factors({**self._server.options, **args}, environment)
 
     def process_started(self, pid: int, began_ns: int, trace: str, parent: str) -> StepNotice:
         """Return the notice that the command's process has started; its own plugin reports the end of that step."""

@@ -1,0 +1,26 @@
+"""The history of runs: which configuration each had, which run a name means, what is usual, and what is kept.
+
+The journals are the history; nothing else is stored.
+"""
+
+from phasebus.telemetry.history.catalog import LAST, PREVIOUS, USUAL, find_run, recorded_runs, usual_runs
+from phasebus.telemetry.history.configuration import FINGERPRINT, Configuration, Factor
+from phasebus.telemetry.history.machine import machine_factors, version_factors
+from phasebus.telemetry.history.retention import Retention, StoredRun, prune
+
+__all__ = [
+    "FINGERPRINT",
+    "LAST",
+    "PREVIOUS",
+    "USUAL",
+    "Configuration",
+    "Factor",
+    "Retention",
+    "StoredRun",
+    "find_run",
+    "machine_factors",
+    "prune",
+    "recorded_runs",
+    "usual_runs",
+    "version_factors",
+]
