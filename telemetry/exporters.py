@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from phasebus.telemetry.collector import SHUTDOWN_FLUSH_SECONDS, Collector
 from phasebus.telemetry.metric_push import MetricPush
@@ -16,6 +16,9 @@ from phasebus.telemetry.otel.settings import Findings
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
     from opentelemetry.sdk.trace.export import SpanExporter
+
+E = TypeVar("E")
+Wait = Callable[[threading.Thread], None]
 
 
 def wait_briefly(thread: threading.Thread) -> None:
@@ -31,23 +34,10 @@ def span_queues(settings: TraceSettings, collector: Collector | None, findings: 
         collector: Where the exporter ``otlp`` exports to; None leaves it out.
         findings: Where problems are added.
     """
-    queues: list[SpanQueue] = []
     if settings.disabled:
         return ()
-    for name in dict.fromkeys(settings.exporters):
-        if name == "otlp" and collector is None:
-            continue
-        target = collector.endpoint if name == "otlp" and collector is not None else f"the exporter {name!r}"
-        try:
-            exporter = _exporter(name, collector)
-        except Exception as error:  # noqa: BLE001  # an exporter that cannot be made must not fail a start-up
-            findings.problems.append(f"spans are not exported to {target}: {error or type(error).__name__}")
-            continue
-        wait: Callable[[threading.Thread], None] = wait_briefly
-        if name == "otlp" and collector is not None:
-            wait = collector.wait_for_flush
-        queues.append(SpanQueue(exporter, target, settings.batches, wait))
-    return tuple(queues)
+    made = _exporters(settings.exporters, collector, findings, "spans are not exported", _span_exporter)
+    return tuple(SpanQueue(exporter, target, settings.batches, wait) for exporter, target, wait in made)
 
 
 def metric_pushes(
@@ -61,24 +51,34 @@ def metric_pushes(
         findings: Where problems are added.
         collect: Returns the current values of all metrics.
     """
-    pushes: list[MetricPush] = []
     if settings.disabled:
         return ()
-    for name in dict.fromkeys(settings.exporters):
-        if name == "otlp" and collector is None:
-            continue
-        target = collector.endpoint if name == "otlp" and collector is not None else f"the exporter {name!r}"
+    made = _exporters(settings.exporters, collector, findings, "metrics are not pushed", _metric_exporter)
+    return tuple(MetricPush(exporter, target, collect, settings.interval, wait) for exporter, target, wait in made)
+
+
+def _exporters(
+    names: Iterable[str],
+    collector: Collector | None,
+    findings: Findings,
+    failure: str,
+    make: Callable[[str, Collector | None], E],
+) -> Iterator[tuple[E, str, Wait]]:
+    """Return each exporter that can be made, what it exports to, and how its thread is waited for at the end."""
+    for name in dict.fromkeys(names):
+        target = f"the exporter {name!r}"
+        wait: Wait = wait_briefly
+        if name == "otlp":
+            if collector is None:
+                continue
+            target, wait = collector.endpoint, collector.wait_for_flush
         try:
-            exporter = _metric_exporter(name, collector)
+            yield make(name, collector), target, wait
         except Exception as error:  # noqa: BLE001  # an exporter that cannot be made must not fail a start-up
-            findings.problems.append(f"metrics are not pushed to {target}: {error or type(error).__name__}")
-            continue
-        wait = collector.wait_for_flush if name == "otlp" and collector is not None else wait_briefly
-        pushes.append(MetricPush(exporter, target, collect, settings.interval, wait))
-    return tuple(pushes)
+            findings.problems.append(f"{failure} to {target}: {error or type(error).__name__}")
 
 
-def _exporter(name: str, collector: Collector | None) -> SpanExporter:
+def _span_exporter(name: str, collector: Collector | None) -> SpanExporter:
     if name == "otlp" and collector is not None:
         return collector.exporter()
     if name == "console":
