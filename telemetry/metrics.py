@@ -48,9 +48,17 @@ class Metrics:
     Args:
         version: The version of phasebus, for `phasebus_build_info`.
         of_cluster: Whether they are sums over the nodes of a cluster; their names then begin with `phasebus_cluster_`.
+        distributions: The labels of `phasebus_build_info` that are versions of other software, each with the names under
+            which that may be installed.
     """
 
-    def __init__(self, version: str = "", *, of_cluster: bool = False) -> None:
+    def __init__(
+        self,
+        version: str = "",
+        *,
+        of_cluster: bool = False,
+        distributions: Mapping[str, tuple[str, ...]] = names.DISTRIBUTIONS,
+    ) -> None:
         self.registry = CollectorRegistry()
         self._of_cluster = of_cluster
         self._lock = threading.RLock()
@@ -68,7 +76,7 @@ class Metrics:
         self.registry.register(self._buses)
         ProcessCollector(registry=self.registry)
         build = METRIC_TYPES["gauge"](*names.BUILD_INFO.header, names.BUILD_INFO.labels, registry=self.registry)
-        installed = {label: _version(each) for label, each in names.DISTRIBUTIONS.items()}
+        installed = {label: _version(each) for label, each in distributions.items()}
         build.labels(version=version, python=platform.python_version(), **installed).set(1)
 
     def family(self, family: Family) -> Any:
