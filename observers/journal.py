@@ -26,6 +26,10 @@ class JournalObserver:
 
     def observe(self, event: StepEvent | PhaseEvent) -> None:
         """Write one event."""
+        self.record(event)
+
+    def record(self, event: object) -> None:
+        """Write an event that is not published on the bus. May be called from any thread."""
         if not self._failed:
             try:
                 self._writer.write(event)

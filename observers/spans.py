@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from opentelemetry.trace import Link, Span, SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
@@ -20,6 +21,7 @@ from phasebus.telemetry.span_names import (
     span_attribute,
     span_name,
 )
+from phasebus.telemetry.stuck import StuckSteps
 from phasebus.telemetry.tracing import Tracing
 
 
@@ -55,12 +57,19 @@ class SpanObserver:
             self._export(started, event)
         self._traces.pop(event.step, None)
 
+    def record_stuck(self, stuck: StuckSteps) -> None:
+        """Add an event to the spans of the steps that are stuck. May be called from any thread."""
+        running = tuple(step for step in stuck.steps if step.step in self._running)
+        self._inner_events.add_stuck(replace(stuck, steps=running))
+
     def close(self) -> None:
         """Make the spans of the steps that have not ended."""
         for started in reversed(self._running.all()):
             if not started.traced:
                 span = self._start(started, started.parent)
                 span.set_attributes({span_attribute("outcome"): "died", "error.type": "died"})
+                for each in self._inner_events.take(started.step):
+                    span.add_event(each.name, each.attributes, max(each.time_ns, started.time_ns))
                 span.set_status(Status(StatusCode.ERROR, "the bus closed before the step ended"))
                 span.end()
         self._running.clear()

@@ -1,42 +1,86 @@
-"""Warnings about steps that run for long, while they run."""
+"""Watching the steps of a start while they run: reminders of long ones, and which one the start hangs in."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
-from phasebus.bus import StepFailed, StepFinished, StepStarted
+from phasebus.bus import StepEvent, StepStarted
+from phasebus.observers.stuck.activity import Activity, ProcessSampler
+from phasebus.observers.stuck.evidence import only_waits, stuck_steps
+from phasebus.observers.stuck.finder import DEFAULT_PATIENCE, Findings, Patience, StuckFinder, Suspect
 from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.redaction import redact_name
-from phasebus.telemetry.running_steps import RunningSteps
 from phasebus.telemetry.span_names import span_name
+from phasebus.telemetry.stuck import MAX_STEPS, StuckStep, StuckSteps
 
 logger = logging.getLogger("phasebus.startup")
 
+_NICENESS: Final = 10
+_SPIN_CHECKS: Final = 3
+"""How often the stacks of busy processes are read, to see whether they only wait, in one start."""
+
+_REFRESH: Final = 30.0
+"""The time after which the evidence of a step that is still stuck is collected again, in seconds; it doubles."""
+
 
 class Watchdog:
-    """Warns of innermost steps that run for long; they are what the start-up waits for.
+    """Names the step that a start hangs in, with evidence, and warns of innermost steps that run for long.
+
+    It runs in a thread of its own with a low priority, and samples processes only while no event arrives.
 
     Args:
         seconds: The time after which a running step is logged, and logged again.
         logger: The logger; ``phasebus.startup`` by default.
+        level: The level of the messages about steps that run for long.
+        report: Called in the watchdog's thread when the steps that are stuck have changed; each call within a
+            `StuckSteps` of none means that the start goes on.
+        logs: Files that the output of the start's processes goes to.
+        usual: Returns the longest usual duration of a step in seconds; None if it has no history.
+        patience: How long a step may show no progress.
+        sample: Returns the activity of processes; by default those of this machine.
     """
 
-    def __init__(self, seconds: float = 60.0, *, logger: logging.Logger = logger) -> None:
+    def __init__(
+        self,
+        seconds: float = 60.0,
+        *,
+        logger: logging.Logger = logger,
+        level: int = logging.WARNING,
+        report: Iterable[Callable[[StuckSteps], Any]] = (),
+        logs: Iterable[Path] = (),
+        usual: Callable[[StepStarted], float | None] = lambda _: None,
+        patience: Patience = DEFAULT_PATIENCE,
+        sample: Callable[[Iterable[int]], Mapping[int, Activity]] | None = None,
+    ) -> None:
         self._seconds = seconds
         self._logger = logger
-        self._running = RunningSteps()
+        self._level = level
+        self._reports = tuple(report)
+        self._logs = tuple(logs)
+        self._patience = patience
+        self._sample = sample or ProcessSampler().sample
         self._logged: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._finder = StuckFinder(patience, usual)
+        self._stuck = StuckSteps()
+        self._suspected: frozenset[tuple[str, str]] = frozenset()
+        self._next_refresh = 0.0
+        self._refresh = _REFRESH
+        self._spin_checks = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="phasebus watchdog", daemon=True)
 
-    def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
-        """Record a step's start or end."""
-        if isinstance(event, StepStarted):
-            self._running.start(event)
-        else:
-            self._running.end(event.step)
+    def observe(self, event: StepEvent) -> None:
+        """Record an event of a step."""
+        with self._lock:
+            self._finder.observe(event, time.monotonic())
         if not self._thread.ident:
             self._thread.start()
 
@@ -45,20 +89,87 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
-        while not self._closed.wait(min(1.0, self._seconds / 4)):
-            now = time.monotonic()
-            for step in self._overdue(now):
-                name = redact_name(span_name(step.kind, step.name))
-                self._logger.warning("%s has been running for %s", name, format_duration(now - step.monotonic_ns / 1e9))
+        with contextlib.suppress(OSError, AttributeError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)  # of this thread alone, on Linux
+        while not self._closed.wait(min(self._patience.interval, self._seconds / 4)):
+            self._remind()
+            try:
+                self._look()
+            except Exception:
+                self._logger.exception("the search for stuck steps has failed; the start goes on without it")
+                self._look = lambda: None  # type: ignore[method-assign]
+
+    def _remind(self) -> None:
+        now = time.monotonic()
+        for step in self._overdue(now):
+            name = redact_name(span_name(step.kind, step.name))
+            self._logger.log(
+                self._level, "%s has been running for %s", name, format_duration(now - step.monotonic_ns / 1e9)
+            )
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            pids = self._finder.pids(now)
+            if not pids:  # events arrive: what they end is no longer stuck
+                self._update(self._still_running(self._stuck.steps))
+                return
+        samples = self._sample(pids)
+        with self._lock:
+            findings = self._finder.look(now, samples)
+        suspects = findings.suspects or self._spinning(findings)
+        if not suspects:
+            self._update(StuckSteps())
+        elif self._steps_of(suspects) != self._suspected or now >= self._next_refresh:
+            stuck = self._still_running(stuck_steps(suspects, self._logs))
+            self._suspected = self._steps_of(suspects)
+            self._next_refresh = time.monotonic() + self._refresh
+            self._refresh *= 2
+            self._update(stuck)
+
+    def _spinning(self, findings: Findings) -> tuple[Suspect, ...]:
+        """Return the idle suspects if all busy processes only wait as well: a barrier may use a whole CPU."""
+        if not findings.spinning:
+            return ()
+        if self._steps_of(findings.waiting) == self._suspected:
+            return findings.waiting
+        if self._spin_checks >= _SPIN_CHECKS:
+            return ()
+        self._spin_checks += 1
+        return findings.waiting if all(only_waits(pid) for pid in findings.spinning) else ()
+
+    @staticmethod
+    def _steps_of(suspects: tuple[Suspect, ...]) -> frozenset[tuple[str, str]]:
+        return frozenset((each.step.step, each.sign) for each in suspects)
+
+    def _still_running(self, steps: Sequence[StuckStep]) -> StuckSteps:
+        return StuckSteps(steps=tuple(step for step in steps if step.step in self._finder.running)[:MAX_STEPS])
+
+    def _update(self, stuck: StuckSteps) -> None:
+        """Report the steps that are stuck, if that is news."""
+        before, self._stuck = self._stuck, stuck
+        if not stuck.steps:
+            self._suspected, self._refresh = frozenset(), _REFRESH
+        if stuck.steps == before.steps:
+            return
+        if not stuck.steps:
+            self._logger.log(self._level, "%s is no longer stuck", before.steps[0].name)
+        elif not before.steps or before.steps[0].step != stuck.steps[0].step:
+            self._logger.warning("%s", stuck.steps[0].block())
+        for report in self._reports:
+            try:
+                report(stuck)
+            except Exception:
+                self._logger.exception("a report of a stuck step has failed")
 
     def _overdue(self, now: float) -> list[StepStarted]:
         """Return the innermost steps that are due to be logged, and note that they are."""
-        innermost = self._running.innermost()
+        innermost = self._finder.running.innermost()
         overdue = [
             event
             for event in innermost
             if now - self._logged.get(event.step, event.monotonic_ns / 1e9) >= self._seconds
         ]
-        self._logged = {step: at for step, at in self._logged.items() if step in self._running}
+        self._logged = {step: at for step, at in self._logged.items() if step in self._finder.running}
         self._logged.update({event.step: now for event in overdue})
         return overdue

@@ -9,6 +9,7 @@ from typing import Final
 
 from phasebus.bus import AttributeValue, StepFailed, StepFinished
 from phasebus.telemetry.redaction import reason, redact, redact_value
+from phasebus.telemetry.stuck import StuckSteps
 
 STACK_TRACE: Final = "exception.stacktrace"
 """The attribute of a failed step with the stack trace of another process, and of the event on its span."""
@@ -50,6 +51,21 @@ class InnerEvents:
             name, values = found
             attributes = {key: redact_value(key, value) for key, value in values.items()}
             events.append(SpanEvent(name, {**attributes, ended.kind: redact(ended.name)}, ended.time_ns))
+
+    def add_stuck(self, stuck: StuckSteps) -> None:
+        """Note why steps are stuck, for their own spans."""
+        for step in stuck.steps:
+            events = self._of_step.setdefault(step.step, [])
+            if len(events) < _MAX_EVENTS:
+                attributes: dict[str, AttributeValue] = {
+                    "reason": step.reason,
+                    "process": step.process,
+                    "pid": step.pid,
+                    "running_seconds": step.running_seconds,
+                }
+                if step.stacks:
+                    attributes["stack"] = step.stacks[0]
+                events.append(SpanEvent("stuck", attributes, stuck.time_ns))
 
     def take(self, step: str) -> list[SpanEvent]:
         """Return the events of a step that has ended, and forget them."""

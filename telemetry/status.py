@@ -8,6 +8,7 @@ from typing import Any
 from phasebus.bus import StepStarted
 from phasebus.telemetry.redaction import redact_name
 from phasebus.telemetry.running_steps import RunningSteps
+from phasebus.telemetry.stuck import StuckSteps
 
 
 class Status:
@@ -17,6 +18,7 @@ class Status:
         self._running = RunningSteps()
         self._ready = False
         self._error: str | None = None
+        self._stuck = StuckSteps()
 
     def started(self, event: StepStarted) -> None:
         """Record the start of a step."""
@@ -25,6 +27,10 @@ class Status:
     def ended(self, step: str) -> None:
         """Record the end of the step with the id `step`."""
         self._running.end(step)
+
+    def set_stuck(self, stuck: StuckSteps) -> None:
+        """Record the steps that are stuck now."""
+        self._stuck = stuck
 
     def settle(self, error: str | None = None) -> None:
         """Record that the start-up is ready, or has failed with `error`."""
@@ -50,6 +56,7 @@ class Status:
             "status": status,
             "phase": self.phase,
             **({"error": error} if error is not None else {}),
+            **({"stuck": [step.headline() for step in self._stuck.steps]} if self._stuck.steps else {}),
             "running": [
                 {
                     "kind": step.kind,

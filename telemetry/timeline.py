@@ -152,6 +152,11 @@ class Timeline:
                 step.usual = usual
                 self._touch(id_)
 
+    def longest_usual(self, id_: str) -> float | None:
+        """Return the longest usual duration of a step, in seconds; None if unknown."""
+        step = self._steps.get(id_)
+        return None if step is None or step.usual is None else step.usual.get("high")
+
     def set_stuck(self, stuck: Sequence[Mapping[str, Any]]) -> None:
         """Record the steps that are stuck now, the one that the others wait for first, each with its evidence as JSON data."""
         with self._lock:

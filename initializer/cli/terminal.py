@@ -15,7 +15,7 @@ from rich.live import Live
 from phasebus.bus import Bus
 from phasebus.initializer.cli.live import live_tree, step_line
 from phasebus.initializer.cli.remote import Follower, RemoteStart
-from phasebus.observers import LogObserver, ProgressObserver, Watchdog
+from phasebus.observers import LogObserver, ProgressObserver
 from phasebus.telemetry import Timeline
 
 
@@ -23,7 +23,7 @@ def log_to_stderr(bus: Bus) -> None:
     """Log the steps of `bus`, and the log messages of phasebus, as lines on standard error."""
     console = Console(stderr=True)
     _log_to(console)
-    for observer in (LogObserver(), ProgressObserver(console), Watchdog()):
+    for observer in (LogObserver(), ProgressObserver(console)):
         bus.observe(None, observer)
 
 
@@ -40,7 +40,6 @@ def show_progress(bus: Bus, timeline: Timeline, nodes: RemoteStart | None = None
     with ExitStack() as stack:
         if console.is_terminal:
             _log_to(console)
-            bus.observe(None, Watchdog())
             tree = Live(console=console, get_renderable=lambda: _tree(timeline, nodes), refresh_per_second=4)
             stack.enter_context(tree)
         else:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from phasebus.bus import Bus, BusStateError, Observer, subscribe_all
 from phasebus.observers import (
@@ -23,10 +23,14 @@ from phasebus.observers import (
     SpanObserver,
     StatusObserver,
     TimelineObserver,
+    Watchdog,
 )
 from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Telemetry, Timeline, redact
 from phasebus.telemetry.journal import JournalWriter, journal_of
 from phasebus.telemetry.service import Access
+from phasebus.telemetry.stuck import StuckSteps
+
+T = TypeVar("T")
 
 logger = logging.getLogger("phasebus.telemetry")
 
@@ -42,13 +46,28 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
     """
     identity = telemetry.identity
     journal = journal_of(identity)
+    reports: list[Callable[[StuckSteps], object]] = [
+        telemetry.status.set_stuck,
+        lambda stuck: telemetry.timeline.set_stuck(stuck.plain()),
+    ]
+
+    def keep(observer: T, report: Callable[[T], Callable[[StuckSteps], object]]) -> T:
+        reports.append(report(observer))
+        return observer
+
     makers: dict[str, Callable[[], Observer]] = {
         "the status": lambda: StatusObserver(telemetry.status, telemetry.metrics),
         "the timeline": lambda: TimelineObserver(telemetry.timeline),
-        "the journal": lambda: JournalObserver(JournalWriter(journal, identity)),
+        "the journal": lambda: keep(JournalObserver(JournalWriter(journal, identity)), lambda made: made.record),
         "metrics": lambda: MetricsObserver(telemetry.metrics, identity.trace),
-        "spans": lambda: SpanObserver(telemetry.tracing),
+        "spans": lambda: keep(SpanObserver(telemetry.tracing), lambda made: made.record_stuck),
         "the history": lambda: HistoryObserver(identity),
+        "steps that are stuck": lambda: Watchdog(
+            level=logging.INFO,
+            report=reports,
+            logs=(journal.with_suffix(".engine.log"),),
+            usual=lambda event: telemetry.timeline.longest_usual(event.step),
+        ),
     }
     for name, make in makers.items():
         try:

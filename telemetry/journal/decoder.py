@@ -33,6 +33,7 @@ from phasebus.telemetry.journal.events import (
 )
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER
 from phasebus.telemetry.redaction import MAX_ATTRIBUTE_CHARACTERS, MAX_NAME_CHARACTERS
+from phasebus.telemetry.stuck import StuckSteps
 
 MAX_ATTRIBUTES: Final = 64
 MAX_INTEGER: Final = 2**63 - 1
@@ -97,6 +98,8 @@ def decode(entry: object, *, plain: bool = False) -> JournalEvent | None:
         return _opened(entry, time_ns)
     if event == FOOTER:
         return JournalClosed(time_ns=time_ns)
+    if event == StuckSteps.__name__ and "stuck" in entry:
+        return _stuck(entry["stuck"], time_ns)
     if isinstance(entry.get("phase"), str):
         return _moment(entry, event, time_ns)
     return None
@@ -208,6 +211,13 @@ def _moment(entry: dict[str, Any], event: str, time_ns: int) -> PhaseMoment:
         event=_printable(event, _MAX_KIND_CHARACTERS),
         fields=_attributes({key: value for key, value in entry.items() if key not in _COMMON}),
     )
+
+
+def _stuck(steps: object, time_ns: int) -> StuckSteps:
+    try:
+        return StuckSteps.from_plain(steps, time_ns)
+    except ValueError as error:
+        raise DecodeError(str(error)) from error
 
 
 def _text(entry: dict[str, Any], key: str, limit: int) -> str:

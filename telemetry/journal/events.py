@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from phasebus.bus import AttributeValue, PhasebusError, StepEvent
 from phasebus.telemetry.journal.format import JournalError
+from phasebus.telemetry.stuck import StuckSteps
 
 
 class DecodeError(JournalError):
@@ -72,4 +73,4 @@ class PhaseMoment:
     fields: Mapping[str, AttributeValue] = field(default_factory=dict)
 
 
-JournalEvent = StepEvent | PhaseMoment | JournalOpened | JournalClosed
+JournalEvent = StepEvent | PhaseMoment | StuckSteps | JournalOpened | JournalClosed

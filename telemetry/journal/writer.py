@@ -22,6 +22,7 @@ from phasebus.telemetry.journal.decoder import MAX_ATTRIBUTES
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, MAX_LINE_BYTES, JournalError
 from phasebus.telemetry.redaction import printable_number, reason, redact_name, redact_value
 from phasebus.telemetry.run import RunIdentity
+from phasebus.telemetry.stuck import StuckSteps
 
 _CLOSED: Final = -1
 
@@ -60,6 +61,8 @@ class JournalWriter:
         line: dict[str, Any] = {"event": type(event).__name__}
         if isinstance(event, StepEvent):
             line |= _step(event)
+        elif isinstance(event, StuckSteps):  # without the key "span": earlier readers skip it
+            line |= {"time_ns": event.time_ns, "stuck": event.plain()}
         else:
             if isinstance(event, PhaseEvent):
                 line["phase"] = event.phase

@@ -26,6 +26,7 @@ from phasebus.telemetry.journal import (
     RecordedStep,
     decode_lines,
 )
+from phasebus.telemetry.stuck import MAX_STEPS, StuckSteps
 
 logger = logging.getLogger("phasebus.cluster")
 
@@ -76,6 +77,7 @@ class ClusterState:
         self._expected_nodes = 0
         self._began_ns: int | None = None
         self._warned = False
+        self._stuck: dict[str, StuckSteps] = {}  # by node
         for state in STATES:
             self._states.labels(state)
 
@@ -127,6 +129,9 @@ class ClusterState:
                 self.cluster = node
                 expected = attributes.get("nodes", 0)
                 self._expected_nodes = expected if isinstance(expected, int) else 0
+        elif isinstance(event, StuckSteps):
+            self._stuck[node.name] = event
+            self.timeline.set_stuck([step for each in self._stuck.values() for step in each.plain()][:MAX_STEPS])
         elif isinstance(event, JournalOpened):
             self._opened(node, event)
         elif isinstance(event, JournalClosed):

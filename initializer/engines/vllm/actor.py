@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from phasebus.initializer.engines.vllm.arguments import check_arguments
+from phasebus.stack_dump import offer_stacks
 from phasebus.telemetry.output_file import redirect_output
 
 
@@ -34,6 +35,7 @@ class EngineActor:
         Args:
             preload: Whether a fork server imports it at the same time, for this process's children.
         """
+        offer_stacks()
         if self._redirection is not None:
             self._redirection.wait()
         if preload:

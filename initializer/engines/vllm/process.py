@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -50,7 +51,8 @@ class VLLMProcess:
                 runtime_env=made_for["runtime_env"],
             )
         try:
-            async with launch.bus.step(ENGINE_STEP, "import_engine", attributes={"process": "front_end"}):
+            own = {"pid": actor.pid} if actor.host == platform.node() else {"host": actor.host}
+            async with launch.bus.step(ENGINE_STEP, "import_engine", attributes={"process": "front_end", **own}):
                 await actor.call("load", launch.preload)
         except BaseException as error:
             with anyio.CancelScope(shield=True):

@@ -102,7 +102,13 @@ def test_plugin_imports_no_other_room_of_phasebus() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert ended.stderr.strip() == str(
-        ["phasebus.initializer", "phasebus.initializer.engines", "phasebus.initializer.ray", "phasebus.lazy"]
+        [
+            "phasebus.initializer",
+            "phasebus.initializer.engines",
+            "phasebus.initializer.ray",
+            "phasebus.lazy",
+            "phasebus.stack_dump",
+        ]
     )
 
 

@@ -10,10 +10,12 @@ from phasebus.initializer.engines.vllm.inside.forkserver.patches import use_fork
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.initializer.engines.vllm.inside.variables import GATE_URL, RELAY_TOKEN
 from phasebus.initializer.ray.exit_codes import keep_exit_codes
+from phasebus.stack_dump import offer_stacks
 
 
 def start(url: str) -> None:
     """Report the steps of this process to `url`, and wait for the model if there is a gate."""
+    offer_stacks()
     token = os.environ.get(RELAY_TOKEN, "")
     reporter = Reporter(url, token)
     gate = os.environ.pop(GATE_URL, None)  # polled once, and not by the processes that this one starts

@@ -1,0 +1,306 @@
+"""Which steps make no progress, from their events and samples of their processes. Pure: the caller has clock and samples."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
+from phasebus.observers.stuck.activity import Activity
+from phasebus.telemetry.running_steps import RunningSteps
+
+Sign = Literal["gone", "stopped", "idle", "overdue"]
+
+_STARTS: Final = frozenset({"node", "cluster", "engine_restart"})
+"""The kinds of steps that contain a start. Outside of them nothing is waited for."""
+
+_OWN_WORK: Final = frozenset({"callback", "download", "file"})
+"""The kinds of steps that work in this process. Others wait for something that is mostly not seen from here."""
+
+_WAITS: Final = frozenset({"wait_for_model", "wait_for_other_nodes", "init_node"})
+"""Steps that only wait for another step, here or on another node."""
+
+_KINDS: Final = frozenset({"node", "phase", "engine", "engine_step", "engine_restart", "ray"}) | _OWN_WORK
+
+_BUSY_SHARE: Final = 0.03
+"""The share of a CPU that a process uses at least if it makes progress; threads that only poll use less."""
+
+_OWN_BUSY_SHARE: Final = 0.15
+"""Likewise for this process, which serves the page and draws the terminal meanwhile."""
+
+_BUSY_BYTES: Final = 256 * 1024
+"""The number of bytes that a process moves at least in the time of `Patience.seconds`, if it makes progress."""
+
+_SPIN_SHARE: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a step may show no progress, in seconds.
+
+    Attributes:
+        seconds: If its process is seen.
+        elsewhere: If it waits for something that is not seen from here, such as Ray.
+        halted: If its process is stopped, or gone.
+        interval: The time between two samples.
+    """
+
+    seconds: float = 8.0
+    elsewhere: float = 60.0
+    halted: float = 3.0
+    interval: float = 1.0
+
+
+DEFAULT_PATIENCE: Final = Patience()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A step that makes no progress.
+
+    Attributes:
+        step: Its start.
+        process: The name of its process.
+        pid: The id of its process; 0 if that is not on this machine, or unknown.
+        sign: What shows it.
+        seconds: How long that has been so.
+        halted: The id and name of the stopped process, if it is another one that its own has started.
+        usual: Its usual longest duration, if it is overdue.
+        ended_steps: The number of steps that have ended in its process.
+        cpu: The CPU time of its process meanwhile, in seconds.
+        read: The bytes that its process has read meanwhile.
+    """
+
+    step: StepStarted
+    process: str
+    pid: int
+    sign: Sign
+    seconds: float
+    halted: tuple[int, str] | None = None
+    usual: float | None = None
+    ended_steps: int = 0
+    cpu: float = 0.0
+    read: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a look has found.
+
+    Attributes:
+        suspects: The steps that make no progress, if the start as a whole makes none.
+        spinning: The processes that use a CPU and move nothing while another one is idle. If all of them only wait, the
+            start as a whole makes no progress; their stacks show it.
+        waiting: The suspects in that case.
+    """
+
+    suspects: tuple[Suspect, ...] = ()
+    spinning: tuple[int, ...] = ()
+    waiting: tuple[Suspect, ...] = ()
+
+
+NOTHING: Final = Findings()
+
+_Window = deque[tuple[float, Activity]]
+
+
+class StuckFinder:
+    """Finds steps that make no progress while the start as a whole makes none.
+
+    Args:
+        patience: How long that may take.
+        usual: Returns the longest usual duration of a step in seconds; None if it has no history.
+
+    Attributes:
+        running: The steps that run.
+    """
+
+    def __init__(
+        self, patience: Patience = DEFAULT_PATIENCE, usual: Callable[[StepStarted], float | None] = lambda _: None
+    ) -> None:
+        self._patience = patience
+        self._usual = usual
+        self.running = RunningSteps()
+        self._signs: dict[str, float] = {}  # the last sign of life of each running step
+        self._ended: dict[str, int] = {}  # the number of ended steps of each process
+        self._windows: dict[int, _Window] = {}
+        self._halted: dict[int, float] = {}
+        self._last = float("-inf")  # the time of the last event
+        self._looked = float("-inf")
+
+    def observe(self, event: StepEvent, now: float) -> None:
+        """Record an event of a step that arrives at `now`, in seconds."""
+        self._last = now
+        if isinstance(event, StepStarted):
+            self.running.start(event)
+        elif isinstance(event, StepFinished | StepFailed):
+            if self.running.end(event.step) is not None:
+                name = process_of(event)
+                self._ended[name] = self._ended.get(name, 0) + 1
+            self._signs.pop(event.step, None)
+        if not isinstance(event, StepFinished | StepFailed):
+            self._signs[event.step] = now
+        if event.parent is not None and not isinstance(event, StepProgress):
+            self._signs[event.parent] = now
+
+    @property
+    def starts(self) -> bool:
+        """Whether a start is going on."""
+        return any(step.kind in _STARTS for step in self.running.all())
+
+    def pids(self, now: float) -> Collection[int]:
+        """Return the processes to sample at `now`; none while events arrive, and outside of starts."""
+        if not self.starts or now - self._last < 1.5 * self._patience.interval:
+            return ()
+        steps = self.running.all()
+        return {os.getpid(), *(pid for step in steps if (pid := pid_of(step)))}
+
+    def look(self, now: float, samples: Mapping[int, Activity]) -> Findings:
+        """Return what is found at `now`, in seconds, by new samples of the processes `pids`."""
+        if now - self._looked > 4 * self._patience.interval:  # this process was stopped, or events arrived meanwhile
+            self._reset()
+        self._looked = now
+        for pid, activity in samples.items():
+            window = self._windows.setdefault(pid, deque())
+            window.append((now, activity))
+            while len(window) > 1 and window[1][0] <= now - self._patience.seconds:
+                window.popleft()
+            halts = activity.state in ("gone", "stopped") or bool(activity.stopped)
+            if not halts:
+                self._halted.pop(pid, None)
+            else:
+                self._halted.setdefault(pid, now)
+        innermost = [step for step in self.running.innermost() if step.kind in _KINDS]
+        if not self.starts:
+            return NOTHING
+        halted = self._halted_steps(now, innermost)
+        overdue = [suspect for step in innermost if (suspect := self._overdue(step, now)) is not None]
+        if halted or overdue:
+            return Findings(suspects=(*halted, *overdue))
+        idle = [step for step in innermost if step.name not in _WAITS and self._is_idle(step, now)]
+        active = [
+            step
+            for step in innermost
+            if step.name not in _WAITS and step not in idle and not self._is_silent_elsewhere(step, now)
+        ]
+        suspects = tuple(self._suspect(step, "idle", now) for step in idle)
+        if not suspects or not active:
+            return Findings(suspects=suspects)
+        pids = {0 if _is_remote(step) else pid_of(step) or os.getpid() for step in active}
+        if all(self._spins(pid) for pid in pids):
+            return Findings(spinning=tuple(pids), waiting=suspects)
+        return NOTHING
+
+    def _reset(self) -> None:
+        self._windows.clear()
+        self._halted.clear()
+
+    def _halted_steps(self, now: float, innermost: list[StepStarted]) -> list[Suspect]:
+        """Return a step for each process that is stopped or gone: its own innermost one, or the last of its parent's."""
+        found: list[Suspect] = []
+        for pid, since in self._halted.items():
+            if now - since < self._patience.halted:
+                continue
+            activity = self._windows[pid][-1][1]
+            sign: Sign = "gone" if activity.state == "gone" else "stopped"
+            own = [step for step in innermost if (pid_of(step) or os.getpid()) == pid and not _is_remote(step)]
+            running = [step for step in self.running.all() if pid_of(step) == pid]
+            steps = own or running[-1:] or innermost[-1:]
+            if sign == "gone" and not (own or running):
+                continue  # it has no step to finish
+            other = activity.stopped[0] if activity.state != "stopped" and activity.stopped else None
+            found += [self._suspect(step, sign, now, since=since, halted=other) for step in steps]
+        return found
+
+    def _overdue(self, step: StepStarted, now: float) -> Suspect | None:
+        usual = self._usual(step)
+        seconds = now - step.monotonic_ns / 1e9
+        if usual is None or seconds < max(1.5 * usual, usual + self._patience.seconds + 2):
+            return None
+        return self._suspect(step, "overdue", now, usual=usual)
+
+    def _is_idle(self, step: StepStarted, now: float) -> bool:
+        if _is_remote(step):
+            return False  # its process is not seen
+        pid = pid_of(step) or os.getpid()
+        seen = pid_of(step) or step.kind in _OWN_WORK or self._paused_ray()
+        patience = self._patience.seconds if seen else self._patience.elsewhere
+        if now - self._signs.get(step.step, now) < patience:
+            return False
+        return not self._is_active(pid)
+
+    def _is_silent_elsewhere(self, step: StepStarted, now: float) -> bool:
+        """Return whether a step of another machine has had no event for so long that it does not count as progress."""
+        return _is_remote(step) and now - self._signs.get(step.step, now) >= self._patience.elsewhere
+
+    def _paused_ray(self) -> tuple[tuple[int, str], ...]:
+        window = self._windows.get(os.getpid())
+        return window[-1][1].paused_ray if window else ()
+
+    def _is_active(self, pid: int) -> bool:
+        """Return whether a process has made progress lately, or is not known for long enough."""
+        window = self._windows.get(pid)
+        if not window or window[-1][0] - window[0][0] < self._patience.seconds - 1.5 * self._patience.interval:
+            return True
+        (since, first), (until, last) = window[0], window[-1]
+        share = _OWN_BUSY_SHARE if pid == os.getpid() else _BUSY_SHARE
+        if last.cpu - first.cpu > share * (until - since) or last.io - first.io > _BUSY_BYTES:
+            return True
+        return sum(each.runs for _, each in window) > len(window) / 2  # it waits for a CPU
+
+    def _spins(self, pid: int) -> bool:
+        window = self._windows.get(pid)
+        if not window or window[-1][0] - window[0][0] < self._patience.seconds - 1.5 * self._patience.interval:
+            return False
+        (since, first), (until, last) = window[0], window[-1]
+        return last.cpu - first.cpu > _SPIN_SHARE * (until - since) and last.io - first.io < _BUSY_BYTES
+
+    def _suspect(
+        self,
+        step: StepStarted,
+        sign: Sign,
+        now: float,
+        *,
+        since: float | None = None,
+        halted: tuple[int, str] | None = None,
+        usual: float | None = None,
+    ) -> Suspect:
+        pid = pid_of(step) or (0 if step.attributes.get("process") or _is_remote(step) else os.getpid())
+        if sign == "idle" and not pid_of(step) and step.kind not in _OWN_WORK and self._paused_ray():
+            sign, halted = "stopped", self._paused_ray()[0]
+        window = self._windows.get(pid)
+        first, last = (window[0][1], window[-1][1]) if window else (Activity(), Activity())
+        began = self._signs.get(step.step, step.monotonic_ns / 1e9) if since is None else since
+        return Suspect(
+            step=step,
+            process=process_of(step),
+            pid=pid,
+            sign=sign,
+            seconds=max(0.0, now - began),
+            halted=halted,
+            usual=usual,
+            ended_steps=self._ended.get(process_of(step), 0),
+            cpu=max(0.0, last.cpu - first.cpu),
+            read=max(0, last.read - first.read),
+        )
+
+
+def pid_of(step: StepEvent) -> int:
+    """Return the id of the process of a step, if that is another one of this machine; 0 otherwise."""
+    pid = step.attributes.get("pid")
+    return pid if type(pid) is int and pid > 0 and not _is_remote(step) else 0
+
+
+def process_of(step: StepEvent) -> str:
+    """Return the name of the process of a step."""
+    host = f" on {step.attributes['host']}" if _is_remote(step) else ""
+    return f"{step.attributes.get('process') or 'phasebus'}{host}"
+
+
+def _is_remote(step: StepEvent) -> bool:
+    host = step.attributes.get("host")
+    return host is not None and host != platform.node()

@@ -1,0 +1,63 @@
+"""The last lines that a process has printed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+_END_BYTES: Final = 64 * 1024
+_LINES: Final = 10
+_NO_SPACE: Final = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded|\[Errno 122\]")
+
+
+def last_lines(pid: int, logs: Iterable[Path] = ()) -> tuple[str, ...]:
+    """Return the last lines of a process's output, if it goes to a file; of a file of all processes, its own ones if marked.
+
+    Args:
+        pid: The id of the process; 0 if unknown.
+        logs: Files that the output of all processes goes to.
+    """
+    for file in (*_output_files(pid), *logs):
+        lines = _end_of(file)
+        own = [line for line in lines if pid and f"pid={pid})" in line]
+        if found := (own or lines)[-_LINES:]:
+            return tuple(found)
+    return ()
+
+
+def no_space(lines: Sequence[str]) -> str | None:
+    """Return the line that reports a full disk or quota; None without one."""
+    return next((line.strip() for line in reversed(lines) if _NO_SPACE.search(line)), None)
+
+
+def _output_files(pid: int) -> list[Path]:
+    """Return the regular files that the standard output and error of a process go to."""
+    found = []
+    for descriptor in (2, 1) if pid else ():
+        path = Path(f"/proc/{pid}/fd/{descriptor}")
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(path.stat().st_mode):
+                found.append(path)
+    return found
+
+
+def _end_of(file: Path) -> list[str]:
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return []
+        size = os.fstat(descriptor).st_size
+        text = os.pread(descriptor, _END_BYTES, max(0, size - _END_BYTES)).decode(errors="replace")
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
+    return [line.rpartition("\r")[2] for line in text.splitlines() if line.strip()]

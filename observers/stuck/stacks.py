@@ -1,0 +1,164 @@
+"""The Python stacks of a process, as text: a text for each thread, the main thread first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from phasebus.stack_dump import FILE_NAME, handled_signals
+
+_WAIT_SECONDS: Final = 1.5
+_PY_SPY_SECONDS: Final = 4.0
+_MAX_BYTES: Final = 512 * 1024
+_MAX_FRAMES: Final = 24
+_OWN_THREADS: Final = ("phasebus ", "bus ")
+_FILE: Final = re.compile(rf"/memfd:{FILE_NAME}-(\d+)\b")
+_PY_SPY_THREAD: Final = re.compile(r'^Thread (\d+)[^:]*: "?([^"]*)"?$|^Thread (\d+)[^:]*$')
+_PY_SPY_FRAME: Final = re.compile(r"^\s+(?P<function>.+) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)$")
+
+
+def stacks_of(pid: int) -> tuple[str, ...]:
+    """Return the stacks of a process of this machine; none if they cannot be read.
+
+    No signal is sent to a process that has no handler for it.
+    """
+    if pid == os.getpid():
+        return own_stacks()
+    return offered_stacks(pid) or py_spy_stacks(pid)
+
+
+def own_stacks() -> tuple[str, ...]:
+    """Return the stacks of this process, without the threads of phasebus that only observe."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    main = threading.main_thread().ident
+    frames = sorted(sys._current_frames().items(), key=lambda item: item[0] != main)  # noqa: SLF001  # documented
+    texts = []
+    for ident, frame in frames:
+        name = names.get(ident, str(ident))
+        if ident == threading.get_ident() or name.startswith(_OWN_THREADS):
+            continue
+        stack = reversed(traceback.extract_stack(frame, _MAX_FRAMES))
+        lines = [f'  File "{each.filename}", line {each.lineno} in {each.name}' for each in stack]
+        texts.append("\n".join([f"{name}:", *lines]))
+    return tuple(texts)
+
+
+def offered_stacks(pid: int) -> tuple[str, ...]:
+    """Return the stacks that a process offers (`phasebus.stack_dump`); none if it offers none or does not answer."""
+    offer = _offer_of(pid)
+    if offer is None:
+        return ()
+    path, number = offer
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return ()
+    try:
+        os.ftruncate(descriptor, 0)
+        if number not in handled_signals(pid):  # it would end the process
+            return ()
+        os.kill(pid, number)
+        text = _written(descriptor)
+    except OSError:
+        return ()
+    finally:
+        os.close(descriptor)
+    return _faulthandler_stacks(text)
+
+
+def _offer_of(pid: int) -> tuple[str, int] | None:
+    """Return the path of the file that a process offers its stacks in, and the signal."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if found := _FILE.match(os.readlink(entry.path)):  # noqa: PTH115
+                    return entry.path, int(found[1])
+    return None
+
+
+def _written(descriptor: int) -> str:
+    """Return what is written to a file, once it does not grow any more."""
+    deadline, size = time.monotonic() + _WAIT_SECONDS, 0
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        grown = os.fstat(descriptor).st_size
+        if grown and grown == size:
+            break
+        size = grown
+    return os.pread(descriptor, _MAX_BYTES, 0).decode(errors="replace")
+
+
+def _faulthandler_stacks(text: str) -> tuple[str, ...]:
+    """Return the stacks of a dump by `faulthandler`: the thread that handled the signal is nearly always the main one."""
+    stacks: list[str] = []
+    current = -1
+    for line in text.splitlines():
+        if line.startswith(("Thread ", "Current thread ")):
+            if line.startswith("Current"):
+                current = len(stacks)
+            stacks.append(line)
+        elif line.startswith("  ") and stacks:
+            stacks[-1] += f"\n{line}"
+    if current > 0:
+        stacks.insert(0, stacks.pop(current))
+    if current >= 0:
+        stacks[0] = "main thread:" + stacks[0].partition(":")[2]
+    return tuple(_bounded(stack) for stack in stacks if "phasebus/initializer/engines" not in _innermost(stack))
+
+
+def _innermost(stack: str) -> str:
+    """Return the outermost frames of a thread, by which threads of phasebus are known."""
+    return "\n".join(stack.splitlines()[-2:]) if "in _bootstrap" in stack else ""
+
+
+def py_spy_stacks(pid: int) -> tuple[str, ...]:
+    """Return the stacks that py-spy finds, if it is installed and may; none otherwise."""
+    program = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
+    if program is None:
+        return ()
+    try:
+        found = subprocess.run(  # noqa: S603  # the program's own name and a number
+            [program, "dump", "--nonblocking", "--pid", str(pid)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PY_SPY_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return _py_spy_threads(found.stdout.decode(errors="replace")) if found.returncode == 0 else ()
+
+
+def _py_spy_threads(text: str) -> tuple[str, ...]:
+    stacks: list[str] = []
+    main = 0
+    for line in text.splitlines():
+        if (thread := _PY_SPY_THREAD.match(line)) is not None:
+            name = thread[2] or f"thread {thread[1] or thread[3]}"
+            main = len(stacks) if name == "MainThread" else main
+            stacks.append(f"{name}:")
+        elif (frame := _PY_SPY_FRAME.match(line)) is not None and stacks:
+            stacks[-1] += f'\n  File "{frame["file"]}", line {frame["line"] or 0} in {frame["function"]}'
+    if stacks:
+        stacks.insert(0, stacks.pop(main))
+    return tuple(_bounded(stack) for stack in stacks)
+
+
+def _bounded(stack: str) -> str:
+    lines = stack.splitlines()
+    return "\n".join(lines[: _MAX_FRAMES + 1])
+
+
+def same_stacks(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Return whether the main thread has not moved between two dumps."""
+    return bool(first and second) and first[0] == second[0]
