@@ -18,6 +18,8 @@ from phasebus.initializer.cli.output import OutputError, check_output, end_proce
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("up:up", "Start the node, or the nodes, that a YAML file describes."),
+    "check": ("check:check", "Check a configuration without starting it."),
+    "schema": ("schema:schema", "Print the JSON schema of configuration files."),
     "run": ("run:run", "Run a vLLM command unchanged, and trace its start."),
     "watch": ("watch:watch", "Show a running start, on this machine or another."),
     "report": ("report:report", "Show where the time of a start went."),

@@ -10,10 +10,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 DownloadMode = Literal["MODEL_AND_TOKENIZER", "TOKENIZER_ONLY", "EXCLUDE_SAFETENSORS", "NONE"]
 
 
+def _accept_pair(schema: dict[str, Any]) -> None:
+    """Add the pair to the JSON schema of an extra file."""
+    mapping = {name: schema.pop(name) for name in ("type", "properties", "required", "additionalProperties")}
+    pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+    schema["anyOf"] = [pair, mapping]
+
+
 class ExtraFile(BaseModel):
     """A file or a folder to download in addition to the model; also written as a pair of source and destination."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        json_schema_extra=_accept_pair,
+    )
 
     source: str
     """The address, in the same form as a model's, such as s3://bucket/compile-cache."""

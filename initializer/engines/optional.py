@@ -197,3 +197,17 @@ class InspectableLauncher(Protocol):
 
     def plugin_checks(self) -> Iterable[Check]:
         """Return whether an engine that is started here would load phasebus's plugin."""
+
+
+@runtime_checkable
+class ParsingLauncher(Protocol):
+    """What a launcher also has if ``phasebus check --engine`` can check arguments with the engine's own parser."""
+
+    def parse(self, model: str, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
+        """Raise EngineError if the engine rejects its arguments or its model. It may import the engine, and starts nothing.
+
+        Args:
+            model: The path of the model, or its name where the engine finds it by itself.
+            args: The engine's own arguments, by name.
+            env: Environment variables of its processes.
+        """

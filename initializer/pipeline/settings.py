@@ -130,6 +130,12 @@ def validated(path: Path, fields: dict[str, Any], model: type[M]) -> M:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return a message with one line per wrong field: its path, the reason, and for an unknown name the most similar one."""
+    lines = problems_of(error, model)
+    return lines[0] if len(lines) == 1 else "\n  ".join([f"{error.error_count()} fields are wrong", *lines])
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return the lines of `explain`, one per wrong field; a last one counts those that are left out."""
     lines = []
     problems = error.errors()
     for problem in problems[:_MOST_LINES]:
@@ -144,7 +150,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             lines.append(f"{where}: {problem['msg']} (it is {_shown(name, problem['input'])})")
     if len(problems) > len(lines):
         lines.append(f"and {len(problems) - len(lines)} more")
-    return lines[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} fields are wrong", *lines])
+    return lines
 
 
 def _shown(name: str, value: object) -> str:

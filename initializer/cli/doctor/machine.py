@@ -33,8 +33,8 @@ _TIMEX_BYTES = 208
 
 def find_folders() -> Iterator[Finding]:
     """Yield the folders that phasebus writes to, and their free space."""
-    yield _folder("journals", runs_folder(), "PHASEBUS_STATE_DIR", _LITTLE_FOR_JOURNALS)
-    yield _folder("models", cache_folder(), "PHASEBUS_CACHE_DIR", _LITTLE_FOR_MODELS)
+    yield folder_finding("journals", runs_folder(), "PHASEBUS_STATE_DIR", _LITTLE_FOR_JOURNALS)
+    yield folder_finding("models", cache_folder(), "PHASEBUS_CACHE_DIR", _LITTLE_FOR_MODELS)
     if _SHARED_MEMORY.is_dir():
         total = shutil.disk_usage(_SHARED_MEMORY).total
         if total < _LITTLE_FOR_PROCESSES:
@@ -112,7 +112,15 @@ def find_clock() -> Iterator[Finding]:
         yield Finding("machine", "clock", f"{now}, {'synchronized' if state is not None and state >= 0 else 'unknown'}")
 
 
-def _folder(name: str, folder: Path, variable: str, little: int) -> Finding:
+def folder_finding(name: str, folder: Path, variable: str, little: int) -> Finding:
+    """Return whether `folder`, which need not exist yet, can be written, and has space.
+
+    Args:
+        name: The purpose of the folder.
+        folder: The folder.
+        variable: The variable or field that names another one.
+        little: The number of free bytes below which there is a note.
+    """
     there = next(each for each in (folder, *folder.parents) if each.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return Finding("folders", name, f"{folder} cannot be written", "fix", f"set {variable} to a writable folder")

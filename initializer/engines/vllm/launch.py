@@ -17,6 +17,7 @@ from phasebus.initializer.engines.vllm.inspection import plugin_checks, vllm_ver
 from phasebus.initializer.engines.vllm.names import ALL_STEPS
 from phasebus.initializer.engines.vllm.observer import VLLMCommandObserver, VLLMObserver
 from phasebus.initializer.engines.vllm.output import last_lines
+from phasebus.initializer.engines.vllm.parser import parse_arguments
 from phasebus.initializer.engines.vllm.process import VLLMProcess
 from phasebus.initializer.engines.vllm.seams import missing_seams
 from phasebus.initializer.engines.vllm.steps import relayed_steps
@@ -140,6 +141,10 @@ class VLLM:
     def plugin_checks(self) -> Iterator[Check]:
         """Yield whether a vLLM that is started here would load phasebus's plugin."""
         return plugin_checks()
+
+    def parse(self, model: str, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
+        """Raise EngineError if vLLM's own configuration rejects the arguments or the model."""
+        parse_arguments(model, args, env)
 
     async def _process(self, launch: Launch, prepared: Prepared | None) -> VLLMProcess:
         """Return the prepared process, or a new one if its settings have changed meanwhile."""

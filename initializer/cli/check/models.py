@@ -1,0 +1,127 @@
+"""One model of a configuration: where it comes from, its engine's arguments, its resources and its folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from phasebus.initializer.cli.doctor.findings import Finding
+from phasebus.initializer.cli.doctor.machine import folder_finding
+from phasebus.initializer.downloads.errors import DownloadError
+from phasebus.initializer.downloads.sources import source_of
+from phasebus.initializer.downloads.sources.local import LocalSource, inspect_model
+from phasebus.initializer.engines.optional import ParsingLauncher
+from phasebus.initializer.engines.protocol import EngineError, Launcher
+from phasebus.initializer.engines.registry import find_launcher
+from phasebus.initializer.node.config import LLMConfig
+from phasebus.telemetry.redaction import redact
+
+_LITTLE_FOR_FILES = 10**9
+
+
+def examine(config: LLMConfig, *, parse: bool = False) -> Iterator[Finding]:
+    """Yield the findings about one model.
+
+    Args:
+        config: The model.
+        parse: Whether the engine checks its arguments by itself.
+    """
+    path, finding = _model(config)
+    yield finding
+    yield from _folders(config)
+    try:
+        launcher = find_launcher(config.engine)
+        launcher.check(config.engine_args)
+    except EngineError as error:
+        yield Finding("engine", config.engine, redact(str(error)), "fix")
+        return
+    known = f"has the arguments {', '.join(config.engine_args)}" if config.engine_args else "no arguments"
+    yield Finding("engine", config.engine, known if parse else f"{known}; --engine checks the values")
+    if parse:
+        yield _parsed(launcher, config, path)
+    yield from _placement(config, launcher)
+
+
+def _model(config: LLMConfig) -> tuple[str | None, Finding]:
+    """Return the path or name that the engine would load if that is known before the download, and a finding."""
+    finding = partial(Finding, "model", redact(config.model))
+    try:
+        source = source_of(config.model, config.download)
+        try:
+            if not isinstance(source, LocalSource):
+                hub = config.model.removeprefix("hf://")
+                return hub if source.kind == "hf" and "@" not in hub else None, finding(f"from {source.display}")
+            path, sizes = inspect_model(config.model, source.path, config.local_node_download_model)
+        finally:
+            source.close()
+    except DownloadError as error:
+        return None, finding(redact(str(error)), "fix")
+    return str(path), finding(f"{len(sizes)} files, {sum(sizes):,} bytes")
+
+
+def _folders(config: LLMConfig) -> Iterator[Finding]:
+    """Yield the folders that the configuration names for downloads."""
+    named: dict[str, Path | None] = {"download_destination": config.download_destination}
+    named |= {f"extra_files.{number}": each.destination for number, each in enumerate(config.extra_files)}
+    for name, folder in named.items():
+        if folder is not None:
+            finding = folder_finding(name, folder.expanduser().absolute(), name, _LITTLE_FOR_FILES)
+            yield replace(finding, topic="downloads")
+    for number, each in enumerate(config.extra_files):
+        try:
+            source_of(each.source, config.download).close()
+        except DownloadError as error:
+            yield Finding("model", f"extra_files.{number}", redact(str(error)), "fix")
+
+
+def _parsed(launcher: Launcher, config: LLMConfig, model: str | None) -> Finding:
+    if not isinstance(launcher, ParsingLauncher):
+        return Finding("engine", "values", f"the engine {config.engine!r} cannot check its arguments by itself", "note")
+    if model is None:
+        return Finding(
+            "engine", "values", "not checked: they depend on the model, which is not on this machine", "note"
+        )
+    try:
+        launcher.parse(model, config.engine_args, config.engine_env)
+    except EngineError as error:
+        return Finding("engine", "values", redact(str(error)), "fix")
+    return Finding("engine", "values", "the engine accepts them")
+
+
+def _placement(config: LLMConfig, launcher: Launcher) -> Iterator[Finding]:
+    """Yield whether a new local Ray cluster, if one would be started, has the resources that are reserved."""
+    workers = launcher.workers(config.engine_args)
+    if not workers or config.ray.address or os.environ.get("RAY_ADDRESS"):
+        return
+    there = {"CPU": config.ray.num_cpus or os.cpu_count() or 1, "GPU": len(list(Path("/dev").glob("nvidia[0-9]*")))}
+    bundles = config.placement.bundles
+    if bundles is None:
+        bundles = [{"CPU": float(workers), **({"GPU": float(workers)} if there["GPU"] else {})}]
+    if max(config.nodes, config.replicas or 1) > 1:
+        yield Finding(
+            "placement",
+            "nodes",
+            f"{config.nodes}, and a new local cluster has one",
+            "note",
+            "set ray.address or RAY_ADDRESS",
+        )
+        return
+    yield from _compared(bundles, there)
+    gpus = sum(bundle.get("GPU", 0) for bundle in bundles)
+    if config.placement.bundles and there["GPU"] and 0 < gpus < workers:
+        yield Finding("placement", "GPUs", f"{gpus:g} for {workers} workers of the engine", "note")
+
+
+def _compared(bundles: list[dict[str, float]], there: Mapping[str, float]) -> Iterator[Finding]:
+    for name in sorted({name for bundle in bundles for name in bundle}):
+        wanted = sum(bundle.get(name, 0) for bundle in bundles)
+        available = there.get(name, 0)
+        shown = f"{wanted:g} of {available:g}"
+        if wanted > available:
+            advice = "the start would wait for them in vain; request less (placement.bundles, engine_args), or name a cluster (ray.address)"
+            yield Finding("placement", name, f"{shown} of a new local cluster", "fix", advice)
+        else:
+            yield Finding("placement", name, shown)

@@ -1,0 +1,65 @@
+"""Checking arguments with vLLM's own configuration, in a process of its own: the import takes half a minute.
+
+Read from vLLM 0.32: `EngineArgs.create_engine_config` is what every entry point calls first; it reads the model's
+configuration and checks the arguments against it and against each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from phasebus.initializer.engines.protocol import EngineError
+
+_MOST_SECONDS: Final = 300.0
+_MARK: Final = "phasebus-parser: "
+_PROGRAM: Final = f"""
+import json, sys
+arguments = json.load(sys.stdin)
+try:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    AsyncEngineArgs(**arguments).create_engine_config()
+except BaseException as error:
+    problems = getattr(error, "errors", None)  # pydantic's message is long
+    text = "; ".join(each["msg"] for each in problems()) if callable(problems) else str(error)
+    message = f"{{type(error).__name__}}: {{text}}"
+else:
+    message = ""
+print({_MARK!r} + json.dumps(message), flush=True)
+"""
+
+
+def parse_arguments(model: str, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
+    """Check that vLLM accepts the arguments together with the model.
+
+    Args:
+        model: The path of the model, or its name on the hub.
+        args: vLLM's engine arguments, by name.
+        env: Environment variables in addition to those of this process.
+
+    Raises:
+        EngineError: vLLM rejects them, or cannot be imported.
+    """
+    given = {"model": model, "distributed_executor_backend": "mp", **args}
+    try:
+        ended = subprocess.run(  # noqa: S603  # this Python, with a program of ours
+            [sys.executable, "-c", _PROGRAM],
+            input=json.dumps(given, default=str),
+            env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_PLUGINS": "", **env},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_MOST_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"vLLM did not check its arguments within {_MOST_SECONDS:g} s") from None
+    marked = [line.removeprefix(_MARK) for line in ended.stdout.splitlines() if line.startswith(_MARK)]
+    if not marked:
+        last = (ended.stderr.strip().splitlines() or ["no output"])[-1]
+        raise EngineError(f"vLLM ended while it checked its arguments: {last}")
+    if message := json.loads(marked[-1]):
+        raise EngineError(f"vLLM rejects its arguments: {message}")

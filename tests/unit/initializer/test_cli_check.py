@@ -1,0 +1,258 @@
+"""`phasebus check` and `phasebus schema`."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from pydantic_core import PydanticUndefined
+
+from phasebus.initializer import LLMConfig
+from phasebus.initializer.cli import main
+from phasebus.initializer.cli.check import examine, models, surroundings
+from phasebus.initializer.cli.doctor.findings import Finding
+from phasebus.initializer.cli.schema import configuration_schema
+from phasebus.initializer.cluster import ClusterConfig
+from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.pipeline.schema import default_of, is_in_files, models_of
+from phasebus.initializer.pipeline.settings import read_fields, validated
+from tests.support.docs import ROOT, blocks
+
+
+@pytest.fixture(autouse=True)
+def no_modules_of_others(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("checked_"):
+            del sys.modules[name]
+
+
+def found(folder: Path, text: str, *assignments: str) -> list[Finding]:
+    path = folder / "node.yaml"
+    path.write_text(text)
+    return list(examine(path, assignments))
+
+
+def problems(findings: list[Finding]) -> list[tuple[str, str, str]]:
+    return [(each.topic, each.name, each.value) for each in findings if each.level == "fix"]
+
+
+def test_right_configuration_has_nothing_to_fix(tmp_path: Path, model: Path) -> None:
+    findings = found(tmp_path, f"model: {model}\nengine: none\n", "service.port=0")
+    assert problems(findings) == []
+    assert {"configuration", "model", "engine", "service", "folders"} <= {each.topic for each in findings}
+
+
+@pytest.mark.parametrize(
+    ("text", "topic", "name", "value"),
+    [
+        ("model: x/y\nservce: {}\n", "configuration", "servce", "did you mean 'service'?"),
+        ("model: x/y\nnodes: two\n", "configuration", "nodes", "valid integer"),
+        ("model: ${NOWHERE_SET}\n", "configuration", "file", "line 1: the variable NOWHERE_SET is not set"),
+        ("model: /no/model\n", "model", "/no/model", "there is no model at"),
+        ("model: ftp://x/y\n", "model", "ftp://x/y", "no source is installed for ftp://"),
+        ("model: x/y\nextra_files: [[ftp://a, b]]\n", "model", "extra_files.0", "no source is installed"),
+        ("model: x/y\ncallbacks: ['checked_nowhere:f']\n", "callbacks", "callbacks", "there is no module"),
+        ("models: [{model: x/y, callbacks: ['checked_no:f']}]\n", "callbacks", "models.0.callbacks", "no module"),
+        ("model: x/y\ndownload_destination: /dev/null/x\n", "downloads", "download_destination", "cannot be written"),
+        ("model: x/y\nray: {address: '127.0.0.1:1'}\n", "ray", "address", "cannot connect to 127.0.0.1:1"),
+    ],
+)
+def test_problem_is_found_without_a_start(tmp_path: Path, text: str, topic: str, name: str, value: str) -> None:
+    lines = text if "models:" in text else f"{text}engine: none\n"
+    [problem] = problems(found(tmp_path, lines))
+    assert problem[:2] == (topic, name)
+    assert value in problem[2]
+
+
+def test_every_wrong_field_and_callback_is_reported_at_once(tmp_path: Path) -> None:
+    (tmp_path / "checked_there.py").write_text("def f(phase, config, data): pass\n")
+    text = "modl: x\nnodes: 0\ncallbacks: ['checked_there:f', 'checked_there:g', 'checked_gone:h']\n"
+    findings = found(tmp_path, text)
+    assert [name for _, name, _ in problems(findings)] == ["model", "nodes", "modl", "callbacks", "callbacks"]
+    assert Finding("callbacks", "callbacks", "checked_there:f") in findings
+    assert str(tmp_path) not in sys.path
+
+
+class Launcher:
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    def check(self, args: dict[str, Any]) -> None: ...
+
+    def workers(self, args: dict[str, Any]) -> int:
+        return self._workers
+
+    def parse(self, model: str, args: dict[str, Any], env: dict[str, str]) -> None:
+        if args:
+            raise EngineError(f"rejected {args} of {Path(model).name}")
+
+
+@pytest.mark.parametrize(
+    ("workers", "fields", "wrong"),
+    [
+        (0, {}, False),
+        (2, {"ray": {"num_cpus": 2}}, False),
+        (3, {"ray": {"num_cpus": 2}}, True),
+        (3, {"ray": {"address": "auto", "num_cpus": 2}}, False),
+        (1, {"ray": {"num_cpus": 4}, "placement": {"bundles": [{"CPU": 2}, {"CPU": 3}]}}, True),
+        (1, {"ray": {"num_cpus": 4}, "placement": {"bundles": []}}, False),
+        (1, {"placement": {"bundles": [{"rack:a": 1}]}}, True),
+    ],
+)
+def test_bundles_that_no_local_cluster_can_have_are_found(
+    monkeypatch: pytest.MonkeyPatch, model: Path, workers: int, fields: dict[str, Any], wrong: bool
+) -> None:
+    monkeypatch.setattr(models, "find_launcher", lambda name: Launcher(workers))
+    findings = list(models.examine(LLMConfig(model=str(model), **fields)))
+    assert ("placement" in {topic for topic, *_ in problems(findings)}) == wrong
+
+
+@pytest.mark.parametrize(
+    ("source", "args", "level", "value"),
+    [
+        ("here", {"x": 1}, "fix", "rejected {'x': 1} of tiny"),
+        ("here", {}, "ok", "the engine accepts them"),
+        ("s3://bucket/x", {"x": 1}, "note", "not checked: they depend on the model"),
+    ],
+)
+def test_engine_checks_its_arguments_itself_on_request(
+    monkeypatch: pytest.MonkeyPatch, model: Path, source: str, args: dict[str, Any], level: str, value: str
+) -> None:
+    monkeypatch.setattr(models, "find_launcher", lambda name: Launcher(0))
+    config = LLMConfig(model=str(model) if source == "here" else source, engine_args=args)
+    [finding] = [each for each in models.examine(config, parse=True) if each.name == "values"]
+    assert finding.level == level
+    assert value in finding.value
+
+
+def test_taken_port_and_missing_token_are_possible_surprises(model: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        service = {"host": "0.0.0.0", "port": server.getsockname()[1]}
+        findings = list(surroundings.examine(LLMConfig.model_validate({"model": str(model), "service": service}), {}))
+    assert [(each.name, each.level) for each in findings if each.topic == "service"] == [
+        ("port", "note"),
+        ("token", "note"),
+    ]
+
+
+def test_files_with_credentials_must_be_readable_and_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "key").write_text("k")
+    (tmp_path / "home" / "token").mkdir(parents=True)
+    environment = {
+        "HF_HOME": str(tmp_path / "home"),
+        "AWS_CONFIG_FILE": str(tmp_path / "key"),
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "empty"),
+        "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "missing"),
+    }
+    findings = list(surroundings.find_files(environment))
+    assert {each.name for each in findings if each.level == "fix"} == {
+        "the hub's token",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    }
+    assert {each.name for each in findings if each.level == "ok"} == {"AWS_CONFIG_FILE"}
+
+
+@pytest.mark.parametrize(("text", "code"), [("engine: none\nservice: {port: 0}\n", 0), ("engine: nne\n", 1)])
+def test_exit_code_and_json_say_whether_something_is_to_fix(tmp_path: Path, model: Path, text: str, code: int) -> None:
+    (tmp_path / "node.yaml").write_text(f"model: {model}\n{text}")
+    plain = CliRunner().invoke(main, ["check", str(tmp_path / "node.yaml")])
+    data = CliRunner().invoke(main, ["check", str(tmp_path / "node.yaml"), "--json"])
+    assert (plain.exit_code, data.exit_code) == (code, code)
+    assert plain.output.splitlines()[-1].startswith("nothing to fix" if code == 0 else "to fix: 1")
+    assert json.loads(data.output)["to_fix"] == code
+
+
+def test_secret_of_a_configuration_is_not_shown(tmp_path: Path, model: Path) -> None:
+    text = f"model: {model}\nengine: none\nservice: {{token: zebra-cross-0042, port: zebra-cross-0042}}\n"
+    (tmp_path / "node.yaml").write_text(text)
+    output = CliRunner().invoke(main, ["check", str(tmp_path / "node.yaml")]).output
+    assert "service.port" in output
+    assert "zebra" not in output
+
+
+def validator() -> Any:
+    return import_module("jsonschema").Draft7Validator(configuration_schema())
+
+
+def test_schema_is_one_and_is_printed_by_the_command() -> None:
+    schema = json.loads(CliRunner().invoke(main, ["schema"]).output)
+    import_module("jsonschema").Draft7Validator.check_schema(schema)
+    assert schema == configuration_schema()
+
+
+CONFIGURATIONS = [
+    "model: x\n",
+    "models: [{model: x}, {model: y, nodes: 2}]\nname: c\n",
+    "model: x\nservice: {port: '${PORT}', host: 0.0.0.0}\nnodes: ${NODES:-1}\n",
+    "model: x\nservice: {port: null}\n",
+    "model: x\ncallbacks: ['a:b']\n",
+    "model: x\nextra_files: [[a, b], {source: a, destination: b}]\n",
+    "model: x\nplacement: {bundles: [{CPU: '${CPUS:-1}'}], strategy: SPREAD}\n",
+    "model: x\nengine_args: {anything: [1, {a: b}]}\nruntime_env: {env_vars: {A: b}}\n",
+    "model: x\nlocal_node_download_model: '${MODE:-NONE}'\n",
+]
+WRONG = [
+    "modl: x\n",
+    "model: x\nmodels: [{model: y}]\n",
+    "models: []\n",
+    "model: x\nservice: {prot: 1}\n",
+    "model: x\nservice: {port: 70000}\n",
+    "model: x\nnodes: two\n",
+    "model: x\nplacement: {strategy: TIGHT}\n",
+    "model: x\nplacement: {bundles: [{CPU: -1}]}\n",
+    "model: x\ncallbacks: [no_colon]\n",
+    "model: x\nextra_files: [[a]]\n",
+    "model: x\nengine_env: {A: 1}\n",
+]
+
+
+@pytest.mark.parametrize("text", [*CONFIGURATIONS, *WRONG])
+def test_schema_accepts_exactly_what_is_loaded(tmp_path: Path, text: str) -> None:
+    import yaml
+
+    assert validator().is_valid(yaml.safe_load(text)) == (text in CONFIGURATIONS)
+    path = tmp_path / "node.yaml"
+    path.write_text(text.replace("'a:b'", ""))
+    fields = read_fields(path, (), {"PORT": "1"})
+    if text in CONFIGURATIONS:
+        validated(path, fields, ClusterConfig if "models" in fields else LLMConfig)
+    else:
+        with pytest.raises(Exception, match=r"node\.yaml|module:name"):
+            validated(path, fields, ClusterConfig if "models" in fields else LLMConfig)
+
+
+@pytest.mark.parametrize("page", ["README.md", "deploy/demo.yaml"])
+def test_configurations_of_the_project_match_the_schema(page: str) -> None:
+    import yaml
+
+    texts = [(ROOT / page).read_text()] if page.endswith(".yaml") else blocks(page, "yaml")
+    checked = [data for text in texts if isinstance(data := yaml.safe_load(text), dict) and "model" in data]
+    assert checked
+    assert [list(validator().iter_errors(data)) for data in checked] == [[] for _ in checked]
+
+
+def test_every_field_has_its_meaning_and_its_default_in_the_schema() -> None:
+    definitions = configuration_schema()["$defs"]
+    for model in {*models_of(LLMConfig), *models_of(ClusterConfig)}:
+        definition = definitions[model.__name__]
+        properties = next(
+            form["properties"] for form in (definition, *definition.get("anyOf", ())) if "properties" in form
+        )
+        assert set(properties) == {name for name in model.model_fields if is_in_files(model, name)}
+        for name, schema in properties.items():
+            assert schema["description"], name
+            default = default_of(model, name)
+            assert schema.get("default", PydanticUndefined) == default, name
+            assert default is not PydanticUndefined or "$ref" in schema or model.model_fields[name].is_required(), name
