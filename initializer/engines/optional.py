@@ -105,6 +105,20 @@ class CommandObserver(Protocol):
 
 
 @runtime_checkable
+class ServingEngine(Protocol):
+    """What an engine also has if it serves requests over HTTP."""
+
+    @property
+    def url(self) -> str | None:
+        """The URL of its server, ``http://host:port``, with /metrics below it; None if it does not serve."""
+
+
+def url_of(engine: object) -> str | None:
+    """Return the URL of an engine's server; None if it does not serve."""
+    return engine.url if isinstance(engine, ServingEngine) else None
+
+
+@runtime_checkable
 class ObservableLauncher(Protocol):
     """What a launcher also has if its engine can be observed where a library starts it."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,27 @@ from phasebus.telemetry import Telemetry
 
 class EngineError(PhasebusError):
     """Raised when an engine is not installed, cannot start, or has died."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """How an engine serves requests over HTTP.
+
+    Attributes:
+        host: The address that its server listens on.
+        port: The port; 0 for a free one.
+        exact: Whether a port in use is an error. If not, the next free port is used.
+        name: The name of the model in requests; None for the engine's default.
+        args: The server's own arguments, by name.
+        drain_seconds: The longest time that running requests get to finish when the engine is closed, in seconds.
+    """
+
+    host: str
+    port: int
+    exact: bool = True
+    name: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    drain_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +65,7 @@ class Launch:
         iteration_sampling: One iteration in so many gets a span while it serves; 0 for none.
         timeout: The longest that it may take to start, in seconds.
         log: The file that the output of its processes is appended to.
+        serve: How it serves requests over HTTP; None if it does not. An engine without a server ignores it.
     """
 
     bus: Bus
@@ -60,6 +82,7 @@ class Launch:
     iteration_sampling: int
     timeout: float
     log: Path
+    serve: Serving | None = None
 
 
 class Prepared(Protocol):

@@ -64,6 +64,33 @@ class ServiceConfig(Section):
         return own.or_else(Access.from_environment())
 
 
+class ServeConfig(Section):
+    """The engine's own HTTP server: for vLLM, its OpenAI-compatible one."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """The address it listens on."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Its port; 0 picks a free one. A port in use is an error if it was configured for one node. The default is replaced by
+    the next free one, and so is the port of each further engine of a cluster on the same machine."""
+
+    args: dict[str, Any] = Field(default_factory=dict)
+    """The server's own arguments by name: api_key, chat_template, tool_call_parser, …"""
+
+    drain_seconds: float = Field(default=5.0, ge=0, le=3600)
+    """Maximum time for running requests to finish when the node ends, in seconds."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether a port in use is an error."""
+        return "port" in self.model_fields_set and self.port != 0
+
+    def with_next_free_port(self) -> ServeConfig:
+        """Return the same settings for one of several engines: each uses the first free port from the configured one on."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return ServeConfig.model_construct(_fields_set=self.model_fields_set - {"port"}, **fields)
+
+
 class LLMConfig(Section):
     """One model, and the node or the nodes that serve it."""
 
@@ -130,6 +157,9 @@ class LLMConfig(Section):
 
     service: ServiceConfig = Field(default_factory=ServiceConfig)
     """The HTTP service of `phasebus up`."""
+
+    serve: ServeConfig | None = Field(default_factory=ServeConfig)
+    """The engine's own HTTP server, part of a node's readiness; null serves no requests."""
 
     @field_validator("engine")
     @classmethod

@@ -13,10 +13,10 @@ import anyio
 
 from phasebus.bus import Bus, Context, current_step
 from phasebus.initializer.downloads import fetch
-from phasebus.initializer.downloads.sources import source_of
+from phasebus.initializer.downloads.sources import repository_name, source_of
 from phasebus.initializer.downloads.sources.local import LocalSource
-from phasebus.initializer.engines.optional import announced_steps
-from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, Launch, Prepared
+from phasebus.initializer.engines.optional import announced_steps, url_of
+from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, Launch, Prepared, Serving
 from phasebus.initializer.engines.registry import find_launcher
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.events import (
@@ -250,6 +250,8 @@ class NodeStart:
             prepared, self._prepared = self._prepared, None
             engine = await self._launcher.start(self._launch(context, step.id), prepared)
             self._held.push_async_callback(engine.close)
+            if (url := url_of(engine)) is not None:
+                step.attributes["url"] = url
         context[ENGINE] = engine
 
     def _launch(self, context: Context, step: str) -> Launch:
@@ -271,6 +273,21 @@ class NodeStart:
             iteration_sampling=self._config.engine_iteration_sampling,
             timeout=self._config.engine_timeout_seconds,
             log=_engine_log(self._telemetry.identity),
+            serve=self._serving(context[MODEL]),
+        )
+
+    def _serving(self, model: str) -> Serving | None:
+        """Return how the engine serves `model`; a model of the hub is served under its name there."""
+        serve = self._config.serve
+        if serve is None:
+            return None
+        return Serving(
+            host=serve.host,
+            port=serve.port,
+            exact=serve.exact,
+            name=repository_name(model),
+            args=serve.args,
+            drain_seconds=serve.drain_seconds,
         )
 
     async def _connect_ray(self) -> None:

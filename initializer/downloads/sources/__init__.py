@@ -33,3 +33,14 @@ def source_of(model: str, settings: DownloadSettings) -> Source:
         if (matched := REPOSITORY.fullmatch(model)) is not None:
             return guessed_hub_source(matched, settings)
     return LocalSource(model, path)
+
+
+def repository_name(model: str) -> str | None:
+    """Return the ``org/name`` of a repository of the hub, without scheme and revision; None for any other model."""
+    from phasebus.initializer.downloads.sources.hub import REPOSITORY
+
+    scheme, separator, rest = model.rpartition("://")
+    if (separator and scheme.lower() != "hf") or (not separator and Path(model).exists()):
+        return None
+    repository = REPOSITORY.fullmatch(rest.rstrip("/"))
+    return None if repository is None else repository["repo"]

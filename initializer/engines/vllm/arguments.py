@@ -36,8 +36,13 @@ def known_arguments() -> frozenset[str]:
     )
 
 
-def check_arguments(args: Iterable[str], known: Collection[str]) -> None:
+def check_arguments(args: Iterable[str], known: Collection[str], what: str = "engine") -> None:
     """Check that all `args` are among the `known` ones; an empty `known` accepts everything.
+
+    Args:
+        args: Names of arguments.
+        known: The names that exist.
+        what: The part of vLLM that they belong to, for the message.
 
     Raises:
         EngineError: One is unknown; the message has the nearest known one.
@@ -45,7 +50,7 @@ def check_arguments(args: Iterable[str], known: Collection[str]) -> None:
     if known and (unknown := sorted(set(args) - set(known))):
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise EngineError(f"vLLM has no engine argument {unknown[0]!r}{hint}")
+        raise EngineError(f"vLLM has no {what} argument {unknown[0]!r}{hint}")
 
 
 _FROM_FILES = ("auto", "hf", "mistral", "safetensors", "pt")

@@ -92,13 +92,15 @@ class VLLM:
         process = await self._process(launch, prepared)
         relay, actor = launch.telemetry.relay, process.actor
         env = {"TRACEPARENT": launch.telemetry.identity.traceparent(launch.step)}
-        args = {"model": launch.model, "distributed_executor_backend": "mp", **launch.args}
+        args = {"model": launch.model, "distributed_executor_backend": "mp", **_served_name(launch), **launch.args}
         where = died = ""
+        url: str | None = None
         try:
             async with relayed_steps(launch.bus, relay) as steps:
                 try:
                     with anyio.fail_after(launch.timeout):
                         await actor.call("start", args, env)
+                        url = await actor.call("serve")
                 finally:
                     where, died = steps.innermost() or "", steps.first_death() or ""
         except BaseException as error:
@@ -112,7 +114,7 @@ class VLLM:
             raise EngineError(
                 f"vLLM {what}{step}: {error or type(error).__name__}{cause}{last_lines(launch.log)}"
             ) from error
-        return VLLMEngine(actor)
+        return VLLMEngine(actor, url, 0.0 if launch.serve is None else launch.serve.drain_seconds)
 
     def factors(self, args: Mapping[str, Any], environment: Mapping[str, str]) -> Mapping[str, Factor]:
         """Return the arguments, variables and versions that the duration of a start depends on."""
@@ -158,12 +160,20 @@ class VLLM:
 class VLLMEngine:
     """A vLLM that answers.
 
+    Args:
+        actor: The actor it runs in.
+        url: The URL of its OpenAI server; None without one.
+        drain_seconds: The longest time that running requests get to finish when it is closed, in seconds.
+
     Attributes:
         actor: The actor it runs in.
+        url: The URL of its OpenAI server; None without one.
     """
 
-    def __init__(self, actor: Actor) -> None:
+    def __init__(self, actor: Actor, url: str | None = None, drain_seconds: float = 0.0) -> None:
         self.actor = actor
+        self.url = url
+        self._drain_seconds = drain_seconds
 
     async def generate(self, prompt: str, **sampling: Any) -> str:
         """Return the model's continuation of `prompt`; `sampling` are the arguments of vLLM's SamplingParams."""
@@ -174,5 +184,11 @@ class VLLMEngine:
         await self.actor.call("probe")
 
     async def close(self) -> None:
-        """Shut vLLM down; kill what is left of it after `_STOP_SECONDS`."""
-        await self.actor.close("stop", _STOP_SECONDS)
+        """Shut vLLM down once its requests have ended; kill the rest of it `_STOP_SECONDS` after the time for them."""
+        await self.actor.close("stop", _STOP_SECONDS + self._drain_seconds)
+
+
+def _served_name(launch: Launch) -> Mapping[str, Any]:
+    """Return the argument with the name that the model is served under; without one, vLLM uses its path."""
+    name = None if launch.serve is None else launch.serve.name
+    return {} if name is None else {"served_model_name": [name]}

@@ -48,6 +48,7 @@ OWN_STEPS: Final = frozenset(
         "configure_engine",
         "freeze_heap",
         "import_engine",
+        "import_server",
         "init_api_server",
         "init_device",
         "init_front_end",

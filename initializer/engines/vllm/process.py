@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Self
 import anyio
 import psutil
 
-from phasebus.initializer.engines.protocol import ENGINE_STEP, EngineError, Launch
+from phasebus.initializer.engines.protocol import ENGINE_STEP, EngineError, Launch, Serving
 from phasebus.initializer.engines.vllm.actor import EngineActor
 from phasebus.initializer.engines.vllm.environment import environment_of_engine
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS
@@ -19,6 +20,8 @@ from phasebus.initializer.engines.vllm.inside.variables import SAMPLING
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.ray.actors import Actor, start_actor
 from phasebus.initializer.ray.placement import bundle_of
+
+logger = logging.getLogger("phasebus.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,10 @@ class VLLMProcess:
 
     @classmethod
     async def begin(cls, launch: Launch) -> Self:
-        """Start a process and import vLLM there; two engine steps.
+        """Start a process, bind the port of its server, and import vLLM there; each is an engine step.
 
         Raises:
-            EngineError: vLLM cannot be imported there.
+            EngineError: vLLM cannot be imported there, or the port cannot be bound.
         """
         made_for = _made_for(launch)
         async with launch.bus.step(ENGINE_STEP, START_PROCESS, attributes={"process": "front_end"}):
@@ -51,13 +54,19 @@ class VLLMProcess:
                 runtime_env=made_for["runtime_env"],
             )
         try:
+            if launch.serve is not None:
+                await _listen(actor, launch.serve)
             own = {"pid": actor.pid} if actor.host == platform.node() else {"host": actor.host}
-            async with launch.bus.step(ENGINE_STEP, "import_engine", attributes={"process": "front_end", **own}):
+            attributes = {"process": "front_end", **own}
+            async with launch.bus.step(ENGINE_STEP, "import_engine", attributes=attributes):
                 await actor.call("load", launch.preload)
+            if launch.serve is not None:
+                async with launch.bus.step(ENGINE_STEP, "import_server", attributes=attributes):
+                    await actor.call("load_server")
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await actor.kill()
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not isinstance(error, EngineError):
                 raise EngineError(f"vLLM cannot be imported: {error}{last_lines(launch.log)}") from error
             raise
         return cls(actor, made_for)
@@ -69,6 +78,13 @@ class VLLMProcess:
     async def close(self) -> None:
         """End it."""
         await self.actor.kill()
+
+
+async def _listen(actor: Actor, serve: Serving) -> None:
+    """Bind the port of the engine's server, and warn if it is another one than the wanted one."""
+    port = await actor.call("listen", serve)
+    if serve.port not in (0, port):
+        logger.warning("port %d of %s is in use; the engine serves on port %d", serve.port, serve.host, port)
 
 
 def _made_for(launch: Launch) -> Mapping[str, Any]:

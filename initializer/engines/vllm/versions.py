@@ -40,8 +40,12 @@ SUPPORTED: Final[Mapping[str, str]] = {
 FIRST_SERIES: Final[Mapping[str, tuple[int, int]]] = {
     "renderer_from_config": (0, 17),
     "run_api_server_worker_proc": (0, 19),
+    "vllm.entrypoints.launchers.api_server.app_state": (0, 29),
     "vllm.entrypoints.launchers.api_server.entry": (0, 29),
+    "vllm.entrypoints.launchers.app": (0, 29),
+    "vllm.entrypoints.launchers.cli_args": (0, 29),
     "vllm.entrypoints.launchers.dp_supervisor": (0, 29),
+    "vllm.entrypoints.launchers.launcher": (0, 29),
 }
 """By a seam's path or module: the first series that has it, where that is later than `MINIMUM`."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from phasebus.bus import Bus
-from phasebus.initializer.engines.protocol import Launch
+from phasebus.initializer.engines.protocol import EngineError, Launch, Serving
 from phasebus.initializer.engines.vllm import process
 from phasebus.telemetry import Telemetry
 
@@ -64,6 +64,50 @@ async def test_the_engine_process_leaves_the_gpu_to_workers_that_are_ray_actors(
         assert begun.fits(on_ray) == ("GPU" not in occupied)
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(("wanted", "bound", "warns"), [(8000, 8001, True), (8000, 8000, False), (0, 4711, False)])
+async def test_server_on_another_port_than_the_wanted_one_is_warned_of(
+    wanted: int, bound: int, warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    actor = Actor(port=bound)
+
+    async def start(*_: Any, **__: Any) -> Any:
+        return actor
+
+    monkeypatch.setattr(process, "start_actor", start)
+    async with Bus() as bus:
+        await process.VLLMProcess.begin(replace(launch(bus, {}), serve=Serving(host="127.0.0.1", port=wanted)))
+    assert actor.called == ["listen", "load", "load_server"]
+    expected = [f"port {wanted} of 127.0.0.1 is in use; the engine serves on port {bound}"] if warns else []
+    assert [record.getMessage() for record in caplog.records if record.name == "phasebus.engine"] == expected
+
+
+@pytest.mark.anyio
+async def test_port_in_use_ends_the_start_before_the_engine_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    actor = Actor(port=None)
+
+    async def start(*_: Any, **__: Any) -> Any:
+        return actor
+
+    monkeypatch.setattr(process, "start_actor", start)
+    async with Bus() as bus:
+        with pytest.raises(EngineError, match=r"^in use$"):
+            await process.VLLMProcess.begin(replace(launch(bus, {}), serve=Serving(host="127.0.0.1", port=8000)))
+    assert actor.called == ["listen", "kill"]
+
+
 class Actor:
-    async def call(self, method: str, *args: Any) -> None:
-        assert method == "load"
+    """An actor that binds `port`; None if it cannot."""
+
+    def __init__(self, port: int | None = 0) -> None:
+        self.port = port
+        self.called: list[str] = []
+
+    async def call(self, method: str, *_: Any) -> int:
+        self.called.append(method)
+        if self.port is None:
+            raise EngineError("in use")
+        return self.port
+
+    async def kill(self) -> None:
+        self.called.append("kill")
