@@ -24,6 +24,7 @@ from phasebus.initializer.cli.signals import restore_handlers, until_signalled
 from phasebus.initializer.cli.terminal import show_progress
 from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
 from phasebus.initializer.cluster.hub.start import chosen_port
+from phasebus.initializer.engines.optional import url_of
 from phasebus.initializer.node.config import LLMConfig, ServiceConfig
 from phasebus.initializer.node.node import Node, initialize_node
 from phasebus.initializer.node.supervision import engine_died
@@ -108,6 +109,7 @@ def start_and_serve(
             async with started as node:
                 await _print_text(node, prompt)
                 _print_times(journal, time.monotonic() - began)
+                _print_servers(node)
                 ready = True
                 if not once:
                     write_err("serving metrics until Ctrl-C")
@@ -199,6 +201,13 @@ async def _print_text(node: Node | Cluster, prompt: str | None) -> None:
         text = await node.engine.generate(prompt, max_tokens=24)
         write_out(f"prompt   {prompt!r}")
         write_out(f"text     {text!r}\n")
+
+
+def _print_servers(node: Node | Cluster) -> None:
+    """Print where requests are served."""
+    servers = [url_of(node.engine)] if isinstance(node, Node) else [each.url for each in node.nodes]
+    for url in filter(None, servers):
+        write_out(f"serving  {url}")
 
 
 def _print_where(telemetry: Telemetry, journal: Path, url: str | None) -> None:

@@ -161,6 +161,7 @@ class EngineStart:
             "replicas": None,
             "ray": RayConfig(),
             "driver_callbacks": [],
+            "serve": None if config.serve is None else config.serve.with_next_free_port(),
         }
         if follows:
             update["engine"] = NO_ENGINE

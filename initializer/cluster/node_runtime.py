@@ -15,6 +15,7 @@ import anyio
 from phasebus.bus import Bus, Stage
 from phasebus.initializer.cluster.hub.start import forwarding_journal
 from phasebus.initializer.cluster.merge import NodeChange, changes_of, snapshot
+from phasebus.initializer.engines.optional import url_of
 from phasebus.initializer.engines.protocol import EngineError
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.events import PreEngineInit
@@ -38,11 +39,13 @@ class NodeReport:
         changes: The changes that callbacks made in its context, in order.
         context: The part of its context that can be pickled.
         engine: Whether it has an engine.
+        url: The URL of its engine's server; None without one.
     """
 
     changes: Sequence[NodeChange] = ()
     context: Mapping[str, Any] = field(default_factory=dict)
     engine: bool = False
+    url: str | None = None
 
 
 class NodeRuntime:
@@ -107,6 +110,7 @@ class NodeRuntime:
                         changes=changes_of(context),
                         context=snapshot(context, [key for key in context if key != "engine"]),
                         engine=self.node.engine is not None,
+                        url=url_of(self.node.engine),
                     )
                 )
                 await engine_died(self.node, config, bus, telemetry)

@@ -29,6 +29,7 @@ class ClusterNode:
         context: Its context, without values that cannot be pickled.
         changes: The changes that callbacks made in it, in order.
         engine: Whether it has an engine.
+        url: The URL of its engine's server; None without one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ClusterNode:
     changes: Sequence[NodeChange]
     engine: bool
     actor: Actor
+    url: str | None = None
 
     async def generate(self, prompt: str, **sampling: Any) -> str:
         """Return the text that the model generates from `prompt`; `sampling` are the engine's own sampling parameters."""
@@ -71,6 +73,7 @@ def ready_node(node: StartingNode, report: NodeReport) -> ClusterNode:
         changes=report.changes,
         engine=report.engine,
         actor=node.actor,
+        url=report.url,
     )
 
 

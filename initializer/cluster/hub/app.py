@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from phasebus.initializer.cluster.hub.node_state import NodeState
 from phasebus.initializer.cluster.hub.state import ClusterState
 from phasebus.telemetry.service import page_routes, visible_status
 
@@ -52,9 +54,10 @@ def build_hub_app(cluster: ClusterState, lock: Lock) -> Starlette:
             cluster.refresh()
             return JSONResponse(
                 [
-                    {"targets": [node.target], "labels": {"node": node.name}}
+                    target
                     for node in cluster.members()
-                    if node.target is not None and node.status in ("starting", "ready")
+                    if node.status in ("starting", "ready")
+                    for target in _targets(node)
                 ]
             )
 
@@ -68,3 +71,12 @@ def build_hub_app(cluster: ClusterState, lock: Lock) -> Starlette:
             Route("/sd", service_discovery),
         ]
     )
+
+
+def _targets(node: NodeState) -> Iterator[Mapping[str, Any]]:
+    """Yield the target groups of a node: its own /metrics, and those of its engine's server in a job named as the engine."""
+    if node.target is not None:
+        yield {"targets": [node.target], "labels": {"node": node.name}}
+    if node.server is not None:
+        scheme, _, address = node.server.url.partition("://")
+        yield {"targets": [address], "labels": {"node": node.name, "job": node.server.engine, "__scheme__": scheme}}

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
+from phasebus.initializer.engines.protocol import ENGINE_INIT
 from phasebus.initializer.pipeline.wiring import journal_observers
 from phasebus.telemetry import Metrics, RunningSteps, Timeline, names
 from phasebus.telemetry.in_memory import Counter, Gauge
 from phasebus.telemetry.journal import JournalOpened, RecordedStep
 from phasebus.telemetry.redaction import redact_name
 
+_URL: Final = re.compile(r"https?://(?:[\w.-]{1,255}|\[[0-9A-Fa-f:.%]{2,60}\]):[0-9]{1,5}", re.ASCII)
+
 STATES: Final = ("starting", "ready", "failed", "lost", "ended")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineServer:
+    """The server of a node's engine.
+
+    Attributes:
+        engine: The name of the engine.
+        url: The URL of the server, ``http://host:port``.
+    """
+
+    engine: str
+    url: str
+
+    @classmethod
+    def of(cls, event: StepEvent) -> Self | None:
+        """Return the server that the end of an engine's step names; None without a valid one."""
+        url = event.attributes.get("url")
+        return cls(event.name, url) if isinstance(url, str) and _URL.fullmatch(url) else None
 
 
 class NodeSeries:
@@ -47,6 +71,7 @@ class NodeState:
         status: One of `STATES`.
         error: The reason for a status that is not good; None without one.
         target: The address of its own /metrics, ``host:port``; None without one.
+        server: The server of its engine; None without one.
         host: The name of its machine; None before its journal's first line has arrived.
         seen: The time of its last message, by the hub's clock, in seconds.
         silent: Whether it counts as lost because its messages stopped.
@@ -58,6 +83,7 @@ class NodeState:
         self.status = "starting"
         self.error: str | None = None
         self.target: str | None = None
+        self.server: EngineServer | None = None
         self.host: str | None = None
         self.seen = 0.0
         self.silent = False
@@ -145,6 +171,8 @@ class NodeState:
         series.observe(event)
         if isinstance(event, StepFinished | StepFailed):
             self._running.end(event.step)
+            if event.kind == ENGINE_INIT.name:
+                self.server = EngineServer.of(event)
             if event.kind in ("node", "cluster"):
                 self._apply_outcome(event)
 
@@ -185,5 +213,6 @@ class NodeState:
             "phase": self.phase,
             "host": self.host,
             "metrics": self.target,
+            "url": None if self.server is None else self.server.url,
             **({"error": self.error} if self.error else {}),
         }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 
 from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
@@ -26,6 +27,8 @@ class Started:
 
     state: dict[str, Any]
     metrics: str
+    targets: list[dict[str, Any]]
+    completion: httpx.Response
     stdout: str
     stderr: str
     code: int
@@ -61,12 +64,18 @@ def started(nodes: TwoNodes, backend: OtlpBackend, tmp_path_factory: pytest.Temp
         assert not command.ended, command.stderr
         wait_until(lambda: command.get("/readyz").status_code == 200, "the hub has received it")
         state, metrics = command.get("/state").json(), command.get("/metrics").text
+        targets = command.get("/sd").json()
+        url = next(node["url"] for node in state["nodes"] if node["url"])
+        request = {"model": str(model), "prompt": "A start-up is", "max_tokens": 2}
+        completion = httpx.post(f"{url}/v1/completions", json=request, timeout=60)
         command.send(signal.SIGINT)
         code = command.wait()
         run = command.journal()
         yield Started(
             state=state,
             metrics=metrics,
+            targets=targets,
+            completion=completion,
             stdout=command.stdout,
             stderr=command.stderr,
             code=code,
@@ -95,6 +104,16 @@ def test_the_hub_has_both_nodes_and_the_engines_steps(started: Started) -> None:
     }
     assert 'phasebus_cluster_engine_step_duration_seconds_count{step="load_weights"} 1.0' in started.metrics
     assert 'phasebus_cluster_phase_duration_seconds_count{phase="download"} 2.0' in started.metrics
+
+
+def test_node_with_an_engine_serves_and_the_hub_lists_its_server(started: Started) -> None:
+    assert started.completion.status_code == 200, started.completion.text
+    urls = {node["name"]: node["url"] for node in started.state["nodes"]}
+    assert urls["store-1"] is None
+    assert f"serving  {urls['chat-0']}" in started.stdout
+    (target,) = (each for each in started.targets if each["labels"].get("job") == "vllm")
+    assert target["labels"] == {"job": "vllm", "node": "chat-0", "__scheme__": "http"}
+    assert [f"http://{address}" for address in target["targets"]] == [urls["chat-0"]]
 
 
 def test_the_whole_start_is_one_trace_from_the_driver_to_vllms_processes(started: Started) -> None:

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import httpx
 import pytest
 
 from phasebus.telemetry import EngineSpan
@@ -25,6 +26,9 @@ class Demo:
         metrics: The response of /metrics while the engine was starting.
         check: The result of `promtool check metrics` for it.
         ready_metrics: The response of /metrics when the start-up was ready.
+        models: The response of the engine's server to GET /v1/models.
+        completion: Its response to POST /v1/completions.
+        engine_metrics: Its response to GET /metrics.
     """
 
     phases: list[tuple[int, str | None]]
@@ -32,6 +36,9 @@ class Demo:
     metrics: str
     check: subprocess.CompletedProcess[str] | None
     ready_metrics: str
+    models: httpx.Response
+    completion: httpx.Response
+    engine_metrics: str
     stdout: str
     stderr: str
     code: int
@@ -78,8 +85,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iter
 
     try:
         wait_until(look, "the demo is ready", seconds=400)
-        wait_until(lambda: "ready in" in command.stdout, "the ready line")
+        wait_until(lambda: "serving  http" in command.stdout, "the lines of a ready node")
         wait_until(has_all_metrics, "the metrics of all steps")
+        url = command.stdout.partition("serving  ")[2].split()[0]
+        models = httpx.get(f"{url}/v1/models", timeout=30)
+        request = {"model": models.json()["data"][0]["id"], "prompt": "A start-up is", "max_tokens": 4}
+        completion = httpx.post(f"{url}/v1/completions", json=request, timeout=60)
+        engine_metrics = httpx.get(f"{url}/metrics", timeout=30).text
         command.send(signal.SIGINT)
         code = command.wait()
         run = command.journal()
@@ -89,6 +101,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iter
             metrics=metrics,
             check=check,
             ready_metrics=ready_metrics,
+            models=models,
+            completion=completion,
+            engine_metrics=engine_metrics,
             stdout=command.stdout,
             stderr=command.stderr,
             code=code,

@@ -41,6 +41,23 @@ def test_when_it_is_ready_the_metrics_say_how_long_each_phase_and_step_took(demo
     assert f'trace_id="{demo.run.trace}"' in demo.ready_metrics
 
 
+def test_ready_node_serves_the_openai_api_with_vllms_own_metrics(demo: Demo) -> None:
+    assert demo.models.status_code == 200
+    assert demo.completion.status_code == 200, demo.completion.text
+    assert demo.completion.json()["usage"]["completion_tokens"] == 4
+    assert "vllm:generation_tokens_total{" in demo.engine_metrics
+
+
+def test_server_is_a_part_of_the_engines_start(demo: Demo) -> None:
+    steps = {step.name: step for step in demo.run.steps}
+    assert {"import_server", "build_api_server", "init_api_server", "start_http_server"} <= set(steps)
+    engine = steps["vllm"]
+    assert engine.attributes["url"] in demo.stdout
+    assert steps["start_http_server"].end_ns is not None
+    assert engine.end_ns is not None
+    assert steps["start_http_server"].end_ns <= engine.end_ns
+
+
 def test_the_iterations_of_the_serving_engine_are_counted(demo: Demo) -> None:
     for name in ("duration_seconds_count", "requests_count"):
         assert f'phasebus_engine_iteration_{name}{{engine="0"}}' in demo.ready_metrics

@@ -133,8 +133,36 @@ def test_the_hub_is_ready_with_the_cluster_and_lists_the_nodes_for_prometheus() 
         "phase": "download",
         "host": "h",
         "metrics": "10.0.0.2:9464",
+        "url": None,
     }
     assert client.get("/livez").text == "ok\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme", "address"),
+    [
+        ("http://10.0.0.1:8000", "http", "10.0.0.1:8000"),
+        ("https://[fd00::1]:8001", "https", "[fd00::1]:8001"),
+        ("http://10.0.0.1:8000/../x", None, None),
+        ("ftp://10.0.0.1:8000", None, None),
+        (8000, None, None),
+    ],
+)
+def test_hub_lists_the_server_of_an_engine_in_a_job_with_the_engines_name(
+    url: object, scheme: str | None, address: str | None
+) -> None:
+    cluster = ClusterState()
+    client = client_of(cluster)
+    served = begun(OTHER, "engine", "vllm") + ended(OTHER, "engine", "vllm", url=url)
+    cluster.receive("node-0", 0, START + served, target="10.0.0.1:9464")
+    own = {"targets": ["10.0.0.1:9464"], "labels": {"node": "node-0"}}
+    if address is None:
+        assert client.get("/sd").json() == [own]
+        assert client.get("/state").json()["nodes"][0]["url"] is None
+    else:
+        labels = {"node": "node-0", "job": "vllm", "__scheme__": scheme}
+        assert client.get("/sd").json() == [own, {"targets": [address], "labels": labels}]
+        assert client.get("/state").json()["nodes"][0]["url"] == url
 
 
 def test_a_ready_node_without_messages_is_lost_until_the_next_message() -> None:
