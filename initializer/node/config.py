@@ -74,7 +74,7 @@ class ServeConfig(Section):
     """Its port; 0 picks a free one. A port in use is an error if it was configured for one node. The default is replaced by
     the next free one, and so is the port of each further engine of a cluster on the same machine."""
 
-    args: dict[str, Any] = Field(default_factory=dict)
+    args: FreeFields = Field(default_factory=dict)
     """The server's own arguments by name: api_key, chat_template, tool_call_parser, …"""
 
     drain_seconds: float = Field(default=5.0, ge=0, le=3600)
