@@ -99,6 +99,8 @@ async def test_port_in_use_ends_the_start_before_the_engine_is_imported(monkeypa
 class Actor:
     """An actor that binds `port`; None if it cannot."""
 
+    host, pid = "host", 1
+
     def __init__(self, port: int | None = 0) -> None:
         self.port = port
         self.called: list[str] = []
