@@ -56,7 +56,7 @@ class VLLMProcess:
         try:
             if launch.serve is not None:
                 await _listen(actor, launch.serve)
-            own = {"pid": actor.pid} if actor.host == platform.node() else {"host": actor.host}
+            own: Mapping[str, str | int] = {"pid": actor.pid} if actor.host == platform.node() else {"host": actor.host}
             attributes = {"process": "front_end", **own}
             async with launch.bus.step(ENGINE_STEP, "import_engine", attributes=attributes):
                 await actor.call("load", launch.preload)
