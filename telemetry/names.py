@@ -1,7 +1,7 @@
 """Every exported name: spans, metrics, labels and their units. Docs, dashboards and tests are checked against it.
 
 Rows are keyed by the kind of step. A kind without a row is exported too: as spans called by its kind, and in
-`phasebus_step_duration_seconds`. docs/metrics.md is generated from this file (`python -m tests.support.metrics_page`).
+`phasebus_step_duration_seconds`. docs/reference/metrics.md is generated from this file (`python -m tests.support.metrics_page`).
 """
 
 from __future__ import annotations

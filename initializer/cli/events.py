@@ -34,7 +34,9 @@ _MODULES = (
     "--module", "modules", multiple=True, help="A module of yours with events, keys or callbacks. Repeatable."
 )
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
-@click.option("--markdown", "form", flag_value="markdown", help="Print a page in Markdown, as docs/events.md.")
+@click.option(
+    "--markdown", "form", flag_value="markdown", help="Print a page in Markdown, as docs/reference/events.md."
+)
 def events(modules: tuple[str, ...], form: str | None) -> None:
     """List every event with its fields and its handlers, every phase and every context key."""
     with reported():

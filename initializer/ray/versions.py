@@ -1,6 +1,6 @@
 """The supported versions of Ray, and the private parts of Ray that phasebus uses. This module does not import Ray.
 
-docs/supported-versions.md has the table, and tests/integration/versions checks every version of it.
+docs/reference/supported-versions.md has the table, and tests/integration/versions checks every version of it.
 """
 
 from __future__ import annotations

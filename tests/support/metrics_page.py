@@ -1,4 +1,4 @@
-"""The tables of docs/metrics.md, from `phasebus.telemetry.names`: ``python -m tests.support.metrics_page`` writes them."""
+"""The tables of docs/reference/metrics.md, from `phasebus.telemetry.names`: ``python -m tests.support.metrics_page`` writes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from phasebus.telemetry import names
 from phasebus.telemetry.families import Family
 from tests.support.programs import ROOT
 
-PAGE: Final = ROOT / "docs" / "metrics.md"
+PAGE: Final = ROOT / "docs" / "reference" / "metrics.md"
 MARK: Final = "<!-- The tables below are generated: python -m tests.support.metrics_page -->\n"
 
 _TITLES: Final = {

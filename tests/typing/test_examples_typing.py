@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.docs import ROOT, blocks
 
-PAGES = ("docs/bus.md", "README.md")
+PAGES = ("docs/guides/bus.md", "README.md")
 
 
 @pytest.fixture

@@ -9,14 +9,15 @@ import pytest
 from click.testing import CliRunner
 
 from phasebus.initializer.cli import main
+from tests.support import links
 from tests.support.docs import ROOT, blocks, run_example
 
 pytestmark = pytest.mark.anyio
 
-ELSEWHERE = {"bus.md"}
+ELSEWHERE = {"guides/bus.md"}
 """Pages whose examples have a test of their own."""
 
-PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name not in ELSEWHERE)
+PAGES = sorted({path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")} - ELSEWHERE)
 EXAMPLES = [
     pytest.param(example, id=f"{page}-{number}")
     for page in PAGES
@@ -33,7 +34,7 @@ async def test_the_example_runs(example: str, tmp_path: Path, monkeypatch: pytes
 
 
 async def test_the_phase_list_of_a_process_of_ones_own_has_a_report() -> None:
-    [example] = blocks("docs/phase-lists.md", "python")
+    [example] = blocks("docs/guides/phase-lists.md", "python")
     await run_example(example)
     said = CliRunner().invoke(main, ["report"]).output
     assert "indexing nightly" in said
@@ -41,13 +42,19 @@ async def test_the_phase_list_of_a_process_of_ones_own_has_a_report() -> None:
 
 
 def test_the_older_forms_are_each_shown_by_an_example() -> None:
-    assert len(blocks("docs/migrating.md", "python")) == 3
+    assert len(blocks("docs/guides/migrating.md", "python")) == 3
 
 
-@pytest.mark.parametrize("page", [*PAGES, *ELSEWHERE])
-def test_what_a_page_links_to_is_there(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "docs" / page).read_text()):
-        assert (ROOT / "docs" / target).exists(), target
+@pytest.mark.parametrize("page", links.PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    assert list(links.broken_links(page)) == []
+
+
+@pytest.mark.parametrize("target", ["no.md", "guides/bus.md#no-such-heading", "#nowhere", "../deploy/none"])
+def test_link_that_leads_nowhere_is_found(target: str) -> None:
+    assert list(links.broken_links(ROOT / "docs" / "x.md", f"see [this]({target}) and [that](guides/bus.md)")) == [
+        target
+    ]
 
 
 def test_every_promise_of_the_security_page_names_a_test_that_exists() -> None:

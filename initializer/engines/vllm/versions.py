@@ -1,6 +1,6 @@
 """Which versions of vLLM are supported, and the error below them. Imports nothing of vLLM.
 
-docs/supported-versions.md has the table, and tests/integration/versions checks every version of it.
+docs/reference/supported-versions.md has the table, and tests/integration/versions checks every version of it.
 """
 
 from __future__ import annotations

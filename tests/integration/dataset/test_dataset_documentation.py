@@ -17,4 +17,4 @@ pytestmark = [
 
 async def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHASEBUS_STATE_DIR", str(tmp_path))
-    await run_example(blocks("docs/training-data-http.md", "python")[1])
+    await run_example(blocks("docs/guides/training-data-http.md", "python")[1])

@@ -13,7 +13,7 @@ import pytest
 from tests.support.command import Command
 from tests.support.docs import blocks
 
-PAGE = "docs/engines.md"
+PAGE = "docs/guides/engines.md"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The queries of docs/metrics.md against a real Prometheus that scrapes 20 pods, some of which restart or fail."""
+"""The queries of docs/reference/metrics.md against a real Prometheus that scrapes 20 pods, some of which restart or fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scraping(pods: Prometheus) -> Prometheus:
 
 
 def answer(scraping: Prometheus, heading: str, label: str) -> dict[str, float]:
-    """The values that the query under a heading of docs/metrics.md has now, by one of its labels."""
+    """The values that the query under a heading of docs/reference/metrics.md has now, by one of its labels."""
     return {labels[label]: value for labels, value in scraping.query(queries()[heading])}
 
 

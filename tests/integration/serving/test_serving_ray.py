@@ -142,7 +142,7 @@ def test_the_example_of_the_page_runs_as_it_stands(url: str) -> None:
     from ray import serve
 
     names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(blocks("docs/training-data-http.md", "python")[3], "example", "exec", dont_inherit=True), names)
+    exec(compile(blocks("docs/guides/training-data-http.md", "python")[3], "example", "exec", dont_inherit=True), names)
     serve.run(names["application"], name="example", route_prefix="/example")
     response = httpx.get(f"{url}/example/hello?name=ada", timeout=60)
     assert response.json() == "hello ada"

@@ -18,4 +18,4 @@ pytestmark = [
 async def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHASEBUS_STATE_DIR", str(tmp_path))
     monkeypatch.setattr("ray.train.constants.DEFAULT_STORAGE_PATH", str(tmp_path / "results"))
-    await run_example(blocks("docs/training-data-http.md", "python")[0])
+    await run_example(blocks("docs/guides/training-data-http.md", "python")[0])

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-PAGE = Path(__file__).parents[3] / "docs" / "bus.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guides" / "bus.md"
 EXAMPLES = [
     pytest.param(code, id=re.sub(r"\W+", "-", title.strip()) or "start")
     for title, text in re.findall(r"^#+ (.*)\n((?:(?!^#+ ).*\n)*)", PAGE.read_text(), re.MULTILINE)

@@ -19,7 +19,7 @@ from tests.support.programs import ROOT
 
 SETTINGS = DownloadSettings()
 
-MODULE = blocks("docs/downloads.md", "python")[-1]
+MODULE = blocks("docs/guides/downloads.md", "python")[-1]
 """The package of the documentation."""
 
 

@@ -111,7 +111,9 @@ def test_module_that_cannot_be_imported_is_an_error_with_its_name() -> None:
 def test_the_page_of_the_docs_is_the_output_in_markdown() -> None:
     command = [sys.executable, "-m", "phasebus.initializer.cli", "events", "--markdown"]  # lists what is imported
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert (ROOT / "docs" / "events.md").read_text() == printed, "phasebus events --markdown > docs/events.md"
+    assert (ROOT / "docs" / "reference" / "events.md").read_text() == printed, (
+        "phasebus events --markdown > docs/reference/events.md"
+    )
 
 
 def test_markdown_has_a_row_for_each_phase_field_and_key_of_a_module(module: str) -> None:
