@@ -6,7 +6,7 @@ The page formats what changes while it is open by the same rules, in ``service/p
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 PREFIXES: Final = ("", "k", "M", "G", "T", "P")
 TITLE_IS_NAME: Final = ("phase", "engine_step")
@@ -66,11 +66,6 @@ def format_progress(done: float, total: float | None, unit: str, rate: float | N
 def format_title(kind: str, name: str) -> str:
     """Return the title of a step: ``engine init`` for a phase, ``callback add_flag`` for a callback."""
     return name.replace("_", " ") if kind in TITLE_IS_NAME else f"{kind.replace('_', ' ')} {name}"
-
-
-def page_rules() -> dict[str, Any]:
-    """Return the rules that the page's script needs, as JSON data."""
-    return {"prefixes": PREFIXES, "titleIsName": TITLE_IS_NAME}
 
 
 def _rounded(number: float) -> int:

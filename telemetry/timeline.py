@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from phasebus import __version__
@@ -51,6 +52,9 @@ class Timeline:
         identity: The run.
         trace_url: The address of a trace, with ``{trace}`` and ``{span}`` in the places of their ids.
         capacity: How many steps it keeps.
+
+    Attributes:
+        journal: The journal of the run on this machine, which the page offers; None if there is none.
     """
 
     def __init__(self, identity: RunIdentity, trace_url: str | None = None, *, capacity: Capacity = Capacity()) -> None:
@@ -58,6 +62,7 @@ class Timeline:
         self.identity = identity
         self.trace_url = trace_url
         self.closed = False
+        self.journal: Path | None = None
         self.epoch = secrets.token_hex(4)  # a version means something only to the timeline that assigned it
         self._lock = threading.Lock()
         self._steps: dict[str, LiveStep] = {}
@@ -287,5 +292,11 @@ class Timeline:
 
     def _about(self) -> dict[str, Any]:
         identity = self.identity
-        about = {"run": identity.run, "node": identity.node, "trace": identity.trace, "phasebus": __version__}
+        about: dict[str, Any] = {
+            "run": identity.run,
+            "node": identity.node,
+            "trace": identity.trace,
+            "phasebus": __version__,
+        }
+        about["exports"] = ["perfetto"] if self.journal is None else ["perfetto", "journal"]
         return about | self._now() | {"trace_url": self.trace_url, "closed": self.closed}

@@ -72,6 +72,8 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
     for name, make in makers.items():
         try:
             bus.observe(None, make())
+            if name == "the journal":
+                telemetry.timeline.journal = journal
         except BusStateError:
             raise
         except Exception as error:  # noqa: BLE001  # no observer may prevent a start

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from phasebus.telemetry.metrics import Metrics
 from phasebus.telemetry.service.access import visible_status
+from phasebus.telemetry.service.exports import export_routes
 from phasebus.telemetry.service.limits import connection_limit
 from phasebus.telemetry.service.page import content_security_policy, page
 from phasebus.telemetry.status import Status
@@ -80,7 +81,7 @@ def build_app(metrics: Metrics, status: Status, timeline: Timeline, *, max_reade
 
 
 def page_routes(timeline: Timeline, *, max_readers: int | None = None) -> list[Route]:
-    """Return the routes of the page: / is the document, /events its event stream, /timeline the current state."""
+    """Return the routes of the page: / is the document, /events its event stream, /timeline the current state, and its exports."""
     from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
@@ -106,7 +107,12 @@ def page_routes(timeline: Timeline, *, max_readers: int | None = None) -> list[R
             )
         return StreamingResponse(readers.count(text), media_type=media_type, headers=headers)
 
-    return [Route("/", document), Route("/events", events), Route("/timeline", state)]
+    return [
+        Route("/", document),
+        Route("/events", events),
+        Route("/timeline", state),
+        *export_routes(timeline),
+    ]
 
 
 class Readers:

@@ -10,9 +10,30 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from phasebus.telemetry.formatting import page_rules
+from phasebus.telemetry.formatting import PREFIXES, TITLE_IS_NAME
+from phasebus.telemetry.verdict import FATAL_KINDS, SLOW_FACTOR, SLOW_SECONDS
 
-_SCRIPTS: Final = ("state.js", "words.js", "waterfall.js", "panels.js", "main.js")
+_SCRIPTS: Final = (
+    "state.js",
+    "words.js",
+    "verdict.js",
+    "axis.js",
+    "waterfall.js",
+    "headline.js",
+    "panels.js",
+    "details.js",
+    "main.js",
+)
+
+
+_RULES: Final = {
+    "prefixes": PREFIXES,
+    "titleIsName": TITLE_IS_NAME,
+    "slowFactor": SLOW_FACTOR,
+    "slowSeconds": SLOW_SECONDS,
+    "fatal": FATAL_KINDS,
+}
+"""The rules of the terminal's words, for the page's script."""
 
 
 def page(embedded: str = "") -> str:
@@ -41,7 +62,7 @@ def page_of(state: Mapping[str, Any]) -> str:
 
 
 def _script() -> str:
-    return f'"use strict";\nconst RULES = {json.dumps(page_rules())};\n' + "\n".join(_read(name) for name in _SCRIPTS)
+    return f'"use strict";\nconst RULES = {json.dumps(_RULES)};\n' + "\n".join(_read(name) for name in _SCRIPTS)
 
 
 @cache

@@ -1,30 +1,8 @@
-// Above the waterfall: how it stands, what failed, what runs, how far it is, what callbacks changed. Below it: details.
+// Below the answers: what runs, what callbacks changed, how each node is, and the counts by state.
 
-const MOST = 12; // lines in a panel
-
-function drawHead() {
-  const { about } = state, root = rootStep(), { nodes } = makeTree();
-  if (!root) {
-    say(byId("subject"), about.node ?? "phasebus");
-    say(byId("status"), state.live ? "nothing has begun" : "no run");
-    return;
-  }
-  const failed = hasFailed(root), status = isRunning(root) ? (state.live ? "starting" : "unknown") : failed ? root.outcome.replace("_", " ") : "ready";
-  const model = String(root.attributes?.model ?? "").replace(/\/+$/, "").split("/").pop();
-  say(byId("subject"), [nodes > 1 ? `${nodes} nodes` : root.node || about.node, model].filter(Boolean).join(" · "));
-  say(byId("status"), status);
-  byId("status").className = `pill ${failed ? "failed" : status}`;
-  say(byId("about"), `run ${about.run} · trace ${about.trace} · phasebus ${about.phasebus}`);
-  say(byId("elapsed"), isRunning(root) ? ticking(secondsOf(root)) : formatDuration(secondsOf(root)));
-  const ready = [...state.steps.values()].filter(step => step.kind === "node" && step.outcome === "finished").length;
-  say(byId("doing"), nodes > 1 ? `${ready} of ${nodes} nodes ready` : "");
-  document.title = `${status} · ${byId("subject").textContent} · phasebus`;
-  const url = traceUrl(root.id);
-  byId("trace").hidden = !url;
-  if (url) byId("trace").href = url;
-  const left = about.left_out ? `${about.left_out} more steps began than are kept.` : "";
-  say(byId("footnote"), [`${state.steps.size} steps`, left].filter(Boolean).join(". "));
-}
+const MOST = 8; // lines in a panel
+const NOTABLE_SECONDS = 0.1; // a callback that took less and changed nothing is not shown
+const MOST_SQUARES = 2000;
 
 function grouped(steps, key) {
   const groups = new Map();
@@ -35,90 +13,148 @@ function grouped(steps, key) {
   return [...groups.values()];
 }
 
+// Lines with `key`, `step`, `title`, `time` and perhaps `note`, `share` of a bar, and `chips`. If they are the same as before,
+// only texts and bars are set, so that nothing jumps and the focus stays.
 function fill(list, lines) {
-  const more = lines.length - MOST;
-  const said = lines.slice(0, MOST).map(line => line.key).join("\n") + more;
-  if (list.dataset.said !== said) { // the same lines: only their texts and bars are set, so that nothing jumps
-    list.dataset.said = said;
-    list.replaceChildren(...lines.slice(0, MOST).map(line => line.element()), ...(more > 0 ? [make("li", { className: "faint" }, `and ${more} more`)] : []));
-    return;
+  const shown = lines.slice(0, MOST), known = shown.map(line => line.key).join("\n") + lines.length;
+  if (list.dataset.known !== known) {
+    list.dataset.known = known;
+    const more = lines.length > MOST ? [make("li", { className: "faint" }, `and ${lines.length - MOST} more`)] : [];
+    list.replaceChildren(...shown.map(makeLine), ...more);
   }
-  lines.slice(0, MOST).forEach((line, number) => { line.update?.(list.children[number]); });
+  shown.forEach((line, number) => setLine(list.children[number].firstChild, line));
 }
 
-const hasProgress = step => step?.done != null; // in its own unit
-const isOutermostProgress = step => hasProgress(step) && !hasProgress(state.steps.get(step.parent));
+function makeLine(line) {
+  const parts = [make("i", { className: "dot" }), make("span"), make("span", { className: "num time" })];
+  if (line.share !== undefined) parts.push(make("span", { className: "track", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": line.title }, make("i")));
+  parts.push(make("span", { className: "note num faint" }));
+  if (line.chips) parts.push(make("span", { className: "note" }, ...line.chips.map(key => make("code", { className: "chip" }, key))));
+  return make("li", {}, make("button", { type: "button", className: "line", onclick: event => look(event.currentTarget.dataset.id) }, ...parts));
+}
 
-const dotted = (step, text) => make("span", {}, make("i", { className: "dot", kind: colourOf(step) }), text);
+function setLine(button, line) {
+  button.dataset.id = line.step.id;
+  button.style.setProperty("--hue", line.slow ? "var(--warn)" : colourOf(line.step));
+  say(button.children[1], line.title);
+  say(button.children[2], line.time);
+  if (line.share !== undefined) {
+    const track = button.children[3], percent = Math.floor(100 * Math.min(1, line.share));
+    track.firstChild.style.width = `${percent}%`;
+    track.setAttribute("aria-valuenow", percent);
+    track.setAttribute("aria-valuetext", line.note || `${percent} %`);
+  }
+  say(button.querySelector(".note"), line.note ?? "");
+}
 
 function drawRunning() {
-  const { inside } = makeTree(), running = [...state.steps.values()].filter(step => isRunning(step) && (!inside(step).some(isRunning) || isOutermostProgress(step)) && !hasProgress(state.steps.get(step.parent)));
-  const lines = grouped(running, titleOf).map(steps => {
-    const longest = steps.reduce((a, b) => (a.start <= b.start ? a : b));
-    const where = steps.length > 1 ? ` · ${steps.length} times, longest on ${longest.node || "the cluster"}` : longest.attributes?.process ? ` · ${longest.attributes.process}` : "";
-    const time = () => ticking(secondsOf(longest));
-    return { key: titleOf(longest) + where, seconds: secondsOf(longest), update: line => say(line.lastChild, time()),
-      element: () => make("li", { onclick: () => choose(longest.id) }, dotted(longest, titleOf(longest) + where), make("span", { className: "num" }, time())) };
-  }).sort((a, b) => b.seconds - a.seconds);
-  fill(byId("running"), lines.length ? lines : [{ key: "none", element: () => make("li", { className: "faint" }, rootStep() ? "nothing" : "nothing yet") }]);
+  const { leaves } = makeTree(), shown = [...new Set(leaves.map(shownFor))], chosenFirst = verdict().step?.id;
+  const lines = grouped(shown, titleOf).map(steps => {
+    const step = steps.find(each => each.id === chosenFirst) ?? steps.reduce((a, b) => (a.start <= b.start ? a : b)), many = steps.length > 1, sum = key => steps.reduce((all, each) => all + (each[key] ?? 0), 0);
+    const far = hasProgress(step) && { done: sum("done"), total: steps.every(each => each.total) ? sum("total") : null, rate: sum("rate"), unit: step.unit };
+    const slow = steps.some(each => isSlow(each) || makeTree().stuck.has(each.id)), { usual } = step;
+    const notes = [many ? `longest: ${[step.attributes?.process, makeTree().nodes > 1 && step.node].filter(Boolean).join(" on ") || "this"}` : "", far ? formatProgress(far) : "", usual ? `usually ${formatUsual(usual)}` : ""];
+    return { key: `${step.kind} ${step.name} ${far?.total ? 1 : 0}${usual ? 1 : 0} ${many ? "" : step.id}`, step, slow, title: many ? `${titleOf(step)} · ${steps.length} times` : placeOf(step), time: ticking(secondsOf(step)),
+      note: notes.filter(Boolean).join(" · "), share: far?.total ? far.done / far.total : usual ? secondsOf(step) / usual.seconds : undefined };
+  });
+  const first = line => line.step.id === chosenFirst, { state: found } = verdict(), over = !isRunning(rootStep());
+  lines.sort((a, b) => first(b) - first(a) || b.slow - a.slow || a.step.start - b.step.start);
+  const shownLines = found === "failed" || found === "cancelled" ? [...(makeTree().causes.length > 1 ? failedLines() : []), ...lines] : over && !lines.length ? longestLines() : lines;
+  // one line that the headline has already, or a list beside nothing else, is no panel
+  byId("running-panel").hidden = !shownLines.length || (shownLines.length === 1 && shownLines[0].step.id === chosenFirst && byId("callbacks-panel").hidden);
+  say(byId("running-title"), shownLines === lines ? "Running now" : found === "ready" ? "Where the time went" : makeTree().causes.length < 2 ? "Still running" : lines.length ? "What failed, and what runs" : "What failed");
+  fill(byId("running"), shownLines);
 }
 
-function drawProgress() {
-  const shown = [...state.steps.values()].filter(step => isRunning(step) && isOutermostProgress(step)), many = makeTree().nodes > 8;
-  byId("progress-panel").hidden = !shown.length;
-  const left = step => step.rate > 0 && step.total ? (step.total - step.done) / step.rate : Infinity;
-  const lines = grouped(shown, many ? titleOf : step => step.id).map(steps => {
-    const last = steps.reduce((a, b) => (left(b) > left(a) ? b : a)), sum = key => steps.reduce((all, step) => all + (step[key] ?? 0), 0);
-    const all = { done: sum("done"), total: steps.every(step => step.total) ? sum("total") : null, rate: sum("rate"), unit: last.unit };
-    const share = all.total ? 100 * Math.min(1, all.done / all.total) : 0, percent = all.total ? `${Math.floor(share)} %` : "";
-    const name = `${titleOf(last)}${steps.length > 1 ? ` · ${steps.length} times` : makeTree().nodes > 1 ? ` · ${last.node}` : ""}`;
-    const far = () => steps.length > 1 ? `${formatProgress({ ...all, rate: null })} · ${formatQuantity(all.rate, all.unit)}/s · last is ${last.node}: ${formatProgress(last)}` : formatProgress(all);
-    const element = () => {
-      const bar = make("i", { kind: colourOf(last) });
-      bar.style.width = `${share}%`;
-      return make("li", { onclick: () => choose(last.id) }, make("span", {}, name), make("span", { className: "num" }, percent),
-        make("div", { className: "track wide" }, bar), make("span", { className: "wide faint num" }, far()));
-    };
-    return { key: name, left: left(last), element,
-      update: line => { say(line.children[1], percent); line.querySelector("i").style.width = `${share}%`; say(line.lastChild, far()); } };
-  }).sort((a, b) => b.left - a.left);
-  fill(byId("progress"), lines);
+// What failed, the same failures as one line.
+function failedLines() {
+  return grouped(makeTree().causes, step => `${titleOf(step)}\n${step.outcome}\n${step.error}`).map(steps => ({ key: `${steps[0].id} ${steps.length}`, step: steps[0],
+    title: `${steps.length > 1 ? `${titleOf(steps[0])} · ${steps.length} times, first on ${steps[0].node}` : placeOf(steps[0])} ${steps[0].outcome.replace("_", " ")}`,
+    time: clock(steps[0].end), note: steps[0].error ?? "no reason given" }));
 }
+
+// The longest steps without inner ones, of a start that is over.
+function longestLines() {
+  const { inside } = makeTree(), whole = Math.max(0.001, secondsOf(rootStep()));
+  const all = [...state.steps.values()].filter(step => !inside(step).length).sort((a, b) => secondsOf(b) - secondsOf(a));
+  return all.slice(0, 5).filter(step => secondsOf(step) > 0.005 * whole).map(step => ({ key: step.id, step, title: placeOf(step), time: formatDuration(secondsOf(step)),
+    share: secondsOf(step) / whole, note: `${Math.round(100 * secondsOf(step) / whole)} % of the start${step.usual ? ` · usually ${formatUsual(step.usual)}` : ""}` }));
+}
+
+const changedBy = step => String(step.attributes?.changed ?? "").split(",").filter(Boolean);
+const isNotable = step => step.kind !== "callback" || hasFailed(step) || changedBy(step).length > 0 || secondsOf(step) >= NOTABLE_SECONDS;
 
 function drawCallbacks() {
-  const called = [...state.steps.values()].filter(step => step.kind === "callback");
+  const called = [...state.steps.values()].filter(step => step.kind === "callback" && isNotable(step));
   byId("callbacks-panel").hidden = !called.length;
+  if (!called.length) return;
   const lines = grouped(called, step => `${step.name} ${step.attributes?.phase} ${step.attributes?.changed ?? ""} ${hasFailed(step)}`).map(steps => {
-    const [step] = steps, changed = String(step.attributes?.changed ?? "").split(",").filter(Boolean);
-    const longest = steps.reduce((most, each) => Math.max(most, secondsOf(each)), 0);
-    return { key: step.id + steps.length + step.outcome, changed: changed.length + 100 * hasFailed(step), start: step.start,
-      element: () => make("li", { onclick: () => choose(step.id) }, dotted(step, `${step.name} in ${step.attributes?.phase ?? "?"}${steps.length > 1 ? ` · ${steps.length} times` : ""}`),
-        make("span", { className: "num faint" }, isRunning(step) ? "running" : formatDuration(longest)),
-        ...(changed.length ? [make("span", { className: "wide" }, make("span", { className: "faint" }, "changed "), ...changed.map(key => make("code", { className: "chip" }, key)))] : [])) };
-  }).sort((a, b) => b.changed - a.changed || b.start - a.start);
-  fill(byId("callbacks"), lines);
+    const step = steps.reduce((a, b) => (secondsOf(b) > secondsOf(a) ? b : a)), chips = changedBy(step);
+    return { key: `${step.name} ${step.attributes?.phase} ${chips} ${step.outcome} ${steps.length}`, step, title: `${step.name} in ${step.attributes?.phase ?? "?"}${steps.length > 1 ? ` · ${steps.length} times` : ""}`,
+      time: isRunning(step) ? ticking(secondsOf(step)) : formatDuration(secondsOf(step)), chips: chips.length ? chips : undefined, note: hasFailed(step) ? `${step.outcome.replace("_", " ")}: ${step.error ?? "no reason given"}` : "" };
+  });
+  fill(byId("callbacks"), lines.sort((a, b) => hasFailed(b.step) - hasFailed(a.step) || a.step.start - b.step.start));
 }
 
-function drawErrors() {
-  const { inside } = makeTree(), failed = [...state.steps.values()].filter(step => hasFailed(step) && !inside(step).some(hasFailed));
-  byId("errors").hidden = !failed.length;
-  const groups = grouped(failed, step => `${titleOf(step)}\n${step.outcome}\n${step.error}`);
-  const said = groups.map(steps => steps[0].id + steps.length).join();
-  if (byId("errors").dataset.said === said) return;
-  byId("errors").dataset.said = said;
-  byId("errors").replaceChildren(...groups.slice(0, MOST).map(steps => make("button", { type: "button", onclick: () => { choose(steps[0].id); details(); } },
-    make("b", {}, `${titleOf(steps[0])} ${steps[0].outcome.replace("_", " ")}`), ` on ${steps.length > 1 ? `${steps.length} nodes` : steps[0].node || "the cluster"}: ${steps[0].error ?? "no reason given"}`)),
-    ...(groups.length > MOST ? [make("span", { className: "faint" }, `and ${groups.length - MOST} more`)] : []));
+// One square for each node, where there are more than fit on the screen as rows.
+function drawMap(states) {
+  const nodes = [...state.steps.values()].filter(step => step.kind === "node"), map = byId("map");
+  byId("nodes-panel").hidden = nodes.length <= 8 || nodes.length > MOST_SQUARES;
+  if (byId("nodes-panel").hidden) return;
+  nodes.sort((a, b) => (a.node < b.node ? -1 : 1));
+  while (map.children.length > nodes.length) map.lastChild.remove();
+  while (map.children.length < nodes.length) map.append(make("button", { type: "button", tabIndex: map.children.length ? -1 : 0 }));
+  nodes.forEach((node, number) => {
+    const square = map.children[number], found = stateOf(node, states), name = `${node.node}: ${found === "done" ? "ready" : found}`;
+    if (square.dataset.name === name && square.dataset.id === node.id) return;
+    square.className = found;
+    square.title = square.dataset.name = name;
+    square.setAttribute("aria-label", name);
+    square.dataset.id = node.id;
+  });
 }
 
-function details() {
-  const step = state.steps.get(chosen), panel = byId("details");
-  panel.hidden = !step;
-  if (!step) return;
-  const rows = { node: step.node, outcome: step.outcome, error: step.error, took: formatDuration(secondsOf(step)), began: new Date(step.start * 1000).toLocaleTimeString(),
-    ...(step.done != null ? { progress: formatProgress(step) } : {}), ...step.attributes, span: step.id };
-  const terms = Object.entries(rows).filter(([, value]) => value != null && value !== "").flatMap(([name, value]) => [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, String(value))]);
-  const url = traceUrl(step.id);
-  panel.replaceChildren(make("button", { type: "button", className: "shut", ariaLabel: "Close", onclick: () => { panel.hidden = true; } }, "×"), make("h2", {}, titleOf(step)), make("dl", {}, ...terms),
-    ...(url ? [make("p", {}, make("a", { href: url, target: "_blank", rel: "noreferrer" }, "See it in its trace ↗"))] : []));
+let wantedState = null;
+
+// How many there are in each state, as buttons that filter: nodes if there are several, else steps.
+function drawStates(states) {
+  const ofNodes = makeTree().nodes > 1, counts = new Map(STATES.map(name => [name, 0]));
+  const { causes, leaves, inside } = makeTree(), innermost = new Set([...causes, ...leaves]);
+  let all = 0;
+  for (const step of state.steps.values()) {
+    if (ofNodes ? step.kind !== "node" : isHidden(step) || (inside(step).length && !innermost.has(step))) continue;
+    const found = stateOf(step, states);
+    counts.set(found, counts.get(found) + 1);
+    all++;
+  }
+  if (wantedState && !counts.get(wantedState)) wantedState = null;
+  const shown = [["all", all], ...[...counts].filter(([, count]) => count)], bar = byId("states");
+  const known = shown.map(([name]) => name).join() + ofNodes;
+  if (bar.dataset.known !== known) {
+    bar.dataset.known = known;
+    bar.replaceChildren(...shown.map(([name]) => make("button", { type: "button", className: name, onclick: () => { wantedState = name === "all" || name === wantedState ? null : name; byId("waterfall").scrollTop = 0; draw(); } })));
+  }
+  shown.forEach(([name, count], number) => {
+    say(bar.children[number], name === "all" ? ofNodes ? `All ${count} nodes` : "All steps" : `${sentence(name === "done" && ofNodes ? "ready" : name)} ${count}`);
+    bar.children[number].setAttribute("aria-pressed", (wantedState ?? "all") === name);
+  });
+}
+
+function drawLegend() {
+  const hues = new Set(), kinds = { usual: false, bad: false, warn: false };
+  for (const step of state.steps.values()) {
+    if (isHidden(step)) continue;
+    hues.add(hueOf(step));
+    kinds.usual ||= Boolean(step.usual);
+    kinds.bad ||= hasFailed(step);
+    kinds.warn ||= isSlow(step) || makeTree().stuck.has(step.id);
+  }
+  const swatches = Object.entries(HUES).filter(([hue]) => hues.has(hue)).map(([hue, name]) => [name, `var(--${hue})`, ""]);
+  if (kinds.usual) swatches.push(["Usual duration", "", "usual"]);
+  if (kinds.warn) swatches.push(["Stuck or slower than usual", "var(--warn)", ""]);
+  if (kinds.bad) swatches.push(["Failed", "var(--bad)", ""]);
+  const known = swatches.map(([name]) => name).join();
+  if (byId("legend").dataset.known === known) return;
+  byId("legend").dataset.known = known;
+  byId("legend").replaceChildren(...swatches.map(([name, hue, kind]) => make("span", {}, make("i", { className: `dot ${kind}`, hue }), name)));
 }

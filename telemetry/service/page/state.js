@@ -12,18 +12,18 @@ const hasFailed = step => !isRunning(step) && step.outcome !== "finished";
 
 function takeState(about) {
   const same = about.run === state.about.run;
-  if (!same) opened.clear();
+  if (!same) { opened.clear(); resetView(); }
   state.about = about;
   state.steps = new Map(about.steps.map(step => [step.id, step]));
   settle(about.now);
   return same;
 }
 
-function takeChange(change) {
-  for (const step of change.steps) state.steps.set(step.id, step);
-  for (const id of change.removed) state.steps.delete(id);
-  state.about.left_out = change.left_out;
-  settle(change.now);
+function takeChange({ steps, removed, ...about }) {
+  for (const step of steps) state.steps.set(step.id, step);
+  for (const id of removed) state.steps.delete(id);
+  Object.assign(state.about, about);
+  settle(about.now);
 }
 
 function settle(serverNow) {
@@ -38,9 +38,11 @@ function makeTree() {
   if (tree) return tree;
   const outer = new Map(), inside = new Map(), roots = [];
   let nodes = 0;
+  const running = [], outerOfRunning = new Set();
   for (const step of state.steps.values()) {
     outer.set(step.id, firstThatStillRan(step));
     if (step.kind === "node") nodes++;
+    if (isRunning(step)) { running.push(step); outerOfRunning.add(step.parent); }
   }
   placeByTime(outer);
   for (const step of [...state.steps.values()].sort(byStart)) {
@@ -49,7 +51,11 @@ function makeTree() {
     else if (inside.has(parent)) inside.get(parent).push(step);
     else inside.set(parent, [step]);
   }
-  return tree = { roots, outer, nodes, inside: step => inside.get(step.id) ?? NONE };
+  tree = { roots, outer, nodes, running, inside: step => inside.get(step.id) ?? NONE };
+  tree.leaves = running.filter(step => !outerOfRunning.has(step.id)); // they are what runs; the others contain them
+  tree.causes = causes(tree);
+  tree.stuck = new Map((state.about.stuck ?? []).map(each => [each.step, each]));
+  return tree;
 }
 
 const NONE = [];
@@ -106,9 +112,23 @@ function arePeers(one, other) {
   return process(one) !== process(other) && family(one) === family(other);
 }
 
-const rootStep = () => makeTree().roots[0];
+// The outermost step; a restart of the engine that has not succeeded comes before the start that did.
+function rootStep() {
+  const { roots } = makeTree();
+  return roots.findLast(step => step.kind === "engine_restart" && step.outcome !== "finished") ?? roots[0];
+}
+
+function nodeOf(step) {
+  const { outer } = makeTree();
+  let at = step;
+  for (let walked = 0; at && at.kind !== "node" && walked < MOST_ANCESTORS; walked++) at = state.steps.get(outer.get(at.id));
+  return at?.kind === "node" ? at : null;
+}
+
+// From the first step to the last one; while it starts, to when it is expected to be ready.
 const bounds = () => {
   let start = Infinity, end = -Infinity;
   for (const root of makeTree().roots) { start = Math.min(start, root.start); end = Math.max(end, endOf(root)); }
-  return { start, end: Math.max(start + 0.001, end) };
+  const expected = isRunning(rootStep()) && state.live ? now() + (remaining()?.seconds ?? 0) : end;
+  return { start, end: Math.max(start + 0.001, end, expected) };
 };

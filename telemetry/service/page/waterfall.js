@@ -1,43 +1,53 @@
 // The waterfall: as many rows as can be seen, whatever number there is.
 
-const opened = new Map(); // what a person has opened or closed, by id
+const opened = new Map(); // what the reader of the page has opened or closed, by id
 const drawn = new Map(); // the rows on the screen, by id
 let listing = [], chosen = null;
 
 const MOST_SEGMENTS = 100; // of a closed node
 
+const BAR = 14, NARROWEST = 8; // pixels: of a bar's height, and of a shadow's width
+
 function isOpen(step) {
   if (opened.has(step.id)) return opened.get(step.id);
   const { nodes, inside } = makeTree();
-  if (step.kind === "node") return nodes <= 8;
+  if (step.kind === "node") return nodes <= 8 || openNodes.has(step.id);
   return step.kind !== "download" || inside(step).length <= 6;
 }
 
+let allCallbacks = false;
+const isHidden = step => step.kind === "callback" && !allCallbacks && !isNotable(step);
+
+let states = new Map(), openNodes = new Set(); // of the nodes; those that are opened because they have failed or are stuck
+
 function list() {
-  const { roots, inside } = makeTree(), wanted = byId("filter").value.trim().toLowerCase(), rows = [], waiting = [];
-  const compare = order(), matches = step => `${titleOf(step)} ${step.node} ${step.attributes?.process ?? ""} ${step.outcome}`.toLowerCase().includes(wanted);
+  const { roots, inside, nodes } = makeTree(), wanted = byId("filter").value.trim().toLowerCase(), rows = [], waiting = [];
+  states = statesOfNodes();
+  const troubled = [...states].filter(([id, found]) => state.steps.get(id)?.kind === "node" && (found === "failed" || found === "stuck"));
+  openNodes = new Set(troubled.length <= 3 ? troubled.map(([id]) => id) : []);
+  const compare = order(), filtered = wanted || wantedState;
+  const matches = step => (!wanted || `${titleOf(step)} ${step.node} ${step.attributes?.process ?? ""} ${step.outcome}`.toLowerCase().includes(wanted))
+    && (!wantedState || ((nodes <= 1 || step.kind === "node") && stateOf(step, states) === wantedState));
   const add = (steps, depth, shown, outer) => {
     if (steps.length > 1 && steps.some(step => step.kind === "node")) steps = [...steps].sort(compare);
-    for (let number = steps.length - 1; number >= 0; number--) waiting.push({ step: steps[number], depth, shown, outer });
+    for (let number = steps.length - 1; number >= 0; number--) if (wanted || !isHidden(steps[number])) waiting.push({ step: steps[number], depth, shown, outer });
   };
   add(roots, 0, false, null);
   while (waiting.length) {
-    const { step, depth, shown, outer } = waiting.pop(), row = { step, depth, outer, shown: shown || !wanted || matches(step) };
+    const { step, depth, shown, outer } = waiting.pop(), row = { step, depth, outer, shown: shown || !filtered || matches(step) };
     rows.push(row);
-    if (wanted || isOpen(step)) add(inside(step), depth + 1, wanted && row.shown && depth > 0 && isOpen(step), row);
+    if (filtered || isOpen(step)) add(inside(step), depth + 1, filtered && row.shown && depth > 0 && isOpen(step), row);
   }
-  if (!wanted) return rows;
+  if (!filtered) return rows;
   for (const row of rows) if (row.shown) for (let at = row.outer; at && !at.holds; at = at.outer) at.holds = true;
   return rows.filter(row => row.shown || row.holds);
 }
 
 function order() {
-  const how = byId("sort").value;
+  const how = byId("sort").value, rank = step => STATES.indexOf(stateOf(step, states));
   if (how === "slowest") return (a, b) => secondsOf(b) - secondsOf(a);
-  if (how !== "failed") return (a, b) => a.start - b.start;
-  const { outer } = makeTree(), failed = new Set(); // with the steps that they lie inside of
-  for (const step of state.steps.values()) if (hasFailed(step)) for (let at = step.id; at && !failed.has(at); at = outer.get(at)) failed.add(at);
-  return (a, b) => failed.has(b.id) - failed.has(a.id) || a.start - b.start;
+  if (how === "start") return (a, b) => a.start - b.start;
+  return (a, b) => rank(a) - rank(b) || a.start - b.start;
 }
 
 const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row"));
@@ -55,90 +65,98 @@ function lines(steps) {
 }
 
 function drawWaterfall() {
-  const frame = byId("waterfall"), rows = byId("rows"), { start, end } = bounds(), whole = end - start;
-  const height = rowHeight();
+  const frame = byId("waterfall"), rows = byId("rows"), scaled = scale(), height = rowHeight();
   rows.style.height = `${listing.length * height}px`;
   const first = Math.max(0, Math.floor(frame.scrollTop / height) - 4);
   const last = Math.min(listing.length, Math.ceil((frame.scrollTop + frame.clientHeight) / height) + 4);
-  const seen = new Set();
+  document.documentElement.style.setProperty("--bar", `${frame.offsetWidth - frame.clientWidth}px`);
+  const seen = new Set(), width = byId("axis").clientWidth;
   for (let index = first; index < last; index++) {
     const { step, depth } = listing[index];
     seen.add(step.id);
     let row = drawn.get(step.id);
     if (!row) { drawn.set(step.id, row = makeRow(step)); rows.append(row.element); }
-    drawRow(row, step, depth, index * height, start, whole);
+    drawRow(row, step, depth, index, height, scaled, width);
   }
   for (const [id, row] of drawn) if (!seen.has(id)) { row.element.remove(); drawn.delete(id); }
   frame.setAttribute("aria-rowcount", listing.length);
-  frame.setAttribute("aria-activedescendant", chosen ? `row-${chosen}` : "");
-  drawAxis(whole);
+  frame.setAttribute("aria-activedescendant", drawn.has(chosen) ? `row-${chosen}` : "");
+  byId("no-match").hidden = listing.length > 0;
+  say(byId("no-match").firstChild, `No step matches ${[byId("filter").value && `“${byId("filter").value}”`, wantedState && `the state “${wantedState}”`].filter(Boolean).join(" and ")}.`);
+  drawAxis();
 }
 
 function makeRow(step) {
-  const mark = make("span", { className: "mark" }), label = make("span"), bars = make("div", { className: "lane" }), took = make("span", { className: "took num" });
-  const element = make("div", { className: "row", id: `row-${step.id}` }, make("div", { className: "name" }, mark, label), bars);
-  element.setAttribute("role", "row");
-  element.firstChild.setAttribute("role", "rowheader");
-  bars.setAttribute("role", "gridcell");
-  bars.append(took);
+  const mark = make("button", { type: "button", className: "mark", tabIndex: -1 }), label = make("button", { type: "button", className: "label", tabIndex: -1 });
+  const bars = make("div", { className: "lane", role: "gridcell" }), took = make("span", { className: "took num" }), usual = make("div", { className: "usual" });
+  const name = make("div", { className: "name", role: "rowheader" }, mark, label);
+  const element = make("div", { className: "row", id: `row-${step.id}`, role: "row" }, name, bars);
+  bars.append(usual, took);
   element.dataset.id = step.id;
-  return { element, mark, label, bars, took, pieces: [] };
+  return { element, mark, label, bars, took, usual, pieces: [] };
 }
 
-function drawRow(row, step, depth, top, start, whole) {
-  const { inside } = makeTree(), children = inside(step), open = isOpen(step), process = step.attributes?.process;
-  row.element.style.top = `${top}px`;
+const MARKS = { failed: "✕ ", stuck: "! ", slow: "! " };
+
+function drawRow(row, step, depth, index, height, scaled, width) {
+  const { inside } = makeTree(), children = inside(step).filter(each => !isHidden(each)), open = isOpen(step), process = step.attributes?.process, found = stateOf(step, states);
+  const outer = open && children.length > 0, percent = share => `${(100 * share).toFixed(3)}%`;
+  row.element.style.top = `${index * height}px`;
   row.element.style.setProperty("--depth", depth);
-  row.element.className = `row${(top / rowHeight()) % 2 ? " odd" : ""}${["cluster", "node", "phase"].includes(step.kind) ? " top" : ""}${hasFailed(step) ? " bad" : ""}${step.id === chosen ? " chosen" : ""}`;
+  row.element.className = `row ${found}${index % 2 ? " odd" : ""}${["cluster", "node", "phase"].includes(step.kind) ? " top" : ""}${step.id === chosen ? " chosen" : ""}`;
   row.element.setAttribute("aria-level", depth + 1);
+  row.element.setAttribute("aria-rowindex", index + 1);
   row.element.setAttribute("aria-selected", step.id === chosen);
   if (children.length) row.element.setAttribute("aria-expanded", open); else row.element.removeAttribute("aria-expanded");
-  say(row.mark, children.length ? (open ? "▼" : "▶") : "");
-  say(row.label, process ? `${titleOf(step)} · ${process}` : titleOf(step));
+  row.mark.style.visibility = children.length ? "" : "hidden";
+  say(row.mark, open ? "▾" : "▸");
+  row.mark.setAttribute("aria-label", open ? "Close" : "Open");
+  say(row.label, `${MARKS[found] ?? ""}${titleOf(step)}${process ? ` · ${process}` : ""}`);
   row.label.title = row.label.textContent;
-  const segments = step.kind === "node" && !open ? children.slice(0, MOST_SEGMENTS) : [];
-  const pieces = [step, ...segments];
-  while (row.pieces.length < pieces.length) { const bar = make("div", { className: "bar" }); row.bars.prepend(bar); row.pieces.push(bar); }
+  const segments = step.kind === "node" && !open && !scaled.log ? children.slice(0, MOST_SEGMENTS) : [], pieces = [step, ...segments];
+  while (row.pieces.length < pieces.length) { const bar = make("div", { className: "bar" }); row.usual.after(bar); row.pieces.push(bar); }
   while (row.pieces.length > pieces.length) row.pieces.pop().remove();
-  const at = moment => `${(100 * (moment - start) / whole).toFixed(3)}%`;
-  const stacked = lines(segments), thick = 14 / stacked.count;
+  const stacked = lines(segments), thick = BAR / stacked.count;
   pieces.forEach((each, number) => {
-    const bar = row.pieces[number], far = each.total && isRunning(each) ? Math.min(100, 100 * each.done / each.total) : null;
-    bar.className = `bar${isRunning(each) && state.live ? " still" : ""}${hasFailed(each) ? " bad" : ""}${far !== null ? " part" : ""}${segments.length && !number ? " back" : ""}`;
-    bar.style.setProperty("--kind", number && !hasFailed(each) ? SHADES[number % SHADES.length] : colourOf(each));
-    bar.style.setProperty("--far", `${far ?? 100}%`);
-    bar.style.left = at(each.start);
-    bar.style.width = at(start + secondsOf(each));
-    bar.style.top = number ? `${(rowHeight() - 14) / 2 + stacked.of[number - 1] * thick}px` : "";
+    const bar = row.pieces[number], begin = scaled.at(each), length = Math.max(0, scaled.at(each, secondsOf(each)) - begin);
+    const far = each.total && isRunning(each) ? Math.min(1, each.done / each.total) : null, over = far === null && !outer && isSlow(each);
+    const usual = over ? (scaled.at(each, each.usual.high) - begin) / (length || 1) : 1;
+    bar.className = `bar${isRunning(each) && state.live ? " still" : ""}${far !== null ? " part" : ""}${over ? " over" : ""}${segments.length && !number ? " back" : ""}${outer ? " outer" : ""}${each.outcome === "cancelled" ? " cancelled" : ""}${found === "stuck" && !number && !outer && !segments.length ? " stuck" : ""}`;
+    bar.style.setProperty("--hue", colourOf(each));
+    bar.style.setProperty("--far", percent(far ?? usual));
+    bar.style.left = percent(begin);
+    bar.style.width = percent(length);
+    bar.style.top = number ? `${(height - BAR) / 2 + stacked.of[number - 1] * thick}px` : "";
     bar.style.height = number ? `${thick}px` : "";
-    bar.title = `${titleOf(each)}: ${formatDuration(secondsOf(each))}${hasFailed(each) ? `, ${each.outcome}: ${each.error}` : ""}`;
+    bar.title = `${titleOf(each)}: ${formatDuration(secondsOf(each))}${each.usual ? `, usually ${formatUsual(each.usual)}` : ""}${hasFailed(each) ? `, ${each.outcome}: ${each.error}` : ""}`;
   });
   row.pieces.forEach((bar, number) => { bar.style.zIndex = number; });
-  const running = segments.filter(isRunning).map(titleOf).join(", ");
-  say(row.took, `${running ? `${running} · ` : ""}${isRunning(step) ? ticking(secondsOf(step)) : formatDuration(secondsOf(step))}${step.done != null && isRunning(step) && step.total ? ` · ${Math.floor(100 * step.done / step.total)} %` : ""}${hasFailed(step) ? ` · ${step.outcome}` : ""}`);
-  const begins = (step.start - start) / whole, ends = (endOf(step) - start) / whole;
-  const room = row.bars.clientWidth ? (row.took.textContent.length * 7 + 14) / row.bars.clientWidth : 0.2;
-  row.took.className = `took num${ends + room < 1 ? "" : begins > room ? " left" : " in"}`;
-  row.took.style.left = ends + room < 1 || begins <= room ? `${100 * ends}%` : `${100 * begins}%`;
-  row.took.style.zIndex = pieces.length;
+  drawUsual(row.usual, step, scaled, width, percent);
+  drawTook(row, step, segments, scaled, width, found);
 }
 
-const SHADES = ["var(--callback)", "var(--phase)", "var(--download)", "var(--ray)", "var(--engine_step)", "var(--engine)"];
+// The shadow of the usual duration, from where the step began.
+function drawUsual(shadow, step, scaled, width, percent) {
+  const begin = scaled.at(step), reach = seconds => Math.max(0, scaled.at(step, seconds) - begin);
+  shadow.hidden = !step.usual || reach(step.usual.high) * width < NARROWEST;
+  if (shadow.hidden) return;
+  shadow.style.left = percent(begin);
+  shadow.style.width = percent(reach(step.usual.high));
+  shadow.style.setProperty("--low", percent(reach(step.usual.low) / (reach(step.usual.high) || 1)));
+}
 
-function drawAxis(whole) {
-  const wanted = byId("axis").clientWidth < 420 ? 3 : 8, rough = whole / wanted, scale = 10 ** Math.floor(Math.log10(rough));
-  const step = rough > 6 ? [10, 15, 30, 60, 120, 300, 600, 1800, 3600].find(each => each >= rough) ?? scale * 10
-    : [1, 2, 5, 10].map(each => each * scale).find(each => each >= rough);
-  const marks = [];
-  for (let at = 0; at < whole * 0.97; at += step) marks.push([at / whole, at ? formatDuration(+at.toFixed(6)).replace(/\.0+ s$/, " s") : "0"]);
-  const said = JSON.stringify(marks);
-  if (byId("axis").dataset.said === said) return;
-  byId("axis").dataset.said = said;
-  byId("axis").replaceChildren(...marks.map(([at, text]) => {
-    const mark = make("span", {}, text);
-    mark.style.left = `calc((100% - 14px) * ${at})`;
-    return mark;
-  }));
+function drawTook(row, step, segments, scaled, width, found) {
+  const running = segments.filter(isRunning).map(titleOf).join(", "), { usual } = step, seconds = secondsOf(step);
+  const unusual = usual && (found === "slow" || found === "stuck" || (!isRunning(step) && (seconds > usual.high || seconds < usual.low)));
+  const texts = [running, isRunning(step) ? ticking(seconds) : formatDuration(seconds), unusual ? `usually ${formatDuration(usual.seconds)}` : "",
+    step.done != null && isRunning(step) && step.total ? `${Math.floor(100 * step.done / step.total)} %` : "", hasFailed(step) ? step.outcome.replace("_", " ") : ""];
+  say(row.took, texts.filter(Boolean).join(" · "));
+  const begins = scaled.at(step), ends = Math.max(scaled.at(step, seconds), usual ? scaled.at(step, usual.high) : 0), outside = ends < 0 || begins > 1;
+  const room = width ? (row.took.textContent.length * 7 + 14) / width : 0.2;
+  row.took.hidden = outside;
+  row.took.className = `took num${ends + room < 1 ? "" : begins > room ? " left" : " in"}`;
+  row.took.style.left = `${100 * (ends + room < 1 ? ends : begins > room ? begins : Math.min(1, ends))}%`;
+  row.took.style.zIndex = segments.length + 1;
 }
 
 function choose(id, show = true) {
@@ -146,8 +164,7 @@ function choose(id, show = true) {
   const { outer } = makeTree();
   for (let at = outer.get(id); at; at = outer.get(at)) if (!isOpen(state.steps.get(at))) opened.set(at, true);
   listing = list();
-  const index = listing.findIndex(each => each.step.id === id), frame = byId("waterfall");
-  const height = rowHeight();
+  const index = listing.findIndex(each => each.step.id === id), frame = byId("waterfall"), height = rowHeight();
   if (show && index >= 0) {
     if (index * height < frame.scrollTop) frame.scrollTop = index * height;
     if ((index + 1) * height > frame.scrollTop + frame.clientHeight) frame.scrollTop = (index + 1) * height - frame.clientHeight;

@@ -1,7 +1,19 @@
 // Texts and elements. Text is always set as text, never as markup.
 
-const KINDS = ["cluster", "node", "phase", "download", "file", "ray", "engine", "engine_step", "callback"];
-const colourOf = step => `var(--${hasFailed(step) ? "bad" : KINDS.includes(step.kind) ? step.kind : "other"})`;
+// One colour for one thing: what the time of a step is spent on. Red is for failures and amber for what is stuck or slow.
+const HUES = { download: "Download", ray: "Ray and placement", import: "Processes and imports", weights: "Weights",
+  compile: "Compile and warm up", engine: "Engine", callback: "Callback", work: "Other", outer: "Whole node" };
+const HUES_OF_KINDS = { cluster: "outer", node: "outer", download: "download", file: "download", ray: "ray", callback: "callback" };
+const HUES_OF_NAMES = [[/import|process|fork/, "import"], [/placement/, "ray"], [/download/, "download"],
+  [/weight|load_model|model_load/, "weights"], [/compile|inductor|graph|capture|warm|profile|kernel/, "compile"]];
+
+function hueOf(step) {
+  const hue = HUES_OF_KINDS[step.kind] ?? HUES_OF_NAMES.find(([pattern]) => pattern.test(step.name))?.[1];
+  return hue ?? (step.kind.startsWith("engine") || step.name.includes("engine") ? "engine" : "work");
+}
+
+const colourOf = step => `var(--${hasFailed(step) && step.outcome !== "cancelled" ? "bad" : hueOf(step)})`;
+const sentence = text => { const words = text.replaceAll("_", " "); return words.charAt(0).toUpperCase() + words.slice(1); };
 
 // The rules are those of telemetry/formatting.py, and RULES comes from there.
 
@@ -47,6 +59,15 @@ function formatProgress({ done, total, unit, rate }) {
   return parts.join(", ");
 }
 
+// The usual duration of a step: "34 s (30 s to 40 s)".
+const formatUsual = ({ seconds, low, high }) => `${formatDuration(seconds)} (${formatDuration(low)} to ${formatDuration(high)})`;
+
+// A step with its process and its node, as one name.
+function placeOf(step) {
+  const process = step.attributes?.process, where = makeTree().nodes > 1 && step.kind !== "node" && step.node;
+  return `${titleOf(step)}${process ? ` · ${process}` : ""}${where ? ` on ${where}` : ""}`;
+}
+
 function traceUrl(span) {
   const template = state.about.trace_url;
   if (!template || !/^https?:\/\//i.test(template)) return null;
@@ -56,7 +77,8 @@ function traceUrl(span) {
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name === "kind") element.style.setProperty("--kind", value);
+    if (name === "hue") element.style.setProperty("--hue", value);
+    else if (name.startsWith("aria-") || name === "role") element.setAttribute(name, value);
     else element[name] = value;
   }
   element.append(...children);

@@ -1,0 +1,82 @@
+"""The downloads that the page offers: the run as a trace for Perfetto, and the journal."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phasebus.printable import printable_value
+from phasebus.telemetry.timeline import Timeline
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+_UNCACHED = {"Cache-Control": "no-store"}
+
+
+def export_routes(timeline: Timeline) -> list[Route]:
+    """Return the routes /perfetto.json and /journal.jsonl; the second one answers 404 where there is no journal."""
+    import anyio
+    from starlette.responses import FileResponse, PlainTextResponse, Response
+    from starlette.routing import Route
+
+    alone = anyio.CapacityLimiter(1)  # encoding all steps takes a second of a processor
+
+    async def trace(_: Request) -> Response:
+        body = await anyio.to_thread.run_sync(_perfetto, timeline, limiter=alone)
+        return Response(body, media_type="application/json", headers=_attachment(timeline, "perfetto.json"))
+
+    async def journal(_: Request) -> Response:
+        path = timeline.journal
+        if path is None or not await anyio.to_thread.run_sync(path.is_file, limiter=alone):
+            return PlainTextResponse("this process has no journal; see its warnings\n", 404, _UNCACHED)
+        return FileResponse(path, media_type="application/x-ndjson", headers=_attachment(timeline, "jsonl"))
+
+    return [Route("/perfetto.json", trace), Route("/journal.jsonl", journal)]
+
+
+def _attachment(timeline: Timeline, ending: str) -> dict[str, str]:
+    name = "".join(each for each in timeline.identity.run if each.isascii() and (each.isalnum() or each == "-"))
+    return {"Content-Disposition": f'attachment; filename="{name or "run"}.{ending}"', **_UNCACHED}
+
+
+def _perfetto(timeline: Timeline) -> bytes:
+    from phasebus.telemetry.analysis import perfetto
+    from phasebus.telemetry.journal import RecordedStep, Run
+
+    state, now_ns = timeline.state(), time.time_ns()
+    steps = sorted(
+        (
+            RecordedStep(
+                id=step["id"],
+                parent=step.get("parent"),
+                node=step["node"],
+                kind=step["kind"],
+                name=step["name"],
+                start_ns=int(step["start"] * 1e9),
+                end_ns=int(step["end"] * 1e9) if "end" in step else None,
+                outcome=step["outcome"],
+                error=step.get("error"),
+                attributes=step.get("attributes", {}),
+            )
+            for step in state["steps"]
+        ),
+        key=lambda step: step.start_ns,
+    )
+    run = Run(
+        path=timeline.journal or Path(),
+        run=state["run"],
+        node=state["node"],
+        trace=state["trace"],
+        phasebus=state["phasebus"],
+        start_ns=steps[0].start_ns if steps else now_ns,
+        end_ns=now_ns,
+        state="closed" if timeline.closed else "running",
+        steps=tuple(steps),
+        moments=(),
+    )
+    return json.dumps(perfetto(run), ensure_ascii=False, default=printable_value).encode("utf-8", "backslashreplace")
