@@ -254,8 +254,8 @@ class CommandStart:
         """
         reports: list[object] = []
         end = self._telemetry.relay.listen(reports.append)
-        next_probe, healthy = 0.0, 0
-        intervals = self._intervals
+        intervals, healthy = self._intervals, 0
+        next_probe = time.monotonic() + intervals.probe  # a process that has just been started does not answer
         try:
             while not steps.ready:
                 if self._child.returncode is not None:

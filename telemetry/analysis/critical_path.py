@@ -103,19 +103,32 @@ def _stretches(root: PlacedStep) -> Iterator[_Stretch]:
             began = max(beside.start_ns, since)
             pending += (at, start, began), (beside, began, reached)
         else:
-            yield at, since, reached
+            yield from _between(at, since, reached)
             pending.append((at, start, since))
 
 
+def _between(at: PlacedStep, start: int, end: int) -> Iterator[_Stretch]:
+    """Yield the stretches of a time in which nothing inside `at` worked: the steps that waited, and what no step covers."""
+    for wait in sorted((each for each in at.inside if each.waits), key=lambda each: -each.end_ns):
+        began, ended = max(wait.start_ns, start), min(wait.end_ns, end)
+        if began < ended:
+            if ended < end:
+                yield at, ended, end
+            yield wait, began, ended
+            end = began
+    if start < end:
+        yield at, start, end
+
+
 class _ByEnd:
-    """The steps inside a step, by their end.
+    """The steps inside a step that do not only wait, by their end.
 
     Args:
         at: The step.
     """
 
     def __init__(self, at: PlacedStep) -> None:
-        inside = [each for each in at.inside if each.end_ns > each.start_ns]
+        inside = [each for each in at.inside if each.end_ns > each.start_ns and not each.waits]
         self._steps = sorted(inside, key=lambda each: (each.end_ns, -each.start_ns))
         self._ends = [each.end_ns for each in self._steps]
         self._first = list(self._steps)  # of those that end no earlier, the one that began first

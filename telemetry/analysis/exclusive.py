@@ -17,7 +17,8 @@ def exclusive_seconds(whole: RecordedStep, parts: Sequence[RecordedStep]) -> Map
     """Return how the duration of `whole` divides among the names of `parts`, in seconds; the values add up to it.
 
     Each moment belongs to the innermost steps that run then. Of several that run in parallel, each gets the same share, so
-    that two workers that load weights for a minute make a minute, not two.
+    that two workers that load weights for a minute make a minute, not two. A step that waits gets a share only while
+    nothing else runs.
 
     Args:
         whole: A step that has ended.
@@ -67,6 +68,8 @@ def _divide(
     amount: float, running: Mapping[int, PlacedStep], inside: Mapping[int, int], seconds: dict[str, float]
 ) -> None:
     """Add `amount` seconds to the names of the running steps inside which no other step runs."""
-    innermost = [at.step.name for at in running.values() if not inside[id(at)]] or [UNATTRIBUTED]
-    for name in innermost:
-        seconds[name] += amount / len(innermost)
+    innermost = [at for at in running.values() if not inside[id(at)]]
+    working = [at for at in innermost if not at.waits] or innermost
+    names = [at.step.name for at in working] or [UNATTRIBUTED]
+    for name in names:
+        seconds[name] += amount / len(names)

@@ -15,6 +15,9 @@ from phasebus.telemetry.journal import RecordedStep, Run
 
 _PLACED_BY_TIME: Final = ("engine_step",)
 _DIGITS: Final = "0123456789"
+_WAITS: Final = "wait_for_"
+"""What the names of steps begin with that only wait for other steps."""
+
 _MAX_ACTIVE: Final = 256
 """How many of the steps that run at the start of another one are considered as its place, the latest first."""
 
@@ -48,6 +51,11 @@ class PlacedStep:
     def seconds(self) -> float:
         """Its duration, so far if it still runs, in seconds."""
         return (self.end_ns - self.start_ns) / 1e9
+
+    @property
+    def waits(self) -> bool:
+        """Whether it only waits: while another step runs beside it, the time is that step's."""
+        return self.step.name.startswith(_WAITS) and not self.inside
 
     def walk(self) -> Iterator[PlacedStep]:
         """Yield the step and all that lies inside it, each before what is inside."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import anyio.to_thread
 import httpx
 import yaml
 
@@ -60,7 +61,10 @@ class ServerCommand:
         """
         if self.health_url is None:
             return False
-        transport = httpx.AsyncHTTPTransport(uds=self.socket, verify=False, trust_env=False)  # a probe on this machine
+        # a probe on this machine; the first one imports for 0.3 s, while other tasks of this event loop work
+        transport = await anyio.to_thread.run_sync(
+            lambda: httpx.AsyncHTTPTransport(uds=self.socket, verify=False, trust_env=False)
+        )
         async with httpx.AsyncClient(transport=transport, timeout=seconds, trust_env=False) as client:
             try:
                 return (await client.get(self.health_url)).status_code in _ANSWERS

@@ -50,6 +50,36 @@ async def test_one_healthy_probe_suffices_unless_reported_steps_still_run(
 
 
 @pytest.mark.anyio
+async def test_a_command_that_has_just_been_started_is_not_probed_at_once() -> None:
+    """The first probe imports its HTTP client, for longer than a small model takes to download beside it."""
+    child: Any = SimpleNamespace(returncode=None)
+
+    class Observer:
+        model = "m"
+
+        async def is_healthy(self) -> bool:
+            raise AssertionError("it was probed")
+
+    observer: Any = Observer()
+    bus: Any = None
+    polls: list[None] = []
+
+    class Steps:
+        running = ()
+
+        @property
+        def ready(self) -> bool:
+            polls.append(None)
+            return len(polls) > 100
+
+    telemetry: Any = SimpleNamespace(relay=SimpleNamespace(listen=lambda _: lambda: None))
+    intervals = Intervals(poll=0.0, probe=1000.0)
+    start = CommandStart(Command(arguments=["vllm", "serve", "m"]), observer, child, bus, telemetry, intervals)
+    steps: Any = Steps()
+    await start._until_ready(steps)
+
+
+@pytest.mark.anyio
 async def test_a_cancelled_download_does_not_leave_the_command_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error beside the download cancels it and leaves the command running."""
     gate: list[str] = []

@@ -100,6 +100,18 @@ def test_the_critical_path_consists_of_the_steps_that_were_waited_for(node: Run)
     ]
 
 
+def test_a_step_that_waits_is_on_the_path_only_while_nothing_else_runs() -> None:
+    run = run_of(
+        step("engine", 0, 10, kind="engine"),
+        step("init_engine_core", 0, 8, "engine", kind="engine_step"),
+        step("wait_for_engine_core", 1, 10, "engine", kind="engine_step"),
+    )
+    assert [(link.step.name, link.seconds) for link in critical_path(run).links] == [
+        ("init_engine_core", 8.0),
+        ("wait_for_engine_core", 2.0),
+    ]
+
+
 def test_an_ideal_overlap_saves_all_but_the_longest_part(node: Run) -> None:
     overlap = critical_path(node).overlap
     assert overlap.longest is not None

@@ -26,6 +26,12 @@ def test_steps_that_run_in_parallel_share_their_time() -> None:
     assert exclusive_seconds(WHOLE, parts) == {"one": 5, "two": 5, UNATTRIBUTED: 0}
 
 
+def test_step_that_waits_has_the_time_in_which_nothing_else_runs() -> None:
+    parts = [part("wait_for_engine_core", 1, 9), part("init_engine_core", 2, 8, process="EngineCore")]
+    parts[1].end_ns = 95 * 10**8  # it ends after the wait, and so lies beside it
+    assert exclusive_seconds(WHOLE, parts) == {"wait_for_engine_core": 1, "init_engine_core": 7.5, UNATTRIBUTED: 1.5}
+
+
 def test_time_outside_of_the_whole_step_is_left_out() -> None:
     parts = [part("before", -5, 2), part("after", 9, 20), part("earlier", -9, -6)]
     assert exclusive_seconds(WHOLE, parts) == {"before": 2, "after": 1, "earlier": 0, UNATTRIBUTED: 7}

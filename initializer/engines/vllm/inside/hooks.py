@@ -32,10 +32,12 @@ UNTRACED_FUNCTIONS: Final = (
     ("vllm.entrypoints.openai.api_server", "build_app", "build_api_server"),  # before vLLM 0.29
     ("vllm.entrypoints.openai.api_server", "init_app_state", "init_api_server"),
     ("vllm.v1.engine.async_llm", "maybe_register_config_serialize_by_value", "register_config"),
+    ("vllm.v1.engine.utils", "wait_for_engine_startup", "wait_for_engine_core"),
     ("vllm.v1.core.sched.scheduler", "Scheduler.__init__", "init_scheduler"),
     ("vllm.v1.structured_output", "StructuredOutputManager.__init__", "init_structured_output"),
     ("vllm.v1.engine.core", "freeze_gc_heap", "freeze_heap"),
     ("vllm.model_executor.model_loader.base_loader", "process_weights_after_loading", "process_weights"),
+    ("uvicorn.config", "Config.load", "configure_http_server"),
     ("uvicorn.server", "Server.startup", "start_http_server"),
     ("vllm.v1.worker.cpu_worker", "CPUWorker.init_device", "init_device"),
     ("vllm.v1.worker.cpu_worker", "CPUWorker.determine_available_memory", "profile_memory"),
@@ -89,7 +91,7 @@ def report_readiness(reporter: Reporter) -> None:
         @functools.wraps(init)
         def make(self: Any, *args: Any, **kwargs: Any) -> None:
             init(self, *args, **kwargs)
-            if not _is_server():
+            if not is_server():
                 reporter.send(_ready())
 
         return make
@@ -122,7 +124,7 @@ def install_iteration_counter(reporter: Reporter) -> None:
         def find_and_add() -> list[Any]:
             from phasebus.initializer.engines.vllm.inside.iterations import logger_class
 
-            return [*find_factories(), logger_class(reporter, served=_is_server())]
+            return [*find_factories(), logger_class(reporter, served=is_server())]
 
         return instrument(find_and_add, span_name="load_stat_loggers")
 
@@ -140,7 +142,8 @@ def _ready() -> dict[str, object]:
     }
 
 
-def _is_server() -> bool:
+def is_server() -> bool:
+    """Return whether this process serves HTTP with vLLM, or is about to."""
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     return not _SERVERS.isdisjoint(sys.modules) or (main is not None and main.name in _SERVERS)
 

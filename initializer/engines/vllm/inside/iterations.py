@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
+from phasebus.initializer.engines.vllm.inside.spans import start_up_context
 from phasebus.initializer.engines.vllm.inside.variables import SAMPLING
 from phasebus.telemetry.names import ITERATION_REQUESTS, ITERATION_SECONDS
 
@@ -99,7 +100,7 @@ def logger_class(reporter: Reporter, *, served: bool) -> type:
     from vllm.v1.metrics.loggers import StatLoggerBase
 
     tracer = trace.get_tracer("phasebus")
-    start_up = trace.get_current_span(_start_up_context()).get_span_context()
+    start_up = trace.get_current_span(start_up_context()).get_span_context()
 
     def sample(began_ns: int, took_ns: int, attributes: dict[str, Any]) -> None:
         links = [trace.Link(start_up)] if start_up.is_valid else []
@@ -130,9 +131,3 @@ def logger_class(reporter: Reporter, *, served: bool) -> type:
             pass
 
     return PhasebusStatLogger
-
-
-def _start_up_context() -> Any:
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    return TraceContextTextMapPropagator().extract({"traceparent": os.environ.get("TRACEPARENT", "")})

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Final
 
-from phasebus.initializer.engines.vllm.inside import gates, hooks, processes, ranks, spans
+from phasebus.initializer.engines.vllm.inside import gates, hooks, imports, processes, ranks, spans
 from phasebus.initializer.engines.vllm.inside.forkserver.patches import use_fork_server
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.initializer.engines.vllm.inside.variables import GATE_URL, RELAY_TOKEN
 from phasebus.initializer.ray.exit_codes import keep_exit_codes
 from phasebus.stack_dump import offer_stacks
+
+PARSE_COMMAND_LINE: Final = "parse_command_line"
+"""The name of the step from the plugin to the first work of a command: a parser for each of vLLM's commands is made."""
 
 
 def start(url: str) -> None:
@@ -19,15 +23,18 @@ def start(url: str) -> None:
     token = os.environ.get(RELAY_TOKEN, "")
     reporter = Reporter(url, token)
     gate = os.environ.pop(GATE_URL, None)  # polled once, and not by the processes that this one starts
-    spans.report_spans(reporter)
-    if ranks.ray_worker() is None:  # Ray started that process long before, for any work
-        started_ns = spans.current_span_start_ns() or time.time_ns()
-        processes.report_process_start(reporter, ranks.this_process(), started_ns)
+    processor = spans.report_spans(reporter)
     keep_exit_codes()
     processes.report_child_processes(reporter)
     hooks.instrument_functions()
+    imports.trace_imports()
     hooks.report_readiness(reporter)
     hooks.install_iteration_counter(reporter)
     use_fork_server()
+    if ranks.ray_worker() is None:  # Ray started that process long before, for any work
+        started_ns = spans.current_span_start_ns() or time.time_ns()
+        processes.report_process_start(reporter, ranks.this_process(), started_ns)
     if gate is not None:
         gates.wait_at(gate, token)
+    if ranks.this_process().name == ranks.FRONT_END and hooks.is_server():
+        processor.begin_until_next(PARSE_COMMAND_LINE)

@@ -14,6 +14,7 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -32,6 +33,9 @@ IMPORT_ENGINE = "import_engine"
 
 SERVES = "serves"
 """The attribute of the start of an API server that is one of several."""
+
+WAIT_FOR_FORK_SERVER = "wait_for_fork_server"
+"""The name of the step inside it until the fork server has forked the process: the server may still import."""
 
 _POLL_SECONDS = 0.01
 
@@ -73,8 +77,7 @@ def report_process_start(
     ends = {"event": "ended", "time_ns": ended_ns, "began_ns": created_ns}
     reporter.send({**start, "event": "started", "time_ns": created_ns})
     if imported:
-        step = hashlib.sha256(f"{start['step']}:{IMPORT_ENGINE}".encode()).hexdigest()[:16]
-        reporter.send({**start, "step": step, "parent": start["step"], "name": IMPORT_ENGINE, **ends})
+        reporter.send({**_inner_step(start, IMPORT_ENGINE), **ends})
     reporter.send({**start, **ends})
 
 
@@ -96,6 +99,9 @@ def report_child_processes(reporter: Reporter) -> None:
                 step["parent"] = f"{caller.span_id:016x}"
             attributes = {**identity.attributes, **({SERVES: True} if identity.serves else {})}
             reporter.send({**step, "attributes": attributes, "event": "started", "time_ns": began_ns})
+            if waited := getattr(self._popen, "waited_ns", None):  # type: ignore[attr-defined]
+                ends = {"event": "ended", "began_ns": waited[0], "time_ns": waited[1]}
+                reporter.send({**_inner_step(step, WAIT_FOR_FORK_SERVER), **ends})
             _report_exit(reporter, self, identity)
 
     BaseProcess.start = start_and_report  # type: ignore[method-assign]
@@ -134,6 +140,12 @@ def _wait_for_exit(popen: Any) -> None:
         return
     with contextlib.suppress(ChildProcessError):  # its exit code has been read
         os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+
+
+def _inner_step(start: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a step of the process of the step `start`, inside that step."""
+    step = hashlib.sha256(f"{start['step']}:{name}".encode()).hexdigest()[:16]
+    return {**start, "step": step, "parent": start["step"], "name": name}
 
 
 def _start_step(pid: int, identity: ProcessIdentity) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.trace.status import StatusCode
 
 from phasebus.initializer.engines.vllm.inside import ids, processes, ranks
@@ -25,7 +26,7 @@ _STACK_TRACE = "exception.stacktrace"
 _MAX_STACK_CHARACTERS = 8192
 
 
-def report_spans(reporter: Reporter) -> None:
+def report_spans(reporter: Reporter) -> SpanReporter:
     """Report every span of this process from now on, and the one that is running now."""
     ids.use_system_ids_in_vllm()
     identity = ranks.this_process()
@@ -40,10 +41,16 @@ def report_spans(reporter: Reporter) -> None:
         provider = trace.get_tracer_provider()
         assert isinstance(provider, TracerProvider)  # noqa: S101  # that is what init_tracer sets
     ids.use_system_ids(provider)
-    processor = _Processor(reporter, identity)
+    processor = SpanReporter(reporter, identity)
     if isinstance(running := trace.get_current_span(), Span):
         processor.on_start(running)
     provider.add_span_processor(processor)
+    return processor
+
+
+def start_up_context() -> Context:
+    """Return the context of the step that this process belongs to."""
+    return TraceContextTextMapPropagator().extract({"traceparent": os.environ.get("TRACEPARENT", "")})
 
 
 def current_span_start_ns() -> int | None:
@@ -58,14 +65,29 @@ def _stack_trace(span: ReadableSpan) -> dict[str, str]:
     return {_STACK_TRACE: stacks[-1][-_MAX_STACK_CHARACTERS:]} if stacks and stacks[-1] else {}
 
 
-class _Processor(SpanProcessor):
+class SpanReporter(SpanProcessor):
+    """Reports the spans of this process as they begin and end.
+
+    Args:
+        reporter: Sends the reports.
+        identity: This process.
+    """
+
     def __init__(self, reporter: Reporter, identity: ProcessIdentity) -> None:
         self._reporter = reporter
         self._identity = identity
         self._pid = os.getpid()
+        self._until_next: trace.Span | None = None
+
+    def begin_until_next(self, name: str) -> None:
+        """Begin a span that ends when the next one begins: for work that no function encloses."""
+        self._until_next = trace.get_tracer("phasebus").start_span(name, start_up_context())
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Report that a span has begun."""
+        if self._until_next is not None:
+            until_next, self._until_next = self._until_next, None
+            until_next.end(span.start_time)
         if self._pid != os.getpid():
             self._adopt_fork(span.start_time or time.time_ns())
         span.set_attributes({PROCESS_ATTRIBUTE: self._identity.name, PID_ATTRIBUTE: self._pid})

@@ -26,7 +26,13 @@ BEGIN_SECONDS = 120.0
 
 
 class _Popen(popen_forkserver.Popen):
-    """A process that is forked from the server."""
+    """A process that is forked from the server.
+
+    Attributes:
+        waited_ns: When it was requested and when the server forked it, in nanoseconds since the epoch.
+    """
+
+    waited_ns: tuple[int, int]
 
     def _launch(self, process_obj: Any) -> None:
         pickled = io.BytesIO()
@@ -36,7 +42,7 @@ class _Popen(popen_forkserver.Popen):
             reduction.dump(process_obj, pickled)
         finally:
             context.set_spawning_popen(None)
-        deadline = time.monotonic() + BEGIN_SECONDS
+        deadline, requested_ns = time.monotonic() + BEGIN_SECONDS, time.time_ns()
         self.sentinel, data = channel.request_fork(self._fds)  # type: ignore[attr-defined]
         owner = os.dup(data)  # closed when this process ends: the child's sentinel of its parent
         self.finalizer = util.Finalize(self, util.close_fds, (owner, self.sentinel))  # type: ignore[attr-defined]
@@ -44,6 +50,7 @@ class _Popen(popen_forkserver.Popen):
         try:
             with open(data, "wb", closefd=True):  # noqa: PTH123  # a descriptor
                 self.pid = channel.read_number(self.sentinel, deadline)
+                self.waited_ns = requested_ns, time.time_ns()
                 channel.write_all(data, pickled.getbuffer(), deadline)
             if channel.read_number(self.sentinel, deadline) != channel.BEGUN:
                 raise channel.ForkError("the fork has ended before its work")

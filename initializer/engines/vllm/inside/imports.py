@@ -1,0 +1,52 @@
+"""The imports that a process of vLLM begins after its plugins are loaded, each a step of its own. Read from vLLM 0.32.
+
+`import_engine` ends with the first work of a process. What is imported later has no function of its own that could be traced.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Final
+
+import wrapt
+
+IMPORTED_LATER: Final[Mapping[str, str]] = {
+    "vllm.v1.engine.async_llm": "import_front_end",
+    "vllm.model_executor.layers.quantization.online.base": "import_quantization",
+}
+"""The name of the step, by the module. A module that a process has when its plugins are loaded has no step there."""
+
+
+def trace_imports() -> None:
+    """Give the imports of `IMPORTED_LATER` a span each: when the module is there, with the time at which its import began."""
+    times = _ImportTimes()
+    sys.meta_path.insert(0, times)
+    for module, step in IMPORTED_LATER.items():
+        wrapt.register_post_import_hook(functools.partial(times.trace, step), module)
+
+
+class _ImportTimes(MetaPathFinder):
+    """Notes when the import of each module begins, and finds none."""
+
+    def __init__(self) -> None:
+        self._began_ns: dict[str, int] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname in IMPORTED_LATER:
+            self._began_ns[fullname] = time.time_ns()
+        return None
+
+    def trace(self, step: str, module: ModuleType) -> None:
+        """Make the span of the import of `module`, if it has begun since this finder was installed."""
+        if (began_ns := self._began_ns.pop(module.__name__, None)) is not None:
+            from vllm.tracing import instrument_manual
+
+            instrument_manual(step, began_ns, time.time_ns())

@@ -1,0 +1,107 @@
+"""The steps for work of vLLM's processes that no function of its own encloses: imports, and parsing the command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import wrapt
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from phasebus.initializer.engines.vllm.inside import imports, spans
+from phasebus.initializer.engines.vllm.inside.processes import report_child_processes
+from phasebus.initializer.engines.vllm.inside.ranks import ProcessIdentity
+
+
+@pytest.fixture
+def traced_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module whose import is a step."""
+    name = "phasebus_test_imported_later"
+    (tmp_path / f"{name}.py").write_text("import time\nBEGAN_NS = time.time_ns()\n")
+    wrapt.register_post_import_hook(lambda _: None, "phasebus_test_never_imported")  # its finder is there from now on
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(imports, "IMPORTED_LATER", {name: "import_front_end"})
+    return name
+
+
+def test_module_that_is_imported_later_has_a_span_from_the_begin_of_its_import(
+    traced_module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, int, int]] = []
+    tracing: Any = SimpleNamespace(instrument_manual=lambda *span: made.append(span))
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    monkeypatch.setitem(sys.modules, "vllm.tracing", tracing)
+    imports.trace_imports()
+    asked_ns = time.time_ns()
+    module = importlib.import_module(traced_module)
+    importlib.import_module(traced_module)
+    ((name, began_ns, ended_ns),) = made
+    assert name == "import_front_end"
+    assert asked_ns <= began_ns <= module.BEGAN_NS <= ended_ns
+    del sys.modules[traced_module]
+
+
+def test_module_that_is_there_when_the_plugin_starts_has_no_step(
+    traced_module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`vllm.tracing`, which makes the span, does not exist here."""
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    monkeypatch.setitem(sys.modules, traced_module, ModuleType(traced_module))
+    imports.trace_imports()
+
+
+def test_span_until_the_next_one_ends_when_that_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEPARENT", f"00-{'a' * 32}-{'b' * 16}-01")
+    provider, exporter, sent = TracerProvider(), InMemorySpanExporter(), list[Any]()
+    reporter: Any = SimpleNamespace(send=sent.append)
+    processor = spans.SpanReporter(reporter, ProcessIdentity("front_end"))
+    provider.add_span_processor(processor)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    processor.begin_until_next("parse_command_line")
+    provider.get_tracer("vllm").start_span("API server setup").end()
+    provider.get_tracer("vllm").start_span("Load model").end()
+    first, second, _ = exporter.get_finished_spans()
+    assert (first.name, first.end_time) == ("parse_command_line", second.start_time)
+    assert first.parent is not None
+    assert first.parent.span_id == 0xBBBBBBBBBBBBBBBB
+    assert [(each["event"], each["name"]) for each in sent[:3]] == [
+        ("started", "parse_command_line"),
+        ("ended", "parse_command_line"),
+        ("started", "API server setup"),
+    ]
+
+
+def test_process_that_waited_for_the_fork_server_has_a_step_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiprocessing.process import BaseProcess
+
+    from phasebus.initializer.engines.vllm.inside import processes
+
+    sent: list[Any] = []
+
+    def start(self: Any) -> None:
+        self._popen = SimpleNamespace(waited_ns=(5, 9))
+        self.pid = 7
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+    monkeypatch.setattr(processes, "identity_of", lambda _: ProcessIdentity("EngineCore"))
+    monkeypatch.setattr(processes, "_report_exit", lambda *_: None)
+    reporter: Any = SimpleNamespace(send=sent.append)
+    report_child_processes(reporter)
+    process: Any = SimpleNamespace()
+    BaseProcess.start(process)
+    started, waited = sent
+    assert (started["name"], started["event"]) == ("start_process", "started")
+    assert (waited["name"], waited["event"], waited["process"]) == ("wait_for_fork_server", "ended", "EngineCore")
+    assert (waited["began_ns"], waited["time_ns"], waited["parent"]) == (5, 9, started["step"])
+    assert waited["step"] != started["step"]
