@@ -33,7 +33,7 @@ def json_schema(single: type[BaseModel], several: type[BaseModel], field: str, *
     _, whole = models_json_schema([(single, "validation"), (several, "validation")])
     definitions: dict[str, Any] = whole["$defs"]
     for model in {each.__name__: each for root in (single, several) for each in models_of(root)}.values():
-        properties = _properties(definitions[model.__name__])
+        properties = properties_of(definitions[model.__name__])
         for name, schema in list(properties.items()):
             _describe(model, name, schema)
             if not is_in_files(model, name):
@@ -89,7 +89,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def _properties(definition: Mapping[str, Any]) -> dict[str, Any]:
+def properties_of(definition: Mapping[str, Any]) -> dict[str, Any]:
     """Return the properties of a model, which may have other forms beside a mapping."""
     forms = [definition, *definition.get("anyOf", ())]
     found: dict[str, Any] = next(form["properties"] for form in forms if "properties" in form)

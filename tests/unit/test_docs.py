@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from phasebus.initializer.cli import main
-from tests.support import links
+from tests.support import links, reference_pages
 from tests.support.docs import ROOT, blocks, run_example
 
 pytestmark = pytest.mark.anyio
@@ -67,3 +67,14 @@ def test_every_promise_of_the_security_page_names_a_test_that_exists() -> None:
         named = re.fullmatch(r"\| .+ \| `(tests/[\w/]+\.py)`: `(test_\w+)` \|", row)
         assert named is not None, row
         assert re.search(rf"^(async )?def {named[2]}\(", (ROOT / named[1]).read_text(), re.MULTILINE), row
+
+
+@pytest.mark.parametrize("page", reference_pages.pages())
+def test_generated_part_of_a_reference_page_is_the_one_of_the_code(page: str) -> None:
+    _, generated = reference_pages.split(page)
+    assert generated == reference_pages.pages()[page](), "python -m tests.support.reference_pages"
+
+
+def test_every_variable_in_the_code_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "variables.md").read_text()
+    assert [name for name in sorted(reference_pages.variables_in_code()) if f"`{name}`" not in page] == []

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from phasebus.initializer.cli.check.ports import reason_not_to_listen
 from phasebus.initializer.cli.doctor.findings import Finding
 from phasebus.initializer.cli.doctor.machine import folder_finding
 from phasebus.initializer.downloads.errors import DownloadError
@@ -15,7 +16,7 @@ from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource, inspect_model
 from phasebus.initializer.engines.optional import ParsingLauncher
 from phasebus.initializer.engines.protocol import EngineError, Launcher
-from phasebus.initializer.engines.registry import find_launcher
+from phasebus.initializer.engines.registry import NO_ENGINE, find_launcher
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.telemetry.redaction import redact
 
@@ -43,6 +44,7 @@ def examine(config: LLMConfig, *, parse: bool = False) -> Iterator[Finding]:
     if parse:
         yield _parsed(launcher, config, path)
     yield from _placement(config, launcher)
+    yield from _server(config)
 
 
 def _model(config: LLMConfig) -> tuple[str | None, Finding]:
@@ -125,3 +127,17 @@ def _compared(bundles: list[dict[str, float]], there: Mapping[str, float]) -> It
             yield Finding("placement", name, f"{shown} of a new local cluster", "fix", advice)
         else:
             yield Finding("placement", name, shown)
+
+
+def _server(config: LLMConfig) -> Iterator[Finding]:
+    """Yield whether the port of the engine's own server is free, if this machine has the server."""
+    serve = config.serve
+    if serve is None or config.engine == NO_ENGINE or config.nodes > 1:
+        return
+    where = f"{serve.host}:{serve.port}"
+    if (reason := reason_not_to_listen(serve.host, serve.port)) is None:
+        yield Finding("server", "port", f"{where} is free")
+    elif serve.exact:
+        yield Finding("server", "port", f"cannot listen on {where}: {reason}", "fix", "name another serve.port, or 0")
+    else:
+        yield Finding("server", "port", f"cannot listen on {where}: {reason}", "note", "the next free port is used")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from phasebus.initializer.cli.check.ports import reason_not_to_listen
 from phasebus.initializer.cli.doctor.findings import Finding
 from phasebus.initializer.cli.doctor.machine import find_folders
 from phasebus.initializer.cluster.config import ClusterConfig
@@ -47,15 +48,11 @@ def _service(service: ServiceConfig) -> Iterator[Finding]:
         yield Finding("service", "port", "no /metrics and no page: service.port is null")
         return
     where = f"{service.host}:{service.port}"
-    try:
-        family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
-        with socket.create_server((service.host, service.port), family=family):
-            pass
-    except OSError as error:
-        advice = "the start works without it: on the next free port, or without /metrics if the address does not exist"
-        yield Finding("service", "port", f"cannot listen on {where}: {error.strerror or error}", "note", advice)
-    else:
+    if (reason := reason_not_to_listen(service.host, service.port)) is None:
         yield Finding("service", "port", f"{where} is free")
+    else:
+        advice = "the start works without it: on the next free port, or without /metrics if the address does not exist"
+        yield Finding("service", "port", f"cannot listen on {where}: {reason}", "note", advice)
     if service.access.token is None and service.host not in ("127.0.0.1", "localhost", "::1"):
         advice = "set service.token or PHASEBUS_TOKEN for the page and its data"
         yield Finding("service", "token", "none: other machines get the probes and /metrics only", "note", advice)

@@ -12,7 +12,7 @@ from phasebus.telemetry.redaction import redact_value
 
 _PREFIXES = ("PHASEBUS_", "OTEL_")
 
-_MEANINGS: Final[Mapping[str, str]] = {
+MEANINGS: Final[Mapping[str, str]] = {
     "PHASEBUS_PORT": "port of /metrics",
     "PHASEBUS_HOST": "address that /metrics listens on",
     "PHASEBUS_HOSTS": "host names that /metrics is served under",
@@ -22,6 +22,11 @@ _MEANINGS: Final[Mapping[str, str]] = {
     "PHASEBUS_STATE_DIR": "folder of the journals",
     "PHASEBUS_CACHE_DIR": "folder of downloaded models",
     "PHASEBUS_TRACE_URL": "address of a trace in the tracing backend",
+    "PHASEBUS_KEEP_RUNS": "number of runs that are kept",
+    "PHASEBUS_KEEP_DAYS": "age in days after which a run is removed",
+    "PHASEBUS_FORKSERVER": "0: vLLM's processes are spawned, not forked",
+    "PHASEBUS_PENDING_SPANS": "1: steps are exported when they start, too",
+    "PHASEBUS_ITERATION_SAMPLING": "one in this many iterations of the engine gets a span; 0 for none",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "collector of spans",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "collector of spans, full URL",
     "OTEL_TRACES_SAMPLER": "which traces are exported; the journal and the metrics have all",
@@ -51,9 +56,9 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1")
 
 def find_variables(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     """Yield each variable that is set and affects phasebus; secrets are masked."""
-    named = [name for name in environment if name in _MEANINGS or name.startswith(_PREFIXES)]
+    named = [name for name in environment if name in MEANINGS or name.startswith(_PREFIXES)]
     for name in sorted(named):
-        meaning = _MEANINGS.get(name, "")
+        meaning = MEANINGS.get(name, "")
         shown = str(redact_value(name, environment[name]))
         yield Finding("variables", name, f"{shown}  ({meaning})" if meaning else shown)
     if not named:

@@ -21,6 +21,7 @@ from phasebus.initializer.cli.doctor.findings import Finding
 from phasebus.initializer.cli.schema import configuration_schema
 from phasebus.initializer.cluster import ClusterConfig
 from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.node.config import ServeConfig
 from phasebus.initializer.pipeline.schema import default_of, is_in_files, models_of
 from phasebus.initializer.pipeline.settings import read_fields, validated
 from tests.support.docs import ROOT, blocks
@@ -145,6 +146,18 @@ def test_taken_port_and_missing_token_are_possible_surprises(model: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize(("exact", "level"), [(True, "fix"), (False, "note")])
+def test_taken_port_of_the_engine_server_fails_the_start_only_if_configured(
+    monkeypatch: pytest.MonkeyPatch, model: Path, exact: bool, level: str
+) -> None:
+    monkeypatch.setattr(models, "find_launcher", lambda name: Launcher(0))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        serve = ServeConfig(port=server.getsockname()[1])
+        serve = serve if exact else serve.with_next_free_port()
+        findings = list(models.examine(LLMConfig(model=str(model), serve=serve)))
+    assert [each.level for each in findings if each.topic == "server"] == [level]
+
+
 def test_files_with_credentials_must_be_readable_and_not_empty(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "key").write_text("k")
@@ -255,4 +268,8 @@ def test_every_field_has_its_meaning_and_its_default_in_the_schema() -> None:
             assert schema["description"], name
             default = default_of(model, name)
             assert schema.get("default", PydanticUndefined) == default, name
-            assert default is not PydanticUndefined or "$ref" in schema or model.model_fields[name].is_required(), name
+            assert (
+                default is not PydanticUndefined
+                or "$ref" in json.dumps(schema)
+                or model.model_fields[name].is_required()
+            ), name
