@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepStarted
 from phasebus.observers.stuck.activity import Activity, ProcessSampler
-from phasebus.observers.stuck.evidence import only_waits, stuck_steps
+from phasebus.observers.stuck.evidence import only_wait, stuck_steps
 from phasebus.observers.stuck.finder import DEFAULT_PATIENCE, Findings, Patience, StuckFinder, Suspect
 from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.redaction import redact_name
@@ -23,8 +23,8 @@ from phasebus.telemetry.stuck import MAX_STEPS, StuckStep, StuckSteps
 logger = logging.getLogger("phasebus.startup")
 
 _NICENESS: Final = 10
-_SPIN_CHECKS: Final = 3
-"""How often the stacks of busy processes are read, to see whether they only wait, in one start."""
+_SPIN_CHECK_FACTOR: Final = 3.0
+"""The time between two looks at whether busy processes only wait grows by this factor: a look interrupts them."""
 
 _REFRESH: Final = 30.0
 """The time after which the evidence of a step that is still stuck is collected again, in seconds; it doubles."""
@@ -73,7 +73,8 @@ class Watchdog:
         self._suspected: frozenset[tuple[str, str]] = frozenset()
         self._next_refresh = 0.0
         self._refresh = _REFRESH
-        self._spin_checks = 0
+        self._next_spin_check = 0.0
+        self._spin_pause = patience.seconds
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="phasebus watchdog", daemon=True)
 
@@ -133,10 +134,12 @@ class Watchdog:
             return ()
         if self._steps_of(findings.waiting) == self._suspected:
             return findings.waiting
-        if self._spin_checks >= _SPIN_CHECKS:
+        now = time.monotonic()
+        if now < self._next_spin_check:
             return ()
-        self._spin_checks += 1
-        return findings.waiting if all(only_waits(pid) for pid in findings.spinning) else ()
+        self._next_spin_check = now + self._spin_pause
+        self._spin_pause *= _SPIN_CHECK_FACTOR
+        return findings.waiting if only_wait(findings.spinning, self._patience.interval) else ()
 
     @staticmethod
     def _steps_of(suspects: tuple[Suspect, ...]) -> frozenset[tuple[str, str]]:

@@ -151,6 +151,8 @@ def _bytes_of(process: psutil.Process) -> tuple[int, int]:
     except (psutil.Error, OSError, AttributeError):
         return 0, 0
     read, written = getattr(counters, "read_chars", 0), getattr(counters, "write_chars", 0)
+    if process.pid == os.getpid():
+        read = 0  # most of it is what sampling reads
     return max(read, counters.read_bytes), read + written + counters.read_bytes + counters.write_bytes
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -24,7 +25,8 @@ _SECONDS: Final = 6.0
 
 _MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
 _MAX_SUSPECTS: Final = 8
-_SIGNS: Final = ("gone", "stopped", "overdue", "idle")
+_SIGNS: Final = ("gone", "stopped", "overdue", "idle", "waits")
+_SPIN_LOOKS: Final = 4
 
 
 def stuck_steps(
@@ -48,17 +50,30 @@ def stuck_steps(
     return tuple(_stuck(suspect, evidence, now, all_wait=all_wait) for suspect, evidence in found)
 
 
-def only_waits(pid: int) -> bool:
-    """Return whether the main thread of a process that uses a CPU waits for other processes all the same."""
-    wait = wait_of(_within(lambda: stacks_of(pid), ()))
-    return wait is not None and wait.is_known and wait.is_for_others
+def only_wait(pids: Collection[int], pause: float) -> bool:
+    """Return whether the main threads of processes that use a CPU wait for other processes all the same.
+
+    A collective operation waits for a moment in a healthy start as well: several looks in a row must see one.
+
+    Args:
+        pids: The processes.
+        pause: The time between two looks, in seconds.
+    """
+    for look in range(_SPIN_LOOKS):
+        if look:
+            time.sleep(pause)
+        for pid in pids:
+            wait = wait_of(_within(lambda pid=pid: stacks_of(pid), ()))  # type: ignore[misc]
+            if wait is None or not wait.is_for_others:
+                return False
+    return True
 
 
 class _Evidence:
     def __init__(self, pid: int, logs: Sequence[Path]) -> None:
         self.stacks: Sequence[str] = _within(lambda: stacks_of(pid), ()) if pid else ()
         self.sockets: Sequence[str] = _within(lambda: sockets_of(pid), ()) if pid else ()
-        self.log: Sequence[str] = _within(lambda: last_lines(pid, logs), ())
+        self.log: Sequence[str] = () if pid == os.getpid() else _within(lambda: last_lines(pid, logs), ())
         self.wait: Wait | None = _within(lambda: wait_of(self.stacks), None)
         self.kernel = _within(lambda: _kernel_function(pid), "") if pid else ""
 
@@ -104,15 +119,17 @@ def _reasons(suspect: Suspect, evidence: _Evidence, pid: int, *, all_wait: bool)
         yield f"the process is stopped (SIGSTOP, or a debugger); `kill -CONT {pid}` continues it"
     elif suspect.sign == "overdue":
         yield "it runs much longer than usual"
+    elif suspect.sign == "waits":
+        yield f"no event for {seconds}, and all of its CPU time goes into waiting"
     else:
         yield f"no event, no CPU time and no data for {seconds}"
     if (line := no_space(evidence.log)) is not None:
         yield f"a disk is full: {line}"
-    if evidence.wait is not None:
+    if evidence.wait is not None and evidence.wait.kind != "event loop":
         yield f"its main thread {evidence.wait.text}"
     elif evidence.kernel:
         yield f"it waits in the kernel, in {evidence.kernel}"
-    if suspect.sign == "idle" and all_wait:
+    if suspect.sign in ("idle", "waits") and all_wait:
         yield "no process here has work: has every rank been started, and can the ranks reach one another?"
 
 

@@ -13,7 +13,7 @@ from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, Step
 from phasebus.observers.stuck.activity import Activity
 from phasebus.telemetry.running_steps import RunningSteps
 
-Sign = Literal["gone", "stopped", "idle", "overdue"]
+Sign = Literal["gone", "stopped", "overdue", "idle", "waits"]
 
 _STARTS: Final = frozenset({"node", "cluster", "engine_restart"})
 """The kinds of steps that contain a start. Outside of them nothing is waited for."""
@@ -32,10 +32,11 @@ _BUSY_SHARE: Final = 0.03
 _OWN_BUSY_SHARE: Final = 0.15
 """Likewise for this process, which serves the page and draws the terminal meanwhile."""
 
-_BUSY_BYTES: Final = 256 * 1024
+_BUSY_BYTES: Final = 64 * 1024
 """The number of bytes that a process moves at least in the time of `Patience.seconds`, if it makes progress."""
 
 _SPIN_SHARE: Final = 0.8
+_MAX_PROCESSES: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +94,9 @@ class Findings:
 
     Attributes:
         suspects: The steps that make no progress, if the start as a whole makes none.
-        spinning: The processes that use a CPU and move nothing while another one is idle. If all of them only wait, the
+        spinning: The processes that use a CPU and move nothing while all others are idle. If all of them only wait, the
             start as a whole makes no progress; their stacks show it.
-        waiting: The suspects in that case.
+        waiting: The suspects in that case: the idle ones, or else all of them.
     """
 
     suspects: tuple[Suspect, ...] = ()
@@ -129,6 +130,7 @@ class StuckFinder:
         self._ended: dict[str, int] = {}  # the number of ended steps of each process
         self._windows: dict[int, _Window] = {}
         self._halted: dict[int, float] = {}
+        self._processes: dict[int, str] = {}  # every process that has had a step in this start, and its name
         self._last = float("-inf")  # the time of the last event
         self._looked = float("-inf")
 
@@ -137,6 +139,8 @@ class StuckFinder:
         self._last = now
         if isinstance(event, StepStarted):
             self.running.start(event)
+            if (pid := pid_of(event)) and len(self._processes) < _MAX_PROCESSES:
+                self._processes[pid] = process_of(event)
         elif isinstance(event, StepFinished | StepFailed):
             if self.running.end(event.step) is not None:
                 name = process_of(event)
@@ -154,10 +158,12 @@ class StuckFinder:
 
     def pids(self, now: float) -> Collection[int]:
         """Return the processes to sample at `now`; none while events arrive, and outside of starts."""
-        if not self.starts or now - self._last < 1.5 * self._patience.interval:
+        if not self.starts:
+            self._processes.clear()
             return ()
-        steps = self.running.all()
-        return {os.getpid(), *(pid for step in steps if (pid := pid_of(step)))}
+        if now - self._last < 1.5 * self._patience.interval:
+            return ()
+        return {os.getpid(), *self._processes}
 
     def look(self, now: float, samples: Mapping[int, Activity]) -> Findings:
         """Return what is found at `now`, in seconds, by new samples of the processes `pids`."""
@@ -188,12 +194,16 @@ class StuckFinder:
             if step.name not in _WAITS and step not in idle and not self._is_silent_elsewhere(step, now)
         ]
         suspects = tuple(self._suspect(step, "idle", now) for step in idle)
-        if not suspects or not active:
-            return Findings(suspects=suspects)
-        pids = {0 if _is_remote(step) else pid_of(step) or os.getpid() for step in active}
-        if all(self._spins(pid) for pid in pids):
-            return Findings(spinning=tuple(pids), waiting=suspects)
-        return NOTHING
+        with_step = {pid_of(step) for step in innermost}
+        between_steps = {pid for pid in self._processes if pid not in with_step and self._works(pid)}
+        active_now = bool(active or between_steps)  # a process may work for seconds without a step
+        if not active_now or now - self._last < self._patience.seconds:
+            return Findings(suspects=() if active_now else suspects)
+        pids = {0 if _is_remote(step) else pid_of(step) or os.getpid() for step in active} | between_steps
+        if not all(self._spins(pid) for pid in pids):
+            return NOTHING
+        waiting = suspects or tuple(self._suspect(step, "waits", now) for step in active)
+        return Findings(spinning=tuple(pids), waiting=waiting)
 
     def _reset(self) -> None:
         self._windows.clear()
@@ -213,6 +223,8 @@ class StuckFinder:
             if sign == "gone" and not (own or running):
                 continue  # it has no step to finish
             other = activity.stopped[0] if activity.state != "stopped" and activity.stopped else None
+            if other is None and steps and not (own or running):
+                other = pid, self._processes.get(pid, "")
             found += [self._suspect(step, sign, now, since=since, halted=other) for step in steps]
         return found
 
@@ -252,12 +264,17 @@ class StuckFinder:
             return True
         return sum(each.runs for _, each in window) > len(window) / 2  # it waits for a CPU
 
+    def _works(self, pid: int) -> bool:
+        """Return whether a process without a step of its own is seen to make progress."""
+        return pid in self._windows and self._windows[pid][-1][1].state != "gone" and self._is_active(pid)
+
     def _spins(self, pid: int) -> bool:
         window = self._windows.get(pid)
         if not window or window[-1][0] - window[0][0] < self._patience.seconds - 1.5 * self._patience.interval:
             return False
         (since, first), (until, last) = window[0], window[-1]
-        return last.cpu - first.cpu > _SPIN_SHARE * (until - since) and last.io - first.io < _BUSY_BYTES
+        runs = sum(each.runs for _, each in window) > _SPIN_SHARE * len(window)  # or would, if it had a CPU
+        return (runs or last.cpu - first.cpu > _SPIN_SHARE * (until - since)) and last.io - first.io < _BUSY_BYTES
 
     def _suspect(
         self,

@@ -12,6 +12,9 @@ from typing import Final
 
 _END_BYTES: Final = 64 * 1024
 _LINES: Final = 10
+_OWN_LINES: Final = ("phasebus: ", "  log: ")
+"""What lines of phasebus begin with, where it writes to the same file."""
+
 _NO_SPACE: Final = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded|\[Errno 122\]")
 
 
@@ -60,4 +63,5 @@ def _end_of(file: Path) -> list[str]:
         return []
     finally:
         os.close(descriptor)
-    return [line.rpartition("\r")[2] for line in text.splitlines() if line.strip()]
+    lines = [line.rpartition("\r")[2] for line in text.splitlines()]
+    return [line for line in lines if line.strip() and not line.startswith(_OWN_LINES)]

@@ -9,6 +9,7 @@ import pytest
 from phasebus.bus import StepFinished, StepProgress, StepStarted
 from phasebus.observers.stuck.activity import GONE, Activity
 from phasebus.observers.stuck.finder import Findings, Patience, StuckFinder
+from tests.support.healthy_starts import false_alarms
 
 PATIENCE = Patience(seconds=8, elsewhere=60, halted=3, interval=1)
 CORE, WORKER_0, WORKER_1 = 1001, 1002, 1003
@@ -214,3 +215,41 @@ def test_sampled_processes_are_those_of_running_steps_of_this_machine() -> None:
     start.now += 5
     expected: Mapping[int, object] = {OWN: 0, WORKER_0: 0}
     assert set(start.finder.pids(start.now)) == set(expected)
+
+
+def test_healthy_starts_with_waiting_ranks_and_slow_disks_raise_no_alarm() -> None:
+    assert false_alarms(range(50)) == []
+
+
+def test_process_that_works_between_its_steps_keeps_a_waiting_one_from_being_suspected() -> None:
+    start = Start()
+    start.begin("init_executor", pid=CORE, process="EngineCore")
+    start.begin("init_device", inside="init_executor", pid=WORKER_0, process="Worker_TP0")
+    start.end("init_device")
+    start.work(WORKER_0, cpu=0.3)
+    assert not start.after(120).suspects
+    start.work(WORKER_0, cpu=0.0)
+    assert names(start.after(12)) == [("init_executor", CORE, "idle")]
+
+
+def test_stopped_process_without_a_step_is_named_with_the_step_that_waits_for_it() -> None:
+    start = Start()
+    start.begin("init_executor", pid=CORE, process="EngineCore")
+    start.begin("init_device", inside="init_executor", pid=WORKER_0, process="Worker_TP0")
+    start.end("init_device")
+    start.state[WORKER_0] = "stopped"
+    found = start.after(6)
+    assert [each.step.name for each in found.suspects] == ["init_executor"]
+    assert found.suspects[0].halted == (WORKER_0, "Worker_TP0")
+
+
+def test_ranks_that_all_spin_without_an_event_may_only_wait() -> None:
+    start = Start()
+    start.begin("init_device@0", pid=WORKER_0, process="Worker_TP0")
+    start.begin("init_device@1", pid=WORKER_1, process="Worker_TP1")
+    start.work(WORKER_0)
+    start.work(WORKER_1)
+    found = start.after(12)
+    assert not found.suspects
+    assert set(found.spinning) == {WORKER_0, WORKER_1}
+    assert [each.sign for each in found.waiting] == ["waits", "waits"]

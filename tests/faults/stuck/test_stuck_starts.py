@@ -1,0 +1,26 @@
+"""Each way to hang is named: the step, its process, and the reason. The starts hang all at once, to save time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.hangs import HANGS, run
+
+PATIENCE_SECONDS = 1.6
+
+
+@pytest.fixture(scope="module")
+def reported() -> dict[str, dict[str, Any]]:
+    return run(list(HANGS), PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("name", HANGS)
+def test_step_process_and_reason_of_a_hang_are_named(reported: dict[str, dict[str, Any]], name: str) -> None:
+    first, expected = reported[name], HANGS[name][1]
+    assert first, "nothing was reported"
+    assert first["name"].startswith(expected.name)
+    assert first["process"] == expected.process
+    assert expected.reason in first["reason"]
+    assert expected.evidence in "\n".join([*first["stacks"], *first["sockets"]])
