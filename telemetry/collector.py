@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from phasebus.telemetry.otel import Rejections
+
 E = TypeVar("E")
 
 Protocol = Literal["http/protobuf", "grpc"]
@@ -39,6 +41,10 @@ _MORE_SECONDS = 3.5
 
 _DEFAULT_ENDPOINTS: Mapping[str, str] = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 _DEFAULT_SECONDS = 10.0
+_CREDENTIAL_PROVIDERS = tuple(
+    f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{signal}CREDENTIAL_PROVIDER" for signal in ("", "TRACES_")
+)
+"""The variables that name what provides the exporter's session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,17 +143,23 @@ class Collector:
             sending.join(_MORE_SECONDS)
 
     def exporter(self) -> SpanExporter:
-        """Return the SDK's exporter of spans to this collector.
+        """Return the SDK's exporter of spans to this collector, which counts the spans that the collector rejects.
 
         A collector on loopback is reached directly, whatever the proxy variables say.
         """
+        from phasebus.telemetry.otel import CollectorExporter, Rejections
+
+        rejections = Rejections()
         if self.protocol == "grpc":
             from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-            return self._grpc_exporter(GrpcExporter)
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+            exporter: SpanExporter = self._grpc_exporter(GrpcExporter)
+            rejections.of_grpc(exporter)
+        else:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
-        return self._http_exporter(HttpExporter)
+            exporter = self._http_exporter(HttpExporter, rejections)
+        return CollectorExporter(exporter, rejections)
 
     def metric_exporter(self) -> MetricExporter:
         """Return the SDK's exporter of metrics to this collector, which is reached as by `exporter`."""
@@ -159,7 +171,7 @@ class Collector:
 
         return self._http_exporter(HttpExporter)
 
-    def _http_exporter(self, make: Callable[..., E]) -> E:
+    def _http_exporter(self, make: Callable[..., E], rejections: Rejections | None = None) -> E:
         import requests
         from opentelemetry.exporter.otlp.proto.http import Compression as HttpCompression
 
@@ -167,6 +179,9 @@ class Collector:
         if self._is_loopback():
             session = requests.Session()
             session.trust_env = False
+        provides_session = any(os.environ.get(name) for name in _CREDENTIAL_PROVIDERS)
+        if rejections is not None and (session is not None or not provides_session):
+            session = rejections.of_session(session or requests.Session())
         return make(
             endpoint=self.endpoint,
             headers=dict(self.headers),

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from phasebus.telemetry.otel.printable import printable_span
+from phasebus.telemetry.otel.rejections import CollectorExporter
 from phasebus.telemetry.otel.settings import SpanBatches
 from phasebus.telemetry.redaction import redact
 
@@ -147,7 +148,16 @@ class SpanQueue:
                 result = self._exporter.export([printable_span(span) for span in spans])
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the start-up
             return f"{type(error).__name__}: {error}"
+        self._count_rejected()
         return None if result is SpanExportResult.SUCCESS else "they were not accepted"
+
+    def _count_rejected(self) -> None:
+        """Count the spans that the collector rejects in a success; sent again, they would be rejected again."""
+        number, why = self._exporter.take_rejected() if isinstance(self._exporter, CollectorExporter) else (0, "")
+        if number:
+            with self._changed:
+                self.dropped += number
+            self._warn(f"{number} of them are rejected: {why or 'without a reason'}")
 
     def _warn(self, why: str) -> None:
         if not self._warned:

@@ -145,6 +145,7 @@ class OtlpSink:
 
     Attributes:
         answer: Called with the number of the request, from 0; returns its status and headers, in place of `status`.
+        content: What each response contains.
         moments: When each request arrived, in seconds of the monotonic clock.
         exports: The requests with spans.
         pushes: The requests with metrics.
@@ -154,6 +155,7 @@ class OtlpSink:
     def __init__(self, tls: ssl.SSLContext | None = None, status: int = 200, port: int = 0) -> None:
         self.exports: list[Export] = []
         self.answer: Callable[[int], tuple[int, Mapping[str, str]]] | None = None
+        self.content = b""
         self.moments: list[float] = []
         self.pushes: list[Push] = []
         self.status = status
@@ -175,11 +177,13 @@ class OtlpSink:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status, more = sink._receive(self.path, headers, body)
                 sink.answering.wait()
+                content = sink.content
                 self.send_response(status)
                 for name, value in more.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
+                self.wfile.write(content)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass

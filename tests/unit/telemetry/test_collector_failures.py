@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
 
+import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from phasebus.bus import StepFinished, StepStarted
 from phasebus.observers import SpanObserver
@@ -55,6 +60,51 @@ def test_spans_reach_a_collector_that_refuses_half_of_the_requests(sink: OtlpSin
     assert_arrives(sink, 50)
     assert telemetry.tracing.close()
     assert telemetry.tracing.dropped == 0
+
+
+def partial_success(rejected: int, why: str) -> ExportTraceServiceResponse:
+    response = ExportTraceServiceResponse()
+    response.partial_success.rejected_spans = rejected
+    response.partial_success.error_message = why
+    return response
+
+
+def test_spans_that_a_collector_rejects_in_a_success_are_counted_and_named(
+    sink: OtlpSink, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink.content = partial_success(2, "the quota is used up").SerializeToString()
+    telemetry = telemetry_to(sink.url)
+    run_steps(telemetry, 9)  # two requests of five spans
+    assert not telemetry.tracing.close()
+    assert telemetry.tracing.dropped == 4
+    assert "2 of them are rejected: the quota is used up" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"<html>", b"\xff" * 100, partial_success(0, "").SerializeToString()])
+def test_a_success_with_any_other_content_rejects_no_span(sink: OtlpSink, content: bytes) -> None:
+    sink.content = content
+    telemetry = telemetry_to(sink.url)
+    run_steps(telemetry, 9)
+    assert telemetry.tracing.close()
+    assert telemetry.tracing.dropped == 0
+
+
+def test_spans_that_a_collector_rejects_over_grpc_are_counted() -> None:
+    class Service(trace_service_pb2_grpc.TraceServiceServicer):
+        def Export(self, request: Any, context: Any) -> ExportTraceServiceResponse:  # noqa: N802
+            return partial_success(1, "too old")
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        telemetry = telemetry_to(f"http://127.0.0.1:{port}", OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+        run_steps(telemetry, 9)
+        assert not telemetry.tracing.close()
+    finally:
+        server.stop(None).wait()
+    assert telemetry.tracing.dropped == 2
 
 
 def test_spans_wait_as_long_as_the_collector_asks(sink: OtlpSink) -> None:

@@ -1,0 +1,97 @@
+"""The spans that a collector rejects in a response that is a success otherwise ("partial success").
+
+OpenTelemetry's exporters do not read these responses. Source: the OTLP specification, "Partial Success".
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+if TYPE_CHECKING:
+    from requests import Response, Session
+
+
+class Rejections:
+    """Counts rejected spans, from the responses to an exporter."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._number = 0
+        self._why = ""
+
+    def take(self) -> tuple[int, str]:
+        """Return the number of spans that were rejected since the last call, and the last reason."""
+        with self._lock:
+            number, self._number = self._number, 0
+            return number, self._why
+
+    def read(self, response: Any) -> None:
+        """Count what an ``ExportTraceServiceResponse`` rejects; a response of another type rejects nothing."""
+        partial: Any = getattr(response, "partial_success", None)
+        number = getattr(partial, "rejected_spans", 0)
+        if number > 0:
+            with self._lock:
+                self._number += number
+                self._why = str(partial.error_message)
+
+    def of_session(self, session: Session) -> Session:
+        """Return `session`, after whose requests the responses are read."""
+        session.hooks["response"].append(self._read_http)
+        return session
+
+    def of_grpc(self, exporter: Any) -> None:
+        """Read the responses to a gRPC exporter, which keeps a stub for its channel (SDK 1.27 to 1.45)."""
+        make, client = getattr(exporter, "_stub", None), getattr(exporter, "_client", None)
+        if make is None or client is None:
+            return
+        exporter._stub = lambda channel: _ReadingStub(make(channel), self)  # noqa: SLF001  # for a channel that is made anew
+        exporter._client = _ReadingStub(client, self)  # noqa: SLF001
+
+    def _read_http(self, response: Response, *_: object, **__: object) -> None:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+        if response.ok and response.content:
+            with suppress(Exception):  # a collector may answer with anything
+                self.read(ExportTraceServiceResponse.FromString(response.content))
+
+
+class CollectorExporter(SpanExporter):
+    """An exporter to a collector, together with what the collector has rejected.
+
+    Args:
+        exporter: The exporter of OpenTelemetry.
+        rejections: What reads its responses.
+    """
+
+    def __init__(self, exporter: SpanExporter, rejections: Rejections) -> None:
+        self._exporter = exporter
+        self.take_rejected = rejections.take
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Export `spans`."""
+        return self._exporter.export(spans)
+
+    def shutdown(self) -> None:
+        """End the exporter."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Return True: nothing is buffered."""
+        return True
+
+
+class _ReadingStub:
+    def __init__(self, stub: Any, rejections: Rejections) -> None:
+        self._stub = stub
+        self._rejections = rejections
+
+    def Export(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802  # the name in OTLP's service
+        response = self._stub.Export(*args, **kwargs)
+        self._rejections.read(response)
+        return response
