@@ -6,6 +6,7 @@ Source: Jaeger's `clockskew.go`, `spaniduniquifier.go` and `hash.go`, as of Augu
 
 from __future__ import annotations
 
+import dataclasses
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from phasebus.telemetry.analysis.exclusive import UNATTRIBUTED, exclusive_seconds
+from phasebus.telemetry.journal import RecordedStep
 from phasebus.telemetry.relay.spans import attributes_of
 
 REQUIRED = ("service.name", "service.instance.id", "host.name", "process.pid")
@@ -119,6 +122,54 @@ def faults(spans: list[ExportedSpan], *, caller: str = "", began_ns: int = 0, en
         if not began_ns - ROUNDING_NS <= each.span.start_time_unix_nano <= each.span.end_time_unix_nano <= ended_ns:
             yield f"{each} lies outside the run"
     yield from _resource_faults(spans)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTime:
+    """How one process spent its part of a start.
+
+    Attributes:
+        life_seconds: The time from the start of its first span to the end of its last one, in seconds.
+        exclusive_seconds: The time of each name while no span inside it ran, in seconds.
+    """
+
+    life_seconds: float
+    exclusive_seconds: Mapping[str, float]
+
+    @property
+    def unattributed_share(self) -> float:
+        """The share of its life in which it had no span, 0 to 1."""
+        return self.exclusive_seconds[UNATTRIBUTED] / self.life_seconds if self.life_seconds else 0.0
+
+
+def process_times(spans: Iterable[ExportedSpan]) -> Mapping[str, ProcessTime]:
+    """Return how each process of a trace spent its time, by its host, id and name."""
+    by_process: dict[str, list[RecordedStep]] = {}
+    for each in spans:
+        name = " ".join(str(each.resource.get(key, "")) for key in ("host.name", "process.pid", "phasebus.process"))
+        by_process.setdefault(name, []).append(_recorded(each))
+    return {name: _process_time(steps) for name, steps in by_process.items()}
+
+
+def _process_time(steps: list[RecordedStep]) -> ProcessTime:
+    whole = dataclasses.replace(min(steps, key=lambda step: step.start_ns), id="life", parent=None)
+    whole.end_ns = max(step.end_ns or 0 for step in steps)
+    return ProcessTime(whole.seconds(0), exclusive_seconds(whole, steps))
+
+
+def _recorded(each: ExportedSpan) -> RecordedStep:
+    return RecordedStep(
+        id=each.id,
+        parent=each.parent or None,
+        node="",
+        kind="engine_step",
+        name=each.span.name,
+        start_ns=each.span.start_time_unix_nano,
+        end_ns=each.span.end_time_unix_nano,
+        outcome="finished",
+        error=None,
+        attributes={"process": each.resource.get("phasebus.process", "")},
+    )
 
 
 def _without_repetitions(spans: list[ExportedSpan]) -> list[ExportedSpan]:

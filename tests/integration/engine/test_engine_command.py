@@ -22,6 +22,7 @@ from tests.support.command import Command
 from tests.support.exposition import samples, total
 from tests.support.otlp import OtlpBackend
 from tests.support.programs import free_port
+from tests.support.traces import ExportedSpan, process_times
 from tests.support.waiting import wait_until
 
 UNNAMED = 0.05
@@ -45,6 +46,7 @@ class Served:
     threads_of_server: int
     run: Run
     spans: list[EngineSpan]
+    exported: list[ExportedSpan]
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, backend: O
             left_behind=command.left_behind(),
             run=run,
             spans=backend.spans_of(run),
+            exported=backend.exported(run.trace),
         )
     finally:
         command.close()
@@ -197,6 +200,14 @@ def test_the_exclusive_times_of_the_engines_steps_add_up_to_its_start(served: Se
         if each.labels["step"] == "unattributed"
     )
     assert unattributed < 0.1 * whole
+
+
+def test_the_exclusive_times_of_each_process_add_up_to_its_life_in_the_start(served: Served) -> None:
+    times = process_times(served.exported)
+    assert len(times) == 5  # phasebus, the front end, the engine core, two workers
+    for process, each in times.items():
+        assert sum(each.exclusive_seconds.values()) == pytest.approx(each.life_seconds), process
+        assert each.unattributed_share <= UNNAMED, process
 
 
 def test_a_scrape_of_a_node_with_two_workers_is_at_most_25_kilobytes(served: Served) -> None:
