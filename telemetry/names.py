@@ -334,6 +334,12 @@ START_TIME: Final = Family(
     "Time at which the run began, in seconds since the epoch.",
     query="time() - max by (instance) (phasebus_start_timestamp_seconds)",
 )
+REMAINING: Final = Family(
+    "phasebus_startup_remaining_seconds",
+    "gauge",
+    "Expected time until the start is ready, from earlier starts; 0 once it has ended, absent without earlier ones.",
+    query="max by (instance) (phasebus_startup_remaining_seconds) > 0",
+)
 BUILD_INFO: Final = Family(
     "phasebus_build_info",
     "gauge",
@@ -464,7 +470,7 @@ ENGINE_TOKENS: Final = Family(
 OF_EVERY_PROCESS: Final = (BUILD_INFO,)
 """Families that describe a process; a hub exports them under the same name."""
 
-OF_NODES: Final = (READY, START_TIME, EVENTS, PROGRESS)
+OF_NODES: Final = (READY, START_TIME, EVENTS, PROGRESS, REMAINING)
 """Families of a process that starts something; a hub exports their sum or its own value, as `phasebus_cluster_…`."""
 
 OF_THE_BUS: Final = (SUBSCRIBER_ERRORS, EVENTS_DROPPED, SPANS_DROPPED, RELAY_REJECTED)

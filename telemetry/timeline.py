@@ -149,13 +149,19 @@ class Timeline:
             self._remaining = time.time(), remaining
             self._version += 1  # readers receive a change without steps
 
-    def set_usual(self, id_: str, usual: dict[str, float] | None) -> None:
-        """Record the usual duration of a step; see `LiveStep.usual`."""
+    @property
+    def remaining(self) -> dict[str, Any] | None:
+        """The time remaining until the start is ready, in the form of `expect`; None if unknown."""
+        return self._remaining_at(time.time())
+
+    def set_usual(self, id_: str, usual: dict[str, float] | None) -> bool:
+        """Record the usual duration of a step, see `LiveStep.usual`; return whether the step is there."""
         with self._lock:
             step = self._steps.get(id_)
             if step is not None and step.usual != usual:
                 step.usual = usual
                 self._touch(id_)
+            return step is not None
 
     def longest_usual(self, id_: str) -> float | None:
         """Return the longest usual duration of a step, in seconds; None if unknown."""

@@ -61,7 +61,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
         "the journal": lambda: keep(JournalObserver(JournalWriter(journal, identity)), lambda made: made.record),
         "metrics": lambda: MetricsObserver(telemetry.metrics, identity.trace),
         "spans": lambda: keep(SpanObserver(telemetry.tracing), lambda made: made.record_stuck),
-        "the history": lambda: HistoryObserver(identity),
+        "the history": lambda: HistoryObserver(identity, telemetry.timeline, telemetry.metrics),
         "steps that are stuck": lambda: Watchdog(
             level=logging.INFO,
             report=reports,

@@ -5,6 +5,7 @@ The journals are the history; nothing else is stored.
 
 from phasebus.telemetry.history.catalog import LAST, PREVIOUS, USUAL, find_run, recorded_runs, usual_runs
 from phasebus.telemetry.history.configuration import FINGERPRINT, Configuration, Factor
+from phasebus.telemetry.history.loading import EarlierStarts, earlier_starts
 from phasebus.telemetry.history.machine import machine_factors, version_factors
 from phasebus.telemetry.history.retention import Retention, StoredRun, prune
 
@@ -14,9 +15,11 @@ __all__ = [
     "PREVIOUS",
     "USUAL",
     "Configuration",
+    "EarlierStarts",
     "Factor",
     "Retention",
     "StoredRun",
+    "earlier_starts",
     "find_run",
     "machine_factors",
     "prune",

@@ -17,7 +17,7 @@ from phasebus.telemetry.journal.events import (
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, JournalError
 from phasebus.telemetry.journal.location import find_journal, journal_of, journal_path, runs_folder
 from phasebus.telemetry.journal.reader import RecordedStep, Run, read_journal
-from phasebus.telemetry.journal.summary import RunSummary, summarize
+from phasebus.telemetry.journal.summary import RunBeginning, RunSummary, beginning_of, summarize
 from phasebus.telemetry.journal.writer import JournalWriter
 
 __all__ = [
@@ -34,7 +34,9 @@ __all__ = [
     "RecordedError",
     "RecordedStep",
     "Run",
+    "RunBeginning",
     "RunSummary",
+    "beginning_of",
     "decode",
     "decode_line",
     "decode_lines",

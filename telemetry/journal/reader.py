@@ -117,11 +117,15 @@ class Run:
         return next((step for step in self.steps if step.parent not in ids), None)
 
 
-def read_journal(path: Path) -> Run:
+def read_journal(path: Path, *, until_ready: bool = False) -> Run:
     """Read the journal at `path`, and the journals of the run's members in the folder beside it.
 
     A journal that is cut off, or still being written, is read as far as it goes; lines that cannot be decoded are
     skipped and counted.
+
+    Args:
+        path: The journal.
+        until_ready: Whether reading stops at the end of the outermost step, and leaves out what the process did later.
 
     Raises:
         JournalError: The file does not exist, is not a journal, or was written by a newer phasebus.
@@ -129,9 +133,9 @@ def read_journal(path: Path) -> Run:
     steps: dict[str, RecordedStep] = {}
     for member in sorted(path.with_suffix("").glob("*.jsonl")):
         with suppress(JournalError):  # the others of the run are worth reading without it
-            steps |= {step.id: step for step in read_journal(member).steps}
+            steps |= {step.id: step for step in read_journal(member, until_ready=until_ready).steps}
     # the run's own journal comes last: it records the ends of a lost member's steps
-    contents = _Contents(path, steps)
+    contents = _Contents(path, steps, until_ready=until_ready)
     opened, state, end_ns = contents.opened, contents.state, contents.end_ns
     if state == "died":
         for step in steps.values():
@@ -160,9 +164,10 @@ class _Contents:
     Args:
         path: The file.
         steps: Receives its steps, by their ids; those that are there already are updated.
+        until_ready: Whether reading stops at the end of the outermost step.
     """
 
-    def __init__(self, path: Path, steps: dict[str, RecordedStep]) -> None:
+    def __init__(self, path: Path, steps: dict[str, RecordedStep], *, until_ready: bool) -> None:
         self.moments: list[PhaseMoment] = []
         self.skipped = 0
         self._steps = steps
@@ -170,9 +175,14 @@ class _Contents:
         self.opened = _opened(path, next(lines, b""))
         self.end_ns = self.opened.time_ns
         self._last: JournalEvent = self.opened
+        root = ""
         for event in self._events(lines):
             self._last = event
             self._add(event)
+            if isinstance(event, StepEvent):
+                root = root or event.step
+                if until_ready and event.step == root and isinstance(event, StepFinished | StepFailed):
+                    break
 
     @property
     def state(self) -> str:

@@ -18,7 +18,25 @@ from phasebus.telemetry.journal.reader import is_writer_alive
 _MAX_BYTES: Final = 32 * 1024 * 1024
 """How much of a journal is read: a process that serves for months writes the end of its start long before that."""
 
+_MAX_FIRST_BYTES: Final = 4 * MAX_LINE_BYTES
 _MAX_FIRST_LINES: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunBeginning:
+    """What the first lines of a journal record.
+
+    Attributes:
+        path: The journal.
+        run: The run's id.
+        kind: The kind of the outermost step; "" if none was begun.
+        attributes: The attributes with which it began.
+    """
+
+    path: Path
+    run: str
+    kind: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +77,25 @@ class RunSummary:
         return str(self.attributes.get("model", ""))
 
 
+def beginning_of(path: Path) -> RunBeginning:
+    """Return the beginning of the run whose journal is at `path`.
+
+    Raises:
+        JournalError: The file cannot be read, is not a journal, or was written by a newer phasebus.
+    """
+    opened, root = _first_events(path, _read(path, _MAX_FIRST_BYTES)[0])
+    if root is None:
+        return RunBeginning(path=path, run=opened.run)
+    return RunBeginning(path=path, run=opened.run, kind=root.kind, attributes=root.attributes)
+
+
 def summarize(path: Path) -> RunSummary:
     """Return the summary of the journal at `path`, and of none of its run's members.
 
     Raises:
         JournalError: The file cannot be read, is not a journal, or was written by a newer phasebus.
     """
-    try:
-        with os.fdopen(open_regular(path, os.O_RDONLY, follow=True), "rb") as file:
-            content = file.read(_MAX_BYTES)
-            file.seek(max(0, os.fstat(file.fileno()).st_size - MAX_LINE_BYTES))
-            tail = file.read(MAX_LINE_BYTES)
-    except OSError as error:
-        raise JournalError(f"cannot read the journal {path}: {error.strerror}") from error
+    content, tail = _read(path, _MAX_BYTES)
     opened, root = _first_events(path, content)
     closed = isinstance(_decoded(tail.rstrip(b"\n").rpartition(b"\n")[2]), JournalClosed)
     state = "closed" if closed else "running" if is_writer_alive(opened) else "died"
@@ -100,6 +124,17 @@ def summarize(path: Path) -> RunSummary:
         seconds=seconds,
         attributes={**root.attributes, **(end.attributes if end is not None else {})},
     )
+
+
+def _read(path: Path, most: int) -> tuple[bytes, bytes]:
+    """Return the first `most` bytes of a file, and its last ones."""
+    try:
+        with os.fdopen(open_regular(path, os.O_RDONLY, follow=True), "rb") as file:
+            content = file.read(most)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - MAX_LINE_BYTES))
+            return content, file.read(MAX_LINE_BYTES)
+    except OSError as error:
+        raise JournalError(f"cannot read the journal {path}: {error.strerror}") from error
 
 
 def _first_events(path: Path, content: bytes) -> tuple[JournalOpened, StepEvent | None]:

@@ -67,7 +67,7 @@ def build_app(metrics: Metrics, status: Status, timeline: Timeline, *, max_reade
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        described = visible_status(request.scope, status.describe())
+        described = visible_status(request.scope, {**status.describe(), "remaining": timeline.remaining})
         return JSONResponse(described, status_code=200 if described["status"] == "ready" else 503)
 
     return Starlette(

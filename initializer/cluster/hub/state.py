@@ -15,6 +15,7 @@ from typing import Any, Final
 from phasebus.bus import PhasebusError, StepEvent
 from phasebus.initializer.cluster.hub.node_state import STATES, NodeSeries, NodeState
 from phasebus.initializer.node.events import EngineDied
+from phasebus.observers import HistoryObserver
 from phasebus.telemetry import Metrics, RunIdentity, Timeline, names
 from phasebus.telemetry.in_memory import Gauge
 from phasebus.telemetry.journal import (
@@ -77,6 +78,7 @@ class ClusterState:
         self._expected_nodes = 0
         self._began_ns: int | None = None
         self._warned = False
+        self._history = HistoryObserver(None, self.timeline, self.metrics)
         self._stuck: dict[str, StuckSteps] = {}  # by node
         for state in STATES:
             self._states.labels(state)
@@ -125,6 +127,7 @@ class ClusterState:
             closed_by_driver = "lost" in attributes or "retold" in attributes
             owner = self.node(str(attributes.get("node", node.name))) if closed_by_driver else node
             owner.apply(event)
+            self._history.observe_node(event, "" if event.kind == "cluster" or owner is self.cluster else owner.name)
             if event.kind == "cluster":
                 self.cluster = node
                 expected = attributes.get("nodes", 0)
@@ -194,5 +197,6 @@ class ClusterState:
             "status": self.status,
             "phase": None if whole is None else whole.phase,
             **({"error": whole.error} if whole is not None and whole.error else {}),
+            "remaining": self.timeline.remaining,
             "nodes": [node.describe() for node in self.members()],
         }
