@@ -29,6 +29,19 @@ def cache_folder() -> Path:
     return _folder("PHASEBUS_CACHE_DIR", user_cache_path)
 
 
+def runtime_folder() -> Path:
+    """Return the folder of sockets: PHASEBUS_RUNTIME_DIR, or else the user's runtime folder (XDG_RUNTIME_DIR).
+
+    Without one, it is below the folder for temporary files.
+    """
+    if folder := os.environ.get("PHASEBUS_RUNTIME_DIR"):
+        return Path(folder)
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/")
+    if base != Path("/") and base.is_absolute() and _is_ours(base, os.getuid()) and os.access(base, os.W_OK | os.X_OK):
+        return base / "phasebus"
+    return _temporary_folder() / "runtime"
+
+
 def _folder(variable: str, user_path: Callable[[str], Path]) -> Path:
     if folder := os.environ.get(variable):
         return Path(folder)

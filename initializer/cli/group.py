@@ -27,6 +27,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "doctor": ("doctor:doctor", "Check the environment for problems."),
     "events": ("events:events", "List every event, phase and key."),
     "engines": ("engines:engines", "List the installed engines."),
+    "forkserver": ("forkserver:forkserver", "Start, show or stop the fork server that stays."),
     "demo": ("demo:demo", "Start a local Ray and a real vLLM with a tiny model."),
 }
 """The module and function of each command in this package, and its line in the help. Modules are imported on use."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -11,7 +12,7 @@ from phasebus.initializer.cli.options import service_options
 from phasebus.initializer.cli.output import log_warnings, write_err
 
 if TYPE_CHECKING:
-    from phasebus.initializer.engines.optional import CommandObserver
+    from phasebus.initializer.engines.optional import CommandObserver, ForkServerUse
     from phasebus.initializer.node.child import ChildProcess
     from phasebus.initializer.node.command import Command
     from phasebus.initializer.node.restart import RestartPolicy
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 @click.option("--destination", type=click.Path(path_type=Path), help="Folder the model is downloaded into.")
 @service_options
 @click.option(
-    "--forkserver/--no-forkserver",
-    default=True,
-    help="Fork vLLM's processes from one that has imported vLLM (the default), or let vLLM spawn them.",
+    "--forkserver",
+    type=click.Choice(["on", "keep", "off"]),
+    help="on (the default): fork vLLM's processes from one that has imported vLLM; keep: and keep it for later starts; off.",
 )
+@click.option("--no-forkserver", is_flag=True, help="The same as --forkserver off: let vLLM spawn its processes.")
 @click.option(
     "--restart",
     metavar="WHEN",
@@ -44,7 +46,8 @@ def run(
     host: str | None,
     port: int | None,
     linger: float | None,
-    forkserver: bool,
+    forkserver: str | None,
+    no_forkserver: bool,
     restart: RestartPolicy | None,
     verbose: bool,
 ) -> None:
@@ -67,7 +70,8 @@ def run(
             child = ChildProcess()
         except RuntimeError as error:
             _run_unobserved(command, error)
-        _run(child, command, download, destination, host, port, linger, restart, forkserver=forkserver, verbose=verbose)
+        use = _use("off" if no_forkserver else forkserver, restarts=restart is not None)
+        _run(child, command, download, destination, host, port, linger, restart, use, verbose=verbose)
         child.wait()
     except CommandNotStartedError as error:
         write_err(f"phasebus: {error}")
@@ -85,8 +89,8 @@ def _run(
     port: int | None,
     linger: float | None,
     restart: RestartPolicy | None,
+    forkserver: ForkServerUse | None,
     *,
-    forkserver: bool,
     verbose: bool,
 ) -> None:
     """Run `command`, and observe it if possible."""
@@ -181,6 +185,14 @@ def _policy(text: str) -> RestartPolicy | None:
         return read_policy(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _use(option: str | None, *, restarts: bool) -> ForkServerUse | None:
+    """Return which fork server is used; a command that may be started again has one from the beginning."""
+    chosen = option or {"0": "off", "keep": "keep"}.get(os.environ.get("PHASEBUS_FORKSERVER", ""), "on")
+    if chosen == "off":
+        return None
+    return "keep" if chosen == "keep" else "owned" if restarts else "existing"
 
 
 def _run_unobserved(command: tuple[str, ...], error: Exception) -> NoReturn:

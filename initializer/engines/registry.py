@@ -9,7 +9,13 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
-from phasebus.initializer.engines.optional import CommandLauncher, CommandObserver, EngineObserver, ObservableLauncher
+from phasebus.initializer.engines.optional import (
+    CommandLauncher,
+    CommandObserver,
+    EngineObserver,
+    KeepsForkServer,
+    ObservableLauncher,
+)
 from phasebus.initializer.engines.protocol import EngineError, Launcher
 
 logger = logging.getLogger("phasebus.engine")
@@ -95,6 +101,17 @@ def find_command_observer(arguments: Sequence[str]) -> CommandObserver:
     launcher = find_launcher(DEFAULT_ENGINE)
     assert isinstance(launcher, CommandLauncher)  # noqa: S101  # it is built in
     return launcher.command_observer(arguments)
+
+
+def find_fork_server_launcher() -> KeepsForkServer:
+    """Return the launcher of the default engine, which has a fork server that may stay.
+
+    Raises:
+        EngineError: It cannot be imported.
+    """
+    launcher = find_launcher(DEFAULT_ENGINE)
+    assert isinstance(launcher, KeepsForkServer)  # noqa: S101  # it is built in
+    return launcher
 
 
 def check_installed(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import anyio.to_thread
 
+from phasebus.initializer.engines.optional import ForkedCommand
 from phasebus.initializer.node.execution import (
     IGNORED_BY_PYTHON,
     CommandNotStartedError,
@@ -65,12 +66,25 @@ class ChildProcess:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self.pid: int | None = None
+        self._forked: ForkedCommand | None = None
         self.returncode: int | None = None
         self.stopped = False
         self._spawned = threading.Event()
         # Both start before the command: if no thread can be started, the command must not run without them.
         threading.Thread(target=self._reap_each, name="phasebus reaper", daemon=True).start()
         threading.Thread(target=self._forward, name="phasebus signals", daemon=True).start()
+
+    @property
+    def mask(self) -> frozenset[int]:
+        """The signals that are blocked in the command."""
+        return frozenset(map(int, self._mask))
+
+    def adopt(self, forked: ForkedCommand) -> None:
+        """Treat a command that a server has forked as the one that `start` starts."""
+        with self._lock:
+            self.pid, self._forked, self.returncode = forked.pid, forked, None
+            self._ended.clear()
+        self._spawned.set()
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the command, or start it again after its end.
@@ -84,7 +98,7 @@ class ChildProcess:
                 self.pid = self._spawn(path, arguments, environment)
             except OSError as error:
                 raise CommandNotStartedError(arguments[0], error) from error
-            self.returncode = None
+            self.returncode, self._forked = None, None
             self._ended.clear()
         self._spawned.set()
 
@@ -105,7 +119,13 @@ class ChildProcess:
         """Send the command a signal, if it runs."""
         with self._lock:
             if self.pid is not None and self.returncode is None:
-                os.kill(self.pid, number)
+                self._kill(number)
+
+    def _kill(self, number: int, *, group: bool = False) -> None:
+        if self._forked is not None:
+            self._forked.send_signal(number, group=group)
+        elif self.pid is not None and not group:  # a terminal signals the group by itself
+            os.kill(self.pid, number)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the command ends, for `seconds` at most; return whether it has ended."""
@@ -137,6 +157,12 @@ class ChildProcess:
         self._spawned.wait()
         self._spawned.clear()
         assert self.pid is not None  # noqa: S101  # set before `_spawned`
+        if self._forked is not None:
+            code = self._forked.wait()
+            with self._lock:
+                self.returncode = code
+            self._ended.set()
+            return
         while os.getpid() == _INIT_PID:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             if ended is None or ended.si_pid == self.pid:
@@ -158,6 +184,6 @@ class ChildProcess:
                     os._exit(128 + number)  # nothing has been started
                 if self.returncode is not None and number in _ENDING:
                     break
-                if self.pid is not None and self.returncode is None and received.si_code != _SENT_BY_KERNEL:
-                    os.kill(self.pid, number)
+                if self.pid is not None and self.returncode is None:
+                    self._kill(number, group=received.si_code == _SENT_BY_KERNEL)
         self.exit_like_it()  # the command has ended, and the signal requests not to wait for observers

@@ -9,14 +9,23 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from phasebus.bus import Bus, Context
 from phasebus.initializer.downloads import fetch
-from phasebus.initializer.engines.optional import NO_FORKSERVER, CommandObserver, ObservedSteps, announced_steps
+from phasebus.initializer.engines.optional import (
+    NO_FORKSERVER,
+    CommandObserver,
+    ForksCommands,
+    ForkServerUse,
+    ObservedSteps,
+    announced_steps,
+)
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, describe_exit
 from phasebus.initializer.node.child import ChildProcess
 from phasebus.initializer.node.events import (
@@ -29,7 +38,7 @@ from phasebus.initializer.node.events import (
     PreEngineInit,
     PreInitialization,
 )
-from phasebus.initializer.node.execution import original_environment, printable
+from phasebus.initializer.node.execution import executable, original_environment, printable
 from phasebus.initializer.node.factors import described_configuration, engine_factors
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
@@ -49,13 +58,13 @@ class Command:
         arguments: The command and its arguments.
         download: The model that is downloaded while the command imports; None for nothing.
         destination: The folder it is downloaded into; None for the default of its kind of source.
-        forkserver: Whether its engine may fork its processes from a server.
+        forkserver: Which server the whole command is forked from; None: its engine forks no process at all.
     """
 
     arguments: Sequence[str]
     download: str | None = None
     destination: Path | None = None
-    forkserver: bool = True
+    forkserver: ForkServerUse | None = "existing"
 
     @property
     def name(self) -> str:
@@ -231,7 +240,7 @@ class CommandStart:
         async with self._bus.step(ENGINE_INIT, self._observer.name, attributes=attributes) as step:
             async with self._observer.relayed_steps(self._bus, telemetry.relay) as steps:
                 began_ns = time.time_ns()
-                self._child.start(self._command.arguments, self._environment(step.id))
+                await self._start_process(self._environment(step.id))
                 pid = self._child.pid
                 assert pid is not None  # noqa: S101  # it has been started
                 started = self._observer.process_started(pid, began_ns, telemetry.identity.trace, step.id)
@@ -240,9 +249,24 @@ class CommandStart:
                 await self._until_ready(steps)
             self._model = step.attributes["model"] = steps.model or self._model
 
+    async def _start_process(self, environment: Mapping[str, str]) -> None:
+        """Start the command: as a fork of a server that stays if possible, else by executing it.
+
+        Raises:
+            CommandNotStartedError: It cannot be executed.
+        """
+        command, observer = self._command, self._observer
+        if command.forkserver is not None and isinstance(observer, ForksCommands):
+            path = executable(command.arguments[0])
+            fork = partial(observer.fork, path, command.arguments, environment, self._child.mask, command.forkserver)
+            if (forked := await anyio.to_thread.run_sync(fork)) is not None:
+                self._child.adopt(forked)
+                return
+        self._child.start(command.arguments, environment)
+
     def _environment(self, step: str) -> Mapping[str, str]:
         """Return the command's environment, in which its steps are reported below the step with the id `step`."""
-        given = {**original_environment(), **({} if self._command.forkserver else NO_FORKSERVER)}
+        given = {**original_environment(), **(NO_FORKSERVER if self._command.forkserver is None else {})}
         gate = self._command.download is not None
         return {**given, **self._observer.environment(self._telemetry, step, given, gate=gate)}
 

@@ -132,6 +132,18 @@ class VLLM:
         """Return an observer of a command, which may start vLLM in a way that cannot be seen."""
         return VLLMCommandObserver(arguments)
 
+    def start_fork_server(self, idle_seconds: float | None) -> Mapping[str, Any]:
+        """Start a fork server that stays, if there is none; return its state once it has imported."""
+        from phasebus.initializer.engines.vllm import forking
+
+        return forking.start(idle_seconds)
+
+    def ask_fork_server(self, request: str) -> Mapping[str, Any] | None:
+        """Return the state of the fork server after "status" or "stop"; None without one."""
+        from phasebus.initializer.engines.vllm import forking
+
+        return forking.request(request)
+
     def versions(self) -> Versions:
         """Return the installed version of vLLM, and the supported ones."""
         return vllm_versions()

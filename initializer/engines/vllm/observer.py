@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from phasebus.bus import Bus
+from phasebus.initializer.engines.optional import ForkedCommand, ForkServerUse
 from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin_environment, read_command
 from phasebus.initializer.engines.vllm.environment import environment_of_command, environment_of_engine
 from phasebus.initializer.engines.vllm.factors import engine_factors
@@ -95,6 +96,19 @@ class VLLMCommandObserver:
     def relayed_steps(self, bus: Bus, relay: Relay) -> AbstractAsyncContextManager[StepTracker]:
         """Publish the reports that arrive at `relay` as engine steps."""
         return relayed_steps(bus, relay, headless=self._server is not None and self._server.headless)
+
+    def fork(
+        self,
+        path: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        mask: frozenset[int],
+        use: ForkServerUse,
+    ) -> ForkedCommand | None:
+        """Return the command as a fork of a server that stays; None if it has to be executed."""
+        from phasebus.initializer.engines.vllm.forking import fork_command
+
+        return fork_command(path, arguments, environment, mask, use)
 
     async def is_healthy(self) -> bool:
         """Return whether the server's /health answers; False if the arguments do not name its address."""

@@ -31,6 +31,20 @@ _PRELOADED: Final = (
     "phasebus.initializer.engines.vllm.inside.plugin",
 )
 
+_FRONT_END: Final = (
+    "vllm.entrypoints.cli.main",
+    "vllm.entrypoints.cli.openai",
+    "vllm.entrypoints.cli.serve",
+    "vllm.entrypoints.cli.launch",
+    "vllm.entrypoints.cli.benchmark.main",
+    "vllm.entrypoints.cli.collect_env",
+    "vllm.entrypoints.cli.download_kernels",
+    "vllm.entrypoints.cli.preload",
+    "vllm.entrypoints.cli.run_batch",
+    "vllm.entrypoints.cli.snapshot",
+    "vllm.entrypoints.openai.api_server",
+)
+
 _CHECK_SECONDS = 10.0
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -95,7 +109,7 @@ def main(descriptors: Sequence[int]) -> NoReturn:
         os.set_inheritable(descriptor, False)
     imported.record_environment()
     channel.use(socket.socket(fileno=clients))
-    _name_process()
+    name_process()
     ForkServer(socket.socket(fileno=requests), owner).run(_preloaded())
 
 
@@ -117,7 +131,7 @@ def _serve(requests: socket.socket, clients: socket.socket, owner: int, result: 
         channel.use(clients)
         forking = ForkServer(requests, owner)
         _forget_plugins()
-        _name_process()
+        name_process()
         reason = safety.touched_device()
         os.write(report, (reason or "").encode()[:1000])
         os.close(report)
@@ -145,6 +159,13 @@ def _forget_plugins() -> None:
         plugins.plugins_loaded = False  # type: ignore[attr-defined]
 
 
+def front_end_modules() -> Iterator[str]:
+    """Yield the modules that a whole vLLM command needs, front end included."""
+    yield from ("torch", "transformers", "vllm")
+    yield from _FRONT_END
+    yield from _preloaded()
+
+
 def _preloaded() -> Iterator[str]:
     """Yield the modules that the engine's processes need, those of the platform's worker last."""
     yield from _PRELOADED
@@ -162,9 +183,10 @@ def _worker_modules() -> Sequence[str]:
     return ("vllm.v1.worker.gpu_worker",) if platform.is_cuda_alike() else ()
 
 
-def _name_process() -> None:
+def name_process(title: str = "phasebus fork server") -> None:
+    """Show `title` as this process's command line."""
     try:
         import setproctitle
     except ImportError:
         return
-    setproctitle.setproctitle("phasebus fork server")
+    setproctitle.setproctitle(title)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-_READ_WHEN_LOADED: Final = (
+READ_WHEN_LOADED: Final = (
     *("LD_", "GLIBC_", "MALLOC_", "TCMALLOC_", "PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
     *("TORCH", "PYTORCH_", "TRITON_", "HF_", "TRANSFORMERS_", "TOKENIZERS_"),
 )
@@ -55,7 +55,7 @@ def apply_changes(environment: Mapping[str, str]) -> None:
 
 
 def _changes(environment: Mapping[str, str]) -> dict[str, str | None]:
-    names = {name for name in {*environment, *_environment} if name.startswith(_READ_WHEN_LOADED)}
+    names = {name for name in {*environment, *_environment} if name.startswith(READ_WHEN_LOADED)}
     return {name: environment.get(name) for name in names if environment.get(name) != _environment.get(name)}
 
 

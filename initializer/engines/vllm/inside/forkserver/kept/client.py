@@ -1,0 +1,340 @@
+"""The clients of a fork server that stays: a start that asks for its command, and `phasebus forkserver`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from multiprocessing import spawn, util
+from pathlib import Path
+from typing import Any, Final
+
+from phasebus.initializer.engines.vllm.inside.forkserver.caller import Caller
+from phasebus.initializer.engines.vllm.inside.forkserver.kept import messages
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.commands import PythonCommand
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.environment import neutral_environment
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
+from phasebus.telemetry.files import read_regular
+
+IDLE_SECONDS: Final = 3600.0
+"""How long a server without a command stays by default, in seconds."""
+
+_BEGIN_SECONDS: Final = 180.0
+"""How long a command may take until it runs; the server may still be importing."""
+
+_ANSWER_SECONDS: Final = 30.0
+_POLL_SECONDS: Final = 0.1
+_MODULE: Final = "phasebus.initializer.engines.vllm.inside.forkserver.kept.server"
+
+_INTERMEDIATE: Final = """\
+import os, sys
+if os.fork():
+    os._exit(0)
+kept = {0, 1, 2, *map(int, sys.argv[1].split(","))}
+for number in map(int, os.listdir("/proc/self/fd")):
+    if number not in kept:
+        try:
+            os.close(number)
+        except OSError:
+            pass
+os.chdir("/")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""The program of a process between, so that the server is no child of this process and has no other of its descriptors."""
+
+
+class NotForkedError(Exception):
+    """Raised when a command is not forked; it can be executed.
+
+    Attributes:
+        outdated: Whether the server has imported something else than the command needs.
+    """
+
+    def __init__(self, reason: str, *, outdated: bool = False) -> None:
+        self.outdated = outdated
+        super().__init__(reason)
+
+
+class ForkedCommand:
+    """A command that runs in a fork of the server.
+
+    Args:
+        connection: Where its end is reported.
+        process: Its pidfd.
+        pid: Its process id.
+    """
+
+    def __init__(self, connection: socket.socket, process: int, pid: int) -> None:
+        self._connection = connection
+        self._process = process
+        self.pid = pid
+
+    @property
+    def in_this_session(self) -> bool:
+        """Whether the keys of this process's terminal signal it as well."""
+        try:
+            return os.getpgid(self.pid) == os.getpgrp()
+        except ProcessLookupError:
+            return False
+
+    def send_signal(self, number: int, *, group: bool = False) -> None:
+        """Send it a signal; `group`: as a terminal does, to the processes of its group, too."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, 0)
+            if group:
+                os.killpg(self.pid, number)
+            else:
+                signal.pidfd_send_signal(self._process, number)
+
+    def wait(self) -> int:
+        """Return its exit code, or the negative number of the signal that ended it, once it has ended.
+
+        If the server was killed, the code is the one that the command has announced itself, or 255.
+        """
+        announced = 255
+        while True:
+            waiting = select.poll()
+            waiting.register(self._process, select.POLLIN)
+            waiting.register(self._connection, select.POLLIN)
+            waiting.poll()
+            try:
+                message, descriptors = messages.receive(self._connection, time.monotonic() + _ANSWER_SECONDS)
+            except messages.MessageError:
+                waiting.unregister(self._connection)
+                waiting.poll()
+                return announced
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if isinstance(code := message.get("ended"), int):
+                return code
+            if isinstance(code := message.get("ending"), int):
+                announced = code % 256
+
+    def close(self) -> None:
+        """Release the connection and the pidfd; it has ended."""
+        self._connection.close()
+        os.close(self._process)
+
+
+def fork_command(
+    command: PythonCommand,
+    environment: Mapping[str, str],
+    *,
+    title: str,
+    mask: frozenset[int],
+    address: Address,
+    seconds: float = _BEGIN_SECONDS,
+) -> ForkedCommand | None:
+    """Return a command that runs in a fork of the server; None if there is no server.
+
+    Args:
+        command: What it runs.
+        environment: Its environment.
+        title: Its command line, as the system shows it.
+        mask: The signals that are blocked in it.
+        address: Where the server is.
+        seconds: How long the fork may take, in seconds.
+
+    Raises:
+        NotForkedError: The server refuses, does not answer, or has died.
+    """
+    numbers = _inherited()
+    connection = address.connect()
+    if connection is None:
+        return None
+    process = None
+    try:
+        body = _body(command, environment, title, mask, numbers)
+        message = {"request": "fork", "fingerprint": fingerprint(environment)}
+        folder, file = os.open(".", os.O_PATH | os.O_CLOEXEC), messages.body_file(body)
+        try:
+            messages.send(connection, message, [file, folder, *numbers])
+        finally:
+            os.close(file)
+            os.close(folder)
+        deadline = time.monotonic() + seconds
+        pid, begun = 0, False
+        while not begun or process is None:
+            answer, descriptors = messages.receive(connection, deadline)
+            if "refused" in answer:
+                raise NotForkedError(str(answer["refused"]), outdated=bool(answer.get("outdated")))
+            if "ended" in answer:
+                raise NotForkedError("the fork has ended before its work")
+            if "pid" in answer and len(descriptors) == 1:
+                pid, process = int(answer["pid"]), descriptors[0]
+            begun = begun or "begun" in answer
+        return ForkedCommand(connection, process, pid)
+    except (messages.MessageError, OSError) as error:
+        _abandon(connection, process)
+        raise NotForkedError(str(error)) from error
+    except BaseException:
+        _abandon(connection, process)
+        raise
+
+
+def start_server(
+    address: Address, environment: Mapping[str, str], *, owner: int | None, idle_seconds: float | None
+) -> bool:
+    """Start a server, which imports beside this process; return False if there is one.
+
+    Args:
+        address: Where it is found.
+        environment: What it is started with, but for secrets.
+        owner: The process that it ends with; None for none.
+        idle_seconds: How long it waits for a command before it ends, in seconds; None for ever.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    lock = address.lock()
+    if lock is None:
+        return False
+    descriptors = [lock]
+    try:
+        listener = address.listen()
+        descriptors.append(listener.detach())
+        if owner is not None:
+            descriptors.append(os.pidfd_open(owner))
+        arguments = ", ".join(
+            map(str, [descriptors[1], lock, descriptors[2] if owner is not None else None, idle_seconds])
+        )
+        program = f"import sys; sys.path[:] = filter(None, sys.path); from {_MODULE} import main; main({arguments})"
+        _start_detached([spawn.get_executable(), *_flags(), "-c", program], descriptors, environment, address.log)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    return True
+
+
+def ask(address: Address, request: str) -> Mapping[str, Any] | None:
+    """Return the state of the server after a request, "status" or "stop"; None if there is no server.
+
+    Raises:
+        NotForkedError: It does not answer.
+    """
+    connection = address.connect()
+    if connection is None:
+        return None
+    with connection:
+        messages.send(connection, {"request": request})
+        try:
+            state, descriptors = messages.receive(connection, time.monotonic() + _ANSWER_SECONDS)
+        except messages.MessageError as error:
+            raise NotForkedError(str(error)) from error
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return state
+
+
+def wait_until_imported(address: Address, seconds: float = _BEGIN_SECONDS) -> Mapping[str, Any]:
+    """Return the state of the server once it has imported.
+
+    Raises:
+        NotForkedError: It has ended, or has not imported after `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        state = ask(address, "status")
+        if state is None:
+            raise NotForkedError(f"it has ended: {_last_line(address.log)}")
+        if state["imported"]:
+            return state
+        time.sleep(_POLL_SECONDS)
+    raise NotForkedError(f"it has not imported after {seconds:g} s")
+
+
+def _last_line(log: Path) -> str:
+    lines = read_regular(log, 1_000_000).decode(errors="replace").splitlines()
+    return lines[-1] if lines else "without a word"
+
+
+@contextmanager
+def opened() -> Iterator[Address]:
+    """Give the address of this process's server, and release it."""
+    address = Address()
+    try:
+        yield address
+    finally:
+        address.close()
+
+
+def _start_detached(
+    arguments: Sequence[bytes | str | None], descriptors: Sequence[int], environment: Mapping[str, str], log: Path
+) -> None:
+    """Start a process in a session of its own, which is no child of this one, with the root as its working folder."""
+    program = [os.fsdecode(each) for each in arguments if each is not None]
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        python = os.fsdecode(spawn.get_executable())
+        pid = os.posix_spawn(
+            python,
+            [python, "-I", "-S", "-c", _INTERMEDIATE, ",".join(map(str, descriptors)), *program],
+            neutral_environment(environment),
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, nothing, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+                *((os.POSIX_SPAWN_DUP2, each, each) for each in descriptors),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=[each for each in signal.valid_signals() if each not in (signal.SIGKILL, signal.SIGSTOP)],
+        )
+    finally:
+        os.close(output)
+        os.close(nothing)
+    os.waitpid(pid, 0)
+
+
+def _flags() -> list[str]:
+    return util._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001
+
+
+def _body(
+    command: PythonCommand, environment: Mapping[str, str], title: str, mask: frozenset[int], numbers: Sequence[int]
+) -> dict[str, Any]:
+    caller = asdict(replace(Caller.this_process(), environment={}, mask=mask))
+    caller["oom_score_adj"] = int(Path("/proc/self/oom_score_adj").read_text())
+    for name in ("cpus", "mask", "ignored"):
+        caller[name] = sorted(caller[name])
+    return {
+        **asdict(command),
+        "title": title,
+        "environment": dict(environment),
+        "caller": caller,
+        "numbers": list(numbers),
+        "session": os.getsid(0),
+        "group": os.getpgrp(),
+    }
+
+
+def _inherited() -> list[int]:
+    """Return the descriptors that an executed command has: the standard streams, and other inheritable ones.
+
+    Raises:
+        NotForkedError: A standard stream is closed.
+    """
+    numbers = []
+    for number in sorted(int(path.name) for path in Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError):
+            if os.get_inheritable(number):
+                numbers.append(number)
+    if numbers[:3] != [0, 1, 2]:
+        raise NotForkedError("a standard stream is closed")
+    return numbers
+
+
+def _abandon(connection: socket.socket, process: int | None) -> None:
+    if process is not None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        os.close(process)
+    connection.close()

@@ -1,0 +1,82 @@
+"""The variables that a fork server's imports have read: a command with other values of them is not forked from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from phasebus.initializer.engines.vllm.inside.forkserver.imported import READ_WHEN_LOADED
+from phasebus.telemetry.redaction import is_secret_name
+
+_OF_ONE_START: Final = ("PHASEBUS_", "OTEL_", "TRACEPARENT", "TRACESTATE", "BAGGAGE")
+_READ_BY_LIBRARIES: Final = (*READ_WHEN_LOADED, "LC_", "LANG", "TZ", "SSL", "OPENSSL_")
+_HARMLESS: Final = frozenset(
+    {
+        "PATH",
+        "PWD",
+        "OLDPWD",
+        "TERM",
+        "COLUMNS",
+        "LINES",
+        "SHLVL",
+        "_",
+        "COLORTERM",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "LS_COLORS",
+    }
+)
+"""Variables without influence on what is imported: a fork has its own values of them."""
+
+
+class _RecordingEnvironment(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001
+    """The environment of this process, which remembers which variables are read."""
+
+    def __getitem__(self, name: str) -> str:
+        _read.add(name)
+        return super().__getitem__(name)  # type: ignore[no-any-return]
+
+
+_read: set[str] = set()
+_initial: dict[str, str] = {}
+
+
+def neutral_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a server is started with: no secret, and nothing that belongs to one start."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(_OF_ONE_START) and not is_secret_name(name)
+    }
+
+
+def record_reads() -> None:
+    """Remember from now on which variables this process reads."""
+    _initial.clear()
+    _initial.update(os.environ)
+    os.environ.__class__ = _RecordingEnvironment
+
+
+def stop_recording() -> None:
+    """Read the environment as usual again."""
+    os.environ.__class__ = os._Environ  # noqa: SLF001
+
+
+def differences(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that the imports have read, and whose values in `environment` are others."""
+    names = {name for name in {*environment, *_initial} if name.startswith(_READ_BY_LIBRARIES)} | _read
+    return sorted(
+        name
+        for name in names
+        if environment.get(name) != _initial.get(name)
+        and name not in _HARMLESS
+        and not name.startswith(_OF_ONE_START)
+        and not is_secret_name(name)
+    )
+
+
+def set_by_imports() -> dict[str, str | None]:
+    """Return the variables that the imports have set, or removed (None)."""
+    names = {*os.environ, *_initial}
+    return {name: os.environ.get(name) for name in names if os.environ.get(name) != _initial.get(name)}

@@ -1,0 +1,296 @@
+"""The loop of a fork server that stays: it imports vLLM, front end included, and forks a process for each command.
+
+It runs one thread, opens no device, and keeps nothing of a command: the environment, the arguments and the descriptors of a
+request are read in the fork. It ends at `stop`, with its owner, after an idle time, or if it is not safe to fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from phasebus.initializer.engines.vllm.inside.forkserver import begin, safety
+from phasebus.initializer.engines.vllm.inside.forkserver.kept import environment, front_end, messages
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, is_same_user
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
+
+logger = logging.getLogger("phasebus.engine")
+
+TITLE: Final = "phasebus kept fork server"
+"""The title of its process."""
+
+_REQUEST_SECONDS: Final = 5.0
+_IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass(slots=True)
+class _Command:
+    """A command that runs: its connection, its pidfd, and whether its client has gone."""
+
+    connection: socket.socket
+    process: int
+    deserted: bool = False
+
+
+class KeptServer:
+    """A fork server that serves one start after another.
+
+    Args:
+        listener: Where clients connect.
+        address: The socket's folder, whose lock this process holds.
+        lock: The lock's descriptor.
+        owner: The pidfd of the process that it ends with; None for none.
+        idle_seconds: How long it waits for a command before it ends, in seconds; None for ever.
+    """
+
+    def __init__(
+        self, listener: socket.socket, address: Address, lock: int, owner: int | None, idle_seconds: float | None
+    ) -> None:
+        self._listener: socket.socket | None = listener
+        self._address = address
+        self._lock = lock
+        self._owner = owner
+        self._idle_seconds = idle_seconds
+        self._since = time.time()
+        self._last_used = time.monotonic()
+        self._fingerprint = fingerprint(os.environ)
+        self._imported = False
+        self._forks = 0
+        self._imports: list[tuple[str, float]] = []
+        self._waiting: list[tuple[socket.socket, list[int]]] = []
+        self._commands: dict[int, _Command] = {}
+        self._wakeup, wakeup = os.pipe()
+        for descriptor in (self._wakeup, wakeup):
+            os.set_blocking(descriptor, False)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        self._stopping = False
+        signal.signal(signal.SIGTERM, self._stop_at_signal)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        self._own = [self._wakeup, wakeup, lock, listener.fileno(), *([] if owner is None else [owner])]
+
+    def run(self) -> Callable[[], NoReturn]:
+        """Import, and serve; return in each fork, with what makes it the command."""
+        begin.name_process(TITLE)
+        environment.record_reads()
+        for name in begin.front_end_modules():
+            began = time.monotonic()
+            with contextlib.suppress(Exception):  # a version without it; a fork reports it, if it is needed
+                importlib.import_module(name)
+            self._imports.append((name, time.monotonic() - began))
+            self._serve(0)
+        environment.stop_recording()
+        self._check()
+        gc.collect()
+        gc.freeze()  # the collector of a fork writes to no page of ours
+        self._imported = True
+        self._last_used = time.monotonic()
+        while True:
+            for connection, descriptors in self._waiting[:]:
+                self._waiting.remove((connection, descriptors))
+                if (become := self._fork(connection, descriptors)) is not None:
+                    return become
+            self._serve(None)
+
+    def _check(self) -> None:
+        """End this process unless it is safe to fork, and what it has imported is what is installed."""
+        if os.fork() == 0:  # libraries end their threads for a fork
+            os._exit(0)
+        os.wait()
+        reason = safety.reason_against_forking() or safety.reason_after_forking()
+        if reason is None and fingerprint(os.environ) != self._fingerprint:
+            reason = "a package was installed meanwhile"
+        if reason is not None:
+            for connection, _ in self._waiting:
+                messages.send(connection, {"refused": reason})
+            logger.error("no fork server: %s", reason)
+            self._end(1)
+
+    def _serve(self, milliseconds: int | None) -> None:
+        """Handle what has arrived; wait for it if `milliseconds` is None."""
+        waiting = select.poll()
+        waiting.register(self._wakeup, select.POLLIN)
+        if self._listener is not None:
+            waiting.register(self._listener, select.POLLIN)
+        if self._owner is not None:
+            waiting.register(self._owner, select.POLLIN)
+        deserted = {each.connection.fileno(): each for each in self._commands.values() if not each.deserted}
+        for descriptor in deserted:
+            waiting.register(descriptor, select.POLLRDHUP)
+        for descriptor, _ in waiting.poll(self._patience() if milliseconds is None else milliseconds):
+            if descriptor == self._wakeup:
+                self._reap()
+            elif descriptor == self._owner:
+                self._owner = None
+                self._stopping = True
+            elif descriptor in deserted:
+                deserted[descriptor].deserted = True
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(deserted[descriptor].process, signal.SIGTERM)
+            elif self._listener is not None:
+                self._accept(self._listener)
+        idle = self._patience()
+        if self._stopping or (self._imported and idle is not None and idle <= 0):
+            self._drain()
+
+    def _patience(self) -> int | None:
+        """Return after how many milliseconds it has been idle for too long; None for never."""
+        if self._idle_seconds is None or self._commands or self._waiting:
+            return None
+        return max(0, int((self._last_used + self._idle_seconds - time.monotonic()) * 1000))
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        if not is_same_user(connection):
+            connection.close()
+            return
+        try:
+            request, descriptors = messages.receive(connection, time.monotonic() + _REQUEST_SECONDS)
+        except messages.MessageError:
+            connection.close()
+            return
+        if request.get("request") == "fork" and descriptors:
+            if request.get("fingerprint") == self._fingerprint:
+                self._waiting.append((connection, descriptors))
+                return
+            messages.send(connection, {"refused": "vLLM or a package was installed or edited", "outdated": True})
+        elif request.get("request") == "stop":
+            self._stopping = True
+            messages.send(connection, self._state())
+        elif request.get("request") == "status":
+            messages.send(connection, self._state())
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.close()
+
+    def _state(self) -> dict[str, Any]:
+        longest = sorted(self._imports, key=lambda each: -each[1])[:10]
+        return {
+            "pid": os.getpid(),
+            "since": self._since,
+            "imported": self._imported,
+            "forks": self._forks,
+            "commands": sorted(self._commands),
+            "idle_seconds": self._idle_seconds,
+            "fingerprint": self._fingerprint,
+            "imports": [{"module": name, "seconds": round(seconds, 3)} for name, seconds in longest],
+            "import_seconds": round(sum(seconds for _, seconds in self._imports), 3),
+        }
+
+    def _fork(self, connection: socket.socket, descriptors: list[int]) -> Callable[[], NoReturn] | None:
+        """Fork a process for a request; return in the fork what makes it the command."""
+        if _has_gone(connection):
+            pid = -1
+        else:
+            try:
+                body = messages.read_body(descriptors[0])
+                changed = environment.differences(body["environment"])
+            except (messages.MessageError, OSError, KeyError, TypeError, AttributeError) as error:
+                changed = [f"{type(error).__name__}: {error}"]
+            del body
+            pid = -1 if changed else self._fork_process(connection)
+            if changed:
+                shown = ", ".join(changed[:5])
+                messages.send(connection, {"refused": f"other values of {shown}", "outdated": True})
+        if pid == 0:
+            return lambda: front_end.become(connection, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if pid < 0:
+            connection.close()
+            return None
+        process = os.pidfd_open(pid)
+        self._commands[pid] = _Command(connection, process)
+        self._forks += 1
+        messages.send(connection, {"pid": pid}, [process])
+        return None
+
+    def _fork_process(self, connection: socket.socket) -> int:
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, or too many processes
+            messages.send(connection, {"refused": f"it cannot fork: {error.strerror}"})
+            return -1
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for number in (*_IGNORED, signal.SIGTERM, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for command in self._commands.values():
+                command.connection.close()
+                os.close(command.process)
+            for other, others in self._waiting:
+                other.close()
+                for descriptor in others:
+                    os.close(descriptor)
+            for descriptor in self._own:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+            self._address.close()
+            if self._listener is not None:
+                self._listener.detach()
+        return pid
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup, 65536)
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if (command := self._commands.pop(ended[0], None)) is not None:
+                    messages.send(command.connection, {"ended": os.waitstatus_to_exitcode(ended[1])})
+                    command.connection.close()
+                    os.close(command.process)
+                    self._last_used = time.monotonic()
+
+    def _stop_at_signal(self, *_: object) -> None:
+        self._stopping = True
+
+    def _drain(self) -> None:
+        """Accept no request any more; end once no command runs."""
+        if self._listener is not None:
+            closed = (self._lock, self._listener.fileno())
+            self._own = [each for each in self._own if each not in closed]
+            self._address.remove()
+            self._listener.close()
+            self._listener = None
+            os.close(self._lock)
+        for connection, descriptors in self._waiting:
+            messages.send(connection, {"refused": "it has been stopped"})
+            for descriptor in descriptors:
+                os.close(descriptor)
+            connection.close()
+        self._waiting.clear()
+        if not self._commands:
+            os._exit(0)
+
+    def _end(self, code: int) -> NoReturn:
+        self._address.remove()
+        os._exit(code)
+
+
+def main(listener: int, lock: int, owner: int | None, idle_seconds: float | None) -> NoReturn:
+    """Run a fork server as this whole process; return from its loop in each fork, and run the command there."""
+    for descriptor in (listener, lock, *([] if owner is None else [owner])):
+        os.set_inheritable(descriptor, False)
+    become = KeptServer(socket.socket(fileno=listener), Address(), lock, owner, idle_seconds).run()
+    become()
+
+
+def _has_gone(connection: socket.socket) -> bool:
+    waiting = select.poll()
+    waiting.register(connection, select.POLLRDHUP)
+    return bool(waiting.poll(0))

@@ -1,0 +1,332 @@
+"""A fork server that stays: whole commands are forked from it, as if they were executed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, commands, environment
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, AddressError
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
+from tests.support.stub_engine import write_stub
+from tests.support.waiting import wait_until
+
+
+class Stub:
+    """A stand-in for vLLM, with a fork server of its own.
+
+    Args:
+        folder: Where it is written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.script, self.environment = write_stub(folder)
+        self.folder = folder
+        self.address = Address(folder / "runtime")
+
+    def start(self, *, owner: int | None = None, idle_seconds: float | None = None) -> bool:
+        return client.start_server(self.address, self.environment, owner=owner, idle_seconds=idle_seconds)
+
+    def fork(self, *arguments: str, module: bool = False) -> client.ForkedCommand | None:
+        program = [sys.executable, "-m", "vllm.run"] if module else [self.script]
+        command = commands.read_python_command(program[0], [*program, *arguments], self.environment)
+        assert command is not None
+        title = " ".join([*([] if module else [sys.executable]), *program, *arguments])
+        return client.fork_command(
+            command, self.environment, title=title, mask=frozenset(), address=self.address, seconds=60
+        )
+
+    def pid(self) -> int:
+        state = client.ask(self.address, "status")
+        assert state is not None
+        return int(state["pid"])
+
+    def run(self, *arguments: str, forked: bool, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run the stand-in's command in a program of its own, forked or executed."""
+        if not forked:
+            program = [sys.executable, "-c", f"import os; os.execv({self.script!r}, {[self.script, *arguments]!r})"]
+        else:
+            program = [sys.executable, "-c", _FORKING, str(self.folder), self.script, *arguments]
+        options.setdefault("env", self.environment)
+        return subprocess.run(program, capture_output=True, text=True, timeout=120, check=False, **options)
+
+    def stop(self) -> None:
+        with contextlib.suppress(client.NotForkedError):
+            client.ask(self.address, "stop")
+        self.address.close()
+
+
+_FORKING = """\
+import os, sys
+from pathlib import Path
+from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, commands
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address
+command = commands.read_python_command(sys.argv[2], sys.argv[2:], os.environ)
+title = " ".join([sys.executable, *sys.argv[2:]])
+forked = client.fork_command(
+    command, os.environ, title=title, mask=frozenset(), address=Address(Path(sys.argv[1], "runtime")), seconds=60
+)
+code = forked.wait()
+if code < 0:
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
+    stub = Stub(tmp_path_factory.mktemp("stub"))
+    assert stub.start()
+    yield stub
+    stub.stop()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Stub]:
+    stub = Stub(tmp_path)
+    yield stub
+    stub.stop()
+
+
+def test_a_forked_command_has_the_state_of_an_executed_one(stub: Stub, tmp_path: Path) -> None:
+    with (tmp_path / "input").open("w+") as file:
+        file.write("some input")
+        file.flush()
+
+        def limit() -> None:
+            os.umask(0o027)
+            os.nice(2)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+
+        shown = []
+        for forked in (False, True):
+            file.seek(0)
+            ended = stub.run(
+                "state",
+                forked=forked,
+                cwd=tmp_path,
+                stdin=file,
+                preexec_fn=limit,
+                pass_fds=[os.dup2(file.fileno(), 55)],
+            )
+            assert ended.returncode == 0, ended.stderr
+            shown.append(json.loads(ended.stdout))
+        os.close(55)
+    executed, forked_state = shown
+    assert executed.pop("random") != forked_state.pop("random")
+    for state in shown:  # pipes have other names, and a listing of descriptors has one itself
+        state["descriptors"] = sorted(number for number, name in state["descriptors"].items() if "/proc/" not in name)
+        state["command"] = state["command"].replace("\0", " ").strip()
+    own = {number for number in forked_state["descriptors"] if int(number) >= 400}  # reports the command's end
+    forked_state["descriptors"] = [number for number in forked_state["descriptors"] if number not in own]
+    assert len(own) == 1
+    assert forked_state == executed
+
+
+def test_a_forked_module_has_the_working_folder_on_its_path(stub: Stub) -> None:
+    forked = stub.fork("exit", "3", module=True)
+    assert forked is not None
+    assert forked.wait() == 3
+    forked.close()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(("exit", "7"), 7), (("raise",), 1), (("exit", "0"), 0)])
+def test_a_forked_command_ends_with_its_own_code_and_traceback(stub: Stub, arguments: list[str], code: int) -> None:
+    executed, forked = (stub.run(*arguments, forked=each) for each in (False, True))
+    assert (executed.returncode, forked.returncode) == (code, code)
+    assert [line for line in executed.stderr.splitlines() if line.startswith("ValueError")] == [
+        line for line in forked.stderr.splitlines() if line.startswith("ValueError")
+    ]
+    assert "front_end" not in forked.stderr.partition("vllm/stub.py")[2]
+
+
+def test_signals_reach_a_forked_command_and_its_end_by_one_is_reported(stub: Stub) -> None:
+    for number, code in ((signal.SIGTERM, 5), (signal.SIGKILL, -signal.SIGKILL)):
+        forked = _waiting(stub)
+        forked.send_signal(number)
+        assert forked.wait() == code
+        forked.send_signal(number)  # too late, and no error
+        forked.close()
+
+
+def test_a_command_whose_client_dies_is_terminated(stub: Stub) -> None:
+    forked = _waiting(stub)
+    process = psutil.Process(forked.pid)
+    forked.close()
+    wait_until(lambda: not process.is_running(), "it has ended")
+
+
+def test_the_server_has_no_secret_and_no_descriptor_of_the_start_that_started_it(own: Stub, tmp_path: Path) -> None:
+    own.environment |= {"HF_TOKEN": "hf_secret", "TRACEPARENT": "00-1-1-01", "ANYTHING": "else"}
+    with (tmp_path / "file").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        own.start()
+    server = psutil.Process(own.pid())
+    assert {"HF_TOKEN", "TRACEPARENT"}.isdisjoint(server.environ())
+    assert str(tmp_path / "file") not in [each.path for each in server.open_files()]
+    assert (server.cwd(), os.getsid(server.pid)) == ("/", os.getpgid(server.pid))
+    assert server.parent() is None or server.parent() != psutil.Process()
+    shown = json.loads(own.run("state", forked=True).stdout)
+    assert (shown["environment"]["HF_TOKEN"], shown["environment"]["ANYTHING"]) == ("hf_secret", "else")
+
+
+def test_twenty_starts_at_once_share_one_server(own: Stub) -> None:
+    started: list[bool] = []
+    codes: list[int] = []
+
+    def begin() -> None:
+        started.append(own.start())
+        forked = own.fork("exit", "9")
+        assert forked is not None
+        codes.append(forked.wait())
+        forked.close()
+
+    threads = [threading.Thread(target=begin) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sorted(started), codes) == ([False] * 19 + [True], [9] * 20)
+
+
+@pytest.mark.parametrize("change", ["variable", "source"])
+def test_a_command_that_needs_other_imports_is_refused_and_named(own: Stub, change: str) -> None:
+    own.start()
+    client.wait_until_imported(own.address)
+    if change == "variable":
+        own.environment["OMP_NUM_THREADS"] = "7"
+    else:
+        Path(own.folder, "modules", "vllm", "__init__.py").write_text("upgraded = True")
+    with pytest.raises(client.NotForkedError, match=r"OMP_NUM_THREADS|installed or edited") as raised:
+        own.fork("exit", "0")
+    assert raised.value.outdated
+
+
+def test_a_server_that_is_killed_leaves_its_command_running_and_the_code_known(own: Stub) -> None:
+    own.start()
+    forked = _waiting(own)
+    os.kill(own.pid(), signal.SIGKILL)
+    wait_until(lambda: own.address.connect() is None, "the server is gone")
+    forked.send_signal(signal.SIGTERM)
+    assert forked.wait() == 5
+    forked.close()
+    assert own.start()  # its lock was released
+
+
+def test_a_server_that_is_killed_before_it_forks_is_an_error_of_the_request(own: Stub) -> None:
+    Path(own.folder, "modules", "torch", "__init__.py").write_text("import time; time.sleep(1000)")
+    own.start()
+    lock = next(Path(own.folder, "runtime").glob("*.lock"))
+    holders = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit() and _holds(each, lock))
+    server = next(pid for pid in holders if pid != os.getpid())
+    threading.Timer(0.5, os.kill, (server, signal.SIGKILL)).start()
+    with pytest.raises(client.NotForkedError):
+        own.fork("exit", "0")
+
+
+def _holds(process: Path, lock: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return any(os.path.realpath(each) == str(lock) for each in Path(process, "fd").iterdir())
+    return False
+
+
+@pytest.mark.parametrize("end", ["stop", "SIGTERM", "idle", "owner"])
+def test_a_server_ends_when_it_should_and_leaves_its_commands_running(own: Stub, end: str) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as owner:
+        own.start(owner=owner.pid if end == "owner" else None, idle_seconds=0.3 if end == "idle" else None)
+        running = None if end == "idle" else _waiting(own)
+        state = client.ask(own.address, "stop" if end == "stop" else "status")
+        owner.kill()
+    if state is not None and end == "SIGTERM":
+        os.kill(state["pid"], signal.SIGTERM)
+    wait_until(lambda: own.address.connect() is None, "it accepts no request")
+    if running is not None:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait() == 5
+        running.close()
+    if state is not None:
+        wait_until(lambda: not psutil.pid_exists(state["pid"]), "it has ended")
+
+
+def test_a_server_whose_imports_start_a_thread_refuses_and_ends(own: Stub) -> None:
+    Path(own.folder, "modules", "torch", "__init__.py").write_text(
+        "import threading, time; threading.Thread(target=time.sleep, args=(1000,), daemon=True, name='mine').start()"
+    )
+    own.start()
+    with pytest.raises(client.NotForkedError, match="'mine'"):
+        own.fork("exit", "0")
+    wait_until(lambda: own.address.connect() is None, "it has ended")
+
+
+def test_a_folder_that_others_may_use_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "runtime").mkdir(mode=0o755)
+    with pytest.raises(AddressError, match="private"):
+        Address(tmp_path / "runtime")
+    address = Address(tmp_path / "new")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    address.close()
+
+
+def test_the_fingerprint_changes_with_an_edited_source(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("a = 1")
+    before = fingerprint({"PYTHONPATH": str(tmp_path)})
+    os.utime(tmp_path / "module.py", ns=(2**60, 2**60))
+    assert fingerprint({"PYTHONPATH": str(tmp_path)}) != before
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "accepted"),
+    [
+        (f"#!{sys.executable}\nfrom vllm.entrypoints.cli.main import main\n", ["serve"], True),
+        (f"#!{sys.executable}\nfrom vllm.entrypoints.cli.main import main\n", ["snapshot"], False),
+        (f"#!{sys.executable}\nimport vllm\n", ["serve"], False),
+        (f"#!{sys.executable} -I\nfrom vllm.entrypoints.cli.main import main\n", ["serve"], False),
+        ("#!/usr/bin/python3\nfrom vllm.entrypoints.cli.main import main\n", ["serve"], False),
+        ("#!/bin/sh\nexec vllm serve\n", ["serve"], False),
+        ("", [], False),
+    ],
+)
+def test_only_a_console_script_of_vllm_with_this_python_is_forked(
+    tmp_path: Path, content: str, arguments: list[str], accepted: bool
+) -> None:
+    script = tmp_path / "vllm"
+    script.write_text(content)
+    script.chmod(0o755)
+    assert (commands.read_python_command(str(script), ["vllm", *arguments], {}) is not None) == accepted
+
+
+def test_variables_that_are_read_are_compared_and_secrets_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_read", set())
+    monkeypatch.setattr(environment, "_initial", {"READ": "1", "HOME": "/a", "OMP_X": "1", "HF_TOKEN": "a"})
+    environment._read.update({"READ", "HF_TOKEN", "PATH"})
+    same = {"READ": "1", "HOME": "/b", "OMP_X": "1", "HF_TOKEN": "b", "PATH": "/c"}
+    assert environment.differences(same) == []
+    assert environment.differences({**same, "READ": "2", "OMP_X": "2"}) == ["OMP_X", "READ"]
+
+
+def _waiting(stub: Stub) -> client.ForkedCommand:
+    """Return a forked command that waits for a signal."""
+    forked = stub.fork("wait")
+    assert forked is not None
+    process = psutil.Process(forked.pid)
+    wait_until(lambda: signal.SIGTERM in _caught(process.pid), "it handles SIGTERM")
+    return forked
+
+
+def _caught(pid: int) -> list[int]:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    mask = int(line.split()[1], 16)
+    return [number for number in range(1, 65) if mask >> (number - 1) & 1]
