@@ -63,5 +63,5 @@ def _end_of(file: Path) -> list[str]:
         return []
     finally:
         os.close(descriptor)
-    lines = [line.rpartition("\r")[2] for line in text.splitlines()]
+    lines = [line.rpartition("\r")[2] for line in text.split("\n")]
     return [line for line in lines if line.strip() and not line.startswith(_OWN_LINES)]
