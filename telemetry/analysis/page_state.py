@@ -27,5 +27,15 @@ def page_state(run: Run) -> dict[str, Any]:
             "attributes": redact_attributes(step.attributes),
         }
         steps.append({key: value for key, value in fields.items() if value is not None})
+    last = run.stuck[-1].plain() if run.stuck else []
+    unfinished = {step.id for step in run.steps if step.outcome != "finished"}
+    stuck = [step for step in last if step["step"] in unfinished]
     about = {"run": run.run, "node": run.node, "trace": run.trace, "phasebus": run.phasebus, "trace_url": None}
-    return about | {"now": run.end_ns / 1e9, "version": 0, "left_out": 0, "closed": True, "steps": steps}
+    return about | {
+        "now": run.end_ns / 1e9,
+        "version": 0,
+        "left_out": 0,
+        "closed": True,
+        "steps": steps,
+        "stuck": stuck,
+    }

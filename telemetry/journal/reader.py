@@ -17,6 +17,7 @@ from phasebus.telemetry.files import open_regular
 from phasebus.telemetry.journal.decoder import decode_line
 from phasebus.telemetry.journal.events import DecodeError, JournalClosed, JournalEvent, JournalOpened, PhaseMoment
 from phasebus.telemetry.journal.format import JournalError
+from phasebus.telemetry.stuck import StuckSteps
 
 _MAX_LINE_BYTES: Final = 1024 * 1024
 
@@ -95,6 +96,7 @@ class Run:
         state: ``"closed"`` in order; ``"running"`` still; or its process ``"died"``.
         steps: Its steps, in the order they began.
         moments: Its phase events, in order.
+        stuck: The steps that were stuck each time that this changed, in order; those of members come first.
         skipped: How many lines could not be decoded.
     """
 
@@ -108,6 +110,7 @@ class Run:
     state: str
     steps: tuple[RecordedStep, ...]
     moments: tuple[PhaseMoment, ...]
+    stuck: tuple[StuckSteps, ...] = ()
     skipped: int = 0
 
     @property
@@ -131,9 +134,12 @@ def read_journal(path: Path, *, until_ready: bool = False) -> Run:
         JournalError: The file does not exist, is not a journal, or was written by a newer phasebus.
     """
     steps: dict[str, RecordedStep] = {}
+    stuck: list[StuckSteps] = []
     for member in sorted(path.with_suffix("").glob("*.jsonl")):
         with suppress(JournalError):  # the others of the run are worth reading without it
-            steps |= {step.id: step for step in read_journal(member, until_ready=until_ready).steps}
+            of_member = read_journal(member, until_ready=until_ready)
+            steps |= {step.id: step for step in of_member.steps}
+            stuck += of_member.stuck
     # the run's own journal comes last: it records the ends of a lost member's steps
     contents = _Contents(path, steps, until_ready=until_ready)
     opened, state, end_ns = contents.opened, contents.state, contents.end_ns
@@ -154,6 +160,7 @@ def read_journal(path: Path, *, until_ready: bool = False) -> Run:
         state=state,
         steps=tuple(sorted(steps.values(), key=lambda step: step.start_ns)),
         moments=tuple(contents.moments),
+        stuck=(*stuck, *contents.stuck),
         skipped=contents.skipped,
     )
 
@@ -169,6 +176,7 @@ class _Contents:
 
     def __init__(self, path: Path, steps: dict[str, RecordedStep], *, until_ready: bool) -> None:
         self.moments: list[PhaseMoment] = []
+        self.stuck: list[StuckSteps] = []
         self.skipped = 0
         self._steps = steps
         lines = _lines(path)
@@ -211,6 +219,8 @@ class _Contents:
             step.update(event)
         elif isinstance(event, PhaseMoment):
             self.moments.append(event)
+        elif isinstance(event, StuckSteps):
+            self.stuck.append(event)
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -97,6 +97,10 @@ def test_the_command_prints_a_text_and_the_time_of_each_step(started: Started) -
     assert started.left_behind == []
 
 
+def test_healthy_start_is_never_reported_as_stuck(started: Started) -> None:
+    assert started.run.stuck == ()
+
+
 def test_the_hub_has_both_nodes_and_the_engines_steps(started: Started) -> None:
     assert {(node["name"], node["status"]) for node in started.state["nodes"]} == {
         ("chat-0", "ready"),

@@ -138,6 +138,10 @@ def test_it_is_ready_when_the_server_answers_and_ends_as_the_server_does(served:
     assert served.left_behind == []
 
 
+def test_healthy_start_is_never_reported_as_stuck(served: Served) -> None:
+    assert served.run.stuck == ()
+
+
 def test_engine_core_and_workers_are_forks_of_a_server_with_one_thread(served: Served) -> None:
     assert set(served.parents) == {"VLLM::EngineCore", "VLLM::Worker_TP0", "VLLM::Worker_TP1"}
     assert set(served.parents.values()) == {"phasebus fork server"}

@@ -19,6 +19,10 @@ def test_it_ends_well_with_a_text_and_a_blame_table(demo: Demo) -> None:
     assert "Traceback" not in demo.stderr
 
 
+def test_healthy_start_of_the_demo_is_never_reported_as_stuck(demo: Demo) -> None:
+    assert demo.run.stuck == ()
+
+
 def test_the_probes_answer_from_the_first_moment_and_follow_the_phases(demo: Demo) -> None:
     assert demo.livez == {200}
     waiting = [phase for code, phase in demo.phases if code == 503 and phase is not None]

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from phasebus.bus import StepStarted
+from phasebus.bus import StepFinished, StepStarted
 from phasebus.telemetry import RunIdentity
+from phasebus.telemetry.analysis.page_state import page_state
 from phasebus.telemetry.journal import DecodeError, JournalWriter, decode, decode_lines, read_journal
 from phasebus.telemetry.journal.format import MAX_LINE_BYTES
 from phasebus.telemetry.redaction import MASK
@@ -61,7 +62,20 @@ def test_journal_keeps_stuck_steps_and_earlier_readers_skip_them(tmp_path: Path)
     assert not errors
     assert written in events
     assert b'"span"' not in path.read_bytes().splitlines()[2]  # what earlier readers decode as a step's event
-    assert [step.name for step in read_journal(path).steps] == ["n"]
+    run = read_journal(path)
+    assert [step.name for step in run.steps] == ["n"]
+    assert run.stuck == (written,)
+
+
+def test_page_of_a_run_that_died_shows_what_it_was_stuck_in(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    writer = JournalWriter(path, RunIdentity.fresh("n", {}))
+    for number, name in ((1, "stuck"), (2, "goes on")):
+        writer.write(StepStarted(step=f"{number:016x}", kind="phase", name=name))
+    writer.write(StuckSteps(steps=(stuck(1), stuck(2))))
+    writer.write(StepFinished(step=f"{2:016x}", kind="phase", name="goes on", seconds=1.0))
+    writer.close()
+    assert [step["step"] for step in page_state(read_journal(path))["stuck"]] == [f"{1:016x}"]
 
 
 def test_line_with_all_evidence_fits_into_a_journal(tmp_path: Path) -> None:
