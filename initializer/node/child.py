@@ -85,6 +85,17 @@ class ChildProcess:
             self.pid, self._forked, self.returncode = forked.pid, forked, None
             self._ended.clear()
         self._spawned.set()
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+            signal.signal(signal.SIGTSTP, self._suspend)  # a terminal suspends only the processes of its session
+
+    def _suspend(self, *_: object) -> None:
+        """Suspend the command and this process, and let both go on together."""
+        if self._forked is None:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return
+        self._forked.send_signal(signal.SIGSTOP, group=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._forked.send_signal(signal.SIGCONT, group=True)
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the command, or start it again after its end.

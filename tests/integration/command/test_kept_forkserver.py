@@ -253,6 +253,7 @@ def test_a_server_ends_when_it_should_and_leaves_its_commands_running(own: Stub,
     if state is not None and end == "SIGTERM":
         os.kill(state["pid"], signal.SIGTERM)
     wait_until(lambda: own.address.connect() is None, "it accepts no request")
+    wait_until(lambda: not list((own.folder / "runtime").glob("*.sock")), "its socket is removed")
     if running is not None:
         running.send_signal(signal.SIGTERM)
         assert running.wait() == 5
@@ -269,6 +270,24 @@ def test_a_server_whose_imports_start_a_thread_refuses_and_ends(own: Stub) -> No
     with pytest.raises(client.NotForkedError, match="'mine'"):
         own.fork("exit", "0")
     wait_until(lambda: own.address.connect() is None, "it has ended")
+
+
+def test_a_suspended_run_suspends_its_forked_command_and_goes_on_with_it(own: Stub, tmp_path: Path) -> None:
+    own.start()
+    client.wait_until_imported(own.address)
+    command = [sys.executable, "-m", "phasebus.initializer.cli", "run", "--port=0", "--", own.script, "wait"]
+    environment = {**own.environment, "PHASEBUS_STATE_DIR": str(tmp_path / "state")}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stdout is not None
+        forked = psutil.Process(int(run.stdout.readline().split()[1]))
+        assert forked.ppid() == own.pid()
+        run.send_signal(signal.SIGTSTP)
+        wait_until(lambda: psutil.Process(run.pid).status() == psutil.STATUS_STOPPED, "run is suspended")
+        assert forked.status() == psutil.STATUS_STOPPED
+        run.send_signal(signal.SIGCONT)
+        wait_until(lambda: forked.status() != psutil.STATUS_STOPPED, "the command goes on")
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(60) == 5
 
 
 def test_a_folder_that_others_may_use_is_rejected(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Address:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        folder = folder or runtime_folder()
+        self.folder = folder = folder or runtime_folder()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder = os.open(folder, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -202,9 +202,8 @@ def start_server(
         descriptors.append(listener.detach())
         if owner is not None:
             descriptors.append(os.pidfd_open(owner))
-        arguments = ", ".join(
-            map(str, [descriptors[1], lock, descriptors[2] if owner is not None else None, idle_seconds])
-        )
+        owner_number = descriptors[2] if owner is not None else None
+        arguments = ", ".join(map(repr, [str(address.folder), descriptors[1], lock, owner_number, idle_seconds]))
         program = f"import sys; sys.path[:] = filter(None, sys.path); from {_MODULE} import main; main({arguments})"
         _start_detached([spawn.get_executable(), *_flags(), "-c", program], descriptors, environment, address.log)
     finally:

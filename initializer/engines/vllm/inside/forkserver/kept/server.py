@@ -14,15 +14,20 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from phasebus.initializer.engines.vllm.inside.forkserver import begin, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import environment, front_end, messages
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, is_same_user
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
+
+imported_modules: frozenset[str] = frozenset()
+"""The modules that the server has imported; a fork imports the others itself."""
 
 logger = logging.getLogger("phasebus.engine")
 
@@ -82,6 +87,7 @@ class KeptServer:
 
     def run(self) -> Callable[[], NoReturn]:
         """Import, and serve; return in each fork, with what makes it the command."""
+        global imported_modules  # noqa: PLW0603  # a fact about the process, which its forks inherit
         begin.name_process(TITLE)
         environment.record_reads()
         for name in begin.front_end_modules():
@@ -92,6 +98,7 @@ class KeptServer:
             self._serve(0)
         environment.stop_recording()
         self._check()
+        imported_modules = frozenset(sys.modules)
         gc.collect()
         gc.freeze()  # the collector of a fork writes to no page of ours
         self._imported = True
@@ -282,11 +289,11 @@ class KeptServer:
         os._exit(code)
 
 
-def main(listener: int, lock: int, owner: int | None, idle_seconds: float | None) -> NoReturn:
+def main(folder: str, listener: int, lock: int, owner: int | None, idle_seconds: float | None) -> NoReturn:
     """Run a fork server as this whole process; return from its loop in each fork, and run the command there."""
     for descriptor in (listener, lock, *([] if owner is None else [owner])):
         os.set_inheritable(descriptor, False)
-    become = KeptServer(socket.socket(fileno=listener), Address(), lock, owner, idle_seconds).run()
+    become = KeptServer(socket.socket(fileno=listener), Address(Path(folder)), lock, owner, idle_seconds).run()
     become()
 
 
