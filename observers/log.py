@@ -6,9 +6,8 @@ import logging
 from collections.abc import Collection
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
-from phasebus.telemetry.formatting import format_duration
+from phasebus.telemetry.formatting import NOTABLE_SECONDS, format_duration, format_step
 from phasebus.telemetry.redaction import reason, redact_name
-from phasebus.telemetry.span_names import span_name
 
 logger = logging.getLogger("phasebus.startup")
 
@@ -16,39 +15,55 @@ _OUTCOMES = {"failed": "failed", "cancelled": "was cancelled", "timed_out": "tim
 
 
 class LogObserver:
-    """Logs the end of each step, and the start of some kinds, at INFO; failures at ERROR.
+    """Logs one line for each step worth a line: failures at ERROR, the others at INFO.
+
+    The end of a step is worth a line if it took a noticeable time or changed something. Of most kinds the start is none: what
+    runs is shown by the status lines of the command line, and by the page. Other starts and ends are logged at DEBUG.
 
     Args:
         logger: The logger; ``phasebus.startup`` by default.
-        announced: The kinds of step whose start is logged.
+        announced: The kinds of step whose start is logged at INFO.
+        shortest: The shortest duration whose end is logged at INFO, in seconds.
     """
 
     def __init__(
         self,
         logger: logging.Logger = logger,
         *,
-        announced: Collection[str] = ("cluster", "node", "phase", "ray", "download", "engine", "engine_step"),
+        announced: Collection[str] = ("cluster", "node"),
+        shortest: float = NOTABLE_SECONDS,
     ) -> None:
         self._logger = logger
         self._announced = frozenset(announced)
+        self._shortest = shortest
 
     def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
         """Log one event."""
-        step = redact_name(span_name(event.kind, event.name))
         if isinstance(event, StepFailed):
             why = reason(event)
             self._logger.error(
                 "%s %s after %s: %s",
-                step,
+                _name(event),
                 _OUTCOMES[event.outcome],
                 format_duration(event.seconds),
                 why,
                 extra=_extra(event),
             )
-        elif isinstance(event, StepFinished):
-            self._logger.info("%s: %s", step, format_duration(event.seconds), extra=_extra(event))
-        elif event.kind in self._announced:
-            self._logger.info("%s …", step, extra=_extra(event))
+            return
+        if isinstance(event, StepFinished):
+            changed = event.attributes.get("changed")
+            level = logging.INFO if changed or event.seconds >= self._shortest else logging.DEBUG
+            if self._logger.isEnabledFor(level):
+                text = format_duration(event.seconds) + (f", changed {redact_name(str(changed))}" if changed else "")
+                self._logger.log(level, "%s: %s", _name(event), text, extra=_extra(event))
+            return
+        level = logging.INFO if event.kind in self._announced else logging.DEBUG
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, "%s …", _name(event), extra=_extra(event))
+
+
+def _name(event: StepEvent) -> str:
+    return redact_name(format_step({"kind": event.kind, "name": event.name, "attributes": event.attributes}))
 
 
 def _extra(event: StepEvent) -> dict[str, object]:

@@ -104,9 +104,8 @@ class Watchdog:
         now = time.monotonic()
         for step in self._overdue(now):
             name = redact_name(span_name(step.kind, step.name))
-            self._logger.log(
-                self._level, "%s has been running for %s", name, format_duration(now - step.monotonic_ns / 1e9)
-            )
+            seconds = format_duration(now - step.monotonic_ns / 1e9)
+            self._logger.log(self._level, "%s has been running for %s", name, seconds, extra={"reminder": True})
 
     def _look(self) -> None:
         now = time.monotonic()

@@ -6,11 +6,16 @@ The page formats what changes while it is open by the same rules, in ``service/p
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 PREFIXES: Final = ("", "k", "M", "G", "T", "P")
 TITLE_IS_NAME: Final = ("phase", "engine_step")
 """The kinds of step whose title is the name alone."""
+
+
+NOTABLE_SECONDS: Final = 0.1
+"""A step that took less, changed nothing and did not fail is not worth a line."""
 
 
 def format_duration(seconds: float) -> str:
@@ -27,6 +32,12 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def format_usual(usual: Mapping[str, float]) -> str:
+    """Return a usual duration with its range: ``34 s (28.9 s to 40.8 s)``."""
+    seconds, low, high = (format_duration(usual[name]) for name in ("seconds", "low", "high"))
+    return f"{seconds} ({low} to {high})"
 
 
 def format_quantity(amount: float, unit: str) -> str:
@@ -66,6 +77,22 @@ def format_progress(done: float, total: float | None, unit: str, rate: float | N
 def format_title(kind: str, name: str) -> str:
     """Return the title of a step: ``engine init`` for a phase, ``callback add_flag`` for a callback."""
     return name.replace("_", " ") if kind in TITLE_IS_NAME else f"{kind.replace('_', ' ')} {name}"
+
+
+def format_step(step: Mapping[str, Any], node: str = "") -> str:
+    """Return a step as one name: ``load weights · Worker_TP3 on node-17``, ``callback add_flag in pre download``.
+
+    Args:
+        step: A step with ``kind``, ``name`` and perhaps ``attributes``.
+        node: The node it runs on, if that is to be named.
+    """
+    attributes = step.get("attributes") or {}
+    text = format_title(step["kind"], step["name"])
+    if step["kind"] == "callback" and attributes.get("phase"):
+        text += f" in {str(attributes['phase']).replace('_', ' ')}"
+    if attributes.get("process"):
+        text += f" · {attributes['process']}"
+    return f"{text} on {node}" if node and step["kind"] != "node" else text
 
 
 def _rounded(number: float) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from phasebus.telemetry.formatting import format_duration, format_title
+from phasebus.telemetry.formatting import format_duration, format_step
 
 Step = Mapping[str, Any]
 """A step in the form of `Timeline.state`."""
@@ -35,12 +35,14 @@ class Verdict:
         words: The state in words, such as ``1 of 500 nodes failed``.
         step: The one step to look at; None if there is none.
         reason: Why it is that one.
+        is_over: Whether the start has ended.
     """
 
     state: str
     words: str
     step: Step | None = None
     reason: str = ""
+    is_over: bool = False
 
 
 def verdict(steps: Mapping[str, Step], now: float, stuck: Sequence[Mapping[str, Any]] = ()) -> Verdict:
@@ -62,13 +64,14 @@ def verdict(steps: Mapping[str, Step], now: float, stuck: Sequence[Mapping[str, 
     if _has_failed(root):
         state = "cancelled" if root["outcome"] == "cancelled" and cause is None else "failed"
         step = causes[0] if causes else root
-        return Verdict(state=state, words=some or _sentence(root["outcome"]), step=step, reason=_error(step))
+        return Verdict(
+            state=state, words=some or _sentence(root["outcome"]), step=step, reason=_error(step), is_over=True
+        )
     if root["outcome"] == "finished":
         if cause is not None:
-            return Verdict(
-                state="failed", words=f"Ready, {some}" if some else "Ready", step=cause, reason=_error(cause)
-            )
-        return Verdict(state="ready", words="Ready")
+            words = f"Ready, {some}" if some else "Ready"
+            return Verdict(state="failed", words=words, step=cause, reason=_error(cause), is_over=True)
+        return Verdict(state="ready", words="Ready", is_over=True)
     if cause is not None:
         return Verdict(state="failed", words=some or "Failing", step=cause, reason=_error(cause))
     known = [each for each in stuck if each.get("step") in steps] or list(stuck)
@@ -92,11 +95,20 @@ def describe_remaining(remaining: Mapping[str, Any] | None) -> str:
     return f"about {seconds} left ({low} to {high})"
 
 
-def name_step(step: Step, *, with_node: bool) -> str:
-    """Return a step with its process and, with `with_node`, its node: ``load weights · Worker_TP3 on node-17``."""
-    process = step.get("attributes", {}).get("process")
-    name = format_title(step["kind"], step["name"]) + (f" · {process}" if process else "")
-    return f"{name} on {step['node']}" if with_node and step["node"] and step["kind"] != "node" else name
+def describe(found: Verdict, remaining: Mapping[str, Any] | None = None, *, with_node: bool = False) -> str:
+    """Return a verdict in one line: its state, the time remaining, the step to look at and why.
+
+    Args:
+        found: The verdict.
+        remaining: The time remaining until the start is ready; None if unknown.
+        with_node: Whether the node of the step is named.
+    """
+    left = describe_remaining(remaining) if found.state in ("starting", "slow") else ""
+    text = f"{found.words}, {left}" if left else found.words
+    if found.step is None:
+        return f"{text}: {found.reason}" if found.reason else text
+    name = format_step(found.step, found.step["node"] if with_node else "")
+    return f"{text}: {'it waits for' if found.state == 'starting' else 'look at'} {name}, {found.reason}"
 
 
 def _is_slow(step: Step, now: float) -> bool:

@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from phasebus.telemetry.analysis import blame
+from phasebus.telemetry.formatting import format_step
 from phasebus.telemetry.journal import Run
 from phasebus.telemetry.redaction import redact_name
-from phasebus.telemetry.span_names import span_name
 
 _BAR_CELLS = 16
 _SHORTEST_SHARE = 0.001
@@ -25,12 +25,12 @@ def print_blame(run: Run) -> None:
     table.add_column("", min_width=_BAR_CELLS, no_wrap=True)
     table.add_column("where the time went", no_wrap=True)
     rows = blame(run)
+    nodes = sum(row.step.kind == "node" for row in rows)
     shown = [row for row in rows if row.share >= _SHORTEST_SHARE][:_MOST_ROWS]
     for row in shown:
         bar = "█" * round(row.share * _BAR_CELLS)
-        what = span_name(row.step.kind, row.step.name)
-        process = row.step.attributes.get("process")
-        where = Text(redact_name(f"{what} ({process})" if process else what))
+        step = {"kind": row.step.kind, "name": row.step.name, "attributes": row.step.attributes}
+        where = Text(redact_name(format_step(step, row.node if nodes > 1 else "")))
         table.add_row(f"{row.seconds:.2f}", f"{row.own:.2f}", bar, where)
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,6 +11,7 @@ from rich.tree import Tree
 
 from phasebus.telemetry import redact
 from phasebus.telemetry.formatting import format_duration, format_progress, format_title
+from phasebus.telemetry.verdict import describe, verdict
 
 _MOST_NODES = 8
 """Maximum number of nodes shown as trees. With more nodes, each running or failed one is one line."""
@@ -21,16 +22,32 @@ Steps = Mapping[str, Mapping[str, Any]]
 """Steps in the form of `Timeline.state`, by id."""
 
 
-def live_tree(steps: Steps, now: float) -> RenderableType:
-    """Return the tree of `steps` at `now`, in seconds since the epoch."""
+def live_tree(
+    steps: Steps, now: float, remaining: Mapping[str, Any] | None = None, stuck: Sequence[Mapping[str, Any]] = ()
+) -> RenderableType:
+    """Return the state of a start, the step to look at, and the tree of its steps.
+
+    Args:
+        steps: The steps.
+        now: The time, in seconds since the epoch.
+        remaining: The time remaining until the start is ready; see `Timeline.expect`.
+        stuck: The steps that are stuck, the one that the others wait for first.
+    """
     inside: dict[str | None, list[Mapping[str, Any]]] = {}
     for step in steps.values():
         parent = step.get("parent")
         inside.setdefault(parent if parent in steps else None, []).append(step)
     nodes = [step for step in steps.values() if step["kind"] == "node"]
+    found = verdict(steps, now, stuck)
+    headline = Text(
+        redact(describe(found, remaining, with_node=len(nodes) > 1)), style=_STYLES.get(found.state, "bold")
+    )
     if len(nodes) > _MOST_NODES:
-        return Group(*_many(nodes, inside, now))
-    return Group(*(_tree(step, inside, now) for step in inside.get(None, ())))
+        return Group(headline, *_many(nodes, inside, now))
+    return Group(headline, *(_tree(step, inside, now) for step in inside.get(None, ())))
+
+
+_STYLES = {"failed": "bold red", "stuck": "bold yellow", "slow": "bold yellow", "ready": "bold green"}
 
 
 def step_line(step: Mapping[str, Any], now: float) -> Text:
@@ -43,8 +60,10 @@ def step_line(step: Mapping[str, Any], now: float) -> Text:
         redact(format_title(step["kind"], step["name"])), style="bold" if step["kind"] in ("node", "phase") else ""
     )
     if process:
-        line.append(f" ({process})", style="dim")
+        line.append(f" · {process}", style="dim")
     line.append(f"  {format_duration(max(0.0, step.get('end', now) - step['start']))}", style="dim")
+    if step["outcome"] == "running" and (usual := step.get("usual")):
+        line.append(f" of usually {format_duration(usual['seconds'])}", style="dim")
     if step["outcome"] == "running" and step.get("done") is not None:
         line.append(
             f"  {format_progress(step['done'], step.get('total'), step['unit'], step.get('rate'))}", style="cyan"

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from phasebus.bus import PhasebusError
+from phasebus.telemetry.formatting import NOTABLE_SECONDS
 from phasebus.telemetry.service import Access
 
 _ANNOUNCED = ("cluster", "node", "phase", "download", "engine")
@@ -32,6 +33,7 @@ class RemoteStart:
 
     Attributes:
         steps: The steps by their ids.
+        about: What else is known of the start: its time ``remaining`` and the steps that are ``stuck``.
         offset: The difference of the other machine's clock to this one's, in seconds; positive if it is ahead.
     """
 
@@ -39,6 +41,7 @@ class RemoteStart:
         self._token = token or Access.from_environment().credential
         self.url = url.rstrip("/")
         self.steps: dict[str, dict[str, Any]] = {}
+        self.about: dict[str, Any] = {}
         self.offset = 0.0
         self._announced: dict[str, str] = {}
         self._last_event: str | None = None
@@ -91,15 +94,26 @@ class RemoteStart:
                     return
 
     def announced(self, changed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield the `changed` steps of major kinds that have begun or ended since the last call."""
+        """Yield those of the `changed` steps that are worth a line, once.
+
+        They are the start of a node, and the end of a step of a major kind that failed or took a noticeable time.
+        """
         for step in changed:
-            if step["kind"] in _ANNOUNCED and self._announced.get(step["id"]) != step["outcome"]:
-                self._announced[step["id"]] = step["outcome"]
+            outcome = step["outcome"]
+            if step["kind"] not in _ANNOUNCED or self._announced.get(step["id"]) == outcome:
+                continue
+            self._announced[step["id"]] = outcome
+            if outcome == "running":
+                is_notable = step["kind"] in ("cluster", "node")
+            else:
+                is_notable = outcome != "finished" or step.get("end", 0.0) - step["start"] >= NOTABLE_SECONDS
+            if is_notable:
                 yield step
 
     def _update(self, name: str, content: dict[str, Any]) -> list[dict[str, Any]]:
         self.offset = content["now"] - time.time()
         changed: list[dict[str, Any]] = content.get("steps", [])
+        self.about.update({key: value for key, value in content.items() if key not in ("steps", "removed")})
         if name == "state":
             self.steps = {}
         self.steps.update((step["id"], step) for step in changed)

@@ -152,7 +152,7 @@ async def _observe(
     async with telemetry, Bus("run", timing=True) as bus:
         journal = observe_all(bus, telemetry)
         if verbose:
-            log_to_stderr(bus)
+            log_to_stderr(bus, telemetry.timeline)
         if (verbose or sys.stderr.isatty()) and telemetry.service is not None:
             write_err(f"phasebus: metrics at {telemetry.service.url}/metrics, journal {journal}")
         try:

@@ -29,9 +29,9 @@ from phasebus.initializer.node.config import LLMConfig, ServiceConfig
 from phasebus.initializer.node.node import Node, initialize_node
 from phasebus.initializer.node.supervision import engine_died
 from phasebus.initializer.pipeline.wiring import available_port, available_telemetry, observe_all
-from phasebus.telemetry import PortTakenError, Telemetry
+from phasebus.telemetry import PortTakenError, Telemetry, Timeline
 from phasebus.telemetry.analysis import time_to_ready
-from phasebus.telemetry.formatting import format_title
+from phasebus.telemetry.formatting import format_title, format_usual
 from phasebus.telemetry.journal import read_journal
 from phasebus.telemetry.service import OWN_TOKEN, Server, build_app
 
@@ -108,7 +108,7 @@ def start_and_serve(
                 raise
             async with started as node:
                 await _print_text(node, prompt)
-                _print_times(journal, time.monotonic() - began)
+                _print_times(journal, time.monotonic() - began, telemetry.timeline)
                 _print_servers(node)
                 ready = True
                 if not once:
@@ -171,8 +171,8 @@ def _warn(message: str) -> None:
     write_err(f"phasebus: {message}")
 
 
-def _print_times(journal: Path, seconds: float) -> None:
-    """Print the blame table, if there is a journal, and the time to ready."""
+def _print_times(journal: Path, seconds: float, timeline: Timeline) -> None:
+    """Print the blame table, if there is a journal, and the time to ready beside the usual one."""
     try:
         run = read_journal(journal)
         print_blame(run)
@@ -180,7 +180,10 @@ def _print_times(journal: Path, seconds: float) -> None:
     except Exception as error:  # noqa: BLE001  # no error of the table may end a ready node
         if journal.is_file() and journal.stat().st_size:  # otherwise a warning about the journal was logged
             _warn(f"the times of the steps are not shown: {error}")
-    write_out(f"ready in {seconds:.1f} s")
+    usual = next(
+        (step["usual"] for step in timeline.state()["steps"] if "parent" not in step and "usual" in step), None
+    )
+    write_out(f"ready in {seconds:.1f} s{f', usually {format_usual(usual)}' if usual else ''}")
 
 
 async def _started(config: LLMConfig | ClusterConfig, telemetry: Telemetry, bus: Bus) -> Node | Cluster:

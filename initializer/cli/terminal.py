@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -15,16 +15,27 @@ from rich.live import Live
 from phasebus.bus import Bus
 from phasebus.initializer.cli.live import live_tree, step_line
 from phasebus.initializer.cli.remote import Follower, RemoteStart
+from phasebus.initializer.cli.status_lines import StatusThread
 from phasebus.observers import LogObserver, ProgressObserver
-from phasebus.telemetry import Timeline
+from phasebus.telemetry import Timeline, redact
+from phasebus.telemetry.verdict import Step
+
+logger = logging.getLogger("phasebus.startup")
 
 
-def log_to_stderr(bus: Bus) -> None:
-    """Log the steps of `bus`, and the log messages of phasebus, as lines on standard error."""
+def log_to_stderr(bus: Bus, timeline: Timeline, nodes: RemoteStart | None = None) -> StatusThread:
+    """Log the steps of `bus`, and the log messages of phasebus, as lines on standard error; return what logs the state.
+
+    Args:
+        bus: The bus.
+        timeline: The timeline of its steps.
+        nodes: The steps of all nodes of a cluster, from its hub; None for a single node.
+    """
     console = Console(stderr=True)
     _log_to(console)
     for observer in (LogObserver(), ProgressObserver(console)):
         bus.observe(None, observer)
+    return StatusThread(partial(_state, timeline, nodes), lambda line: logger.info("%s", redact(line)))
 
 
 @contextmanager
@@ -43,7 +54,7 @@ def show_progress(bus: Bus, timeline: Timeline, nodes: RemoteStart | None = None
             tree = Live(console=console, get_renderable=lambda: _tree(timeline, nodes), refresh_per_second=4)
             stack.enter_context(tree)
         else:
-            log_to_stderr(bus)
+            stack.callback(log_to_stderr(bus, timeline, nodes).close)
         if nodes is not None:
             log = partial(_log_others, timeline, nodes)
             follower = Follower(nodes) if console.is_terminal else Follower(nodes, log)
@@ -70,10 +81,20 @@ def _log_to(console: Console) -> None:
 
 
 def _tree(timeline: Timeline, nodes: RemoteStart | None) -> RenderableType:
-    steps = {} if nodes is None else dict(nodes.steps)
+    steps, remaining, stuck = _state(timeline, nodes)
+    return live_tree(steps, time.time(), remaining, stuck)
+
+
+def _state(
+    timeline: Timeline, nodes: RemoteStart | None
+) -> tuple[dict[str, Step], Mapping[str, Any] | None, Sequence[Mapping[str, Any]]]:
+    """Return the steps by id, the time remaining and what is stuck, in this process and on all nodes."""
+    state = timeline.state()
+    steps: dict[str, Step] = {} if nodes is None else dict(nodes.steps)
     # The timeline has newer states of this process's steps than the hub.
-    steps.update((step["id"], step) for step in timeline.state()["steps"])
-    return live_tree(steps, time.time())
+    steps.update((step["id"], step) for step in state["steps"])
+    about = {} if nodes is None else nodes.about
+    return steps, about.get("remaining") or state["remaining"], about.get("stuck") or state["stuck"]
 
 
 class _ConsoleHandler(logging.Handler):
@@ -85,4 +106,6 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
+        if getattr(record, "reminder", False):
+            return  # the status lines name the step that the start waits for
         self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)

@@ -12,6 +12,8 @@ from rich.live import Live
 from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.live import live_tree, step_line
 from phasebus.initializer.cli.remote import RemoteStart, WatchError
+from phasebus.initializer.cli.status_lines import StatusLines
+from phasebus.telemetry import redact
 
 _RECONNECT_SECONDS = 1.0
 
@@ -31,7 +33,12 @@ def watch(url: str, *, until_ready: bool) -> None:
         if console.is_terminal:
             with Live(
                 console=console,
-                get_renderable=lambda: live_tree(dict(start.steps), time.time() + start.offset),
+                get_renderable=lambda: live_tree(
+                    dict(start.steps),
+                    time.time() + start.offset,
+                    start.about.get("remaining"),
+                    start.about.get("stuck", ()),
+                ),
                 refresh_per_second=4,
             ):
                 outcome = _follow(start, None, until_ready=until_ready)
@@ -44,13 +51,17 @@ def watch(url: str, *, until_ready: bool) -> None:
 def _follow(start: RemoteStart, console: Console | None, *, until_ready: bool) -> str | None:
     """Follow a start until it closes or, with `until_ready`, is ready or has failed; return the outermost step's outcome."""
     connected = False
+    status = StatusLines(time.time())
     while True:
         try:
             for changed in start.changes():
                 connected = True
                 if console is not None:
+                    now, about = time.time() + start.offset, start.about
                     for step in start.announced(changed):
-                        console.print(step_line(step, time.time() + start.offset), soft_wrap=True)
+                        console.print(step_line(step, now), soft_wrap=True)
+                    if line := status.line(start.steps, now, about.get("remaining"), about.get("stuck", ())):
+                        console.print(redact(line), markup=False, soft_wrap=True)
                 root = start.root
                 if until_ready and root is not None and root["outcome"] != "running":
                     return str(root["outcome"])

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from phasebus.telemetry.formatting import PREFIXES, TITLE_IS_NAME
+from phasebus.telemetry.formatting import NOTABLE_SECONDS, PREFIXES, TITLE_IS_NAME
 from phasebus.telemetry.verdict import FATAL_KINDS, SLOW_FACTOR, SLOW_SECONDS
 
 _SCRIPTS: Final = (
@@ -32,6 +32,7 @@ _RULES: Final = {
     "slowFactor": SLOW_FACTOR,
     "slowSeconds": SLOW_SECONDS,
     "fatal": FATAL_KINDS,
+    "notableSeconds": NOTABLE_SECONDS,
 }
 """The rules of the terminal's words, for the page's script."""
 

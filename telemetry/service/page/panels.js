@@ -1,7 +1,6 @@
 // Below the answers: what runs, what callbacks changed, how each node is, and the counts by state.
 
 const MOST = 8; // lines in a panel
-const NOTABLE_SECONDS = 0.1; // a callback that took less and changed nothing is not shown
 const MOST_SQUARES = 2000;
 
 function grouped(steps, key) {
@@ -82,7 +81,7 @@ function longestLines() {
 }
 
 const changedBy = step => String(step.attributes?.changed ?? "").split(",").filter(Boolean);
-const isNotable = step => step.kind !== "callback" || hasFailed(step) || changedBy(step).length > 0 || secondsOf(step) >= NOTABLE_SECONDS;
+const isNotable = step => step.kind !== "callback" || hasFailed(step) || changedBy(step).length > 0 || secondsOf(step) >= RULES.notableSeconds;
 
 function drawCallbacks() {
   const called = [...state.steps.values()].filter(step => step.kind === "callback" && isNotable(step));

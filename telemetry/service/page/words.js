@@ -62,10 +62,10 @@ function formatProgress({ done, total, unit, rate }) {
 // The usual duration of a step: "34 s (30 s to 40 s)".
 const formatUsual = ({ seconds, low, high }) => `${formatDuration(seconds)} (${formatDuration(low)} to ${formatDuration(high)})`;
 
-// A step with its process and its node, as one name.
-function placeOf(step) {
-  const process = step.attributes?.process, where = makeTree().nodes > 1 && step.kind !== "node" && step.node;
-  return `${titleOf(step)}${process ? ` · ${process}` : ""}${where ? ` on ${where}` : ""}`;
+// A step with its phase, its process and its node, as one name.
+function placeOf(step, withNode = makeTree().nodes > 1) {
+  const { process, phase } = step.attributes ?? {}, called = step.kind === "callback" && phase ? ` in ${String(phase).replaceAll("_", " ")}` : "";
+  return `${titleOf(step)}${called}${process ? ` · ${process}` : ""}${withNode && step.kind !== "node" && step.node ? ` on ${step.node}` : ""}`;
 }
 
 function traceUrl(span) {

@@ -6,6 +6,7 @@ import sys
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from phasebus.initializer.cli import main
@@ -32,6 +33,23 @@ def test_the_help_imports_no_command() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "Commands:" in shown
     assert shown.endswith("[]\n")
+
+
+def test_completion_names_the_commands_without_importing_them() -> None:
+    code = (
+        "import sys, click\n"
+        "from phasebus.initializer.cli import main\n"
+        "from click.shell_completion import ShellComplete\n"
+        "found = ShellComplete(main, {}, 'phasebus', '_PHASEBUS_COMPLETE').get_completions([], 're')\n"
+        "print([each.value for each in found], 'phasebus.initializer.cli.report' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "['report'] False\n"
+
+
+def test_completion_names_the_options_of_a_command() -> None:
+    found = ShellComplete(main, {}, "phasebus", "_PHASEBUS_COMPLETE").get_completions(["watch"], "--un")
+    assert [each.value for each in found] == ["--until-ready"]
 
 
 def test_every_command_has_the_line_of_the_help_as_its_own_name() -> None:

@@ -33,8 +33,8 @@ def report(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "phase engine_init"),
-        (["blame"], "phase engine_init"),
+        ([], "engine init"),
+        (["blame"], "engine init"),
         (["critical-path"], "load weights"),
         (["gaps"], "its begin"),
         (["stragglers"], "nothing to compare"),
@@ -48,6 +48,27 @@ def test_each_report_is_of_the_last_run_or_of_the_one_that_is_named(
     assert result.exit_code == 0, result.output
     assert f"run {RUN}: ready in 20 s" in result.output
     assert expected in result.output
+
+
+def test_blame_names_files_phases_of_callbacks_processes_and_nodes() -> None:
+    run = run_of(
+        step("c", 0, 20, kind="cluster", node=""),
+        step("n", 0, 20, "c", kind="node", node="n"),
+        step("m", 0, 20, "c", kind="node", node="m"),
+        step("model-00001.safetensors", 0, 8, "n", kind="file"),
+        step("add_flags", 8, 9, "n", kind="callback", phase="pre_engine_init"),
+        step("load_weights", 12, 18, "n", kind="engine_step", process="Worker_TP3"),
+        run=RUN,
+        end=20,
+    )
+    write_journal(journal_path(RUN), run)
+    output = report("blame").output
+    for name in (
+        "file model-00001.safetensors on n",
+        "callback add_flags in pre engine init on n",
+        "load weights · Worker_TP3 on n",
+    ):
+        assert name in output
 
 
 @pytest.mark.parametrize("name", ["blame", "critical-path", "gaps", "stragglers"])

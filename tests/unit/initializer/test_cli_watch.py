@@ -82,12 +82,30 @@ def test_of_many_nodes_only_those_not_ready_are_shown() -> None:
     assert len(tree.splitlines()) < 20
 
 
-def test_watch_prints_steps_as_they_begin_and_end_until_ready(timeline: Timeline, service: Server) -> None:
+def test_watch_prints_the_steps_worth_a_line_until_ready(timeline: Timeline, service: Server) -> None:
+    timeline.ended("c", 107.0, "finished", None, {})
+    timeline.ended("b", 100.00005, "finished", None, {})
     timeline.ended("a", 108.0, "finished", None, {})
     result = watch(service.url, "--until-ready")
     assert result.exit_code == 0
-    assert "✓ node n  8 s" in result.output
-    assert "● download org/llama" in result.output
+    assert result.output.splitlines() == ["✓ node n  8 s", "✓ download org/llama  7 s"]
+
+
+def test_watch_prints_what_is_stuck(timeline: Timeline, service: Server) -> None:
+    timeline.set_stuck([{"step": "c", "reason": "no byte read for 60 s"}])
+    timeline.close()
+    assert "Stuck: look at download org/llama, no byte read for 60 s\n" in watch(service.url).output
+
+
+def test_the_tree_begins_with_the_state_the_time_remaining_and_the_step_to_look_at(timeline: Timeline) -> None:
+    steps = {each["id"]: each for each in timeline.state()["steps"]}
+    console = Console(file=io.StringIO(), width=120)
+    remaining = {"seconds": 14.0, "low": 11.0, "high": 21.0, "runs": 5, "basis": "same"}
+    console.print(live_tree(steps, 110.0, remaining))
+    assert isinstance(console.file, io.StringIO)
+    first, second, *_ = console.file.getvalue().splitlines()
+    expected = "Starting, about 14 s left (11 s to 21 s): it waits for download org/llama, 10 s so far"
+    assert (first, second) == (expected, "● node n  10 s")
 
 
 def test_watch_of_a_failed_start_exits_with_1(timeline: Timeline, service: Server) -> None:
@@ -128,13 +146,18 @@ def test_a_follower_waits_for_the_service_and_passes_changes_on(timeline: Timeli
         served.close()
 
 
-def test_a_step_is_announced_when_it_begins_and_when_it_ends() -> None:
+def test_the_start_of_a_node_and_the_notable_end_of_a_step_are_announced_once() -> None:
     start = RemoteStart("http://nowhere")
-    download = {"id": "c", "kind": "download", "outcome": "running"}
-    inner = {"id": "d", "kind": "engine_step", "outcome": "running"}
-    assert list(start.announced([download, inner])) == [download]
-    assert list(start.announced([download | {"done": 5}])) == []
-    assert list(start.announced([ended := download | {"outcome": "finished"}])) == [ended]
+    node = {"id": "n", "kind": "node", "outcome": "running", "start": 1.0}
+    download = {"id": "c", "kind": "download", "outcome": "running", "start": 1.0}
+    assert list(start.announced([node, download])) == [node]
+    assert list(start.announced([node, download | {"done": 5}])) == []
+    ended = download | {"outcome": "finished", "end": 2.0}
+    assert list(start.announced([ended])) == [ended]
+    assert list(start.announced([ended])) == []
+    assert list(start.announced([ended | {"id": "quick", "end": 1.00005}])) == []
+    failed = ended | {"id": "failed", "end": 1.00005, "outcome": "failed"}
+    assert list(start.announced([failed])) == [failed]
 
 
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "no url at all"])

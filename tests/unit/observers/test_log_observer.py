@@ -11,13 +11,30 @@ from phasebus.telemetry.formatting import format_duration
 STEP = "a" * 16
 
 
-def test_each_step_is_a_line_when_it_ends_and_a_phase_when_it_begins(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_worth_a_line_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     observer = LogObserver()
+    observer.observe(StepStarted(step=STEP, kind="node", name="a"))
     observer.observe(StepStarted(step=STEP, kind="phase", name="download"))
-    observer.observe(StepStarted(step=STEP, kind="callback", name="mine"))
+    observer.observe(StepFinished(step=STEP, kind="phase", name="pre_download", seconds=0.00005))
+    looks = {"phase": "pre_download"}
+    observer.observe(StepFinished(step=STEP, kind="callback", name="looks", seconds=0.0001, attributes=looks))
+    changes = looks | {"changed": "mode"}
+    observer.observe(StepFinished(step=STEP, kind="callback", name="mine", seconds=0.0001, attributes=changes))
     observer.observe(StepFinished(step=STEP, kind="phase", name="download", seconds=2.0))
-    assert [record.getMessage() for record in caplog.records] == ["phase download …", "phase download: 2 s"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "node a …",
+        "callback mine in pre download: 0.1 ms, changed mode",
+        "download: 2 s",
+    ]
+
+
+def test_other_starts_and_ends_are_logged_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    observer = LogObserver()
+    observer.observe(StepStarted(step=STEP, kind="phase", name="download"))
+    observer.observe(StepFinished(step=STEP, kind="phase", name="download", seconds=0.00005))
+    assert [record.getMessage() for record in caplog.records] == ["download …", "download: 0.05 ms"]
 
 
 def test_a_failure_is_an_error_with_its_reason_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
@@ -27,7 +44,7 @@ def test_a_failure_is_an_error_with_its_reason_and_no_secret(caplog: pytest.LogC
     )
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert record.getMessage() == "phase download failed after 1 min 15 s: token=[redacted] refused"
+    assert record.getMessage() == "download failed after 1 min 15 s: token=[redacted] refused"
 
 
 @pytest.mark.parametrize(
