@@ -21,7 +21,6 @@ MEANINGS: Final[Mapping[str, str]] = {
     "PHASEBUS_TERMINATION_LOG": "file for the reason of a failed start",
     "PHASEBUS_STATE_DIR": "folder of the journals",
     "PHASEBUS_CACHE_DIR": "folder of downloaded models",
-    "PHASEBUS_RUNTIME_DIR": "folder of the sockets of fork servers",
     "PHASEBUS_TRACE_URL": "address of a trace in the tracing backend",
     "PHASEBUS_KEEP_RUNS": "number of runs that are kept",
     "PHASEBUS_KEEP_DAYS": "age in days after which a run is removed",
