@@ -43,7 +43,7 @@ def stuck_steps(
         now: The present moment on the monotonic clock, in seconds.
     """
     logs = tuple(logs)
-    found = [(each, _Evidence(0 if each.sign == "gone" else each.pid, logs)) for each in suspects[:_MAX_SUSPECTS]]
+    found = [(each, _Evidence(_visible(each), logs)) for each in suspects[:_MAX_SUSPECTS]]
     found.sort(key=lambda each: _order(*each))
     all_wait = all(evidence.waits_for_others for _, evidence in found)
     now = time.monotonic() if now is None else now
@@ -81,6 +81,13 @@ class _Evidence:
     def waits_for_others(self) -> bool:
         """Whether the process waits for others of the engine."""
         return self.wait is not None and self.wait.is_for_others
+
+
+def _visible(suspect: Suspect) -> int:
+    """Return the process at fault; 0 if it cannot be looked at."""
+    if suspect.sign == "gone":
+        return 0
+    return suspect.halted[0] if suspect.halted is not None else suspect.pid
 
 
 def _order(suspect: Suspect, evidence: _Evidence) -> tuple[int, bool, int, int]:

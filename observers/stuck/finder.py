@@ -36,6 +36,12 @@ _BUSY_BYTES: Final = 64 * 1024
 """The number of bytes that a process moves at least in the time of `Patience.seconds`, if it makes progress."""
 
 _SPIN_SHARE: Final = 0.8
+
+_OVERDUE_FACTOR: Final = 3.0
+_OVERDUE_SECONDS: Final = 30.0
+"""A step that works is stuck all the same if it runs longer than this factor of its longest usual duration, and this many
+seconds more: other work on the machine can double a duration."""
+
 _MAX_PROCESSES: Final = 256
 
 
@@ -231,7 +237,7 @@ class StuckFinder:
     def _overdue(self, step: StepStarted, now: float) -> Suspect | None:
         usual = self._usual(step)
         seconds = now - step.monotonic_ns / 1e9
-        if usual is None or seconds < max(1.5 * usual, usual + self._patience.seconds + 2):
+        if usual is None or seconds < _OVERDUE_FACTOR * usual + _OVERDUE_SECONDS:
             return None
         return self._suspect(step, "overdue", now, usual=usual)
 

@@ -11,9 +11,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from phasebus.stack_dump import FILE_NAME, handled_signals
 
@@ -23,7 +24,8 @@ _MAX_BYTES: Final = 512 * 1024
 _MAX_FRAMES: Final = 24
 _OWN_THREADS: Final = ("phasebus ", "bus ")
 _FILE: Final = re.compile(rf"/memfd:{FILE_NAME}-(\d+)\b")
-_PY_SPY_THREAD: Final = re.compile(r'^Thread (\d+)[^:]*: "?([^"]*)"?$|^Thread (\d+)[^:]*$')
+_OWN_CODE: Final = re.compile(r"/phasebus/initializer/engines/\w+/inside/\w+\.py")
+_PY_SPY_THREAD: Final = re.compile(r'^Thread (?P<id>\S+)[^"]*(?:"(?P<name>.*)")?$')
 _PY_SPY_FRAME: Final = re.compile(r"^\s+(?P<function>.+) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)$")
 
 
@@ -34,7 +36,15 @@ def stacks_of(pid: int) -> tuple[str, ...]:
     """
     if pid == os.getpid():
         return own_stacks()
-    return offered_stacks(pid) or py_spy_stacks(pid)
+    return (() if _is_stopped(pid) else offered_stacks(pid)) or py_spy_stacks(pid)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped: it would handle a signal only when it is continued."""
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.Error:
+        return False
 
 
 def own_stacks() -> tuple[str, ...]:
@@ -99,26 +109,23 @@ def _written(descriptor: int) -> str:
 
 
 def _faulthandler_stacks(text: str) -> tuple[str, ...]:
-    """Return the stacks of a dump by `faulthandler`: the thread that handled the signal is nearly always the main one."""
+    """Return the stacks of a dump by `faulthandler`, which has the main thread last: each new thread comes first.
+
+    Of more than 100 threads the last ones are missing; the thread that handled the signal is the main one then, mostly.
+    """
     stacks: list[str] = []
-    current = -1
+    current = 0
     for line in text.splitlines():
         if line.startswith(("Thread ", "Current thread ")):
-            if line.startswith("Current"):
-                current = len(stacks)
+            current = len(stacks) if line.startswith("Current") else current
             stacks.append(line)
         elif line.startswith("  ") and stacks:
             stacks[-1] += f"\n{line}"
-    if current > 0:
-        stacks.insert(0, stacks.pop(current))
-    if current >= 0:
-        stacks[0] = "main thread:" + stacks[0].partition(":")[2]
-    return tuple(_bounded(stack) for stack in stacks if "phasebus/initializer/engines" not in _innermost(stack))
-
-
-def _innermost(stack: str) -> str:
-    """Return the outermost frames of a thread, by which threads of phasebus are known."""
-    return "\n".join(stack.splitlines()[-2:]) if "in _bootstrap" in stack else ""
+    if not stacks:
+        return ()
+    main = stacks.pop(current if text.rstrip().endswith("...") else -1)
+    stacks = [stack for stack in stacks if not _OWN_CODE.search(stack)]
+    return tuple(_bounded(stack) for stack in ("main thread:" + main.partition(":")[2], *stacks))
 
 
 def py_spy_stacks(pid: int) -> tuple[str, ...]:
@@ -144,7 +151,7 @@ def _py_spy_threads(text: str) -> tuple[str, ...]:
     main = 0
     for line in text.splitlines():
         if (thread := _PY_SPY_THREAD.match(line)) is not None:
-            name = thread[2] or f"thread {thread[1] or thread[3]}"
+            name = thread["name"] or f"thread {thread['id']}"
             main = len(stacks) if name == "MainThread" else main
             stacks.append(f"{name}:")
         elif (frame := _PY_SPY_FRAME.match(line)) is not None and stacks:
@@ -157,8 +164,3 @@ def _py_spy_threads(text: str) -> tuple[str, ...]:
 def _bounded(stack: str) -> str:
     lines = stack.splitlines()
     return "\n".join(lines[: _MAX_FRAMES + 1])
-
-
-def same_stacks(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Return whether the main thread has not moved between two dumps."""
-    return bool(first and second) and first[0] == second[0]

@@ -14,6 +14,7 @@ from typing import Final, Literal
 Kind = Literal["peer", "process", "thread", "import", "dns", "network", "file lock", "disk", "event loop", "code"]
 
 _FRAME: Final = re.compile(r'^\s*File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.+?)$', re.MULTILINE)
+_LIBRARY: Final = re.compile(r"^<frozen |/lib/python3\.\d+/(?!site-packages|dist-packages)")
 _MAX_LINE: Final = 120
 _LOOKED_AT: Final = 14
 """How many innermost frames decide."""
@@ -87,14 +88,17 @@ def wait_of(stacks: Sequence[str]) -> Wait | None:
             if re.search(file, frame["file"]) and re.fullmatch(function, frame["function"].split(".")[-1]):
                 if kind in ("thread", "event loop", "process", "network") and at > 2:
                     continue  # such a function also calls what works
-                return Wait(kind, f"{text} in {_named(_of_user(frames[at:]) if kind == 'import' else frame)}")
+                return Wait(kind, f"{text} in {_chain(frames[at:], of_user=kind == 'import')}")
     line = linecache.getline(frames[0]["file"], int(frames[0]["line"])).strip()[:_MAX_LINE]
     return Wait("code", f"is in {_named(frames[0])}{f': {line}' if line else ''}", is_known=False)
 
 
-def _of_user(frames: Sequence[re.Match[str]]) -> re.Match[str]:
-    """Return the frame outside of the import system."""
-    return next((frame for frame in frames if "importlib" not in frame["file"]), frames[0])
+def _chain(frames: Sequence[re.Match[str]], *, of_user: bool) -> str:
+    """Return a function that waits, and the first one outside of Python's library that has called it."""
+    caller = next((frame for frame in frames if not _LIBRARY.search(frame["file"])), None)
+    if caller is None or caller is frames[0] or of_user:
+        return _named(caller or frames[0])
+    return f"{_named(frames[0])}, called by {_named(caller)}"
 
 
 def _named(frame: re.Match[str]) -> str:

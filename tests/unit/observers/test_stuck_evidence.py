@@ -75,7 +75,10 @@ def split(frame: str) -> tuple[str, str, str]:
             ],
             "waits for an import in <module> (/a/b.py:7)",
         ),
-        ([f"wait@{LIB}/threading.py", "result@/a/b.py"], "waits for another thread in wait"),
+        (
+            [f"wait@{LIB}/threading.py", "result@/a/b.py"],
+            "waits for another thread in wait (lib/python3.12/threading.py:7), called by result (/a/b.py:7)",
+        ),
         ([f"communicate@{LIB}/subprocess.py", "compile@/a/b.py"], "waits for a process"),
         (["load_file@/a/b/safetensors.py"], "is in load_file (a/b/safetensors.py:7)"),
     ],
@@ -165,6 +168,34 @@ def test_process_offers_its_stacks_without_ptrace_and_goes_on(sleeper: int) -> N
         assert found[0].splitlines()[0] == "main thread:"
         assert "load_weights" in found[0]
     os.kill(sleeper, 0)
+
+
+@pytest.mark.parametrize("end", ["", "\n..."])
+def test_main_thread_of_a_dump_is_the_last_one_unless_the_dump_is_cut(end: str) -> None:
+    text = (
+        'Thread 0x3 (most recent call first):\n  File "/x/phasebus/initializer/engines/vllm/inside/reporter.py", line 1 in r\n\n'
+        'Current thread 0x2 (most recent call first):\n  File "b.py", line 2 in b\n\n'
+        'Thread 0x1 [name] (most recent call first):\n  File "a.py", line 3 in a'
+    )
+    first, second = stacks._faulthandler_stacks(text + end)
+    main, other = ("b.py", "a.py") if end else ("a.py", "b.py")
+    assert first.startswith("main thread:")
+    assert main in first
+    assert other in second
+
+
+def test_threads_of_a_dump_by_py_spy_begin_with_the_main_one() -> None:
+    text = (
+        "Process 7: python\nPython v3.11.7\n\n"
+        'Thread 9 (idle): "phasebus reporter"\n    get (queue.py:171)\n'
+        'Thread 7 (active+gil): "MainThread"\n    load (a b.py:12)\n    <module> (x.py:1)\n'
+        "Thread 0x7F (idle)\n    poll (zmq.py)\n"
+    )
+    assert stacks._py_spy_threads(text) == (
+        'MainThread:\n  File "a b.py", line 12 in load\n  File "x.py", line 1 in <module>',
+        'phasebus reporter:\n  File "queue.py", line 171 in get',
+        'thread 0x7F:\n  File "zmq.py", line 0 in poll',
+    )
 
 
 def test_process_without_a_handler_gets_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from phasebus.initializer.cluster.hub.app import build_hub_app
 from phasebus.initializer.cluster.hub.state import ClusterState, TooManyNodesError
+from phasebus.telemetry.stuck import StuckStep, StuckSteps
 from tests.support.journal_lines import begun, ended, line, progressed
 
 NODE, PHASE, OTHER, CLUSTER = "a" * 16, "b" * 16, "c" * 16, "d" * 16
@@ -60,6 +61,19 @@ def test_lines_from_an_unexpected_offset_are_ignored() -> None:
     assert cluster.receive("node-0", 0, START) == len(START)
     assert cluster.receive("node-0", 0, START) == len(START)
     assert sample(cluster, "phasebus_cluster_node_events_total", node="node-0") == 3
+
+
+def test_stuck_steps_of_all_nodes_are_on_the_page_of_the_cluster_until_they_go_on() -> None:
+    def stuck(*steps: str) -> bytes:
+        found = [StuckStep(step=step, name=step, process="p", pid=1, running_seconds=9, reason="r") for step in steps]
+        return line("StuckSteps", stuck=StuckSteps(steps=tuple(found)).plain())
+
+    cluster = ClusterState()
+    cluster.receive("node-0", 0, START + stuck(PHASE))
+    cluster.receive("node-1", 0, of_another_node(START) + stuck(OTHER))
+    assert [step["step"] for step in cluster.timeline.state()["stuck"]] == [PHASE, OTHER]
+    cluster.receive("node-0", len(START + stuck(PHASE)), stuck())
+    assert [step["step"] for step in cluster.timeline.state()["stuck"]] == [OTHER]
 
 
 def test_steps_that_the_driver_closes_count_once_and_for_the_lost_node() -> None:
