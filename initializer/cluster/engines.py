@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import anyio
 
 from phasebus.bus import Bus
+from phasebus.initializer.cluster.clocks import clock_offset_seconds
 from phasebus.initializer.cluster.events import NodeLostError
 from phasebus.initializer.cluster.heartbeat import SilentError, answered_or_silent
 from phasebus.initializer.cluster.layout import EngineSeats, Seat
@@ -20,12 +23,15 @@ from phasebus.initializer.cluster.node_runtime import NodeReport
 from phasebus.initializer.cluster.nodes import ClusterNode, StartingNode, ready_node, stop_nodes
 from phasebus.initializer.engines.registry import NO_ENGINE, find_launcher
 from phasebus.initializer.node.keys import ENGINE_ARGS, PLACEMENT_BUNDLE, PLACEMENT_GROUP
-from phasebus.initializer.ray.actors import start_actor
+from phasebus.initializer.ray.actors import Actor, start_actor
 from phasebus.initializer.ray.calls import ActorDiedError, answer
 from phasebus.initializer.ray.cluster import RAY
 from phasebus.initializer.ray.config import RayConfig
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import RecordedStep
+from phasebus.telemetry.span_names import LINKED_TO
+
+logger = logging.getLogger("phasebus.cluster")
 
 _THREADS = 8
 _HUB_SECONDS = 2.0
@@ -73,6 +79,7 @@ class EngineStart:
         self._hub = hub
         self._silence = silence
         self._started = started
+        self._actor_steps: dict[str, str] = {}
 
     async def run(self) -> Sequence[ClusterNode]:
         """Start the nodes and return them when all are ready.
@@ -112,7 +119,7 @@ class EngineStart:
 
         async def start(number: int, seat: Seat) -> None:
             try:
-                actors[number] = await self._start_actor(seat, seat.node + suffix)
+                actors[number] = await self._start_actor(seat, suffix)
             except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
                 errors.append(error)
                 tasks.cancel_scope.cancel()
@@ -126,11 +133,15 @@ class EngineStart:
         if errors:
             raise errors[0]
 
-    async def _start_actor(self, seat: Seat, name: str) -> StartingNode:
+    async def _start_actor(self, seat: Seat, suffix: str) -> StartingNode:
+        name = seat.node + suffix
+        replaced = self._actor_steps.get(seat.node)
+        link = {} if replaced is None else {LINKED_TO: self._identity.traceparent(replaced)}
         environment = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
         seconds = max(_PROCESS_SECONDS, self._engine.config.placement.timeout_seconds)
         try:
-            async with self._bus.step(RAY, "start_node_actor", attributes={"member": name}):
+            async with self._bus.step(RAY, "start_node_actor", attributes={"member": name, **link}) as step:
+                self._actor_steps[seat.node] = step.id
                 with anyio.fail_after(seconds):
                     actor = await start_actor(
                         NodeActor,
@@ -142,7 +153,14 @@ class EngineStart:
                         runtime_env={},
                         threads=_THREADS,
                     )
-            return StartingNode(name, seat.bundle, actor, Path(await actor.call("journal")))
+                journal, offset = await _journal_and_clock_offset(actor)
+                if offset is not None:
+                    step.attributes["clock_offset_seconds"] = offset
+                    logger.warning(
+                        "the clock of %s, the machine of the node %s, is %g s %s this machine's; its spans are displaced by that",
+                        *(actor.host, name, abs(offset), "ahead of" if offset > 0 else "behind"),
+                    )
+            return StartingNode(name, seat.bundle, actor, journal)
         except ActorDiedError as error:
             raise NodeLostError(f"the node {name!r} was lost before its start: {error}") from error
         except TimeoutError as error:
@@ -220,3 +238,10 @@ class EngineStart:
             with suppress(Exception), anyio.fail_after(_HUB_SECONDS):
                 steps = await answer(self._hub.running_steps.remote(node.name))
         return steps
+
+
+async def _journal_and_clock_offset(actor: Actor) -> tuple[Path, float | None]:
+    """Return the path of a node's journal, and how far its clock is ahead, in seconds; None if that is tolerated."""
+    sent_ns = time.time_ns()
+    journal, clock_ns = await actor.call("journal_and_clock")
+    return Path(journal), clock_offset_seconds(sent_ns, clock_ns, time.time_ns())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -44,9 +45,9 @@ class NodeActor:
         """Return the name of the machine and the id of the process."""
         return platform.node(), os.getpid()
 
-    def journal(self) -> str:
-        """Return the path of the node's journal; `start` creates the file."""
-        return str(journal_of(self._identity))
+    def journal_and_clock(self) -> tuple[str, int]:
+        """Return the path of the node's journal, which `start` creates, and its clock in nanoseconds since the epoch."""
+        return str(journal_of(self._identity)), time.time_ns()
 
     def ping(self) -> None:
         """Liveness check; returns immediately."""

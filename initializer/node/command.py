@@ -44,6 +44,7 @@ from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.telemetry import StepNotice, Telemetry
 from phasebus.telemetry.redaction import redact_arguments
+from phasebus.telemetry.span_names import LINKED_TO
 
 logger = logging.getLogger("phasebus.node")
 
@@ -115,6 +116,7 @@ class CommandStart:
         self._telemetry = telemetry
         self._intervals = intervals
         self._download_failed = False
+        self._engine_step: str | None = None
         self._deaths: list[str] = []
         self._model = printable(observer.model) or command.download or ""
 
@@ -165,6 +167,8 @@ class CommandStart:
         status.settle(cause)
         ready.set(0)
         attributes: dict[str, str | int] = {"model": self._model, "cause": cause, "attempt": attempt}
+        if self._engine_step is not None:  # what it replaces
+            attributes[LINKED_TO] = self._telemetry.identity.traceparent(self._engine_step)
         async with self._bus.step(ENGINE_RESTART, self._observer.name, attributes=attributes):
             await pause()
             self._deaths.clear()
@@ -238,6 +242,7 @@ class CommandStart:
         telemetry = self._telemetry
         attributes = {"model": self._model, **announced_steps(self._observer)}
         async with self._bus.step(ENGINE_INIT, self._observer.name, attributes=attributes) as step:
+            self._engine_step = step.id
             async with self._observer.relayed_steps(self._bus, telemetry.relay) as steps:
                 began_ns = time.time_ns()
                 await self._start_process(self._environment(step.id))

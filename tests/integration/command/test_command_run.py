@@ -113,6 +113,8 @@ def test_a_command_that_fails_is_started_again_and_is_not_ready_meanwhile(run: S
     restarts = [step for step in command.journal().steps if step.kind == "engine_restart"]
     assert [(step.outcome, step.attributes["attempt"]) for step in restarts] == [("failed", 1), ("finished", 2)]
     assert "ended by SIGKILL" in str(restarts[0].attributes["cause"])
+    engines = [step.id for step in command.journal().steps if step.kind == "engine"]
+    assert [str(step.attributes["linked_to"]).split("-")[2] for step in restarts] == engines[:2]
     assert 'phasebus_engine_restarts_total{model="org/model",outcome="finished"} 1.0' in metrics
     assert 'phasebus_engine_restarts_total{model="org/model",outcome="failed"} 1.0' in metrics
     assert command.stderr.count("it is started again in") == 2
