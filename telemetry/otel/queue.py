@@ -22,6 +22,10 @@ logger = logging.getLogger("phasebus.telemetry")
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """How long to wait after each failure in a row, in seconds."""
 
+_OUTER_KINDS = frozenset({"cluster", "node", "phase", "engine", "serve"})
+_OUTER_ROOM = 1000
+"""How many spans of these kinds find room in a queue that is full: without them, all others have no parent in the trace."""
+
 _ATTEMPTS = 3
 """How often a batch is refused before it is dropped, if other batches are accepted meanwhile."""
 
@@ -75,7 +79,8 @@ class SpanQueue:
         """Have `spans` exported."""
         with self._changed:
             for span in spans:
-                if self._waiting >= self._batches.queue or self._closing:
+                room = self._batches.queue + (_OUTER_ROOM if _is_outer(span) else 0)
+                if self._waiting >= room or self._closing:
                     self.dropped += 1
                 else:
                     self._waiting += 1
@@ -165,3 +170,7 @@ class SpanQueue:
             logger.warning(
                 "spans cannot be exported to %s (%s); the start-up goes on without", redact(self._target), redact(why)
             )
+
+
+def _is_outer(span: ReadableSpan) -> bool:
+    return (span.attributes or {}).get("phasebus.kind") in _OUTER_KINDS

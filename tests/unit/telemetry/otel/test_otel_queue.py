@@ -109,6 +109,21 @@ def test_a_span_with_odd_values_costs_no_other_span() -> None:
     assert exporter.accepted == ["a", r"bad\udcff", "b"]
 
 
+def test_outer_spans_of_a_start_find_room_in_a_full_queue() -> None:
+    answering = threading.Event()
+    exporter = Exporter(lambda _: answering.wait(60))
+    queue = queue_to(exporter, queue=20, batch=10)
+    root = ReadableSpan(
+        "root", SpanContext(1, 1, False), attributes={"phasebus.kind": "node"}, start_time=1, end_time=2
+    )
+    queue.put(span(str(number)) for number in range(30))
+    queue.put([root])
+    answering.set()
+    assert not queue.close()
+    assert queue.dropped == 10
+    assert exporter.accepted[-1] == "root"
+
+
 def test_an_unused_queue_starts_no_thread() -> None:
     exporter = Exporter()
     queue = queue_to(exporter)
