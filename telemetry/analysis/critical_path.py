@@ -7,10 +7,10 @@ one that had ended last by then, and so on, and the same inside each of them (CR
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from phasebus.telemetry.analysis.nesting import PlacedStep, nest
+from phasebus.telemetry.analysis.nesting import PlacedStep, walk
 from phasebus.telemetry.journal import RecordedStep, Run
 
 _NEARLY_ALL = 0.9
@@ -73,10 +73,15 @@ class CriticalPath:
 
 def critical_path(run: Run) -> CriticalPath:
     """Return the critical path of `run`; one without links if no step was begun."""
-    tops = nest(run)
-    if not tops or run.root is None:
+    return critical_path_of(run, tuple(walk(run)))
+
+
+def critical_path_of(run: Run, steps: Sequence[PlacedStep]) -> CriticalPath:
+    """Return the critical path of `run`, whose steps are at their places already."""
+    outermost = run.root
+    if outermost is None:
         return CriticalPath(links=(), overlap=Overlap(longest=None, at_best=0.0, saved=0.0))
-    root = next(at for top in tops for at in top.walk() if at.step.id == run.root.id)
+    root = next(at for at in steps if at.step is outermost)
     stretches = sorted(_stretches(root), key=lambda stretch: stretch[1])
     links = tuple(_link(*stretch) for stretch in stretches)
     return CriticalPath(links=links, overlap=_overlap(root, [at for at, _, _ in stretches]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -70,14 +71,16 @@ def _usual_durations(runs: Run | Sequence[Run]) -> dict[tuple[str, str], float]:
 
 def _durations(run: Run) -> dict[tuple[str, str], float]:
     nodes: dict[tuple[str, str], dict[str, float]] = {}
+    path: list[tuple[str, str]] = []  # the kinds and names of a step and of those around it
+    around: Counter[tuple[str, str]] = Counter()
     for at in walk(run):
+        while len(path) > at.depth:
+            around[path.pop()] -= 1
+        path.append((at.step.kind, at.step.name))
+        around[path[-1]] += 1
         if at.step.kind in _COMPARED:
             name = "" if at.step.kind in ("cluster", "node", "engine") else at.step.name
             seconds = nodes.setdefault((at.step.kind, name), {})
-            nested = any(
-                outer.step.kind == at.step.kind and outer.step.name == at.step.name
-                for outer in at.outward()
-                if outer is not at
-            )
+            nested = around[at.step.kind, at.step.name] > 1
             seconds[at.node] = seconds.get(at.node, 0.0) + (0.0 if nested else at.seconds)
     return {each: max(seconds.values()) for each, seconds in nodes.items()}

@@ -5,7 +5,7 @@ No function here recurses, and none compares all steps with all others: a journa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import islice
@@ -18,11 +18,11 @@ _DIGITS: Final = "0123456789"
 _WAITS: Final = "wait_for_"
 """What the names of steps begin with that only wait for other steps."""
 
-_MAX_ACTIVE: Final = 256
-"""How many of the steps that run at the start of another one are considered as its place, the latest first."""
+_MAX_ACTIVE: Final = 128
+"""How many of the steps that run on a node at the start of another one are considered as its place, the latest first."""
 
-_MAX_CANDIDATES: Final = 64
-"""How many of the steps that contain another one are considered as its place, the shortest first."""
+_MAX_CHECKS: Final = 256
+"""How many steps around those that may be a step's place are considered."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -99,8 +99,7 @@ def nest(run: Run) -> tuple[PlacedStep, ...]:
     """
     steps = {step.id: step for step in run.steps}
     ends = {step.id: end_of(step, run) for step in run.steps}
-    outer = {step.id: _running_ancestor(step, steps, ends) for step in run.steps}
-    _place_by_time(run, outer, ends)
+    outer = _place_by_time(steps, _running_ancestors(steps, ends), ends)
     below: dict[str | None, list[RecordedStep]] = {}
     for step in run.steps:
         below.setdefault(outer[step.id], []).append(step)
@@ -137,65 +136,103 @@ def uncovered(at: PlacedStep) -> Iterator[Uncovered]:
     yield Uncovered(start_ns=reached, end_ns=at.end_ns, after=last, before=None)
 
 
-def _running_ancestor(step: RecordedStep, steps: dict[str, RecordedStep], ends: dict[str, int]) -> str | None:
-    """Return the first ancestor that had not ended when `step` began; its parent if there is none."""
-    parent = at = _known(step.parent, steps)
-    seen = {step.id}
-    while at is not None and at not in seen:
-        if ends[at] > step.start_ns or ends[at] == ends[step.id]:
-            return at
-        seen.add(at)
-        at = _known(steps[at].parent, steps)
-    return parent if parent != step.id else None
+def _running_ancestors(steps: Mapping[str, RecordedStep], ends: Mapping[str, int]) -> dict[str, str | None]:
+    """Return for each step the first ancestor that had not ended when it began; its parent if there is none.
+
+    An ancestor that ended when a step without duration began counts as well. The ancestors that have ended are merged with
+    their parents as time passes (union-find, Tarjan 1975), so that no chain of them is followed twice.
+    """
+    outer: dict[str, str | None] = {}
+    beyond: dict[str, str | None] = {}  # of each ended step: an ancestor, all between them having ended
+    ending = sorted(steps, key=ends.__getitem__, reverse=True)
+    for step in sorted(steps.values(), key=lambda step: _latest_ended(step, ends)):
+        while ending and ends[ending[-1]] <= _latest_ended(step, ends):
+            ended = ending.pop()
+            ancestor = _first_running(_known(steps[ended].parent, steps), beyond)
+            beyond[ended] = ancestor if ancestor != ended else None  # the parents form a circle
+        parent = _known(step.parent, steps)
+        ancestor = _first_running(parent, beyond)
+        if ancestor is None or ancestor == step.id:
+            ancestor = parent if parent != step.id else None
+        outer[step.id] = ancestor
+    return outer
 
 
-def _known(parent: str | None, steps: dict[str, RecordedStep]) -> str | None:
+def _latest_ended(step: RecordedStep, ends: Mapping[str, int]) -> int:
+    """Return the latest end of a step that had ended before `step` began."""
+    return step.start_ns if ends[step.id] > step.start_ns else step.start_ns - 1
+
+
+def _first_running(at: str | None, beyond: dict[str, str | None]) -> str | None:
+    """Return the first of `at` and its ancestors that has not ended, and let `beyond` lead there at once."""
+    passed: list[str] = []
+    while at is not None and at in beyond:
+        passed.append(at)
+        at = beyond[at]
+    for each in passed:
+        beyond[each] = at
+    return at
+
+
+def _known(parent: str | None, steps: Mapping[str, RecordedStep]) -> str | None:
     return parent if parent in steps else None
 
 
-def _place_by_time(run: Run, outer: dict[str, str | None], ends: dict[str, int]) -> None:
-    """Set in `outer` the place of each engine step: the shortest engine step below its ancestor that contains it."""
-    ancestors = dict(outer)
-    engine = [step for step in run.steps if step.kind in _PLACED_BY_TIME]
-    active: dict[str, RecordedStep] = {}  # the placed ones that had not ended, in the order of their start
-    ending: list[tuple[int, str]] = []  # their ends, as a heap
-    for step in sorted(engine, key=lambda step: (step.start_ns, -ends[step.id])):
+def _place_by_time(
+    steps: Mapping[str, RecordedStep], ancestors: Mapping[str, str | None], ends: Mapping[str, int]
+) -> dict[str, str | None]:
+    """Return the place of each engine step: the shortest one below its ancestor that contains it, or else the ancestor."""
+    places = dict(ancestors)
+    engine = sorted(
+        (step for step in steps.values() if step.kind in _PLACED_BY_TIME),
+        key=lambda step: (step.start_ns, -ends[step.id]),
+    )
+    durations = {step.id: ends[step.id] - step.start_ns for step in engine}
+    nodes: dict[
+        str, dict[str, int]
+    ] = {}  # of each, the ends of the placed steps that still run, in the order of their start
+    ending: list[tuple[int, str, str]] = []  # these ends, the nodes and the ids, as a heap
+    for step in engine:
         while ending and ending[0][0] < step.start_ns:
-            del active[heappop(ending)[1]]
-        containing: list[RecordedStep] = []
-        for each in islice(
-            reversed(active.values()), _MAX_ACTIVE
-        ):  # of two that are equally short, the last one lies inside the other
-            if each.id == ancestors[step.id]:
+            _, node, ended = heappop(ending)
+            del nodes[node][ended]
+        active = nodes.setdefault(step.node, {})
+        top, end = ancestors[step.id], ends[step.id]
+        containing: list[str] = []
+        for each, until in islice(reversed(active.items()), _MAX_ACTIVE):
+            if each == top:
                 break  # those before it are not below it
-            if ends[each.id] >= ends[step.id]:
+            if until >= end:
                 containing.append(each)
-        containing.sort(key=lambda each: ends[each.id] - each.start_ns)
-        for other in containing[:_MAX_CANDIDATES]:
-            if not _are_peers(step, other) and _is_below(other.id, ancestors[step.id], step, ancestors, active, ends):
-                outer[step.id] = other.id
-                break
-        active[step.id] = step
-        heappush(ending, (ends[step.id], step.id))
+        containing.sort(key=durations.__getitem__)  # of two equally short ones, the last one lies inside the other
+        candidates = (each for each in containing if not _are_peers(step, steps[each]))
+        place = _first_below(top, end, candidates, ancestors, active)
+        if place is not None:
+            places[step.id] = place
+        active[step.id] = end
+        heappush(ending, (end, step.node, step.id))
+    return places
 
 
-def _is_below(
-    other: str,
+def _first_below(
     top: str | None,
-    step: RecordedStep,
-    ancestors: dict[str, str | None],
-    active: dict[str, RecordedStep],
-    ends: dict[str, int],
-) -> bool:
-    """Return whether `other` lies below `top`, by way of placed steps that all contain `step`."""
-    at = ancestors[other]
-    for _ in range(_MAX_CANDIDATES):
+    end: int,
+    candidates: Iterable[str],
+    ancestors: Mapping[str, str | None],
+    active: Mapping[str, int],
+) -> str | None:
+    """Return the first of `candidates` that lies below `top`, by way of active steps that end no earlier than `end`."""
+    checked: set[str] = set()  # none of these lies below `top`
+    for candidate in candidates:
+        at = ancestors[candidate]
+        while at is not None and at != top and at not in checked and active.get(at, -1) >= end:
+            if len(checked) == _MAX_CHECKS:
+                return None
+            checked.add(at)
+            at = ancestors[at]
         if at == top:
-            return True
-        if at is None or at not in active or ends[at] < ends[step.id]:
-            return False
-        at = ancestors[at]
-    return False
+            return candidate
+    return None
 
 
 def _are_peers(one: RecordedStep, other: RecordedStep) -> bool:

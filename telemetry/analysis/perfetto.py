@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from phasebus.telemetry.analysis.nesting import PlacedStep, walk
 from phasebus.telemetry.journal import Run
 from phasebus.telemetry.redaction import redact, redact_attributes, redact_name
 from phasebus.telemetry.span_names import span_name
+
+_MAX_AROUND: Final = 64
+"""How many of the steps around one are considered for its track, the innermost first."""
 
 
 def perfetto(run: Run) -> dict[str, Any]:
@@ -91,7 +95,7 @@ class _Tracks:
 
     def _around(self, at: PlacedStep) -> int | None:
         """Return the track of the innermost step around `at` that has room there; None without one."""
-        for outer in at.outward():
+        for outer in islice(at.outward(), 1, _MAX_AROUND):
             track = self._of.get(id(outer))
             if track is None:
                 continue

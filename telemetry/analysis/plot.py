@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from phasebus.telemetry.analysis.critical_path import critical_path
-from phasebus.telemetry.analysis.nesting import PlacedStep, nest, uncovered
+from phasebus.telemetry.analysis.critical_path import critical_path_of
+from phasebus.telemetry.analysis.nesting import PlacedStep, uncovered, walk
 from phasebus.telemetry.analysis.svg import LEFT, RIGHT, SPAN, WIDTH, bar, colour, document, shortened, text, ticks
 from phasebus.telemetry.formatting import format_duration, format_title
 from phasebus.telemetry.journal import Run
@@ -30,8 +30,7 @@ def plot(run: Run) -> str:
 class _Picture:
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.tops = nest(run)
-        self.steps = [at for top in self.tops for at in top.walk()]
+        self.steps = tuple(walk(run))
         self.start = min((at.start_ns for at in self.steps), default=run.start_ns)
         self.whole = max((max((at.end_ns for at in self.steps), default=run.end_ns) - self.start) / 1e9, 1e-3)
         self.parts: list[str] = []
@@ -80,7 +79,7 @@ class _Picture:
 
     def _critical_path(self) -> None:
         self.parts.append(text(24, _TOP - 16, "critical path", "faint"))
-        for link in critical_path(self.run).links:
+        for link in critical_path_of(self.run, self.steps).links:
             x, width = self._x(link.start_ns), link.seconds / self.whole * SPAN
             if width < _NARROWEST:
                 continue
