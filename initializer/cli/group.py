@@ -26,6 +26,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("run:run", "Run a vLLM command unchanged, and trace its start."),
     "watch": ("watch:watch", "Show a running start, on this machine or another."),
     "report": ("report:report", "Show where the time of a start went."),
+    "bench": ("bench:bench", "Start configurations several times, and compare them."),
+    "compare": ("comparing:compare", "Compare two series of runs, and name the step that got slower."),
     "runs": ("runs:runs", "List, show and prune the runs that are kept."),
     "doctor": ("doctor:doctor", "Check the environment for problems."),
     "events": ("events:events", "List every event, phase and key."),

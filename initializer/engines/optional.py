@@ -218,6 +218,14 @@ class DescribesFactors(Protocol):
 
 
 @runtime_checkable
+class CachesInFolders(Protocol):
+    """What a launcher also has if its engine keeps what it compiled or inspected for later starts."""
+
+    def cache_variables(self, folder: str) -> Mapping[str, str]:
+        """Return the variables that make the engine keep all of that in `folder` instead; models are not meant."""
+
+
+@runtime_checkable
 class CommandLauncher(Protocol):
     """What a launcher also has if its engine can be observed where a command starts it."""
 

@@ -1,6 +1,7 @@
 """Analyses of where a run's time went. Pure functions of a `Run`."""
 
 from phasebus.telemetry.analysis.blame import BlameRow, blame, time_to_ready
+from phasebus.telemetry.analysis.comparison import Comparison, Shift, compare
 from phasebus.telemetry.analysis.critical_path import CriticalPath, Link, Overlap, critical_path
 from phasebus.telemetry.analysis.diff import Difference, diff, usual_seconds
 from phasebus.telemetry.analysis.gaps import Gap, gaps, unnamed_share
@@ -8,24 +9,29 @@ from phasebus.telemetry.analysis.nesting import PlacedStep, walk
 from phasebus.telemetry.analysis.page_state import page_state
 from phasebus.telemetry.analysis.perfetto import perfetto
 from phasebus.telemetry.analysis.plot import plot
+from phasebus.telemetry.analysis.replay import replay
 from phasebus.telemetry.analysis.stragglers import Straggler, stragglers
 
 __all__ = [
     "BlameRow",
+    "Comparison",
     "CriticalPath",
     "Difference",
     "Gap",
     "Link",
     "Overlap",
     "PlacedStep",
+    "Shift",
     "Straggler",
     "blame",
+    "compare",
     "critical_path",
     "diff",
     "gaps",
     "page_state",
     "perfetto",
     "plot",
+    "replay",
     "stragglers",
     "time_to_ready",
     "unnamed_share",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -27,6 +28,7 @@ from phasebus.initializer.seams import Seam
 from phasebus.telemetry.history import Factor
 
 _STOP_SECONDS = 5.0
+_CACHES = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 _PARALLEL_SIZES = (
     "tensor_parallel_size",
     "pipeline_parallel_size",
@@ -67,6 +69,10 @@ class VLLM:
             except (TypeError, ValueError):
                 raise EngineError(f"the engine argument {name} is {size!r}, which is no number") from None
         return workers
+
+    def cache_variables(self, folder: str) -> Mapping[str, str]:
+        """Return the variables of vLLM's, torch's and Triton's caches, each set to a folder below `folder`."""
+        return {name: str(Path(folder, name.lower())) for name in _CACHES}
 
     def span_nodes(
         self, args: Mapping[str, Any], env: Mapping[str, str], bundles: Sequence[int]

@@ -1,0 +1,126 @@
+"""`phasebus compare`: whether the starts of one series are slower than those of another, and in which step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from phasebus.initializer.cli.failures import reported
+from phasebus.initializer.cli.report.differences import SLOWER_EXIT_CODE
+from phasebus.initializer.cli.report.journals import json_option, plain
+from phasebus.initializer.cli.report.show import Column, print_table
+from phasebus.telemetry import analysis
+from phasebus.telemetry.analysis.comparison import FALSE_ALARMS, SMALLEST_SHARE, Comparison, Shift
+from phasebus.telemetry.formatting import format_duration, format_title
+from phasebus.telemetry.history import FINGERPRINT, recorded_runs
+from phasebus.telemetry.journal import JournalError, Run, RunSummary, read_journal, summarize
+
+_SHOWN = 12
+
+percent_option = click.option(
+    "--percent",
+    type=click.FloatRange(0),
+    default=100 * SMALLEST_SHARE,
+    show_default=True,
+    help="Smallest shift that counts, in percent of the duration before.",
+)
+
+
+@click.command()
+@click.argument("before")
+@click.argument("after")
+@percent_option
+@json_option
+@click.pass_context
+def compare(context: click.Context, before: str, after: str, percent: float, *, as_json: bool) -> None:
+    """Compare the starts of BEFORE with those of AFTER, by a rank test for each step.
+
+    Each is a folder of journals, such as `phasebus bench` writes, or a configuration's fingerprint, for all its runs in the
+    history. Starts that failed are left out. The exit code is 3 if AFTER is slower than chance explains: of 100 comparisons
+    of equal series, at most one is called slower.
+    """
+    with reported():
+        comparison = analysis.compare(series(before), series(after), percent / 100)
+        if as_json:
+            click.echo(json.dumps(plain(comparison), indent=2, ensure_ascii=False))
+        else:
+            print_comparison(comparison, before, after)
+    if comparison.slower:
+        context.exit(SLOWER_EXIT_CODE)
+
+
+def series(name: str) -> Sequence[Run]:
+    """Return the runs of a series that became ready, the oldest first.
+
+    Args:
+        name: A folder of journals, or the fingerprint of a configuration.
+
+    Raises:
+        JournalError: There are none.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        journals = [path for path in sorted(folder.rglob("*.jsonl")) if not path.parent.with_suffix(".jsonl").exists()]
+        return _ready([each for path in journals for each in _summary(path)], f"the folder {name}")
+    found = [each for each in recorded_runs(most=10**9) if str(each.attributes.get(FINGERPRINT, "")) == name]
+    return _ready(found[::-1], f"the configuration {name!r}, which is no folder either (see `phasebus runs list`),")
+
+
+def _summary(path: Path) -> Sequence[RunSummary]:
+    with suppress(JournalError):
+        return (summarize(path),)
+    return ()
+
+
+def _ready(found: Sequence[RunSummary], what: str) -> Sequence[Run]:
+    runs: list[Run] = []
+    for each in found:
+        if each.outcome == "finished" and each.kind in ("node", "cluster"):
+            with suppress(JournalError):
+                runs.append(read_journal(each.path))
+    if not runs:
+        raise JournalError(f"no run of {what} has become ready")
+    return runs
+
+
+def print_comparison(comparison: Comparison, before: str, after: str) -> None:
+    """Print a comparison: the time to ready, the verdict, and the steps whose own time changed most."""
+    first, second = comparison.runs
+    whole = comparison.whole
+    click.echo(f"before  {before}: ready in {format_duration(whole.before)}, the median of {first} runs")
+    click.echo(f"after   {after}: ready in {format_duration(whole.after)}, the median of {second} runs")
+    click.echo(_verdict(comparison))
+    rows = [whole, *(shift for shift in comparison.steps if shift.significant), *comparison.steps]
+    print_table(
+        [Column("change", "+"), Column("before", "s"), Column("after", "s"), Column("chance"), Column("what")],
+        [_row(shift) for shift in dict.fromkeys(rows[:_SHOWN])],
+    )
+
+
+def _verdict(comparison: Comparison) -> str:
+    whole, culprit = comparison.whole, comparison.culprit
+    because = ""
+    if culprit is not None:
+        because = f"; the step that changed most is {_titled(culprit)} ({culprit.own_change:+.2f} s)"
+    if whole.significant:
+        return f"The start is {100 * abs(whole.share):.1f} % {'slower' if whole.change > 0 else 'faster'}{because}."
+    if comparison.slower:
+        return f"The time to ready did not change by more than chance explains, but a step is slower{because}."
+    if not comparison.enough:
+        return f"There are too few runs to tell a shift from chance at {100 * FALSE_ALARMS:.0f} %; 8 and 8 are enough."
+    return "No difference that chance does not explain."
+
+
+def _row(shift: Shift) -> tuple[object, ...]:
+    mark = " ▲" if shift.significant and shift.change > 0 else " ▼" if shift.significant else ""
+    return shift.change, shift.before, shift.after, f"{shift.probability:.1g}", _titled(shift) + mark
+
+
+def _titled(shift: Shift) -> str:
+    if shift.kind == "start":
+        return "time to ready"
+    return format_title(shift.kind, shift.name).strip() + (f" ({shift.process})" if shift.process else "")
