@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,7 +13,7 @@ from phasebus.telemetry.journal import journal_path
 from tests.support.runs import run_of, step, write_journal
 
 
-def write_series(folder: Path, seconds: float, starts: int = 9, **attributes: object) -> None:
+def write_series(folder: Path, seconds: float, starts: int = 9, **attributes: Any) -> None:
     for number in range(starts):
         run = f"2026010{number}T000000-{folder.name:0>4}"
         long = seconds + number / 100
