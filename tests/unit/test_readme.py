@@ -18,7 +18,7 @@ def test_the_configuration_of_the_readme_is_one(tmp_path: Path, monkeypatch: pyt
     assert load_config(path).engine_args == {"max_model_len": 256}
 
 
-def test_the_readme_names_every_phase_and_every_key() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_guide_to_callbacks_names_every_phase_and_every_key() -> None:
+    page = (ROOT / "docs" / "guides" / "callbacks.md").read_text()
     for name in (*(event.phase for event in NODE_PHASES), *NODE_KEYS):
-        assert f"`{name}" in readme or f'"{name}"' in readme, name
+        assert f"`{name}" in page or f'"{name}"' in page, name
