@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
@@ -25,7 +25,14 @@ from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_mode
 from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.journal import Run
-from tests.benchmarks.engine_starts import ENGINE_ARGS, phasebus_up, ray_serve_llm, vllm_serve
+from tests.benchmarks.engine_starts import (
+    ENGINE_ARGS,
+    kept_fork_server,
+    phasebus_up,
+    ray_serve_llm,
+    restarted_vllm_serve,
+    vllm_serve,
+)
 from tests.benchmarks.measuring import Number, Table
 
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
@@ -202,22 +209,34 @@ def _forking(model: str) -> Table:
                 seconds.setdefault((empty, observed), []).append(took)
     rows: list[list[Number | str | None]] = []
     for empty, mark in marks.items():
-        plain, forked = seconds[empty, False], seconds[empty, True]
-        ratios = [one / other for one, other in zip(forked, plain, strict=True)]
-        rows.append(
-            [
-                "with vLLM's caches empty" if empty else "first start",
-                f"{median(plain):.1f} s",
-                f"{median(forked):.1f} s",
-                Number(median(ratios), mark=mark, beside=_spread(ratios)),
-            ]
-        )
+        name = "with vLLM's caches empty" if empty else "first start"
+        rows.append(_compared(name, seconds[empty, False], seconds[empty, True], mark))
+    rows.extend(_keeping(model))
     return Table(
         f"vllm serve, from the start of the process to the first answer, medians of {ROUNDS} rounds",
         ["", "vllm serve", "phasebus run", "phasebus / plain"],
         [*rows],
         ["On GPUs: install vLLM for them, and run the same command; nothing of this was measured there."],
     )
+
+
+def _keeping(model: str) -> Iterator[list[Number | str | None]]:
+    """Yield the rows of a fork server that stayed, and of a restart after the death of the engine core."""
+    plain, kept = [], []
+    with kept_fork_server() as found:
+        for _ in range(ROUNDS):
+            plain.append(vllm_serve(model))
+            kept.append(vllm_serve(model, observed=True, environment=found))
+    yield _compared("with a fork server that stayed", plain, kept, mark=0.25)
+    firsts, agains = zip(*(restarted_vllm_serve(model) for _ in range(ROUNDS)), strict=True)
+    yield _compared("first start with --restart; restart after SIGKILL of the engine core", firsts, agains, mark=0.30)
+
+
+def _compared(name: str, slow: Sequence[float], fast: Sequence[float], mark: float) -> list[Number | str | None]:
+    """Return a row with the medians, and the median of the ratios, of pairs of starts."""
+    ratios = [one / other for one, other in zip(fast, slow, strict=True)]
+    ratio = Number(median(ratios), mark=mark, beside=_spread(ratios))
+    return [name, f"{median(slow):.1f} s", f"{median(fast):.1f} s", ratio]
 
 
 def _downloading(model: str) -> Table:

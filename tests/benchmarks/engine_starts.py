@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any
@@ -21,6 +24,8 @@ from tests.support.waiting import wait_until
 
 ENGINE_ARGS = {"max_model_len": 256, "enforce_eager": True, "dtype": "bfloat16"}
 BIN = Path(sys.executable).parent
+_PHASEBUS = [sys.executable, "-m", "phasebus.initializer.cli"]
+_VLLM_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
 
 
 def phasebus_up(model: str, **config: Any) -> tuple[float, Run]:
@@ -39,26 +44,70 @@ def phasebus_up(model: str, **config: Any) -> tuple[float, Run]:
             return seconds, read_journal(journal)
 
 
-def vllm_serve(model: str, *, observed: bool = False, empty_caches: bool = False) -> float:
+def vllm_serve(
+    model: str, *, observed: bool = False, empty_caches: bool = False, environment: Mapping[str, str] | None = None
+) -> float:
     """Return the seconds that `vllm serve` takes from its start to its first completion.
 
     Args:
         model: The folder of the model.
         observed: Whether it runs under `phasebus run`.
         empty_caches: Whether vLLM finds no file in its caches, as in a fresh container.
+        environment: More variables.
     """
+    with TemporaryDirectory() as folder:
+        caches = {"VLLM_CACHE_ROOT": str(Path(folder, "cache"))} if empty_caches else {}
+        prefix = [*_PHASEBUS, "run", "--port=0", "--"] if observed else []
+        began = time.monotonic()
+        with _serving(model, prefix, {"PHASEBUS_STATE_DIR": folder, **caches, **(environment or {})}):
+            return time.monotonic() - began
+
+
+@contextmanager
+def kept_fork_server() -> Iterator[Mapping[str, str]]:
+    """Give the environment in which `phasebus run` finds a fork server that stays."""
+    with TemporaryDirectory() as folder:
+        found = {"PHASEBUS_RUNTIME_DIR": folder}
+        environment = {**os.environ, **_VLLM_ENVIRONMENT, **found}
+        subprocess.run([*_PHASEBUS, "forkserver", "start"], env=environment, check=True, capture_output=True)
+        try:
+            yield found
+        finally:
+            subprocess.run([*_PHASEBUS, "forkserver", "stop"], env=environment, check=True, capture_output=True)
+
+
+def restarted_vllm_serve(model: str) -> tuple[float, float]:
+    """Return the seconds to the first completion: from the start, and from a SIGKILL of the engine core."""
+    with TemporaryDirectory() as folder:
+        environment = {"PHASEBUS_STATE_DIR": folder, "PHASEBUS_RUNTIME_DIR": str(Path(folder, "runtime"))}
+        began = time.monotonic()
+        with _serving(model, [*_PHASEBUS, "run", "--port=0", "--restart=on-failure", "--"], environment) as serving:
+            seconds = time.monotonic() - began
+            (core,) = re.findall(r"EngineCore pid=([0-9]+)", serving.output())[-1:]
+            began = time.monotonic()
+            os.kill(int(core), signal.SIGKILL)
+            wait_until(lambda: "started again" in serving.output(), "the engine's death is noticed")
+            _first_completion(serving.url, model, serving.output)
+            return seconds, time.monotonic() - began
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """A server that answers: its address, and what returns all that it has printed."""
+
+    url: str
+    output: Callable[[], str]
+
+
+@contextmanager
+def _serving(model: str, prefix: list[str], environment: Mapping[str, str]) -> Iterator[_Serving]:
+    """Run `vllm serve` behind `prefix`, from its first completion on."""
     port = free_port()
     options = ["--max-model-len=256", "--enforce-eager", "--dtype=bfloat16", "--host=127.0.0.1", f"--port={port}"]
-    prefix = [sys.executable, "-m", "phasebus.initializer.cli", "run", "--port=0", "--"] if observed else []
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
-    with TemporaryDirectory() as folder:
-        environment["PHASEBUS_STATE_DIR"] = folder
-        if empty_caches:
-            environment["VLLM_CACHE_ROOT"] = str(Path(folder, "cache"))
-        began = time.monotonic()
-        with _running([*prefix, str(BIN / "vllm"), "serve", model, *options], environment) as output:
-            _first_completion(f"http://127.0.0.1:{port}", model, output)
-            return time.monotonic() - began
+    command = [*prefix, str(BIN / "vllm"), "serve", model, *options]
+    with _running(command, {**_VLLM_ENVIRONMENT, **environment}) as output:
+        _first_completion(f"http://127.0.0.1:{port}", model, output)
+        yield _Serving(f"http://127.0.0.1:{port}", output)
 
 
 def ray_serve_llm(model: str) -> float:
