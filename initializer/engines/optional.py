@@ -120,6 +120,18 @@ class EngineObserver(Protocol):
         """Publish the reports that arrive at `relay` as engine steps on `bus`; all steps end with the context."""
 
 
+@runtime_checkable
+class PreloadsEngine(Protocol):
+    """What an engine's observer also has if the imports of its processes can begin before the engine is started."""
+
+    def preload(self, environment: Mapping[str, str]) -> None:
+        """Begin to import, beside this process, what the engine's processes need. It returns at once.
+
+        Args:
+            environment: The environment of this process.
+        """
+
+
 class CommandObserver(Protocol):
     """Observes an engine that a command starts under ``phasebus run``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
@@ -20,6 +21,8 @@ from phasebus.telemetry import Relay, StepNotice, Telemetry
 from phasebus.telemetry.history import Factor
 from phasebus.telemetry.redaction import redact_arguments
 
+logger = logging.getLogger("phasebus.engine")
+
 _NAME: Final = "vllm"
 
 
@@ -31,6 +34,17 @@ class VLLMObserver:
 
     outermost_step = "init_front_end"
     """The step that contains the whole start, as the plugin names it."""
+
+    def preload(self, environment: Mapping[str, str]) -> None:
+        """Start a fork server beside this process; vLLM spawns its processes if it cannot be started."""
+        if environment.get(FORKSERVER) == "0":
+            return
+        from phasebus.initializer.engines.vllm.inside.forkserver.begin import start_server
+
+        try:
+            start_server()
+        except OSError as error:
+            logger.warning("no fork server, so vLLM spawns its processes: %s", error)
 
     def environment(
         self, telemetry: Telemetry, environment: Mapping[str, str], args: Mapping[str, Any]

@@ -19,7 +19,7 @@ from ray.llm._internal.serve.core.server.llm_server import LLMServer
 from phasebus.bus import Bus, Context, PhasebusError, subscribe_all
 from phasebus.initializer.integrations.ray_serve.application import join_application
 from phasebus.initializer.integrations.ray_serve.origin import replica_origin
-from phasebus.initializer.integrations.ray_serve.replica import DOWNLOAD, ENGINE_START, ReplicaStart
+from phasebus.initializer.integrations.ray_serve.replica import DOWNLOAD, ENGINE_START, ReplicaStart, preload_engine
 from phasebus.initializer.integrations.ray_serve.status import is_driver
 from phasebus.initializer.node.events import PrePlacementGroup
 from phasebus.initializer.node.keys import (
@@ -93,6 +93,9 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
         **ray_arguments: Any,
     ) -> None:
         check_ray()
+        application = application_name()
+        if application is not None:  # this process is a replica
+            preload_engine()
         super().__init__(llm_config=llm_config, **ray_arguments)
         engine = llm_config.get_engine_config()
         name = replica_name(llm_config.model_id)
@@ -110,7 +113,7 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
             },
             host=host,
             port=port,
-            origin=replica_origin(name, application_name()),
+            origin=replica_origin(name, application),
             imported_ns=_IMPORTED_NS,
         )
 

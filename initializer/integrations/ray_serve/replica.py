@@ -16,7 +16,7 @@ import anyio
 from anyio.from_thread import start_blocking_portal
 
 from phasebus.bus import Bus, Context, subscribe_all
-from phasebus.initializer.engines.optional import announced_steps
+from phasebus.initializer.engines.optional import PreloadsEngine, announced_steps
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError
 from phasebus.initializer.engines.registry import find_observer
 from phasebus.initializer.integrations.ray_serve.application import SERVE
@@ -44,6 +44,13 @@ from phasebus.telemetry.span_names import LINKED_TO
 
 DOWNLOAD: Final = "download"
 ENGINE_START: Final = "engine_init"
+
+
+def preload_engine() -> None:
+    """Begin the imports of the engine's processes, beside Ray's download."""
+    observer = find_observer()
+    if isinstance(observer, PreloadsEngine):
+        observer.preload(os.environ)
 
 
 class ReplicaStart:

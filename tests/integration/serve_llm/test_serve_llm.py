@@ -182,6 +182,15 @@ def test_the_start_of_the_replica_is_one_trace_with_the_engines_steps_in_it(appl
     assert {"load_model", "load_weights", "allocate_kv_cache"} <= steps
 
 
+def test_processes_of_the_engine_are_forked_from_the_server_of_their_replica(application: Application) -> None:
+    (journal, *_) = sorted(application.folder.glob("runs/*.jsonl"))
+    replica = psutil.Process(json.loads(journal.read_text().partition("\n")[0])["pid"])
+    parents = {each.name()[:12]: (each.parent() or replica).name() for each in replica.children(recursive=True)}
+    assert parents["phasebus for"] == replica.name()
+    assert parents["VLLM::Engine"].startswith("phasebus for")
+    assert parents["VLLM::Worker"].startswith("phasebus for")
+
+
 def test_nearly_all_of_the_start_of_the_replica_has_a_named_step(by_server: Application) -> None:
     assert unnamed_share(by_server.run) <= 0.5
     assert {"init_node", "init_serve_engine"} <= {step.name for step in by_server.run.steps if step.kind == "ray"}

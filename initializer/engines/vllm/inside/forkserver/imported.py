@@ -20,6 +20,9 @@ READ_WHEN_LOADED: Final = (
 )
 """The first letters of the names of variables that libraries read when they are loaded."""
 
+_SET_BY_IMPORT: Final = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Variables that importing vLLM sets (`env_override.py`), in the server as well."""
+
 _PLACES: Final = frozenset({"GOMP_CPU_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND"})
 
 _environment: Mapping[str, str] = {}
@@ -68,7 +71,7 @@ def _is_applicable(name: str, value: str | None, environment: Mapping[str, str])
         return bool(_cpus(environment, {name: value})) and "libgomp.so" in Path("/proc/self/maps").read_text()
     if name == "OMP_NUM_THREADS":
         return value.isdigit()
-    return name in _INDUCTOR or name == "NUMEXPR_MAX_THREADS"
+    return name in _INDUCTOR or name == "NUMEXPR_MAX_THREADS" or _SET_BY_IMPORT.get(name) == value
 
 
 def _are_loaded(libraries: list[str]) -> bool:
