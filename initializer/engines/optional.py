@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from phasebus.bus import Bus
@@ -57,6 +58,18 @@ class ForksCommands(Protocol):
             environment: Its environment.
             mask: The signals that are blocked in it.
             use: Which server.
+        """
+
+
+@runtime_checkable
+class NamesWeights(Protocol):
+    """What a command observer also has if it knows the files that the engine will load."""
+
+    def weight_files(self, environment: Mapping[str, str]) -> Sequence[Path]:
+        """Return the files of the model's weights, in the order in which they are loaded; none if they are not known.
+
+        Args:
+            environment: The environment of the command.
         """
 
 

@@ -23,6 +23,7 @@ from phasebus.initializer.engines.optional import (
     CommandObserver,
     ForksCommands,
     ForkServerUse,
+    NamesWeights,
     ObservedSteps,
     announced_steps,
 )
@@ -41,6 +42,7 @@ from phasebus.initializer.node.events import (
 from phasebus.initializer.node.execution import executable, original_environment, printable
 from phasebus.initializer.node.factors import described_configuration, engine_factors
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
+from phasebus.initializer.node.read_ahead import reading_ahead
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.telemetry import StepNotice, Telemetry
 from phasebus.telemetry.redaction import redact_arguments
@@ -245,14 +247,26 @@ class CommandStart:
             self._engine_step = step.id
             async with self._observer.relayed_steps(self._bus, telemetry.relay) as steps:
                 began_ns = time.time_ns()
-                await self._start_process(self._environment(step.id))
-                pid = self._child.pid
-                assert pid is not None  # noqa: S101  # it has been started
-                started = self._observer.process_started(pid, began_ns, telemetry.identity.trace, step.id)
-                if started is not None:
-                    telemetry.relay.publish(started)
-                await self._until_ready(steps)
+                environment = self._environment(step.id)
+                with reading_ahead(self._weights(environment)):
+                    await self._start_process(environment)
+                    pid = self._child.pid
+                    assert pid is not None  # noqa: S101  # it has been started
+                    started = self._observer.process_started(pid, began_ns, telemetry.identity.trace, step.id)
+                    if started is not None:
+                        telemetry.relay.publish(started)
+                    await self._until_ready(steps)
             self._model = step.attributes["model"] = steps.model or self._model
+
+    def _weights(self, environment: Mapping[str, str]) -> Sequence[Path]:
+        """Return the files of weights that are read while the command imports; none if they are being downloaded."""
+        if self._command.download is not None or not isinstance(self._observer, NamesWeights):
+            return ()
+        try:
+            return self._observer.weight_files(environment)
+        except Exception as error:  # noqa: BLE001  # the command loads them by itself
+            logger.warning("the weights are not read ahead: %s: %s", type(error).__name__, error)
+            return ()
 
     async def _start_process(self, environment: Mapping[str, str]) -> None:
         """Start the command: as a fork of a server that stays if possible, else by executing it.

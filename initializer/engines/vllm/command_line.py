@@ -16,6 +16,7 @@ import anyio.to_thread
 import httpx
 import yaml
 
+from phasebus.initializer.engines.vllm.weights import Weights
 from phasebus.telemetry.files import read_regular
 
 PLUGIN: Final = "phasebus"
@@ -43,6 +44,7 @@ class ServerCommand:
         health_url: The URL of its /health; None without an HTTP server, or if its port is not known.
         socket: The Unix socket that it listens on instead of a port.
         traces_endpoint: Where its arguments say that it exports its spans; None if they do not say.
+        weights: Which weights it loads.
         options: Its options by name, with underscores; True for one without a value. The model is ``model``.
     """
 
@@ -51,6 +53,7 @@ class ServerCommand:
     health_url: str | None
     socket: str | None
     traces_endpoint: str | None = None
+    weights: Weights = field(default_factory=Weights)
     options: Mapping[str, str | bool] = field(default_factory=dict)
 
     async def is_healthy(self, seconds: float = 1.0) -> bool:
@@ -97,6 +100,12 @@ def read_command(arguments: Sequence[str]) -> ServerCommand | None:
         health_url=url,
         socket=socket,
         traces_endpoint=_value(options, "otlp-traces-endpoint") or None,
+        weights=Weights(
+            model=_value(options, "") or _value(options, "model"),
+            load_format=_value(options, "load-format"),
+            revision=_value(options, "revision"),
+            cache=_value(options, "download-dir"),
+        ),
         options={
             name.lstrip("-").replace("-", "_") or "model": " ".join(values) or True
             for name, values in options.items()

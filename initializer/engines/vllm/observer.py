@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Final
 
 from phasebus.bus import Bus
@@ -17,6 +18,7 @@ from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER
 from phasebus.initializer.engines.vllm.names import ALL_STEPS
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.initializer.engines.vllm.steps import relayed_steps
+from phasebus.initializer.engines.vllm.weights import weight_files
 from phasebus.telemetry import Relay, StepNotice, Telemetry
 from phasebus.telemetry.history import Factor
 from phasebus.telemetry.redaction import redact_arguments
@@ -123,6 +125,10 @@ class VLLMCommandObserver:
         from phasebus.initializer.engines.vllm.forking import fork_command
 
         return fork_command(path, arguments, environment, mask, use)
+
+    def weight_files(self, environment: Mapping[str, str]) -> Sequence[Path]:
+        """Return the files of the weights that the server will load, if they are on this machine."""
+        return () if self._server is None else weight_files(self._server.weights, environment)
 
     async def is_healthy(self) -> bool:
         """Return whether the server's /health answers; False if the arguments do not name its address."""
