@@ -15,6 +15,8 @@ _DAEMONS: Final = frozenset({"raylet", "gcs_server"})
 """Processes of Ray that serve all others; they use some CPU time at all times."""
 
 _MAX_PROCESSES: Final = 300
+_WALK_EVERY: Final = 3
+"""All processes of the machine are read once in so many samples; between them, only the known ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +51,17 @@ class ProcessSampler:
     def __init__(self) -> None:
         self._known: dict[int, psutil.Process] = {}
         self._own = os.getpid()
+        self._samples = 0
+        self._parents: Mapping[int, int] = {}
         self._paused_ray: tuple[tuple[int, str], ...] = ()
 
     def sample(self, pids: Iterable[int]) -> Mapping[int, Activity]:
         """Return the activity of each of `pids`; a process that has started another of them does not count that one's."""
         wanted = set(pids)
-        parents, self._paused_ray = _parents()
+        if self._samples % _WALK_EVERY == 0 or not wanted <= self._parents.keys():
+            self._parents, self._paused_ray = _parents()
+        self._samples += 1
+        parents = self._parents
         families: dict[int, list[int]] = {pid: [] for pid in wanted}
         for pid in list(parents)[:10_000]:
             at = pid

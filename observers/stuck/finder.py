@@ -36,6 +36,7 @@ _BUSY_BYTES: Final = 64 * 1024
 """The number of bytes that a process moves at least in the time of `Patience.seconds`, if it makes progress."""
 
 _SPIN_SHARE: Final = 0.8
+_LATEST_SAMPLES: Final = 4
 
 _OVERDUE_FACTOR: Final = 3.0
 _OVERDUE_SECONDS: Final = 30.0
@@ -200,8 +201,8 @@ class StuckFinder:
             if step.name not in _WAITS and step not in idle and not self._is_silent_elsewhere(step, now)
         ]
         suspects = tuple(self._suspect(step, "idle", now) for step in idle)
-        with_step = {pid_of(step) for step in innermost}
-        between_steps = {pid for pid in self._processes if pid not in with_step and self._works(pid)}
+        with_step = {pid_of(step) or os.getpid() for step in innermost}
+        between_steps = {pid for pid in {os.getpid(), *self._processes} - with_step if self._works(pid)}
         active_now = bool(active or between_steps)  # a process may work for seconds without a step
         if not active_now or now - self._last < self._patience.seconds:
             return Findings(suspects=() if active_now else suspects)
@@ -268,7 +269,8 @@ class StuckFinder:
         share = _OWN_BUSY_SHARE if pid == os.getpid() else _BUSY_SHARE
         if last.cpu - first.cpu > share * (until - since) or last.io - first.io > _BUSY_BYTES:
             return True
-        return sum(each.runs for _, each in window) > len(window) / 2  # it waits for a CPU
+        latest = list(window)[-_LATEST_SAMPLES:]
+        return sum(each.runs for _, each in latest) > 1  # it waits for a CPU
 
     def _works(self, pid: int) -> bool:
         """Return whether a process without a step of its own is seen to make progress."""

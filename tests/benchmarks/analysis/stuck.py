@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from statistics import median
@@ -50,7 +51,7 @@ def _alarms() -> Table:
     sampler, seconds = ProcessSampler(), []
     for _ in range(SAMPLES):
         began = time.thread_time()
-        sampler.sample([1])
+        sampler.sample([os.getpid()])
         seconds.append(time.thread_time() - began)
     table.rows.append(
         [
