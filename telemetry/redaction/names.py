@@ -6,6 +6,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from phasebus.telemetry.redaction.values import is_generated, is_password
+
 MAX_NAME_CHARACTERS: Final = 200
 """A longer name is judged by its last characters."""
 
@@ -15,22 +17,26 @@ _SECRET_WORDS: Final = frozenset(
     {
         "secret", "secrets", "password", "passwords", "passwd", "passphrase", "pwd", "pw", "credential", "credentials",
         "authorization", "apikey", "apikeys", "accesskey", "secretkey", "privatekey", "sharedkey", "signature", "cookie",
-        "cookies", "jwt", "bearer", "authtoken", "accesstoken", "passcode", "otp", "verifier",
+        "cookies", "jwt", "bearer", "authtoken", "accesstoken", "passcode", "otp", "verifier", "passin", "passout",
+        "presharedkey",
     }
 )  # fmt: skip
 
-_SECRET_ENDINGS: Final = ("password", "passwd", "passphrase", "apikey")
+_SECRET_ENDINGS: Final = (
+    "password", "passwd", "passphrase", "apikey", "dbpass", "sshpass", "userpass", "rootpass", "adminpass", "mailpass",
+    "storepass", "keypass", "bindpass",
+)  # fmt: skip
 
 _KEY_QUALIFIERS: Final = frozenset(
     {
         "api", "access", "account", "admin", "app", "auth", "client", "consumer", "deploy", "encryption", "license",
-        "master", "private", "secret", "service", "session", "shared", "sharedaccess", "signing", "ssh", "storage",
-        "subscription", "webhook",
+        "master", "preshared", "private", "secret", "service", "session", "shared", "sharedaccess", "signing", "ssh",
+        "storage", "subscription", "webhook",
     }
 )  # fmt: skip
 """Words before "key" that make it a secret, however the name is written."""
 
-_HARMLESS_KEYS: Final = frozenset(
+HARMLESS_KEYS: Final = frozenset(
     {
         "arrow", "cache", "column", "config", "dict", "foreign", "group", "hash", "host", "index", "join", "label", "map",
         "message", "metric", "object", "parameter", "partition", "primary", "public", "query", "routing", "sort", "state",
@@ -38,6 +44,19 @@ _HARMLESS_KEYS: Final = frozenset(
     }
 )  # fmt: skip
 """Words before "key" that keep a name in capitals, such as of a variable, from being a secret."""
+
+_PASS_QUALIFIERS: Final = frozenset(
+    {
+        "admin", "auth", "become", "bind", "client", "database", "db", "email", "ftp", "http", "imap", "ldap", "login",
+        "mail", "mysql", "pg", "postgres", "proxy", "redis", "root", "server", "smtp", "sql", "ssh", "sudo", "user",
+    }
+)  # fmt: skip
+"""Words before "pass" that make it a secret; others have a forward pass or count passes."""
+
+AMBIGUOUS_WORDS: Final = ("auth", "hmac", "key", "keys", "licence", "license", "login", "pass", "psk", "pin")
+"""Last words of names whose values are secrets if they look like it."""
+
+_PIN_DIGITS: Final = range(4, 9)
 
 _HARMLESS_TOKENS: Final = frozenset(
     {
@@ -88,9 +107,25 @@ def is_secret_name(name: str) -> bool:
     return any(
         _is_token(words, at)
         or _is_key(words, at, in_capitals=name.isupper())
+        or (word == "pass" and at and words[at - 1] in _PASS_QUALIFIERS)
         or (word == "auth" and (len(words) == 1 or words[0] == "x"))
         for at, word in enumerate(words)
     )
+
+
+def is_secret_pair(name: str, value: str) -> bool:
+    """Return whether `value` under `name` is a secret: by the name, or by both (``key=Xy7…``, ``pin: 4829``)."""
+    if is_secret_name(name):
+        return True
+    words = _WORDS.findall(name[-MAX_NAME_CHARACTERS:])
+    last = words[-1].lower() if words else ""
+    if last in ("pass", "psk") and is_password(value):
+        return True
+    if last == "pin":
+        return value.isdecimal() and len(value) in _PIN_DIGITS
+    if last not in AMBIGUOUS_WORDS or (len(words) > 1 and words[-2].lower() in HARMLESS_KEYS):
+        return False
+    return is_generated(value)
 
 
 def is_secret_query(name: str) -> bool:
@@ -123,4 +158,4 @@ def _is_key(words: list[str], at: int, *, in_capitals: bool) -> bool:
         return False
     if words[at - 1] in _KEY_QUALIFIERS:
         return True
-    return in_capitals and at == len(words) - 1 and words[at - 1] not in _HARMLESS_KEYS
+    return in_capitals and at == len(words) - 1 and words[at - 1] not in HARMLESS_KEYS

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from phasebus.telemetry.redaction.known import MASK
-from phasebus.telemetry.redaction.names import is_secret_name
-from phasebus.telemetry.redaction.values import is_placeholder, is_prose
+from phasebus.telemetry.redaction.names import HARMLESS_KEYS, is_quantity, is_secret_pair
+from phasebus.telemetry.redaction.values import is_numeral, is_placeholder, is_prose
 
 _SHORTEST_RANDOM: Final = 12
 _PROSE_WORDS: Final = ("token", "key", "apikey", "secret", "password", "passphrase", "credential")
+_NO_HARMLESS_KEY: Final = "".join(f"(?<!{word} key)" for word in sorted(HARMLESS_KEYS))
 
 
 class _Notation(NamedTuple):
@@ -46,7 +47,8 @@ def _masked(match: re.Match[str], notation: _Notation, found: Callable[[str], No
     value = match["value"]
     if MASK[:-1] in value or is_placeholder(value) or not notation.accepts(value):
         return match[0]
-    if "name" in notation.pattern.groupindex and not is_secret_name(match["name"]):
+    name = match["name"] if "name" in notation.pattern.groupindex else None
+    if name is not None and (not is_secret_pair(name, value) or (is_quantity(name) and is_numeral(value))):
         return match[0]
     found(value)
     start, end = match.start("value") - match.start(), match.end("value") - match.start()
@@ -92,6 +94,26 @@ _NOTATIONS: Final = (
         ),
     ),
     _Notation(
+        ("value",),  # value: X, name: Y
+        re.compile(
+            r"(?<![A-Za-z])value\\*+[\"']?+[ \t]*+[=:][ \t]*+(?:\\*+(?P<quote>[\"']))?+"
+            r"(?P<value>(?(quote)[^\"'\\\n]++|[^\s\"'\\,;<>}\])=:]++={0,2}+))\\*+[\"']?+(?:[ \t,;]|\\n|\r?\n)*+"
+            r"\\*+[\"']?+(?:name|key)\\*+[\"']?+[ \t]*+[=:][ \t]*+\\*+[\"']?+(?P<name>[\w.-]++)",
+            re.IGNORECASE,
+        ),
+    ),
+    _Notation(
+        ("</key>", "</name>"),  # <key>X</key><value>Y</value>, also of a property list
+        re.compile(
+            r"<(?:key|name)>\s*+(?P<name>[\w.-]++)\s*+</(?:key|name)>\s*+<(?:value|string)>(?P<value>[^<>]++)(?=</)",
+            re.IGNORECASE,
+        ),
+    ),
+    _Notation(
+        ("</key>", "</name>"),  # <value>X</value><key>Y</key>
+        re.compile(r"<value>(?P<value>[^<>]++)</value>\s*+<(?:key|name)>\s*+(?P<name>[\w.-]++)\s*+</", re.IGNORECASE),
+    ),
+    _Notation(
         ("',", '",'),  # ('authorization', 'X'), and arguments as a list
         re.compile(
             r"(?P<quote>[\"'])(?P<name>-{0,2}[A-Za-z][\w.-]*+)(?P=quote)[ \t]*+,[ \t\r\n]*+[bru]?+"
@@ -130,8 +152,38 @@ _NOTATIONS: Final = (
     _Notation(
         ("-p",),
         re.compile(
-            r"\b(?:sshpass|(?:docker|podman)[ \t]++login)\b(?:[ \t]++(?!-p[ \t])[^\s]++)*+[ \t]++-p[ \t]++(?P<value>[^\s\[\]]++)"
+            r"\b(?:sshpass|twine|mongo(?:sh)?|(?:docker|podman|nerdctl|oras|az|registry)[ \t]++login)\b(?:[ \t]++(?!-p[ \t])[^\s]++){0,8}+[ \t]++-p[ \t]++(?P<value>[^\s\[\]]++)"
         ),
+    ),
+    _Notation((".atlasv1.",), re.compile(r"\.atlasv1\.(?P<value>[\w-]{20,}+)")),  # Terraform
+    _Notation(
+        ("redis-cli",),
+        re.compile(r"\bredis-cli\b(?:[ \t]++(?!-a[ \t])[^\s]++){0,8}+[ \t]++-a[ \t]++(?P<value>[^\s\[\]]++)"),
+    ),
+    _Notation(
+        ("mysql", "mariadb", "7z"),  # mysql -pX
+        re.compile(r"\b(?:mysql\w*+|mariadb|7z)(?:[ \t]++(?!-p)[^\s]++){0,8}+[ \t]++-p(?P<value>[^\s\[\]\"']++)"),
+    ),
+    _Notation(
+        ("login",),  # wandb login X
+        re.compile(r"\blogin[ \t]++(?:--relogin[ \t]++)?+(?P<value>[^\s\"'\[\]-][^\s\"'\[\]]++)"),
+        _is_random,
+    ),
+    _Notation(
+        ("requirepass", "masterauth", "unseal key", "jdbc:oracle"),
+        re.compile(
+            r"(?:\b(?:requirepass|masterauth)[ \t]++|\bunseal key [0-9]++:[ \t]*+|\bjdbc:oracle:\w++:[^/\s@:\[\]]++/)"
+            r"(?P<value>[^\s@\[\]]++)",
+            re.IGNORECASE,
+        ),
+    ),
+    _Notation(
+        ("password for ", "token for ", "key for "),  # Password for user me is X
+        re.compile(
+            r"\b(?:password|token|key) for (?:user )?+[\"']?+[\w.@/-]++[\"']?+(?: is |: ?+)[\"'*]*+(?P<value>[^\s\"'*,\[\]]++)",
+            re.IGNORECASE,
+        ),
+        _is_no_word,
     ),
     _Notation(
         ("%3",),  # quoted for an address
@@ -140,7 +192,7 @@ _NOTATIONS: Final = (
     _Notation(
         _PROSE_WORDS,  # Incorrect API key provided: X
         re.compile(
-            rf"(?<![A-Za-z])(?:{'|'.join(_PROSE_WORDS)})s?+"
+            rf"(?<![A-Za-z])(?:{'|'.join(_PROSE_WORDS)}){_NO_HARMLESS_KEY}s?+"
             r"(?:[ \t:]++(?:is|was|are|set|to|provided|given|value|of|with|for)\b)*+"
             r"[ \t:]++[\"'`]?+(?P<value>[\w+/=~-]{12,}+)(?!\w|\.\w)",
             re.IGNORECASE,

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from phasebus.printable import bounded_text, printable_text, printable_value
 from phasebus.telemetry.redaction.known import MASK, learn_secret
-from phasebus.telemetry.redaction.names import is_quantity, is_secret_name
+from phasebus.telemetry.redaction.names import is_quantity, is_secret_name, is_secret_pair
 from phasebus.telemetry.redaction.text import redact, redact_learning, redact_value
 from phasebus.telemetry.redaction.values import is_numeral, is_placeholder
 
@@ -151,11 +151,13 @@ def _learn_one(name: str, value: Any, depth: int) -> list[tuple[str, Any, int]]:
 
 
 def _is_secret(name: str, value: Any) -> bool:
-    return bool(name) and is_secret_name(name) and not (is_quantity(name) and isinstance(value, int | float))
+    if not name or (is_quantity(name) and isinstance(value, int | float)):
+        return False
+    return is_secret_name(name) or (isinstance(value, str | int) and is_secret_pair(name, str(value)))
 
 
 def _is_secret_text(name: str, value: str) -> bool:
-    return is_secret_name(name) and not (is_quantity(name) and is_numeral(value))
+    return is_secret_pair(name, value) and not (is_quantity(name) and is_numeral(value))
 
 
 def _first(items: Iterable[Any]) -> list[Any]:

@@ -11,10 +11,26 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from phasebus.printable import bounded_text, printable_text, printable_value
+from phasebus.telemetry.redaction.credentials import without_credentials
 from phasebus.telemetry.redaction.known import MASK, learn_secret, mask_known, on_change
-from phasebus.telemetry.redaction.names import is_key_qualifier, is_quantity, is_secret_name, is_secret_query
+from phasebus.telemetry.redaction.names import (
+    AMBIGUOUS_WORDS,
+    HARMLESS_KEYS,
+    is_key_qualifier,
+    is_quantity,
+    is_secret_name,
+    is_secret_pair,
+    is_secret_query,
+)
 from phasebus.telemetry.redaction.notations import without_notations
-from phasebus.telemetry.redaction.values import MAX_FLAG_WORD, end_of_value, is_numeral, is_placeholder, is_prose
+from phasebus.telemetry.redaction.values import (
+    MAX_FLAG_WORD,
+    MAX_GENERATED,
+    end_of_value,
+    is_numeral,
+    is_placeholder,
+    is_prose,
+)
 
 if TYPE_CHECKING:
     from phasebus.bus import StepFailed
@@ -24,26 +40,10 @@ MAX_ATTRIBUTE_CHARACTERS: Final = 8192
 MAX_NAME_CHARACTERS: Final = 500
 MAX_STATUS_DIGITS: Final = 3
 
-_CREDENTIALS: Final = re.compile(
-    r"\b(?=[hAgyxdawsnprfltSe])(?:"  # the first letter of any: most words end here
-    r"hf_[A-Za-z0-9]{8,}+"  # Hugging Face
-    r"|(?:AKIA|ASIA)[A-Z0-9]{12,}+"  # Amazon
-    r"|(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{16,}+"  # GitHub
-    r"|gl(?:pat|rt|cbt|dt|soat|ptt)-[\w-]{16,}+"  # GitLab
-    r"|AIza[\w-]{20,}+|ya29\.[\w-]{16,}+"  # Google
-    r"|x(?:ox[abposr]|app)-[\w-]{8,}+|hooks\.slack\.com/(?:services|workflows|triggers)/[\w/-]++"  # Slack
-    r"|discord(?:app)?\.com/api/webhooks/[\w/-]++|api\.telegram\.org/bot[\w:-]++"
-    r"|webhook\.office\.com/webhookb2/[\w/@-]++"
-    r"|(?<!-)sk-[A-Za-z0-9_-]{16,}+"  # OpenAI and others
-    r"|(?:gsk_|nvapi-|pypi-|npm_|r8_|rpa_|fw_|xai-|pplx-)[\w-]{20,}+"  # Groq, NVIDIA, PyPI, npm, Replicate and others
-    r"|(?:[sr]k_(?:live|test)|whsec|do[opr]_v1|dckr_(?:pat|oat)|lsv2_[ps][tk])_\w{16,}+"  # Stripe, Docker and others
-    r"|SG\.[\w-]{16,}+\.[\w-]{16,}+|hv[sbr]\.[\w-]{20,}+"  # SendGrid, HashiCorp Vault
-    r"|(?:AGE-SECRET-KEY-1|ATATT3)\w{16,}+|tskey-\w++-[\w-]{16,}+|dapi[0-9a-f]{32}\b"  # age, Atlassian, Databricks
-    r"|(?<!-)eyJ[\w-]{6,}+\.[\w-]{4,}+\.[\w-]*+)"  # JSON Web Token
-)
 _SCHEMES: Final = re.compile(r"\b(?P<scheme>bearer|basic)(?P<space>[ \t]++)(?P<value>[\w.~+/=-]++)", re.IGNORECASE)
 _END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
 _PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_PUTTY_KEY: Final = re.compile(r"Private-Lines: [0-9]++")
 _USERINFO: Final = re.compile(r"://(?P<rest>[^\s\"'<>|`]++)")
 _PAIR: Final = re.compile(
     r"(?<![\w.%-])(?:(?P<option>-{1,2}[A-Za-z][\w.%-]*+)[ \t]++(?=[^\s=:])"
@@ -71,8 +71,8 @@ def redact_value(key: str, value: object) -> str | int | float | bool:
     printable = printable_value(value)
     if isinstance(printable, bool):
         return printable
-    if is_secret_name(key) and not (is_quantity(key) and isinstance(printable, int | float)):
-        if isinstance(value, str):
+    if is_secret_pair(key, str(printable)) and not (is_quantity(key) and isinstance(printable, int | float)):
+        if isinstance(value, str) and is_secret_name(key):
             learn_secret(value)
         return printable if is_placeholder(str(printable)) else MASK
     return bounded_text(redact(printable), MAX_ATTRIBUTE_CHARACTERS) if isinstance(printable, str) else printable
@@ -104,7 +104,7 @@ def scan(text: str, found: Callable[[str], None] = lambda _: None) -> str:
     if "://" in text:
         text = _USERINFO.sub(lambda match: f"://{_without_userinfo(match['rest'], found)}", text)
     text = _without_private_keys(text)
-    text = _CREDENTIALS.sub(lambda match: _masked(match[0], found), text)
+    text = without_credentials(text, found)
     text = without_notations(text, found)
     text = _without_pairs(text, found)
     return _SCHEMES.sub(lambda match: _scheme(match, found), text)
@@ -154,7 +154,11 @@ def _without_private_keys(text: str) -> str:
         end = text.find("-----END", match.end())
         closing = text.find("-----", end + 8) if end >= 0 else -1
         at = closing + 5 if closing >= 0 else len(text)
-    return "".join([*parts, text[at:]])
+    text = "".join([*parts, text[at:]])
+    if (putty := _PUTTY_KEY.search(text)) is None:
+        return text
+    end = text.rfind("Private-MAC", putty.end())
+    return f"{text[: putty.end()]}\n{MASK}\n{text[end:] if end >= 0 else ''}"
 
 
 def _without_pairs(text: str, found: Callable[[str], None]) -> str:
@@ -174,14 +178,23 @@ def _secret_of(text: str, match: re.Match[str]) -> tuple[int, int] | None:
     name = (match["option"] or match["name"]).strip(".")
     in_query = match.start() > 0 and text[match.start() - 1] in "?&"
     is_connection_string = name == "PWD" and text[match.start() - 1 : match.start()] == ";"
-    if not (
+    is_secret = (
         is_secret_query(name)
         if in_query
-        else is_secret_name(name) or is_connection_string or _is_spaced_key(text, match)
+        else is_secret_name(name) or is_connection_string or _is_qualified(text, match, is_key_qualifier)
+    )
+    if not is_secret and (
+        not name.lower().endswith(AMBIGUOUS_WORDS) or _is_qualified(text, match, HARMLESS_KEYS.__contains__)
     ):
         return None
-    begin, end = end_of_value(text, match.end(), name, in_query=in_query)
+    if is_secret:
+        begin, end = end_of_value(text, match.end(), name, in_query=in_query)
+    else:  # the text behind may have further pairs: it is read no further than a generated value can be
+        after = text[match.end() : match.end() + MAX_GENERATED + 2]
+        begin, end = (match.end() + at for at in end_of_value(after, 0, name, in_query=False))
     value = text[begin:end]
+    if not is_secret and not is_secret_pair(name, value):
+        return None
     if value == MASK or is_placeholder(value) or (is_numeral(value) and is_quantity(name)):
         return None
     if in_query and value.isdigit() and len(value) <= MAX_STATUS_DIGITS:
@@ -192,10 +205,11 @@ def _secret_of(text: str, match: re.Match[str]) -> tuple[int, int] | None:
     return begin, end
 
 
-def _is_spaced_key(text: str, match: re.Match[str]) -> bool:
+def _is_qualified(text: str, match: re.Match[str], qualifies: Callable[[str], bool]) -> bool:
+    """Return whether the pair's name is "key" and the word before it `qualifies`: ``API key: X``."""
     if (match["name"] or "").lower() not in ("key", "keys"):
         return False
-    return any(is_key_qualifier(word) for word in text[max(0, match.start() - 16) : match.start()].split()[-1:])
+    return any(qualifies(word.lower()) for word in text[max(0, match.start() - 16) : match.start()].split()[-1:])
 
 
 def _scheme(match: re.Match[str], found: Callable[[str], None]) -> str:

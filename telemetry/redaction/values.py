@@ -6,10 +6,14 @@ import re
 from typing import Final
 
 MAX_FLAG_WORD: Final = 4
+MIN_PASSWORD: Final = 8
+MAX_GENERATED: Final = 512
+LEAST_OF_EACH: Final = 2
 
 _OPENING_QUOTE: Final = re.compile(r"[bru]{0,2}(?P<quote>\"\"\"|'''|\\*+[\"'])", re.IGNORECASE)
 _BARE: Final = re.compile(r"[^\s\"',;&<>}\])\\]*+")
 _QUERY: Final = re.compile(r"[^&#\s\"'<>]*+")
+_WORD: Final = re.compile(r"[^\s,;]++")
 _CREDENTIAL: Final = re.compile(r"[^\s\"'\\]++")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]*+[ \t]++(?=[^\s\"'])")
 _MANY_PARTS: Final = ("digest", "aws4-hmac-sha256", "hawk", "oauth")
@@ -18,6 +22,9 @@ _BRACKETS: Final = re.compile(r"[\[\]{}()\n]")
 _CLOSING: Final = {"[": "]", "{": "}", "(": ")"}
 
 _NUMERAL: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]*+)?")
+_DIGEST: Final = re.compile(r"(?:sha[0-9]*|md5|blake[0-9a-z]*|crc32c?|etag)[:=-]", re.IGNORECASE)
+_RUN: Final = re.compile(r"[A-Za-z0-9]{16,}+")
+_HEXADECIMAL: Final = re.compile(r"(?=[0-9]*+[a-fA-F])(?:[0-9a-f]{32,}+|[0-9A-F]{32,}+)")
 _PLACEHOLDERS: Final = frozenset(
     ["", "none", "null", "true", "false", "str", "...", "…", "''", '""', "[]", "{}", "()", "***", "empty"]
 )
@@ -39,7 +46,10 @@ def end_of_value(text: str, at: int, name: str, *, in_query: bool) -> tuple[int,
     if in_query:
         return at, _end(_QUERY, text, at)
     if quote := _OPENING_QUOTE.match(text, at):
-        return quote.end(), _end_of_quoted(text, quote.end(), quote["quote"])
+        end = _end_of_quoted(text, quote.end(), quote["quote"])
+        if text[quote.end() : end].strip("\\'\"") == "" and text[end + 1 : end + 2] in ("'", "\\"):
+            return at, _end(_WORD, text, at)  # a quote quoted for a shell: '\\''
+        return quote.end(), end
     if text[at : at + 1] in _CLOSING and not text.startswith("[redacted]", at):
         return at, _end_of_bracketed(text, at)
     lowered = name.lower()
@@ -62,6 +72,27 @@ def is_placeholder(value: str) -> bool:
 def is_numeral(value: str) -> bool:
     """Return whether `value` is a number of at most twelve digits before the point."""
     return _NUMERAL.fullmatch(value) is not None
+
+
+def is_generated(value: str) -> bool:
+    """Return whether `value` looks like a generated key, and not like a name, a path, a number, a UUID or a digest.
+
+    That is a run of letters of both cases and digits, at least two of each, or of hexadecimal digits.
+    """
+    if len(value) > MAX_GENERATED or value.startswith(("/", ".", "~")) or _DIGEST.match(value):
+        return False
+    return any(
+        _HEXADECIMAL.fullmatch(run)
+        or min(sum(map(kind, run)) for kind in (str.islower, str.isupper, str.isdigit)) >= LEAST_OF_EACH
+        for run in _RUN.findall(value)
+    )
+
+
+def is_password(value: str) -> bool:
+    """Return whether `value` has letters of both cases and a digit, like a password and unlike a name, a path or a number."""
+    if not MIN_PASSWORD <= len(value) <= MAX_GENERATED or not {"/", "_", ":"}.isdisjoint(value):
+        return False
+    return all(any(map(kind, value)) for kind in (str.islower, str.isupper, str.isdigit))
 
 
 def is_prose(word: str, most: int | None = None) -> bool:

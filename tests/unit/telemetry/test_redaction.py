@@ -226,6 +226,10 @@ def test_reason_accepts_an_error_that_has_no_text() -> None:
 
 
 SECRET = "Zq9xKs72LmWvTr41"
+PREFIXES = (
+    "ya29.a0", "sk_live_", "hvs.", "dckr_pat_", "xai-", "glrt-", "xapp-1-", "secret_", "ntn_", "lin_api_",
+    "figd_", "glsa_", "shpat_", "sntrys_", "wandb_v1_", "pcsk_", "tgp_v1_", "csk-", "tvly-", "pscale_tkn_", "dp.pt.",
+)  # fmt: skip
 OTHER_NOTATIONS = [
     f"<Credentials><SecretAccessKey>{SECRET}</SecretAccessKey></Credentials>",
     f'<wsse:Password Type="x">{SECRET}</wsse:Password>',
@@ -254,11 +258,31 @@ OTHER_NOTATIONS = [
     f"the token '{SECRET}' is invalid",
     f"https://hooks.slack.com/services/T0001/B0001/{SECRET}",
     f"https://api.telegram.org/bot123456:{SECRET}/sendMessage",
+    f'{{"value": "{SECRET}", "name": "API_KEY"}}',
+    f"- value: {SECRET}\n  name: HF_TOKEN",
+    f"V1EnvVar(value='{SECRET}', name='HF_TOKEN')",
+    f'<env value="{SECRET}" name="API_KEY"/>',
+    f"<key>API_KEY</key>\n<string>{SECRET}</string>",
+    f"<value>{SECRET}</value> <name>API_KEY</name>",
+    f"PuTTY-User-Key-File-3: ssh-rsa\nPrivate-Lines: 2\n{SECRET}aa\n{SECRET}bb\nPrivate-MAC: 1f2e",
+    f"key={SECRET}",
+    f"the key: '{SECRET}'",
+    f"* DB_SERVER_ZBX_PASS: {SECRET}",
+    f"DBPASS={SECRET}",
+    f'"pass": "{SECRET}"',
+    f"Password for user admin@example.com is {SECRET}",
+    f"mail_pwd=r'\\'''\\'''\\''{SECRET}-'\\'''\\''",
+    f"/d:sonar.login={SECRET}",
+    f"wandb login {SECRET}",
+    f"mysql -uroot -p{SECRET} db",
+    f"redis-cli -h h -a {SECRET} ping",
+    f"requirepass {SECRET}",
+    f"Unseal Key 1: {SECRET}=",
+    f"jdbc:oracle:thin:scott/{SECRET}@//h:1521/x",
+    f"keytool -storepass {SECRET}",
+    f"PresharedKey = {SECRET}=",
     f"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n{SECRET}\n-----END PGP PRIVATE KEY BLOCK-----",
-    *(
-        f"{prefix}{SECRET}{SECRET}"
-        for prefix in ("ya29.a0", "sk_live_", "hvs.", "dckr_pat_", "xai-", "glrt-", "xapp-1-")
-    ),
+    *(f"{prefix}{SECRET}{SECRET}" for prefix in PREFIXES),
 ]
 
 
@@ -276,8 +300,29 @@ def test_secret_in_another_notation_is_masked(text: str) -> None:
         "(token, 'text') ['bos_token', 'eos_token'] ('password', 'username') [--api-key, --port]",
         "draft token -> input id; user and password in the address; -u 1000:1000",
         "<title>a page</title> name: model value: 5 TokenCounter('words') tokens\t512",
+        "key=value key: model.layers.0.self_attn.q_proj.weight key=Qwen2.5-0.5B-Instruct keys: 12",
+        "cache key: 9f86d081884c7d659a2feaa0c55ad015 key=sha256:9f86d081884c7d659a2feaa0c55ad015",
+        "key=0193e3a6-8d21-7c5b-9c1f-1234567890ab key=torch.compile/Inductor2 key: /root/.cache/Xy12Zw34Vu56Ts78",
+        "pin_memory=True pin: 3 pin: GPIO17 PASS: test_gpu2 first_pass=12 forward_pass: 3.5 pass=fp16 bypass=on2",
+        '{"value": 3.2, "name": "prompt_tokens"} {"name": "tokens", "value": 512} value: 5, name: step',
+        "secret_sharing secret_key_store login successful, login node-0123456789 user login: required",
+        "password for bob is required, the token for step 5 is 17, the key for layer3 is missing",
+        "<name>x</name><value>5</value> mysql -h h db jina_embeddings_v3 npm_config_user_agent_of_the_package_manager",
         "the token after the prompt Qwen2.5-0.5B-Instruct is /models/Llama-3-8B",
     ],
 )
 def test_harmless_text_in_other_notations_is_shown(text: str) -> None:
     assert redact(text) == text
+
+
+def test_pin_is_masked_alone() -> None:
+    assert redact("pin: 4829, PIN=123456, 'pin': '0042'") == f"pin: {MASK}, PIN={MASK}, 'pin': '{MASK}'"
+    assert redact_value("pin", 4829) == redact_value("card_pin", "0042") == MASK
+    assert redact_value("pin", 12) == 12
+
+
+def test_attribute_named_key_is_masked_if_it_looks_generated() -> None:
+    generated = "Zq9xKs72LmWvTr41"
+    assert redact_value("key", generated) == MASK
+    assert redact_value("key", "model.embed_tokens.weight") == "model.embed_tokens.weight"
+    assert redact_value("cache_key", generated) == generated

@@ -14,7 +14,10 @@ UNITS = [
     "api_key='", "\\", '"', '\\"', "Authorization: ", "cookie: a;", "bearer ", "-----BEGIN PRIVATE KEY-----",
     "-----BEGIN PRIVATE KEY----------END PRIVATE KEY-----", " ", "a\n - ", "token: is ", "--api-key ", "tokens=1.", "&sig=1",
     "a:b:", "api key: ", "{", "'token': '", "<a", "<Password>", "<token x", "</", "name: a value", "name=", "'token', ", "'a", "--a, ", "--token\n", "a(",
-    "token(", "a\t", "ENV A ", "login a password ", "-u a:", "docker login a", "a%3A", "%22", "token is ", "a -> ", "hooks.slack.com/services/", "\x1b", "\udcff\r\n",
+    "token(", "a\t", "ENV A ", "login a password ", "-u a:", "docker login a", "a%3A", "%22", "token is ", "a -> ", "value=", "value: a\n", "value='a", '"value": "a", ',
+    "value=a,,,,", "<value>", "<value>a</value>", "<key>a</key> ", "Private-Lines: 1\n", "Private-MAC", "key=", "key: Ab1", "pass=Ab1",
+    "mysql ", "mysql -p", "redis-cli ", "redis-cli -a ", "login ", "password for a is ", "unseal key 1: ", "jdbc:oracle:a:", "r'\\'", "pat",
+    "secret_", "secret_a", "dp.pt.", "K10a", "key-", "hooks.slack.com/services/", "\x1b", "\udcff\r\n",
 ]  # fmt: skip
 
 
