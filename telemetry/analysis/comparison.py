@@ -16,7 +16,10 @@ WHOLE: Final = ("start", "", "")
 """The kind, name and process of the row for the time to ready."""
 
 FALSE_ALARMS: Final = 0.01
-"""The probability that a comparison of equal series finds any shift."""
+"""The probability that a comparison of equal series finds a slower start or step; that of a faster one is the same."""
+
+_SHARE_OF_WHOLE: Final = 0.7
+"""The share of `FALSE_ALARMS` that the time to ready has; the steps share the rest."""
 
 SMALLEST_SHARE: Final = 0.02
 """The smallest shift that counts, as a share of the step's own duration before."""
@@ -81,8 +84,8 @@ class Comparison:
         whole: The time to ready.
         steps: The steps, the largest change of own time first.
         slower: Whether the start, or a step, is slower than chance explains.
-        culprit: The step that explains most of the change; None if there is no significant one.
-        enough: Whether the series have enough runs to find any shift at all.
+        culprit: The step that explains most of the change; None without a significant change.
+        enough: Whether the series have enough runs to find a shift of the time to ready at all.
     """
 
     runs: tuple[int, int]
@@ -96,8 +99,8 @@ class Comparison:
 def compare(before: Sequence[Run], after: Sequence[Run], smallest_share: float = SMALLEST_SHARE) -> Comparison:
     """Return how the starts of two series differ: in whole, and by step.
 
-    Each sort of step is compared by a rank test; `FALSE_ALARMS` holds for all of them together (Holm, Scandinavian Journal
-    of Statistics 1979). The steps of one sort in one process count together; of several processes
+    The time to ready and each sort of step are compared by a rank test; `FALSE_ALARMS` holds for all of them together (Holm,
+    Scandinavian Journal of Statistics 1979). The steps of one sort in one process count together; of several processes
     of a sort, and several nodes, the slowest one counts. A run without a step took no time for it.
 
     Args:
@@ -123,7 +126,7 @@ def compare(before: Sequence[Run], after: Sequence[Run], smallest_share: float =
         steps=steps,
         slower=bool(slower),
         culprit=_culprit(whole, steps),
-        enough=smallest_probability(len(before), len(after)) * len(rows) <= FALSE_ALARMS / 2,
+        enough=smallest_probability(len(before), len(after)) <= _SHARE_OF_WHOLE * FALSE_ALARMS,
     )
 
 
@@ -148,20 +151,21 @@ class _Row:
 
 
 def _significant(rows: Sequence[_Row], smallest_share: float) -> set[Key]:
-    """Return the rows whose shift counts. Each is tested in both directions."""
-    found: set[Key] = set()
-    for number, row in enumerate(sorted(rows, key=lambda row: row.probability)):
-        if row.probability * 2 * (len(rows) - number) > FALSE_ALARMS:
+    """Return the rows whose shift counts: first the whole, by most of the probability, and then the steps, by the rest."""
+    steps = [row for row in rows if row.key != WHOLE]
+    (whole,) = (row for row in rows if row.key == WHOLE)
+    unlikely = [whole] if whole.probability <= _SHARE_OF_WHOLE * FALSE_ALARMS else []
+    for number, row in enumerate(sorted(steps, key=lambda row: row.probability)):
+        if row.probability * (len(steps) - number) > (1 - _SHARE_OF_WHOLE) * FALSE_ALARMS:
             break
-        if abs(row.change) >= smallest_share * median(row.before):
-            found.add(row.key)
-    return found
+        unlikely.append(row)
+    return {row.key for row in unlikely if abs(row.change) >= smallest_share * median(row.before)}
 
 
 def _culprit(whole: Shift, steps: Sequence[Shift]) -> Shift | None:
-    """Return the significant step whose own time changed most in the direction of the whole."""
+    """Return the step whose own time changed most in the direction of the whole, if that or a step changed."""
     sign = 1 if whole.change >= 0 or not whole.significant else -1
-    shifted = [shift for shift in steps if shift.significant and sign * shift.own_change > 0]
+    shifted = [shift for shift in steps if sign * shift.own_change > 0 and (whole.significant or shift.significant)]
     return max(shifted, key=lambda shift: sign * shift.own_change, default=None)
 
 
