@@ -24,6 +24,7 @@ from phasebus.telemetry.history import (
     find_run,
     prune,
     recorded_runs,
+    run_before,
 )
 from phasebus.telemetry.journal import RunSummary, runs_folder, summarize
 
@@ -75,7 +76,7 @@ def show(run: str | None, *, as_json: bool) -> None:
             each for each in others if configuration is not None and _fingerprint(each) == configuration.fingerprint
         ]
         ready = [each.seconds for each in same if each.outcome == "finished" and each.seconds is not None]
-        before = next((each for each in others if each.run < summary.run and each.model == summary.model), None)
+        before = run_before(summary)
         differing = _difference(before, configuration)
         if as_json:
             content = _plain(summary) | {

@@ -1,6 +1,7 @@
 """Analyses of where a run's time went. Pure functions of a `Run`."""
 
 from phasebus.telemetry.analysis.blame import BlameRow, blame, time_to_ready
+from phasebus.telemetry.analysis.caches import CacheUse, cache_uses
 from phasebus.telemetry.analysis.comparison import Comparison, Shift, compare
 from phasebus.telemetry.analysis.critical_path import CriticalPath, Link, Overlap, critical_path
 from phasebus.telemetry.analysis.diff import Difference, diff, usual_seconds
@@ -15,6 +16,7 @@ from phasebus.telemetry.analysis.stragglers import Straggler, stragglers
 __all__ = [
     "BlameRow",
     "Comparison",
+    "CacheUse",
     "CriticalPath",
     "Difference",
     "Gap",
@@ -24,6 +26,7 @@ __all__ = [
     "Shift",
     "Straggler",
     "blame",
+    "cache_uses",
     "compare",
     "critical_path",
     "diff",

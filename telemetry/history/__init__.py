@@ -3,7 +3,7 @@
 The journals are the history; nothing else is stored.
 """
 
-from phasebus.telemetry.history.catalog import LAST, PREVIOUS, USUAL, find_run, recorded_runs, usual_runs
+from phasebus.telemetry.history.catalog import LAST, PREVIOUS, USUAL, find_run, recorded_runs, run_before, usual_runs
 from phasebus.telemetry.history.configuration import FINGERPRINT, Configuration, Factor
 from phasebus.telemetry.history.loading import EarlierStarts, earlier_starts
 from phasebus.telemetry.history.machine import machine_factors, version_factors
@@ -24,6 +24,7 @@ __all__ = [
     "machine_factors",
     "prune",
     "recorded_runs",
+    "run_before",
     "usual_runs",
     "version_factors",
 ]

@@ -88,6 +88,15 @@ def usual_runs(of: RunSummary | Run, most: int = USUAL_RUNS) -> Sequence[Run]:
     return found
 
 
+def run_before(run: RunSummary | Run) -> RunSummary | None:
+    """Return the last run before `run` that started the same model in the same way; None without one."""
+    summary = summarize(run.path) if isinstance(run, Run) else run
+    for each in recorded_runs(summary.path.parent):
+        if each.run < summary.run and (each.kind, each.model) == (summary.kind, summary.model):
+            return each
+    return None
+
+
 def _previous() -> Path:
     journals = sorted(runs_folder().glob("*.jsonl"))
     if len(journals) < 2:

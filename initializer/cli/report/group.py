@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from phasebus.initializer.cli.report import differences, files, tables
+from phasebus.initializer.cli.report import caches, differences, files, tables
 
 
 class _RunFirst(click.Group):
@@ -46,6 +46,7 @@ for command in (
     tables.critical_path,
     tables.gaps,
     tables.stragglers,
+    caches.caches,
     differences.diff,
     files.plot,
     files.perfetto,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from phasebus.initializer.engines.vllm.inside import hooks, ids, ranks
+from phasebus.initializer.engines.vllm.inside import caches, hooks, ids, ranks
 from phasebus.initializer.engines.vllm.inside.forkserver.patches import MODEL_INSPECTION, STARTING_PROCESSES
 from phasebus.initializer.seams import Seam, missing_from
 
@@ -26,6 +26,10 @@ SEAMS: Final[Sequence[Seam]] = (
     *(Seam(module, path, f"the step {step}") for module, path, step in hooks.UNTRACED_FUNCTIONS),
     Seam(*hooks.LOADER, "the size of the weights"),
     Seam(*hooks.CONFIGURATION, "the name that the model is served under"),
+    Seam(*caches.MODEL_INSPECTION, "whether the model's class was inspected before"),
+    Seam(*caches.COMPILED_MODEL, "whether the model was compiled before"),
+    Seam(*caches.COMPILED_GRAPH, "whether a graph was compiled before"),
+    *(Seam(module, path, "whether Inductor compiled a graph before") for module, path in caches.INDUCTOR),
     *(Seam(module, path, "readiness of an engine without a server") for module, path in hooks.FRONT_ENDS),
     Seam(*hooks.STAT_LOGGERS, "the counts of iterations"),
     Seam("vllm.v1.metrics.loggers", "StatLoggerBase", "the counts of iterations"),

@@ -17,6 +17,7 @@ from typing import Any, Final
 import wrapt
 from opentelemetry import trace
 
+from phasebus.initializer.engines.vllm.inside.caches import report_caches
 from phasebus.initializer.engines.vllm.inside.ranks import this_process
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.initializer.engines.vllm.inside.spans import initial_attributes
@@ -82,6 +83,7 @@ def instrument_functions() -> None:
         _replace_when_imported(module, path, instrument(span_name=step))
     _replace_when_imported(*LOADER, _with_size)
     _replace_when_imported(*COLLECTION, _inside_steps)
+    report_caches(_replace_when_imported)
 
 
 def report_readiness(reporter: Reporter) -> None:
