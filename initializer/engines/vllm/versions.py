@@ -38,6 +38,7 @@ SUPPORTED: Final[Mapping[str, str]] = {
 """The last release of each supported series, and the day it was released."""
 
 FIRST_SERIES: Final[Mapping[str, tuple[int, int]]] = {
+    "_try_load_aot_compiled_fn": (0, 18),
     "renderer_from_config": (0, 17),
     "run_api_server_worker_proc": (0, 19),
     "vllm.entrypoints.launchers.api_server.app_state": (0, 29),

@@ -1,0 +1,167 @@
+"""How good forecasts of the time remaining are: over made-up starts, and over real ones if their journals are at hand."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from statistics import median
+
+from phasebus.telemetry.analysis.forecast import Forecast, PastRun, past_run
+from phasebus.telemetry.history import Configuration, recorded_runs
+from phasebus.telemetry.journal import read_journal
+from tests.benchmarks.measuring import Number, Table
+from tests.support.simulated_starts import Shape
+
+JOURNALS = "PHASEBUS_BENCH_RUNS"
+"""The variable with a folder of journals of real starts; by default the recorded ones."""
+
+RECORDED = Path(__file__).parent / "recorded_starts"
+SIMULATED = 1000
+EARLIER = (1, 2, 3, 5, 10)
+MOMENTS = (0.0, 0.25, 0.5, 0.75, 0.9)
+MOST_ERROR = {0.0: 10.0, 0.5: 5.0}
+MOST_SECONDS = 0.2
+
+Case = tuple[Sequence[PastRun], PastRun]
+
+
+@dataclass
+class Errors:
+    """What forecasts at one moment came to.
+
+    Attributes:
+        errors: The sizes of the errors, in percent of the whole time.
+        held: Whether each range held the time remaining.
+        widths: The widths of the ranges, in percent of the whole time.
+    """
+
+    errors: list[float] = field(default_factory=list)
+    held: list[bool] = field(default_factory=list)
+    widths: list[float] = field(default_factory=list)
+
+    @property
+    def error(self) -> float:
+        """The median error, in percent."""
+        return median(self.errors)
+
+    @property
+    def coverage(self) -> float:
+        """The share of the ranges that held, in percent."""
+        return 100 * sum(self.held) / len(self.held)
+
+
+def tables() -> Iterable[Table]:
+    """Measure and yield the tables."""
+    yield simulated()
+    if (table := real()) is not None:
+        yield table
+    yield cost()
+
+
+def simulated() -> Table:
+    """Forecast 1,000 made-up starts of as many configurations, from different numbers of earlier ones."""
+    table = _table(f"Time remaining of {SIMULATED} simulated starts, in percent of the whole time", "earlier starts")
+    for number in EARLIER:
+        chance = Random(number)
+        cases: list[Case] = []
+        for _ in range(SIMULATED):
+            shape = Shape.drawn(chance)
+            present, *earlier = (shape.start(chance) for _ in range(number + 1))
+            cases.append((earlier, present))
+        _add(table, str(number), _measured(cases), marked=number == 5)
+    table.notes += [
+        "Each start has 3 to 7 phases of 1 to 3 parallel branches; the machine's speed and each step vary by 2 to 15 %, and "
+        "up to 10 % of the starts have one step that takes 1.5 to 3 times as long.",
+        "The marks are those for 5 earlier starts; a range is to hold in 75 to 85 % of the cases.",
+    ]
+    return table
+
+
+def real(folder: Path | None = None) -> Table | None:
+    """Forecast each recorded start from the others of its configuration; None without any."""
+    folder = folder or Path(os.environ.get(JOURNALS) or RECORDED)
+    groups: dict[str, list[PastRun]] = {}
+    names: dict[str, str] = {}
+    for summary in recorded_runs(folder):
+        configuration = Configuration.from_attributes(summary.attributes)
+        found = None
+        if configuration is not None and summary.outcome == "finished":
+            found = past_run(read_journal(summary.path, until_ready=True))
+        if configuration is not None and found is not None:
+            groups.setdefault(configuration.fingerprint, []).append(found)
+            names[configuration.fingerprint] = _described(configuration)
+    groups = {name: runs for name, runs in groups.items() if len(runs) > 2}
+    if not groups:
+        return None
+    number = sum(map(len, groups.values()))
+    table = _table(f"Time remaining of {number} real starts, in percent of the whole time", "configuration")
+    every: list[Case] = []
+    for name, runs in groups.items():
+        cases: list[Case] = [([*runs[:at], *runs[at + 1 :]], run) for at, run in enumerate(runs)]
+        every += cases
+        seconds = sorted(run.seconds for run in runs)
+        label = f"{names[name]}: {len(runs)} starts of {seconds[0]:.0f} to {seconds[-1]:.0f} s"
+        _add(table, label, _measured(cases), marked=False)
+    _add(table, "all", _measured(every), marked=False)
+    table.notes.append(f"Each start is forecast from the others of its configuration; {JOURNALS} names other journals.")
+    return table
+
+
+def cost() -> Table:
+    """Measure what a forecast costs."""
+    chance = Random(0)
+    shape = Shape(parts=[[[1.0] * 6] * 3] * 7, machine=0.1, noise=0.1, slow=0.0)
+    present, *earlier = (shape.start(chance) for _ in range(11))
+    began = time.perf_counter()
+    forecast = Forecast(earlier)
+    fitted = time.perf_counter() - began
+    progress = present.progress_at(0.5 * present.seconds)
+    began = time.perf_counter()
+    for _ in range(100):
+        forecast.remaining(progress, 0.5 * present.seconds)
+    once = (time.perf_counter() - began) / 100
+    table = Table("The cost of a forecast from 10 starts of 133 steps", ["work", "time"])
+    table.rows.append(["comparing the earlier starts, once", Number(1000 * fitted, " ms", 1000 * MOST_SECONDS)])
+    table.rows.append(["one forecast, at most four in a second", Number(1000 * once, " ms", 5.0)])
+    return table
+
+
+def _table(title: str, first: str) -> Table:
+    columns = [f"at {moment:.0%}" for moment in MOMENTS]
+    return Table(
+        title, [first, *(f"error {each}" for each in columns), *(f"holds {each}" for each in columns), "holds"]
+    )
+
+
+def _add(table: Table, name: str, found: dict[float, Errors], *, marked: bool) -> None:
+    errors = [
+        Number(each.error, " %", MOST_ERROR.get(moment) if marked else None, f"± {median(each.widths) / 2:.0f}")
+        for moment, each in found.items()
+    ]
+    held = [held for each in found.values() for held in each.held]
+    coverages = [Number(each.coverage, " %") for each in found.values()]
+    table.rows.append([name, *errors, *coverages, Number(100 * sum(held) / len(held), " %")])
+
+
+def _measured(cases: Iterable[Case]) -> dict[float, Errors]:
+    found = {moment: Errors() for moment in MOMENTS}
+    for earlier, present in cases:
+        forecast = Forecast(earlier)
+        for moment, errors in found.items():
+            elapsed = moment * present.seconds
+            remaining = forecast.remaining(present.progress_at(elapsed), elapsed)
+            left = present.seconds - elapsed
+            errors.errors.append(100 * abs(remaining.seconds - left) / present.seconds)
+            errors.held.append(remaining.low <= left <= remaining.high)
+            errors.widths.append(100 * (remaining.high - remaining.low) / present.seconds)
+    return found
+
+
+def _described(configuration: Configuration) -> str:
+    compiled = "eager" if configuration.factors.get("args.enforce_eager") else "compiled"
+    command = "run" if "forkserver" in configuration.factors else "up"
+    return f"{command}, {compiled}"
