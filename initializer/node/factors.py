@@ -11,7 +11,7 @@ from phasebus.initializer.engines.optional import DescribesFactors
 from phasebus.initializer.engines.registry import find_launcher
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.telemetry import redact
-from phasebus.telemetry.history import Configuration, machine_factors, version_factors
+from phasebus.telemetry.history import BUSYNESS, Configuration, busyness, machine_factors, version_factors
 
 logger = logging.getLogger("phasebus.telemetry")
 
@@ -19,10 +19,13 @@ logger = logging.getLogger("phasebus.telemetry")
 def described_configuration(factors: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Return the attributes that describe a configuration: the factors of the machine, and those that `factors` returns.
 
+    They include how busy the machine is now, which is no factor.
+
     An error of `factors`, such as of an engine that another package adds, is logged: it must not fail a start.
     """
     try:
-        return Configuration.of({**version_factors(), **machine_factors(), **factors()}).attributes
+        configuration = Configuration.of({**version_factors(), **machine_factors(), **factors()})
+        return {**configuration.attributes, BUSYNESS: busyness()}
     except Exception as error:  # noqa: BLE001  # no description may prevent a start
         logger.warning("this run has no history: %s", redact(str(error) or type(error).__name__))
         return {}

@@ -15,8 +15,8 @@ from phasebus.telemetry.analysis.stragglers import Straggler, stragglers
 
 __all__ = [
     "BlameRow",
-    "Comparison",
     "CacheUse",
+    "Comparison",
     "CriticalPath",
     "Difference",
     "Gap",

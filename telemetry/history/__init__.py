@@ -4,12 +4,13 @@ The journals are the history; nothing else is stored.
 """
 
 from phasebus.telemetry.history.catalog import LAST, PREVIOUS, USUAL, find_run, recorded_runs, run_before, usual_runs
-from phasebus.telemetry.history.configuration import FINGERPRINT, Configuration, Factor
+from phasebus.telemetry.history.configuration import BUSYNESS, FINGERPRINT, Configuration, Factor, busyness_of
 from phasebus.telemetry.history.loading import EarlierStarts, earlier_starts
-from phasebus.telemetry.history.machine import machine_factors, version_factors
+from phasebus.telemetry.history.machine import busyness, machine_factors, version_factors
 from phasebus.telemetry.history.retention import Retention, StoredRun, prune
 
 __all__ = [
+    "BUSYNESS",
     "FINGERPRINT",
     "LAST",
     "PREVIOUS",
@@ -19,6 +20,8 @@ __all__ = [
     "Factor",
     "Retention",
     "StoredRun",
+    "busyness",
+    "busyness_of",
     "earlier_starts",
     "find_run",
     "machine_factors",

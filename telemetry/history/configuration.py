@@ -18,6 +18,9 @@ from phasebus.telemetry.redaction import redact_value
 FINGERPRINT: Final = "configuration"
 """The attribute with the fingerprint."""
 
+BUSYNESS: Final = "machine_busyness"
+"""The attribute with how busy the machine was when the start began (`busyness`): no factor, but durations depend on it."""
+
 _PREFIX: Final = "configuration."
 _FINGERPRINT_CHARACTERS: Final = 12
 _MAX_FACTORS: Final = 40
@@ -74,6 +77,12 @@ class Configuration:
         names = sorted({*self.factors, *other.factors})
         pairs = {name: (self.factors.get(name), other.factors.get(name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def busyness_of(attributes: Mapping[str, Any]) -> float:
+    """Return how busy the machine was when the start with these attributes began; 1 if that is not recorded."""
+    recorded = attributes.get(BUSYNESS)
+    return max(1.0, float(recorded)) if isinstance(recorded, int | float) else 1.0
 
 
 def _bounded(value: Any) -> Factor:

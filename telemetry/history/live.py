@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
 from phasebus.telemetry.analysis.forecast import Forecast, Progress, Remaining, StepKey, Usual, key_of, usual_durations
+from phasebus.telemetry.history.configuration import busyness_of
 from phasebus.telemetry.history.loading import EarlierStarts
 
 _MAX_RUNNING: Final = 20_000
@@ -34,7 +35,7 @@ class LiveForecast:
         self._several = root.kind == "cluster"
         self._forecast: Forecast | None = None
         self._usual: Mapping[StepKey, Usual] = {}
-        self._progress = Progress()
+        self._progress = Progress(busyness=busyness_of(root.attributes))
         self._running: dict[str, _Running] = {}
         self._new_usual: dict[str, Usual] = {}
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from phasebus.telemetry.analysis.forecast import PastRun, past_run
 from phasebus.telemetry.analysis.forecast.calibration import MAX_RUNS, Basis
-from phasebus.telemetry.history.configuration import Configuration
+from phasebus.telemetry.history.configuration import Configuration, busyness_of
 from phasebus.telemetry.journal import JournalError, RunBeginning, beginning_of, read_journal, runs_folder
 
 _MAX_SIMILAR: Final = 5
@@ -68,7 +68,7 @@ def earlier_starts(
         if each.run == run or each.kind != kind or theirs is None:
             continue
         if theirs.fingerprint == configuration.fingerprint:
-            same += _past(each.path)
+            same += _past(each)
         elif (distance := _distance(theirs, configuration)) <= _MAX_DISTANCE:
             others.append((distance, each))
     if same:
@@ -78,7 +78,7 @@ def earlier_starts(
     for distance, each in others:
         if len(similar) == _MAX_SIMILAR or clock() > deadline or (similar and distance > others[0][0]):
             break
-        similar += _past(each.path)
+        similar += _past(each)
     return EarlierStarts(runs=similar, basis="similar") if similar else None
 
 
@@ -92,9 +92,9 @@ def _beginnings(folder: Path) -> Iterator[RunBeginning]:
             yield beginning_of(journal)
 
 
-def _past(journal: Path) -> list[PastRun]:
+def _past(beginning: RunBeginning) -> list[PastRun]:
     try:
-        past = past_run(read_journal(journal, until_ready=True))
+        past = past_run(read_journal(beginning.path, until_ready=True), busyness_of(beginning.attributes))
     except JournalError:
         return []
     return [] if past is None else [past]

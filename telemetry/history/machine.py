@@ -37,6 +37,14 @@ def machine_factors() -> Mapping[str, Factor]:
     return factors
 
 
+def busyness() -> float:
+    """Return how many processes compete for each usable CPU, this one included; at least 1."""
+    try:
+        return max(1.0, round((os.getloadavg()[0] + 1) / _usable_cpus(), 2))
+    except (OSError, AttributeError):
+        return 1.0
+
+
 def version_factors(distributions: Iterable[str] = ()) -> Mapping[str, Factor]:
     """Return the versions of phasebus, Python and those of `distributions` that are installed."""
     factors: dict[str, Factor] = {"version.phasebus": __version__, "version.python": platform.python_version()}

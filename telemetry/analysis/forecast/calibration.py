@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, median
 from typing import Final, Literal
 
-from phasebus.telemetry.analysis.forecast.estimate import Position, position, weighted
+from phasebus.telemetry.analysis.forecast.estimate import Position, Weights, position, weighted
 from phasebus.telemetry.analysis.forecast.past import PastRun
 from phasebus.telemetry.analysis.forecast.progress import Progress
 
@@ -27,10 +27,10 @@ Basis = Literal["same", "similar"]
 _MOMENTS: Final = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 """When earlier starts are forecast, as shares of their time."""
 
-_WEIGHTS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
-_USUAL_WEIGHT: Final = 0.5
+_WEIGHTS: Final = tuple(Weights(speed, busier) for busier in (0.0, 0.35, 0.7) for speed in (0.0, 0.25, 0.5, 0.75, 1.0))
+_USUAL_WEIGHTS: Final = Weights(0.5, 0.35)
 _COVERAGE: Final = 0.8
-_ASSUMED_ERROR: Final = {"same": 0.1, "similar": 0.4}
+_ASSUMED_ERROR: Final = {"same": 0.11, "similar": 0.4}
 """The standard deviation of the logarithm of a remaining time that is assumed where too little is known."""
 
 _ASSUMED_RUNS: Final = 1.0
@@ -81,14 +81,14 @@ class Forecast:
         self._basis = basis
         self._usual = median(each.seconds for each in self._history)
         trials = list(_trials(self._history))
-        self._weight = _best_weight(trials) if len(self._history) >= _MANY else _USUAL_WEIGHT
-        residuals = [(each.moment, abs(each.residual(self._weight))) for each in trials]
+        self._weights = _best_weights(trials) if len(self._history) >= _MANY else _USUAL_WEIGHTS
+        residuals = [(each.moment, abs(each.residual(self._weights))) for each in trials]
         self._quantiles = [self._quantile(residuals, moment) for moment in _MOMENTS]
 
     def remaining(self, progress: Progress, elapsed: float) -> Remaining:
         """Return the time remaining `elapsed` seconds after the begin of the start."""
         positions = [position(past, progress, elapsed) for past in self._history]
-        seconds = weighted(positions, self._weight)
+        seconds = weighted(positions, self._weights)
         offset = _OFFSET_SHARE * self._usual
         share = elapsed / (elapsed + seconds) if elapsed + seconds > 0 else 1.0
         spread = _interpolated(share, _MOMENTS, self._quantiles) * _scale(share)
@@ -116,7 +116,8 @@ class Forecast:
         pairs = [(size, number * share / whole) for size, share in near]
         pairs += [(assumed * size, _ASSUMED_RUNS / len(_HALF_NORMAL)) for size in _HALF_NORMAL]
         pairs.sort()
-        level = min(_MOST, _COVERAGE * (1 + _CORRECTION / number)) * sum(share for _, share in pairs)
+        correction = 1 + (_CORRECTION / number if near else 0.0)
+        level = min(_MOST, _COVERAGE * correction) * sum(share for _, share in pairs)
         for size, share in pairs:
             level -= share
             if level <= 0:
@@ -142,11 +143,11 @@ class _Trial:
     left: float
     offset: float
 
-    def error(self, weight: float) -> float:
-        return weighted(self.positions, weight) - self.left
+    def error(self, weights: Weights) -> float:
+        return weighted(self.positions, weights) - self.left
 
-    def residual(self, weight: float) -> float:
-        seconds = weighted(self.positions, weight)
+    def residual(self, weights: Weights) -> float:
+        seconds = weighted(self.positions, weights)
         error = math.log((self.left + self.offset) / (seconds + self.offset))
         return error / _scale(self.elapsed / max(self.elapsed + seconds, 1e-9))
 
@@ -164,8 +165,14 @@ def _trials(history: Sequence[PastRun]) -> Iterator[_Trial]:
             yield _Trial(positions, moment, elapsed, past.seconds - elapsed, _OFFSET_SHARE * usual)
 
 
-def _best_weight(trials: Sequence[_Trial]) -> float:
-    return min(_WEIGHTS, key=lambda weight: (sum(abs(each.error(weight)) for each in trials), weight))
+def _best_weights(trials: Sequence[_Trial]) -> Weights:
+    """Return the weights with the smallest errors; of equal ones, those nearest to the usual ones."""
+
+    def cost(weights: Weights) -> tuple[float, float]:
+        distance = sum(abs(one - usual) for one, usual in zip(weights, _USUAL_WEIGHTS, strict=True))
+        return sum(abs(each.error(weights)) for each in trials), distance
+
+    return min(_WEIGHTS, key=cost)
 
 
 def _scale(share: float) -> float:

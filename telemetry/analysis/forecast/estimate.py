@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from phasebus.telemetry.analysis.forecast.past import PastRun
 from phasebus.telemetry.analysis.forecast.progress import Progress
@@ -24,12 +24,25 @@ _RECENCY: Final = 0.9
 _MISMATCH: Final = 4.0
 
 
+class Weights(NamedTuple):
+    """What the rest of a start depends on, each from 0 to 1.
+
+    Attributes:
+        speed: How much of the speed so far the rest will have.
+        busier: How much longer it takes on a machine that is busier at its begin.
+    """
+
+    speed: float
+    busier: float
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where a start is on the chain of an earlier one.
 
     Attributes:
         speed: The logarithm of how much slower this start has been so far; shrunk where little is known.
+        busier: The logarithm of how much busier the machine was at its begin; shrunk where the speed is known.
         waited: How long the present link has taken so far, in seconds.
         link: How long it took in the earlier start.
         rest: How long the links after it took.
@@ -39,19 +52,16 @@ class Position:
     """
 
     speed: float
+    busier: float
     waited: float
     link: float
     rest: float
     beside: Sequence[tuple[float, float, float]]
     skipped: float
 
-    def seconds(self, weight: float) -> float:
-        """Return the estimate of the remaining time.
-
-        Args:
-            weight: How much of the speed so far the rest will have, 0 to 1.
-        """
-        factor = math.exp(weight * self.speed)
+    def seconds(self, weights: Weights) -> float:
+        """Return the estimate of the remaining time."""
+        factor = math.exp(weights.speed * self.speed + weights.busier * self.busier)
         estimate = max(0.0, factor * self.link - self.waited) + factor * self.rest
         for known, usual, after in self.beside:
             left = known if known >= 0 else factor * usual + known
@@ -77,8 +87,10 @@ def position(past: PastRun, progress: Progress, elapsed: float) -> Position:
             span = past.spans[step]
             known = progress.left.get(step, began - elapsed)
             beside.append((known, span[1] - span[0], past.seconds - _next(past, span[1])))
+    ratio, certainty = _speed(past, begin, end, at, elapsed)
     return Position(
-        speed=_speed(past, begin, end, at, elapsed),
+        speed=certainty * ratio,
+        busier=(1 - certainty) * _bounded(math.log(progress.busyness / past.busyness)),
         waited=max(0.0, elapsed - at),
         link=end - begin,
         rest=past.seconds - end,
@@ -87,10 +99,10 @@ def position(past: PastRun, progress: Progress, elapsed: float) -> Position:
     )
 
 
-def weighted(positions: Sequence[Position], weight: float) -> float:
+def weighted(positions: Sequence[Position], weights: Weights) -> float:
     """Return the weighted median of the estimates from several earlier starts, the newest first."""
     estimates = sorted(
-        (each.seconds(weight), _RECENCY**age * math.exp(-_MISMATCH * each.skipped))
+        (each.seconds(weights), _RECENCY**age * math.exp(-_MISMATCH * each.skipped))
         for age, each in enumerate(positions)
     )
     half = sum(share for _, share in estimates) / 2
@@ -104,13 +116,19 @@ def weighted(positions: Sequence[Position], weight: float) -> float:
     return 0.0
 
 
-def _speed(past: PastRun, begin: float, end: float, at: float, elapsed: float) -> float:
-    """Return the logarithm of the ratio of the present times to the earlier ones, up to the present position."""
+def _speed(past: PastRun, begin: float, end: float, at: float, elapsed: float) -> tuple[float, float]:
+    """Return the logarithm of the ratio of the present times to the earlier ones, up to the present position.
+
+    The second value is how certain it is, 0 to 1.
+    """
     known, ratio = begin, math.log(at / begin) if begin > 0 and at > 0 else 0.0
     if elapsed > end > 0 and math.log(elapsed / end) > ratio:  # it should have been further by now
         known, ratio = end, math.log(elapsed / end)
-    certainty = known / (known + _UNCERTAIN_SHARE * past.seconds)
-    return max(-_MAX_SPEED, min(_MAX_SPEED, certainty * ratio))
+    return _bounded(ratio), known / (known + _UNCERTAIN_SHARE * past.seconds)
+
+
+def _bounded(ratio: float) -> float:
+    return max(-_MAX_SPEED, min(_MAX_SPEED, ratio))
 
 
 def _next(past: PastRun, seconds: float) -> float:

@@ -31,12 +31,14 @@ class PastRun:
         chain: The milestones along its critical path, in order, and when each was reached, in seconds after its begin.
         spans: By step: when it began and ended, likewise; only steps that it had once.
         innermost: Those of them that had no steps inside.
+        busyness: How many processes competed for each CPU when it began; 1 if that was not recorded.
     """
 
     seconds: float
     chain: Sequence[tuple[Milestone, float]]
     spans: Mapping[StepKey, tuple[float, float]]
     innermost: AbstractSet[StepKey]
+    busyness: float = 1.0
 
     @cached_property
     def times(self) -> Sequence[float]:
@@ -45,7 +47,7 @@ class PastRun:
 
     def progress_at(self, seconds: float) -> Progress:
         """Return how far the start was, `seconds` after its begin."""
-        progress = Progress()
+        progress = Progress(busyness=self.busyness)
         for step, (begin, end) in self.spans.items():
             if begin <= seconds:
                 progress.begin(step, begin)
@@ -54,8 +56,13 @@ class PastRun:
         return progress
 
 
-def past_run(run: Run) -> PastRun | None:
-    """Return what a forecast needs of `run`; None if it did not become ready, or is too large."""
+def past_run(run: Run, busyness: float = 1.0) -> PastRun | None:
+    """Return what a forecast needs of `run`; None if it did not become ready, or is too large.
+
+    Args:
+        run: The run.
+        busyness: How many processes competed for each CPU when it began.
+    """
     root = run.root
     if root is None or root.outcome != "finished" or len(run.steps) > _MAX_STEPS:
         return None
@@ -81,7 +88,7 @@ def past_run(run: Run) -> PastRun | None:
             last = offset
     spans = {keys[at.step.id]: ((at.start_ns - begin) / 1e9, (min(at.end_ns, end) - begin) / 1e9) for at in once}
     innermost = {keys[at.step.id] for at in once if not at.inside}
-    return PastRun(seconds=seconds, chain=chain, spans=spans, innermost=innermost)
+    return PastRun(seconds=seconds, chain=chain, spans=spans, innermost=innermost, busyness=busyness)
 
 
 def _key(at: PlacedStep, *, several: bool) -> StepKey:

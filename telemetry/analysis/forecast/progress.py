@@ -51,11 +51,13 @@ class Progress:
         reached: When each milestone was reached first, in seconds after the begin of the start.
         running: When each running step began, likewise.
         left: How long a running step that reports its progress will still take, in seconds.
+        busyness: How many processes competed for each CPU when the start began.
     """
 
     reached: dict[Milestone, float] = field(default_factory=dict)
     running: dict[StepKey, float] = field(default_factory=dict)
     left: dict[StepKey, float] = field(default_factory=dict)
+    busyness: float = 1.0
 
     def begin(self, step: StepKey, at: float) -> None:
         """Record the begin of a step, `at` seconds after that of the start."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from random import Random
 from statistics import median
 
@@ -49,6 +50,15 @@ def test_a_machine_that_is_slower_so_far_is_expected_to_stay_slower() -> None:
     slow = start(download=20, engine=40)
     history = [start(download=10 * factor, engine=20 * factor) for factor in (1.0, 1.6, 0.7, 1.2)]
     assert remaining(history, slow, 20.5) > remaining(history, start(), 10.5) * 1.5
+
+
+@pytest.mark.parametrize("busy", [[1.0, 1.0, 1.0], [1.0, 2.0, 4.0]])
+def test_a_start_on_a_busier_machine_is_expected_to_take_longer(busy: list[float]) -> None:
+    history = [replace(start(download=10 * each**0.7, engine=20 * each**0.7), busyness=each) for each in busy]
+    forecast = Forecast(history)
+    quiet, now_busy = (forecast.remaining(Progress(busyness=each), 0.0).seconds for each in (1.0, 4.0))
+    assert quiet == pytest.approx(30, rel=0.3)
+    assert now_busy > 1.4 * quiet
 
 
 def test_a_slow_step_beside_the_chain_adds_what_is_left_of_it() -> None:
