@@ -23,6 +23,7 @@ class JournalObserver:
     def __init__(self, writer: JournalWriter) -> None:
         self._writer = writer
         self._failed = False
+        self._closed = False
 
     def observe(self, event: StepEvent | PhaseEvent) -> None:
         """Write one event."""
@@ -30,7 +31,7 @@ class JournalObserver:
 
     def record(self, event: object) -> None:
         """Write an event that is not published on the bus. May be called from any thread."""
-        if not self._failed:
+        if not self._failed and not self._closed:
             try:
                 self._writer.write(event)
             except OSError as error:
@@ -38,6 +39,7 @@ class JournalObserver:
 
     def close(self) -> None:
         """Write the last line: the run was closed properly."""
+        self._closed = True
         try:
             self._writer.close()
         except OSError as error:

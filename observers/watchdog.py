@@ -152,7 +152,7 @@ class Watchdog:
         before, self._stuck = self._stuck, stuck
         if not stuck.steps:
             self._suspected, self._refresh = frozenset(), _REFRESH
-        if stuck.steps == before.steps:
+        if stuck.steps == before.steps or self._closed.is_set():
             return
         if not stuck.steps:
             self._logger.log(self._level, "%s is no longer stuck", before.steps[0].name)

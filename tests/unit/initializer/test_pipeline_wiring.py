@@ -12,7 +12,10 @@ from phasebus.initializer.cli.start import _reachable
 from phasebus.initializer.node.config import ServiceConfig
 from phasebus.initializer.pipeline import wiring
 from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
+from phasebus.observers import Watchdog
 from phasebus.telemetry import Telemetry
+from phasebus.telemetry.journal import read_journal
+from phasebus.telemetry.stuck import StuckStep, StuckSteps
 
 
 @pytest.fixture
@@ -95,3 +98,23 @@ async def test_an_observer_that_cannot_be_made_is_left_out(
         observers = [stats.name for stats in bus.stats()]
     assert "JournalObserver" in observers
     assert caplog.messages == ["the observer for spans is left out: no spans today"]
+
+
+@pytest.mark.anyio
+async def test_stuck_steps_reach_the_page_the_probe_and_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+
+    def watchdog(**options: Any) -> Watchdog:
+        made.append(options)
+        return Watchdog(**options)
+
+    monkeypatch.setattr(wiring, "Watchdog", watchdog)
+    step = StuckStep(step="a" * 16, name="load weights", process="Worker", pid=7, running_seconds=9, reason="r")
+    async with Telemetry(port=None) as telemetry, Bus() as bus:
+        journal = observe_all(bus, telemetry)
+        for report in made[0]["report"]:
+            report(StuckSteps(steps=(step,)))
+        assert telemetry.timeline.state()["stuck"] == [step.plain()]
+        assert telemetry.status.describe()["stuck"] == [step.headline()]
+    assert [each.steps for each in read_journal(journal).stuck] == [(step,)]
+    assert made[0]["logs"] == (journal.with_suffix(".engine.log"),)

@@ -9,6 +9,7 @@ from opentelemetry.trace.status import StatusCode
 from phasebus.bus import Bus, StepFailed, StepFinished, StepKind, StepStarted
 from phasebus.observers import SpanObserver
 from phasebus.telemetry import RunIdentity, Tracing
+from phasebus.telemetry.stuck import StuckStep, StuckSteps
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +41,27 @@ async def test_nested_steps_become_nested_spans_with_their_attributes() -> None:
     assert download.parent.span_id == node.context.span_id
     assert dict(node.attributes or {}) == {"phasebus.kind": "node", "phasebus.name": "n1", "phasebus.model": "m"}
     assert (download.attributes or {})["phasebus.late"] == 1
+
+
+async def test_reason_why_a_step_was_stuck_is_an_event_on_its_own_span() -> None:
+    spans, inner = Spans(), "b" * 16
+    step = StuckStep(step=inner, name="inner", process="p", pid=7, running_seconds=9, reason="token=hunter2secret")
+    spans.observer.observe(StepStarted(step=STEP, kind="phase", name="outer"))
+    spans.observer.observe(StepStarted(step=inner, parent=STEP, kind="phase", name="inner"))
+    spans.observer.record_stuck(StuckSteps(steps=(step,)))
+    spans.observer.observe(StepFinished(step=inner, parent=STEP, kind="phase", name="inner", seconds=1.0))
+    spans.observer.record_stuck(StuckSteps(steps=(step,)))  # too late: it has ended
+    spans.observer.observe(StepFinished(step=STEP, kind="phase", name="outer", seconds=1.0))
+    found = spans.exported()
+    (event,) = found["phase inner"].events
+    assert event.name == "stuck"
+    assert dict(event.attributes or {}) == {
+        "reason": "token=[redacted]",
+        "process": "p",
+        "pid": 7,
+        "running_seconds": 9,
+    }
+    assert found["phase outer"].events == ()
 
 
 async def test_a_failure_is_recorded_by_the_conventions_for_exceptions() -> None:
