@@ -6,11 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from phasebus import __version__
 from tests.support.kubernetes import tool
 from tests.support.programs import ROOT
 
@@ -61,8 +61,7 @@ def test_dependencies_are_installed_before_the_source_is_copied() -> None:
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_image_has_the_versions_of_the_project_and_of_its_tests(name: str) -> None:
     text = (IMAGES / name).read_text()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert f"ARG VERSION={project['version']}\n" in text
+    assert f"ARG VERSION={__version__}\n" in text
     installed = (ROOT / "deploy" / "environment" / "install").read_text()
     (vllm,) = re.findall(r"vllm_version=(\S+)", installed)
     assert re.search(rf"ARG (VLLM=|BASE=vllm/vllm-openai:v){re.escape(vllm)}\n", text)
