@@ -26,6 +26,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("run:run", "Run a vLLM command unchanged, and trace its start."),
     "watch": ("watch:watch", "Show a running start, on this machine or another."),
     "report": ("report:report", "Show where the time of a start went."),
+    "advise": ("advise:advise", "Name what would shorten the next start, and by how much."),
     "bench": ("bench:bench", "Start configurations several times, and compare them."),
     "compare": ("comparing:compare", "Compare two series of runs, and name the step that got slower."),
     "runs": ("runs:runs", "List, show and prune the runs that are kept."),

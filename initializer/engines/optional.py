@@ -10,11 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from phasebus.bus import Bus
 from phasebus.initializer.seams import Seam
 from phasebus.telemetry import Relay, StepNotice, Telemetry
+
+if TYPE_CHECKING:
+    from phasebus.telemetry.analysis import Lever
+    from phasebus.telemetry.journal import Run
 
 NO_FORKSERVER: Final[Mapping[str, str]] = {"PHASEBUS_FORKSERVER": "0"}
 """In the environment of a command, it asks the engine to start its processes as if phasebus had no fork server."""
@@ -240,6 +244,14 @@ class DescribesFactors(Protocol):
             args: The engine's own arguments; an observer of a command reads those of the command instead.
             environment: The environment of the engine's processes.
         """
+
+
+@runtime_checkable
+class SuggestsLevers(Protocol):
+    """What a launcher also has if it knows what shortens a start of its engine."""
+
+    def levers(self, run: Run) -> Iterable[Lever]:
+        """Return what can be changed about `run`, by its recorded steps; nothing if it started another engine."""
 
 
 @runtime_checkable

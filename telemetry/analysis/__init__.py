@@ -1,5 +1,6 @@
 """Analyses of where a run's time went. Pure functions of a `Run`."""
 
+from phasebus.telemetry.analysis.advice import Advice, Lever, advise, common_levers, shortened
 from phasebus.telemetry.analysis.blame import BlameRow, blame, time_to_ready
 from phasebus.telemetry.analysis.caches import CacheUse, cache_uses
 from phasebus.telemetry.analysis.comparison import Comparison, Shift, compare
@@ -14,19 +15,23 @@ from phasebus.telemetry.analysis.replay import replay
 from phasebus.telemetry.analysis.stragglers import Straggler, stragglers
 
 __all__ = [
+    "Advice",
     "BlameRow",
     "CacheUse",
     "Comparison",
     "CriticalPath",
     "Difference",
     "Gap",
+    "Lever",
     "Link",
     "Overlap",
     "PlacedStep",
     "Shift",
     "Straggler",
+    "advise",
     "blame",
     "cache_uses",
+    "common_levers",
     "compare",
     "critical_path",
     "diff",
@@ -35,6 +40,7 @@ __all__ = [
     "perfetto",
     "plot",
     "replay",
+    "shortened",
     "stragglers",
     "time_to_ready",
     "unnamed_share",

@@ -54,7 +54,8 @@ def _arrange(at: PlacedStep, factor: float, offsets: dict[str, int], lengths: Ma
         while ended < len(by_end) and by_end[ended].end_ns <= part.start_ns and by_end[ended].step.id in offsets:
             was, now = _latest(by_end[ended], was, now, offsets, lengths)
             ended += 1
-        offsets[part.step.id] = now + round((part.start_ns - was) * factor)
+        pause = part.start_ns - was
+        offsets[part.step.id] = now + (round(pause * factor) if pause > 0 else pause)  # some begin before their parent
     while ended < len(by_end) and by_end[ended].end_ns <= at.end_ns:
         was, now = _latest(by_end[ended], was, now, offsets, lengths)
         ended += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -26,6 +26,10 @@ from phasebus.initializer.engines.vllm.versions import check_vllm
 from phasebus.initializer.ray.actors import Actor
 from phasebus.initializer.seams import Seam
 from phasebus.telemetry.history import Factor
+
+if TYPE_CHECKING:
+    from phasebus.telemetry.analysis import Lever
+    from phasebus.telemetry.journal import Run
 
 _STOP_SECONDS = 5.0
 _CACHES = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
@@ -69,6 +73,12 @@ class VLLM:
             except (TypeError, ValueError):
                 raise EngineError(f"the engine argument {name} is {size!r}, which is no number") from None
         return workers
+
+    def levers(self, run: Run) -> Iterator[Lever]:
+        """Return what can be changed about a start of vLLM."""
+        from phasebus.initializer.engines.vllm.levers import levers  # for a command, not for a start
+
+        return levers(run)
 
     def cache_variables(self, folder: str) -> Mapping[str, str]:
         """Return the variables of vLLM's, torch's and Triton's caches, each set to a folder below `folder`."""

@@ -52,3 +52,16 @@ def test_a_start_that_fails_ends_the_bench_with_its_message(configs: tuple[str, 
     assert ended.returncode == 1
     assert "broken.yaml did not become ready" in ended.stderr
     assert "slow:none" in ended.stderr
+
+
+def test_advise_measures_what_a_start_without_a_slow_callback_saves(configs: tuple[str, str], tmp_path: Path) -> None:
+    ended = phasebus("advise", "--measure", "-n", "1", configs[1], "--into", "advice", folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    usual, changed = ended.stdout.splitlines()
+    assert usual.startswith("as it is: ready in ")
+    assert changed.startswith("drop the callback wait")
+    measured = float(changed.split("measured ")[1].removesuffix(" s"))
+    assert measured < 0
+    kept = {path.name for path in (tmp_path / "advice").iterdir()}
+    assert len(kept) == 3
+    assert {"first", "as-it-is"} < kept

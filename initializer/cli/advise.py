@@ -1,0 +1,176 @@
+"""`phasebus advise`: what would shorten the next start, by how much, and whether a measurement agrees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import click
+import yaml
+
+from phasebus.initializer.cli.comparing import series
+from phasebus.initializer.cli.failures import reported
+from phasebus.initializer.cli.measured_starts import (
+    Contender,
+    StartedThings,
+    arguments_of,
+    arguments_of_command,
+    new_folder,
+    start_in_turns,
+    start_once,
+)
+from phasebus.initializer.cli.report.journals import described, json_option
+from phasebus.initializer.engines.optional import SuggestsLevers
+from phasebus.initializer.engines.registry import engine_names, find_launcher
+from phasebus.telemetry import analysis
+from phasebus.telemetry.analysis import Advice, Lever, time_to_ready
+from phasebus.telemetry.formatting import format_duration
+from phasebus.telemetry.history import find_run
+from phasebus.telemetry.journal import JournalError, Run, read_journal
+
+
+@click.command(cls=StartedThings)
+@click.argument("runs", nargs=-1)
+@click.option("--measure", is_flag=True, help="Start RUNS, a configuration or a command after `--`, with and without.")
+@click.option(
+    "--starts", "-n", type=click.IntRange(1), default=3, show_default=True, help="Starts of each, to measure."
+)
+@click.option("--into", type=click.Path(path_type=Path), help="Folder for the journals; by default a new one here.")
+@click.option("--cold", is_flag=True, help="Give the starts without a change empty caches, as in a fresh container.")
+@json_option
+@click.pass_context
+def advise(
+    context: click.Context,
+    runs: tuple[str, ...],
+    starts: int,
+    into: Path | None,
+    *,
+    measure: bool,
+    cold: bool,
+    as_json: bool,
+) -> None:
+    """Name what would shorten the next start, with how to do it, what it costs, and the seconds that it saves.
+
+    RUNS are runs of one configuration, by default the last one. They are replayed with the change: what waited for a
+    shortened step moves forward, up to what else it waited for. With several runs, the smallest saving counts.
+
+    With --measure, a configuration (phasebus advise --measure CONFIG) or a command (… --measure -- vllm serve MODEL) is
+    started with and without each change that can be made from here, in turns, and both figures are printed.
+    """
+    command: tuple[str, ...] = context.obj
+    if command and not measure:
+        raise click.UsageError("a command is only started with --measure")
+    if measure and len(runs) + bool(command) != 1:
+        raise click.UsageError("--measure needs one configuration, or a command after `--`")
+    if measure and runs and not Path(runs[0]).is_file():
+        raise click.UsageError(f"there is no configuration {runs[0]}")
+    with reported():
+        if measure:
+            _measure(_contender(runs, command, new_folder(into, "phasebus-advise"), cold=cold), runs, starts)
+            return
+        recorded = [read_journal(find_run(name)) for name in runs or (None,)]
+        _check_ready(recorded)
+        found = analysis.advise(recorded, _levers)
+        if as_json:
+            click.echo(json.dumps([_plain(each) for each in found], indent=2, ensure_ascii=False))
+            return
+        for each in recorded:
+            click.echo(described(each))
+        _print(found)
+
+
+def _levers(run: Run) -> Iterator[Lever]:
+    yield from analysis.common_levers(run)
+    for name in engine_names():
+        launcher = find_launcher(name)
+        if isinstance(launcher, SuggestsLevers):
+            yield from launcher.levers(run)
+
+
+def _check_ready(runs: Sequence[Run]) -> None:
+    for run in runs:
+        if run.root is None or run.root.outcome != "finished":
+            raise JournalError(f"the run {run.run} has not become ready; advice needs starts that have")
+
+
+def _print(found: Sequence[Advice]) -> None:
+    if not found:
+        click.echo("No change that phasebus knows would shorten this start by 1 %.")
+    for each in found:
+        click.echo(f"\n{_saving(each)}  {each.lever.name}")
+        click.echo(f"    how:  {each.lever.how}")
+        if each.lever.cost:
+            click.echo(f"    cost: {each.lever.cost}")
+
+
+def _saving(advice: Advice) -> str:
+    return f"-{format_duration(advice.saved)} ({100 * advice.share:.0f} %)"
+
+
+def _plain(advice: Advice) -> dict[str, object]:
+    lever = advice.lever
+    return {
+        "name": lever.name,
+        "how": lever.how,
+        "cost": lever.cost,
+        "saved_seconds": advice.saved,
+        "seconds": advice.before,
+    }
+
+
+def _contender(runs: Sequence[str], command: Sequence[str], folder: Path, *, cold: bool) -> Contender:
+    arguments = arguments_of_command(command) if command else arguments_of(Path(runs[0]))
+    return Contender(title="as it is", arguments=arguments, folder=folder / "as-it-is", cold=cold)
+
+
+def _measure(as_it_is: Contender, runs: Sequence[str], starts: int) -> None:
+    click.echo("one start, to find what can be changed", err=True)
+    first = replace(as_it_is, folder=as_it_is.folder.with_name("first"))
+    start_once(first)
+    found = analysis.advise(series(str(first.folder)), _levers)
+    changed = {
+        each.lever.name: variant for each in found if (variant := _variant(each.lever, as_it_is, runs)) is not None
+    }
+    if not changed:
+        _print(found)
+        click.echo("Nothing of that can be changed from here, so nothing was measured.")
+        return
+    for variant in changed.values():
+        if as_it_is.cold and not variant.cold:
+            start_once(replace(variant, folder=variant.folder.with_name("filling")))  # fills the caches
+    start_in_turns([as_it_is, *changed.values()], starts)
+    before = series(str(as_it_is.folder))
+    predicted = {each.lever.name: each.saved for each in analysis.advise(before, _levers)}
+    usual = median(map(time_to_ready, before))
+    click.echo(f"as it is: ready in {format_duration(usual)}, the median of {starts}")
+    for name, variant in changed.items():
+        seconds = median(map(time_to_ready, series(str(variant.folder))))
+        claimed = predicted.get(name)
+        said = "nothing" if claimed is None else f"-{format_duration(claimed)}"
+        click.echo(f"{name}: ready in {format_duration(seconds)}; predicted {said}, measured {seconds - usual:+.2f} s")
+
+
+def _variant(lever: Lever, as_it_is: Contender, runs: Sequence[str]) -> Contender | None:
+    """Return the same start with the lever; None if it cannot be pulled from here."""
+    slug = "".join(each if each.isalnum() else "-" for each in lever.name)
+    changed = replace(as_it_is, title=lever.name, folder=as_it_is.folder.with_name(slug))
+    if lever.fills_caches and as_it_is.cold:
+        return replace(changed, cold=False)
+    if lever.around:
+        return replace(changed, before=lever.around[0], after=lever.around[1])
+    if lever.callback and runs:
+        kept = _callbacks_without(Path(runs[0]), lever.callback)
+        return None if kept is None else replace(changed, arguments=arguments_of(Path(runs[0]), [f"callbacks={kept}"]))
+    return None
+
+
+def _callbacks_without(config: Path, name: str) -> str | None:
+    """Return the value of `callbacks` without the one called `name`; None if it is not in there by that name."""
+    callbacks = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("callbacks")
+    if not isinstance(callbacks, list):
+        return None
+    kept = [each for each in callbacks if not str(each).endswith((f":{name}", f".{name}"))]
+    return json.dumps(kept) if len(kept) == len(callbacks) - 1 else None

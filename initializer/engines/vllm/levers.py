@@ -1,0 +1,55 @@
+"""What can be changed about a start of vLLM so that it takes less time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from phasebus.telemetry.analysis import Lever, shortened
+from phasebus.telemetry.journal import RecordedStep, Run
+
+_FORKED: Final = 0.03
+"""What is left of the imports of a process that is forked with all of them; measured on a CPU."""
+
+_CACHED: Final = 0.1
+"""What is left of a step that finds in a cache what it had to make; no more is promised without a measurement."""
+
+_COMPILED: Final = frozenset({"compiled_model", "compiled_graph", "inductor", "kernels"})
+_INSPECTED: Final = frozenset({"model_inspection"})
+
+
+def levers(run: Run) -> Iterator[Lever]:
+    """Return the levers of a start of vLLM: a fork server that stays, and its caches."""
+    if run.root is not None and "command" in run.root.attributes and any(map(_imports, run.steps)):
+        yield Lever(
+            name="keep a fork server that has vLLM imported",
+            how="phasebus forkserver start, or phasebus run --forkserver keep -- …",
+            cost="about 1 GiB of memory while it stays",
+            factor=shortened(_imports, _FORKED),
+            around=(("forkserver", "start"), ("forkserver", "stop")),
+        )
+    for what, caches in (
+        ("the inspection of the model's class", _INSPECTED),
+        ("compiled graphs and kernels", _COMPILED),
+    ):
+        missed = {step.id for step in run.steps if _missed(step) & caches}
+        if missed:
+            yield Lever(
+                name=f"keep {what} between starts",
+                how="a volume for VLLM_CACHE_ROOT, TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR, filled by one start",
+                cost="space on the disk",
+                factor=shortened(lambda step, missed=missed: step.id in missed, _CACHED),  # type: ignore[misc]
+                fills_caches=True,
+            )
+
+
+def _imports(step: RecordedStep) -> bool:
+    return step.kind == "engine_step" and (step.name.startswith("import_") or step.name == "wait_for_fork_server")
+
+
+def _missed(step: RecordedStep) -> set[str]:
+    return {
+        name.removeprefix("cache.")
+        for name, value in step.attributes.items()
+        if name.startswith("cache.") and value == "miss"
+    }

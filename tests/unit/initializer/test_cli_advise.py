@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from phasebus.initializer.cli import main
+from phasebus.telemetry.journal import journal_path
+from tests.support.runs import run_of, step, write_journal
+
+
+def advise(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["advise", *arguments])
+
+
+def write(run: str, *steps: object, end: float = 60.0, outcome: str = "finished", **attributes: str) -> None:
+    root = step("node", 0, end, kind="node", outcome=outcome, **attributes)
+    write_journal(journal_path(run), run_of(root, *steps, run=run, end=end))  # type: ignore[arg-type]
+
+
+def test_advice_has_what_to_do_what_it_costs_and_what_it_saves() -> None:
+    inspected = {"cache.model_inspection": "miss", "process": "front_end"}
+    write(
+        "20260101T000000-aaaa",
+        step("import_engine", 0, 40, "node", kind="engine_step", process="front_end"),
+        step("configure_engine", 40, 60, "node", kind="engine_step", **inspected),
+        command="vllm serve m",
+    )
+    shown = advise()
+    assert shown.exit_code == 0
+    first, second = (line for line in shown.output.splitlines() if line.startswith("-"))
+    assert first == "-38.8 s (65 %)  keep a fork server that has vLLM imported"
+    assert second == "-18 s (30 %)  keep the inspection of the model's class between starts"
+    assert "VLLM_CACHE_ROOT" in shown.output
+    as_json = json.loads(advise("last", "--json").output)
+    assert [round(each["saved_seconds"], 1) for each in as_json] == [38.8, 18.0]
+
+
+def test_nothing_to_change_is_reported() -> None:
+    write("20260101T000000-aaaa", step("a", 0, 60, "node"))
+    assert "No change that phasebus knows" in advise().output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--", "vllm", "serve"], 2, "only started with --measure"),
+        (["--measure"], 2, "needs one configuration, or a command"),
+        (["--measure", "none.yaml"], 2, "no configuration none.yaml"),
+        (["none"], 1, "no run 'none'"),
+        (["20260101T000000-bbbb"], 1, "has not become ready"),
+    ],
+)
+def test_what_cannot_be_advised_is_refused(arguments: list[str], code: int, message: str) -> None:
+    write("20260101T000000-bbbb", outcome="failed")
+    refused = advise(*arguments)
+    assert refused.exit_code == code
+    assert message in refused.output
