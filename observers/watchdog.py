@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepStarted
-from phasebus.observers.stuck.activity import Activity, ProcessSampler
+from phasebus.observers.stuck.activity import WATCHDOG, Activity, ProcessSampler
 from phasebus.observers.stuck.evidence import only_wait, stuck_steps
 from phasebus.observers.stuck.finder import DEFAULT_PATIENCE, Findings, Patience, StuckFinder, Suspect
 from phasebus.telemetry.formatting import format_duration
@@ -76,7 +76,7 @@ class Watchdog:
         self._next_spin_check = 0.0
         self._spin_pause = patience.seconds
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="phasebus watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name=WATCHDOG, daemon=True)
 
     def observe(self, event: StepEvent) -> None:
         """Record an event of a step."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +17,10 @@ _DAEMONS: Final = frozenset({"raylet", "gcs_server"})
 """Processes of Ray that serve all others; they use some CPU time at all times."""
 
 _MAX_PROCESSES: Final = 300
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+WATCHDOG, EVIDENCE = "phasebus watchdog", "phasebus evidence"
+"""The names of the threads that sample, and that collect evidence."""
+
 _WALK_EVERY: Final = 3
 """All processes of the machine are read once in so many samples; between them, only the known ones."""
 
@@ -51,6 +57,7 @@ class ProcessSampler:
     def __init__(self) -> None:
         self._known: dict[int, psutil.Process] = {}
         self._own = os.getpid()
+        self._own_threads = _ThreadsOfSampling()
         self._samples = 0
         self._parents: Mapping[int, int] = {}
         self._paused_ray: tuple[tuple[int, str], ...] = ()
@@ -105,9 +112,14 @@ class ProcessSampler:
             return GONE
         except (psutil.Error, OSError):
             return Activity()
+        # a process that has ended counts as one of its parent's children
+        cpu = times.user + times.system + times.children_user + times.children_system
         read, moved = _bytes_of(process)
+        if pid == self._own:
+            of_sampling = self._own_threads.used()
+            cpu, read, moved = cpu - of_sampling.cpu, read - of_sampling.read, moved - of_sampling.io
         return Activity(
-            cpu=times.user + times.system,
+            cpu=cpu,
             io=moved,
             read=read,
             runs=status == psutil.STATUS_RUNNING and pid != self._own,  # this process runs as it samples
@@ -119,6 +131,38 @@ class ProcessSampler:
             return self._known[pid].name()
         except (KeyError, psutil.Error, OSError):
             return ""
+
+
+class _ThreadsOfSampling:
+    """What the threads of this process use that sample and collect evidence: no work of the start."""
+
+    def __init__(self) -> None:
+        self._latest: dict[int, Activity] = {}
+
+    def used(self) -> Activity:
+        """Return what they have used, with those that have ended."""
+        for thread in threading.enumerate():
+            if thread.name in (WATCHDOG, EVIDENCE) and thread.native_id is not None:
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    self._latest[thread.native_id] = _of_thread(thread.native_id)
+        every = self._latest.values()
+        return Activity(
+            cpu=sum(each.cpu for each in every),
+            io=sum(each.io for each in every),
+            read=sum(each.read for each in every),
+        )
+
+
+def _of_thread(native_id: int) -> Activity:
+    """Return what a thread of this process has used."""
+    folder = f"/proc/self/task/{native_id}"
+    with open(f"{folder}/stat", "rb") as file:  # noqa: PTH123
+        fields = file.read().rpartition(b")")[2].split()
+    with open(f"{folder}/io", "rb") as file:  # noqa: PTH123
+        counters = [int(line.split()[1]) for line in file.read().splitlines()]
+    ticks = int(fields[11]) + int(fields[12])
+    read, written, _, _, from_disk, to_disk = counters[:6]
+    return Activity(cpu=ticks / _TICKS, io=read + written + from_disk + to_disk, read=read)
 
 
 def _parents() -> tuple[Mapping[int, int], tuple[tuple[int, str], ...]]:
@@ -158,8 +202,6 @@ def _bytes_of(process: psutil.Process) -> tuple[int, int]:
     except (psutil.Error, OSError, AttributeError):
         return 0, 0
     read, written = getattr(counters, "read_chars", 0), getattr(counters, "write_chars", 0)
-    if process.pid == os.getpid():
-        read = 0  # most of it is what sampling reads
     return max(read, counters.read_bytes), read + written + counters.read_bytes + counters.write_bytes
 
 

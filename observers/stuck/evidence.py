@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from phasebus.observers.stuck.activity import EVIDENCE
 from phasebus.observers.stuck.finder import Suspect
 from phasebus.observers.stuck.output import last_lines, no_space
 from phasebus.observers.stuck.sockets import sockets_of
@@ -165,7 +166,7 @@ def _within(collect: Callable[[], T], otherwise: T) -> T:
         with contextlib.suppress(Exception):  # evidence is never worth a failure
             results.append(collect())
 
-    thread = threading.Thread(target=run, name="phasebus evidence", daemon=True)
+    thread = threading.Thread(target=run, name=EVIDENCE, daemon=True)
     thread.start()
     thread.join(_SECONDS)
     return results[0] if results else otherwise

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from phasebus.observers.stuck.activity import EVIDENCE, GONE, ProcessSampler
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_stopped_process_is_stopped_itself_and_of_the_one_that_started_it(child: subprocess.Popen[bytes]) -> None:
+    sampler = ProcessSampler()
+    assert sampler.sample([child.pid])[child.pid].state == "alive"
+    child.send_signal(signal.SIGSTOP)
+    wait_until(lambda: ProcessSampler().sample([child.pid])[child.pid].state == "stopped", "it is stopped")
+    assert child.pid in [pid for pid, _ in ProcessSampler().sample([os.getpid()])[os.getpid()].stopped]
+    both = ProcessSampler().sample([os.getpid(), child.pid])
+    assert child.pid not in [pid for pid, _ in both[os.getpid()].stopped]  # it is judged by itself
+
+
+def test_process_that_has_ended_is_gone_before_and_after_it_is_waited_for(child: subprocess.Popen[bytes]) -> None:
+    sampler = ProcessSampler()
+    sampler.sample([child.pid])
+    child.kill()
+    wait_until(lambda: sampler.sample([child.pid])[child.pid].state == "gone", "it has ended")
+    child.wait()
+    assert sampler.sample([child.pid])[child.pid] == GONE
+
+
+def test_work_of_a_child_that_has_ended_stays_counted() -> None:
+    sampler = ProcessSampler()
+    before = sampler.sample([os.getpid()])[os.getpid()].cpu
+    subprocess.run([sys.executable, "-c", "for _ in range(4_000_000): pass"], check=True)
+    assert sampler.sample([os.getpid()])[os.getpid()].cpu > before
+
+
+def test_reads_of_the_threads_that_collect_evidence_do_not_count_as_work(tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(5_000_000))
+    sampler = ProcessSampler()
+    start = sampler.sample([os.getpid()])[os.getpid()].read
+
+    def read_in(name: str) -> int:
+        read, sampled = threading.Event(), threading.Event()
+
+        def run() -> None:
+            file.read_bytes()
+            read.set()
+            sampled.wait()
+
+        thread = threading.Thread(target=run, name=name)
+        thread.start()
+        read.wait()
+        found = sampler.sample([os.getpid()])[os.getpid()].read
+        sampled.set()
+        thread.join()
+        return found
+
+    after_evidence = read_in(EVIDENCE)
+    assert after_evidence - start < 2_500_000
+    assert read_in("AnyIO worker thread") - after_evidence > 2_500_000
