@@ -5,14 +5,15 @@ It describes the YAML form: callbacks are names, and a field that is no text may
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, get_args
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, cast, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from phasebus.initializer.pipeline.callbacks import Callbacks
+from phasebus.initializer.pipeline.settings import models_in
 
 DIALECT: Final = "http://json-schema.org/draft-07/schema#"
 """The dialect: the newest one that the common editors support whole."""
@@ -59,7 +60,7 @@ def models_of(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """Yield `model` and the models of its sections, at any depth; one may appear several times."""
     yield model
     for field in model.model_fields.values():
-        for section in _models_in(field.annotation):
+        for section in models_in(field.annotation):
             yield from models_of(section)
 
 
@@ -76,17 +77,12 @@ def is_callbacks(model: type[BaseModel], name: str) -> bool:
 
 def default_of(model: type[BaseModel], name: str) -> Any:
     """Return a field's default as data for JSON; `PydanticUndefined` if it has none or is a section with its own defaults."""
-    value = model.model_fields[name].get_default(call_default_factory=True, validated_data={})
+    field = model.model_fields[name]
+    make = cast("Callable[[], Any] | None", field.default_factory)
+    value = field.default if make is None else make()
     if value is PydanticUndefined or isinstance(value, BaseModel):
         return PydanticUndefined
     return to_jsonable_python(value)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
 
 
 def properties_of(definition: Mapping[str, Any]) -> dict[str, Any]:

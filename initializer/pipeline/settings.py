@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -38,7 +37,9 @@ def _typed(value: Any) -> Any:
     return [_typed(each) for each in value] if isinstance(value, list) else value
 
 
-FreeFields = Annotated[dict[str, Any], BeforeValidator(_typed)]
+_FREE = BeforeValidator(_typed)
+
+FreeFields = Annotated[dict[str, Any], _FREE]
 """A field of a configuration with names and values that another program defines, such as the engine's arguments."""
 
 
@@ -123,9 +124,41 @@ def validated(path: Path, fields: dict[str, Any], model: type[M]) -> M:
     """
     learn_data(fields)
     try:
-        return model.model_validate(fields)
+        return model.model_validate(plain_texts(fields, model))
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, model)}") from error
+
+
+def plain_texts(value: Any, model: type[BaseModel] | None) -> Any:
+    """Return `value` with every text that came from a variable as a plain `str`, except in fields that are `FreeFields`.
+
+    Pydantic 2.9 rejects a subclass of `str` for a literal.
+
+    Args:
+        value: The value of a field, or the fields themselves.
+        model: The model that `value` is for, or has in it; None for values without a model.
+    """
+    if isinstance(value, Expanded):
+        return str(value)
+    if isinstance(value, list):
+        return [plain_texts(each, model) for each in value]
+    if not isinstance(value, dict):
+        return value
+    known = {} if model is None else model.model_fields
+    return {
+        name: each
+        if name in known and _FREE in known[name].metadata
+        else plain_texts(each, next(models_in(known[name].annotation), None) if name in known else None)
+        for name, each in value.items()
+    }
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models in an annotation, such as those of a list or a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from models_in(argument)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -165,11 +198,6 @@ def shortened(text: str) -> str:
 
 def _section_of(model: type[BaseModel], path: list[int | str]) -> type[BaseModel]:
     for part in path:
-        if isinstance(part, int):  # the index in a list
-            continue
-        annotation = model.model_fields[part].annotation
-        if get_origin(annotation) is list:
-            (annotation,) = get_args(annotation)
-        options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-        model = next(each for each in options if isinstance(each, type) and issubclass(each, BaseModel))
+        if isinstance(part, str):  # an int is the index in a list
+            model = next(models_in(model.model_fields[part].annotation))
     return model

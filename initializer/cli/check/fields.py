@@ -14,7 +14,7 @@ from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.pipeline.callbacks import import_callbacks
 from phasebus.initializer.pipeline.errors import ConfigError
-from phasebus.initializer.pipeline.settings import problems_of, read_fields
+from phasebus.initializer.pipeline.settings import plain_texts, problems_of, read_fields
 from phasebus.telemetry.redaction import learn_data, redact
 
 _CALLBACKS = ("callbacks", "driver_callbacks")
@@ -30,7 +30,7 @@ def read(path: Path, assignments: tuple[str, ...]) -> tuple[LLMConfig | ClusterC
     findings = list(_callbacks(content, ""))
     kind: type[LLMConfig | ClusterConfig] = ClusterConfig if "models" in content else LLMConfig
     try:
-        config = kind.model_validate(_without_callbacks(content))
+        config = kind.model_validate(plain_texts(_without_callbacks(content), kind))
     except ValidationError as error:
         wrong = [Finding("configuration", *_split(problem), "fix") for problem in problems_of(error, kind)]
         return None, [*wrong, *findings]

@@ -135,7 +135,9 @@ def _server(config: LLMConfig) -> Iterator[Finding]:
     if serve is None or config.engine == NO_ENGINE or config.nodes > 1:
         return
     where = f"{serve.host}:{serve.port}"
-    if (reason := reason_not_to_listen(serve.host, serve.port)) is None:
+    if serve.exact and serve.port == config.service.port:
+        yield Finding("server", "port", f"{serve.port} is also service.port", "fix", "name another serve.port, or 0")
+    elif (reason := reason_not_to_listen(serve.host, serve.port)) is None:
         yield Finding("server", "port", f"{where} is free")
     elif serve.exact:
         yield Finding("server", "port", f"cannot listen on {where}: {reason}", "fix", "name another serve.port, or 0")

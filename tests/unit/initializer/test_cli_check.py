@@ -63,7 +63,12 @@ def test_right_configuration_has_nothing_to_fix(tmp_path: Path, model: Path) -> 
         ("model: ftp://x/y\n", "model", "ftp://x/y", "no source is installed for ftp://"),
         ("model: x/y\nextra_files: [[ftp://a, b]]\n", "model", "extra_files.0", "no source is installed"),
         ("model: x/y\ncallbacks: ['checked_nowhere:f']\n", "callbacks", "callbacks", "there is no module"),
-        ("models: [{model: x/y, callbacks: ['checked_no:f']}]\n", "callbacks", "models.0.callbacks", "no module"),
+        (
+            "models: [{model: x/y, engine: none, callbacks: ['checked_no:f']}]\n",
+            "callbacks",
+            "models.0.callbacks",
+            "no module",
+        ),
         ("model: x/y\ndownload_destination: /dev/null/x\n", "downloads", "download_destination", "cannot be written"),
         ("model: x/y\nray: {address: '127.0.0.1:1'}\n", "ray", "address", "cannot connect to 127.0.0.1:1"),
     ],
@@ -156,6 +161,13 @@ def test_taken_port_of_the_engine_server_fails_the_start_only_if_configured(
         serve = serve if exact else serve.with_next_free_port()
         findings = list(models.examine(LLMConfig(model=str(model), serve=serve)))
     assert [each.level for each in findings if each.topic == "server"] == [level]
+
+
+def test_one_port_for_both_servers_is_found(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    monkeypatch.setattr(models, "find_launcher", lambda name: Launcher(0))
+    ports = {"serve": {"port": 9464}, "service": {"port": 9464}}
+    findings = list(models.examine(LLMConfig.model_validate({"model": str(model), **ports})))
+    assert ("server", "port", "9464 is also service.port") in problems(findings)
 
 
 def test_files_with_credentials_must_be_readable_and_not_empty(tmp_path: Path) -> None:
