@@ -50,8 +50,8 @@ def release(destination: Path) -> list[Path]:
     return files
 
 
-def check_changes(text: str) -> None:
-    """Check that the change log follows Keep a Changelog: a heading for each version, with known sections.
+def check_changes(text: str) -> list[str]:
+    """Check that the change log follows Keep a Changelog: a heading for each version, with known sections; return those.
 
     Raises:
         ReleaseError: It does not.
@@ -61,10 +61,11 @@ def check_changes(text: str) -> None:
         raise ReleaseError(f"a heading of CHANGELOG.md is neither [Unreleased] nor [VERSION] - DATE: {versions}")
     if unknown := sorted(set(re.findall(r"^### (.+)$", text, re.MULTILINE)) - _SECTIONS):
         raise ReleaseError(f"CHANGELOG.md has the sections {unknown}; known are {sorted(_SECTIONS)}")
+    return versions
 
 
-def check_metadata(metadata: Message) -> None:
-    """Check that the metadata of a package are complete, and name the version of the code.
+def check_metadata(metadata: Message) -> str:
+    """Check that the metadata of a package are complete, and name the version of the code; return that.
 
     Raises:
         ReleaseError: They are not.
@@ -79,6 +80,7 @@ def check_metadata(metadata: Message) -> None:
             raise ReleaseError(f"the metadata lacks {name}")
     if len(metadata.get_all("Classifier", [])) < 5:
         raise ReleaseError("the metadata has too few classifiers to be found by")
+    return str(metadata["Version"])
 
 
 def metadata_of(wheel: Path) -> Message:

@@ -12,7 +12,7 @@ from tests.support.release import URLS, ReleaseError, check_changes, check_metad
 
 
 def test_change_log_has_the_form_that_a_release_needs() -> None:
-    check_changes((ROOT / "CHANGELOG.md").read_text())
+    assert check_changes((ROOT / "CHANGELOG.md").read_text())[0] == "[Unreleased]"
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,8 @@ def test_change_log_of_another_form_is_rejected(text: str, reason: str) -> None:
 
 
 def test_change_log_with_versions_and_known_sections_is_accepted() -> None:
-    check_changes(
-        "## [Unreleased]\n### Fixed\n## [1.2.3] - 2026-11-29\n### Added\n#### Any\n## [1.2.3rc1] - 2026-11-01\n"
-    )
+    text = "## [Unreleased]\n### Fixed\n## [1.2.3] - 2026-11-29\n### Added\n#### Any\n## [1.2.3rc1] - 2026-11-01\n"
+    assert check_changes(text) == ["[Unreleased]", "[1.2.3] - 2026-11-29", "[1.2.3rc1] - 2026-11-01"]
 
 
 def complete() -> Message:
@@ -49,7 +48,7 @@ def complete() -> Message:
 
 
 def test_complete_metadata_are_accepted() -> None:
-    check_metadata(complete())
+    assert check_metadata(complete()) == __version__
 
 
 @pytest.mark.parametrize("name", ["Version", "Project-URL", "Author", "Classifier", "Summary"])

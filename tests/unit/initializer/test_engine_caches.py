@@ -63,6 +63,7 @@ def test_an_error_of_the_load_reaches_its_caller() -> None:
 
 def test_a_use_outside_a_span_is_not_recorded() -> None:
     caches.record_use("inductor", hit=True)
+    assert not trace.get_current_span().is_recording()
 
 
 def test_inductor_is_recorded_by_its_counters(
