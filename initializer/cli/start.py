@@ -16,6 +16,7 @@ from phasebus import __version__
 from phasebus.bus import Bus
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import FailureReport, Interrupted, reason_of
+from phasebus.initializer.cli.history_lines import history_lines
 from phasebus.initializer.cli.linger import linger, linger_seconds
 from phasebus.initializer.cli.options import service_options
 from phasebus.initializer.cli.output import log_warnings, write_err, write_out
@@ -177,6 +178,8 @@ def _print_times(journal: Path, seconds: float, timeline: Timeline) -> None:
         run = read_journal(journal)
         print_blame(run)
         seconds = time_to_ready(run)
+        for line in history_lines(run):
+            write_out(line)
     except Exception as error:  # noqa: BLE001  # no error of the table may end a ready node
         if journal.is_file() and journal.stat().st_size:  # otherwise a warning about the journal was logged
             _warn(f"the times of the steps are not shown: {error}")

@@ -13,6 +13,7 @@ from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.cluster.engines import EngineStart
 from phasebus.initializer.cluster.events import CLUSTER, PostCluster, PreCluster
+from phasebus.initializer.cluster.hub.recorder import DRIVER
 from phasebus.initializer.cluster.hub.start import chosen_port, forwarding_journal, running_hub
 from phasebus.initializer.cluster.layout import EnginePlan, EngineSeats, assign_seats, plan_engines, strategy_of
 from phasebus.initializer.cluster.merge import merge, snapshot
@@ -134,7 +135,7 @@ class ClusterStart:
         if port is not None:
             hub = running_hub(service.host, port, service.trace_url, own_ray=self._own_ray, access=service.access)
             self._hub = await self._resources.enter_async_context(hub)
-            await self._resources.enter_async_context(forwarding_journal(self._hub, "driver", journal))
+            await self._resources.enter_async_context(forwarding_journal(self._hub, DRIVER, journal))
 
     async def _place(self, context: Context) -> None:
         group = await reserve(

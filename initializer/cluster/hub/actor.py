@@ -10,6 +10,7 @@ from threading import Lock
 
 from phasebus import __version__
 from phasebus.initializer.cluster.hub.app import build_hub_app
+from phasebus.initializer.cluster.hub.recorder import JournalRecorder
 from phasebus.initializer.cluster.hub.state import ClusterState
 from phasebus.initializer.cluster.hub.wire import Address, Parcel, Receiver
 from phasebus.telemetry.journal import RecordedStep
@@ -38,6 +39,7 @@ class HubActor:
     ) -> None:
         self._state = ClusterState(__version__, trace_url)
         self._lock = Lock()
+        self._recorder = JournalRecorder()
         self._server = Server(partial(build_hub_app, self._state, self._lock), host, port, name="hub", access=access)
         self._server.start()
         self._address: Address | None = None
@@ -54,7 +56,12 @@ class HubActor:
     def receive(self, parcel: Parcel, lines: bytes) -> int:
         """Apply lines of a node's journal; see `ClusterState.receive`. Nodes that cannot connect call it through Ray."""
         with self._lock:
-            return self._state.receive(parcel.node, parcel.offset, lines, dropped=parcel.dropped, target=parcel.target)
+            offset = self._state.receive(
+                parcel.node, parcel.offset, lines, dropped=parcel.dropped, target=parcel.target
+            )
+        if offset == parcel.offset + len(lines):
+            self._recorder.put(parcel.node, parcel.offset, lines)
+        return offset
 
     def running_steps(self, node: str) -> Sequence[RecordedStep]:
         """Return the steps of a node that have begun and not ended; see `ClusterState.running_steps`."""

@@ -29,7 +29,7 @@ SEAMS: Final[Sequence[Seam]] = (
     Seam(*caches.MODEL_INSPECTION, "whether the model's class was inspected before"),
     Seam(*caches.COMPILED_MODEL, "whether the model was compiled before"),
     Seam(*caches.COMPILED_GRAPH, "whether a graph was compiled before"),
-    *(Seam(module, path, "whether Inductor compiled a graph before") for module, path in caches.INDUCTOR),
+    Seam(*caches.INDUCTOR, "whether Inductor compiled a graph before"),
     *(Seam(module, path, "readiness of an engine without a server") for module, path in hooks.FRONT_ENDS),
     Seam(*hooks.STAT_LOGGERS, "the counts of iterations"),
     Seam("vllm.v1.metrics.loggers", "StatLoggerBase", "the counts of iterations"),

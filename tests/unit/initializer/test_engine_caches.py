@@ -71,13 +71,24 @@ def test_inductor_is_recorded_by_its_counters(
 ) -> None:
     counts = iter([(0, 0), (1, 0), (1, 0), (1, 0), (1, 0), (1, 2)])
     monkeypatch.setattr(caches, "_inductor_counts", lambda: next(counts))
-    compile_graph = replaced(caches.INDUCTOR[0][1], lambda: "graph")
+    compile_graph = replaced(caches.INDUCTOR[1], lambda: "graph")
     assert compile_graph() == "graph"
     assert attributes()["cache.inductor"] == "hit"
     compile_graph()
     assert attributes()["cache.inductor"] == "hit"
     compile_graph()
     assert attributes()["cache.inductor"] == "miss"
+
+
+def test_a_compilation_inside_another_is_recorded_once(
+    attributes: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([(0, 0), (0, 1)])
+    monkeypatch.setattr(caches, "_inductor_counts", lambda: next(counts))
+    made: list[Callable[..., Any]] = []
+    made.append(replaced(caches.INDUCTOR[1], lambda deeper: made[0](False) if deeper else "graph"))
+    assert made[0](True) == "graph"
+    assert attributes()["cache.inductor.misses"] == 1
 
 
 def test_triton_is_listened_to_unless_something_else_listens(attributes: Callable[[], dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import ModuleType
@@ -26,16 +27,14 @@ COMPILED_MODEL: Final = ("vllm.compilation.decorators", "_try_load_aot_compiled_
 COMPILED_GRAPH: Final = ("vllm.compilation.backends", "CompilerManager.load")
 """The function that loads one compiled graph; None if there is none with this key."""
 
-INDUCTOR: Final = (
-    ("vllm.compilation.compiler_interface", "InductorStandaloneAdaptor.compile"),
-    ("vllm.compilation.compiler_interface", "InductorAdaptor.compile"),
-)
-"""The functions in which torch's Inductor compiles a graph, or finds it in its own cache."""
+INDUCTOR: Final = ("torch._inductor.compile_fx", "compile_fx")
+"""The function in which torch's Inductor compiles a graph, or finds it in its own cache. Read from torch 2.13."""
 
 _TRITON_KNOBS: Final = "triton.knobs"
 _MAX_FACTORS: Final = 40
 _MAX_VARIABLE_CHARACTERS: Final = 100
 _DIGEST_CHARACTERS: Final = 10
+_state = threading.local()
 
 
 def report_caches(replace: Callable[[str, str, Callable[[Any], Any]], None]) -> None:
@@ -47,8 +46,7 @@ def report_caches(replace: Callable[[str, str, Callable[[Any], Any]], None]) -> 
     replace(*MODEL_INSPECTION, _inspecting)
     replace(*COMPILED_MODEL, _loading_model)
     replace(*COMPILED_GRAPH, _loading_graph)
-    for module, path in INDUCTOR:
-        replace(module, path, _compiling)
+    replace(*INDUCTOR, _compiling)
     wrapt.register_post_import_hook(_listen_to_triton, _TRITON_KNOBS)
 
 
@@ -103,10 +101,13 @@ def _loading_graph(load: Callable[..., Any]) -> Callable[..., Any]:
 def _compiling(compile_graph: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(compile_graph)
     def compile_and_count(*args: Any, **kwargs: Any) -> Any:
-        before = _inductor_counts()
+        if getattr(_state, "compiling", False):  # it calls itself
+            return compile_graph(*args, **kwargs)
+        before, _state.compiling = _inductor_counts(), True
         try:
             return compile_graph(*args, **kwargs)
         finally:
+            _state.compiling = False
             with suppress(Exception):
                 hits, misses = (now - then for now, then in zip(_inductor_counts(), before, strict=True))
                 if hits or misses:

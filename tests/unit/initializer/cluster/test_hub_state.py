@@ -10,8 +10,12 @@ from starlette.testclient import TestClient
 
 from phasebus.initializer.cluster.hub.app import build_hub_app
 from phasebus.initializer.cluster.hub.state import ClusterState, TooManyNodesError
+from phasebus.telemetry.history import Configuration
+from phasebus.telemetry.journal import journal_path
 from phasebus.telemetry.stuck import StuckStep, StuckSteps
 from tests.support.journal_lines import begun, ended, line, progressed
+from tests.support.runs import run_of, step, write_journal
+from tests.support.waiting import wait_until
 
 NODE, PHASE, OTHER, CLUSTER = "a" * 16, "b" * 16, "c" * 16, "d" * 16
 START = line("JournalOpened", host="h", format=1) + begun(NODE, "node", "node-0", model="m")
@@ -81,9 +85,9 @@ def test_steps_that_the_driver_closes_count_once_and_for_the_lost_node() -> None
     cluster.receive("node-0", 0, START)
     about = {"node": "node-0"}
     closing = begun(OTHER, "phase", "x", retold=True, **about) + ended(OTHER, "phase", "x", retold=True, **about)
-    for step, kind, name in ((PHASE, "phase", "download"), (NODE, "node", "node-0")):
-        closing += begun(step, kind, name, lost=True, model="m", **about)
-        closing += ended(step, kind, name, "died", lost=True, model="m", **about)
+    for span, kind, name in ((PHASE, "phase", "download"), (NODE, "node", "node-0")):
+        closing += begun(span, kind, name, lost=True, model="m", **about)
+        closing += ended(span, kind, name, "died", lost=True, model="m", **about)
     cluster.receive("driver", 0, closing)
     assert (cluster.nodes["node-0"].status, cluster.nodes["node-0"].error) == ("lost", "because")
     assert cluster.nodes["driver"].status == "starting"
@@ -319,3 +323,25 @@ def test_more_nodes_than_a_hub_keeps_are_rejected() -> None:
         cluster.receive(f"node-{number}", 0, b"")
     with pytest.raises(TooManyNodesError, match="the hub keeps 2 nodes"):
         cluster.receive("node-2", 0, b"")
+
+
+def test_the_start_of_a_cluster_is_forecast_from_earlier_ones() -> None:
+    configuration = Configuration.of({"model": "m", "nodes": 2})
+    past = run_of(
+        step("c", 0, 40, kind="cluster", **configuration.attributes),
+        step("node-0", 2, 38, "c", kind="node", node="node-0"),
+        step("download", 2, 20, "node-0", node="node-0"),
+        run="20260101T000000-aaaa",
+        end=40,
+    )
+    write_journal(journal_path(past.run), past)
+    state = ClusterState()
+    first = line("JournalOpened", host="h", format=1) + begun(CLUSTER, "cluster", "c", **configuration.attributes)
+    state.receive("driver", 0, first)
+    wait_until(lambda: state.timeline.remaining is not None, "there is a forecast")
+    state.receive("node-0", 0, begun(PHASE, "phase", "download"))
+    wait_until(lambda: state.timeline.longest_usual(PHASE) is not None, "the step has its usual duration")
+    remaining = state.describe()["remaining"]
+    assert (remaining["runs"], remaining["basis"]) == (1, "same")
+    state.receive("driver", len(first), ended(CLUSTER, "cluster", "c"))
+    assert state.describe()["remaining"] is None
