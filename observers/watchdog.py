@@ -121,11 +121,11 @@ class Watchdog:
         if not suspects:
             self._update(StuckSteps())
         elif self._steps_of(suspects) != self._suspected or now >= self._next_refresh:
-            stuck = self._still_running(stuck_steps(suspects, self._logs))
-            self._suspected = self._steps_of(suspects)
-            self._next_refresh = time.monotonic() + self._refresh
-            self._refresh *= 2
+            stuck = self._still_running(stuck_steps(suspects, self._logs, awaits=self._patience.elsewhere))
             self._update(stuck)
+            self._suspected = self._steps_of(suspects)
+            self._next_refresh = time.monotonic() + (self._refresh if stuck.steps else self._patience.seconds)
+            self._refresh *= 2 if stuck.steps else 1
 
     def _spinning(self, findings: Findings) -> tuple[Suspect, ...]:
         """Return the idle suspects if all busy processes only wait as well: a barrier may use a whole CPU."""

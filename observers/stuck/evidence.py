@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from phasebus.bus import CALLBACK
 from phasebus.observers.stuck.activity import EVIDENCE
 from phasebus.observers.stuck.finder import Suspect
 from phasebus.observers.stuck.output import last_lines, no_space
@@ -31,7 +32,7 @@ _SPIN_LOOKS: Final = 4
 
 
 def stuck_steps(
-    suspects: Sequence[Suspect], logs: Iterable[Path] = (), *, now: float | None = None
+    suspects: Sequence[Suspect], logs: Iterable[Path] = (), *, awaits: float = 0.0, now: float | None = None
 ) -> tuple[StuckStep, ...]:
     """Return the suspects with their evidence, the one that the others wait for first.
 
@@ -41,10 +42,12 @@ def stuck_steps(
     Args:
         suspects: The steps that make no progress.
         logs: Files that the output of the processes goes to.
+        awaits: How long a callback may wait while the event loop goes on, in seconds; it is left out until then.
         now: The present moment on the monotonic clock, in seconds.
     """
     logs = tuple(logs)
     found = [(each, _Evidence(_visible(each), logs)) for each in suspects[:_MAX_SUSPECTS]]
+    found = [each for each in found if each[0].seconds >= awaits or not _awaits(*each)]
     found.sort(key=lambda each: _order(*each))
     all_wait = all(evidence.waits_for_others for _, evidence in found)
     now = time.monotonic() if now is None else now
@@ -82,6 +85,12 @@ class _Evidence:
     def waits_for_others(self) -> bool:
         """Whether the process waits for others of the engine."""
         return self.wait is not None and self.wait.is_for_others
+
+
+def _awaits(suspect: Suspect, evidence: _Evidence) -> bool:
+    """Return whether a callback waits for something without blocking the event loop, as for a service to be up."""
+    is_callback = suspect.step.kind == CALLBACK.name and suspect.sign == "idle"
+    return is_callback and evidence.wait is not None and evidence.wait.kind == "event loop"
 
 
 def _visible(suspect: Suspect) -> int:

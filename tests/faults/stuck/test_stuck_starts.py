@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.hangs import HANGS, run
+from tests.support.healthy_starts import false_alarms
 
 PATIENCE_SECONDS = 1.6
 
@@ -24,3 +25,7 @@ def test_step_process_and_reason_of_a_hang_are_named(reported: dict[str, dict[st
     assert first["process"] == expected.process
     assert expected.reason in first["reason"]
     assert expected.evidence in "\n".join([*first["stacks"], *first["sockets"]])
+
+
+def test_no_healthy_start_of_fifty_raises_an_alarm() -> None:
+    assert false_alarms(range(100, 150)) == []

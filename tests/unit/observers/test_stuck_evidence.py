@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,17 @@ def test_suspects_are_ordered_by_what_the_others_wait_for(monkeypatch: pytest.Mo
         ]
     )
     assert [each.name for each in ordered] == ["gone", "stopped", "works on its own", "behind", "longest"]
+
+
+@pytest.mark.parametrize(("function", "names"), [("select@/lib/python3.12/selectors.py", []), ("wait@/a/b.py", ["x"])])
+def test_callback_that_awaits_without_blocking_the_event_loop_has_more_time(
+    function: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "stacks_of", lambda pid: stack(function))
+    step = StepStarted(step="a" * 16, kind="callback", name="x")
+    found = Suspect(step=step, process="phasebus", pid=os.getpid(), sign="idle", seconds=9.0)
+    assert [each.name.removeprefix("callback ") for each in stuck_steps([found], awaits=60.0)] == names
+    assert len(stuck_steps([replace(found, seconds=61.0)], awaits=60.0)) == 1
 
 
 def test_reason_asks_for_missing_ranks_if_all_processes_wait(monkeypatch: pytest.MonkeyPatch) -> None:
