@@ -18,7 +18,8 @@ class LogObserver:
     """Logs one line for each step worth a line: failures at ERROR, the others at INFO.
 
     The end of a step is worth a line if it took a noticeable time or changed something. Of most kinds the start is none: what
-    runs is shown by the status lines of the command line, and by the page. Other starts and ends are logged at DEBUG.
+    runs is shown by the status lines of the command line, and by the page. Other starts and ends are logged at DEBUG, and so
+    are steps that failed with the error of a step inside them.
 
     Args:
         logger: The logger; ``phasebus.startup`` by default.
@@ -36,19 +37,12 @@ class LogObserver:
         self._logger = logger
         self._announced = frozenset(announced)
         self._shortest = shortest
+        self._last_reason: str | None = None
 
     def observe(self, event: StepStarted | StepFinished | StepFailed) -> None:
         """Log one event."""
         if isinstance(event, StepFailed):
-            why = reason(event)
-            self._logger.error(
-                "%s %s after %s: %s",
-                _name(event),
-                _OUTCOMES[event.outcome],
-                format_duration(event.seconds),
-                why,
-                extra=_extra(event),
-            )
+            self._failed(event)
             return
         if isinstance(event, StepFinished):
             changed = event.attributes.get("changed")
@@ -60,6 +54,16 @@ class LogObserver:
         level = logging.INFO if event.kind in self._announced else logging.DEBUG
         if self._logger.isEnabledFor(level):
             self._logger.log(level, "%s …", _name(event), extra=_extra(event))
+
+    def _failed(self, event: StepFailed) -> None:
+        why, took = reason(event), format_duration(event.seconds)
+        if why != self._last_reason:
+            text = "%s %s after %s: %s"
+            self._logger.error(text, _name(event), _OUTCOMES[event.outcome], took, why, extra=_extra(event))
+        else:
+            level = logging.ERROR if event.kind in self._announced else logging.DEBUG
+            self._logger.log(level, "%s %s after %s", _name(event), _OUTCOMES[event.outcome], took, extra=_extra(event))
+        self._last_reason = why
 
 
 def _name(event: StepEvent) -> str:

@@ -78,11 +78,11 @@ def verdict(steps: Mapping[str, Step], now: float, stuck: Sequence[Mapping[str, 
     if known:
         return Verdict(state="stuck", words="Stuck", step=steps.get(known[0]["step"]), reason=str(known[0]["reason"]))
     leaves = _running_leaves(steps)
-    if slow := _step_to_look_at([step for step in leaves if _is_slow(step, now)], steps):
-        return Verdict(state="slow", words="Slower than usual", step=slow, reason=_duration(slow, now))
+    if slow := _step_to_look_at([step for step in leaves if _is_slow(step, steps, now)], steps):
+        return Verdict(state="slow", words="Slower than usual", step=slow, reason=_duration(slow, steps, now))
     step_ = _step_to_look_at(leaves, steps)
     words = "Restarting" if root["kind"] == "engine_restart" else "Starting"
-    return Verdict(state="starting", words=words, step=step_, reason=_duration(step_, now) if step_ else "")
+    return Verdict(state="starting", words=words, step=step_, reason=_duration(step_, steps, now) if step_ else "")
 
 
 def describe_remaining(remaining: Mapping[str, Any] | None) -> str:
@@ -91,8 +91,9 @@ def describe_remaining(remaining: Mapping[str, Any] | None) -> str:
         return ""
     if remaining["high"] <= 0:
         return "usually ready by now"
-    seconds, low, high = (format_duration(round(remaining[name])) for name in ("seconds", "low", "high"))
-    return f"about {seconds} left ({low} to {high})"
+    seconds, low, high = (round(remaining[name]) for name in ("seconds", "low", "high"))
+    spread = f"{format_duration(low)} to {format_duration(high)}" if low else f"at most {format_duration(max(1, high))}"
+    return f"about {format_duration(max(1, seconds))} left ({spread})"
 
 
 def describe(found: Verdict, remaining: Mapping[str, Any] | None = None, *, with_node: bool = False) -> str:
@@ -111,13 +112,23 @@ def describe(found: Verdict, remaining: Mapping[str, Any] | None = None, *, with
     return f"{text}: {'it waits for' if found.state == 'starting' else 'look at'} {name}, {found.reason}"
 
 
-def _is_slow(step: Step, now: float) -> bool:
-    usual = step.get("usual")
-    if not usual:
+def _expected(step: Step, steps: Mapping[str, Step]) -> Step | None:
+    """Return the nearest step with a usual duration: `step`, or one that contains it."""
+    at: Step | None = step
+    for _ in range(_MOST_ANCESTORS):
+        if at is None or at.get("usual"):
+            break
+        at = steps.get(at.get("parent", ""))
+    return at if at is not None and at.get("usual") else None
+
+
+def _is_slow(step: Step, steps: Mapping[str, Step], now: float) -> bool:
+    expected = _expected(step, steps)
+    if expected is None or expected["outcome"] != "running":
         return False
-    return bool(
-        now - step["start"] > max(usual["high"], SLOW_FACTOR * usual["seconds"], usual["seconds"] + SLOW_SECONDS)
-    )
+    usual = expected["usual"]
+    longest = max(usual["high"], SLOW_FACTOR * usual["seconds"], usual["seconds"] + SLOW_SECONDS)
+    return bool(now - expected["start"] > longest)
 
 
 def _has_failed(step: Step) -> bool:
@@ -176,10 +187,13 @@ def _failed_nodes(steps: Mapping[str, Step], causes: Iterable[Step]) -> str | No
     return f"{len(failed)} of {nodes} nodes failed" if nodes > 1 and failed else None
 
 
-def _duration(step: Step, now: float) -> str:
-    usual = step.get("usual")
+def _duration(step: Step, steps: Mapping[str, Step], now: float) -> str:
     text = f"{format_duration(max(0.0, now - step['start']))} so far"
-    return f"{text}, usually {format_duration(usual['seconds'])}" if usual else text
+    expected = _expected(step, steps)
+    if expected is None or expected["kind"] in ("cluster", "node"):
+        return text
+    usual = format_duration(expected["usual"]["seconds"])
+    return f"{text}, usually {usual}" if expected is step else f"{text}; {format_step(expected)} usually takes {usual}"
 
 
 def _error(step: Step) -> str:

@@ -21,9 +21,11 @@ class StatusLines:
 
     Args:
         now: The time that the start is observed from, on the clock that `line` gets.
+        report_stuck: Whether a stuck step is a line at once. In its own process, the watchdog logs it with its evidence.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, *, report_stuck: bool = True) -> None:
+        self._report_stuck = report_stuck
         self._next = now + _FIRST_SECONDS
         self._last: tuple[str, str] = ("", "")
 
@@ -43,6 +45,9 @@ class StatusLines:
             return None
         known = (found.state, found.step["id"] if found.step is not None else "")
         is_new_problem = found.state != "starting" and known != self._last
+        if is_new_problem and found.state == "stuck" and not self._report_stuck:
+            self._last, self._next = known, now + _INTERVAL_SECONDS
+            return None
         if not is_new_problem and now < self._next:
             return None
         self._last, self._next = known, now + _INTERVAL_SECONDS
@@ -55,14 +60,17 @@ class StatusThread:
     Args:
         read: Returns the steps by id, the time remaining and what is stuck.
         write: Called with each line.
+        report_stuck: See `StatusLines`.
     """
 
     def __init__(
         self,
         read: Callable[[], tuple[Mapping[str, Step], Mapping[str, Any] | None, Sequence[Mapping[str, Any]]]],
         write: Callable[[str], object],
+        *,
+        report_stuck: bool = True,
     ) -> None:
-        self._read, self._write = read, write
+        self._read, self._write, self._report_stuck = read, write, report_stuck
         self._closed = threading.Event()
         threading.Thread(target=self._run, name="phasebus status", daemon=True).start()
 
@@ -71,7 +79,7 @@ class StatusThread:
         self._closed.set()
 
     def _run(self) -> None:
-        lines, pause = StatusLines(time.time()), _CHECK_SECONDS
+        lines, pause = StatusLines(time.time(), report_stuck=self._report_stuck), _CHECK_SECONDS
         while not self._closed.wait(pause):
             began = time.monotonic()
             steps, remaining, stuck = self._read()

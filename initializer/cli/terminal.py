@@ -35,7 +35,11 @@ def log_to_stderr(bus: Bus, timeline: Timeline, nodes: RemoteStart | None = None
     _log_to(console)
     for observer in (LogObserver(), ProgressObserver(console)):
         bus.observe(None, observer)
-    return StatusThread(partial(_state, timeline, nodes), lambda line: logger.info("%s", redact(line)))
+    return StatusThread(
+        partial(_state, timeline, nodes),
+        lambda line: logger.info("%s", redact(line)),
+        report_stuck=nodes is not None,
+    )
 
 
 @contextmanager

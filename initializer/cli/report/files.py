@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ from phasebus.bus import PhasebusError
 from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.report.journals import journal_of, json_option, print_json, run_argument
 from phasebus.telemetry import analysis
+from phasebus.telemetry.history import usual_runs
+from phasebus.telemetry.journal import JournalError, Run
 from phasebus.telemetry.service.page import page_of
 
 
@@ -27,7 +30,10 @@ def plot(context: click.Context, run: str | None, output: Path | None, *, as_jso
             print_json(recorded, steps=[_placed(at) for at in analysis.walk(recorded)])
             return
         to = output or Path(f"{recorded.run}.svg")
-        _write(page_of(analysis.page_state(recorded)) if to.suffix == ".html" else analysis.plot(recorded), to)
+        if to.suffix == ".html":
+            _write(page_of(analysis.page_state(recorded, _earlier(recorded))), to)
+        else:
+            _write(analysis.plot(recorded), to)
 
 
 @click.command(short_help="Write the run as a trace for ui.perfetto.dev.")
@@ -41,6 +47,14 @@ def perfetto(context: click.Context, run: str | None, output: Path | None, *, as
         recorded = journal_of(context, run)
         trace = json.dumps(analysis.perfetto(recorded), ensure_ascii=False)
         _write(trace + "\n", Path("-") if as_json else output or Path(f"{recorded.run}.perfetto.json"))
+
+
+def _earlier(run: Run) -> Sequence[Run]:
+    """Return earlier runs with the same configuration, for the usual durations."""
+    try:
+        return usual_runs(run)
+    except JournalError:
+        return ()
 
 
 def _placed(at: analysis.PlacedStep) -> dict[str, object]:

@@ -58,7 +58,7 @@ function drawNormal(root, { state: found, step, stuck }) {
     say(small, usual ? `${formatDuration(secondsOf(root))}; usually ${formatUsual(usual)}` : "No earlier start of this configuration is recorded");
   } else if (left && state.live) {
     say(big, left.high > 0 ? `About ${formatDuration(Math.max(1, Math.round(left.seconds)))} left` : "Overdue");
-    say(small, left.high > 0 ? `Between ${formatDuration(Math.round(left.low))} and ${formatDuration(Math.round(left.high))}; ready about ${clock(now() + left.seconds)}. From ${runs}` : `It is usually ready by now. From ${runs}`);
+    say(small, left.high > 0 ? `${Math.round(left.low) ? `Between ${formatDuration(Math.round(left.low))} and` : "At most"} ${formatDuration(Math.max(1, Math.round(left.high)))}; ready about ${clock(now() + left.seconds)}. From ${runs}` : `It is usually ready by now. From ${runs}`);
   } else {
     say(big, "No usual time known");
     big.classList.add("unsure");
@@ -78,7 +78,7 @@ function drawAdvice(root, { state: found, step, stuck }) {
   const reason = found === "failed" || found === "cancelled" ? shown?.error ?? "No reason is given"
     : stuck ? `${shown ? "" : `${stuck.name} in ${stuck.process} (pid ${stuck.pid}): `}${stuck.reason}`
     : !shown ? "" : found === "ready" ? `${formatDuration(secondsOf(shown))}, ${Math.round(100 * secondsOf(shown) / Math.max(0.001, secondsOf(root)))} % of the start${usual}`
-    : `${ticking(secondsOf(shown))} so far${usual}${hasProgress(shown) ? `. ${formatProgress(shown)}` : ""}`;
+    : `${durationOf(shown, `${ticking(secondsOf(shown))} so far`)}${hasProgress(shown) ? `. ${formatProgress(shown)}` : ""}`;
   say(byId("reason"), reason);
 }
 
@@ -92,7 +92,7 @@ function longestLeaf() {
 // The whole start as a bar: what has passed, and in which range it is expected to be ready.
 function drawWhole(root) {
   const left = remaining(), bar = byId("whole");
-  bar.hidden = !(left && state.live && isRunning(root) && byId("headline").className !== "failed");
+  bar.hidden = !(left && state.live && ["starting", "slow"].includes(byId("headline").className));
   if (bar.hidden) return;
   const passed = secondsOf(root), share = seconds => `${(100 * seconds / (passed + Math.max(left.high, left.seconds, 0.001))).toFixed(2)}%`;
   bar.firstChild.style.width = share(passed);

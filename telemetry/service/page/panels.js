@@ -84,7 +84,7 @@ const changedBy = step => String(step.attributes?.changed ?? "").split(",").filt
 const isNotable = step => step.kind !== "callback" || hasFailed(step) || changedBy(step).length > 0 || secondsOf(step) >= RULES.notableSeconds;
 
 function drawCallbacks() {
-  const called = [...state.steps.values()].filter(step => step.kind === "callback" && isNotable(step));
+  const called = [...state.steps.values()].filter(step => step.kind === "callback" && !isRunning(step) && isNotable(step));
   byId("callbacks-panel").hidden = !called.length;
   if (!called.length) return;
   const lines = grouped(called, step => `${step.name} ${step.attributes?.phase} ${step.attributes?.changed ?? ""} ${hasFailed(step)}`).map(steps => {
@@ -121,7 +121,7 @@ function drawStates(states) {
   const { causes, leaves, inside } = makeTree(), innermost = new Set([...causes, ...leaves]);
   let all = 0;
   for (const step of state.steps.values()) {
-    if (ofNodes ? step.kind !== "node" : isHidden(step) || (inside(step).length && !innermost.has(step))) continue;
+    if (ofNodes ? step.kind !== "node" : isHidden(step) || (!innermost.has(step) && inside(step).some(each => !isHidden(each)))) continue;
     const found = stateOf(step, states);
     counts.set(found, counts.get(found) + 1);
     all++;

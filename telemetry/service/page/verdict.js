@@ -10,11 +10,27 @@ function remaining() {
   return { ...known, seconds: left(known.seconds), low: left(known.low), high: left(known.high) };
 }
 
-// Slower than usual, and it is not known that it waits for a stuck one.
+// The nearest step with a usual duration: `step`, or one that contains it.
+function expectedOf(step) {
+  let at = step;
+  for (let walked = 0; at && !at.usual && walked < MOST_ANCESTORS; walked++) at = state.steps.get(at.parent);
+  return at?.usual ? at : null;
+}
+
+// Slower than usual, itself or what it belongs to, and it is not known that it waits for a stuck one.
 function isSlow(step) {
-  const { usual } = step;
-  if (!usual || !isRunning(step) || makeTree().stuck.size) return false;
-  return secondsOf(step) > Math.max(usual.high, RULES.slowFactor * usual.seconds, usual.seconds + RULES.slowSeconds);
+  if (!isRunning(step) || makeTree().stuck.size) return false;
+  const expected = expectedOf(step);
+  if (!expected || !isRunning(expected)) return false;
+  const { usual } = expected;
+  return secondsOf(expected) > Math.max(usual.high, RULES.slowFactor * usual.seconds, usual.seconds + RULES.slowSeconds);
+}
+
+// How long a step has run, beside what is usual for it or for what it belongs to.
+function durationOf(step, time = ticking(secondsOf(step))) {
+  const expected = expectedOf(step);
+  if (!expected || expected.kind === "node" || expected.kind === "cluster") return time;
+  return expected === step ? `${time}, usually ${formatUsual(step.usual)}` : `${time}; ${titleOf(expected)} usually takes ${formatDuration(expected.usual.seconds)}`;
 }
 
 // The failed steps that are reasons themselves: not those that contain another one, and not those that a step got over.

@@ -71,14 +71,17 @@ function drawWaterfall() {
   const last = Math.min(listing.length, Math.ceil((frame.scrollTop + frame.clientHeight) / height) + 4);
   document.documentElement.style.setProperty("--bar", `${frame.offsetWidth - frame.clientWidth}px`);
   const seen = new Set(), width = byId("axis").clientWidth;
+  for (let index = first; index < last; index++) seen.add(listing[index].step.id);
+  for (const [id, row] of drawn) if (!seen.has(id)) { row.element.remove(); drawn.delete(id); }
+  let before = null; // the rows of the document are in the order of the screen, for screen readers
   for (let index = first; index < last; index++) {
     const { step, depth } = listing[index];
-    seen.add(step.id);
     let row = drawn.get(step.id);
-    if (!row) { drawn.set(step.id, row = makeRow(step)); rows.append(row.element); }
+    if (!row) drawn.set(step.id, row = makeRow(step));
+    if (!row.element.parentNode || row.element.previousElementSibling !== before) before ? before.after(row.element) : rows.prepend(row.element);
+    before = row.element;
     drawRow(row, step, depth, index, height, scaled, width);
   }
-  for (const [id, row] of drawn) if (!seen.has(id)) { row.element.remove(); drawn.delete(id); }
   frame.setAttribute("aria-rowcount", listing.length);
   frame.setAttribute("aria-activedescendant", drawn.has(chosen) ? `row-${chosen}` : "");
   byId("no-match").hidden = listing.length > 0;
@@ -119,7 +122,7 @@ function drawRow(row, step, depth, index, height, scaled, width) {
   const stacked = lines(segments), thick = BAR / stacked.count;
   pieces.forEach((each, number) => {
     const bar = row.pieces[number], begin = scaled.at(each), length = Math.max(0, scaled.at(each, secondsOf(each)) - begin);
-    const far = each.total && isRunning(each) ? Math.min(1, each.done / each.total) : null, over = far === null && !outer && isSlow(each);
+    const far = each.total && isRunning(each) ? Math.min(1, each.done / each.total) : null, over = far === null && !outer && each.usual && isSlow(each);
     const usual = over ? (scaled.at(each, each.usual.high) - begin) / (length || 1) : 1;
     bar.className = `bar${isRunning(each) && state.live ? " still" : ""}${far !== null ? " part" : ""}${over ? " over" : ""}${segments.length && !number ? " back" : ""}${outer ? " outer" : ""}${each.outcome === "cancelled" ? " cancelled" : ""}${found === "stuck" && !number && !outer && !segments.length ? " stuck" : ""}`;
     bar.style.setProperty("--hue", colourOf(each));

@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from phasebus.initializer.cli import main
-from phasebus.telemetry.journal import journal_path
+from phasebus.telemetry.analysis import page_state
+from phasebus.telemetry.journal import Run, journal_path
 from tests.support.runs import cluster, run_of, step, write_journal
 
 RUN = "20260101T000000-aaaa"
@@ -124,6 +125,17 @@ def test_a_page_of_the_run_is_one_file_with_all_in_it(journal: Path, tmp_path: P
         "engine_init",
         "load_weights",
     ]
+
+
+def test_the_page_of_a_run_has_the_usual_durations_of_earlier_ones() -> None:
+    def recorded(seconds: float) -> Run:
+        node = step("node", 0, seconds, kind="node", model="m", configuration="c0ffee")
+        return run_of(node, step("download", 0, seconds / 2, "node"), end=seconds)
+
+    state = page_state(recorded(40), [recorded(20), recorded(22), recorded(24)])
+    usual = {each["name"]: each["usual"] for each in state["steps"]}
+    assert (usual["node"]["seconds"], usual["download"]["seconds"]) == (22, 11)
+    assert all("usual" not in each for each in page_state(recorded(40))["steps"])
 
 
 def test_a_file_that_cannot_be_written_is_named(journal: Path, tmp_path: Path) -> None:

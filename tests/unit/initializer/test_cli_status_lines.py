@@ -36,6 +36,11 @@ def test_a_stuck_or_failed_step_is_a_line_at_once_and_once() -> None:
     assert lines.line(failed, 4.0) == "Failing: look at download, gone"
 
 
+def test_a_stuck_step_that_the_watchdog_logs_is_a_line_after_30_seconds() -> None:
+    lines, steps = StatusLines(0.0, report_stuck=False), by_id(NODE, DOWNLOAD)
+    assert [now for now in range(1, 60) if lines.line(steps, float(now), None, [STUCK])] == [31]
+
+
 def test_a_start_that_is_over_or_has_not_begun_is_no_line() -> None:
     assert StatusLines(0.0).line({}, 100.0) is None
     assert StatusLines(0.0).line(by_id(NODE | {"outcome": "failed", "end": 3.0}), 100.0) is None

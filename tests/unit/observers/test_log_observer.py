@@ -47,6 +47,19 @@ def test_a_failure_is_an_error_with_its_reason_and_no_secret(caplog: pytest.LogC
     assert record.getMessage() == "download failed after 1 min 15 s: token=[redacted] refused"
 
 
+def test_an_error_that_fails_the_outer_steps_too_is_one_line_and_one_for_the_node(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    observer, error = LogObserver(), ValueError("no space left")
+    for kind, name in (("file", "a.bin"), ("phase", "download"), ("node", "n")):
+        observer.observe(StepFailed(step=STEP, kind=kind, name=name, seconds=2.0, outcome="failed", error=error))
+    assert [record.getMessage() for record in caplog.records] == [
+        "file a.bin failed after 2 s: no space left",
+        "node n failed after 2 s",
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

@@ -35,6 +35,7 @@ def test_a_running_start_names_what_it_waits_for_and_the_time_remaining() -> Non
     found = judged(NODE, step("d", "download", 20, usual={"seconds": 30.0, "low": 25.0, "high": 40.0}))
     expected = "Starting, about 14 s left (11 s to 21 s): it waits for download, 20 s so far, usually 30 s"
     assert describe(found, remaining) == expected
+    assert describe_remaining(remaining | {"low": 0.2}) == "about 14 s left (at most 21 s)"
     assert describe_remaining(remaining | {"high": 0.0}) == "usually ready by now"
     assert describe_remaining(None) == ""
 
@@ -58,6 +59,15 @@ def test_a_step_beyond_its_usual_range_makes_the_start_slower_than_usual() -> No
     )
     short = {"seconds": 0.01, "low": 0.01, "high": 0.02}
     assert judged(NODE, step("e", "engine_init", 0.9, usual=short)).state == "starting", "under a second is no matter"
+
+
+def test_a_step_without_a_usual_duration_is_slow_with_the_step_that_contains_it() -> None:
+    phase, called = step("e", "engine_init", 50, usual=USUAL), step("c", "fetch", 49, "e", kind="callback")
+    expected = "Slower than usual: look at callback fetch, 49 s so far; engine init usually takes 10 s"
+    assert describe(judged(NODE, phase, called)) == expected
+    assert judged(NODE | {"usual": USUAL}, step("e", "engine_init", 5)).state == "slow"
+    quick = step("c", "fetch", 2, "e", kind="callback", usual={"seconds": 5.0, "low": 4.0, "high": 6.0})
+    assert judged(NODE, phase, quick).state == "starting", "what made the phase slow is over"
 
 
 def test_a_stuck_step_comes_before_a_slow_one() -> None:
