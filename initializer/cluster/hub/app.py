@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from phasebus.initializer.cluster.hub.node_state import NodeState
 from phasebus.initializer.cluster.hub.state import ClusterState
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+_JSON: Final = "application/json"
+
 
 def build_hub_app(cluster: ClusterState, lock: Lock) -> Starlette:
     """Return the application that serves `cluster`: the page, /metrics, /livez, /readyz, /state and /sd.
@@ -23,43 +26,30 @@ def build_hub_app(cluster: ClusterState, lock: Lock) -> Starlette:
         cluster: The state that it serves.
         lock: Held while the state is read; another thread writes it.
     """
+    import anyio
     from starlette.applications import Starlette
-    from starlette.responses import JSONResponse, PlainTextResponse, Response
+    from starlette.responses import PlainTextResponse, Response
     from starlette.routing import Route
 
+    alone = anyio.CapacityLimiter(1)  # a scrape of a large cluster takes a second of a processor
+
     async def metrics(request: Request) -> Response:
-        with lock:
-            cluster.refresh()
-            body, content_type = cluster.metrics.render(request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        body, content_type = await anyio.to_thread.run_sync(_metrics, cluster, lock, accept, limiter=alone)
         return Response(body, headers={"Content-Type": content_type})
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        with lock:
-            cluster.refresh()
-            described = cluster.describe()
-        return JSONResponse(
-            visible_status(request.scope, described), status_code=200 if described["status"] == "ready" else 503
-        )
+        body, is_ready = await anyio.to_thread.run_sync(_readiness, cluster, lock, request.scope)
+        return Response(body, media_type=_JSON, status_code=200 if is_ready else 503)
 
     async def state(_: Request) -> Response:
-        with lock:
-            cluster.refresh()
-            return JSONResponse(cluster.describe())
+        return Response(await anyio.to_thread.run_sync(_state, cluster, lock, limiter=alone), media_type=_JSON)
 
     async def service_discovery(_: Request) -> Response:
-        with lock:
-            cluster.refresh()
-            return JSONResponse(
-                [
-                    target
-                    for node in cluster.members()
-                    if node.status in ("starting", "ready")
-                    for target in _targets(node)
-                ]
-            )
+        return Response(await anyio.to_thread.run_sync(_all_targets, cluster, lock, limiter=alone), media_type=_JSON)
 
     return Starlette(
         routes=[
@@ -71,6 +61,36 @@ def build_hub_app(cluster: ClusterState, lock: Lock) -> Starlette:
             Route("/sd", service_discovery),
         ]
     )
+
+
+# These run in a thread, so that the receiver's lock and a large cluster delay no other request, such as a probe.
+
+
+def _metrics(cluster: ClusterState, lock: Lock, accept: str) -> tuple[bytes, str]:
+    with lock:
+        cluster.refresh()
+    return cluster.metrics.render(accept)
+
+
+def _readiness(cluster: ClusterState, lock: Lock, scope: Mapping[str, Any]) -> tuple[str, bool]:
+    with lock:
+        cluster.refresh()
+        described = cluster.describe()
+    return json.dumps(visible_status(scope, described)), described["status"] == "ready"
+
+
+def _state(cluster: ClusterState, lock: Lock) -> str:
+    with lock:
+        cluster.refresh()
+        described = cluster.describe()
+    return json.dumps(described)
+
+
+def _all_targets(cluster: ClusterState, lock: Lock) -> str:
+    with lock:
+        cluster.refresh()
+        members = [node for node in cluster.members() if node.status in ("starting", "ready")]
+        return json.dumps([target for node in members for target in _targets(node)])
 
 
 def _targets(node: NodeState) -> Iterator[Mapping[str, Any]]:

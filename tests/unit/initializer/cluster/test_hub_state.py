@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import anyio
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -34,6 +36,32 @@ def sample(cluster: ClusterState, name: str, **labels: str) -> float | None:
 
 def client_of(cluster: ClusterState) -> TestClient:
     return TestClient(build_hub_app(cluster, threading.Lock()))
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/readyz", "/state", "/sd"])
+def test_a_request_that_waits_for_the_receiver_delays_no_probe(path: str) -> None:
+    lock = threading.Lock()
+    app = build_hub_app(ClusterState(), lock)
+    released_anyway = threading.Timer(20, lock.release)  # so that a failure is no hang
+
+    async def answered_while_locked() -> bool:
+        transport = httpx.ASGITransport(app)
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://hub") as hub,
+            anyio.create_task_group() as others,
+        ):
+            others.start_soon(hub.get, path)
+            await anyio.wait_all_tasks_blocked()
+            answer = await hub.get("/livez")
+            waited = released_anyway.finished.is_set()
+            released_anyway.cancel()
+            if not waited:
+                lock.release()
+        return answer.status_code == 200 and not waited
+
+    lock.acquire()
+    released_anyway.start()
+    assert anyio.run(answered_while_locked)
 
 
 def test_a_node_is_followed_from_phase_to_phase_until_it_is_ready() -> None:
