@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 
 from phasebus.bus import StepEvent
-from phasebus.telemetry.journal import JournalError, decode_lines, read_journal
+from phasebus.printable import printable_text
+from phasebus.telemetry.journal import JournalError, PhaseMoment, decode_lines, read_journal
 from tests.support.journal_lines import begun, ended, line, progressed
 from tests.support.outputs import Outputs, reports_of
 
@@ -35,6 +36,9 @@ TOKENS = [
 def check(data: bytes) -> None:
     """Read the file, make every report of it, and observe its events."""
     events, _ = decode_lines(data)
+    for moment in (event for event in events if isinstance(event, PhaseMoment)):
+        for text in (moment.event, moment.phase, *moment.fields, *map(str, moment.fields.values())):
+            assert printable_text(text) == text
     if steps := [event for event in events if isinstance(event, StepEvent)]:
         outputs = Outputs(threads=False)
         outputs.observe(steps)

@@ -89,6 +89,21 @@ def test_a_phase_event_is_decoded_with_its_fields(tmp_path: Path) -> None:
     assert (decoded.phase, decoded.event) == ("pre_download", "PreDownload")
 
 
+def test_a_phase_event_of_a_foreign_journal_is_printable() -> None:
+    entry = {
+        "event": "Pre\x1b",
+        "phase": "down\u202e",
+        "time_ns": 1,
+        "x\x07": "\x1b]0;y\x07",
+        "l": ["\x1b"],
+        "n": 2**70,
+    }
+    decoded = decode(entry)
+    assert isinstance(decoded, PhaseMoment)
+    texts = [decoded.event, decoded.phase, *decoded.fields, *map(str, decoded.fields.values())]
+    assert all(text.isprintable() for text in texts)
+
+
 def test_an_event_of_another_sort_is_no_error_and_no_event() -> None:
     assert decode({"event": "Other", "time_ns": 1}) is None
 
