@@ -55,7 +55,7 @@ def test_the_compose_file_mounts_what_there_is_and_publishes_on_loopback_only() 
 
 
 def scraped_hosts() -> list[str]:
-    (static, _) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (static, _, _) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     return [target.partition(":")[0] for config in static["static_configs"] for target in config["targets"]]
 
 
