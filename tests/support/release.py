@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Sequence
 from email.message import Message
@@ -23,6 +24,7 @@ URLS: Final = {"Homepage", "Documentation", "Changes", "Issues"}
 
 _SECTIONS: Final = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 _VERSION: Final = re.compile(r"\[(?:Unreleased|\d+\.\d+\.\d+(?:[a-z]+\d+)?\] - \d{4}-\d{2}-\d{2})\]?")
+_LINK: Final = re.compile(r"(?P<picture>!?)(?P<text>\[[^\]]*\]\()(?![a-z]+:|#)(?P<target>[^)\s]+)")
 _BIN: Final = Path(sys.prefix, "bin")
 _TOOLS: Final = ROOT / ".venv-docs" / "bin"
 
@@ -39,7 +41,10 @@ def release(destination: Path) -> list[Path]:
     """
     shutil.rmtree(destination, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
-        build(copy_tree(Path(folder, "tree")), destination)
+        tree = copy_tree(Path(folder, "tree"))
+        readme = tree / "README.md"
+        readme.write_text(absolute_links(readme.read_text(), repository()))
+        build(tree, destination)
     files = sorted(file for file in destination.iterdir() if file.name.endswith((".whl", ".tar.gz")))
     (wheel,) = (file for file in files if file.suffix == ".whl")
     check_changes((ROOT / "CHANGELOG.md").read_text())
@@ -48,6 +53,22 @@ def release(destination: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as folder:
         start_from(wheel, Path(folder))
     return files
+
+
+def repository() -> str:
+    """Return the address of the repository."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return str(project["project"]["urls"]["Homepage"])
+
+
+def absolute_links(text: str, address: str) -> str:
+    """Return a page whose relative links and pictures lead to the repository: a package index has only the page."""
+
+    def replaced(match: re.Match[str]) -> str:
+        kind = "raw" if match["picture"] else "blob"
+        return f"{match['picture']}{match['text']}{address}/{kind}/main/{match['target']}"
+
+    return _LINK.sub(replaced, text)
 
 
 def check_changes(text: str) -> list[str]:

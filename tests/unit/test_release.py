@@ -8,7 +8,7 @@ import pytest
 
 from phasebus import __version__
 from tests.support.docs import ROOT
-from tests.support.release import URLS, ReleaseError, check_changes, check_metadata
+from tests.support.release import URLS, ReleaseError, absolute_links, check_changes, check_metadata, repository
 
 
 def test_change_log_has_the_form_that_a_release_needs() -> None:
@@ -33,6 +33,23 @@ def test_change_log_of_another_form_is_rejected(text: str, reason: str) -> None:
 def test_change_log_with_versions_and_known_sections_is_accepted() -> None:
     text = "## [Unreleased]\n### Fixed\n## [1.2.3] - 2026-11-29\n### Added\n#### Any\n## [1.2.3rc1] - 2026-11-01\n"
     assert check_changes(text) == ["[Unreleased]", "[1.2.3] - 2026-11-29", "[1.2.3rc1] - 2026-11-01"]
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("[a](docs/x.md)", "[a](https://r/blob/main/docs/x.md)"),
+        ("![a b](docs/x.png)", "![a b](https://r/raw/main/docs/x.png)"),
+        ("[a](https://x/y) [b](#c)", "[a](https://x/y) [b](#c)"),
+    ],
+)
+def test_links_of_the_readme_of_a_package_lead_to_the_repository(text: str, result: str) -> None:
+    assert absolute_links(text, "https://r") == result
+
+
+def test_readme_of_a_package_has_no_relative_link() -> None:
+    made = absolute_links((ROOT / "README.md").read_text(), repository())
+    assert re.findall(r"\]\((?!https://|#)[^)]*\)", made) == []
 
 
 def complete() -> Message:

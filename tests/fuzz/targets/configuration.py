@@ -30,13 +30,14 @@ SEEDS = [
     b"a: &a [x, x]\nb: &b [*a, *a]\nmodel: *b\n",
     b"model: &m {<<: {a: 1}, b: !!binary aGk=, c: 2020-01-01, d: 1:30, e: 0x10, f: .inf, g: ~}\n",
     b'model: "\\ud800\\u202e\\x07"\nname: |\n  lines\n  of text\n? [a]\n: x\n',
+    b"model: ${A:-m}\nnodes: ${B:-2}\nengine_args: {a: '${HOME}', b: $$x, ${C:-d}: &r ${D:-1e3}, e: *r}\n",
     b"model: m\nengine_args: {a: " + b"[" * 60 + b"]" * 60 + b"}\n",
 ]
 TOKENS = [
     b"model: ", b"nodes: ", b"service: ", b"engine_args: ", b"download: ", b"placement: ", b"<<: ", b"&a ", b"*a", b"!!",
     b"!!python/object:", b"!!binary ", b"!!set ", b"!!omap ", b"!!timestamp ", b"? ", b"- ", b"---\n", b"...\n", b"%YAML 1.1\n",
     b"%TAG ! !\n", b".nan", b".inf", b"~", b"1e999", b"0x", b"1_0", b"2020-01-01T00:00:00Z", b"1:30", b"\\ud800", b"\xff\xfe",
-    b"\xef\xbb\xbf", b"\xc2\x85", b"|\n", b">-\n",
+    b"\xef\xbb\xbf", b"\xc2\x85", b"|\n", b">-\n", b"${", b"${HOME}", b"${A:-", b":-1}", b"$$", b"$", b"}",
 ]  # fmt: skip
 
 

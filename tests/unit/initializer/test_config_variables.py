@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phasebus.initializer import ConfigError, LLMConfig
 from phasebus.initializer.cluster.config import load_cluster_config
@@ -102,6 +104,16 @@ def test_wrong_reference_is_an_error_with_its_line(tmp_path: Path, text: str, me
 
 def test_comment_with_a_reference_is_ignored(tmp_path: Path) -> None:
     assert loaded(tmp_path, "# ${MISSING}\nmodel: m # ${MISSING}\n").model == "m"
+
+
+@given(st.text())
+def test_text_with_every_dollar_doubled_is_that_text(text: str) -> None:
+    assert expand(text.replace("$", "$$"), {}) == text
+
+
+@given(st.text(), st.text(alphabet=st.characters(exclude_characters="$")), st.text(alphabet="ab: {}[]'\"#"))
+def test_value_of_a_variable_appears_unchanged_between_its_neighbours(value: str, before: str, after: str) -> None:
+    assert expand(f"{before}${{A}}{after}", {"A": value}) == f"{before}{value}{after}"
 
 
 def test_value_of_a_variable_refers_to_no_other_variable() -> None:
