@@ -14,7 +14,8 @@ from typing import Any, Final
 from phasebus.bus import StepEvent, StepStarted
 from phasebus.observers.stuck.activity import WATCHDOG, Activity, ProcessSampler
 from phasebus.observers.stuck.evidence import only_wait, stuck_steps
-from phasebus.observers.stuck.finder import DEFAULT_PATIENCE, Findings, Patience, StuckFinder, Suspect
+from phasebus.observers.stuck.finder import StuckFinder
+from phasebus.observers.stuck.suspects import DEFAULT_PATIENCE, Findings, Patience, Suspect
 from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.redaction import redact_name
 from phasebus.telemetry.span_names import span_name
@@ -111,9 +112,9 @@ class Watchdog:
         now = time.monotonic()
         with self._lock:
             pids = self._finder.pids(now)
-            if not pids:  # events arrive: what they end is no longer stuck
-                self._update(self._still_running(self._stuck.steps))
-                return
+        if not pids:  # events arrive: what they end is no longer stuck
+            self._update(self._still_running(self._stuck.steps))
+            return
         samples = self._sample(pids)
         with self._lock:
             findings = self._finder.look(now, samples)

@@ -12,10 +12,10 @@ from typing import Final, TypeVar
 
 from phasebus.bus import CALLBACK
 from phasebus.observers.stuck.activity import EVIDENCE
-from phasebus.observers.stuck.finder import Suspect
 from phasebus.observers.stuck.output import last_lines, no_space
 from phasebus.observers.stuck.sockets import sockets_of
 from phasebus.observers.stuck.stacks import stacks_of
+from phasebus.observers.stuck.suspects import Suspect
 from phasebus.observers.stuck.waits import Wait, wait_of
 from phasebus.telemetry.formatting import format_duration, format_title
 from phasebus.telemetry.stuck import StuckStep

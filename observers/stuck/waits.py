@@ -61,6 +61,8 @@ _WAITS: Final[Sequence[tuple[str, str, Kind, str]]] = (
     (r"(socket|connection|sock)\.py$", r"create_connection|connect\w*", "network", "waits for a connection"),
     (r"(socket|ssl)\.py$", r"recv\w*|read\w*|accept|send\w*", "network", "waits for data from the network"),
     (r"filelock/", r".*acquire", "file lock", "waits for the lock of a file"),
+    (r"torch/utils/file_baton\.py$", r"wait", "file lock", "waits for the lock of a file, which may be a stale one,"),
+    (r"ray/_private/worker\.py$", r"get|get_objects|wait", "process", "waits for Ray"),
     (
         r"multiprocessing/(connection|popen_\w+|process|queues|synchronize)\.py$",
         r".*",

@@ -30,7 +30,7 @@ from phasebus.initializer.engines.protocol import ENGINE_STEP
 from phasebus.initializer.node.events import NODE
 from phasebus.initializer.pipeline.phases import PHASE
 from phasebus.observers import Watchdog
-from phasebus.observers.stuck.finder import Patience
+from phasebus.observers.stuck.suspects import Patience
 from phasebus.telemetry.stuck import StuckSteps
 from tests.support.raw_server import RawServer, raw_server
 

@@ -9,7 +9,8 @@ from random import Random
 
 from phasebus.bus import AttributeValue, StepEvent, StepFinished, StepProgress, StepStarted
 from phasebus.observers.stuck.activity import Activity
-from phasebus.observers.stuck.finder import Findings, Patience, StuckFinder
+from phasebus.observers.stuck.finder import StuckFinder
+from phasebus.observers.stuck.suspects import Findings, Patience
 
 PATIENCE = Patience()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from phasebus.observers.stuck.activity import ProcessSampler
-from phasebus.observers.stuck.finder import DEFAULT_PATIENCE
+from phasebus.observers.stuck.suspects import DEFAULT_PATIENCE
 from tests.benchmarks.measuring import Number, Table
 from tests.support.hangs import HANGS, run
 from tests.support.healthy_starts import false_alarms

@@ -8,7 +8,8 @@ import pytest
 
 from phasebus.bus import StepFinished, StepProgress, StepStarted
 from phasebus.observers.stuck.activity import GONE, Activity
-from phasebus.observers.stuck.finder import Findings, Patience, StuckFinder
+from phasebus.observers.stuck.finder import StuckFinder
+from phasebus.observers.stuck.suspects import Findings, Patience
 from tests.support.healthy_starts import false_alarms
 
 PATIENCE = Patience(seconds=8, elsewhere=60, halted=3, interval=1)

@@ -12,7 +12,7 @@ from phasebus.bus import AttributeValue, StepFinished, StepStarted
 from phasebus.observers import Watchdog
 from phasebus.observers.stuck import evidence
 from phasebus.observers.stuck.activity import Activity
-from phasebus.observers.stuck.finder import Patience
+from phasebus.observers.stuck.suspects import Patience
 from phasebus.telemetry.stuck import StuckSteps
 from tests.support.waiting import wait_until
 
