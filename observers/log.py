@@ -58,8 +58,8 @@ class LogObserver:
     def _failed(self, event: StepFailed) -> None:
         why, took = reason(event), format_duration(event.seconds)
         if why != self._last_reason:
-            text = "%s %s after %s: %s"
-            self._logger.error(text, _name(event), _OUTCOMES[event.outcome], took, why, extra=_extra(event))
+            text, first_line = "%s %s after %s: %s", why.partition("\n")[0]
+            self._logger.error(text, _name(event), _OUTCOMES[event.outcome], took, first_line, extra=_extra(event))
         else:
             level = logging.ERROR if event.kind in self._announced else logging.DEBUG
             self._logger.log(level, "%s %s after %s", _name(event), _OUTCOMES[event.outcome], took, extra=_extra(event))

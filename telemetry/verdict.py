@@ -197,7 +197,7 @@ def _duration(step: Step, steps: Mapping[str, Step], now: float) -> str:
 
 
 def _error(step: Step) -> str:
-    return str(step.get("error") or "no reason is given")
+    return str(step.get("error") or "no reason is given").partition("\n")[0]
 
 
 def _sentence(text: str) -> str:

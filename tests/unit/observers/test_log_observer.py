@@ -51,7 +51,7 @@ def test_an_error_that_fails_the_outer_steps_too_is_one_line_and_one_for_the_nod
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    observer, error = LogObserver(), ValueError("no space left")
+    observer, error = LogObserver(), ValueError("no space left\nits last lines:\n  …")
     for kind, name in (("file", "a.bin"), ("phase", "download"), ("node", "n")):
         observer.observe(StepFailed(step=STEP, kind=kind, name=name, seconds=2.0, outcome="failed", error=error))
     assert [record.getMessage() for record in caplog.records] == [

@@ -103,7 +103,7 @@ def test_a_service_with_a_token_answers_the_probes_alone_without_it(serve: Any) 
     assert get(server, "/livez").status_code == 200
     assert (get(server, "/readyz").status_code, get(server, "/readyz").json()) == (503, {"status": "starting"})
     assert "running" in get(server, "/readyz", Authorization="Bearer s3cret-token").json()
-    for path in ("/", "/timeline", "/events", "/metrics"):
+    for path in ("/", "/timeline", "/events", "/metrics", "/perfetto.json", "/journal.jsonl"):
         assert get(server, path).status_code == 401
         assert get(server, path, Authorization="Bearer wrong").status_code == 401
         assert get(server, path, Cookie="phasebus_token=wrong").status_code == 401
@@ -116,7 +116,7 @@ def test_a_service_for_other_machines_serves_no_page_without_a_token(serve: Any,
     for path in ("/livez", "/metrics"):
         assert get(server, path).status_code == 200
     assert get(server, "/readyz").json() == {"status": "starting"}
-    for path in ("/", "/timeline", "/events", "/state", "/metrics/../timeline", "//timeline"):
+    for path in ("/", "/timeline", "/events", "/state", "/metrics/../timeline", "//timeline", "/journal.jsonl"):
         answer = get(server, path)
         assert (path, answer.status_code) == (path, 403)
         assert "PHASEBUS_TOKEN" in answer.text

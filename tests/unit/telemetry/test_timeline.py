@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -241,5 +242,25 @@ def test_the_service_serves_the_page_under_a_policy(timeline: Timeline) -> None:
         assert answer.headers["content-type"].startswith("text/html")
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert httpx.get(f"{server.url}/timeline", timeout=60).json()["run"] == timeline.identity.run
+    finally:
+        server.close()
+
+
+def test_the_service_exports_the_steps_for_perfetto_and_the_journal_if_there_is_one(
+    timeline: Timeline, tmp_path: Path
+) -> None:
+    timeline.started(step(PHASE))
+    server = Server(partial(build_app, Metrics("1"), Status(), timeline))
+    server.start()
+    try:
+        assert timeline.state()["exports"] == ["perfetto"]
+        assert httpx.get(f"{server.url}/journal.jsonl", timeout=60).status_code == 404
+        trace = httpx.get(f"{server.url}/perfetto.json", timeout=60)
+        assert "phase download" in {each["name"] for each in trace.json()["traceEvents"]}
+        timeline.journal = tmp_path / "run.jsonl"
+        timeline.journal.write_text("{}\n")
+        assert timeline.state()["exports"] == ["perfetto", "journal"]
+        journal = httpx.get(f"{server.url}/journal.jsonl", timeout=60)
+        assert (journal.text, journal.headers["cache-control"]) == ("{}\n", "no-store")
     finally:
         server.close()
