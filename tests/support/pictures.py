@@ -1,38 +1,71 @@
-"""Makes the pictures of the README out of the last run: ``python -m tests.support.pictures``; `make pictures`."""
+"""Makes the pictures of the documentation; `make pictures`.
+
+``python -m tests.support.pictures [RUN]`` draws a recorded run, the last one by default. ``python -m tests.support.pictures
+URL NAME`` takes one of a page that is being served, such as that of a start which is stuck.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from playwright.sync_api import Browser, Page
+
 from phasebus.telemetry.analysis import page_state, plot
-from phasebus.telemetry.journal import find_journal, read_journal
+from phasebus.telemetry.history import find_run, usual_runs
+from phasebus.telemetry.journal import JournalError, read_journal
 from phasebus.telemetry.service.page import page_of
 from tests.support.chromium import chromium
 from tests.support.programs import ROOT
 
 FOLDER = ROOT / "docs" / "pictures"
+_WIDE, _PHONE = (1280, 800), (390, 844)
 
 
-def make(folder: Path, run: str | None = None) -> None:
+def recorded(folder: Path, run: str | None = None) -> None:
     """Write timeline.svg and the page's pictures in light, in dark and on a phone into `folder`."""
-    journal = read_journal(find_journal(run))
+    journal = read_journal(find_run(run))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "timeline.svg").write_text(plot(journal), encoding="utf-8")
-    document = page_of(page_state(journal))
+    try:
+        earlier = usual_runs(journal)
+    except JournalError:
+        earlier = ()
+    document = page_of(page_state(journal, earlier))
     with chromium() as browser:
-        for name, width, scheme in (("page-light", 1200, "light"), ("page-dark", 1200, "dark"), ("phone", 390, "dark")):
-            context = browser.new_context(
-                viewport={"width": width, "height": 780},
-                color_scheme="dark" if scheme == "dark" else "light",
-                device_scale_factor=1.5,
-            )
-            page = context.new_page()
+        for name, size, dark in (("page-light", _WIDE, False), ("page-dark", _WIDE, True), ("phone", _PHONE, True)):
+            page = _opened(browser, size, dark=dark)
             page.set_content(document)
-            page.wait_for_selector(".row")
-            page.screenshot(path=folder / f"{name}.png")
-            context.close()
+            _take(page, folder / f"{name}.png")
+
+
+def served(folder: Path, url: str, name: str) -> None:
+    """Write a picture of the page at `url` into `folder`."""
+    with chromium() as browser:
+        page = _opened(browser, _WIDE, dark=False)
+        page.goto(url)
+        _take(page, folder / f"{name}.png")
+
+
+def _opened(browser: Browser, size: tuple[int, int], *, dark: bool) -> Page:
+    width, height = size
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if dark else "light",
+        device_scale_factor=1.5,
+    )
+    return context.new_page()
+
+
+def _take(page: Page, path: Path) -> None:
+    page.wait_for_selector(".row")
+    page.screenshot(path=path)
+    page.context.close()
 
 
 if __name__ == "__main__":
-    make(FOLDER, sys.argv[1] if len(sys.argv) > 1 else None)
+    arguments = sys.argv[1:]
+    if len(arguments) == 2:
+        served(FOLDER, *arguments)
+    else:
+        recorded(FOLDER, *arguments)

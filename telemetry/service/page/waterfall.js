@@ -154,7 +154,7 @@ function drawTook(row, step, segments, scaled, width, found) {
   const texts = [running, isRunning(step) ? ticking(seconds) : formatDuration(seconds), unusual ? `usually ${formatDuration(usual.seconds)}` : "",
     step.done != null && isRunning(step) && step.total ? `${Math.floor(100 * step.done / step.total)} %` : "", hasFailed(step) ? step.outcome.replace("_", " ") : ""];
   say(row.took, texts.filter(Boolean).join(" · "));
-  const begins = scaled.at(step), ends = Math.max(scaled.at(step, seconds), usual ? scaled.at(step, usual.high) : 0), outside = ends < 0 || begins > 1;
+  const begins = scaled.at(step), ends = scaled.at(step, Math.max(seconds, usual?.high ?? 0)), outside = ends < 0 || begins > 1;
   const room = width ? (row.took.textContent.length * 7 + 14) / width : 0.2;
   row.took.hidden = outside;
   row.took.className = `took num${ends + room < 1 ? "" : begins > room ? " left" : " in"}`;
