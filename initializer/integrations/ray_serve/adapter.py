@@ -17,7 +17,7 @@ from ray.llm._internal.common.utils.download_utils import NodeModelDownloadable
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 
 from phasebus.bus import Bus, Context, PhasebusError, subscribe_all
-from phasebus.initializer.integrations.ray_serve.application import join_application
+from phasebus.initializer.integrations.ray_serve.application import join_application, observe_shared
 from phasebus.initializer.integrations.ray_serve.origin import replica_origin
 from phasebus.initializer.integrations.ray_serve.replica import DOWNLOAD, ENGINE_START, ReplicaStart, preload_engine
 from phasebus.initializer.integrations.ray_serve.status import is_driver
@@ -98,7 +98,10 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
             preload_engine()
         super().__init__(llm_config=llm_config, **ray_arguments)
         engine = llm_config.get_engine_config()
-        name = replica_name(llm_config.model_id)
+        name, deployment = replica_name(llm_config.model_id), deployment_name()
+        origin = replica_origin(name, application, deployment=deployment)
+        if origin.shared is not None and deployment is not None:
+            observe_shared(origin.shared, deployment, llm_config.model_id)
         self._replica: ReplicaStart | None = ReplicaStart(
             name,
             llm_config.model_id,
@@ -113,7 +116,7 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
             },
             host=host,
             port=port,
-            origin=replica_origin(name, application),
+            origin=origin,
             imported_ns=_IMPORTED_NS,
         )
 
@@ -229,6 +232,16 @@ def application_name() -> str | None:
 
     try:
         return str(serve.get_replica_context().app_name)
+    except Exception:  # noqa: BLE001  # Serve's own error is in a private module
+        return None
+
+
+def deployment_name() -> str | None:
+    """Return the name of this replica's deployment; None outside Serve."""
+    from ray import serve
+
+    try:
+        return str(serve.get_replica_context().deployment)
     except Exception:  # noqa: BLE001  # Serve's own error is in a private module
         return None
 

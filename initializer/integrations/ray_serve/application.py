@@ -1,7 +1,7 @@
 """The start of a Serve application, observed in the program that builds it: from the build until Serve reports it running.
 
 A thread of its own asks Serve for the state, so that neither the build nor `serve.run` waits. The replicas join the trace
-by their TRACEPARENT.
+by their TRACEPARENT. Where no program observes the application, one of its replicas does, from the request to deploy it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
@@ -20,6 +20,7 @@ import anyio.to_thread
 
 from phasebus.bus import Bus, PhasebusError, new_step_id
 from phasebus.initializer.integrations.ray_serve.past_steps import PastStep, publish_past
+from phasebus.initializer.integrations.ray_serve.shared_trace import SharedTrace
 from phasebus.initializer.integrations.ray_serve.status import (
     DEPLOY_FAILED,
     DEPLOYING,
@@ -67,15 +68,22 @@ class ApplicationStart:
         telemetry: Exports its spans.
         states: Returns the state of Serve's applications.
         poll_seconds: The pause between two calls of `states`, in seconds.
+        shared: The trace of the application, if this process is one of its replicas; None in the program that builds it.
     """
 
     def __init__(
-        self, telemetry: Telemetry, states: States = applications, *, poll_seconds: float = _POLL_SECONDS
+        self,
+        telemetry: Telemetry,
+        states: States = applications,
+        *,
+        poll_seconds: float = _POLL_SECONDS,
+        shared: SharedTrace | None = None,
     ) -> None:
         self._telemetry = telemetry
         self._states = states
         self._poll_seconds = poll_seconds
-        self._began_ns = time.time_ns()
+        self._shared = shared
+        self._began_ns = time.time_ns() if shared is None else shared.deployed_ns
         self._deployments: dict[str, _Deployment] = {}
         self._closing = threading.Event()
         self._root: PastStep | None = None
@@ -93,7 +101,7 @@ class ApplicationStart:
             deployment: The name that Serve knows it by.
             model: Its model.
         """
-        found = self._deployments.setdefault(deployment, _Deployment(new_step_id(), model))
+        found = self._deployments.setdefault(deployment, _Deployment(self._step_of(deployment), model))
         if self._thread.ident is None:
             self._thread.start()
             atexit.register(self.close)
@@ -101,6 +109,9 @@ class ApplicationStart:
         if not self._telemetry.tracing.keeps_run:
             traceparent = f"{traceparent[:-2]}00"
         return {"TRACEPARENT": traceparent, JOINED: "1"}
+
+    def _step_of(self, deployment: str) -> str:
+        return new_step_id() if self._shared is None else self._shared.step_of(deployment)
 
     def close(self) -> None:
         """Stop to observe; export what there is, for `_EXIT_SECONDS` at most."""
@@ -120,7 +131,13 @@ class ApplicationStart:
             observe_all(bus, self._telemetry)
             attributes = {"run": identity.run, "node": identity.node}
             self._root = PastStep(
-                bus, SERVE, "application", self._began_ns, parent=identity.parent, attributes=attributes
+                bus,
+                SERVE,
+                "application",
+                self._began_ns,
+                parent=identity.parent,
+                attributes=attributes,
+                step=None if self._shared is None else self._shared.root,
             )
             await self._root.begin()
             error: Exception | None = None
@@ -161,6 +178,9 @@ class ApplicationStart:
 
     def _own(self, states: Sequence[ApplicationState]) -> ApplicationState | None:
         """Return the application that was deployed since the build and has one of its deployments; else the latest one."""
+        if self._shared is not None:
+            deployed = (self._shared.application, self._shared.deployed_ns)
+            return next((state for state in states if (state.name, state.deployed_ns) == deployed), None)
         since = self._began_ns - int(_CLOCK_SECONDS * 1e9)
         recent = [state for state in states if state.deployed_ns >= since]
         own = [state for state in recent if any(self._named(name, state) for name in self._deployments)]
@@ -174,6 +194,9 @@ class ApplicationStart:
 
     async def _update(self, bus: Bus, root: str, state: ApplicationState) -> None:
         """Publish what has changed of the deployments."""
+        if self._shared is not None:  # the replicas of each join this trace
+            for each_name in state.deployments:
+                self._deployments.setdefault(each_name, _Deployment(self._step_of(each_name), ""))
         for name, each in tuple(self._deployments.items()):
             full = self._named(name, state)
             if full is None or each.ended:
@@ -188,6 +211,26 @@ class ApplicationStart:
             if state.deployments[full] == HEALTHY and state.status != DEPLOYING:
                 each.ended = True
                 await each.past.end()
+
+
+def observe_shared(shared: SharedTrace, deployment: str, model: str) -> None:
+    """Observe the start of the application that this replica is a part of, unless another replica does. Never waits.
+
+    Args:
+        shared: The trace of the application.
+        deployment: The deployment of this replica.
+        model: Its model.
+    """
+
+    def observe() -> None:
+        try:
+            telemetry = _telemetry({}, replace(RunIdentity.fresh("serve", {}), trace=shared.trace))
+            if telemetry is not None and shared.claim():
+                ApplicationStart(telemetry, shared=shared).add(deployment, model)
+        except Exception as error:  # noqa: BLE001  # the replica starts without
+            logger.warning("the start of the application is not traced: %s", redact(str(error)))
+
+    threading.Thread(target=observe, name="phasebus serve trace", daemon=True).start()
 
 
 _lock = threading.Lock()
@@ -217,10 +260,11 @@ def join_application(deployment: str, model: str, environment: Mapping[str, str]
         return _current.add(deployment, model)
 
 
-def _telemetry(variables: Mapping[str, str]) -> Telemetry | None:
+def _telemetry(variables: Mapping[str, str], identity: RunIdentity | None = None) -> Telemetry | None:
     """Return what exports spans as the replicas do; None if nothing does."""
     try:
-        telemetry = Telemetry(RunIdentity.fresh("serve"), port=None, environment={**os.environ, **variables})
+        identity = identity or RunIdentity.fresh("serve")
+        telemetry = Telemetry(identity, port=None, environment={**os.environ, **variables})
     except Exception as error:  # noqa: BLE001  # the application starts without
         logger.warning("the start of the application is not traced: %s", redact(str(error)))
         return None

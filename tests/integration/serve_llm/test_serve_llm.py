@@ -106,7 +106,8 @@ def run_application(
         **fields,
     )
     serve.run(build_openai_app({"llm_configs": [config]}), name=name, route_prefix=f"/{name}")
-    (journal,) = folder.glob("runs/*.jsonl")
+    # without BusServer, one of the replicas also observes the application
+    journal = min(each for each in folder.glob("runs/*.jsonl") if read_journal(each).node != "serve")
     run, spans = finished_run(journal, backend)
     return Application(url=f"http://127.0.0.1:{port}/{name}", folder=folder, run=run, spans=spans)
 
@@ -132,7 +133,8 @@ def by_server(serve: int, tmp_path_factory: pytest.TempPathFactory, backend: Otl
 
 @pytest.fixture(scope="module")
 def by_callback(serve: int, tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Application:
-    return run_application("callback", serve, tmp_path_factory.mktemp("callback"), backend, {})
+    scaling = {"min_replicas": 2}
+    return run_application("callback", serve, tmp_path_factory.mktemp("callback"), backend, scaling)
 
 
 @pytest.fixture(params=["by_server", "by_callback"])
@@ -167,17 +169,14 @@ def test_the_start_of_the_replica_has_the_phases_in_order_and_all_ended_well(app
 
 def test_the_start_of_the_replica_is_one_trace_with_the_engines_steps_in_it(application: Application) -> None:
     spans = {span.span: span for span in application.spans}
-    with_server = application.folder.name.startswith("server")
-    root = "serve application" if with_server else "serve replica"  # without BusServer, only replicas are observed
-    assert [span.name for span in spans.values() if span.parent is None] == [root]
-    (node,) = (span for span in spans.values() if span.name == "node init")
-    outward = [node.name]
-    while node.parent is not None:
-        node = spans[node.parent]
-        outward.append(node.name)
-    assert outward == ["node init", "serve replica", *(["serve deployment", root] if with_server else [])]
-    assert {"ray import serve llm", "import engine"} <= {span.name for span in spans.values()}
-    assert ("ray schedule replica" in {span.name for span in spans.values()}) == with_server
+    assert [span.name for span in spans.values() if span.parent is None] == ["serve application"]
+    for node in (span for span in spans.values() if span.name == "node init"):
+        outward, at = [node.name], node
+        while at.parent is not None:
+            at = spans[at.parent]
+            outward.append(at.name)
+        assert outward == ["node init", "serve replica", "serve deployment", "serve application"]
+    assert {"ray schedule replica", "ray import serve llm", "import engine"} <= {span.name for span in spans.values()}
     steps = {step.name for step in application.run.steps if step.kind == "engine_step"}
     assert {"load_model", "load_weights", "allocate_kv_cache"} <= steps
 
@@ -189,6 +188,14 @@ def test_processes_of_the_engine_are_forked_from_the_server_of_their_replica(app
     assert parents["phasebus for"] == replica.name()
     assert parents["VLLM::Engine"].startswith("phasebus for")
     assert parents["VLLM::Worker"].startswith("phasebus for")
+
+
+def test_all_replicas_of_a_start_are_in_one_trace(by_callback: Application) -> None:
+    replicas = [span for span in by_callback.spans if span.name == "serve replica"]
+    assert len(replicas) == 2
+    assert len({span.resource["process.pid"] for span in replicas}) == 2
+    (deployment,) = {span.parent for span in replicas}
+    assert deployment in {span.span for span in by_callback.spans if span.name == "serve deployment"}
 
 
 def test_nearly_all_of_the_start_of_the_replica_has_a_named_step(by_server: Application) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from phasebus.initializer.integrations.ray_serve.application import (
     JOINED,
     ApplicationStart,
     join_application,
+    observe_shared,
 )
 from phasebus.initializer.integrations.ray_serve.first_line import FIRST_LINE_NS
 from phasebus.initializer.integrations.ray_serve.origin import ReplicaOrigin, replica_origin
 from phasebus.initializer.integrations.ray_serve.replica import ENGINE_START, ReplicaStart
+from phasebus.initializer.integrations.ray_serve.shared_trace import SharedTrace
 from phasebus.initializer.integrations.ray_serve.status import ApplicationState
 from phasebus.telemetry import RunIdentity, Telemetry
 from tests.support.otlp import OtlpSink, otlp_sink
@@ -154,6 +157,56 @@ def test_replica_of_an_unknown_application_follows_its_traceparent(
     assert origin.requested_ns is None
     assert origin.linked_to is None
     assert (origin.identity.trace == "a" * 32) == ("TRACEPARENT" in environment)
+
+
+def test_replicas_of_an_unobserved_application_derive_the_same_trace() -> None:
+    deploying = state("DEPLOYING")
+    first, second = (replica_origin(name, "app", {}, [deploying], deployment="tiny") for name in ("r1", "r2"))
+    assert (first.identity.trace, first.identity.parent) == (second.identity.trace, second.identity.parent)
+    assert first.identity.run != second.identity.run
+    assert first.shared == second.shared == SharedTrace("app", deploying.deployed_ns)
+    assert first.requested_ns == deploying.deployed_ns
+    again = replica_origin("r3", "app", {}, [replace(deploying, deployed_ns=1)], deployment="tiny")
+    assert again.identity.trace != first.identity.trace
+
+
+def test_later_replica_of_an_unobserved_application_links_to_its_trace() -> None:
+    running = state("RUNNING")
+    origin = replica_origin("r", "app", {}, [running], deployment="tiny")
+    shared = SharedTrace("app", running.deployed_ns)
+    assert origin.linked_to == f"00-{shared.trace}-{shared.step_of('tiny')}-01"
+    assert origin.shared is None
+    assert origin.identity.parent is None
+    assert origin.identity.trace != shared.trace
+
+
+def test_unobserved_application_whose_sampler_drops_its_trace_is_dropped_by_all() -> None:
+    environment = {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}
+    origin = replica_origin("r", "app", environment, [state("DEPLOYING")], deployment="tiny")
+    assert origin.identity.parent_sampled is False
+
+
+def test_one_replica_exports_the_spans_that_those_of_all_belong_to(
+    sink: OtlpSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = [True, False]
+    monkeypatch.setattr(SharedTrace, "claim", lambda _: claims.pop(0))
+    deploying = state("DEPLOYING", name="LLMServer:tiny")
+    healthy = replace(deploying, status="RUNNING", deployments={"LLMServer:tiny": "HEALTHY"})
+    monkeypatch.setattr(ApplicationStart.__init__, "__defaults__", (lambda: [healthy],))
+    shared = SharedTrace("app", deploying.deployed_ns)
+    for _ in range(2):
+        observe_shared(shared, "LLMServer:tiny", "tiny")
+    wait_until(lambda: not claims, "both have asked")
+    wait_until(lambda: len(sink.spans) >= 2, "the spans have arrived")
+    spans = {each.span.name: each for each in exported_spans(export.content for export in sink.exports)}
+    assert_is_one_trace(spans.values(), ended_ns=time.time_ns())
+    assert {name: each.id for name, each in spans.items()} == {
+        "serve application": shared.root,
+        "serve deployment": shared.step_of("LLMServer:tiny"),
+    }
+    assert spans["serve application"].span.trace_id.hex() == shared.trace
+    assert spans["serve application"].span.start_time_unix_nano == deploying.deployed_ns
 
 
 @pytest.mark.anyio
