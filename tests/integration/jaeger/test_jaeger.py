@@ -12,9 +12,10 @@ Source: Jaeger's `http_gateway.go`, `adjuster/standard.go` and `jptrace/warning.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -23,9 +24,12 @@ import httpx
 import pytest
 
 from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
+from phasebus.telemetry.journal import read_journal
 from tests.support.command import Command
 from tests.support.programs import free_port
-from tests.support.traces import ExportedSpan, assert_is_one_trace, exported_json
+from tests.support.serve_llm import SERVER, local_serve, replica_journals, run_application
+from tests.support.traces import ExportedSpan, assert_is_one_trace, exported_json, faults
+from tests.support.two_nodes import two_nodes
 from tests.support.waiting import wait_until
 
 WARNINGS = "@jaeger@warnings"
@@ -49,13 +53,17 @@ def jaeger() -> str:
     return url.rstrip("/")
 
 
+def otlp_of(jaeger: str) -> str:
+    """Return the URL of Jaeger's receiver of OTLP over HTTP."""
+    return os.environ.get("JAEGER_OTLP_URL") or f"http://{urlsplit(jaeger).hostname}:4318"
+
+
 @pytest.fixture
 def start(jaeger: str, tmp_path: Path) -> Iterator[Start]:
-    otlp = os.environ.get("JAEGER_OTLP_URL") or f"http://{urlsplit(jaeger).hostname}:4318"
     with ExitStack() as stack:
 
         def run(*arguments: str, **environment: str) -> Command:
-            variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp, **environment}
+            variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp_of(jaeger), **environment}
             command = Command(*arguments, state=tmp_path, environment=variables)
             stack.callback(command.close)
             return command
@@ -114,9 +122,51 @@ def test_vllm_server_is_one_whole_trace_in_jaeger(jaeger: str, start: Start, ran
     assert len([each for each in spans if each.span.name == "load weights"]) == ranks
 
 
+def test_cluster_is_one_whole_trace_in_jaeger(jaeger: str, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with two_nodes() as nodes:
+        config = tmp_path / "cluster.yaml"
+        config.write_text(
+            f"models:\n  - {{name: store, model: {tmp_path / 'model'}, engine: none, replicas: 2}}\n"
+            f"strategy: STRICT_SPREAD\nray: {{address: '{nodes.address}'}}\nservice: {{port: 0}}\n"
+        )
+        command = start("up", str(config))
+        wait_until(lambda: command.ended or "ready in" in command.stdout, "the cluster is ready", seconds=300)
+        assert not command.ended, command.stderr
+        command.send(signal.SIGINT)
+        assert command.wait() == 0, command.stderr
+        run = command.journal()
+    steps = {step.id for path in tmp_path.glob("runs/*.jsonl") for step in read_journal(path).steps}
+    spans = whole_trace(jaeger, run.trace, steps)
+    assert {"cluster startup", "ray start node actor"} <= {each.span.name for each in spans}
+    assert len([each for each in spans if each.span.name == "node init"]) == 2
+
+
+@pytest.mark.parametrize("fields", [{}, {"server_cls": SERVER}], ids=["callback", "server"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray, of pydantic, while it is imported
+def test_serve_llm_is_one_whole_trace_in_jaeger(
+    jaeger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str]
+) -> None:
+    pytest.importorskip("vllm")
+    monkeypatch.setenv("PHASEBUS_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("TRACEPARENT", raising=False)
+    with local_serve():
+        run_application("jaeger", tmp_path, otlp_of(jaeger), {"min_replicas": 2}, **fields)
+        replicas = replica_journals(tmp_path)
+        wait_until(lambda: all(read_journal(path).state == "closed" for path in replicas), "the starts have ended", 240)
+    runs = [read_journal(path) for path in replicas]
+    (trace,) = {run.trace for run in runs}
+    spans = whole_trace(jaeger, trace, {step.id for run in runs for step in run.steps})
+    assert len([each for each in spans if each.span.name == "serve replica"]) == 2
+    assert len([each for each in spans if each.span.name == "load weights"]) == 2
+
+
 def whole_trace(jaeger: str, trace: str, steps: set[str]) -> list[ExportedSpan]:
     """Return the spans of a trace, once all `steps` have one; assert that it is whole, and that Jaeger does not warn."""
     wait_until(lambda: steps <= {each.id for each in spans_of(jaeger, trace)}, "the trace is there")
+    with suppress(AssertionError):  # a program that observes an application exports its spans later
+        wait_until(lambda: not list(faults(spans_of(jaeger, trace))), "the trace is whole", 30)
     found = spans_of(jaeger, trace)
     assert_is_one_trace(found)
     assert [(each.span.name, each.attributes[WARNINGS]) for each in found if WARNINGS in each.attributes] == []

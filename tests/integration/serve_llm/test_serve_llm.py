@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ import httpx
 import psutil
 import pytest
 
-from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry import EngineSpan
 from phasebus.telemetry.analysis import unnamed_share
 from phasebus.telemetry.journal import JournalError, Run, read_journal
 from tests.support.otlp import OtlpBackend
-from tests.support.programs import ROOT, free_port
 from tests.support.serve_callbacks import SHORTER
+from tests.support.serve_llm import SERVER, local_serve, replica_journals, run_application
 from tests.support.waiting import wait_until
 
 pytest.importorskip("vllm")
@@ -31,8 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray, of pydantic, while it is imported
 ]
 
-_CALLBACK = "phasebus.initializer.integrations.ray_serve.BusCallback"
-_SERVER = "phasebus.initializer.integrations.ray_serve.BusServer"
 _CALLBACKS = [f"tests.support.serve_callbacks:{name}" for name in ("note_phase", "shorten", "fetch_nothing")]
 
 
@@ -63,52 +59,15 @@ class Application:
 @pytest.fixture(scope="module")
 def serve() -> Iterator[int]:
     """A local Ray with Serve; its HTTP port."""
-    import ray
-    from ray import serve
-
-    ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
-    port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    yield port
-    serve.shutdown()
-    ray.shutdown()
+    with local_serve() as port:
+        yield port
 
 
-def run_application(
+def start_application(
     name: str, port: int, folder: Path, backend: OtlpBackend, scaling: Mapping[str, float], **fields: Any
 ) -> Application:
-    from ray import serve
-    from ray.serve.llm import LLMConfig, build_openai_app
-
-    env_vars = {
-        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
-        "PHASEBUS_STATE_DIR": str(folder),
-        "OTEL_EXPORTER_OTLP_ENDPOINT": backend.http,
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    config = LLMConfig(
-        model_loading_config={"model_id": "tiny", "model_source": str(write_tiny_model(tiny_model_path()))},
-        accelerator_type=None,
-        placement_group_config={"bundles": [{"CPU": 1}], "strategy": "PACK"},
-        deployment_config={
-            "autoscaling_config": {"min_replicas": 1, "max_replicas": 2, **scaling},
-            "ray_actor_options": {"num_cpus": 1},
-        },
-        engine_kwargs={
-            "max_model_len": 256,
-            "enforce_eager": True,
-            "dtype": "bfloat16",
-            "distributed_executor_backend": "mp",
-        },
-        callback_config={"callback_class": _CALLBACK, "callback_kwargs": {"callbacks": _CALLBACKS}},
-        runtime_env={"env_vars": env_vars},
-        **fields,
-    )
-    serve.run(build_openai_app({"llm_configs": [config]}), name=name, route_prefix=f"/{name}")
-    # without BusServer, one of the replicas also observes the application
-    journal = min(each for each in folder.glob("runs/*.jsonl") if read_journal(each).node != "serve")
-    run, spans = finished_run(journal, backend)
+    run_application(name, folder, backend.http, scaling, callbacks=_CALLBACKS, **fields)
+    run, spans = finished_run(replica_journals(folder)[0], backend)
     return Application(url=f"http://127.0.0.1:{port}/{name}", folder=folder, run=run, spans=spans)
 
 
@@ -128,13 +87,14 @@ def is_closed(journal: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def by_server(serve: int, tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Application:
-    return run_application("server", serve, tmp_path_factory.mktemp("server"), backend, _AT_ONCE, server_cls=_SERVER)
+    folder = tmp_path_factory.mktemp("server")
+    return start_application("server", serve, folder, backend, _AT_ONCE, server_cls=SERVER)
 
 
 @pytest.fixture(scope="module")
 def by_callback(serve: int, tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Application:
     scaling = {"min_replicas": 2}
-    return run_application("callback", serve, tmp_path_factory.mktemp("callback"), backend, scaling)
+    return start_application("callback", serve, tmp_path_factory.mktemp("callback"), backend, scaling)
 
 
 @pytest.fixture(params=["by_server", "by_callback"])
@@ -227,10 +187,7 @@ def test_a_replica_that_autoscaling_adds_has_a_trace_and_metrics_of_its_own(
 def scale_up(application: Application) -> tuple[Path, Path]:
     """Ask until a second replica starts; return the journals of the first and the second."""
 
-    def journals() -> list[Path]:
-        return sorted(application.folder.glob("runs/*.jsonl"), key=lambda path: path.stat().st_ctime_ns)
-
-    (first,) = (path for path in journals() if application.run.run in path.name)
+    (first,) = (path for path in replica_journals(application.folder) if application.run.run in path.name)
     enough = Event()
 
     def ask() -> None:
@@ -240,12 +197,12 @@ def scale_up(application: Application) -> tuple[Path, Path]:
     with ThreadPoolExecutor(8) as clients:
         asked = [clients.submit(ask) for _ in range(8)]
         try:
-            wait_until(lambda: len(journals()) > 1, "a second replica starts", seconds=400)
+            wait_until(lambda: len(replica_journals(application.folder)) > 1, "a second replica starts", seconds=400)
         finally:
             enough.set()
     for client in asked:
         client.result()
-    (second,) = (path for path in journals() if path != first)
+    (second,) = (path for path in replica_journals(application.folder) if path != first)
     return first, second
 
 
