@@ -60,7 +60,7 @@ _USED: Final = (
         *("VLLMEngineConfig.hf_model_id", "VLLMEngineConfig.actual_hf_model_id", "VLLMEngineConfig.engine_kwargs"),
     ),
     (_SERVE, "ray.runtime_context", "RuntimeContext.worker"),
-    (_SERVE, "ray.experimental.internal_kv", "_internal_kv_put"),
+    (_SERVE, "ray.experimental.internal_kv", "_internal_kv_put", "_internal_kv_get"),
     (
         _TRAIN,
         "ray.train.v2._internal.execution.callback",

@@ -22,12 +22,12 @@ def __getattr__(name: str) -> "Callable[[], None]":
     """
     if name != "register":
         raise AttributeError(name)
-    if os.environ.pop(_FORKSERVER, "0") != "0" and os.environ.get(_STEPS_URL) and _is_command_of_vllm():
+    if os.environ.pop(_FORKSERVER, "0") != "0" and os.environ.get(_STEPS_URL) and is_command_of_vllm():
         _fork_server()
     return _register
 
 
-def _is_command_of_vllm() -> bool:
+def is_command_of_vllm() -> bool:
     """Return whether this process runs a console script of vLLM's, or one of its modules, and no script of a user's."""
     main = sys.modules["__main__"]
     called = getattr(getattr(main, "main", None), "__module__", "")

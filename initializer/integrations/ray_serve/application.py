@@ -149,6 +149,8 @@ class ApplicationStart:
                 if each.past is not None and not each.ended:
                     await each.past.end(error=error)
             await self._root.end(error=error)
+            if self._shared is not None:
+                await anyio.to_thread.run_sync(self._shared.end)
 
     async def _until_running(self, bus: Bus, root: str) -> None:
         """Return once the application runs.

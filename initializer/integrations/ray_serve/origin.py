@@ -58,7 +58,7 @@ def replica_origin(
     shared = SharedTrace(own.name, own.deployed_ns) if is_alone else None
     if shared is not None and deployment is not None:
         environment = {**environment, "TRACEPARENT": shared.traceparent(deployment, environment)}
-    if own.status == DEPLOYING:
+    if own.status == DEPLOYING and not (shared is not None and shared.has_ended()):
         identity = RunIdentity.fresh(name, environment)
         return ReplicaOrigin(identity=identity, requested_ns=own.deployed_ns, shared=shared)
     others = {key: value for key, value in environment.items() if key != "TRACEPARENT"}

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from phasebus.telemetry.otel import TraceSampler, TraceSettings
 
 _NAMESPACE: Final = b"phasebus"
+_STARTS: Final = b"starts"
+_ENDED: Final = b"ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,27 @@ class SharedTrace:
         """Return whether this process is the first one to call this in its Ray cluster."""
         from ray.experimental.internal_kv import _internal_kv_put
 
-        existed = _internal_kv_put(f"application {self.trace}", b"1", overwrite=False, namespace=_NAMESPACE)
-        return existed is False
+        return _internal_kv_put(self._key, _STARTS, overwrite=False, namespace=_NAMESPACE) is False
+
+    def end(self) -> None:
+        """Note that the application has started: what Serve adds to it later is no part of this trace."""
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        _internal_kv_put(self._key, _ENDED, namespace=_NAMESPACE)
+
+    def has_ended(self) -> bool:
+        """Return whether `end` was called in this Ray cluster; False if that cannot be known."""
+        if "ray" not in sys.modules:
+            return False
+        with suppress(Exception):  # the replica starts without
+            from ray.experimental.internal_kv import _internal_kv_get
+
+            return bool(_internal_kv_get(self._key, namespace=_NAMESPACE) == _ENDED)
+        return False
+
+    @property
+    def _key(self) -> str:
+        return f"application {self.trace}"
 
     def _digest(self, part: str) -> str:
         return hashlib.sha256(f"{self.application}:{self.deployed_ns}:{part}".encode()).hexdigest()

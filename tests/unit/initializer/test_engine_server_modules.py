@@ -21,13 +21,13 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_process_with_a_server_module_of_new_or_old_vllm_is_a_server(
     module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not hooks.is_server()
+    assert not hooks._is_server()
     monkeypatch.setitem(sys.modules, module, ModuleType(module))
-    assert hooks.is_server()
+    assert hooks._is_server()
 
 
 def test_server_module_that_is_run_as_the_program_is_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     main = ModuleType("__main__")
     main.__spec__ = ModuleSpec("vllm.entrypoints.openai.api_server", None)
     monkeypatch.setitem(sys.modules, "__main__", main)
-    assert hooks.is_server()
+    assert hooks._is_server()

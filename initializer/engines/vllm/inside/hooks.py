@@ -93,7 +93,7 @@ def report_readiness(reporter: Reporter) -> None:
         @functools.wraps(init)
         def make(self: Any, *args: Any, **kwargs: Any) -> None:
             init(self, *args, **kwargs)
-            if not is_server():
+            if not _is_server():
                 reporter.send(_ready())
 
         return make
@@ -126,7 +126,7 @@ def install_iteration_counter(reporter: Reporter) -> None:
         def find_and_add() -> list[Any]:
             from phasebus.initializer.engines.vllm.inside.iterations import logger_class
 
-            return [*find_factories(), logger_class(reporter, served=is_server())]
+            return [*find_factories(), logger_class(reporter, served=_is_server())]
 
         return instrument(find_and_add, span_name="load_stat_loggers")
 
@@ -144,8 +144,7 @@ def _ready() -> dict[str, object]:
     }
 
 
-def is_server() -> bool:
-    """Return whether this process serves HTTP with vLLM, or is about to."""
+def _is_server() -> bool:
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     return not _SERVERS.isdisjoint(sys.modules) or (main is not None and main.name in _SERVERS)
 

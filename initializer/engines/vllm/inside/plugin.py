@@ -36,5 +36,7 @@ def start(url: str) -> None:
         processes.report_process_start(reporter, ranks.this_process(), started_ns)
     if gate is not None:
         gates.wait_at(gate, token)
-    if ranks.this_process().name == ranks.FRONT_END and hooks.is_server():
+    from phasebus.vllm_plugin import is_command_of_vllm
+
+    if ranks.this_process().name == ranks.FRONT_END and is_command_of_vllm():
         processor.begin_until_next(PARSE_COMMAND_LINE)

@@ -170,10 +170,13 @@ def test_replicas_of_an_unobserved_application_derive_the_same_trace() -> None:
     assert again.identity.trace != first.identity.trace
 
 
-def test_later_replica_of_an_unobserved_application_links_to_its_trace() -> None:
-    running = state("RUNNING")
-    origin = replica_origin("r", "app", {}, [running], deployment="tiny")
-    shared = SharedTrace("app", running.deployed_ns)
+@pytest.mark.parametrize("later", [state("RUNNING"), state("DEPLOYING")], ids=["autoscaled", "deployed again"])
+def test_later_replica_of_an_unobserved_application_links_to_its_trace(
+    later: ApplicationState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = SharedTrace("app", later.deployed_ns)
+    monkeypatch.setattr(SharedTrace, "has_ended", lambda _: later.status == "DEPLOYING")
+    origin = replica_origin("r", "app", {}, [later], deployment="tiny")
     assert origin.linked_to == f"00-{shared.trace}-{shared.step_of('tiny')}-01"
     assert origin.shared is None
     assert origin.identity.parent is None
@@ -190,7 +193,9 @@ def test_one_replica_exports_the_spans_that_those_of_all_belong_to(
     sink: OtlpSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims = [True, False]
+    ended: list[SharedTrace] = []
     monkeypatch.setattr(SharedTrace, "claim", lambda _: claims.pop(0))
+    monkeypatch.setattr(SharedTrace, "end", lambda self: ended.append(self))
     deploying = state("DEPLOYING", name="LLMServer:tiny")
     healthy = replace(deploying, status="RUNNING", deployments={"LLMServer:tiny": "HEALTHY"})
     monkeypatch.setattr(ApplicationStart.__init__, "__defaults__", (lambda: [healthy],))
@@ -207,6 +212,7 @@ def test_one_replica_exports_the_spans_that_those_of_all_belong_to(
     }
     assert spans["serve application"].span.trace_id.hex() == shared.trace
     assert spans["serve application"].span.start_time_unix_nano == deploying.deployed_ns
+    wait_until(lambda: ended == [shared], "its end is noted")
 
 
 @pytest.mark.anyio
