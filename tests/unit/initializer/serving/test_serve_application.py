@@ -194,8 +194,12 @@ def test_one_replica_exports_the_spans_that_those_of_all_belong_to(
 ) -> None:
     claims = [True, False]
     ended: list[SharedTrace] = []
+
+    def note_end(shared: SharedTrace) -> None:
+        ended.append(shared)
+
     monkeypatch.setattr(SharedTrace, "claim", lambda _: claims.pop(0))
-    monkeypatch.setattr(SharedTrace, "end", lambda self: ended.append(self))
+    monkeypatch.setattr(SharedTrace, "end", note_end)
     deploying = state("DEPLOYING", name="LLMServer:tiny")
     healthy = replace(deploying, status="RUNNING", deployments={"LLMServer:tiny": "HEALTHY"})
     monkeypatch.setattr(ApplicationStart.__init__, "__defaults__", (lambda: [healthy],))
