@@ -17,7 +17,7 @@ from ray.llm._internal.common.utils.download_utils import NodeModelDownloadable
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 
 from phasebus.bus import Bus, Context, PhasebusError, subscribe_all
-from phasebus.initializer.integrations.ray_serve.application import join_application, observe_shared
+from phasebus.initializer.integrations.ray_serve.joining import join_application, observe_shared
 from phasebus.initializer.integrations.ray_serve.origin import replica_origin
 from phasebus.initializer.integrations.ray_serve.replica import DOWNLOAD, ENGINE_START, ReplicaStart, preload_engine
 from phasebus.initializer.integrations.ray_serve.status import is_driver

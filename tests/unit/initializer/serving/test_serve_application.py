@@ -13,13 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from phasebus.initializer.integrations.ray_serve.application import (
-    JOINED,
-    ApplicationStart,
-    join_application,
-    observe_shared,
-)
+from phasebus.initializer.integrations.ray_serve.application import JOINED, ApplicationStart
 from phasebus.initializer.integrations.ray_serve.first_line import FIRST_LINE_NS
+from phasebus.initializer.integrations.ray_serve.joining import join_application, observe_shared
 from phasebus.initializer.integrations.ray_serve.origin import ReplicaOrigin, replica_origin
 from phasebus.initializer.integrations.ray_serve.replica import ENGINE_START, ReplicaStart
 from phasebus.initializer.integrations.ray_serve.shared_trace import SharedTrace
