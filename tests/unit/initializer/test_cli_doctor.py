@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from phasebus.initializer.cli import doctor as room
-from phasebus.initializer.cli.doctor import doctor, examine, machine, software, variables
+from phasebus.initializer.cli import main
+from phasebus.initializer.cli.doctor import examine, machine, software, variables
 from phasebus.initializer.cli.doctor.findings import Finding, as_lines
 from phasebus.initializer.engines.vllm import inspection, versions
 from tests.support.programs import free_port
@@ -22,8 +23,24 @@ def levels(findings: Iterator[Finding]) -> dict[str, str]:
     return {finding.name: finding.level for finding in findings}
 
 
-def test_report_has_every_topic_once_and_ends_with_what_to_fix() -> None:
-    lines = list(as_lines(list(examine())))
+SECRETS = {
+    "HF_TOKEN": "hf_abcdefghijklmnopqrstuvwxyz012345",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer sesame-open-now",
+    "HTTPS_PROXY": "http://me:p4ssw0rd-of-mine@proxy:3128",
+}
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Finding]:
+    """What there is to report where variables have secrets; it takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SECRETS.items():
+            patch.setenv(name, value)
+        return list(examine())
+
+
+def test_report_has_every_topic_once_and_ends_with_what_to_fix(found: list[Finding]) -> None:
+    lines = list(as_lines(found))
     topics = [line for line in lines if not line.startswith(" ")]
     assert len(topics) == len(set(topics))
     assert {"versions", "plugin", "ports", "folders", "collector", "machine"} < set(topics)
@@ -42,12 +59,10 @@ def test_doctor_imports_neither_vllm_nor_ray() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_secret_variables_are_masked_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwxyz012345")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer sesame-open-now")
-    monkeypatch.setenv("HTTPS_PROXY", "http://me:p4ssw0rd-of-mine@proxy:3128")
+def test_secret_variables_are_masked_in_both_forms(found: list[Finding], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "examine", lambda: found)
     for arguments in ([], ["--json"]):
-        output = CliRunner().invoke(doctor, arguments).output
+        output = CliRunner().invoke(main, ["doctor", *arguments]).output
         assert "HF_TOKEN" in output
         assert not any(secret in output for secret in ("hf_abc", "sesame", "p4ssw0rd"))
 
@@ -57,7 +72,7 @@ def test_exit_code_is_one_where_there_is_something_to_fix(
     monkeypatch: pytest.MonkeyPatch, level: str, code: int
 ) -> None:
     monkeypatch.setattr(room, "examine", lambda: [Finding("ports", "/metrics", "9464", level)])  # type: ignore[arg-type]
-    ended = CliRunner().invoke(doctor, ["--json"])
+    ended = CliRunner().invoke(main, ["doctor", "--json"])
     assert ended.exit_code == code
     assert json.loads(ended.output)["to_fix"] == code
 

@@ -133,7 +133,7 @@ def test_spans_beyond_the_queue_are_counted_while_a_slow_collector_answers(sink:
     telemetry = telemetry_to(sink.url, OTEL_BSP_MAX_QUEUE_SIZE="1000", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="500")
     run_steps(telemetry, 4999)
     dropped = telemetry.tracing.dropped
-    assert 3000 < dropped < 5000
+    assert 2500 < dropped < 5000
     sink.answering.set()
     wait_until(lambda: len(sink.spans) == 5000 - dropped, "the others have arrived")
     assert len({span.span_id for span in sink.spans}) == 5000 - dropped
