@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from phasebus.initializer.engines.vllm.inside import caches, hooks, ids, ranks
-from phasebus.initializer.engines.vllm.inside.forkserver.patches import MODEL_INSPECTION, STARTING_PROCESSES
+from phasebus.initializer.engines.vllm.inside.forkserver.patches import (
+    API_SERVERS,
+    MODEL_INSPECTION,
+    STARTING_PROCESSES,
+)
 from phasebus.initializer.seams import Seam, missing_from
 
 SEAMS: Final[Sequence[Seam]] = (
@@ -35,6 +39,7 @@ SEAMS: Final[Sequence[Seam]] = (
     Seam("vllm.v1.metrics.loggers", "StatLoggerBase", "the counts of iterations"),
     *(Seam(module, path, "the ranks of processes") for module, path in ranks.TARGETS),
     *(Seam(module, "get_mp_context", "forking from a preloaded server") for module in STARTING_PROCESSES),
+    Seam(*API_SERVERS, "forking API servers"),
     Seam(*MODEL_INSPECTION, "inspecting the model's class in a fork"),
 )
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from phasebus import vllm_plugin
-from phasebus.initializer.engines.vllm.inside.forkserver import begin, imported
+from phasebus.initializer.engines.vllm.inside.forkserver import begin, imported, patches
+from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
 from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER, STEPS_URL
 from tests.support.waiting import wait_until
 
@@ -254,6 +256,17 @@ def test_openmp_and_inductor_get_the_changed_values_in_a_fork(monkeypatch: pytes
     assert (inductor.cpp.dynamic_threads, inductor.compile_threads) == (True, 1)
     assert imported.unknown_changes({**os.environ, "VLLM_ANYTHING": "1"}) == []
     assert imported.unknown_changes({**os.environ, "KMP_AFFINITY": "x", "OMP_NUM_THREADS": "2"}) == ["KMP_AFFINITY"]
+
+
+def test_api_servers_get_the_forking_context_and_others_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, context = ModuleType("vllm.v1.utils"), ForkContext()
+    module.__dict__["multiprocessing"] = multiprocessing
+    patches._replace_spawning("multiprocessing", context, module)
+    replaced = module.__dict__["multiprocessing"]
+    assert replaced.get_context("spawn") is context
+    assert replaced.get_context("fork") is multiprocessing.get_context("fork")
+    assert multiprocessing.get_context("spawn") is not context
+    assert replaced.Process is multiprocessing.Process
 
 
 @pytest.mark.parametrize(

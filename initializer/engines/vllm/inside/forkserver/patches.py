@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import multiprocessing
 import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -28,6 +29,9 @@ STARTING_PROCESSES: Final = (
 MODEL_INSPECTION: Final = ("vllm.model_executor.models.registry", "_run_in_subprocess")
 """The function that imports a model's class in a process of its own: that takes as long as importing vLLM."""
 
+API_SERVERS: Final = ("vllm.v1.utils", "multiprocessing")
+"""The module that starts several API servers (``--api-server-count``), and what it calls ``get_context("spawn")`` of."""
+
 _INSPECTION_SECONDS = 120.0
 
 
@@ -38,8 +42,20 @@ def use_fork_server() -> None:
     context = ForkContext()
     for module in STARTING_PROCESSES:
         wrapt.register_post_import_hook(lambda found: setattr(found, "get_mp_context", lambda: context), module)
+    module, name = API_SERVERS
+    wrapt.register_post_import_hook(functools.partial(_replace_spawning, name, context), module)
     module, function = MODEL_INSPECTION
     wrapt.register_post_import_hook(functools.partial(_replace, function), module)
+
+
+def _replace_spawning(name: str, context: ForkContext, module: ModuleType) -> None:
+    """Make `module` have a copy of multiprocessing whose context "spawn" is `context`."""
+    copied = ModuleType("multiprocessing")
+    copied.__dict__.update(vars(multiprocessing))
+    get_context = multiprocessing.get_context
+    copied.get_context = lambda method=None: context if method == "spawn" else get_context(method)  # type: ignore[attr-defined]
+    if getattr(module, name, None) is multiprocessing:
+        setattr(module, name, copied)
 
 
 def _replace(name: str, module: ModuleType) -> None:
