@@ -6,6 +6,7 @@ dispositions and signal mask that this process was started with. Linux only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -41,6 +42,7 @@ FORWARDED = frozenset(
 _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _SENT_BY_KERNEL = 0x80  # si_code SI_KERNEL; a terminal's keys signal the whole process group
 _INIT_PID = 1
+_ORPHAN_SECONDS = 1.0
 
 
 class ChildProcess:
@@ -168,8 +170,10 @@ class ChildProcess:
         self._spawned.wait()
         self._spawned.clear()
         assert self.pid is not None  # noqa: S101  # set before `_spawned`
-        if self._forked is not None:
-            code = self._forked.wait()
+        if (forked := self._forked) is not None:
+            if os.getpid() == _INIT_PID:
+                threading.Thread(target=self._reap_orphans, args=(forked,), name="phasebus orphans", daemon=True).start()
+            code = forked.wait()
             with self._lock:
                 self.returncode = code
             self._ended.set()
@@ -184,6 +188,16 @@ class ChildProcess:
             _, status = os.waitpid(self.pid, 0)
             self.returncode = os.waitstatus_to_exitcode(status)
         self._ended.set()
+
+    def _reap_orphans(self, forked: ForkedCommand) -> None:
+        """Reap every child while the command runs that is no child: as a container's first process."""
+        while not self._ended.wait(_ORPHAN_SECONDS):
+            with self._lock:
+                if self._forked is not forked:
+                    return
+                with contextlib.suppress(ChildProcessError):
+                    while os.waitpid(-1, os.WNOHANG)[0]:
+                        pass
 
     def _forward(self) -> None:
         while True:
