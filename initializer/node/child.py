@@ -172,7 +172,9 @@ class ChildProcess:
         assert self.pid is not None  # noqa: S101  # set before `_spawned`
         if (forked := self._forked) is not None:
             if os.getpid() == _INIT_PID:
-                threading.Thread(target=self._reap_orphans, args=(forked,), name="phasebus orphans", daemon=True).start()
+                threading.Thread(
+                    target=self._reap_orphans, args=(forked,), name="phasebus orphans", daemon=True
+                ).start()
             code = forked.wait()
             with self._lock:
                 self.returncode = code

@@ -226,6 +226,20 @@ def test_a_server_that_is_killed_leaves_its_command_running_and_the_code_known(o
     assert own.start()  # its lock was released
 
 
+def test_a_server_that_hangs_is_an_error_of_the_request(own: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.start()
+    client.wait_until_imported(own.address)
+    assert own.address.has_imported()
+    server = own.pid()
+    os.kill(server, signal.SIGSTOP)
+    monkeypatch.setattr(client, "_ANSWER_SECONDS", 0.2)
+    command = commands.read_python_command(own.script, [own.script, "exit", "0"], own.environment)
+    assert command is not None
+    with pytest.raises(client.NotForkedError, match="does not answer"):
+        client.fork_command(command, own.environment, title="", mask=frozenset(), address=own.address)
+    os.kill(server, signal.SIGKILL)
+
+
 def test_a_server_that_is_killed_before_it_forks_is_an_error_of_the_request(own: Stub) -> None:
     Path(own.folder, "modules", "torch", "__init__.py").write_text("import time; time.sleep(1000)")
     own.start()

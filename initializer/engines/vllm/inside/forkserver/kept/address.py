@@ -22,6 +22,9 @@ from phasebus.telemetry.folders import runtime_folder
 _NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _CREDENTIALS: Final = struct.Struct("3i")  # ucred: pid, uid, gid
 
+IMPORTED: Final = b"imported\n"
+"""The content of the lock's file once the server has imported."""
+
 
 class AddressError(Exception):
     """Raised when the folder cannot be used."""
@@ -96,7 +99,15 @@ class Address:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        os.ftruncate(descriptor, 0)
         return descriptor
+
+    def has_imported(self) -> bool:
+        """Return whether the server has imported: it writes so into the file of its lock."""
+        try:
+            return Path(f"{self._base}.lock").read_bytes() == IMPORTED
+        except OSError:
+            return False
 
     def listen(self) -> socket.socket:
         """Return the listening socket of a new server; the lock is held."""

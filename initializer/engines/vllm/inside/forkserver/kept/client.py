@@ -27,7 +27,7 @@ IDLE_SECONDS: Final = 3600.0
 """How long a server without a command stays by default, in seconds."""
 
 _BEGIN_SECONDS: Final = 180.0
-"""How long a command may take until it runs; the server may still be importing."""
+"""How long a command may take until it runs, if the server is still importing."""
 
 _ANSWER_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.1
@@ -130,7 +130,7 @@ def fork_command(
     title: str,
     mask: frozenset[int],
     address: Address,
-    seconds: float = _BEGIN_SECONDS,
+    seconds: float | None = None,
 ) -> ForkedCommand | None:
     """Return a command that runs in a fork of the server; None if there is no server.
 
@@ -140,7 +140,7 @@ def fork_command(
         title: Its command line, as the system shows it.
         mask: The signals that are blocked in it.
         address: Where the server is.
-        seconds: How long the fork may take, in seconds.
+        seconds: How long the fork may take, in seconds; None for a default, which allows for imports that have not ended.
 
     Raises:
         NotForkedError: The server refuses, does not answer, or has died.
@@ -159,6 +159,8 @@ def fork_command(
         finally:
             os.close(file)
             os.close(folder)
+        if seconds is None:
+            seconds = _ANSWER_SECONDS if address.has_imported() else _BEGIN_SECONDS
         deadline = time.monotonic() + seconds
         pid, begun = 0, False
         while not begun or process is None:
