@@ -40,15 +40,18 @@ def fork_command(
             return _forked(command, shlex.join(arguments), environment, mask, use)
         if use != "existing":
             logger.warning("the command is executed: a fork server of this Python's vLLM cannot run it")
-    except (NotForkedError, AddressError, OSError) as error:
+    except (NotForkedError, OSError) as error:
         logger.warning("the command is executed, not forked: %s", error)
+    except AddressError as error:
+        if use != "existing":  # otherwise no server was asked for
+            logger.warning("the command is executed, not forked: %s", error)
     return None
 
 
 def _forked(
     command: PythonCommand, title: str, environment: Mapping[str, str], mask: frozenset[int], use: ForkServerUse
 ) -> ForkedCommand | None:
-    with client.opened() as address:
+    with client.opened(create=use != "existing") as address:
         for attempt in range(2):
             if use != "existing":
                 owner, idle = (None, client.IDLE_SECONDS) if use == "keep" else (os.getpid(), None)
@@ -98,10 +101,12 @@ def request(name: str) -> Mapping[str, Any] | None:
         EngineError: It does not answer.
     """
     try:
-        with client.opened() as address:
+        with client.opened(create=False) as address:
             state = client.ask(address, name)
             if state is not None and name == "stop":
                 _wait_until_released(address)
             return state
-    except (NotForkedError, AddressError, OSError) as error:
+    except AddressError:
+        return None
+    except (NotForkedError, OSError) as error:
         raise EngineError(f"the fork server cannot be reached: {error}") from error

@@ -295,13 +295,16 @@ def test_a_suspended_run_suspends_its_forked_command_and_goes_on_with_it(own: St
         assert run.stdout is not None
         forked = psutil.Process(int(run.stdout.readline().split()[1]))
         assert forked.ppid() == own.pid()
+        wait_until(lambda: {signal.SIGTSTP} <= set(_caught(run.pid)), "run handles SIGTSTP")
+        wait_until(lambda: signal.SIGTERM in _caught(forked.pid), "the command handles SIGTERM")
         run.send_signal(signal.SIGTSTP)
-        wait_until(lambda: psutil.Process(run.pid).status() == psutil.STATUS_STOPPED, "run is suspended")
-        assert forked.status() == psutil.STATUS_STOPPED
+        wait_until(lambda: psutil.Process(run.pid).status() == psutil.STATUS_STOPPED, "run is suspended", seconds=30)
+        suspended = forked.status()
         run.send_signal(signal.SIGCONT)
         wait_until(lambda: forked.status() != psutil.STATUS_STOPPED, "the command goes on")
         run.send_signal(signal.SIGTERM)
-        assert run.wait(60) == 5
+        wait_until(lambda: run.poll() is not None, "run ends")
+    assert (suspended, run.returncode) == (psutil.STATUS_STOPPED, 5)
 
 
 def test_a_folder_that_others_may_use_is_rejected(tmp_path: Path) -> None:

@@ -48,16 +48,18 @@ class Address:
     """The socket and the lock of one key.
 
     Args:
-        folder: The folder; it is made if it does not exist.
+        folder: The folder; by default the user's.
+        create: Whether it is made if it does not exist.
 
     Raises:
-        AddressError: The folder cannot be made, or others may write to it.
+        AddressError: There is no folder, it cannot be made, or others may write to it.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, create: bool = True) -> None:
         self.folder = folder = folder or runtime_folder()
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if create:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder = os.open(folder, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise AddressError(f"{folder}: {error.strerror}") from error

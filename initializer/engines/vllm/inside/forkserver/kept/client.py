@@ -257,9 +257,16 @@ def _last_line(log: Path) -> str:
 
 
 @contextmanager
-def opened() -> Iterator[Address]:
-    """Give the address of this process's server, and release it."""
-    address = Address()
+def opened(*, create: bool = True) -> Iterator[Address]:
+    """Give the address of this process's server, and release it.
+
+    Args:
+        create: Whether its folder is made if it does not exist.
+
+    Raises:
+        AddressError: The folder cannot be used.
+    """
+    address = Address(create=create)
     try:
         yield address
     finally:

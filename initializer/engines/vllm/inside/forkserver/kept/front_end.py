@@ -35,7 +35,11 @@ def become(connection: socket.socket, descriptors: Sequence[int]) -> NoReturn:
         descriptors: The request's body, the working folder, and what the command inherits.
     """
     try:
-        body = messages.read_body(descriptors[0])
+        body = messages.read_body(descriptors[0])  # not in the server: it has secrets
+        if changed := environment.differences(body["environment"]):
+            refused = {"refused": f"other values of {', '.join(changed[:5])}", "outdated": True}
+            messages.send(connection, refused)
+            os._exit(0)
         connection = _own_descriptors(connection, descriptors, body["numbers"])
         _apply(body)
         run = _main(body)

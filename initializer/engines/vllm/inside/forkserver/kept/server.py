@@ -201,19 +201,7 @@ class KeptServer:
 
     def _fork(self, connection: socket.socket, descriptors: list[int]) -> Callable[[], NoReturn] | None:
         """Fork a process for a request; return in the fork what makes it the command."""
-        if _has_gone(connection):
-            pid = -1
-        else:
-            try:
-                body = messages.read_body(descriptors[0])
-                changed = environment.differences(body["environment"])
-            except (messages.MessageError, OSError, KeyError, TypeError, AttributeError) as error:
-                changed = [f"{type(error).__name__}: {error}"]
-            del body
-            pid = -1 if changed else self._fork_process(connection)
-            if changed:
-                shown = ", ".join(changed[:5])
-                messages.send(connection, {"refused": f"other values of {shown}", "outdated": True})
+        pid = -1 if _has_gone(connection) else self._fork_process(connection)
         if pid == 0:
             return lambda: front_end.become(connection, descriptors)
         for descriptor in descriptors:
