@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepStarted
-from phasebus.observers.stuck.activity import WATCHDOG, Activity, ProcessSampler
+from phasebus.observers.stuck.activity import SAMPLING, Activity, ProcessSampler
 from phasebus.observers.stuck.evidence import only_wait, stuck_steps
 from phasebus.observers.stuck.finder import StuckFinder
 from phasebus.observers.stuck.suspects import DEFAULT_PATIENCE, Findings, Patience, Suspect
@@ -77,7 +77,7 @@ class Watchdog:
         self._next_spin_check = 0.0
         self._spin_pause = patience.seconds
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name=WATCHDOG, daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="phasebus watchdog", daemon=True)
 
     def observe(self, event: StepEvent) -> None:
         """Record an event of a step."""
@@ -93,6 +93,10 @@ class Watchdog:
     def _watch(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)  # of this thread alone, on Linux
+        with SAMPLING.counted():
+            self._watch_until_closed()
+
+    def _watch_until_closed(self) -> None:
         while not self._closed.wait(min(self._patience.interval, self._seconds / 4)):
             self._remind()
             try:

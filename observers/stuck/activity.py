@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,9 +18,6 @@ _DAEMONS: Final = frozenset({"raylet", "gcs_server"})
 
 _MAX_PROCESSES: Final = 300
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-WATCHDOG, EVIDENCE = "phasebus watchdog", "phasebus evidence"
-"""The names of the threads that sample, and that collect evidence."""
-
 _WALK_EVERY: Final = 3
 """All processes of the machine are read once in so many samples; between them, only the known ones."""
 
@@ -57,7 +54,6 @@ class ProcessSampler:
     def __init__(self) -> None:
         self._known: dict[int, psutil.Process] = {}
         self._own = os.getpid()
-        self._own_threads = _ThreadsOfSampling()
         self._samples = 0
         self._parents: Mapping[int, int] = {}
         self._paused_ray: tuple[tuple[int, str], ...] = ()
@@ -116,7 +112,7 @@ class ProcessSampler:
         cpu = times.user + times.system + times.children_user + times.children_system
         read, moved = _bytes_of(process)
         if pid == self._own:
-            of_sampling = self._own_threads.used()
+            of_sampling = SAMPLING.used()
             cpu, read, moved = cpu - of_sampling.cpu, read - of_sampling.read, moved - of_sampling.io
         return Activity(
             cpu=cpu,
@@ -137,29 +133,49 @@ class _ThreadsOfSampling:
     """What the threads of this process use that sample and collect evidence: no work of the start."""
 
     def __init__(self) -> None:
-        self._latest: dict[int, Activity] = {}
+        self._lock = threading.Lock()
+        self._running: set[int] = set()
+        self._ended = Activity()
 
     def used(self) -> Activity:
         """Return what they have used, with those that have ended."""
-        for thread in threading.enumerate():
-            if thread.name in (WATCHDOG, EVIDENCE) and thread.native_id is not None:
-                with contextlib.suppress(OSError, ValueError, IndexError):
-                    self._latest[thread.native_id] = _of_thread(thread.native_id)
-        every = self._latest.values()
-        return Activity(
-            cpu=sum(each.cpu for each in every),
-            io=sum(each.io for each in every),
-            read=sum(each.read for each in every),
-        )
+        with self._lock:
+            return _sum(self._ended, *(_of_thread(each) for each in self._running))
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the calling thread as one of them during the block."""
+        native_id = threading.get_native_id()
+        with self._lock:
+            self._running.add(native_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(native_id)
+                self._ended = _sum(self._ended, _of_thread(native_id))
+
+
+SAMPLING: Final = _ThreadsOfSampling()
+"""The threads that sample, or collect evidence: they count themselves."""
+
+
+def _sum(*parts: Activity) -> Activity:
+    return Activity(
+        cpu=sum(each.cpu for each in parts), io=sum(each.io for each in parts), read=sum(each.read for each in parts)
+    )
 
 
 def _of_thread(native_id: int) -> Activity:
-    """Return what a thread of this process has used."""
+    """Return what a thread of this process has used; nothing if that is not readable."""
     folder = f"/proc/self/task/{native_id}"
-    with open(f"{folder}/stat", "rb") as file:  # noqa: PTH123
-        fields = file.read().rpartition(b")")[2].split()
-    with open(f"{folder}/io", "rb") as file:  # noqa: PTH123
-        counters = [int(line.split()[1]) for line in file.read().splitlines()]
+    try:
+        with open(f"{folder}/stat", "rb") as file:  # noqa: PTH123
+            fields = file.read().rpartition(b")")[2].split()
+        with open(f"{folder}/io", "rb") as file:  # noqa: PTH123
+            counters = [int(line.split()[1]) for line in file.read().splitlines()]
+    except OSError:
+        return Activity()
     ticks = int(fields[11]) + int(fields[12])
     read, written, _, _, from_disk, to_disk = counters[:6]
     return Activity(cpu=ticks / _TICKS, io=read + written + from_disk + to_disk, read=read)
@@ -179,11 +195,11 @@ def _parents() -> tuple[Mapping[int, int], tuple[tuple[int, str], ...]]:
                 head, _, rest = file.read().rpartition(b")")
             state, parent = rest.split()[:2]
             parents[int(entry)] = int(parent)
+            name = head.partition(b"(")[2].decode(errors="replace")
+            if name in _DAEMONS and state in (b"T", b"t") and os.stat(f"/proc/{entry}").st_uid == os.getuid():  # noqa: PTH116
+                paused.append((int(entry), name))
         except (OSError, ValueError):
             continue
-        name = head.partition(b"(")[2].decode(errors="replace")
-        if name in _DAEMONS and state in (b"T", b"t"):
-            paused.append((int(entry), name))
     return parents, tuple(paused)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from phasebus.bus import CALLBACK
-from phasebus.observers.stuck.activity import EVIDENCE
+from phasebus.observers.stuck.activity import SAMPLING
 from phasebus.observers.stuck.output import last_lines, no_space
 from phasebus.observers.stuck.sockets import sockets_of
 from phasebus.observers.stuck.stacks import stacks_of
@@ -172,10 +172,10 @@ def _within(collect: Callable[[], T], otherwise: T) -> T:
     results: list[T] = []
 
     def run() -> None:
-        with contextlib.suppress(Exception):  # evidence is never worth a failure
+        with contextlib.suppress(Exception), SAMPLING.counted():  # evidence is never worth a failure
             results.append(collect())
 
-    thread = threading.Thread(target=run, name=EVIDENCE, daemon=True)
+    thread = threading.Thread(target=run, name="phasebus evidence", daemon=True)
     thread.start()
     thread.join(_SECONDS)
     return results[0] if results else otherwise

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 
-from phasebus.observers.stuck.activity import EVIDENCE, GONE, ProcessSampler
+from phasebus.observers.stuck.activity import GONE, SAMPLING, ProcessSampler
 from tests.support.waiting import wait_until
 
 
@@ -48,28 +49,33 @@ def test_work_of_a_child_that_has_ended_stays_counted() -> None:
     assert sampler.sample([os.getpid()])[os.getpid()].cpu > before
 
 
-def test_reads_of_the_threads_that_collect_evidence_do_not_count_as_work(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", [False, True])
+def test_reads_of_the_threads_that_collect_evidence_do_not_count_as_work(tmp_path: Path, ended: bool) -> None:
     file = tmp_path / "large"
     file.write_bytes(bytes(5_000_000))
     sampler = ProcessSampler()
-    start = sampler.sample([os.getpid()])[os.getpid()].read
 
-    def read_in(name: str) -> int:
+    def read_in(counted: AbstractContextManager[None]) -> int:
+        """Return what counts as read of a file that another thread reads."""
+        before = sampler.sample([os.getpid()])[os.getpid()].read
         read, sampled = threading.Event(), threading.Event()
 
         def run() -> None:
-            file.read_bytes()
-            read.set()
-            sampled.wait()
+            with counted:
+                file.read_bytes()
+                read.set()
+                if not ended:
+                    sampled.wait()
 
-        thread = threading.Thread(target=run, name=name)
+        thread = threading.Thread(target=run)
         thread.start()
         read.wait()
-        found = sampler.sample([os.getpid()])[os.getpid()].read
+        if ended:
+            thread.join()
+        after = sampler.sample([os.getpid()])[os.getpid()].read
         sampled.set()
         thread.join()
-        return found
+        return after - before
 
-    after_evidence = read_in(EVIDENCE)
-    assert after_evidence - start < 2_500_000
-    assert read_in("AnyIO worker thread") - after_evidence > 2_500_000
+    assert read_in(SAMPLING.counted()) < 2_500_000
+    assert read_in(nullcontext()) > 2_500_000
