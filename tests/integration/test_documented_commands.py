@@ -1,4 +1,4 @@
-"""Every command of the README and the quickstart, in their order, in an empty folder.
+"""Every command of the README, the quickstart and the examples, in their order, in an empty folder.
 
 What needs a model of a hub, or an engine, is replaced: the demo, `vllm serve` and starts with vLLM have tests of their own.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,6 +54,9 @@ class Reader:
 
     def run(self, command: str) -> None:
         """Run one command of a page."""
+        if command.startswith("cd "):
+            self._folder /= command.removeprefix("cd ")
+            return
         for documented, replacement in REPLACED.items():
             command = command.replace(documented, replacement)
         command = command.replace("localhost:9464", f"127.0.0.1:{self._port}")
@@ -128,6 +132,14 @@ def test_every_command_of_a_page_succeeds_in_the_documented_order(page: str, rea
     (tmp_path / "my_callbacks.py").write_text(functions)
     documented = commands(page)
     assert len(documented) >= 8
+    for command in documented:
+        reader.run(command)
+
+
+def test_commands_of_the_examples_succeed_in_the_documented_order(reader: Reader, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    documented = commands("examples/README.md")
+    assert "cd examples/node" in documented
     for command in documented:
         reader.run(command)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.pipeline.callbacks import import_callbacks
 from phasebus.initializer.pipeline.errors import ConfigError
+from phasebus.initializer.pipeline.references import Expanded
 from phasebus.initializer.pipeline.settings import plain_texts, problems_of, read_fields
-from phasebus.telemetry.redaction import learn_data, redact
+from phasebus.telemetry.redaction import is_secret_name, learn_data, redact
+from phasebus.telemetry.service import NO_TOKEN
 
 _CALLBACKS = ("callbacks", "driver_callbacks")
+_READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 
 
 def read(path: Path, assignments: tuple[str, ...]) -> tuple[LLMConfig | ClusterConfig | None, list[Finding]]:
@@ -27,7 +31,7 @@ def read(path: Path, assignments: tuple[str, ...]) -> tuple[LLMConfig | ClusterC
     except ConfigError as error:
         return None, [Finding("configuration", "file", redact(str(error)), "fix")]
     learn_data(content)
-    findings = list(_callbacks(content, ""))
+    findings = [*_literal_secrets(path, content), *_callbacks(content, "")]
     kind: type[LLMConfig | ClusterConfig] = ClusterConfig if "models" in content else LLMConfig
     try:
         config = kind.model_validate(plain_texts(_without_callbacks(content), kind))
@@ -36,6 +40,26 @@ def read(path: Path, assignments: tuple[str, ...]) -> tuple[LLMConfig | ClusterC
         return None, [*wrong, *findings]
     count = f"{path}, {len(models(config))} models" if isinstance(config, ClusterConfig) else str(path)
     return config, [Finding("configuration", "fields", count), *findings]
+
+
+def _literal_secrets(path: Path, content: Any) -> Iterator[Finding]:
+    """Yield the fields with a secret that stands in the file itself, if other users may read the file."""
+    if not path.stat().st_mode & _READABLE_BY_OTHERS:
+        return
+    pending = [("", content)]
+    while pending:
+        where, value = pending.pop(0)
+        if isinstance(value, dict):
+            pending += [(f"{where}.{name}" if where else str(name), each) for name, each in value.items()]
+        elif isinstance(value, list):
+            pending += [(f"{where}.{number}", each) for number, each in enumerate(value)]
+        elif isinstance(value, str) and _is_literal_secret(where, value):
+            advice = f"refer to a variable instead: ${{NAME}}; or chmod 600 {path}"
+            yield Finding("configuration", where, "a secret in a file that other users may read", "note", advice)
+
+
+def _is_literal_secret(where: str, value: str) -> bool:
+    return not isinstance(value, Expanded) and value != NO_TOKEN and is_secret_name(where.rpartition(".")[2])
 
 
 def models(config: LLMConfig | ClusterConfig) -> list[LLMConfig]:

@@ -207,6 +207,26 @@ def test_secret_of_a_configuration_is_not_shown(tmp_path: Path, model: Path) -> 
     assert "zebra" not in output
 
 
+@pytest.mark.parametrize(
+    ("token", "mode", "noted"),
+    [
+        ("zebra-cross-0042", 0o644, True),
+        ("zebra-cross-0042", 0o600, False),
+        ("${NODE_TOKEN}", 0o644, False),
+        ("none", 0o644, False),
+    ],
+)
+def test_secret_in_a_file_that_others_may_read_is_noted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path, token: str, mode: int, noted: bool
+) -> None:
+    monkeypatch.setenv("NODE_TOKEN", "zebra-cross-0042")
+    path = tmp_path / "node.yaml"
+    path.write_text(f"model: {model}\nengine: none\nservice: {{token: '{token}'}}\n")
+    path.chmod(mode)
+    found = [each.level for each in examine(path) if each.name == "service.token"]
+    assert found == (["note"] if noted else [])
+
+
 def validator() -> Any:
     return import_module("jsonschema").Draft7Validator(configuration_schema())
 
