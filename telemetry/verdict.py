@@ -16,7 +16,7 @@ Step = Mapping[str, Any]
 """A step in the form of `Timeline.state`."""
 
 SLOW_FACTOR: Final = 1.5
-SLOW_SECONDS: Final = 1.0
+SLOW_SECONDS: Final = 5.0
 """A running step is slower than usual beyond the range of the usual durations, this factor and this difference."""
 
 FATAL_KINDS: Final = ("cluster", "node", "phase", "engine", "engine_step")

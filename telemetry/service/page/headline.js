@@ -57,8 +57,11 @@ function drawNormal(root, { state: found, step, stuck }) {
     big.classList.toggle("unsure", !how);
     say(small, usual ? `${formatDuration(secondsOf(root))}; usually ${formatUsual(usual)}` : "No earlier start of this configuration is recorded");
   } else if (left && state.live) {
-    say(big, left.high > 0 ? `About ${formatDuration(Math.max(1, Math.round(left.seconds)))} left` : "Overdue");
-    say(small, left.high > 0 ? `${Math.round(left.low) ? `Between ${formatDuration(Math.round(left.low))} and` : "At most"} ${formatDuration(Math.max(1, Math.round(left.high)))}; ready about ${clock(now() + left.seconds)}. From ${runs}` : `It is usually ready by now. From ${runs}`);
+    const about = left.high > 0 ? `About ${formatDuration(Math.max(1, Math.round(left.seconds)))} left` : "Overdue", most = formatDuration(Math.max(1, Math.round(left.high)));
+    const range = left.high > 0 ? `${Math.round(left.low) ? `Between ${formatDuration(Math.round(left.low))} and` : "At most"} ${most}; ready about ${clock(now() + left.seconds)}` : "It is usually ready by now";
+    const expected = found === "slow" ? expectedOf(step) : null;
+    say(big, expected ? `No: ${digits(secondsOf(expected) / expected.usual.seconds, 2)} times the usual` : about);
+    say(small, `${expected ? `${about}. ` : ""}${range}. From ${runs}`);
   } else {
     say(big, "No usual time known");
     big.classList.add("unsure");

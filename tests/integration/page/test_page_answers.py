@@ -57,7 +57,10 @@ def test_the_step_that_the_others_wait_for_is_named_before_it_is_stuck(
 def test_a_stuck_step_is_shown_with_its_evidence_as_text(service: Service, workers: dict[str, str], page: Page) -> None:
     service.timeline.set_usual(workers["culprit"], {"seconds": 34.0, "low": 30.0, "high": 40.0})
     page.goto(service.url)
+    service.timeline.expect({"seconds": 9.0, "low": 0.0, "high": 20.0, "runs": 1, "basis": "similar"})
     expect(page.locator("#status")).to_have_text("Slower than usual")
+    expect(page.locator("#left")).to_have_text(re.compile(r"No: [23]\d times the usual"))
+    expect(page.locator("#normal")).to_contain_text("From 1 run of similar configurations")
     service.timeline.set_stuck([{**STUCK, "step": workers["culprit"]}])
     expect(page.locator("#status")).to_have_text("Stuck")
     expect(page.locator("#left")).to_contain_text("times the usual")
