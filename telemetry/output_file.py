@@ -112,10 +112,10 @@ def _main(arguments: Sequence[str]) -> None:
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    from phasebus.telemetry.redaction import learn_environment, redact
+    from phasebus.telemetry.redaction import LineRedactor, learn_environment
 
     learn_environment(os.environ)
-    copy_lines(sys.stdin.fileno(), arguments[0], redact)
+    copy_lines(sys.stdin.fileno(), arguments[0], LineRedactor())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from phasebus.telemetry.redaction import redact
+
 _END_BYTES: Final = 64 * 1024
+_SHOWN_CHARACTERS: Final = 16 * 1024
 _LINES: Final = 10
 _OWN_LINES: Final = ("phasebus: ", "  log: ")
 """What lines of phasebus begin with, where it writes to the same file."""
@@ -64,4 +67,5 @@ def _end_of(file: Path) -> list[str]:
     finally:
         os.close(descriptor)
     lines = [line.rpartition("\r")[2] for line in text.split("\n")]
-    return [line for line in lines if line.strip() and not line.startswith(_OWN_LINES)]
+    shown = "\n".join(line for line in lines if line.strip() and not line.startswith(_OWN_LINES))
+    return redact(shown[-_SHOWN_CHARACTERS:]).splitlines()  # as a whole: a private key has many lines

@@ -6,6 +6,7 @@ found that way is remembered and masked wherever it appears later. Free text is 
 
 from phasebus.printable import printable_number
 from phasebus.telemetry.redaction.known import MASK, forget_secrets, learn_secret
+from phasebus.telemetry.redaction.lines import LineRedactor
 from phasebus.telemetry.redaction.names import is_secret_name
 from phasebus.telemetry.redaction.structures import (
     learn_data,
@@ -28,6 +29,7 @@ __all__ = [
     "MASK",
     "MAX_ATTRIBUTE_CHARACTERS",
     "MAX_NAME_CHARACTERS",
+    "LineRedactor",
     "forget_secrets",
     "is_secret_name",
     "learn_data",

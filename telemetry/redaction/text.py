@@ -43,6 +43,8 @@ MAX_STATUS_DIGITS: Final = 3
 _SCHEMES: Final = re.compile(r"\b(?P<scheme>bearer|basic)(?P<space>[ \t]++)(?P<value>[\w.~+/=-]++)", re.IGNORECASE)
 _END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
 _PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_END_OF_KEY: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_KEY_LINE: Final = re.compile(r"[A-Za-z0-9+/=]{1,80}+")
 _PUTTY_KEY: Final = re.compile(r"Private-Lines: [0-9]++")
 _USERINFO: Final = re.compile(r"://(?P<rest>[^\s\"'<>|`]++)")
 _PAIR: Final = re.compile(
@@ -154,11 +156,26 @@ def _without_private_keys(text: str) -> str:
         end = text.find("-----END", match.end())
         closing = text.find("-----", end + 8) if end >= 0 else -1
         at = closing + 5 if closing >= 0 else len(text)
-    text = "".join([*parts, text[at:]])
+    text = _without_ends_of_keys("".join([*parts, text[at:]]))
     if (putty := _PUTTY_KEY.search(text)) is None:
         return text
     end = text.rfind("Private-MAC", putty.end())
     return f"{text[: putty.end()]}\n{MASK}\n{text[end:] if end >= 0 else ''}"
+
+
+def _without_ends_of_keys(text: str) -> str:
+    """Mask the last lines of a private key that began before `text`, such as before the last lines of a file."""
+    parts, at = [], 0
+    while match := _END_OF_KEY.search(text, at):
+        begin = match.start()
+        while begin > at and text[begin - 1] == "\n":
+            line = text.rfind("\n", at, begin - 1) + 1 or at
+            if not _KEY_LINE.fullmatch(text, line, begin - 1):
+                break
+            begin = line
+        parts += [text[at:begin], MASK]
+        at = match.end()
+    return "".join([*parts, text[at:]])
 
 
 def _without_pairs(text: str, found: Callable[[str], None]) -> str:

@@ -21,6 +21,7 @@ from phasebus.observers.stuck.stacks import offered_stacks, own_stacks
 from phasebus.observers.stuck.suspects import Sign, Suspect
 from phasebus.observers.stuck.waits import wait_of
 from phasebus.stack_dump import handled_signals
+from phasebus.telemetry.redaction import MASK
 
 LIB = "/usr/lib/python3.12"
 SITE = f"{LIB}/site-packages"
@@ -298,3 +299,13 @@ def test_evidence_that_cannot_be_collected_in_time_is_left_out(monkeypatch: pyte
     release.set()
     assert found.sockets == ()
     assert found.stacks == ()
+
+
+def test_last_lines_have_no_part_of_a_private_key(tmp_path: Path) -> None:
+    kind = "PRIVATE KEY"
+    key = [f"-----BEGIN {kind}-----", *(f"Zq9x{line:060}" for line in range(30)), f"-----END {kind}-----"]
+    log = tmp_path / "log"
+    log.write_text("\n".join(["first", *key, "waiting", "phasebus: its own"]) + "\n")
+    assert last_lines(0, [log]) == ("first", MASK, "waiting")
+    log.write_text("")
+    assert last_lines(0, [log]) == ()

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phasebus.bus import StepFailed
-from phasebus.telemetry.redaction import MASK, is_secret_name, learn_secret, reason, redact, redact_name, redact_value
+from phasebus.telemetry.redaction import (
+    MASK,
+    LineRedactor,
+    is_secret_name,
+    learn_secret,
+    reason,
+    redact,
+    redact_name,
+    redact_value,
+)
 
 SECRET = "hunter2Secret9"
 
@@ -226,6 +235,7 @@ def test_reason_accepts_an_error_that_has_no_text() -> None:
 
 
 SECRET = "Zq9xKs72LmWvTr41"
+SECRET_KEY = "RSA PRIVATE KEY"
 PREFIXES = (
     "ya29.a0", "sk_live_", "hvs.", "dckr_pat_", "xai-", "glrt-", "xapp-1-", "secret_", "ntn_", "lin_api_",
     "figd_", "glsa_", "shpat_", "sntrys_", "wandb_v1_", "pcsk_", "tgp_v1_", "csk-", "tvly-", "pscale_tkn_", "dp.pt.",
@@ -313,6 +323,40 @@ def test_secret_in_another_notation_is_masked(text: str) -> None:
 )
 def test_harmless_text_in_other_notations_is_shown(text: str) -> None:
     assert redact(text) == text
+
+
+KEY = [
+    f"-----BEGIN {SECRET_KEY}-----",
+    "Proc-Type: 4,ENCRYPTED",
+    "",
+    *(f"Zq9x{line:060}" for line in range(8)),
+    "Zq9x==",
+]
+KEY.append(f"-----END {SECRET_KEY}-----")
+
+
+def test_key_that_arrives_line_by_line_is_masked_and_the_lines_around_it_are_not() -> None:
+    redact_line = LineRedactor()
+    before, after = "(EngineCore pid=7) the key is", "loaded 12 weights"
+    lines = [redact_line(line) for line in (before, *KEY, after)]
+    assert (lines[0], lines[-1]) == (before, after)
+    assert "Zq9x" not in "".join(lines)
+    lines = [redact_line(f"(EngineCore pid=7) {line}") for line in KEY]
+    assert "Zq9x" not in "".join(lines)
+
+
+def test_line_behind_an_unfinished_key_is_shown() -> None:
+    redact_line = LineRedactor()
+    assert redact_line(KEY[0]) == MASK
+    assert redact_line("the file has no end") == "the file has no end"
+    assert redact_line("a1b2") == "a1b2"
+
+
+@pytest.mark.parametrize("since", range(1, len(KEY)))
+def test_last_lines_of_a_key_are_masked(since: int) -> None:
+    redacted = redact("\n".join([*KEY[since:], "loaded", *KEY[since:], "ready"]))
+    assert "Zq9x" not in redacted
+    assert redacted.endswith(f"{MASK}\nready")
 
 
 def test_pin_is_masked_alone() -> None:

@@ -17,7 +17,7 @@ UNITS = [
     "token(", "a\t", "ENV A ", "login a password ", "-u a:", "docker login a", "a%3A", "%22", "token is ", "a -> ", "value=", "value: a\n", "value='a", '"value": "a", ',
     "value=a,,,,", "<value>", "<value>a</value>", "<key>a</key> ", "Private-Lines: 1\n", "Private-MAC", "key=", "key: Ab1", "pass=Ab1",
     "mysql ", "mysql -p", "redis-cli ", "redis-cli -a ", "login ", "password for a is ", "unseal key 1: ", "jdbc:oracle:a:", "r'\\'", "pat",
-    "secret_", "secret_a", "dp.pt.", "K10a", "key-", "hooks.slack.com/services/", "\x1b", "\udcff\r\n",
+    "-----END PRIVATE KEY-----", "a\n-----END PRIVATE KEY-----", "ab\n", "secret_", "secret_a", "dp.pt.", "K10a", "key-", "hooks.slack.com/services/", "\x1b", "\udcff\r\n",
 ]  # fmt: skip
 
 
