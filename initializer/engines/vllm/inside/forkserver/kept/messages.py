@@ -53,7 +53,7 @@ def receive(connection: socket.socket, deadline: float) -> tuple[dict[str, Any],
         message = json.loads(content)
         if not isinstance(message, dict):
             raise MessageError("a message is no object")
-    except (ValueError, MessageError) as error:
+    except (ValueError, RecursionError, MessageError) as error:
         for descriptor in descriptors:
             os.close(descriptor)
         raise error if isinstance(error, MessageError) else MessageError("a message is no JSON") from error
@@ -93,7 +93,7 @@ def read_body(descriptor: int) -> dict[str, Any]:
         raise MessageError("the request is too large")
     try:
         body = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MessageError("the request is no JSON") from error
     if not isinstance(body, dict):
         raise MessageError("the request is no object")
