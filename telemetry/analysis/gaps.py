@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from phasebus.telemetry.analysis.nesting import PlacedStep, Uncovered, end_of, uncovered, walk
@@ -29,24 +30,35 @@ class Gap:
     seconds: float
 
 
-def gaps(run: Run, shortest: float = 0.01) -> tuple[Gap, ...]:
-    """Return the gaps of `run` of at least `shortest` seconds, longest first.
+def gaps(run: Run, shortest: float = 0.01, placed: Iterable[PlacedStep] | None = None) -> tuple[Gap, ...]:
+    """Return the gaps of `run`, longest first.
 
     A step with none inside it has a name for all of its time, and so no gap.
+
+    Args:
+        run: The run.
+        shortest: The shortest gap, in seconds.
+        placed: The steps of the run at their places, if `walk` has returned them already.
     """
-    found = [_gap(at, interval) for at in walk(run) if at.inside for interval in uncovered(at)]
+    steps = walk(run) if placed is None else placed
+    found = [_gap(at, interval) for at in steps if at.inside for interval in uncovered(at)]
     return tuple(sorted((gap for gap in found if gap.seconds >= shortest), key=lambda gap: -gap.seconds))
 
 
-def unnamed_share(run: Run) -> float:
-    """Return the share of the time to ready, 0 to 1, in which a step that has others inside it ran none of them."""
+def unnamed_share(run: Run, placed: Iterable[PlacedStep] | None = None) -> float:
+    """Return the share of the time to ready, 0 to 1, in which a step that has others inside it ran none of them.
+
+    Args:
+        run: The run.
+        placed: The steps of the run at their places, if `walk` has returned them already.
+    """
     root = run.root
     whole = 0 if root is None else end_of(root, run) - root.start_ns
     if root is None or whole <= 0:
         return 0.0
     intervals = sorted(
         (interval.start_ns, min(interval.end_ns, end_of(root, run)))
-        for at in walk(run)
+        for at in (walk(run) if placed is None else placed)
         if at.inside
         for interval in uncovered(at)
     )

@@ -73,12 +73,13 @@ def gaps(context: click.Context, run: str | None, shortest: float, *, as_json: b
     """List the time that no step covers."""
     with reported():
         recorded = journal_of(context, run)
-        rows = analysis.gaps(recorded, shortest)
+        placed = tuple(analysis.walk(recorded))
+        rows, unnamed = analysis.gaps(recorded, shortest, placed), analysis.unnamed_share(recorded, placed)
         if as_json:
-            print_json(recorded, gaps=[plain(row) for row in rows], unnamed_share=analysis.unnamed_share(recorded))
+            print_json(recorded, gaps=[plain(row) for row in rows], unnamed_share=unnamed)
             return
         click.echo(described(recorded))
-        click.echo(f"{100 * analysis.unnamed_share(recorded):.1f} % of the time to ready has no step.")
+        click.echo(f"{100 * unnamed:.1f} % of the time to ready has no step.")
         print_table(
             [Column("seconds", "s"), Column("in"), Column("after"), Column("before"), Column("node")],
             [
