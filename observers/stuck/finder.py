@@ -84,9 +84,9 @@ class StuckFinder:
                 name = process_of(event)
                 self._ended[name] = self._ended.get(name, 0) + 1
             self._signs.pop(event.step, None)
-        if not isinstance(event, StepFinished | StepFailed):
+        if event.step in self.running:
             self._signs[event.step] = now
-        if event.parent is not None and not isinstance(event, StepProgress):
+        if event.parent is not None and event.parent in self.running and not isinstance(event, StepProgress):
             self._signs[event.parent] = now
 
     @property
@@ -98,6 +98,7 @@ class StuckFinder:
         """Return the processes to sample at `now`; none while events arrive, and outside of starts."""
         if not self.starts:
             self._processes.clear()
+            self._ended.clear()
             return ()
         if now - self._last < 1.5 * self._patience.interval:
             return ()

@@ -254,3 +254,14 @@ def test_ranks_that_all_spin_without_an_event_may_only_wait() -> None:
     assert not found.suspects
     assert set(found.spinning) == {WORKER_0, WORKER_1}
     assert [each.sign for each in found.waiting] == ["waits", "waits"]
+
+
+def test_steps_of_callers_that_are_not_known_leave_nothing_behind() -> None:
+    finder = StuckFinder(PATIENCE)
+    for number in range(1, 100):
+        step, caller = f"{number:016x}", f"{number + 1000:016x}"
+        finder.observe(StepStarted(step=step, parent=caller, kind="request", name="r"), 1.0)
+        finder.observe(StepFinished(step=step, parent=caller, kind="request", name="r", seconds=1.0), 2.0)
+        finder.observe(StepProgress(step=step, kind="request", name="r", done=1), 3.0)
+    assert finder._signs == {}
+    assert finder.running.all() == []
