@@ -54,10 +54,15 @@ class Rejections:
         exporter._client = _ReadingStub(client, self)  # noqa: SLF001
 
     def _read_http(self, response: Response, *_: object, **__: object) -> None:
+        from google.protobuf.json_format import Parse
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-        if response.ok and response.content:
-            with suppress(Exception):  # a collector may answer with anything
+        if not response.ok or not response.content:
+            return
+        with suppress(Exception):  # a collector may answer with anything
+            if response.headers.get("Content-Type", "").startswith("application/json"):  # some do, also to protobuf
+                self.read(Parse(response.content, ExportTraceServiceResponse(), ignore_unknown_fields=True))
+            else:
                 self.read(ExportTraceServiceResponse.FromString(response.content))
 
 

@@ -181,6 +181,8 @@ class OtlpSink:
                 self.send_response(status)
                 for name, value in more.items():
                     self.send_header(name, value)
+                if content.startswith(b"{"):
+                    self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)

@@ -39,8 +39,8 @@ def run_steps(telemetry: Telemetry, count: int) -> None:
     observer.observe(StepStarted(step=ROOT, kind="node", name="n"))
     for number in range(1, count + 1):
         step = f"{number:016x}"
-        observer.observe(StepStarted(step=step, parent=ROOT, kind="phase", name="p"))
-        observer.observe(StepFinished(step=step, parent=ROOT, kind="phase", name="p", seconds=0.0))
+        observer.observe(StepStarted(step=step, parent=ROOT, kind="engine_step", name="p"))
+        observer.observe(StepFinished(step=step, parent=ROOT, kind="engine_step", name="p", seconds=0.0))
     observer.observe(StepFinished(step=ROOT, kind="node", name="n", seconds=1.0))
     observer.close()
 
@@ -69,10 +69,18 @@ def partial_success(rejected: int, why: str) -> ExportTraceServiceResponse:
     return response
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        partial_success(2, "the quota is used up").SerializeToString(),
+        b'{"partialSuccess": {"rejectedSpans": "2", "errorMessage": "the quota is used up", "other": 1}}',
+    ],
+    ids=["protobuf", "json"],
+)
 def test_spans_that_a_collector_rejects_in_a_success_are_counted_and_named(
-    sink: OtlpSink, caplog: pytest.LogCaptureFixture
+    sink: OtlpSink, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
-    sink.content = partial_success(2, "the quota is used up").SerializeToString()
+    sink.content = content
     telemetry = telemetry_to(sink.url)
     run_steps(telemetry, 9)  # two requests of five spans
     assert not telemetry.tracing.close()
@@ -80,7 +88,9 @@ def test_spans_that_a_collector_rejects_in_a_success_are_counted_and_named(
     assert "2 of them are rejected: the quota is used up" in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"<html>", b"\xff" * 100, partial_success(0, "").SerializeToString()])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"{", b"<html>", b"\xff" * 100, partial_success(0, "").SerializeToString()]
+)
 def test_a_success_with_any_other_content_rejects_no_span(sink: OtlpSink, content: bytes) -> None:
     sink.content = content
     telemetry = telemetry_to(sink.url)
