@@ -46,6 +46,18 @@ class ForkedCommand(Protocol):
 class ForksCommands(Protocol):
     """What a command observer also has if a server that stays can fork its whole command."""
 
+    def begin_fork_server(
+        self, path: str, arguments: Sequence[str], environment: Mapping[str, str], use: ForkServerUse
+    ) -> int | None:
+        """Start a server if there is none, and `use` asks for one; return its process id if it still imports.
+
+        Args:
+            path: The path of the command's program.
+            arguments: The program's name, and its arguments.
+            environment: The command's environment.
+            use: Which server.
+        """
+
     def fork(
         self,
         path: str,

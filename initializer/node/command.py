@@ -7,7 +7,7 @@ import shlex
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from phasebus.initializer.engines.optional import (
     ObservedSteps,
     announced_steps,
 )
-from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, describe_exit
+from phasebus.initializer.engines.protocol import ENGINE_INIT, ENGINE_STEP, EngineError, describe_exit
 from phasebus.initializer.node.child import ChildProcess
 from phasebus.initializer.node.events import (
     ENGINE_RESTART,
@@ -276,9 +276,16 @@ class CommandStart:
         """
         command, observer = self._command, self._observer
         if command.forkserver is not None and isinstance(observer, ForksCommands):
-            path = executable(command.arguments[0])
-            fork = partial(observer.fork, path, command.arguments, environment, self._child.mask, command.forkserver)
-            if (forked := await anyio.to_thread.run_sync(fork)) is not None:
+            path, use = executable(command.arguments[0]), command.forkserver
+            begin = partial(observer.begin_fork_server, path, command.arguments, environment, use)
+            fork = partial(observer.fork, path, command.arguments, environment, self._child.mask, use)
+            importing = await anyio.to_thread.run_sync(begin)
+            async with AsyncExitStack() as stack:
+                if importing is not None:
+                    attributes: dict[str, str | int] = {"process": "front_end", "pid": importing}
+                    await stack.enter_async_context(self._bus.step(ENGINE_STEP, "import_engine", attributes=attributes))
+                forked = await anyio.to_thread.run_sync(fork)
+            if forked is not None:
                 self._child.adopt(forked)
                 return
         self._child.start(command.arguments, environment)

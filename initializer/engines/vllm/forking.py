@@ -48,14 +48,38 @@ def fork_command(
     return None
 
 
+def begin_server(path: str, arguments: Sequence[str], environment: Mapping[str, str], use: ForkServerUse) -> int | None:
+    """Start a server for a command, if there is none and `use` asks for one; return its process id if it still imports.
+
+    Args:
+        path: The path of the command's program.
+        arguments: The program's name, and its arguments.
+        environment: The command's environment.
+        use: Whether a server is started.
+    """
+    if read_python_command(path, arguments, environment) is None:
+        return None
+    try:
+        with client.opened(create=use != "existing") as address:
+            if use != "existing" and _start(address, environment, use):
+                return client.wait_for_process(address)
+            return address.importing_process()
+    except (NotForkedError, AddressError, OSError):
+        return None  # `fork_command` reports it
+
+
+def _start(address: Address, environment: Mapping[str, str], use: ForkServerUse) -> bool:
+    owner, idle = (None, client.IDLE_SECONDS) if use == "keep" else (os.getpid(), None)
+    return client.start_server(address, environment, owner=owner, idle_seconds=idle)
+
+
 def _forked(
     command: PythonCommand, title: str, environment: Mapping[str, str], mask: frozenset[int], use: ForkServerUse
 ) -> ForkedCommand | None:
     with client.opened(create=use != "existing") as address:
         for attempt in range(2):
             if use != "existing":
-                owner, idle = (None, client.IDLE_SECONDS) if use == "keep" else (os.getpid(), None)
-                client.start_server(address, environment, owner=owner, idle_seconds=idle)
+                _start(address, environment, use)
             try:
                 return client.fork_command(command, environment, title=title, mask=mask, address=address)
             except NotForkedError as error:

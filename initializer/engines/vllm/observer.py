@@ -113,6 +113,14 @@ class VLLMCommandObserver:
         """Publish the reports that arrive at `relay` as engine steps."""
         return relayed_steps(bus, relay, headless=self._server is not None and self._server.headless)
 
+    def begin_fork_server(
+        self, path: str, arguments: Sequence[str], environment: Mapping[str, str], use: ForkServerUse
+    ) -> int | None:
+        """Start a server that stays, if `use` asks for one; return its process id if it still imports."""
+        from phasebus.initializer.engines.vllm.forking import begin_server
+
+        return begin_server(path, arguments, environment, use)
+
     def fork(
         self,
         path: str,

@@ -229,7 +229,7 @@ def test_a_server_that_is_killed_leaves_its_command_running_and_the_code_known(o
 def test_a_server_that_hangs_is_an_error_of_the_request(own: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     own.start()
     client.wait_until_imported(own.address)
-    assert own.address.has_imported()
+    assert not own.address.is_importing()
     server = own.pid()
     os.kill(server, signal.SIGSTOP)
     monkeypatch.setattr(client, "_ANSWER_SECONDS", 0.2)

@@ -258,6 +258,17 @@ def test_openmp_and_inductor_get_the_changed_values_in_a_fork(monkeypatch: pytes
     assert imported.unknown_changes({**os.environ, "KMP_AFFINITY": "x", "OMP_NUM_THREADS": "2"}) == ["KMP_AFFINITY"]
 
 
+def test_metrics_of_a_forked_api_server_are_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from prometheus_client import values
+
+    monkeypatch.setattr(values, "ValueClass", values.MutexValue)
+    imported.apply_changes({})
+    assert values.ValueClass is values.MutexValue
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    imported.apply_changes(os.environ)
+    assert getattr(values.ValueClass, "_multiprocess", False)
+
+
 def test_api_servers_get_the_forking_context_and_others_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     module, context = ModuleType("vllm.v1.utils"), ForkContext()
     module.__dict__["multiprocessing"] = multiprocessing

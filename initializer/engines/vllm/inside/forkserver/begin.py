@@ -28,6 +28,8 @@ _PRELOADED: Final = (
     "vllm.v1.core.sched.scheduler",
     "vllm.v1.executor.multiproc_executor",
     "vllm.v1.engine.async_llm",
+    "vllm.model_executor.layers.quantization.online.base",
+    "vllm.model_executor.layers.quantization.compressed_tensors.utils",
     "phasebus.initializer.engines.vllm.inside.plugin",
 )
 
@@ -43,7 +45,29 @@ _FRONT_END: Final = (
     "vllm.entrypoints.cli.run_batch",
     "vllm.entrypoints.cli.snapshot",
     "vllm.entrypoints.openai.api_server",
+    "vllm.entrypoints.launchers.app",
+    "vllm.renderers.hf",
+    "vllm.entrypoints.serve.instrumentator.metrics",
+    "vllm.entrypoints.serve.tokenize.api_router",
+    "vllm.entrypoints.serve.lora.api_router",
+    "vllm.entrypoints.serve.elastic_ep.api_router",
+    "vllm.entrypoints.generate.api_router",
+    "vllm.entrypoints.generate.generative_scoring.api_router",
+    "vllm.entrypoints.generate.structured_decisions.api_router",
+    "vllm.entrypoints.openai.models.api_router",
+    "vllm.entrypoints.openai.chat_completion.api_router",
+    "vllm.entrypoints.openai.completion.api_router",
+    "vllm.entrypoints.openai.responses.api_router",
+    "vllm.entrypoints.anthropic.api_router",
+    "vllm.entrypoints.cohere.api_router",
+    "vllm.entrypoints.scale_out.render.api_router",
+    "vllm.entrypoints.scale_out.derender.api_router",
+    "vllm.entrypoints.scale_out.token_in_token_out.api_router",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
+    "uvicorn.lifespan.on",
 )
+"""What the commands of vLLM 0.32 import after their start, as `tests/faults/node/test_forkserver_restart.py` prints it."""
 
 _CHECK_SECONDS = 10.0
 _PR_SET_PDEATHSIG: Final = 1
@@ -179,7 +203,7 @@ def _worker_modules() -> Sequence[str]:
     if platform is None:
         return ()
     if platform.is_cpu():
-        return ("vllm.v1.worker.cpu_worker",)
+        return ("vllm.v1.worker.cpu_worker", "vllm.v1.attention.backends.cpu_attn")
     return ("vllm.v1.worker.gpu_worker",) if platform.is_cuda_alike() else ()
 
 

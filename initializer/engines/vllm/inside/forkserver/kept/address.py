@@ -22,9 +22,6 @@ from phasebus.telemetry.folders import runtime_folder
 _NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _CREDENTIALS: Final = struct.Struct("3i")  # ucred: pid, uid, gid
 
-IMPORTED: Final = b"imported\n"
-"""The content of the lock's file once the server has imported."""
-
 
 class AddressError(Exception):
     """Raised when the folder cannot be used."""
@@ -104,12 +101,21 @@ class Address:
         os.ftruncate(descriptor, 0)
         return descriptor
 
-    def has_imported(self) -> bool:
-        """Return whether the server has imported: it writes so into the file of its lock."""
-        try:
-            return Path(f"{self._base}.lock").read_bytes() == IMPORTED
-        except OSError:
-            return False
+    def is_importing(self) -> bool:
+        """Return whether the server has not imported yet; it writes its state into the file of its lock."""
+        return not self._state().endswith(" imported")
+
+    def importing_process(self) -> int | None:
+        """Return the id of a server's process that still imports, and cannot be asked anything meanwhile; None without one."""
+        state = self._state()
+        return int(state) if state.isdigit() and Path("/proc", state).exists() else None
+
+    def _state(self) -> str:
+        return _text(Path(f"{self._base}.lock"))
+
+    def write_state(self, lock: int, *, imported: bool) -> None:
+        """Write the state of this process, the server, into the file of its lock."""
+        os.pwrite(lock, f"{os.getpid()}{' imported' if imported else ''}".encode(), 0)
 
     def listen(self) -> socket.socket:
         """Return the listening socket of a new server; the lock is held."""

@@ -160,7 +160,7 @@ def fork_command(
             os.close(file)
             os.close(folder)
         if seconds is None:
-            seconds = _ANSWER_SECONDS if address.has_imported() else _BEGIN_SECONDS
+            seconds = _BEGIN_SECONDS if address.is_importing() else _ANSWER_SECONDS
         deadline = time.monotonic() + seconds
         pid, begun = 0, False
         while not begun or process is None:
@@ -212,6 +212,18 @@ def start_server(
         for descriptor in descriptors:
             os.close(descriptor)
     return True
+
+
+def wait_for_process(address: Address, seconds: float = 10.0) -> int | None:
+    """Return the id of a server's process that has just been started; None if it is not known after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (process := address.importing_process()) is not None:
+            return process
+        if not address.is_importing():
+            return None
+        time.sleep(_POLL_SECONDS)
+    return None
 
 
 def ask(address: Address, request: str) -> Mapping[str, Any] | None:

@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn
 
 from phasebus.initializer.engines.vllm.inside.forkserver import begin, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import environment, front_end, messages
-from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import IMPORTED, Address, is_same_user
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, is_same_user
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
 
 imported_modules: frozenset[str] = frozenset()
@@ -89,6 +89,7 @@ class KeptServer:
         """Import, and serve; return in each fork, with what makes it the command."""
         global imported_modules  # noqa: PLW0603  # a fact about the process, which its forks inherit
         begin.name_process(TITLE)
+        self._address.write_state(self._lock, imported=False)
         environment.record_reads()
         for name in begin.front_end_modules():
             began = time.monotonic()
@@ -101,7 +102,7 @@ class KeptServer:
         imported_modules = frozenset(sys.modules)
         gc.collect()
         gc.freeze()  # the collector of a fork writes to no page of ours
-        os.pwrite(self._lock, IMPORTED, 0)
+        self._address.write_state(self._lock, imported=True)
         self._imported = True
         self._last_used = time.monotonic()
         while True:
