@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,7 +44,8 @@ class Watchdog:
         report: Called in the watchdog's thread when the steps that are stuck have changed; each call within a
             `StuckSteps` of none means that the start goes on.
         logs: Files that the output of the start's processes goes to.
-        usual: Returns the longest usual duration of a step in seconds; None if it has no history.
+        usual: Returns the usual duration of a step (``seconds``, and the range from ``low`` to ``high``); None if it has
+            no history.
         patience: How long a step may show no progress.
         sample: Returns the activity of processes; by default those of this machine.
     """
@@ -56,7 +58,7 @@ class Watchdog:
         level: int = logging.WARNING,
         report: Iterable[Callable[[StuckSteps], Any]] = (),
         logs: Iterable[Path] = (),
-        usual: Callable[[StepStarted], float | None] = lambda _: None,
+        usual: Callable[[StepStarted], Mapping[str, float] | None] = lambda _: None,
         patience: Patience = DEFAULT_PATIENCE,
         sample: Callable[[Iterable[int]], Mapping[int, Activity]] | None = None,
     ) -> None:
@@ -91,8 +93,9 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)  # of this thread alone, on Linux
+        if sys.platform == "linux":  # where a thread has a priority of its own
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         with SAMPLING.counted():
             self._watch_until_closed()
 

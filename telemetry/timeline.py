@@ -163,10 +163,10 @@ class Timeline:
                 self._touch(id_)
             return step is not None
 
-    def longest_usual(self, id_: str) -> float | None:
-        """Return the longest usual duration of a step, in seconds; None if unknown."""
+    def usual_of(self, id_: str) -> Mapping[str, float] | None:
+        """Return the usual duration of a step; see `LiveStep.usual`."""
         step = self._steps.get(id_)
-        return None if step is None or step.usual is None else step.usual.get("high")
+        return None if step is None else step.usual
 
     def set_stuck(self, stuck: Sequence[Mapping[str, Any]]) -> None:
         """Record the steps that are stuck now, the one that the others wait for first, each with its evidence as JSON data."""

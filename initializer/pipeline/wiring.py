@@ -66,7 +66,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
             level=logging.INFO,
             report=reports,
             logs=(journal.with_suffix(".engine.log"),),
-            usual=lambda event: telemetry.timeline.longest_usual(event.step),
+            usual=lambda event: telemetry.timeline.usual_of(event.step),
         ),
     }
     for name, make in makers.items():

@@ -52,14 +52,17 @@ class StuckFinder:
 
     Args:
         patience: How long that may take.
-        usual: Returns the longest usual duration of a step in seconds; None if it has no history.
+        usual: Returns the usual duration of a step (``seconds``, and the range from ``low`` to ``high``); None if it has
+            no history.
 
     Attributes:
         running: The steps that run.
     """
 
     def __init__(
-        self, patience: Patience = DEFAULT_PATIENCE, usual: Callable[[StepStarted], float | None] = lambda _: None
+        self,
+        patience: Patience = DEFAULT_PATIENCE,
+        usual: Callable[[StepStarted], Mapping[str, float] | None] = lambda _: None,
     ) -> None:
         self._patience = patience
         self._usual = usual
@@ -168,11 +171,11 @@ class StuckFinder:
         return found
 
     def _overdue(self, step: StepStarted, now: float) -> Suspect | None:
-        usual = self._usual(step)
+        usual = (self._usual(step) or {}).get("high")
         seconds = now - step.monotonic_ns / 1e9
         if usual is None or seconds < _OVERDUE_FACTOR * usual + _OVERDUE_SECONDS:
             return None
-        return self._suspect(step, "overdue", now, usual=usual)
+        return self._suspect(step, "overdue", now)
 
     def _is_idle(self, step: StepStarted, now: float) -> bool:
         if _is_remote(step):
@@ -224,7 +227,6 @@ class StuckFinder:
         *,
         since: float | None = None,
         halted: tuple[int, str] | None = None,
-        usual: float | None = None,
     ) -> Suspect:
         pid = pid_of(step) or (0 if step.attributes.get("process") or _is_remote(step) else os.getpid())
         if sign == "idle" and not pid_of(step) and step.kind not in _OWN_WORK and self._paused_ray():
@@ -239,7 +241,7 @@ class StuckFinder:
             sign=sign,
             seconds=max(0.0, now - began),
             halted=halted,
-            usual=usual,
+            usual=(self._usual(step) or {}).get("seconds"),
             ended_steps=self._ended.get(process_of(step), 0),
             cpu=max(0.0, last.cpu - first.cpu),
             read=max(0, last.read - first.read),

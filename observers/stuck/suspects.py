@@ -41,7 +41,7 @@ class Suspect:
         sign: What shows it.
         seconds: How long that has been so.
         halted: The id and name of the stopped process, if it is another one that its own has started.
-        usual: Its usual longest duration, if it is overdue.
+        usual: Its usual duration in seconds; None if it has no history.
         ended_steps: The number of steps that have ended in its process.
         cpu: The CPU time of its process meanwhile, in seconds.
         read: The bytes that its process has read meanwhile.

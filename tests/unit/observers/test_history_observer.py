@@ -86,7 +86,7 @@ def test_steps_have_their_usual_duration_whenever_they_began(watched: Watched) -
     record(1, 40)
     watched.observe(root())
     watched.observe(begun("d", "phase", "download", parent="root"))
-    wait_until(lambda: watched.timeline.longest_usual("d") is not None, "the step has its usual duration")
+    wait_until(lambda: watched.timeline.usual_of("d") is not None, "the step has its usual duration")
     (shown,) = (each for each in watched.timeline.state()["steps"] if each["id"] == "d")
     assert shown["usual"]["seconds"] == 10.0
 
@@ -96,7 +96,7 @@ def test_a_step_that_the_timeline_learns_of_later_gets_its_usual_duration(watche
     watched.observer.observe(root())
     watched.remaining()
     watched.timeline.started(LiveStep(id="root", parent=None, node="n", kind="node", name="vm", start=0))
-    wait_until(lambda: watched.timeline.longest_usual("root") is not None, "the step has its usual duration")
+    wait_until(lambda: watched.timeline.usual_of("root") is not None, "the step has its usual duration")
 
 
 def test_a_similar_configuration_is_used_without_the_same_one(watched: Watched) -> None:

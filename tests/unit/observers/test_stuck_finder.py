@@ -30,7 +30,8 @@ class Start:
     numbers: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.finder = StuckFinder(PATIENCE, lambda step: self.usual if step.kind == "engine_step" else None)
+        usual = None if self.usual is None else {"seconds": self.usual / 2, "low": 1.0, "high": self.usual}
+        self.finder = StuckFinder(PATIENCE, lambda step: usual if step.kind == "engine_step" else None)
         self.begin("node", kind="node")
 
     def id_of(self, name: str) -> str:
@@ -181,7 +182,9 @@ def test_step_that_runs_much_longer_than_usual_is_found_although_it_works() -> N
     start.begin("compile_graph", pid=WORKER_0, process="Worker")
     start.work(WORKER_0)
     assert not start.after(85).suspects
-    assert names(start.after(10)) == [("compile_graph", WORKER_0, "overdue")]
+    found = start.after(10)
+    assert names(found) == [("compile_graph", WORKER_0, "overdue")]
+    assert found.suspects[0].usual == 10
 
 
 def test_pause_of_this_process_is_not_taken_for_idleness() -> None:

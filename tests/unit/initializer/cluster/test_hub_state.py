@@ -368,7 +368,7 @@ def test_the_start_of_a_cluster_is_forecast_from_earlier_ones() -> None:
     state.receive("driver", 0, first)
     wait_until(lambda: state.timeline.remaining is not None, "there is a forecast")
     state.receive("node-0", 0, begun(PHASE, "phase", "download"))
-    wait_until(lambda: state.timeline.longest_usual(PHASE) is not None, "the step has its usual duration")
+    wait_until(lambda: state.timeline.usual_of(PHASE) is not None, "the step has its usual duration")
     remaining = state.describe()["remaining"]
     assert (remaining["runs"], remaining["basis"]) == (1, "same")
     state.receive("driver", len(first), ended(CLUSTER, "cluster", "c"))
