@@ -19,7 +19,7 @@ from tests.support.simulated_starts import Shape
 JOURNALS = "PHASEBUS_BENCH_RUNS"
 """The variable with a folder of journals of real starts; by default the recorded ones."""
 
-RECORDED = Path(__file__).parent / "recorded_starts"
+RECORDED = Path(__file__).parent / "recorded"
 SIMULATED = 1000
 EARLIER = (1, 2, 3, 5, 10)
 MOMENTS = (0.0, 0.25, 0.5, 0.75, 0.9)
@@ -167,4 +167,5 @@ def _measured(cases: Iterable[Case]) -> dict[float, Errors]:
 def _described(configuration: Configuration) -> str:
     compiled = "eager" if configuration.factors.get("args.enforce_eager") else "compiled"
     command = "run" if "forkserver" in configuration.factors else "up"
-    return f"{command}, {compiled}"
+    program = configuration.factors.get("version.phasebus", "")
+    return f"{command}, {compiled}{f', {program}' if ' ' in str(program) else ''}"
