@@ -30,6 +30,10 @@ ROUNDING_NS = 20_000_000
 """How far two readings of one moment may differ, in nanoseconds: the system counts the age of a process in ticks of 10 ms."""
 
 
+IDLE_OF_WORKERS = 0.3
+"""The largest share of its life in which a worker has no span: between two steps it waits for the slowest rank."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExportedSpan:
     """A span as it was exported, with the attributes of its resource."""
