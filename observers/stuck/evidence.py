@@ -46,7 +46,7 @@ def stuck_steps(
         now: The present moment on the monotonic clock, in seconds.
     """
     logs = tuple(logs)
-    found = [(each, _Evidence(_visible(each), logs)) for each in suspects[:_MAX_SUSPECTS]]
+    found = [(each, _Evidence(each, logs)) for each in suspects[:_MAX_SUSPECTS]]
     found = [each for each in found if each[0].seconds >= awaits or not _awaits(*each)]
     found.sort(key=lambda each: _order(*each))
     all_wait = all(evidence.waits_for_others for _, evidence in found)
@@ -74,12 +74,19 @@ def only_wait(pids: Collection[int], pause: float) -> bool:
 
 
 class _Evidence:
-    def __init__(self, pid: int, logs: Sequence[Path]) -> None:
-        self.stacks: Sequence[str] = _within(lambda: stacks_of(pid), ()) if pid else ()
-        self.sockets: Sequence[str] = _within(lambda: sockets_of(pid), ()) if pid else ()
-        self.log: Sequence[str] = () if pid == os.getpid() else _within(lambda: last_lines(pid, logs), ())
+    """What is known of the process at fault: that of the step, or the stopped one that it has started."""
+
+    def __init__(self, suspect: Suspect, logs: Sequence[Path]) -> None:
+        pid = suspect.halted[0] if suspect.halted is not None else suspect.pid
+        ended = suspect.sign == "gone"
+        seen = 0 if ended else pid  # the process to look at; 0 for none
+        self.stacks: Sequence[str] = _within(lambda: stacks_of(seen), ()) if seen else ()
+        self.sockets: Sequence[str] = _within(lambda: sockets_of(seen), ()) if seen else ()
+        self.log: Sequence[str] = ()
+        if pid != os.getpid():
+            self.log = _within(lambda: last_lines(pid, logs, ended=ended), ())
         self.wait: Wait | None = _within(lambda: wait_of(self.stacks), None)
-        self.kernel = _within(lambda: _kernel_function(pid), "") if pid else ""
+        self.kernel = _within(lambda: _kernel_function(seen), "") if seen else ""
 
     @property
     def waits_for_others(self) -> bool:
@@ -91,13 +98,6 @@ def _awaits(suspect: Suspect, evidence: _Evidence) -> bool:
     """Return whether a callback waits for something without blocking the event loop, as for a service to be up."""
     is_callback = suspect.step.kind == CALLBACK.name and suspect.sign == "idle"
     return is_callback and evidence.wait is not None and evidence.wait.kind == "event loop"
-
-
-def _visible(suspect: Suspect) -> int:
-    """Return the process at fault; 0 if it cannot be looked at."""
-    if suspect.sign == "gone":
-        return 0
-    return suspect.halted[0] if suspect.halted is not None else suspect.pid
 
 
 def _order(suspect: Suspect, evidence: _Evidence) -> tuple[int, bool, int, int]:

@@ -21,17 +21,18 @@ _OWN_LINES: Final = ("phasebus: ", "  log: ")
 _NO_SPACE: Final = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded|\[Errno 122\]")
 
 
-def last_lines(pid: int, logs: Iterable[Path] = ()) -> tuple[str, ...]:
+def last_lines(pid: int, logs: Iterable[Path] = (), *, ended: bool = False) -> tuple[str, ...]:
     """Return the last lines of a process's output, if it goes to a file; of a file of all processes, its own ones if marked.
 
     Args:
         pid: The id of the process; 0 if unknown.
         logs: Files that the output of all processes goes to.
+        ended: Whether the process has ended; only lines that are marked are its own then.
     """
-    for file in (*_output_files(pid), *logs):
+    for file in (*(() if ended else _output_files(pid)), *logs):
         lines = _end_of(file)
         own = [line for line in lines if pid and f"pid={pid})" in line]
-        if found := (own or lines)[-_LINES:]:
+        if found := (own or ([] if ended else lines))[-_LINES:]:
             return tuple(found)
     return ()
 

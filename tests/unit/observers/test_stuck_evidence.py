@@ -232,6 +232,7 @@ def test_last_lines_are_those_of_the_process_where_they_are_marked(tmp_path: Pat
         "(Worker_TP0 pid=7) 40%",
     )
     assert last_lines(7_000_000, [tmp_path / "none.log"]) == ()
+    assert last_lines(7_000_001, [log], ended=True) == ()
 
 
 def test_log_that_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
