@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -115,7 +115,7 @@ class AccessControl:
         ):
             cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"
             location = scope.get("root_path", "") + scope["path"]
-            await respond(send, 303, "", {"Set-Cookie": cookie, "Location": "/" + location.lstrip("/")})
+            await respond(send, 303, "", {"Set-Cookie": cookie, "Location": "/" + quote(location.lstrip("/\\"))})
         else:
             await respond(send, 401, "this service needs its token\n", {"WWW-Authenticate": "Bearer"})
 

@@ -147,6 +147,15 @@ def test_a_browser_receives_the_token_of_its_address_as_a_cookie(serve: Any) -> 
     assert get(server, "/?token=wrong").status_code == 401
 
 
+@pytest.mark.parametrize("path", ["//evil.example/", "/%5Cevil.example/", "/%5c/evil.example/", "/%0d%0aX-Header:%20y"])
+def test_the_address_with_a_token_redirects_to_the_service_alone(serve: Any, path: str) -> None:
+    server = serve(token="s3cret-token")
+    redirect = get(server, f"{path}?token=s3cret-token")
+    assert redirect.status_code == 303
+    assert redirect.headers["location"].startswith(("/evil.example", "/%0D%0A"))
+    assert "x-header" not in redirect.headers
+
+
 def test_access_is_read_from_the_environment_where_it_is_not_set() -> None:
     access = Access.from_environment({"PHASEBUS_HOSTS": "a.b, c.d", "PHASEBUS_TOKEN": "s3cret-token"})
     assert access == Access(hosts=("a.b", "c.d"), token="s3cret-token")
