@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TextIO
 
 from phasebus.telemetry.files import open_regular
 
@@ -22,12 +22,35 @@ _IDLE_SECONDS: Final = 0.5
 """How long the start of a line, such as a progress bar, waits for its end."""
 
 
-def redirect_output(file: str) -> subprocess.Popen[bytes] | None:
+class Redirection:
+    """The output of this process on its way to a file.
+
+    Args:
+        process: The process that starts the one that writes; it ends once that can write.
+        before: Descriptors of where standard output and error went before.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], before: Sequence[int]) -> None:
+        self._process = process
+        self._before = before
+
+    def wait(self) -> bool:
+        """Return whether the output is written to the file; if not, it goes again where it went before."""
+        succeeded = self._process.wait() == 0
+        for stream, descriptor in zip(_streams(), self._before, strict=False):
+            if not succeeded:
+                os.dup2(descriptor, stream.fileno())
+            os.close(descriptor)
+        self._before = ()
+        return succeeded
+
+
+def redirect_output(file: str) -> Redirection | None:
     """Append what this process, and every process that it starts, prints from now on to `file`.
 
     Returns:
-        The process that started the one that writes; it ends at once, and is to be waited for. None if the output stays
-        where it was, as `file` cannot be opened or no process can be started.
+        What is to be waited for before anything important is printed. None if the output stays where it was, as `file`
+        cannot be opened or no process can be started.
     """
     try:
         os.close(_open(file))
@@ -47,22 +70,31 @@ def redirect_output(file: str) -> subprocess.Popen[bytes] | None:
         return None
     finally:
         os.close(reader)
-    for stream in (sys.stdout, sys.stderr):
+    before = [os.dup(stream.fileno()) for stream in _streams()]
+    for stream in _streams():
         stream.flush()
         os.dup2(writer, stream.fileno())
     os.close(writer)
-    return process
+    return Redirection(process, before)
 
 
-def copy_lines(source: int, file: str, redact: Callable[[str], str]) -> None:
+def _streams() -> Sequence[TextIO]:
+    return (sys.stdout, sys.stderr)
+
+
+def copy_lines(
+    source: int, file: str, redact: Callable[[str], str], *, opened: Callable[[], object] = lambda: None
+) -> None:
     """Append each line of `source` to `file` until its last writer has closed it.
 
     Args:
         source: The descriptor of a pipe.
         file: The path of the file.
         redact: What masks the secrets in a line.
+        opened: Called once the file is open.
     """
     output = _Output(file)
+    opened()
     rest = b""
     while True:
         idle = rest and not select.select([source], [], [], _IDLE_SECONDS)[0]
@@ -108,14 +140,18 @@ def _redacted(line: bytes, redact: Callable[[str], str]) -> bytes:
 
 
 def _main(arguments: Sequence[str]) -> None:
-    if os.fork():  # so that it belongs to no process of the engine, and ends after the last of them
-        os._exit(0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     from phasebus.telemetry.redaction import LineRedactor, learn_environment
 
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     learn_environment(os.environ)
-    copy_lines(sys.stdin.fileno(), arguments[0], LineRedactor())
+    copy_lines(sys.stdin.fileno(), arguments[0], LineRedactor(), opened=_detach)
+
+
+def _detach() -> None:
+    """Go on as a process that belongs to none of the engine, and ends after the last of them."""
+    if os.fork():
+        os._exit(0)
 
 
 if __name__ == "__main__":

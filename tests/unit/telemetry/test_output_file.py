@@ -115,3 +115,19 @@ def test_line_that_cannot_be_masked_is_left_out(tmp_path: Path) -> None:
     copy_lines(reader, str(file), redact)
     os.close(reader)
     assert file.read_text() == "[a line that could not be masked]\n"
+
+
+_UNABLE = """
+import os, sys
+from phasebus.telemetry.output_file import redirect_output
+os.environ["PYTHONHOME"] = "/nowhere"  # no interpreter starts
+redirection = redirect_output(sys.argv[1])
+print(redirection.wait(), flush=True)
+print("an error", file=sys.stderr)
+"""
+
+
+def test_output_goes_where_it_went_before_if_the_process_that_writes_cannot(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _UNABLE, str(tmp_path / "engine.log")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "an error\n")
