@@ -49,8 +49,9 @@ class Reader:
             "MODEL": str(folder / "model"),
             "ENGINE": "none",
         }
-        self._environment = {**os.environ, **variables}
-        self._environment.pop("RAY_ADDRESS", None)
+        foreign = ("PHASEBUS_", "OTEL_", "TRACEPARENT", "RAY_", "VLLM_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        self._environment = {**kept, **variables}
 
     def run(self, command: str) -> None:
         """Run one command of a page."""

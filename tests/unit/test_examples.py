@@ -40,6 +40,8 @@ def test_every_example_is_tested_and_listed() -> None:
 async def test_example_prints_what_it_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for variable in ("PHASEBUS_TOKEN", "PHASEBUS_HOSTS", "OTEL_SDK_DISABLED"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
     await run_example((FOLDER / f"{name}.py").read_text())
     printed = capsys.readouterr().out

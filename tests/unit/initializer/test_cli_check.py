@@ -28,8 +28,9 @@ from tests.support.docs import ROOT, blocks
 
 
 @pytest.fixture(autouse=True)
-def no_modules_of_others(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def own_modules_and_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for variable in ("RAY_ADDRESS", *surroundings.FILE_VARIABLES):
+        monkeypatch.delenv(variable, raising=False)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
