@@ -276,12 +276,21 @@ def test_a_server_ends_when_it_should_and_leaves_its_commands_running(own: Stub,
         wait_until(lambda: not psutil.pid_exists(state["pid"]), "it has ended")
 
 
-def test_a_server_whose_imports_start_a_thread_refuses_and_ends(own: Stub) -> None:
-    Path(own.folder, "modules", "torch", "__init__.py").write_text(
-        "import threading, time; threading.Thread(target=time.sleep, args=(1000,), daemon=True, name='mine').start()"
-    )
+@pytest.mark.parametrize(
+    ("imported", "reason"),
+    [
+        (
+            "import threading, time; threading.Thread(target=time.sleep, args=(1000,), daemon=True, name='m').start()",
+            "'m'",
+        ),
+        ("import socket; pair = socket.socketpair()", "opened a connection"),
+    ],
+    ids=["thread", "connection"],
+)
+def test_a_server_whose_imports_are_not_safe_to_fork_refuses_and_ends(own: Stub, imported: str, reason: str) -> None:
+    Path(own.folder, "modules", "torch", "__init__.py").write_text(imported)
     own.start()
-    with pytest.raises(client.NotForkedError, match="'mine'"):
+    with pytest.raises(client.NotForkedError, match=reason):
         own.fork("exit", "0")
     wait_until(lambda: own.address.connect() is None, "it has ended")
 
@@ -291,7 +300,11 @@ def test_a_suspended_run_suspends_its_forked_command_and_goes_on_with_it(own: St
     client.wait_until_imported(own.address)
     command = [sys.executable, "-m", "phasebus.initializer.cli", "run", "--port=0", "--", own.script, "wait"]
     environment = {**own.environment, "PHASEBUS_STATE_DIR": str(tmp_path / "state")}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+    with (
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as run,
+        contextlib.ExitStack() as killed_at_last,
+    ):
+        killed_at_last.callback(run.kill)
         assert run.stdout is not None
         forked = psutil.Process(int(run.stdout.readline().split()[1]))
         assert forked.ppid() == own.pid()
@@ -299,12 +312,12 @@ def test_a_suspended_run_suspends_its_forked_command_and_goes_on_with_it(own: St
         wait_until(lambda: signal.SIGTERM in _caught(forked.pid), "the command handles SIGTERM")
         run.send_signal(signal.SIGTSTP)
         wait_until(lambda: psutil.Process(run.pid).status() == psutil.STATUS_STOPPED, "run is suspended", seconds=30)
-        suspended = forked.status()
+        wait_until(lambda: forked.status() == psutil.STATUS_STOPPED, "the command is suspended", seconds=30)
         run.send_signal(signal.SIGCONT)
         wait_until(lambda: forked.status() != psutil.STATUS_STOPPED, "the command goes on")
         run.send_signal(signal.SIGTERM)
         wait_until(lambda: run.poll() is not None, "run ends")
-    assert (suspended, run.returncode) == (psutil.STATUS_STOPPED, 5)
+    assert run.returncode == 5
 
 
 def test_a_folder_that_others_may_use_is_rejected(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ class KeptServer:
         if os.fork() == 0:  # libraries end their threads for a fork
             os._exit(0)
         os.wait()
-        reason = safety.reason_against_forking() or safety.reason_after_forking()
+        sockets = {*self._own, *(connection.fileno() for connection, _ in self._waiting)}
+        reason = safety.reason_against_forking() or safety.reason_after_forking() or safety.open_connection(sockets)
         if reason is None and fingerprint(os.environ) != self._fingerprint:
             reason = "a package was installed meanwhile"
         if reason is not None:
