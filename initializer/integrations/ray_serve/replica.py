@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from phasebus.initializer.node.events import (
     PreEngineInit,
     PreInitialization,
 )
+from phasebus.initializer.node.factors import described_configuration, engine_factors
 from phasebus.initializer.node.keys import ENGINE, ENGINE_ARGS, ENGINE_ENV, NODE_KEYS, NODE_NAME, SKIP_DEFAULT
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
@@ -173,7 +174,8 @@ class ReplicaStart:
         if requested_ns is None or requested_ns > FIRST_LINE_NS:
             requested_ns = FIRST_LINE_NS  # not known, or by another clock
         link = {} if origin.linked_to is None else {LINKED_TO: origin.linked_to}
-        attributes = {"model": self._model, "replica": origin.identity.node, **link}
+        described = described_configuration(self._factors)
+        attributes = {"model": self._model, "replica": origin.identity.node, **link, **described}
         replica = PastStep(bus, SERVE, "replica", requested_ns, parent=origin.identity.parent, attributes=attributes)
         await replica.begin()
         if requested_ns < created_ns < FIRST_LINE_NS:
@@ -184,6 +186,12 @@ class ReplicaStart:
         await publish_past(bus, "ray", "import_serve_llm", FIRST_LINE_NS, self._imported_ns, replica.id)
         await publish_past(bus, "ray", "init_replica", self._imported_ns, now_ns, replica.id)
         return replica
+
+    def _factors(self) -> Mapping[str, Any]:
+        """Return the factors of the replica's configuration."""
+        environment = {**os.environ, **(self.context.get(ENGINE_ENV) or {})}
+        engine = engine_factors(self._observer, self.context.get(ENGINE_ARGS) or {}, environment)
+        return {"model": self._model, "engine": self._observer.name, "launcher": "ray serve llm", **engine}
 
     def _phases(self, bus: Bus) -> Sequence[Phase]:
         def taken_over(context: Context) -> bool:

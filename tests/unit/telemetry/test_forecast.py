@@ -136,7 +136,7 @@ def test_errors_and_ranges_of_simulated_starts_keep_their_bounds() -> None:
     chance = Random(1)
     errors: dict[float, list[float]] = {0.0: [], 0.5: []}
     held: list[bool] = []
-    for _ in range(60):
+    for _ in range(40):
         shape = Shape.drawn(chance)
         present, *history = (shape.start(chance) for _ in range(6))
         forecast = Forecast(history)

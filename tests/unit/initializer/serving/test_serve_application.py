@@ -236,6 +236,7 @@ async def test_replica_has_rays_part_of_its_start_before_its_phases(sink: OtlpSi
     by_name = {each.span.name: each for each in spans}
     whole, node = by_name["serve replica"], by_name["node init"]
     assert node.parent == whole.id
+    assert "phasebus.configuration" in {each.key for each in whole.span.attributes}
     names = ["ray schedule replica", "ray start worker process", "ray import serve llm", "ray init replica"]
     inside = [by_name[name].span for name in names] + [node.span]
     assert inside[0].start_time_unix_nano == whole.span.start_time_unix_nano
