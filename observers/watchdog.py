@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepStarted
-from phasebus.observers.stuck.activity import SAMPLING, Activity, ProcessSampler
+from phasebus.observers.stuck.activity import Activity, ProcessSampler
 from phasebus.observers.stuck.evidence import only_wait, stuck_steps
 from phasebus.observers.stuck.finder import StuckFinder
 from phasebus.observers.stuck.suspects import DEFAULT_PATIENCE, Findings, Patience, Suspect
 from phasebus.telemetry.formatting import format_duration
+from phasebus.telemetry.own_threads import OWN_THREADS
 from phasebus.telemetry.redaction import redact_name
 from phasebus.telemetry.span_names import span_name
 from phasebus.telemetry.stuck import MAX_STEPS, StuckStep, StuckSteps
@@ -96,7 +97,7 @@ class Watchdog:
         if sys.platform == "linux":  # where a thread has a priority of its own
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        with SAMPLING.counted():
+        with OWN_THREADS.counted():
             self._watch_until_closed()
 
     def _watch_until_closed(self) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from phasebus.telemetry.own_threads import OWN_THREADS
 from phasebus.telemetry.verdict import Step, describe, verdict
 
 _FIRST_SECONDS: Final = 10.0
@@ -79,10 +80,11 @@ class StatusThread:
         self._closed.set()
 
     def _run(self) -> None:
-        lines, pause = StatusLines(time.time(), report_stuck=self._report_stuck), _CHECK_SECONDS
-        while not self._closed.wait(pause):
-            began = time.monotonic()
-            steps, remaining, stuck = self._read()
-            if line := lines.line(steps, time.time(), remaining, stuck):
-                self._write(line)
-            pause = max(_CHECK_SECONDS, _CHECK_SHARE * (time.monotonic() - began))
+        with OWN_THREADS.counted():
+            lines, pause = StatusLines(time.time(), report_stuck=self._report_stuck), _CHECK_SECONDS
+            while not self._closed.wait(pause):
+                began = time.monotonic()
+                steps, remaining, stuck = self._read()
+                if line := lines.line(steps, time.time(), remaining, stuck):
+                    self._write(line)
+                pause = max(_CHECK_SECONDS, _CHECK_SHARE * (time.monotonic() - began))

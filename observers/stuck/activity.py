@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import psutil
+
+from phasebus.telemetry.own_threads import OWN_THREADS
 
 _STOPPED: Final = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 _GONE: Final = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
@@ -17,7 +17,6 @@ _DAEMONS: Final = frozenset({"raylet", "gcs_server"})
 """Processes of Ray that serve all others; they use some CPU time at all times."""
 
 _MAX_PROCESSES: Final = 300
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _WALK_EVERY: Final = 3
 """All processes of the machine are read once in so many samples; between them, only the known ones."""
 
@@ -112,8 +111,8 @@ class ProcessSampler:
         cpu = times.user + times.system + times.children_user + times.children_system
         read, moved = _bytes_of(process)
         if pid == self._own:
-            of_sampling = SAMPLING.used()
-            cpu, read, moved = cpu - of_sampling.cpu, read - of_sampling.read, moved - of_sampling.io
+            own = OWN_THREADS.used()
+            cpu, read, moved = cpu - own.cpu, read - own.read, moved - own.moved
         return Activity(
             cpu=cpu,
             io=moved,
@@ -127,58 +126,6 @@ class ProcessSampler:
             return self._known[pid].name()
         except (KeyError, psutil.Error, OSError):
             return ""
-
-
-class _ThreadsOfSampling:
-    """What the threads of this process use that sample and collect evidence: no work of the start."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: set[int] = set()
-        self._ended = Activity()
-
-    def used(self) -> Activity:
-        """Return what they have used, with those that have ended."""
-        with self._lock:
-            return _sum(self._ended, *(_of_thread(each) for each in self._running))
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count the calling thread as one of them during the block."""
-        native_id = threading.get_native_id()
-        with self._lock:
-            self._running.add(native_id)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running.discard(native_id)
-                self._ended = _sum(self._ended, _of_thread(native_id))
-
-
-SAMPLING: Final = _ThreadsOfSampling()
-"""The threads that sample, or collect evidence: they count themselves."""
-
-
-def _sum(*parts: Activity) -> Activity:
-    return Activity(
-        cpu=sum(each.cpu for each in parts), io=sum(each.io for each in parts), read=sum(each.read for each in parts)
-    )
-
-
-def _of_thread(native_id: int) -> Activity:
-    """Return what a thread of this process has used; nothing if that is not readable."""
-    folder = f"/proc/self/task/{native_id}"
-    try:
-        with open(f"{folder}/stat", "rb") as file:  # noqa: PTH123
-            fields = file.read().rpartition(b")")[2].split()
-        with open(f"{folder}/io", "rb") as file:  # noqa: PTH123
-            counters = [int(line.split()[1]) for line in file.read().splitlines()]
-    except OSError:
-        return Activity()
-    ticks = int(fields[11]) + int(fields[12])
-    read, written, _, _, from_disk, to_disk = counters[:6]
-    return Activity(cpu=ticks / _TICKS, io=read + written + from_disk + to_disk, read=read)
 
 
 def _parents() -> tuple[Mapping[int, int], tuple[tuple[int, str], ...]]:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from phasebus.bus import CALLBACK
-from phasebus.observers.stuck.activity import SAMPLING
 from phasebus.observers.stuck.output import last_lines, no_space
 from phasebus.observers.stuck.sockets import sockets_of
 from phasebus.observers.stuck.stacks import stacks_of
 from phasebus.observers.stuck.suspects import Suspect
 from phasebus.observers.stuck.waits import Wait, wait_of
 from phasebus.telemetry.formatting import format_duration, format_title
+from phasebus.telemetry.own_threads import OWN_THREADS
 from phasebus.telemetry.stuck import StuckStep
 
 T = TypeVar("T")
@@ -172,7 +172,7 @@ def _within(collect: Callable[[], T], otherwise: T) -> T:
     results: list[T] = []
 
     def run() -> None:
-        with contextlib.suppress(Exception), SAMPLING.counted():  # evidence is never worth a failure
+        with contextlib.suppress(Exception), OWN_THREADS.counted():  # evidence is never worth a failure
             results.append(collect())
 
     thread = threading.Thread(target=run, name="phasebus evidence", daemon=True)

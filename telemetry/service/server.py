@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from phasebus.bus import PhasebusError
+from phasebus.telemetry.own_threads import OWN_THREADS
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.service.access import Access, AccessControl
 from phasebus.telemetry.service.limits import QUEUED_CONNECTIONS, Limits
@@ -111,7 +112,8 @@ class Server:
             finally:
                 self._imported.set()
             if not self._closing.is_set():
-                asyncio.run(self._server.serve(sockets=[self._socket]))
+                with OWN_THREADS.counted():
+                    asyncio.run(self._server.serve(sockets=[self._socket]))
         except Exception as error:  # noqa: BLE001  # whatever it is, the start-up goes on without the service
             self._socket.close()  # clients are refused, and do not wait for an answer
             if self._closing.is_set():

@@ -8,10 +8,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from phasebus.observers.stuck.activity import GONE, SAMPLING, ProcessSampler
+from phasebus.observers.stuck.activity import GONE, ProcessSampler
+from phasebus.telemetry.own_threads import OWN_THREADS
+from phasebus.telemetry.service import Server
+from phasebus.telemetry.service.access import respond
 from tests.support.waiting import wait_until
 
 
@@ -77,5 +82,24 @@ def test_reads_of_the_threads_that_collect_evidence_do_not_count_as_work(tmp_pat
         thread.join()
         return after - before
 
-    assert read_in(SAMPLING.counted()) < 2_500_000
+    assert read_in(OWN_THREADS.counted()) < 2_500_000
     assert read_in(nullcontext()) > 2_500_000
+
+
+def test_what_the_http_service_does_counts_as_no_work_of_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(5_000_000))
+
+    async def reads(scope: Any, receive: Any, send: Any) -> None:
+        file.read_bytes()
+        await respond(send, 200, "ok")
+
+    server, sampler = Server(lambda: reads), ProcessSampler()
+    server.start()
+    try:
+        httpx.get(server.url, timeout=60)  # imports what it needs
+        before = sampler.sample([os.getpid()])[os.getpid()].read
+        httpx.get(server.url, timeout=60)
+        assert sampler.sample([os.getpid()])[os.getpid()].read - before < 2_500_000
+    finally:
+        server.close()
