@@ -157,9 +157,18 @@ def _remove(run: StoredRun) -> None:
     """Remove the files of a run; what another process removes meanwhile, or is not removable, is left."""
     for path in run.paths:
         with suppress(OSError):
-            if path.is_dir():
-                for member in path.iterdir():
-                    member.unlink()
+            if stat.S_ISDIR(path.lstat().st_mode):
+                _empty(path)
                 path.rmdir()
             else:
                 path.unlink()
+
+
+def _empty(folder: Path) -> None:
+    """Remove the files of a folder, and none of what a link in its place leads to."""
+    descriptor = os.open(folder, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for entry in list(os.scandir(descriptor)):
+            os.unlink(entry.name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)

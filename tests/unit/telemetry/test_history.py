@@ -240,6 +240,24 @@ def test_links_are_not_followed_when_runs_are_removed(tmp_path: Path) -> None:
     assert (target / "x").exists()
 
 
+def test_a_link_that_replaces_a_folder_of_members_meanwhile_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = runs_folder() / run_id(1)
+    members.mkdir(parents=True)
+    aged(members)
+    (tmp_path / "precious").write_text("x")
+
+    def replace_folder(*_: Any) -> bool:
+        members.rmdir()
+        members.symlink_to(tmp_path)
+        return False
+
+    monkeypatch.setattr("phasebus.telemetry.history.retention._may_run", replace_folder)
+    prune(Retention(runs=0))
+    assert (tmp_path / "precious").exists()
+
+
 def test_files_of_another_user_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     aged(record(run_id(1)))
     monkeypatch.setattr("phasebus.telemetry.history.retention.os.geteuid", lambda: os.getuid() + 1)
