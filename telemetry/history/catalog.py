@@ -10,6 +10,7 @@ from typing import Final
 
 from phasebus.telemetry.history.configuration import FINGERPRINT
 from phasebus.telemetry.journal import JournalError, Run, RunSummary, find_journal, read_journal, runs_folder, summarize
+from phasebus.telemetry.journal.location import readable
 
 LAST: Final = "last"
 PREVIOUS: Final = "previous"
@@ -98,7 +99,7 @@ def run_before(run: RunSummary | Run) -> RunSummary | None:
 
 
 def _previous() -> Path:
-    journals = sorted(runs_folder().glob("*.jsonl"))
+    journals = readable(sorted(runs_folder().glob("*.jsonl")))
     if len(journals) < 2:
         raise JournalError(f"there is no previous run in {runs_folder()}")
     return journals[-2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from phasebus.telemetry.folders import state_folder
@@ -29,7 +30,7 @@ def journal_of(identity: RunIdentity) -> Path:
 
 
 def find_journal(run: str | None = None) -> Path:
-    """Return the journal with a path, a run's id or the beginning of one; by default that of the last run.
+    """Return the journal with a path, a run's id or the beginning of one; by default that of the last run of this user.
 
     Raises:
         JournalError: No journal matches, or several do.
@@ -51,4 +52,11 @@ def find_journal(run: str | None = None) -> Path:
     if run is not None and len(journals) > 1 and folder / f"{run}.jsonl" not in journals:
         found = ", ".join(path.stem for path in journals)
         raise JournalError(f"several runs begin with {run!r}: {found}")
-    return folder / f"{run}.jsonl" if run is not None and folder / f"{run}.jsonl" in journals else journals[-1]
+    if run is None:
+        return readable(journals)[-1]
+    return folder / f"{run}.jsonl" if folder / f"{run}.jsonl" in journals else journals[-1]
+
+
+def readable(journals: Sequence[Path]) -> Sequence[Path]:
+    """Return those of `journals` that this user may read, or all if that is none: users may share a folder."""
+    return [each for each in journals if os.access(each, os.R_OK)] or journals

@@ -146,6 +146,16 @@ def test_a_run_is_found_by_its_id_configuration_model_or_name(name: str | None, 
     assert find_run(name) == journal_path(run_id(day))
 
 
+def test_the_last_run_is_the_last_that_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in (1, 2, 3):
+        record(run_id(day))
+    of_another_user = journal_path(run_id(3))
+    monkeypatch.setattr("phasebus.telemetry.journal.location.os.access", lambda path, _: path != of_another_user)
+    assert find_run() == journal_path(run_id(2))
+    assert find_run("previous") == journal_path(run_id(1))
+    assert find_run(run_id(3)) == of_another_user
+
+
 @pytest.mark.parametrize("name", ["no-such-run", "[", "*", "a/b.jsonl", ""])
 def test_a_name_of_no_run_is_an_error(name: str) -> None:
     record(run_id(1), name="prod")
