@@ -240,6 +240,73 @@ def test_a_server_that_hangs_is_an_error_of_the_request(own: Stub, monkeypatch: 
     os.kill(server, signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [("raise MemoryError", "memory"), ("os.getpid() == server or time.sleep(1000)", "does not answer")],
+    ids=["out of memory", "a fork hangs"],
+)
+def test_a_request_whose_fork_fails_is_an_error_and_the_server_goes_on(
+    own: Stub, monkeypatch: pytest.MonkeyPatch, fails: str, reason: str
+) -> None:
+    fails = fails.replace("raise MemoryError", "raise OSError(12, 'Cannot allocate memory')")
+    Path(own.folder, "modules", "torch", "__init__.py").write_text(f"""\
+import os, time
+fork, server, calls = os.fork, os.getpid(), []
+
+def failing():
+    calls.append(None)
+    if len(calls) == 1:
+        return fork()
+    if "raise" in {fails!r}:
+        {fails}
+    pid = fork()
+    {fails}
+    return pid
+
+os.fork = failing
+""")
+    own.start()
+    client.wait_until_imported(own.address)
+    monkeypatch.setattr(client, "_ANSWER_SECONDS", 1.0)
+    command = commands.read_python_command(own.script, [own.script, "exit", "0"], own.environment)
+    assert command is not None
+    with pytest.raises(client.NotForkedError, match=reason):
+        client.fork_command(command, own.environment, title="", mask=frozenset(), address=own.address)
+    monkeypatch.undo()
+    server = psutil.Process(own.pid())
+    wait_until(lambda: not server.children(), "no fork is left")
+
+
+def test_the_command_line_starts_shows_uses_and_stops_a_server(tmp_path: Path) -> None:
+    script, environment = write_stub(tmp_path)
+    environment["PHASEBUS_STATE_DIR"] = str(tmp_path / "state")
+
+    def phasebus(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "phasebus.initializer.cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+
+    try:
+        assert phasebus("forkserver", "status").returncode == 1
+        assert "The fork server" in phasebus("forkserver", "start", "--idle=5m").stdout
+        first = json.loads(phasebus("forkserver", "status", "--json").stdout)
+        assert (first["idle_seconds"], first["forks"]) == (300, 0)
+        assert phasebus("run", "--port=0", "--", script, "exit", "7").returncode == 7
+        assert json.loads(phasebus("forkserver", "status", "--json").stdout)["forks"] == 1
+        environment["OMP_NUM_THREADS"] = "3"  # does not fit: executed, and one line says why
+        other = phasebus("run", "--port=0", "--", script, "exit", "7")
+        assert (other.returncode, other.stderr.count("executed, not forked: other values of OMP_NUM_THREADS")) == (7, 1)
+        assert phasebus("run", "--port=0", "--forkserver=keep", "--", script, "exit", "7").returncode == 7
+        second = json.loads(phasebus("forkserver", "status", "--json").stdout)
+        assert (second["pid"] != first["pid"], second["forks"]) == (True, 1)
+        assert phasebus("run", "--port=0", "--no-forkserver", "--", script, "exit", "7").returncode == 7
+        assert json.loads(phasebus("forkserver", "status", "--json").stdout)["forks"] == 1
+    finally:
+        stopped = phasebus("forkserver", "stop")
+    assert f"The fork server {second['pid']} ends" in stopped.stdout
+    wait_until(lambda: not psutil.pid_exists(second["pid"]) and not psutil.pid_exists(first["pid"]), "both have ended")
+    assert phasebus("forkserver", "stop").stdout == "There is no fork server.\n"
+
+
 def test_a_server_that_is_killed_before_it_forks_is_an_error_of_the_request(own: Stub) -> None:
     Path(own.folder, "modules", "torch", "__init__.py").write_text("import time; time.sleep(1000)")
     own.start()
