@@ -23,6 +23,7 @@ FATAL_KINDS: Final = ("cluster", "node", "phase", "engine", "engine_step")
 """The kinds of step whose failure fails the step around it. Others may be tried again."""
 
 _MOST_ANCESTORS: Final = 64
+_WAIT: Final = "wait for "
 _NUMBER: Final = re.compile(r"[\d_:-]*(TP|PP|DP)?\d+$")
 
 
@@ -109,6 +110,7 @@ def describe(found: Verdict, remaining: Mapping[str, Any] | None = None, *, with
     if found.step is None:
         return f"{text}: {found.reason}" if found.reason else text
     name = format_step(found.step, found.step["node"] if with_node else "")
+    name = name.removeprefix(_WAIT) if found.state == "starting" else name
     return f"{text}: {'it waits for' if found.state == 'starting' else 'look at'} {name}, {found.reason}"
 
 

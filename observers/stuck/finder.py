@@ -19,7 +19,7 @@ _STARTS: Final = frozenset({"node", "cluster", "engine_restart"})
 _OWN_WORK: Final = frozenset({"callback", "download", "file"})
 """The kinds of steps that work in this process. Others wait for something that is mostly not seen from here."""
 
-_WAITS: Final = frozenset({"wait_for_model", "wait_for_other_nodes", "init_node"})
+_WAITS: Final = frozenset({"wait_for_engine_core", "wait_for_model", "wait_for_other_nodes", "init_node"})
 """Steps that only wait for another step, here or on another node."""
 
 _KINDS: Final = frozenset({"node", "phase", "engine", "engine_step", "engine_restart", "ray"}) | _OWN_WORK

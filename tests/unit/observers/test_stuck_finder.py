@@ -139,7 +139,7 @@ def test_callback_that_blocks_is_found_in_this_process() -> None:
     assert names(start.after(12)) == [("pin_to_rack", OWN, "idle")]
 
 
-@pytest.mark.parametrize("name", ["wait_for_model", "wait_for_other_nodes"])
+@pytest.mark.parametrize("name", ["wait_for_engine_core", "wait_for_model", "wait_for_other_nodes"])
 def test_step_that_only_waits_for_another_is_never_found(name: str) -> None:
     start = Start()
     start.begin(name, kind="callback")

@@ -30,6 +30,11 @@ def test_a_start_without_steps_is_waiting() -> None:
     assert describe(judged()) == "Waiting for the first step"
 
 
+def test_a_start_that_waits_in_a_step_names_what_that_waits_for() -> None:
+    found = judged(NODE, step("w", "wait_for_model", 20, kind="engine_step", attributes={"process": "front_end"}))
+    assert describe(found) == "Starting: it waits for model · front_end, 20 s so far"
+
+
 def test_a_running_start_names_what_it_waits_for_and_the_time_remaining() -> None:
     remaining = {"seconds": 14.2, "low": 11.0, "high": 21.0, "runs": 5, "basis": "same"}
     found = judged(NODE, step("d", "download", 20, usual={"seconds": 30.0, "low": 25.0, "high": 40.0}))
