@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -74,6 +75,8 @@ def offered_stacks(pid: int) -> tuple[str, ...]:
     except OSError:
         return ()
     try:
+        if _FILE.match(os.readlink(f"/proc/self/fd/{descriptor}")) is None:  # noqa: PTH115  # replaced meanwhile
+            return ()
         os.ftruncate(descriptor, 0)
         if number not in handled_signals(pid):  # it would end the process
             return ()
@@ -91,7 +94,8 @@ def _offer_of(pid: int) -> tuple[str, int] | None:
     with contextlib.suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
-                if found := _FILE.match(os.readlink(entry.path)):  # noqa: PTH115
+                found = _FILE.match(os.readlink(entry.path))  # noqa: PTH115
+                if found and signal.SIGRTMIN <= int(found[1]) <= signal.SIGRTMAX:  # others have a meaning
                     return entry.path, int(found[1])
     return None
 

@@ -310,3 +310,25 @@ def test_last_lines_have_no_part_of_a_private_key(tmp_path: Path) -> None:
     assert last_lines(0, [log]) == ("first", MASK, "waiting")
     log.write_text("")
     assert last_lines(0, [log]) == ()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM, 0, 999])
+def test_offer_of_a_signal_with_another_meaning_is_ignored(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(stacks, "handled_signals", lambda _: {number})
+    monkeypatch.setattr(os, "kill", lambda _, number: sent.append(number))
+    descriptor = os.memfd_create(f"phasebus-stacks-{number}")
+    try:
+        assert stacks._offer_of(os.getpid()) != (f"/proc/{os.getpid()}/fd/{descriptor}", number)
+        offered_stacks(os.getpid())
+    finally:
+        os.close(descriptor)
+    assert number not in sent
+
+
+def test_file_that_replaces_an_offer_meanwhile_is_not_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("x")
+    monkeypatch.setattr(stacks, "_offer_of", lambda _: (str(precious), signal.SIGRTMIN))
+    assert offered_stacks(os.getpid()) == ()
+    assert precious.read_text() == "x"
