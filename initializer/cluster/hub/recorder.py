@@ -1,6 +1,7 @@
 """Recording the journals of nodes on other machines, so that the history of a cluster is complete where its hub runs.
 
-A node writes its own journal on its machine. Where the hub finds that file, it records nothing.
+A node writes its own journal on its machine. The hub records nothing of a node on its own machine, nor where it finds that
+file, in a folder that machines share.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import queue
 import threading
 from contextlib import suppress
 from pathlib import Path
+from platform import node as host_name
 from typing import Final
 
 from phasebus.telemetry.files import open_regular
@@ -81,7 +83,7 @@ class JournalRecorder:
             opened = decode_line(lines.partition(b"\n")[0])
         except DecodeError:
             return _SKIPPED
-        if not isinstance(opened, JournalOpened):
+        if not isinstance(opened, JournalOpened) or opened.host == host_name():
             return _SKIPPED
         run = journal_path(Path(opened.run).name)
         name = node.replace(os.sep, "_").replace("\0", "_")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def test_a_journal_that_a_node_writes_here_itself_is_not_recorded(journals: dict
     sent(recorder, "node-0", journals["node-0"])
     recorder.close()
     assert [path.name for path in own.parent.iterdir()] == ["node-0.jsonl"]
+
+
+def test_a_journal_of_a_node_on_the_same_machine_is_not_recorded(journals: dict[str, bytes]) -> None:
+    here = journals["node-0"].replace(b'"format"', b'"host": "%s", "format"' % platform.node().encode(), 1)
+    recorder = JournalRecorder()
+    sent(recorder, "node-0", here)
+    recorder.close()
+    assert not runs_folder().exists()
 
 
 def test_a_journal_that_is_sent_again_replaces_what_was_recorded(journals: dict[str, bytes]) -> None:
