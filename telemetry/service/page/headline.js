@@ -50,7 +50,7 @@ function drawNormal(root, { state: found, step, stuck }) {
   } else if (found === "stuck") {
     const seconds = step ? secondsOf(step) : stuck.running_seconds, usually = step?.usual?.seconds ?? stuck.usual_seconds;
     say(big, usually ? `No: ${digits(seconds / usually, 2)} times the usual` : "No: no progress");
-    say(small, `${ticking(seconds)} so far${usually ? `; this step usually takes ${step?.usual ? formatUsual(step.usual) : formatDuration(usually)}` : ""}`);
+    say(small, step ? durationOf(step, `${ticking(seconds)} so far`) : `${ticking(seconds)} so far`);
   } else if (found === "ready") {
     const how = !usual ? "" : secondsOf(root) > usual.high ? "Longer than usual" : secondsOf(root) < usual.low ? "Shorter than usual" : "As usual";
     say(big, how || "No usual time known");

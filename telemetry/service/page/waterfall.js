@@ -150,7 +150,7 @@ function drawUsual(shadow, step, scaled, width, percent) {
 
 function drawTook(row, step, segments, scaled, width, found) {
   const running = segments.filter(isRunning).map(titleOf).join(", "), { usual } = step, seconds = secondsOf(step);
-  const unusual = usual && (found === "slow" || found === "stuck" || (!isRunning(step) && (seconds > usual.high || seconds < usual.low)));
+  const unusual = usual && !hasFailed(step) && Math.abs(seconds - usual.seconds) >= RULES.notableSeconds && (found === "slow" || found === "stuck" || (!isRunning(step) && (seconds > usual.high || seconds < usual.low)));
   const texts = [running, isRunning(step) ? ticking(seconds) : formatDuration(seconds), unusual ? `usually ${formatDuration(usual.seconds)}` : "",
     step.done != null && isRunning(step) && step.total ? `${Math.floor(100 * step.done / step.total)} %` : "", hasFailed(step) ? step.outcome.replace("_", " ") : ""];
   say(row.took, texts.filter(Boolean).join(" · "));
