@@ -29,6 +29,8 @@ _MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
 _MAX_SUSPECTS: Final = 8
 _SIGNS: Final = ("gone", "stopped", "overdue", "idle", "waits")
 _SPIN_LOOKS: Final = 4
+_WAITS_FOR: Final = {"peer": 1, "process": 2}
+"""By the kind of a wait: how far a process that waits in this way is from the cause."""
 
 
 def stuck_steps(
@@ -100,13 +102,11 @@ def _awaits(suspect: Suspect, evidence: _Evidence) -> bool:
     return is_callback and evidence.wait is not None and evidence.wait.kind == "event loop"
 
 
-def _order(suspect: Suspect, evidence: _Evidence) -> tuple[int, bool, int, int]:
-    return (
-        _SIGNS.index(suspect.sign),
-        evidence.waits_for_others,
-        suspect.ended_steps,
-        -suspect.step.monotonic_ns,
-    )
+def _order(suspect: Suspect, evidence: _Evidence) -> tuple[int, int, int, int]:
+    """Return the key that suspects are sorted by: a front end waits for its core, that for its workers, those for peers."""
+    waits = _WAITS_FOR.get(evidence.wait.kind, 0) if evidence.wait is not None else 0
+    arrived = suspect.ended_steps if waits == _WAITS_FOR["peer"] else 0
+    return _SIGNS.index(suspect.sign), waits, arrived, -suspect.step.monotonic_ns
 
 
 def _stuck(suspect: Suspect, evidence: _Evidence, now: float, *, all_wait: bool) -> StuckStep:

@@ -15,6 +15,7 @@ Kind = Literal["peer", "process", "thread", "import", "dns", "network", "file lo
 
 _FRAME: Final = re.compile(r'^\s*File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.+?)$', re.MULTILINE)
 _LIBRARY: Final = re.compile(r"^<frozen |/lib/python3\.\d+/(?!site-packages|dist-packages)")
+_NEAR: Final = 3
 _MAX_LINE: Final = 120
 _LOOKED_AT: Final = 14
 """How many innermost frames decide."""
@@ -42,7 +43,7 @@ class Wait:
 
 _WAITS: Final[Sequence[tuple[str, str, Kind, str]]] = (
     (r"torch/distributed/", r".*", "peer", "waits for the other ranks"),
-    (r"shm_broadcast\.py$", r"acquire_(read|write)|dequeue|enqueue|wait_until_ready", "peer", "waits for other ranks"),
+    (r"shm_broadcast\.py$", r"acquire_(read|write)|dequeue|enqueue|wait_until_ready", "process", "waits for a message"),
     (r"vllm/distributed/", r".*", "peer", "waits for the other ranks"),
     (r"multiproc_executor\.py$", r"wait_for_ready|collective_rpc|get_response", "process", "waits for its workers"),
     (
@@ -88,7 +89,7 @@ def wait_of(stacks: Sequence[str]) -> Wait | None:
     for file, function, kind, text in _WAITS:
         for at, frame in enumerate(frames[:_LOOKED_AT]):
             if re.search(file, frame["file"]) and re.fullmatch(function, frame["function"].split(".")[-1]):
-                if kind in ("thread", "event loop", "process", "network") and at > 2:
+                if kind in ("thread", "event loop", "process", "network") and at > _NEAR:
                     continue  # such a function also calls what works
                 return Wait(kind, f"{text} in {_chain(frames[at:], of_user=kind == 'import')}")
     line = linecache.getline(frames[0]["file"], int(frames[0]["line"])).strip()[:_MAX_LINE]

@@ -52,7 +52,7 @@ def split(frame: str) -> tuple[str, str, str]:
                 f"sched_yield@{SITE}/vllm/distributed/utils.py",
                 f"acquire_read@{SITE}/vllm/distributed/device_communicators/shm_broadcast.py",
             ],
-            "waits for other ranks in acquire_read",
+            "waits for a message in acquire_read",
         ),
         # "Waiting for 1 local, 0 remote core engine proc(s)": https://github.com/vllm-project/vllm/issues/17676
         (
@@ -264,6 +264,29 @@ def test_suspects_are_ordered_by_what_the_others_wait_for(monkeypatch: pytest.Mo
         ]
     )
     assert [each.name for each in ordered] == ["gone", "stopped", "works on its own", "behind", "longest"]
+
+
+def test_rank_that_waits_for_peers_comes_before_the_core_and_the_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stacks of vLLM 0.32 with `--nnodes 2` whose second rank was never started."""
+    stacks_of = {
+        1: stack(f"poll@{SITE}/zmq/sugar/poll.py", f"wait_for_engine_startup@{SITE}/vllm/v1/engine/utils.py"),
+        2: stack(
+            f"select@{LIB}/selectors.py",
+            f"wait@{LIB}/multiprocessing/connection.py",
+            f"wait_for_ready@{SITE}/vllm/v1/executor/multiproc_executor.py",
+        ),
+        3: stack(f"_create_c10d_store@{SITE}/torch/distributed/rendezvous.py"),
+    }
+    monkeypatch.setattr(evidence, "stacks_of", lambda pid: stacks_of[pid])
+    ordered = stuck_steps(
+        [
+            suspect("wait_for_engine_core", pid=1, seconds=1.0, ended=3),
+            suspect("init_executor", pid=2, seconds=2.0, ended=1),
+            suspect("init_device", pid=3, seconds=3.0, ended=9),
+        ]
+    )
+    assert [each.name for each in ordered] == ["init device", "init executor", "wait for engine core"]
+    assert all("has every rank been started" in each.reason for each in ordered)
 
 
 @pytest.mark.parametrize(("function", "names"), [("select@/lib/python3.12/selectors.py", []), ("wait@/a/b.py", ["x"])])
