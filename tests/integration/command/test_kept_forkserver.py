@@ -387,6 +387,29 @@ def test_a_suspended_run_suspends_its_forked_command_and_goes_on_with_it(own: St
     assert run.returncode == 5
 
 
+@pytest.mark.parametrize(
+    "difference",
+    [
+        "ctypes.CDLL(None).personality(0x0040000)",  # ADDR_NO_RANDOMIZE
+        "ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)",  # PR_SET_NO_NEW_PRIVS
+        "ctypes.CDLL(None).syscall(238, 1, ctypes.byref(ctypes.c_ulong(1)), 64)",  # set_mempolicy(MPOL_PREFERRED)
+    ],
+)
+def test_a_process_that_a_fork_cannot_be_like_has_another_key(difference: str) -> None:
+    program = f"""\
+import ctypes, platform, sys
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import key
+before = key()
+assert before == key()
+failed = {difference}
+print("refused" if failed < 0 or platform.machine() != "x86_64" else key() != before)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    if ended.stdout.strip() == "refused":
+        pytest.skip("this system refuses it")
+    assert ended.stdout.strip() == "True"
+
+
 def test_a_folder_that_others_may_use_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "runtime").mkdir(mode=0o755)
     with pytest.raises(AddressError, match="private"):

@@ -1,7 +1,8 @@
 """Where a fork server that stays is found: a socket and a lock in a private folder, one pair for each environment of Python.
 
-The key of a pair has the interpreter, the namespaces and the control group: a fork of a server has those of the server. The
-lock belongs to the server while it accepts requests, so there is one server at most; the kernel releases it at any end.
+The key of a pair has what a fork has from its server and cannot change: the interpreter, the namespaces, the control group,
+the capabilities, the memory policy. The lock belongs to the server while it accepts requests, so there is one server at most;
+the kernel releases it at any end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from phasebus.telemetry.files import open_regular
 from phasebus.telemetry.folders import runtime_folder
 
 _NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+_INHERITED: Final = ("Cap", "NoNewPrivs", "Seccomp", "Mems_allowed_list")
 _CREDENTIALS: Final = struct.Struct("3i")  # ucred: pid, uid, gid
 
 
@@ -32,12 +34,11 @@ def key() -> str:
     facts = [sys.executable, sys.prefix, str(os.getuid()), str(os.getgid()), str(sorted(os.getgroups()))]
     facts.extend(_link(Path("/proc/self/ns", name)) for name in _NAMESPACES)
     facts.extend(_text(Path("/proc/self/cgroup")).splitlines())
-    facts.extend(
-        line
-        for line in _text(Path("/proc/self/status")).splitlines()
-        if line.startswith(("Cap", "NoNewPrivs", "Seccomp"))
-    )
+    facts.extend(line for line in _text(Path("/proc/self/status")).splitlines() if line.startswith(_INHERITED))
     facts.append(_link(Path("/proc/self/root")))
+    facts.append(_text(Path("/proc/self/personality")))
+    stack = next((line for line in _text(Path("/proc/self/numa_maps")).splitlines() if "stack" in line), "- -")
+    facts.append(stack.split()[1])  # the memory policy, as numactl sets it
     return hashlib.sha256("\0".join(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 

@@ -349,6 +349,8 @@ def _inherited() -> list[int]:
                 numbers.append(number)
     if numbers[:3] != [0, 1, 2]:
         raise NotForkedError("a standard stream is closed")
+    if len(numbers) > messages.MAX_DESCRIPTORS - 2:
+        raise NotForkedError(f"the command inherits {len(numbers)} descriptors")
     return numbers
 
 
