@@ -21,6 +21,7 @@ from phasebus import __version__
 from phasebus.printable import printable_value
 from phasebus.telemetry.live_step import LiveStep
 from phasebus.telemetry.redaction import printable_number, redact_name
+from phasebus.telemetry.remaining import count_down
 from phasebus.telemetry.run import RunIdentity
 
 _NODE_KINDS: Final = ("cluster", "node")
@@ -284,17 +285,14 @@ class Timeline:
 
     def _now(self) -> dict[str, Any]:
         about = {"now": time.time(), "version": self._version, "left_out": self._left_out}
-        return about | {"remaining": self._remaining_at(about["now"]), "stuck": self._stuck}
+        return about | {
+            "remaining": self._remaining_at(about["now"]),
+            "stuck": self._stuck,
+        }
 
     def _remaining_at(self, now: float) -> dict[str, Any] | None:
         since, remaining = self._remaining
-        if remaining is None:
-            return None
-        passed = max(0.0, now - since)
-        return {
-            name: max(0.0, value - passed) if name in ("seconds", "low", "high") else value
-            for name, value in remaining.items()
-        }
+        return count_down(remaining, now - since)
 
     def _about(self) -> dict[str, Any]:
         identity = self.identity

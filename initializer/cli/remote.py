@@ -13,6 +13,7 @@ import httpx
 
 from phasebus.bus import PhasebusError
 from phasebus.telemetry.formatting import NOTABLE_SECONDS
+from phasebus.telemetry.remaining import count_down
 from phasebus.telemetry.service import Access
 
 _ANNOUNCED = ("cluster", "node", "phase", "download", "engine")
@@ -50,6 +51,10 @@ class RemoteStart:
     def root(self) -> dict[str, Any] | None:
         """The outermost step; None before there is one."""
         return next((step for step in self.steps.values() if step.get("parent") not in self.steps), None)
+
+    def remaining(self, now: float) -> dict[str, Any] | None:
+        """Return the time remaining at `now`, in seconds since the epoch on this machine; None if unknown."""
+        return count_down(self.about.get("remaining"), now + self.offset - self.about.get("now", now))
 
     def changes(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the changed steps after each change, until the service announces its end.
@@ -113,7 +118,8 @@ class RemoteStart:
     def _update(self, name: str, content: dict[str, Any]) -> list[dict[str, Any]]:
         self.offset = content["now"] - time.time()
         changed: list[dict[str, Any]] = content.get("steps", [])
-        self.about.update({key: value for key, value in content.items() if key not in ("steps", "removed")})
+        if name != "closed":
+            self.about.update({key: value for key, value in content.items() if key not in ("steps", "removed")})
         if name == "state":
             self.steps = {}
         self.steps.update((step["id"], step) for step in changed)

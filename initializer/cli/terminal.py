@@ -97,8 +97,9 @@ def _state(
     steps: dict[str, Step] = {} if nodes is None else dict(nodes.steps)
     # The timeline has newer states of this process's steps than the hub.
     steps.update((step["id"], step) for step in state["steps"])
-    about = {} if nodes is None else nodes.about
-    return steps, about.get("remaining") or state["remaining"], about.get("stuck") or state["stuck"]
+    if nodes is None:
+        return steps, state["remaining"], state["stuck"]
+    return steps, nodes.remaining(time.time()) or state["remaining"], nodes.about.get("stuck") or state["stuck"]
 
 
 class _ConsoleHandler(logging.Handler):

@@ -36,7 +36,7 @@ def watch(url: str, *, until_ready: bool) -> None:
                 get_renderable=lambda: live_tree(
                     dict(start.steps),
                     time.time() + start.offset,
-                    start.about.get("remaining"),
+                    start.remaining(time.time()),
                     start.about.get("stuck", ()),
                 ),
                 refresh_per_second=4,
@@ -60,7 +60,7 @@ def _follow(start: RemoteStart, console: Console | None, *, until_ready: bool) -
                     now, about = time.time() + start.offset, start.about
                     for step in start.announced(changed):
                         console.print(step_line(step, now), soft_wrap=True)
-                    if line := status.line(start.steps, now, about.get("remaining"), about.get("stuck", ())):
+                    if line := status.line(start.steps, now, start.remaining(time.time()), about.get("stuck", ())):
                         console.print(redact(line), markup=False, soft_wrap=True)
                 root = start.root
                 if until_ready and root is not None and root["outcome"] != "running":

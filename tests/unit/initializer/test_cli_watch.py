@@ -97,6 +97,17 @@ def test_watch_prints_what_is_stuck(timeline: Timeline, service: Server) -> None
     assert "Stuck: look at download org/llama, no byte read for 60 s\n" in watch(service.url).output
 
 
+def test_the_time_remaining_counts_down_on_the_clock_of_the_service(timeline: Timeline, service: Server) -> None:
+    timeline.expect({"seconds": 30.0, "low": 5.0, "high": 60.0, "runs": 3, "basis": "same"})
+    timeline.close()
+    start = RemoteStart(service.url)
+    assert start.remaining(time.time()) is None
+    list(start.changes())
+    left = start.remaining(start.about["now"] - start.offset + 10.0)
+    assert left is not None
+    assert (left["seconds"], left["low"], left["runs"]) == (pytest.approx(20, abs=1), 0.0, 3)
+
+
 def test_the_tree_begins_with_the_state_the_time_remaining_and_the_step_to_look_at(timeline: Timeline) -> None:
     steps = {each["id"]: each for each in timeline.state()["steps"]}
     console = Console(file=io.StringIO(), width=120)
