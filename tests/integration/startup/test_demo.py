@@ -14,7 +14,7 @@ def test_it_ends_well_with_a_text_and_a_blame_table(demo: Demo) -> None:
     assert demo.code == 0, demo.stderr
     assert "prompt   'A start-up is'" in demo.stdout
     assert "where the time went" in demo.stdout
-    for step in ("node init", "phase engine_init", "load model", "ready in"):
+    for step in ("node ", "engine init", "load model", "ready in"):
         assert step in demo.stdout
     assert "Traceback" not in demo.stderr
 
