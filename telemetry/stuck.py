@@ -55,7 +55,7 @@ class StuckStep:
     read_bytes: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("name", "process"):
+        for name in ("step", "name", "process"):
             object.__setattr__(self, name, redact_name(getattr(self, name)))
         object.__setattr__(self, "reason", _text(self.reason, _MAX_REASON))
         for name, limit in _MAX_LINES.items():

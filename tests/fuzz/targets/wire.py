@@ -10,6 +10,7 @@ from typing import Any
 
 from phasebus.initializer.cluster.hub.state import ClusterState
 from phasebus.initializer.cluster.hub.wire import MAX_PARCEL_BYTES, Parcel, _Connection
+from phasebus.telemetry.stuck import StuckStep
 from tests.support.journal_lines import begun, ended, line, progressed
 from tests.support.outputs import encoded_timeline
 
@@ -26,13 +27,20 @@ def _parcel(lines: bytes, node: str = "n", **fields: Any) -> bytes:
     return json.dumps([*Parcel(node, 0, **fields), len(lines)]).encode() + b"\n" + lines
 
 
+_STUCK = StuckStep(
+    step="b" * 16, name="load", process="w", pid=7, running_seconds=9.0, reason="waits", stacks=("main",)
+).plain()
+
 SEEDS = [
     b"\xff"
     + _SECRET
     + b"\n"
     + _parcel(_OPENED + _STEPS, target="10.0.0.1:80")
     + _parcel(_DRIVER, node="driver", dropped=3),
-    b"\3" + _SECRET + b"\n" + _parcel(_OPENED + line("EngineDied", phase="x", error="gone")),
+    b"\3"
+    + _SECRET
+    + b"\n"
+    + _parcel(_OPENED + line("EngineDied", phase="x", error="gone") + line("StuckSteps", stuck=[_STUCK])),
     b"\xff" + _SECRET + b"\n" + _parcel(b"\xff\n{\n" + b"[" * 200 + b"\n"),
 ]
 TOKENS = [
