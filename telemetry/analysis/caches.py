@@ -7,7 +7,7 @@ part of the cache's key.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from phasebus.telemetry.journal import RecordedStep, Run
@@ -15,6 +15,12 @@ from phasebus.telemetry.journal import RecordedStep, Run
 _PREFIX: Final = "cache."
 _FACTOR: Final = ".factor."
 _HIT, _MISS = "hit", "miss"
+
+_FILES: Final = {
+    None: "its files were not there, or could not be used",
+    True: "its file was there, but could not be used",
+    False: "its file was not there",
+}
 
 Change = tuple[str | None, str | None]
 
@@ -28,6 +34,7 @@ class CacheUse:
         step: The step.
         hit: Whether the cache had everything that the step looked up.
         factors: The parts of its key.
+        present: Of a miss, whether its file was there and could not be used; None if unknown.
         changes: Of a miss, the factors that differ from those of the other start, with the values before and now; None if
             the other start did not use this cache, or there is none.
     """
@@ -36,6 +43,7 @@ class CacheUse:
     step: RecordedStep
     hit: bool
     factors: Mapping[str, str] = field(default_factory=dict)
+    present: bool | None = None
     changes: Mapping[str, Change] | None = None
 
     @property
@@ -46,7 +54,7 @@ class CacheUse:
         if self.changes is None:
             return "no earlier start to compare with"
         if not self.changes:
-            return "the key is the same: its files were not there, or could not be used"
+            return f"the key is the same: {_FILES[self.present]}"
         return ", ".join(
             f"{name}: {before or 'none'} → {now or 'none'}" for name, (before, now) in self.changes.items()
         )
@@ -71,8 +79,15 @@ def _uses(run: Run) -> list[CacheUse]:
         for name, value in step.attributes.items():
             if name.startswith(_PREFIX) and name.count(".") == 1 and value in (_HIT, _MISS):
                 cache = name.removeprefix(_PREFIX)
+                present = step.attributes.get(f"{name}.present")
                 found.append(
-                    CacheUse(cache=cache, step=step, hit=value == _HIT, factors=_factors(step.attributes, name))
+                    CacheUse(
+                        cache=cache,
+                        step=step,
+                        hit=value == _HIT,
+                        factors=_factors(step.attributes, name),
+                        present=present if isinstance(present, bool) else None,
+                    )
                 )
     return found
 
@@ -88,7 +103,7 @@ def _compared(use: CacheUse, before: CacheUse | None) -> CacheUse:
     names = sorted({*use.factors, *before.factors})
     pairs = {name: (before.factors.get(name), use.factors.get(name)) for name in names}
     changes = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    return CacheUse(cache=use.cache, step=use.step, hit=False, factors=use.factors, changes=changes)
+    return replace(use, changes=changes)
 
 
 def _process(step: RecordedStep) -> str:

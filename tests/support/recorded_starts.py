@@ -1,6 +1,6 @@
 """Reducing journals of real starts to what forecasts need: ``python -m tests.support.recorded_starts FROM TO``.
 
-Steps shorter than 0.5 % of the start, the model's path and the host's name are left out.
+Steps shorter than 1 % of the start, the model's path and the host's name are left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from phasebus.telemetry.history import BUSYNESS, Configuration
 from phasebus.telemetry.journal import RecordedStep, Run, read_journal
 from tests.support.runs import write_journal
 
-_SHORTEST_SHARE = 0.005
+_SHORTEST_SHARE = 0.01
 _KEPT = ("process",)
 _MODEL, _NODE = "tiny-llama", "node-0"
 _EARLIER = Configuration.of(

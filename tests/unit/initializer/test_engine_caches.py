@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -29,13 +30,16 @@ def replaced(path: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize(("found", "outcome"), [(None, "miss"), ("model info", "hit")])
 def test_the_inspection_of_a_model_is_recorded(
-    attributes: Callable[[], dict[str, Any]], found: str | None, outcome: str
+    attributes: Callable[[], dict[str, Any]], found: str | None, outcome: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "llama.json").touch()
+    model = SimpleNamespace(_get_cache_dir=lambda: tmp_path, _get_cache_filename=lambda: "llama.json")
     load = replaced(caches.MODEL_INSPECTION[1], lambda *_: found)
-    assert load(SimpleNamespace(_get_cache_dir=lambda: "/cache"), "0123456789abcdef") == found
+    assert load(model, "0123456789abcdef") == found
     recorded = attributes()
     assert recorded["cache.model_inspection"] == outcome
     assert recorded["cache.model_inspection.factor.model_code"] == "0123456789"
+    assert recorded.get("cache.model_inspection.present") is (True if outcome == "miss" else None)
 
 
 @pytest.mark.parametrize("graphs", [["a", None, "b"], [None, "a"]])

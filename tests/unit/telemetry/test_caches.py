@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from phasebus.telemetry.analysis import cache_uses
 from phasebus.telemetry.journal import Run
 from tests.support.runs import run_of, step
@@ -28,6 +30,13 @@ def test_a_miss_with_the_same_key_has_lost_its_files() -> None:
     (use,) = cache_uses(miss(torch="2.13"), miss(torch="2.13"))
     assert use.changes == {}
     assert "its files were not there" in use.explanation
+
+
+@pytest.mark.parametrize(("present", "expected"), [(True, "there, but could not be used"), (False, "was not there")])
+def test_a_miss_with_the_same_key_states_whether_its_file_was_there(present: bool, expected: str) -> None:
+    run = start(cache__compiled_model="miss", cache__compiled_model__present=present)
+    (use,) = cache_uses(run, start(cache__compiled_model="miss"))
+    assert use.explanation == f"the key is the same: its file {'was ' if present else ''}{expected}"
 
 
 def test_a_miss_without_an_earlier_use_has_no_known_cause() -> None:

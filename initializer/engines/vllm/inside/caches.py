@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -50,8 +51,17 @@ def report_caches(replace: Callable[[str, str, Callable[[Any], Any]], None]) -> 
     wrapt.register_post_import_hook(_listen_to_triton, _TRITON_KNOBS)
 
 
-def record_use(cache: str, *, hit: bool, factors: Mapping[str, object] | None = None) -> None:
-    """Record a use of a cache on the current span; several uses in one span are a miss if one of them is."""
+def record_use(
+    cache: str, *, hit: bool, factors: Mapping[str, object] | None = None, present: bool | None = None
+) -> None:
+    """Record a use of a cache on the current span; several uses in one span are a miss if one of them is.
+
+    Args:
+        cache: The name of the cache.
+        hit: Whether it had what was looked up.
+        factors: The parts of its key.
+        present: Of a miss, whether its file was there and could not be used; None if unknown.
+    """
     span = trace.get_current_span()
     if not span.is_recording():
         return
@@ -60,6 +70,8 @@ def record_use(cache: str, *, hit: bool, factors: Mapping[str, object] | None = 
     count = f"{name}.{'hits' if hit else 'misses'}"
     span.set_attribute(name, "miss" if before.get(name) == "miss" else outcome)
     span.set_attribute(count, int(before.get(count, 0)) + 1)
+    if present is not None and not hit:
+        span.set_attribute(f"{name}.present", present)
     for factor, value in list((factors or {}).items())[:_MAX_FACTORS]:
         span.set_attribute(f"{name}.factor.{factor}", str(value))
 
@@ -70,7 +82,8 @@ def _inspecting(load: Callable[..., Any]) -> Callable[..., Any]:
         found = load(self, module_hash, *args, **kwargs)
         with suppress(Exception):
             factors = {"model_code": module_hash[:_DIGEST_CHARACTERS], "folder": str(self._get_cache_dir())}
-            record_use("model_inspection", hit=found is not None, factors=factors)
+            present = (self._get_cache_dir() / self._get_cache_filename()).exists()
+            record_use("model_inspection", hit=found is not None, factors=factors, present=present)
         return found
 
     return load_model_info
@@ -81,7 +94,8 @@ def _loading_model(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_compiled_model(model: Any, path: str, *args: Any, **kwargs: Any) -> Any:
         found = load(model, path, *args, **kwargs)
         with suppress(Exception):
-            record_use("compiled_model", hit=found is not None, factors=compile_factors(model.vllm_config))
+            factors = compile_factors(model.vllm_config)
+            record_use("compiled_model", hit=found is not None, factors=factors, present=Path(path).exists())
         return found
 
     return load_compiled_model
