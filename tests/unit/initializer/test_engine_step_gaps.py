@@ -30,14 +30,14 @@ def traced_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr(imports, "IMPORTED_LATER", {name: "import_front_end"})
+    monkeypatch.setattr(imports, "IMPORTED_LATER", {name})
     return name
 
 
 def test_module_that_is_imported_later_has_a_span_from_the_begin_of_its_import(
     traced_module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[tuple[str, int, int]] = []
+    made: list[tuple[str, int, int, dict[str, str]]] = []
     tracing: Any = SimpleNamespace(instrument_manual=lambda *span: made.append(span))
     monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
     monkeypatch.setitem(sys.modules, "vllm.tracing", tracing)
@@ -45,8 +45,8 @@ def test_module_that_is_imported_later_has_a_span_from_the_begin_of_its_import(
     asked_ns = time.time_ns()
     module = importlib.import_module(traced_module)
     importlib.import_module(traced_module)
-    ((name, began_ns, ended_ns),) = made
-    assert name == "import_front_end"
+    ((name, began_ns, ended_ns, attributes),) = made
+    assert (name, attributes) == ("import_modules", {"module": traced_module})
     assert asked_ns <= began_ns <= module.BEGAN_NS <= ended_ns
     del sys.modules[traced_module]
 

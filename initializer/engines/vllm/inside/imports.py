@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -16,19 +15,19 @@ from typing import Final
 
 import wrapt
 
-IMPORTED_LATER: Final[Mapping[str, str]] = {
-    "vllm.v1.engine.async_llm": "import_front_end",
-    "vllm.model_executor.layers.quantization.online.base": "import_quantization",
-}
-"""The name of the step, by the module. A module that a process has when its plugins are loaded has no step there."""
+IMPORT_MODULES: Final = "import_modules"
+"""The name of the step; the module is an attribute."""
+
+IMPORTED_LATER: Final = frozenset({"vllm.v1.engine.async_llm", "vllm.model_executor.layers.quantization.online.base"})
+"""The modules. One that a process has when its plugins are loaded has no step there."""
 
 
 def trace_imports() -> None:
     """Give the imports of `IMPORTED_LATER` a span each: when the module is there, with the time at which its import began."""
     times = _ImportTimes()
     sys.meta_path.insert(0, times)
-    for module, step in IMPORTED_LATER.items():
-        wrapt.register_post_import_hook(functools.partial(times.trace, step), module)
+    for module in IMPORTED_LATER:
+        wrapt.register_post_import_hook(times.trace, module)
 
 
 class _ImportTimes(MetaPathFinder):
@@ -44,9 +43,9 @@ class _ImportTimes(MetaPathFinder):
             self._began_ns[fullname] = time.time_ns()
         return None
 
-    def trace(self, step: str, module: ModuleType) -> None:
+    def trace(self, module: ModuleType) -> None:
         """Make the span of the import of `module`, if it has begun since this finder was installed."""
         if (began_ns := self._began_ns.pop(module.__name__, None)) is not None:
             from vllm.tracing import instrument_manual
 
-            instrument_manual(step, began_ns, time.time_ns())
+            instrument_manual(IMPORT_MODULES, began_ns, time.time_ns(), {"module": module.__name__})
