@@ -13,6 +13,9 @@ PREFIXES: Final = ("", "k", "M", "G", "T", "P")
 TITLE_IS_NAME: Final = ("phase", "engine_step")
 """The kinds of step whose title is the name alone."""
 
+NAME_IS_WORDS: Final = ("ray",)
+"""The other kinds whose names are words, and not those of a model, a file, a host or a function."""
+
 
 NOTABLE_SECONDS: Final = 0.1
 """A step that took less, changed nothing and did not fail is not worth a line."""
@@ -76,7 +79,10 @@ def format_progress(done: float, total: float | None, unit: str, rate: float | N
 
 def format_title(kind: str, name: str) -> str:
     """Return the title of a step: ``engine init`` for a phase, ``callback add_flag`` for a callback."""
-    return name.replace("_", " ") if kind in TITLE_IS_NAME else f"{kind.replace('_', ' ')} {name}"
+    if kind in TITLE_IS_NAME:
+        return name.replace("_", " ")
+    words = kind.replace("_", " ")
+    return words if name == kind else f"{words} {name.replace('_', ' ') if kind in NAME_IS_WORDS else name}"
 
 
 def format_step(step: Mapping[str, Any], node: str = "") -> str:

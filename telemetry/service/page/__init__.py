@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from phasebus.telemetry.formatting import NOTABLE_SECONDS, PREFIXES, TITLE_IS_NAME
+from phasebus.telemetry.formatting import NAME_IS_WORDS, NOTABLE_SECONDS, PREFIXES, TITLE_IS_NAME
 from phasebus.telemetry.verdict import FATAL_KINDS, SLOW_FACTOR, SLOW_SECONDS
 
 _SCRIPTS: Final = (
@@ -29,6 +29,7 @@ _SCRIPTS: Final = (
 _RULES: Final = {
     "prefixes": PREFIXES,
     "titleIsName": TITLE_IS_NAME,
+    "nameIsWords": NAME_IS_WORDS,
     "slowFactor": SLOW_FACTOR,
     "slowSeconds": SLOW_SECONDS,
     "fatal": FATAL_KINDS,

@@ -19,7 +19,8 @@ const sentence = text => { const words = text.replaceAll("_", " "); return words
 
 function titleOf(step) {
   if (RULES.titleIsName.includes(step.kind)) return step.name.replaceAll("_", " ");
-  return `${step.kind.replaceAll("_", " ")} ${step.name}`;
+  const words = step.kind.replaceAll("_", " ");
+  return step.name === step.kind ? words : `${words} ${RULES.nameIsWords.includes(step.kind) ? step.name.replaceAll("_", " ") : step.name}`;
 }
 
 const digits = (number, count) => String(+number.toPrecision(count));

@@ -91,7 +91,7 @@ def started(nodes: TwoNodes, backend: OtlpBackend, tmp_path_factory: pytest.Temp
 def test_the_command_prints_a_text_and_the_time_of_each_step(started: Started) -> None:
     assert started.code == 0, started.stderr
     assert "prompt   'A start-up is'" in started.stdout
-    for step in ("cluster ", "engine init on ", "load model"):
+    for step in ("cluster", "engine init on ", "load model"):
         assert step in started.stdout
     assert "Traceback" not in started.stderr
     assert started.left_behind == []

@@ -94,6 +94,8 @@ def test_the_page_formats_numbers_and_titles_as_the_terminal_does(service: Servi
         ("engine_step", "load_weights"),
         ("training_workers", "a_b"),
         ("callback", "pin_to_rack"),
+        ("ray", "start_node_actor"),
+        ("cluster", "cluster"),
     ]
     assert page.evaluate("all => all.map(formatDuration)", seconds) == [format_duration(each) for each in seconds]
     for unit in units:

@@ -62,3 +62,5 @@ def test_format_progress_names_what_is_known(done: float, total: float | None, r
 def test_format_title_omits_the_kind_of_phases_and_engine_steps() -> None:
     assert format_title("phase", "engine_init") == "engine init"
     assert format_title("training_workers", "a_b") == "training workers a_b"
+    assert format_title("ray", "start_node_actor") == "ray start node actor"
+    assert format_title("cluster", "cluster") == "cluster"
