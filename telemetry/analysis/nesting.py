@@ -18,7 +18,7 @@ _DIGITS: Final = "0123456789"
 _WAITS: Final = "wait_for_"
 """What the names of steps begin with that only wait for other steps."""
 
-_MAX_ACTIVE: Final = 128
+_MAX_ACTIVE: Final = 64
 """How many of the steps that run on a node at the start of another one are considered as its place, the latest first."""
 
 _MAX_CHECKS: Final = 256

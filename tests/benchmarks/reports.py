@@ -73,6 +73,7 @@ def tables() -> Iterator[Table]:
         f"Reports of journals with {STEPS:,} steps: seconds of CPU of the whole command",
         ["", *REPORTS],
         notes=[
+            f"The command imports, and reads the journal; diff reads two, and so {2 * STEPS:,} steps.",
             f"Deep: chains of {DEPTH:,} steps. Late: steps that began after the {DEPTH:,} around them had ended.",
             f"Beside: steps of an engine beside {DEPTH:,} others that contain them and are not around them.",
         ],
