@@ -330,11 +330,14 @@ class InspectableLauncher(Protocol):
 class ParsingLauncher(Protocol):
     """What a launcher also has if ``phasebus check --engine`` can check arguments with the engine's own parser."""
 
-    def parse(self, model: str, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
+    def parse(
+        self, model: str, args: Mapping[str, Any], env: Mapping[str, str], server: Mapping[str, Any] | None
+    ) -> None:
         """Raise EngineError if the engine rejects its arguments or its model. It may import the engine, and starts nothing.
 
         Args:
             model: The path of the model, or its name where the engine finds it by itself.
             args: The engine's own arguments, by name.
             env: Environment variables of its processes.
+            server: The arguments of its HTTP server, by name; None if it does not serve.
         """

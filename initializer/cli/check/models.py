@@ -87,7 +87,8 @@ def _parsed(launcher: Launcher, config: LLMConfig, model: str | None) -> Finding
             "engine", "values", "not checked: they depend on the model, which is not on this machine", "note"
         )
     try:
-        launcher.parse(model, config.engine_args, config.engine_env)
+        server = None if config.serve is None else config.serve.args
+        launcher.parse(model, config.engine_args, config.engine_env, server)
     except EngineError as error:
         return Finding("engine", "values", redact(str(error)), "fix")
     return Finding("engine", "values", "the engine accepts them")

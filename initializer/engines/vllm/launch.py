@@ -172,9 +172,11 @@ class VLLM:
         """Yield whether a vLLM that is started here would load phasebus's plugin."""
         return plugin_checks()
 
-    def parse(self, model: str, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
-        """Raise EngineError if vLLM's own configuration rejects the arguments or the model."""
-        parse_arguments(model, args, env)
+    def parse(
+        self, model: str, args: Mapping[str, Any], env: Mapping[str, str], server: Mapping[str, Any] | None
+    ) -> None:
+        """Raise EngineError if vLLM itself rejects the arguments of its engine or of its server, or the model."""
+        parse_arguments(model, args, env, server)
 
     async def _process(self, launch: Launch, prepared: Prepared | None) -> VLLMProcess:
         """Return the prepared process, or a new one if its settings have changed meanwhile."""

@@ -19,32 +19,47 @@ _MOST_SECONDS: Final = 300.0
 _MARK: Final = "phasebus-parser: "
 _PROGRAM: Final = f"""
 import json, sys
-arguments = json.load(sys.stdin)
-try:
+given = json.load(sys.stdin)
+rejected = []
+
+def attempt(what, check):
+    try:
+        check()
+    except BaseException as error:
+        problems = getattr(error, "errors", None)  # pydantic's message is long
+        text = "; ".join(each["msg"] for each in problems()) if callable(problems) else str(error)
+        rejected.append(f"{{what}}: {{text or type(error).__name__}}")
+
+def check_engine():
     from vllm.engine.arg_utils import AsyncEngineArgs
-    AsyncEngineArgs(**arguments).create_engine_config()
-except BaseException as error:
-    problems = getattr(error, "errors", None)  # pydantic's message is long
-    text = "; ".join(each["msg"] for each in problems()) if callable(problems) else str(error)
-    message = f"{{type(error).__name__}}: {{text}}"
-else:
-    message = ""
-print({_MARK!r} + json.dumps(message), flush=True)
+    AsyncEngineArgs(**given["engine"]).create_engine_config()
+
+def check_server():
+    from phasebus.initializer.engines.vllm.server_arguments import parse_server_arguments
+    parse_server_arguments(given["server"])
+
+attempt("engine_args", check_engine)
+if given["server"]:
+    attempt("serve.args", check_server)
+print({_MARK!r} + json.dumps("; ".join(rejected)), flush=True)
 """
 
 
-def parse_arguments(model: str, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
+def parse_arguments(
+    model: str, args: Mapping[str, Any], env: Mapping[str, str], server: Mapping[str, Any] | None = None
+) -> None:
     """Check that vLLM accepts the arguments together with the model.
 
     Args:
         model: The path of the model, or its name on the hub.
         args: vLLM's engine arguments, by name.
         env: Environment variables in addition to those of this process.
+        server: The arguments of vLLM's OpenAI server, by name; None if it does not serve.
 
     Raises:
-        EngineError: vLLM rejects them, or cannot be imported.
+        EngineError: vLLM rejects some of them, or cannot be imported.
     """
-    given = {"model": model, "distributed_executor_backend": "mp", **args}
+    given = {"engine": {"model": model, "distributed_executor_backend": "mp", **args}, "server": server}
     try:
         ended = subprocess.run(  # noqa: S603  # this Python, with a program of ours
             [sys.executable, "-c", _PROGRAM],
@@ -62,4 +77,4 @@ def parse_arguments(model: str, args: Mapping[str, Any], env: Mapping[str, str])
         last = (ended.stderr.strip().splitlines() or ["no output"])[-1]
         raise EngineError(f"vLLM ended while it checked its arguments: {last}")
     if message := json.loads(marked[-1]):
-        raise EngineError(f"vLLM rejects its arguments: {message}")
+        raise EngineError(f"vLLM rejects {message}")

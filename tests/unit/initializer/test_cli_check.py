@@ -99,9 +99,9 @@ class Launcher:
     def workers(self, args: dict[str, Any]) -> int:
         return self._workers
 
-    def parse(self, model: str, args: dict[str, Any], env: dict[str, str]) -> None:
-        if args:
-            raise EngineError(f"rejected {args} of {Path(model).name}")
+    def parse(self, model: str, args: dict[str, Any], env: dict[str, str], server: dict[str, Any] | None) -> None:
+        if args or server:
+            raise EngineError(f"rejected {args} and {server} of {Path(model).name}")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_bundles_that_no_local_cluster_can_have_are_found(
 @pytest.mark.parametrize(
     ("source", "args", "level", "value"),
     [
-        ("here", {"x": 1}, "fix", "rejected {'x': 1} of tiny"),
+        ("here", {"x": 1}, "fix", "rejected {'x': 1} and {} of tiny"),
         ("here", {}, "ok", "the engine accepts them"),
         ("s3://bucket/x", {"x": 1}, "note", "not checked: they depend on the model"),
     ],
