@@ -16,6 +16,7 @@ from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Add
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.client import ForkedCommand, NotForkedError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.commands import PythonCommand, read_python_command
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.starting import start_server
 
 logger = logging.getLogger("phasebus.engine")
 
@@ -70,7 +71,7 @@ def begin_server(path: str, arguments: Sequence[str], environment: Mapping[str, 
 
 def _start(address: Address, environment: Mapping[str, str], use: ForkServerUse) -> bool:
     owner, idle = (None, client.IDLE_SECONDS) if use == "keep" else (os.getpid(), None)
-    return client.start_server(address, environment, owner=owner, idle_seconds=idle)
+    return start_server(address, environment, owner=owner, idle_seconds=idle)
 
 
 def _forked(
@@ -112,7 +113,7 @@ def start(idle_seconds: float | None) -> Mapping[str, Any]:
             if state is not None and state["fingerprint"] != fingerprint(os.environ):
                 client.ask(address, "stop")
                 _wait_until_released(address)
-            client.start_server(address, os.environ, owner=None, idle_seconds=idle_seconds)
+            start_server(address, os.environ, owner=None, idle_seconds=idle_seconds)
             return client.wait_until_imported(address)
     except (NotForkedError, AddressError, OSError) as error:
         raise EngineError(f"no fork server can be started: {error}") from error

@@ -20,6 +20,7 @@ import pytest
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, commands, environment
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, AddressError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.starting import start_server
 from tests.support.stub_engine import write_stub
 from tests.support.waiting import wait_until
 
@@ -37,7 +38,7 @@ class Stub:
         self.address = Address(folder / "runtime")
 
     def start(self, *, owner: int | None = None, idle_seconds: float | None = None) -> bool:
-        return client.start_server(self.address, self.environment, owner=owner, idle_seconds=idle_seconds)
+        return start_server(self.address, self.environment, owner=owner, idle_seconds=idle_seconds)
 
     def fork(self, *arguments: str, module: bool = False) -> client.ForkedCommand | None:
         program = [sys.executable, "-m", "vllm.run"] if module else [self.script]

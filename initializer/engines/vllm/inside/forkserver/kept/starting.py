@@ -1,0 +1,96 @@
+"""Starting a fork server that stays, as no child of the process that starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from multiprocessing import spawn, util
+from pathlib import Path
+from typing import Final
+
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.environment import neutral_environment
+
+_MODULE: Final = "phasebus.initializer.engines.vllm.inside.forkserver.kept.server"
+_INTERMEDIATE: Final = """\
+import os, sys
+if os.fork():
+    os._exit(0)
+kept = {0, 1, 2, *map(int, sys.argv[1].split(","))}
+for number in map(int, os.listdir("/proc/self/fd")):
+    if number not in kept:
+        try:
+            os.close(number)
+        except OSError:
+            pass
+os.chdir("/")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""The program of a process between, so that the server is no child of this process and has no other of its descriptors."""
+
+
+def start_server(
+    address: Address, environment: Mapping[str, str], *, owner: int | None, idle_seconds: float | None
+) -> bool:
+    """Start a server, which imports beside this process; return False if there is one.
+
+    Args:
+        address: Where it is found.
+        environment: What it is started with, but for secrets.
+        owner: The process that it ends with; None for none.
+        idle_seconds: How long it waits for a command before it ends, in seconds; None for ever.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    lock = address.lock()
+    if lock is None:
+        return False
+    descriptors = [lock]
+    try:
+        listener = address.listen()
+        descriptors.append(listener.detach())
+        if owner is not None:
+            descriptors.append(os.pidfd_open(owner))
+        owner_number = descriptors[2] if owner is not None else None
+        arguments = ", ".join(map(repr, [str(address.folder), descriptors[1], lock, owner_number, idle_seconds]))
+        program = f"import sys; sys.path[:] = filter(None, sys.path); from {_MODULE} import main; main({arguments})"
+        _start_detached([spawn.get_executable(), *_flags(), "-c", program], descriptors, environment, address.log)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    return True
+
+
+def _start_detached(
+    arguments: Sequence[bytes | str | None], descriptors: Sequence[int], environment: Mapping[str, str], log: Path
+) -> None:
+    """Start a process in a session of its own, which is no child of this one, with the root as its working folder."""
+    program = [os.fsdecode(each) for each in arguments if each is not None]
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        python = os.fsdecode(spawn.get_executable())
+        pid = os.posix_spawn(
+            python,
+            [python, "-I", "-S", "-c", _INTERMEDIATE, ",".join(map(str, descriptors)), *program],
+            neutral_environment(environment),
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, nothing, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+                *((os.POSIX_SPAWN_DUP2, each, each) for each in descriptors),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=[each for each in signal.valid_signals() if each not in (signal.SIGKILL, signal.SIGSTOP)],
+        )
+    finally:
+        os.close(output)
+        os.close(nothing)
+    os.waitpid(pid, 0)
+
+
+def _flags() -> list[str]:
+    return util._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001
