@@ -10,9 +10,12 @@ import anyio.to_thread
 import httpx
 import psutil
 import pytest
+import ray
 
 from phasebus.bus import current_step
 from phasebus.initializer import NODE_NAME, Cluster, ClusterConfig, LLMConfig, initialize_cluster
+from phasebus.initializer.cluster.hub.start import HubConnection
+from phasebus.initializer.cluster.hub.wire import Address, Parcel, Wire
 from phasebus.telemetry.journal import find_journal
 from tests.support.programs import free_port, program
 from tests.support.two_nodes import TwoNodes, in_no_hurry
@@ -58,6 +61,15 @@ def answers(port: int) -> bool:
         return False
 
 
+def offset_of(node: str, address: Address) -> int:
+    """Send nothing as `node`; return how much of its journal the hub has."""
+    wire = Wire(address)
+    try:
+        return wire.send(Parcel(node, 0), b"")
+    finally:
+        wire.close()
+
+
 def ready(port: int) -> bool:
     try:
         answer = get(f"http://127.0.0.1:{port}/readyz")
@@ -66,9 +78,19 @@ def ready(port: int) -> bool:
     return answer.status_code == 200 and [node["status"] for node in answer.json()["nodes"]] == ["ready"] * 2
 
 
-async def test_the_hub_serves_metrics_and_state_of_all_nodes_and_their_addresses(nodes: TwoNodes, model: str) -> None:
+async def test_the_hub_serves_all_nodes_and_rejects_a_peer_without_its_secret(
+    nodes: TwoNodes, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     promtool = program("promtool", "prometheus")
     port = free_port()
+    hubs: list[Any] = []
+    connect = HubConnection.__init__
+
+    def connect_and_remember(self: HubConnection, hub: Any) -> None:
+        hubs.append(hub)
+        connect(self, hub)
+
+    monkeypatch.setattr(HubConnection, "__init__", connect_and_remember)
     async with await initialize_cluster(config(nodes, model, port)):
         await anyio.to_thread.run_sync(wait_until, lambda: ready(port), "the hub has received everything")
         seen = {node["name"]: node for node in state(port)["nodes"]}
@@ -89,6 +111,12 @@ async def test_the_hub_serves_metrics_and_state_of_all_nodes_and_their_addresses
         assert [target["labels"]["node"] for target in targets] == ["node-0", "node-1"]
         for target in targets:
             assert "phasebus_ready 1.0" in get(f"http://{target['targets'][0]}/metrics").text
+        address = await anyio.to_thread.run_sync(lambda: Address(*ray.get(hubs[0].address.remote(), timeout=60)))
+        assert offset_of("node-0", address) > 0
+        for secret in ("", address.secret[:-1], address.secret.upper(), "0" * len(address.secret)):
+            with pytest.raises(OSError, match=r"closed|reset|Broken"):
+                offset_of("intruder", address._replace(secret=secret))
+        assert {node["name"] for node in state(port)["nodes"]} == {"node-0", "node-1"}
 
 
 async def test_a_hub_that_dies_delays_no_start_and_receives_everything_again(nodes: TwoNodes, model: str) -> None:
