@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from phasebus.initializer.downloads.sources import repository_name
 from phasebus.initializer.engines.optional import url_of
-from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.engines.protocol import EngineError, Serving
 from phasebus.initializer.engines.vllm.listener import bind, prepare_to_listen
-from phasebus.initializer.engines.vllm.openai_server import is_healthy
+from phasebus.initializer.engines.vllm.openai_server import OpenAIServer, is_healthy
 from phasebus.initializer.engines.vllm.server_arguments import import_first, words_of
 from phasebus.initializer.node.config import LLMConfig, ServeConfig
 
@@ -139,3 +142,40 @@ def test_folder_with_the_form_of_a_repository_has_no_name(tmp_path: Path, monkey
 def test_engine_without_a_server_has_no_url() -> None:
     assert url_of(object()) is None
     assert url_of(None) is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # as in the engine's process
+@pytest.mark.parametrize(("drain_seconds", "answered"), [(60.0, True), (0.0, False)])
+async def test_server_that_stops_lets_running_requests_end_for_its_drain_seconds(
+    drain_seconds: float, answered: bool
+) -> None:
+    arrived, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        arrived.set()
+        await may_end.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    server = OpenAIServer(Serving(host=HOST, port=0, drain_seconds=drain_seconds), HOST)
+    running: Any = uvicorn.Server(uvicorn.Config(slow, lifespan="off", log_config=None, timeout_graceful_shutdown=60))
+    running.install_signal_handlers = running.capture_signals = contextlib.nullcontext
+    server._server = running
+    server._task = asyncio.get_running_loop().create_task(running.serve(sockets=[server._socket]))
+    while not running.started:  # noqa: ASYNC110  # uvicorn's flag
+        await asyncio.sleep(0)
+    reader, writer = await asyncio.open_connection(HOST, server.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await arrived.wait()
+    stopping = asyncio.create_task(server.stop())
+    while not running.should_exit:  # noqa: ASYNC110  # uvicorn's flag
+        await asyncio.sleep(0)
+    if answered:
+        may_end.set()
+    await stopping
+    assert server._task.done() == answered
+    may_end.set()
+    assert (await reader.read()).endswith(b"ok")
+    writer.close()
+    await server._task
