@@ -43,6 +43,18 @@ class OwnThreads:
                 self._running.discard(native_id)
                 self._ended = _sum(self._ended, _of_thread(native_id))
 
+    @contextmanager
+    def counted_process(self) -> Iterator[None]:
+        """Count what a process uses that the block runs and waits for: it counts as a child of this one."""
+        before = _with_children()
+        try:
+            yield
+        finally:
+            after = _with_children()
+            used = Usage(after.cpu - before.cpu, after.moved - before.moved, after.read - before.read)
+            with self._lock:
+                self._ended = _sum(self._ended, used)
+
 
 OWN_THREADS: Final = OwnThreads()
 """Those of this process: each counts itself."""
@@ -52,16 +64,30 @@ def _sum(*parts: Usage) -> Usage:
     return Usage(*map(sum, zip(*parts, strict=True)))
 
 
+def _with_children() -> Usage:
+    """Return the CPU time of this process's ended children, and the bytes of it and them."""
+    times = os.times()
+    moved, read = _bytes_in("/proc/self/io")
+    return Usage(times.children_user + times.children_system, moved, read)
+
+
 def _of_thread(native_id: int) -> Usage:
     """Return what a thread of this process has used; nothing if that is not readable."""
     folder = f"/proc/self/task/{native_id}"
     try:
         with open(f"{folder}/stat", "rb") as file:  # noqa: PTH123
             fields = file.read().rpartition(b")")[2].split()
-        with open(f"{folder}/io", "rb") as file:  # noqa: PTH123
-            counters = [int(line.split()[1]) for line in file.read().splitlines()]
     except OSError:
         return Usage()
     ticks = int(fields[11]) + int(fields[12])
-    read, written, _, _, from_disk, to_disk = counters[:6]
-    return Usage(ticks / os.sysconf("SC_CLK_TCK"), read + written + from_disk + to_disk, read)
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), *_bytes_in(f"{folder}/io"))
+
+
+def _bytes_in(file: str) -> tuple[int, int]:
+    """Return the bytes moved, and those read, of a file of the kernel's; 0 if it is not readable."""
+    try:
+        with open(file, "rb") as counters:  # noqa: PTH123
+            read, written, _, _, from_disk, to_disk = (int(line.split()[1]) for line in counters.readlines()[:6])
+    except (OSError, ValueError):
+        return 0, 0
+    return read + written + from_disk + to_disk, read

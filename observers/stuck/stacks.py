@@ -18,6 +18,7 @@ from typing import Final
 import psutil
 
 from phasebus.stack_dump import FILE_NAME, handled_signals
+from phasebus.telemetry.own_threads import OWN_THREADS
 
 _WAIT_SECONDS: Final = 1.5
 _PY_SPY_SECONDS: Final = 4.0
@@ -138,13 +139,14 @@ def py_spy_stacks(pid: int) -> tuple[str, ...]:
     if program is None:
         return ()
     try:
-        found = subprocess.run(  # noqa: S603  # the program's own name and a number
-            [program, "dump", "--nonblocking", "--pid", str(pid)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_PY_SPY_SECONDS,
-            check=False,
-        )
+        with OWN_THREADS.counted_process():
+            found = subprocess.run(  # noqa: S603  # the program's own name and a number
+                [program, "dump", "--nonblocking", "--pid", str(pid)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_PY_SPY_SECONDS,
+                check=False,
+            )
     except (OSError, subprocess.SubprocessError):
         return ()
     return _py_spy_threads(found.stdout.decode(errors="replace")) if found.returncode == 0 else ()

@@ -103,3 +103,15 @@ def test_what_the_http_service_does_counts_as_no_work_of_the_start(tmp_path: Pat
         assert sampler.sample([os.getpid()])[os.getpid()].read - before < 2_500_000
     finally:
         server.close()
+
+
+def test_process_that_collects_evidence_does_not_count_as_work(tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(5_000_000))
+    sampler = ProcessSampler()
+    before = sampler.sample([os.getpid()])[os.getpid()].read
+    with OWN_THREADS.counted_process():
+        subprocess.run(["cat", str(file)], stdout=subprocess.DEVNULL, check=True)
+    assert sampler.sample([os.getpid()])[os.getpid()].read - before < 2_500_000
+    subprocess.run(["cat", str(file)], stdout=subprocess.DEVNULL, check=True)
+    assert sampler.sample([os.getpid()])[os.getpid()].read - before > 2_500_000
