@@ -111,9 +111,7 @@ def _verdict(comparison: Comparison) -> str:
     if comparison.slower:
         return f"The time to ready did not change by more than chance explains, but a step is slower{because}."
     if not comparison.enough:
-        return (
-            f"There are too few runs to tell a shift from chance at {100 * FALSE_ALARMS:.0f} %; 5 and 5 are the least."
-        )
+        return f"There are too few runs to distinguish a shift from chance at {100 * FALSE_ALARMS:.0f} %; 5 and 5 are the least."
     return "No difference that chance does not explain."
 
 

@@ -34,7 +34,7 @@ _NAMED_BY_PLACE: Final = frozenset({"cluster", "node", "engine"})
 """The kinds whose names are those of machines and models, which may differ between series."""
 
 _NUMBER: Final = re.compile(r"(_?[A-Z]*\d+)+$")
-"""What tells the processes of a sort apart: ``_TP0`` in ``Worker_TP0``."""
+"""What distinguishes the processes of a sort: ``_TP0`` in ``Worker_TP0``."""
 
 Key = tuple[str, str, str]
 """The kind of a step, its name, and the sort of process it ran in; "" if that is not recorded."""

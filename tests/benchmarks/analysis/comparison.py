@@ -1,4 +1,4 @@
-"""How well `phasebus compare` tells a slower start from chance, on simulated series of a recorded start of vLLM."""
+"""How well `phasebus compare` distinguishes a slower start from chance, on simulated series of a recorded start of vLLM."""
 
 from __future__ import annotations
 
