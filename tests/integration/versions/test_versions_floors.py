@@ -33,13 +33,13 @@ def test_the_unit_tests_pass_with_the_lowest_versions(tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, environment], check=True)
     python = str(environment / "bin" / "python")
-    install = [UV, "pip", "install", "--quiet", *index_options(), "--python", python, "--resolution", "lowest-direct"]
-    installed = subprocess.run(
-        [*install, f"{wheel}[ray]", *TEST_LIBRARIES], capture_output=True, text=True, check=False, timeout=600
-    )
-    if "error sending request" in installed.stderr:
-        without(f"the registry cannot be reached: {installed.stderr}")
-    assert installed.returncode == 0, installed.stderr
+    install = [UV, "pip", "install", "--quiet", *index_options(), "--python", python]
+    requirements = ["-r", str(ROOT / "pyproject.toml"), "--extra", "ray"]  # those of a wheel are not direct to uv
+    for arguments in (["--resolution", "lowest-direct", *requirements, *TEST_LIBRARIES], ["--no-deps", str(wheel)]):
+        installed = subprocess.run([*install, *arguments], capture_output=True, text=True, check=False, timeout=600)
+        if "error sending request" in installed.stderr:
+            without(f"the registry cannot be reached: {installed.stderr}")
+        assert installed.returncode == 0, installed.stderr
     ignored = [f"--ignore={path}" for path in LEFT_OUT]
     ended = subprocess.run(
         [
