@@ -20,7 +20,7 @@ from phasebus.initializer.engines.vllm.seams import SEAMS
 missing = []
 for seam in SEAMS:
     found = hooks.resolved(importlib.import_module(seam.module), seam.path)
-    if found is None or not callable(getattr(found[2], "__func__", found[2])):
+    if found is None or not (inspect.ismodule(found[2]) or callable(getattr(found[2], "__func__", found[2]))):
         missing.append(str(seam))
 assert missing == []
 from phasebus.initializer.engines.vllm.inside.ranks import TARGETS, _BY_TARGET

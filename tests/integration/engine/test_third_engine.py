@@ -44,7 +44,7 @@ def environment(site: Path, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def up(tmp_path: Path, environment: dict[str, str]) -> Iterator[Command]:
-    (configuration,) = blocks(PAGE, "yaml")
+    (configuration,) = (each for each in blocks(PAGE, "yaml") if "engine: echo" in each)
     (tmp_path / "node.yaml").write_text(configuration)
     arguments = ("up", str(tmp_path / "node.yaml"), "--once", "--port=0", "--prompt=hello")
     command = Command(*arguments, state=tmp_path, environment=environment)
