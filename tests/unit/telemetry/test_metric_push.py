@@ -19,6 +19,7 @@ from phasebus.telemetry.metric_push import MetricPush
 from phasebus.telemetry.otel import MetricSettings
 from phasebus.telemetry.otel.settings import Findings
 from phasebus.telemetry.otlp_metrics import metrics_data
+from tests.support.otel_version import exports_since
 from tests.support.otlp import OtlpSink, Push, otlp_sink
 from tests.support.programs import free_port
 from tests.support.waiting import wait_until
@@ -203,6 +204,7 @@ def test_units_are_those_of_the_names(name: str, unit: str) -> None:
     assert {metric.unit for metric in pushed if metric.name == name} == {unit}
 
 
+@exports_since(1, 41, "try again when a connection is refused")
 async def test_a_collector_that_is_away_delays_neither_the_start_nor_for_long_the_end() -> None:
     variables = {
         "OTEL_METRICS_EXPORTER": "otlp",
