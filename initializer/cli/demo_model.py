@@ -32,6 +32,8 @@ def write_tiny_model(destination: Path) -> Path:
     work = Path(tempfile.mkdtemp(prefix=f"{destination.name}.", dir=destination.parent))
     try:
         _write(work)
+        for file in work.iterdir():
+            file.chmod(0o644)  # safetensors makes its files readable for their owner only
         work.chmod(0o755)
         work.rename(destination)
     except OSError:
