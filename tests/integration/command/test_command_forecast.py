@@ -41,9 +41,13 @@ def test_the_third_start_of_a_configuration_has_a_forecast(tmp_path: Path, model
         assert (remaining["runs"], remaining["basis"]) == (2, "same")
         assert 0 <= remaining["low"] <= remaining["seconds"] <= remaining["high"]
         assert "\nphasebus_startup_remaining_seconds " in third.get("/metrics").text
-        page = third.get("/timeline").json()
-        assert page["remaining"]["runs"] == 2
-        assert any(step["kind"] == "phase" and step.get("usual") for step in page["steps"])
+        assert third.get("/timeline").json()["remaining"]["runs"] == 2
+
+        def phases_with_usual() -> list[str]:
+            steps = third.get("/timeline").json()["steps"]
+            return [step["name"] for step in steps if step["kind"] == "phase" and step.get("usual")]
+
+        wait_until(phases_with_usual, "a phase has its usual duration")
         wait.unlink()
         wait_until(lambda: third.get("/readyz").status_code == 200, "it is ready")
         wait_until(lambda: third.get("/readyz").json()["remaining"] is None, "nothing remains")
