@@ -96,7 +96,7 @@ def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0, seed:
     tokens = folder / f"{target}.tokens"
     tokens.write_text("".join(f'"{_escaped(each)}"\n' for each in module.TOKENS))
     options = {
-        "atheris_runs": inputs or None,
+        "runs": inputs or None,
         "max_total_time": int(seconds) or None,
         "timeout": INPUT_SECONDS,
         "max_len": MAX_BYTES,

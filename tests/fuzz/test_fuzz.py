@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.process import _result, run_all
+from tests.fuzz.process import _result, run, run_all
 from tests.fuzz.shrinking import shrunk
 from tests.fuzz.targets import TARGETS, load
 
@@ -26,6 +26,11 @@ def test_fuzzing_finds_no_input_that_fails(tmp_path: Path, capfd: pytest.Capture
     results = run_all(TARGETS, tmp_path, seconds=SECONDS, seed=1)  # `make fuzz` tries new inputs
     assert {each.target: each.error for each in results if each.failed} == {}, capfd.readouterr().out
     assert all(each.inputs > len(load(each.target).SEEDS) for each in results)
+
+
+def test_number_of_inputs_limits_a_run_and_is_reported(tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="atheris has no wheel for this machine")
+    assert run("listing", tmp_path, inputs=500, seed=1).inputs == 500
 
 
 def test_failing_input_is_shrunk_to_what_it_fails_on() -> None:
