@@ -73,6 +73,7 @@ def _helps() -> Iterator[tuple[str, str]]:
             terminal_width=WIDTH,
             **command.context_settings,
         )
+        vars(command)["_help_option"] = None  # click keeps it of the first context, as of a command invoked by itself
         yield words, command.get_help(context).rstrip()
         if not isinstance(command, click.Group):
             return
