@@ -107,8 +107,8 @@ async def _dispatch() -> Table:
             "What it costs to have the bus make one for each publish is the last row.",
             "A publish has fixed costs, in bare awaits: 0.5 for the context variable that makes parents exact, 0.2 for what it",
             "holds, 0.3 for the view. With timing, 0.4 for two readings of the clock, 0.4 for the outcome, 0.4 to keep the times:",
-            "with one subscriber that misses the mark (4.2 to 4.6), and with ten it is at the mark (2.5).",
-            "A write with one subscriber is at its mark or misses it: 4.8 to 5.4, the more the busier the machine.",
+            "with one subscriber that misses the mark (4.1 to 4.4), and with ten it is at the mark (2.5).",
+            "A write with one subscriber is at its mark: 4.9 to 5.2, the more the busier the machine.",
             "A ratio differs by 8 % between runs while other processes use the machine.",
         ],
     )
