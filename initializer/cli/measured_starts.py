@@ -120,21 +120,25 @@ def start_once(contender: Contender) -> float:
 
 @contextmanager
 def _environment(contender: Contender) -> Iterator[Mapping[str, str]]:
-    variables = {**os.environ, "PHASEBUS_STATE_DIR": str(contender.folder.absolute())}
-    if not contender.cold:
-        yield variables
-        return
-    with tempfile.TemporaryDirectory(prefix="phasebus-cold-", ignore_cleanup_errors=True) as caches:
-        for name in engine_names():
+    with tempfile.TemporaryDirectory(prefix="phasebus-bench-", ignore_cleanup_errors=True) as own:
+        variables = {**os.environ, "PHASEBUS_STATE_DIR": str(contender.folder.absolute())}
+        variables["PHASEBUS_RUNTIME_DIR"] = own  # a fork server of the user's is neither used nor stopped
+        for name in engine_names() if contender.cold else ():
             launcher = find_launcher(name)
             if isinstance(launcher, CachesInFolders):
-                variables.update(launcher.cache_variables(caches))
+                variables.update(launcher.cache_variables(str(Path(own, "caches"))))
         yield variables
 
 
 def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    if arguments:
-        subprocess.run([*_PHASEBUS, *arguments], env=environment, check=False, capture_output=True)  # noqa: S603  # ours
+    if not arguments:
+        return
+    ended = subprocess.run(  # noqa: S603  # phasebus itself
+        [*_PHASEBUS, *arguments], env=environment, check=False, capture_output=True, text=True, errors="replace"
+    )
+    if ended.returncode:
+        lines = "\n  ".join(ended.stderr.splitlines()[-_LAST_LINES:])
+        raise StartsError(f"phasebus {' '.join(arguments)} failed (exit code {ended.returncode}):\n  {lines}")
 
 
 def _start(contender: Contender, environment: Mapping[str, str]) -> None:

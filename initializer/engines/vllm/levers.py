@@ -9,7 +9,7 @@ from phasebus.telemetry.analysis import Lever, shortened
 from phasebus.telemetry.journal import RecordedStep, Run
 
 _FORKED: Final = 0.03
-"""What is left of the imports of a process that is forked with all of them; measured on a CPU."""
+"""What is taken to be left of the imports of a process that is forked with them: an assumption, which a measurement tests."""
 
 _CACHED: Final = 0.1
 """What is left of a step that finds in a cache what it had to make; no more is promised without a measurement."""
@@ -24,7 +24,7 @@ def levers(run: Run) -> Iterator[Lever]:
         yield Lever(
             name="keep a fork server that has vLLM imported",
             how="phasebus forkserver start, or phasebus run --forkserver keep -- …",
-            cost="about 1 GiB of memory while it stays",
+            cost="its memory while it stays",
             factor=shortened(_imports, _FORKED),
             around=(("forkserver", "start"), ("forkserver", "stop")),
         )
