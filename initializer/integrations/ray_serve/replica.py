@@ -103,7 +103,7 @@ class ReplicaStart:
         self._ended: Future[None] = Future()
         self._portal_manager = start_blocking_portal()
         self._portal = self._portal_manager.__enter__()
-        self._portal.start_task_soon(self._serve)
+        self._serving = self._portal.start_task_soon(self._serve)
 
     async def wait_for(self, phase: str) -> Context:
         """Return the context once the callbacks before the work of `phase` have run.
@@ -132,6 +132,11 @@ class ReplicaStart:
             Exception: The error of a callback after the last work.
         """
         await asyncio.wrap_future(self._ended)
+
+    def close(self) -> None:
+        """Cancel the phases that still run, stop serving /metrics, and export the last spans. Blocks until all has ended."""
+        self._serving.cancel()
+        self._portal_manager.__exit__(None, None, None)
 
     async def _serve(self) -> None:
         """Run the phases, and serve /metrics for as long as the replica lives."""

@@ -70,8 +70,10 @@ def ray_config() -> Any:
 
 
 @pytest.fixture
-def make(serve: Any, ray_config: Any) -> Any:
+def make(serve: Any, ray_config: Any) -> Iterator[Any]:
     from ray.llm._internal.common.utils.download_utils import NodeModelDownloadable
+
+    made: list[Any] = []
 
     def make(*callbacks: Any, port: int | None = None) -> Any:
         context = {
@@ -79,11 +81,15 @@ def make(serve: Any, ray_config: Any) -> Any:
             "placement_group": None,
             "runtime_env": {"env_vars": {"A": "1"}},
         }
-        return serve.BusCallback(
+        callback = serve.BusCallback(
             ray_config, callbacks=callbacks, port=port, raise_error_on_callback=True, ctx_kwargs=context
         )
+        made.append(callback.replica)
+        return callback
 
-    return make
+    yield make
+    for replica in made:
+        replica.close()
 
 
 def test_installed_ray_has_every_seam_and_no_warning(serve: Any, caplog: pytest.LogCaptureFixture) -> None:

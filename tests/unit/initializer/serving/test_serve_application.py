@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -221,15 +222,17 @@ async def test_replica_has_rays_part_of_its_start_before_its_phases(sink: OtlpSi
     origin = ReplicaOrigin(
         identity=RunIdentity.fresh("r", {"TRACEPARENT": PARENT}), requested_ns=FIRST_LINE_NS - 5000 * second
     )
-    replica = ReplicaStart(
-        "r", "tiny", None, (), {"engine_args": {}}, port=None, origin=origin, imported_ns=FIRST_LINE_NS + 1
-    )
-    await replica.wait_for("download")
-    replica.finish("download")
-    await replica.wait_for(ENGINE_START)
-    replica.reports_engine = True
-    replica.finish(ENGINE_START, object())
-    await replica.wait_for_end()
+    with closing(
+        ReplicaStart(
+            "r", "tiny", None, (), {"engine_args": {}}, port=None, origin=origin, imported_ns=FIRST_LINE_NS + 1
+        )
+    ) as replica:
+        await replica.wait_for("download")
+        replica.finish("download")
+        await replica.wait_for(ENGINE_START)
+        replica.reports_engine = True
+        replica.finish(ENGINE_START, object())
+        await replica.wait_for_end()
     wait_until(lambda: "serve replica" in {span.name for span in sink.spans}, "the replica's span has arrived")
     spans = exported_spans(export.content for export in sink.exports)
     assert_is_one_trace(spans, caller="b" * 16)
@@ -247,11 +250,11 @@ async def test_replica_has_rays_part_of_its_start_before_its_phases(sink: OtlpSi
 @pytest.mark.anyio
 async def test_replica_that_starts_later_links_to_the_start_of_its_application(sink: OtlpSink) -> None:
     origin = ReplicaOrigin(identity=RunIdentity.fresh("r", {}), linked_to=PARENT)
-    replica = ReplicaStart("r", "tiny", None, (), {}, port=None, origin=origin)
-    await replica.wait_for("download")
-    replica.fail(ValueError("no"))
-    with pytest.raises(ValueError, match="no"):
-        await replica.wait_for_end()
+    with closing(ReplicaStart("r", "tiny", None, (), {}, port=None, origin=origin)) as replica:
+        await replica.wait_for("download")
+        replica.fail(ValueError("no"))
+        with pytest.raises(ValueError, match="no"):
+            await replica.wait_for_end()
     wait_until(lambda: "serve replica" in {span.name for span in sink.spans}, "the replica's span has arrived")
     spans = exported_spans(export.content for export in sink.exports)
     assert_is_one_trace(spans)
