@@ -1,4 +1,4 @@
-"""What watching an engine costs, and what starting it our way saves. Takes about 25 minutes (ROUNDS=1: 5)."""
+"""What watching an engine costs, and what starting it our way saves. Takes about 20 minutes (ROUNDS=1: 4)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
@@ -25,15 +25,8 @@ from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_mode
 from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.journal import Run
-from tests.benchmarks.engine_starts import (
-    ENGINE_ARGS,
-    kept_fork_server,
-    phasebus_up,
-    ray_serve_llm,
-    restarted_vllm_serve,
-    vllm_serve,
-)
-from tests.benchmarks.measuring import Number, Table
+from tests.benchmarks.engine_starts import ENGINE_ARGS, phasebus_up, ray_serve_llm
+from tests.benchmarks.measuring import Number, Table, spread
 
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 
@@ -51,7 +44,6 @@ def tables() -> Iterator[Table]:
     model = str(write_tiny_model(tiny_model_path()))
     yield _watching(model)
     yield _starting(model)
-    yield _forking(model)
     yield _downloading(model)
 
 
@@ -69,7 +61,7 @@ def _watching(model: str) -> Table:
         ratios["token broken"].append(off[1] / broken[1])
 
     def number(name: str) -> Number:
-        return Number(median(ratios[name]), mark=1.01, beside=_spread(ratios[name]))
+        return Number(median(ratios[name]), mark=1.01, beside=spread(ratios[name]))
 
     return Table(
         f"Watching: observers on / everything off, medians of {ROUNDS} rounds",
@@ -169,74 +161,21 @@ async def _start_and_serve(model: str, watched: bool, taken_port: int | None = N
 
 
 def _starting(model: str) -> Table:
-    """The same model and arguments, started by us and by others."""
-    ways: dict[str, Callable[[str], float]] = {
-        "phasebus up": lambda model: phasebus_up(model)[0],
-        "vllm serve": vllm_serve,
-        "Ray Serve LLM": ray_serve_llm,
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    """The same model and arguments, started by us and by Ray Serve LLM."""
+    ours, theirs = [], []
     for _ in range(ROUNDS):
-        for name, start in ways.items():
-            seconds[name].append(start(model))
-    ours = seconds["phasebus up"]
-
-    def against(name: str) -> list[float]:
-        return [own / other for own, other in zip(ours, seconds[name], strict=True)]
-
-    marks = {"vllm serve": 1.1, "Ray Serve LLM": 0.75}
-    rows: list[list[Number | str | None]] = [["phasebus up", f"{median(ours):.1f} s", None]]
-    for name, mark in marks.items():
-        ratios = against(name)
-        ratio = Number(median(ratios), mark=mark, beside=_spread(ratios))
-        rows.append([name, f"{median(seconds[name]):.1f} s", ratio])
+        ours.append(phasebus_up(model)[0])
+        theirs.append(ray_serve_llm(model))
+    ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
     return Table(
         f"From the start of the process to the first answer, medians of {ROUNDS} rounds",
         ["", "seconds", "phasebus / this"],
-        [*rows],
-        ["phasebus up starts a Ray cluster too, as Ray Serve LLM does; vllm serve has none to start."],
+        [
+            ["phasebus up", f"{median(ours):.1f} s", None],
+            ["Ray Serve LLM", f"{median(theirs):.1f} s", Number(median(ratios), mark=0.75, beside=spread(ratios))],
+        ],
+        ["Both start a Ray cluster. `engine_forking` compares both, and vllm serve, with forks and without."],
     )
-
-
-def _forking(model: str) -> Table:
-    """`vllm serve` under `phasebus run`, whose processes are forked from a server, beside the plain command."""
-    marks = {False: 0.65, True: 0.45}
-    seconds: dict[tuple[bool, bool], list[float]] = {}
-    for _ in range(ROUNDS):
-        for empty in marks:
-            for observed in (False, True):
-                took = vllm_serve(model, observed=observed, empty_caches=empty)
-                seconds.setdefault((empty, observed), []).append(took)
-    rows: list[list[Number | str | None]] = []
-    for empty, mark in marks.items():
-        name = "with vLLM's caches empty" if empty else "first start"
-        rows.append(_compared(name, seconds[empty, False], seconds[empty, True], mark))
-    rows.extend(_keeping(model))
-    return Table(
-        f"vllm serve, from the start of the process to the first answer, medians of {ROUNDS} rounds",
-        ["", "vllm serve", "phasebus run", "phasebus / plain"],
-        [*rows],
-        ["On GPUs: install vLLM for them, and run the same command; nothing of this was measured there."],
-    )
-
-
-def _keeping(model: str) -> Iterator[list[Number | str | None]]:
-    """Yield the rows of a fork server that stayed, and of a restart after the death of the engine core."""
-    plain, kept = [], []
-    with kept_fork_server() as found:
-        for _ in range(ROUNDS):
-            plain.append(vllm_serve(model))
-            kept.append(vllm_serve(model, observed=True, environment=found))
-    yield _compared("with a fork server that stayed", plain, kept, mark=0.25)
-    firsts, agains = zip(*(restarted_vllm_serve(model) for _ in range(ROUNDS)), strict=True)
-    yield _compared("first start with --restart; restart after SIGKILL of the engine core", firsts, agains, mark=0.30)
-
-
-def _compared(name: str, slow: Sequence[float], fast: Sequence[float], mark: float) -> list[Number | str | None]:
-    """Return a row with the medians, and the median of the ratios, of pairs of starts."""
-    ratios = [one / other for one, other in zip(fast, slow, strict=True)]
-    ratio = Number(median(ratios), mark=mark, beside=_spread(ratios))
-    return [name, f"{median(slow):.1f} s", f"{median(fast):.1f} s", ratio]
 
 
 def _downloading(model: str) -> Table:
@@ -253,7 +192,7 @@ def _downloading(model: str) -> Table:
         ["", "seconds", "of the ideal overlap"],
         [
             ["without a download", f"{median(alone):.1f} s", None],
-            ["with it", f"{median(beside):.1f} s", Number(median(ratios), mark=1.1, beside=_spread(ratios))],
+            ["with it", f"{median(beside):.1f} s", Number(median(ratios), mark=1.1, beside=spread(ratios))],
         ],
         ["Ideal: the start without a download, and what of the download outlasts placement and imports."],
     )
@@ -305,7 +244,3 @@ def slow_server(folder: Path, seconds: float) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _spread(values: list[float]) -> str:
-    return f"{min(values):.2f} to {max(values):.2f}"

@@ -128,3 +128,8 @@ async def seconds(call: Call, repeats: int) -> float:
 def per_call(seconds: float) -> str:
     """Return a duration of one call for people."""
     return f"{seconds * 1e9:.0f} ns" if seconds < 1e-6 else f"{seconds * 1e6:.1f} µs"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the smallest and the largest of some numbers for people."""
+    return f"{min(values):.2f} to {max(values):.2f}"
