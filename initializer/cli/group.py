@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import signal
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from phasebus import __version__
-from phasebus.initializer.cli.interrupts import interruptible_imports
+from phasebus.initializer.cli.lazy_group import LazyGroup
 from phasebus.initializer.cli.output import OutputError, check_output, end_process, tolerant_streams, write_err
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("up:up", "Start the node, or the nodes, that a YAML file describes."),
@@ -36,27 +32,16 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "forkserver": ("forkserver:forkserver", "Start, show or stop the fork server that stays."),
     "demo": ("demo:demo", "Start a local Ray and a real vLLM with a tiny model."),
 }
-"""The module and function of each command in this package, and its line in the help. Modules are imported on use."""
+"""The module and function of each command in this package, and its line in the help."""
 
 _STARTING = ("up", "run", "demo")
 """The commands that start something; an error of their output must not fail them."""
 
 
-class _LazyGroup(click.Group):
-    """A group whose commands are imported when they are used."""
+class _CommandLine(LazyGroup):
+    """The commands of `phasebus`."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands, in the order of the help."""
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command; None if there is none with this name."""
-        if cmd_name not in _COMMANDS:
-            return None
-        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
-        with interruptible_imports():
-            command: click.Command = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
-        return command
+    table = _COMMANDS
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or fail with the nearest name."""
@@ -65,20 +50,6 @@ class _LazyGroup(click.Group):
             hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(_COMMANDS)}."
             ctx.fail(f"there is no command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the commands and options that begin with `incomplete`, without importing the commands."""
-        from click.shell_completion import CompletionItem
-
-        found = [
-            CompletionItem(name, help=line) for name, (_, line) in _COMMANDS.items() if name.startswith(incomplete)
-        ]
-        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
         """Parse the arguments."""
@@ -123,7 +94,7 @@ def _interruptible() -> Iterator[None]:
         raise SystemExit(128 + signal.SIGINT) from None
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="phasebus")
 def main() -> None:
     """See, steer and trace the start-up of an LLM cluster."""

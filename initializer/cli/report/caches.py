@@ -13,7 +13,7 @@ from phasebus.telemetry.history import run_before
 from phasebus.telemetry.journal import Run, read_journal
 
 
-@click.command(short_help="Show which caches were hit, and why others were missed.")
+@click.command()
 @run_argument
 @json_option
 @click.pass_context

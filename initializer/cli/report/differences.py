@@ -18,7 +18,7 @@ SLOWER_EXIT_CODE = 3
 """The exit code of `diff` if the second run was slower; 1 is an error and 2 wrong usage."""
 
 
-@click.command(short_help="Compare the durations of two runs, or of a run with the usual ones.")
+@click.command()
 @click.argument("before")
 @click.argument("after", default=LAST)
 @click.option(

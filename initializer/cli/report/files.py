@@ -17,7 +17,7 @@ from phasebus.telemetry.journal import JournalError, Run
 from phasebus.telemetry.service.page import page_of
 
 
-@click.command(short_help="Draw the run as a picture or a page.")
+@click.command()
 @run_argument
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; by default RUN.svg here.")
 @json_option
@@ -36,7 +36,7 @@ def plot(context: click.Context, run: str | None, output: Path | None, *, as_jso
             _write(analysis.plot(recorded), to)
 
 
-@click.command(short_help="Write the run as a trace for ui.perfetto.dev.")
+@click.command()
 @run_argument
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The file; by default RUN.perfetto.json here.")
 @click.option("--json", "as_json", is_flag=True, help="Print it instead of writing a file.")

@@ -29,7 +29,7 @@ def blame(context: click.Context, run: str | None, *, as_json: bool) -> None:
         print_blame(recorded)
 
 
-@click.command("critical-path", short_help="Show the chain of steps that set the time to ready.")
+@click.command("critical-path")
 @run_argument
 @json_option
 @click.pass_context

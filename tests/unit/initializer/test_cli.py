@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from phasebus.initializer.cli import main
 from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.options import service_options
+from phasebus.initializer.cli.report import report
 
 
 @pytest.mark.parametrize("command", [[], ["up"], ["demo"], ["run"], ["watch"], ["report"]])
@@ -27,11 +28,12 @@ def test_a_misspelled_command_is_named_with_the_nearest() -> None:
     assert "there is no command 'dmeo'; did you mean 'demo'?" in result.output
 
 
-def test_the_help_imports_no_command() -> None:
-    code = "import sys; from phasebus.initializer.cli import main; main(['--help'], standalone_mode=False);"
+def test_the_help_of_phasebus_and_of_report_imports_no_command() -> None:
+    code = "import sys; from phasebus.initializer.cli import main;"
+    code += "main(['--help'], standalone_mode=False); main(['report', '--help'], standalone_mode=False);"
     code += "print(sorted({'pydantic', 'rich', 'opentelemetry', 'httpx', 'uvicorn', 'yaml'} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "Commands:" in shown
+    assert shown.count("Commands:") == 2
     assert shown.endswith("[]\n")
 
 
@@ -52,10 +54,11 @@ def test_completion_names_the_options_of_a_command() -> None:
     assert [each.value for each in found] == ["--until-ready"]
 
 
-def test_every_command_has_the_line_of_the_help_as_its_own_name() -> None:
-    context = click.Context(main)
-    for name in main.list_commands(context):
-        command = main.get_command(context, name)
+@pytest.mark.parametrize("group", [main, report])
+def test_every_command_of_a_group_has_its_name_in_the_help(group: click.Group) -> None:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         assert command is not None
         assert command.name == name
 
