@@ -4,9 +4,6 @@
 docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.11.0
 JAEGER_QUERY_URL=http://localhost:16686 make test ARGS='tests/integration/jaeger'
 ```
-
-Jaeger's API returns what its adjusters have made of a trace, with their warnings as attributes of the spans.
-Source: Jaeger's `http_gateway.go`, `adjuster/standard.go` and `jptrace/warning.go`, as of August 2026.
 """
 
 from __future__ import annotations
@@ -15,25 +12,21 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry.journal import read_journal
 from tests.support.command import Command
+from tests.support.jaeger import whole_trace
 from tests.support.programs import free_port
 from tests.support.serve_llm import SERVER, local_serve, replica_journals, run_application
-from tests.support.traces import ExportedSpan, assert_is_one_trace, exported_json, faults
 from tests.support.two_nodes import two_nodes
 from tests.support.waiting import wait_until
-
-WARNINGS = "@jaeger@warnings"
-"""The attribute with the warnings of the adjusters."""
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -160,23 +153,3 @@ def test_serve_llm_is_one_whole_trace_in_jaeger(
     spans = whole_trace(jaeger, trace, {step.id for run in runs for step in run.steps})
     assert len([each for each in spans if each.span.name == "serve replica"]) == 2
     assert len([each for each in spans if each.span.name == "load weights"]) == 2
-
-
-def whole_trace(jaeger: str, trace: str, steps: set[str]) -> list[ExportedSpan]:
-    """Return the spans of a trace, once all `steps` have one; assert that it is whole, and that Jaeger does not warn."""
-    wait_until(lambda: steps <= {each.id for each in spans_of(jaeger, trace)}, "the trace is there")
-    with suppress(AssertionError):  # a program that observes an application exports its spans later
-        wait_until(lambda: not list(faults(spans_of(jaeger, trace))), "the trace is whole", 30)
-    found = spans_of(jaeger, trace)
-    assert_is_one_trace(found)
-    assert [(each.span.name, each.attributes[WARNINGS]) for each in found if WARNINGS in each.attributes] == []
-    return found
-
-
-def spans_of(jaeger: str, trace: str) -> list[ExportedSpan]:
-    """Return the spans of a trace; none if the trace is not there."""
-    answer = httpx.get(f"{jaeger}/api/v3/traces/{trace}", timeout=30)
-    if answer.status_code == httpx.codes.NOT_FOUND:
-        return []
-    result: dict[str, Any] = answer.raise_for_status().json()["result"]
-    return exported_json({"resourceSpans": result["resourceSpans"]})

@@ -1,0 +1,48 @@
+"""The test against a Jaeger reads traces as its query API returns them, and fails for what Jaeger would warn of."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.jaeger import WARNINGS, spans_of, stub_of_jaeger, whole_trace
+
+RECORDED = Path(__file__).parents[2] / "docs" / "traces" / "up.json"
+
+
+@pytest.fixture
+def received() -> list[dict[str, Any]]:
+    """The `resourceSpans` that a Jaeger has received, in the form of its answer, with numbers for kinds."""
+    spans: list[dict[str, Any]] = copy.deepcopy(json.loads(RECORDED.read_text(encoding="utf-8"))["resourceSpans"])
+    for span in _spans(spans):
+        span["kind"] = 1
+        span.setdefault("parentSpanId", "")
+    return spans
+
+
+def _spans(received: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [span for resource in received for scope in resource["scopeSpans"] for span in scope["spans"]]
+
+
+def test_whole_trace_is_read_back(received: list[dict[str, Any]]) -> None:
+    ids = {span["spanId"] for span in _spans(received)}
+    trace = _spans(received)[0]["traceId"]
+    with stub_of_jaeger(lambda: received) as jaeger:
+        assert {each.id for each in whole_trace(jaeger, trace, ids)} == ids
+
+
+def test_trace_that_jaeger_does_not_have_is_empty(received: list[dict[str, Any]]) -> None:
+    with stub_of_jaeger(lambda: received) as jaeger:
+        assert spans_of(jaeger, "f" * 32) == []
+
+
+def test_warning_of_an_adjuster_fails_the_test(received: list[dict[str, Any]]) -> None:
+    span = _spans(received)[0]
+    warning = {"arrayValue": {"values": [{"stringValue": "clock skew adjustment disabled"}]}}
+    span.setdefault("attributes", []).append({"key": WARNINGS, "value": warning})
+    with stub_of_jaeger(lambda: received) as jaeger, pytest.raises(AssertionError, match="clock skew"):
+        whole_trace(jaeger, span["traceId"], {span["spanId"]})
