@@ -47,7 +47,6 @@ class Reader:
             "PHASEBUS_STATE_DIR": str(folder / "state"),
             "PHASEBUS_PORT": str(port),
             "MODEL": str(folder / "model"),
-            "ENGINE": "none",
         }
         foreign = ("PHASEBUS_", "OTEL_", "TRACEPARENT", "RAY_", "VLLM_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
