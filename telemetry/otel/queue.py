@@ -24,7 +24,8 @@ _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 _OUTER_KINDS = frozenset({"cluster", "node", "phase", "engine", "serve"})
 _OUTER_ROOM = 1000
-"""How many spans of these kinds find room in a queue that is full: without them, all others have no parent in the trace."""
+"""How many spans of these kinds find room in a queue that is full. They are also exported before all others that wait: without
+them, the others have no parent in the trace."""
 
 _ATTEMPTS = 3
 """How often a batch is refused before it is dropped, if other batches are accepted meanwhile."""
@@ -65,6 +66,7 @@ class SpanQueue:
         self._wait_for_flush = wait_for_flush
         self._pauses = pauses
         self._new: deque[ReadableSpan] = deque()
+        self._new_outer: deque[ReadableSpan] = deque()
         self._refused: deque[_Batch] = deque()
         self._waiting = 0
         self._changed = threading.Condition()
@@ -77,17 +79,23 @@ class SpanQueue:
 
     def put(self, spans: Iterable[ReadableSpan]) -> None:
         """Have `spans` exported."""
+        full = False
         with self._changed:
+            before = self._pending()
             for span in spans:
-                room = self._batches.queue + (_OUTER_ROOM if _is_outer(span) else 0)
-                if self._waiting >= room or self._closing:
+                outer = _is_outer(span)
+                if self._closing or self._waiting >= self._batches.queue + (_OUTER_ROOM if outer else 0):
                     self.dropped += 1
+                    full = not self._closing
                 else:
                     self._waiting += 1
-                    self._new.append(span)
-            if self._new and self._thread.ident is None:
+                    (self._new_outer if outer else self._new).append(span)
+            if (pending := self._pending()) and self._thread.ident is None:
                 self._thread.start()
-            self._changed.notify()
+            if before == 0 or pending >= self._batches.batch:  # what the thread waits for; a wake-up costs both threads
+                self._changed.notify()
+        if full:
+            self._warn(f"{self._batches.queue} of them wait, and OTEL_BSP_MAX_QUEUE_SIZE allows no more")
 
     def close(self) -> bool:
         """Export what is left, for as long as `wait_for_flush` waits; return whether all of it was exported."""
@@ -123,19 +131,23 @@ class SpanQueue:
         """Return the next batch once it is due; None once everything is exported and the queue closes."""
         with self._changed:
             self._wait_until_due()
-            if self._new:
-                spans = [self._new.popleft() for _ in range(min(len(self._new), self._batches.batch))]
+            size = min(self._pending(), self._batches.batch)
+            if size:
+                spans = [(self._new_outer or self._new).popleft() for _ in range(size)]
                 return _Batch(spans, accepted_before=self._accepted)
             return self._refused.popleft() if self._refused else None
+
+    def _pending(self) -> int:
+        return len(self._new) + len(self._new_outer)
 
     def _wait_until_due(self) -> None:
         if self._failures:
             pause = self._pauses[min(self._failures, len(self._pauses)) - 1]
             self._changed.wait_for(lambda: self._closing, pause)
             return
-        self._changed.wait_for(lambda: self._new or self._refused or self._closing)
+        self._changed.wait_for(lambda: self._pending() or self._refused or self._closing)
         if not self._refused:
-            self._changed.wait_for(lambda: len(self._new) >= self._batches.batch or self._closing, self._batches.delay)
+            self._changed.wait_for(lambda: self._pending() >= self._batches.batch or self._closing, self._batches.delay)
 
     def _keep_or_drop(self, batch: _Batch) -> None:
         batch.attempts += 1
