@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import sys
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,15 @@ settings.load_profile("busy machines")
 
 FOLDERS_SHOWN = 10
 SECONDS_OF_A_LONG_RUN = 60.0
+
+
+def pytest_configure() -> None:
+    """Handle SIGINT also where a shell without job control runs pytest in the background.
+
+    Such a shell has it ignored, every process that a test starts inherits that, and tests interrupt those processes.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

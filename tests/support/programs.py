@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 from pathlib import Path
@@ -11,6 +13,11 @@ from typing import NoReturn
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+_FIRST_PORT, _LAST_PORT = 20_000, 32_000
+"""Above those of Ray's workers, and below those that Linux chooses."""
+
+_ports = iter(random.sample(range(_FIRST_PORT, _LAST_PORT), _LAST_PORT - _FIRST_PORT))
 
 
 def program(name: str, package: str) -> str:
@@ -31,6 +38,11 @@ def without(reason: str) -> NoReturn:
 
 
 def free_port() -> int:
-    """Return a free port of loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Return a free port of loopback, which this process has not returned before.
+
+    It is none of those that the kernel gives to connections and to port 0: nothing else gets it before the test uses it.
+    """
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("no port is free")

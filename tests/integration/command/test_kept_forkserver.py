@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -113,6 +114,7 @@ def test_a_forked_command_has_the_state_of_an_executed_one(stub: Stub, tmp_path:
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
 
         shown = []
+        passed = fcntl.fcntl(file, fcntl.F_DUPFD, 55)
         for forked in (False, True):
             file.seek(0)
             ended = stub.run(
@@ -121,11 +123,11 @@ def test_a_forked_command_has_the_state_of_an_executed_one(stub: Stub, tmp_path:
                 cwd=tmp_path,
                 stdin=file,
                 preexec_fn=limit,
-                pass_fds=[os.dup2(file.fileno(), 55)],
+                pass_fds=[passed],
             )
             assert ended.returncode == 0, ended.stderr
             shown.append(json.loads(ended.stdout))
-        os.close(55)
+        os.close(passed)
     executed, forked_state = shown
     assert executed.pop("random") != forked_state.pop("random")
     for state in shown:  # pipes have other names, and a listing of descriptors has one itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -118,12 +119,11 @@ def test_a_fork_has_the_settings_of_its_caller_and_random_numbers_of_its_own(tmp
 
 def test_a_fork_has_no_descriptor_that_the_command_was_started_with(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
-        shown, _ = run(
-            tmp_path, "begin.fork_server()\nshow(own=state(), fork=ask())", pass_fds=[os.dup2(file.fileno(), 77)]
-        )
-    os.close(77)
-    assert "77" in shown["own"]["descriptors"]
-    assert "77" not in shown["fork"]["descriptors"]
+        passed = fcntl.fcntl(file, fcntl.F_DUPFD, 77)
+        shown, _ = run(tmp_path, "begin.fork_server()\nshow(own=state(), fork=ask())", pass_fds=[passed])
+    os.close(passed)
+    assert str(passed) in shown["own"]["descriptors"]
+    assert str(passed) not in shown["fork"]["descriptors"]
 
 
 def test_the_server_runs_one_thread_and_ends_with_its_owner(tmp_path: Path) -> None:
