@@ -62,7 +62,7 @@ def shape_of(callback: Callback) -> Shape:
             f"{name_of(callback)!r} is a generator, which nothing would run; it must not yield"
         )
     try:
-        parameters = list(inspect.signature(callback).parameters.values())
+        parameters = _parameters(callback)
     except ValueError:  # some builtins have no signature; they are called with the event alone
         return Shape(Form.EVENT, awaited=False)
     positional = [p for p in parameters if p.kind in _POSITIONAL]
@@ -86,6 +86,23 @@ def shape_of(callback: Callback) -> Shape:
     if stray or not parameters or len(required) > 3 or (form is Form.EVENT and not positional):
         raise CallbackSignatureError(_does_not_fit(callback, parameters))
     return Shape(form, awaited=_is_async(callback))
+
+
+def _parameters(callback: Callback) -> list[inspect.Parameter]:
+    """Return the parameters that `callback` is called with.
+
+    A decorator that passes on what it is called with (``*args``) has those of the function it wraps. One that names its own may
+    supply others to the function itself, so there they count.
+
+    Raises:
+        ValueError: It has no signature.
+    """
+    wrapped = list(inspect.signature(callback).parameters.values())
+    try:
+        own = list(inspect.signature(callback, follow_wrapped=False).parameters.values())
+    except ValueError:  # implemented in C, as the wrapper of `functools.cache` is
+        return wrapped
+    return wrapped if any(p.kind is p.VAR_POSITIONAL for p in own) else own
 
 
 def check_no_callback_class(thing: object) -> None:
@@ -112,13 +129,13 @@ def events_of(callback: Callback, form: Form, default: Any) -> Any:
     if form is Form.SHORT:
         return PhaseEvent
     try:
-        first = next(p for p in inspect.signature(callback).parameters.values() if p.kind in _POSITIONAL)
+        first = next(p for p in _parameters(callback) if p.kind in _POSITIONAL)
     except (ValueError, StopIteration):
         return default
     if first.annotation is first.empty:
         return default
     try:
-        hint = _resolved(_function_of(callback), first)
+        hint = _resolved(callback, first)
     except Exception as error:
         raise CallbackSignatureError(
             f"the annotation {first.annotation!r} of {name_of(callback)!r} cannot be resolved ({error}); "
@@ -145,18 +162,22 @@ def check_event(callback: Callback, form: Form, event: type) -> None:
     )
 
 
-def _resolved(function: Any, parameter: inspect.Parameter) -> Any:
-    """Return what the annotation of `parameter` means.
+def _resolved(callback: Any, parameter: inspect.Parameter) -> Any:
+    """Return what the annotation of `parameter` means. The other annotations need not mean anything at run time.
 
     A function that was pickled by value, as Ray does with those of a script or a notebook, has left behind what only its
     annotations name. Its event is then found by its name.
     """
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    function = inspect.unwrap(callback if hasattr(callback, "__wrapped__") else _function_of(callback))
+    alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    type_parameters = {each.__name__: each for each in getattr(function, "__type_params__", ())}
+    known = getattr(function, "__globals__", {})
     try:
-        return get_type_hints(function).get(parameter.name, Any)
+        return get_type_hints(alone, known, ChainMap(type_parameters, known))[parameter.name]
     except NameError:
-        known = getattr(function, "__globals__", {})
-        alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
-        return get_type_hints(alone, known, ChainMap(known, _events_by_name()))[parameter.name]
+        return get_type_hints(alone, known, ChainMap(type_parameters, known, _events_by_name()))[parameter.name]
 
 
 def _events_by_name() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import logging
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Union, get_args, get_origin
+from typing import Annotated, Any, NewType, Protocol, TypeVar, Union, get_args, get_origin
 
 from phasebus.bus._checks import nearest
 from phasebus.bus._errors import CallbackSignatureError, EventError
@@ -45,7 +45,40 @@ def event_class(method: str, event: object) -> type:
 
 def is_selector(thing: object) -> bool:
     """Return whether `thing` is a choice of events rather than a callback."""
-    return thing is Any or isinstance(thing, type | str | tuple) or _is_union(thing)
+    return (
+        thing is Any
+        or isinstance(thing, type | str | tuple | TypeVar | NewType)
+        or get_origin(thing) is not None
+        or _is_type_alias(thing)
+    )
+
+
+def _is_type_alias(thing: object) -> bool:
+    """Return whether `thing` was made by a ``type`` statement (Python 3.12), or by `typing_extensions` as if it were."""
+    return type(thing).__name__ == "TypeAliasType" and hasattr(thing, "__value__")
+
+
+def _meaning(events: Events) -> Events:
+    """Return what a type stands for when the program runs: without aliases, annotations, variables and arguments that say nothing."""
+    if _is_type_alias(events):
+        return _meaning(events.__value__)
+    if isinstance(events, TypeVar):
+        return _meaning(events.__bound__ or events.__constraints__ or Any)
+    origin: Any = get_origin(events)
+    if origin is Annotated:
+        return _meaning(events.__origin__)
+    if isinstance(origin, type) and origin is not types.UnionType:
+        if all(argument in (Any, object) or isinstance(argument, TypeVar) for argument in get_args(events)):
+            return origin
+        raise CallbackSignatureError(
+            f"{_shown(events)} does not choose events: an object does not know the arguments of its type; "
+            f"give {origin.__name__}, or a subclass of {_shown(events)} of your own"
+        )
+    return events
+
+
+def _shown(events: Events) -> str:
+    return str(events).removeprefix("__main__.").removeprefix("typing.")
 
 
 def _is_union(thing: object) -> bool:
@@ -58,6 +91,7 @@ def selector(events: Events) -> Selector:
     Raises:
         CallbackSignatureError: It is nothing that can choose events.
     """
+    events = _meaning(events)
     if events is Any or events is object:
         return Selector("everything", lambda _: True)
     if isinstance(events, str):
