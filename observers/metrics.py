@@ -11,6 +11,7 @@ from phasebus.telemetry.analysis.exclusive import UNATTRIBUTED, exclusive_second
 from phasebus.telemetry.journal import RecordedStep
 from phasebus.telemetry.metrics import Metrics, observe_many
 from phasebus.telemetry.step_series import FAILURES, StepSeries
+from phasebus.telemetry.stuck import StuckSteps
 
 _TRACE_ID_CHARACTERS: Final = 32
 _STEP_ID_CHARACTERS: Final = 16
@@ -52,6 +53,7 @@ class MetricsObserver:
         self._done: dict[str, float] = {}
         self._divided: dict[str, _DividedStep] = {}
         self._failed: dict[str, str] = {}
+        self._stuck: dict[str, StepSeries] = {}
 
     def observe(self, event: StepEvent | StepsCounted) -> None:
         """Count one event."""
@@ -66,6 +68,13 @@ class MetricsObserver:
             self._end(event, event.seconds, "finished")
         elif isinstance(event, StepFailed):
             self._end(event, event.seconds, event.outcome)
+
+    def record_stuck(self, stuck: StuckSteps) -> None:
+        """Export these steps as stuck, and no others."""
+        found = {each.step: self._running[each.step] for each in stuck.steps if each.step in self._running}
+        for step, series in (self._stuck | found).items():
+            series.mark_stuck(step, stuck=step in found)
+        self._stuck = found
 
     def close(self) -> None:
         """Count down the steps that still run: the bus has closed."""

@@ -106,7 +106,7 @@ class Metrics:
                         key = (key[0], *(OVERFLOW for _ in key[1:]))
                     self._label_sets[key[0]] += 1
                     labels = dict(zip(row.duration.labels, map(redact_name, key[1:]), strict=True))
-                    found = self._steps.setdefault(key, StepSeries(row, labels, self.series))
+                    found = self._steps.setdefault(key, StepSeries(redact_name(kind), row, labels, self.series))
         return found
 
     def announce(self, kind: str, attributes: Mapping[str, object]) -> None:

@@ -340,6 +340,13 @@ REMAINING: Final = Family(
     "Expected time until the start is ready, from earlier starts; 0 once it has ended, absent without earlier ones.",
     query="max by (instance) (phasebus_startup_remaining_seconds) > 0",
 )
+STUCK: Final = Family(
+    "phasebus_stuck_steps",
+    "gauge",
+    "Steps that a start hangs in, by kind and name; a single 0 without labels while there are none.",
+    ("kind", "step"),
+    query="max by (instance, kind, step) (phasebus_stuck_steps) > 0",
+)
 BUILD_INFO: Final = Family(
     "phasebus_build_info",
     "gauge",
@@ -470,7 +477,7 @@ ENGINE_TOKENS: Final = Family(
 OF_EVERY_PROCESS: Final = (BUILD_INFO,)
 """Families that describe a process; a hub exports them under the same name."""
 
-OF_NODES: Final = (READY, START_TIME, EVENTS, PROGRESS, REMAINING)
+OF_NODES: Final = (READY, START_TIME, EVENTS, PROGRESS, REMAINING, STUCK)
 """Families of a process that starts something; a hub exports their sum or its own value, as `phasebus_cluster_…`."""
 
 OF_THE_BUS: Final = (SUBSCRIBER_ERRORS, EVENTS_DROPPED, SPANS_DROPPED, RELAY_REJECTED)

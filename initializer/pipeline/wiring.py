@@ -59,7 +59,7 @@ def observe_all(bus: Bus, telemetry: Telemetry) -> Path:
         "the status": lambda: StatusObserver(telemetry.status, telemetry.metrics),
         "the timeline": lambda: TimelineObserver(telemetry.timeline),
         "the journal": lambda: keep(JournalObserver(JournalWriter(journal, identity)), lambda made: made.record),
-        "metrics": lambda: MetricsObserver(telemetry.metrics, identity.trace),
+        "metrics": lambda: keep(MetricsObserver(telemetry.metrics, identity.trace), lambda made: made.record_stuck),
         "spans": lambda: keep(SpanObserver(telemetry.tracing), lambda made: made.record_stuck),
         "the history": lambda: HistoryObserver(identity, telemetry.timeline, telemetry.metrics),
         "steps that are stuck": lambda: Watchdog(

@@ -14,6 +14,7 @@ from phasebus.telemetry import Metrics, RunningSteps, Timeline, names
 from phasebus.telemetry.in_memory import Counter, Gauge
 from phasebus.telemetry.journal import JournalOpened, RecordedStep
 from phasebus.telemetry.redaction import redact_name
+from phasebus.telemetry.stuck import StuckSteps
 
 _URL: Final = re.compile(r"https?://(?:[\w.-]{1,255}|\[[0-9A-Fa-f:.%]{2,60}\]):[0-9]{1,5}", re.ASCII)
 
@@ -143,6 +144,10 @@ class NodeState:
         self._trace = event.trace
         self._observe[0].close()
         self._observe = journal_observers(self._metrics, self._timeline, self.name, event.trace)
+
+    def record_stuck(self, stuck: StuckSteps) -> None:
+        """Record which of its steps are stuck."""
+        self._observe[0].record_stuck(stuck)
 
     def closed(self, *, ends: bool) -> None:
         """Apply the last event of its journal: its bus has closed. `ends` is whether the node ends with its bus."""

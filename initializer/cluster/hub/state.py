@@ -134,6 +134,7 @@ class ClusterState:
                 self._expected_nodes = expected if isinstance(expected, int) else 0
         elif isinstance(event, StuckSteps):
             self._stuck[node.name] = event
+            node.record_stuck(event)
             self.timeline.set_stuck([step for each in self._stuck.values() for step in each.plain()][:MAX_STEPS])
         elif isinstance(event, JournalOpened):
             self._opened(node, event)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from phasebus.bus import Bus
+from phasebus.bus import Bus, StepStarted
 from phasebus.initializer.cli.start import _reachable
 from phasebus.initializer.node.config import ServiceConfig
 from phasebus.initializer.pipeline import wiring
@@ -16,6 +16,7 @@ from phasebus.observers import Watchdog
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.journal import read_journal
 from phasebus.telemetry.stuck import StuckStep, StuckSteps
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -101,7 +102,9 @@ async def test_an_observer_that_cannot_be_made_is_left_out(
 
 
 @pytest.mark.anyio
-async def test_stuck_steps_reach_the_page_the_probe_and_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stuck_steps_reach_the_page_the_probe_the_metrics_and_the_journal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made: list[dict[str, Any]] = []
 
     def watchdog(**options: Any) -> Watchdog:
@@ -112,8 +115,12 @@ async def test_stuck_steps_reach_the_page_the_probe_and_the_journal(monkeypatch:
     step = StuckStep(step="a" * 16, name="load weights", process="Worker", pid=7, running_seconds=9, reason="r")
     async with Telemetry(port=None) as telemetry, Bus() as bus:
         journal = observe_all(bus, telemetry)
+        await bus.publish(StepStarted(step=step.step, kind="engine_step", name="load_weights"))
+        exported, labels = telemetry.metrics.registry.get_sample_value, {"step": "load_weights"}
+        wait_until(lambda: exported("phasebus_engine_step_in_progress", labels), "the step is counted")
         for report in made[0]["report"]:
             report(StuckSteps(steps=(step,)))
+        assert exported("phasebus_stuck_steps", {"kind": "engine_step", **labels}) == 1
         assert telemetry.timeline.state()["stuck"] == [step.plain()]
         assert telemetry.status.describe()["stuck"] == [step.headline()]
     assert [each.steps for each in read_journal(journal).stuck] == [(step,)]

@@ -9,6 +9,7 @@ from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Metrics
 from phasebus.telemetry.families import OUTCOMES
 from phasebus.telemetry.metrics import MAX_ANNOUNCED, MAX_SERIES, OVERFLOW
+from phasebus.telemetry.stuck import StuckStep, StuckSteps
 
 STEP = "a" * 16
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
@@ -92,6 +93,27 @@ def test_age_of_a_step_from_the_future_is_0(metrics: Metrics, observer: MetricsO
     later = time.time_ns() + 10**12
     observer.observe(StepStarted(step=STEP, kind="phase", name="download", time_ns=later))
     assert value(metrics, "phasebus_phase_age_seconds", phase="download") == 0
+
+
+def test_stuck_steps_are_counted_by_name_until_they_go_on_or_end(metrics: Metrics, observer: MetricsObserver) -> None:
+    name = "phasebus_stuck_steps"
+    assert value(metrics, name, kind="", step="") == 0
+    for number in range(2):
+        observer.observe(StepStarted(step=f"{number:016}", kind="engine_step", name="load_weights"))
+    observer.observe(StepStarted(step=STEP, kind="file", name="a-file-of-many", attributes={"model": "m"}))
+    observer.record_stuck(stuck("0" * 16, f"{1:016}", STEP, "unknown"))
+    assert value(metrics, name, kind="engine_step", step="load_weights") == 2
+    assert value(metrics, name, kind="file", step="") == 1
+    assert value(metrics, name, kind="", step="") is None
+    observer.record_stuck(stuck(STEP))
+    assert value(metrics, name, kind="engine_step", step="load_weights") is None
+    observer.observe(StepFinished(step=STEP, kind="file", name="a-file-of-many", seconds=1.0))
+    assert value(metrics, name, kind="", step="") == 0
+
+
+def stuck(*steps: str) -> StuckSteps:
+    found = [StuckStep(step=each, name="x", process="", pid=0, running_seconds=1, reason="idle") for each in steps]
+    return StuckSteps(steps=found)
 
 
 def test_failed_start_has_a_gauge_with_the_phase_the_step_and_the_error(

@@ -95,17 +95,19 @@ def test_lines_from_an_unexpected_offset_are_ignored() -> None:
     assert sample(cluster, "phasebus_cluster_node_events_total", node="node-0") == 3
 
 
-def test_stuck_steps_of_all_nodes_are_on_the_page_of_the_cluster_until_they_go_on() -> None:
+def test_stuck_steps_of_all_nodes_are_on_the_page_and_in_the_metrics_until_they_go_on() -> None:
     def stuck(*steps: str) -> bytes:
         found = [StuckStep(step=step, name=step, process="p", pid=1, running_seconds=9, reason="r") for step in steps]
         return line("StuckSteps", stuck=StuckSteps(steps=tuple(found)).plain())
 
     cluster = ClusterState()
     cluster.receive("node-0", 0, START + stuck(PHASE))
-    cluster.receive("node-1", 0, of_another_node(START) + stuck(OTHER))
-    assert [step["step"] for step in cluster.timeline.state()["stuck"]] == [PHASE, OTHER]
+    cluster.receive("node-1", 0, of_another_node(START + stuck(PHASE)))
+    assert [step["step"] for step in cluster.timeline.state()["stuck"]] == [PHASE, "2" * 16]
+    assert sample(cluster, "phasebus_cluster_stuck_steps", kind="phase", step="download") == 2
     cluster.receive("node-0", len(START + stuck(PHASE)), stuck())
-    assert [step["step"] for step in cluster.timeline.state()["stuck"]] == [OTHER]
+    assert [step["step"] for step in cluster.timeline.state()["stuck"]] == ["2" * 16]
+    assert sample(cluster, "phasebus_cluster_stuck_steps", kind="phase", step="download") == 1
 
 
 def test_steps_that_the_driver_closes_count_once_and_for_the_lost_node() -> None:
