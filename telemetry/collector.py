@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 from opentelemetry.util.re import parse_env_headers
 
 from phasebus.telemetry.otel.settings import Findings, MetricSettings, TraceSettings
+from phasebus.telemetry.proxies import proxy_for
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -231,7 +231,7 @@ class Collector:
         """Connect to the collector, or to the proxy that leads there."""
         with suppress(OSError, ValueError):
             scheme, host, port = _address(self.endpoint)
-            proxy = None if self._is_loopback() or urllib.request.proxy_bypass(host) else _proxy(scheme)
+            proxy = None if self._is_loopback() else _proxy(scheme, host, port)
             socket.create_connection(proxy or (host, port), timeout=SHUTDOWN_FLUSH_SECONDS).close()
             reached.set()
 
@@ -298,7 +298,7 @@ def _content(path: str | None) -> bytes | None:
     return None if path is None else Path(path).read_bytes()
 
 
-def _proxy(scheme: str) -> tuple[str, int] | None:
-    address = urllib.request.getproxies().get(scheme)
+def _proxy(scheme: str, host: str, port: int) -> tuple[str, int] | None:
+    address = proxy_for(scheme, host, port)
     proxy = urlsplit(address if address is None or "://" in address else f"//{address}")
     return None if not proxy.hostname else (str(proxy.hostname), proxy.port or 80)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import ssl
 import threading
-from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPSConnection
 from typing import Any, cast
-from urllib.parse import SplitResult, quote, unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import SplitResult, quote, urlsplit
 
-from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.downloads.sources.authorities import trusted_authorities
 from phasebus.initializer.downloads.sources.responses import Response
+from phasebus.initializer.downloads.sources.tunnels import SOCKS, open_tunnel, proxy_credentials, proxy_of, proxy_port
 from phasebus.initializer.downloads.sources.wire import Wire
 
 _KEPT_AS_IS = "%/:=&?~+!$,;'@()*[]"
@@ -33,6 +31,9 @@ class Connections:
 
     Args:
         settings: The time limits.
+
+    Attributes:
+        trust_problem: What is wrong with the variables for certificate authorities; empty if nothing is known.
     """
 
     def __init__(self, settings: DownloadSettings) -> None:
@@ -43,6 +44,7 @@ class Connections:
         self._idle: dict[tuple[str, str], list[HTTPConnection]] = defaultdict(list)
         self._proxies: dict[tuple[str, str], SplitResult | None] = {}
         self._trust: ssl.SSLContext | None = None
+        self.trust_problem = ""
 
     def get(self, url: str, headers: Mapping[str, str]) -> Response:
         """Send a GET request for `url`, without following redirects.
@@ -56,9 +58,9 @@ class Connections:
         key = parts.scheme, parts.netloc
         target = quote(parts._replace(scheme="", netloc="", fragment="").geturl() or "/", safe=_KEPT_AS_IS)
         proxy = self._proxy(parts)
-        if proxy is not None and parts.scheme == "http":
+        if proxy is not None and parts.scheme == "http" and proxy.scheme not in SOCKS:
             target = f"http://{parts.netloc}{target}"
-            headers = {**headers, **_proxy_credentials(proxy)}
+            headers = {**headers, **proxy_credentials(proxy)}
         while (connection := self._take_idle(key)) is not None:
             # the server may have closed an idle connection; then the next one is used
             with contextlib.suppress(ConnectionError):
@@ -100,13 +102,13 @@ class Connections:
     def _connect(self, parts: SplitResult, proxy: SplitResult | None) -> HTTPConnection:
         """Return a new connection for `parts`, through a proxy if there is one."""
         host = parts.hostname or ""
-        peer = proxy or parts
-        wire = self._dial(peer.hostname or "", peer.port or (443 if peer.scheme == "https" else 80))
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        wire = self._dial(host, port) if proxy is None else self._dial(proxy.hostname or "", proxy_port(proxy))
         connection: HTTPConnection
         try:
+            if proxy is not None and (parts.scheme == "https" or proxy.scheme in SOCKS):
+                open_tunnel(wire, proxy, host, port)
             if parts.scheme == "https":
-                if proxy is not None:
-                    _open_tunnel(wire, host, parts.port or 443, _proxy_credentials(proxy))
                 wire.start_tls(self._trusted_authorities(), host)
                 connection = HTTPSConnection(host, parts.port)
             else:
@@ -146,47 +148,13 @@ class Connections:
             self._open.discard(wire)
 
     def _proxy(self, parts: SplitResult) -> SplitResult | None:
-        """Return the proxy for an address, from the environment; None without one."""
         key = parts.scheme, parts.netloc
         if key not in self._proxies:
-            named = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-            proxy = None if named is None else urlsplit(named if "://" in named else f"http://{named}")
-            if proxy is not None and (proxy.scheme != "http" or proxy.hostname is None):
-                raise DownloadError(
-                    f"the environment names a proxy for {parts.scheme}:// that has no http:// address; name one that has"
-                )
-            self._proxies[key] = proxy
+            self._proxies[key] = proxy_of(parts)
         return self._proxies[key]
 
     def _trusted_authorities(self) -> ssl.SSLContext:
         with self._guard:
             if self._trust is None:
-                authorities = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-                self._trust = ssl.create_default_context(cafile=authorities)
+                self._trust, self.trust_problem = trusted_authorities()
             return self._trust
-
-
-def _open_tunnel(wire: Wire, host: str, port: int, headers: Mapping[str, str]) -> None:
-    """Request a tunnel to `host` from a proxy (RFC 9110, 9.3.6)."""
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{name}: {value}" for name, value in headers.items())]
-    wire.expect_head()
-    wire.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
-    response = HTTPResponse(cast("Any", wire), method="CONNECT")
-    try:
-        response.begin()
-    finally:
-        response.close()
-    if response.status in {401, 403, 407}:
-        raise DownloadError(
-            f"the proxy refuses to connect to {host} (HTTP {response.status}); check its user and password"
-        )
-    if response.status != 200:
-        raise OSError(f"the proxy answered {response.status}")
-
-
-def _proxy_credentials(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
-        return {}
-    plain = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {b64encode(plain.encode()).decode()}"}

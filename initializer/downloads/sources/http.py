@@ -156,10 +156,9 @@ class HttpClient:
 
     def _connection_error(self, error: Exception, host: str) -> Exception:
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return DownloadError(
-                f"the TLS connection to {host} failed: {redact(str(error))}; if its certificate is of your own authority, "
-                "name that in SSL_CERT_FILE"
-            )
+            problem = self._connections.trust_problem
+            remedy = problem or "if its certificate is of your own authority, name that in SSL_CERT_FILE"
+            return DownloadError(f"the TLS connection to {host} failed: {redact(str(error))}; {redact(remedy)}")
         if isinstance(error, InvalidURL):
             return DownloadError(f"the address of {host} is malformed")
         if isinstance(error, TimeoutError):

@@ -133,9 +133,9 @@ def test_proxy_of_https_sees_neither_address_nor_credentials(
 
 
 def test_proxy_of_another_kind_is_an_error(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("https_proxy", "https://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
-    with pytest.raises(DownloadError, match="no http:// address"):
+    with pytest.raises(DownloadError, match="no http:// or socks5:// address"):
         client.open("https://models.example/tiny", {})
 
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import os
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 import pytest
 
-from phasebus.telemetry.proxies import without_proxy
+from phasebus.telemetry.proxies import proxy_for, without_proxy
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,49 @@ def test_python_clients_understand_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy_bypass_environment("127.0.0.1:4318")
     assert proxy_bypass_environment("a.corp.example")
     assert not proxy_bypass_environment("collector.example")
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without proxy variables."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("excluded", "host", "direct"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("10.0.0.0/8", "hub.example", False),
+        ("fd00::/8", "fd12::1", True),
+        ("[fd12::1]", "fd12::1", True),
+        ("hub.example:8080", "hub.example", True),
+        ("hub.example:80", "hub.example", False),
+        ("10.1.2.3:8080", "10.1.2.3", True),
+        ("*.example", "hub.example", True),
+        (".example", "hub.example", True),
+        ("a example", "hub.example", True),
+        ("HUB.Example.", "hub.example", True),
+        ("b.example", "hub.example", False),
+        ("ub.example", "hub.example", False),
+        ("*", "hub.example", True),
+        ("", "hub.example", False),
+        (",*., .", "hub.example", False),
+    ],
+)
+def test_entry_of_no_proxy_excludes_a_host(
+    variables: pytest.MonkeyPatch, excluded: str, host: str, direct: bool
+) -> None:
+    variables.setenv("HTTP_PROXY", "http://proxy:3128")
+    variables.setenv("NO_PROXY", excluded)
+    assert proxy_for("http", host, 8080) == (None if direct else "http://proxy:3128")
+
+
+def test_all_proxy_is_used_for_a_scheme_without_a_proxy(variables: pytest.MonkeyPatch) -> None:
+    variables.setenv("HTTP_PROXY", "http://proxy:3128")
+    variables.setenv("ALL_PROXY", "socks5://proxy:1080")
+    assert proxy_for("http", "hub.example", 80) == "http://proxy:3128"
+    assert proxy_for("https", "hub.example", 443) == "socks5://proxy:1080"

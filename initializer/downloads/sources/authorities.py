@@ -1,0 +1,55 @@
+"""The certificate authorities that a server's certificate is checked against.
+
+httpx reads SSL_CERT_FILE and SSL_CERT_DIR, requests REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE; versions of `huggingface_hub` use
+one or the other, so images set any of them.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_FILE: Final = "SSL_CERT_FILE"
+
+
+def trusted_authorities(environment: Mapping[str, str] = os.environ) -> tuple[ssl.SSLContext, str]:
+    """Return the authorities that the variables name, and what is wrong with the variables; else those of the machine.
+
+    A bundle may be a file or a folder. One that cannot be read is ignored. A machine without authorities, such as a small
+    image, gets those of the package ``certifi``.
+    """
+    bundle = next((name for name in _BUNDLES if environment.get(name)), None)
+    problems = []
+    if bundle is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            _load(context, environment[bundle])
+        except (OSError, ValueError) as error:
+            problems.append(f"{bundle} names {environment[bundle]}, which cannot be used ({error})")
+        else:
+            if environment.get(_FILE):
+                with suppress(OSError, ValueError):
+                    _load(context, environment[_FILE])
+            return context, ""
+    context = ssl.create_default_context()
+    if (file := environment.get(_FILE)) and not Path(file).is_file():
+        problems.append(f"{_FILE} names {file}, which is not a file")
+    paths = ssl.get_default_verify_paths()
+    if not context.cert_store_stats()["x509_ca"] and paths.capath is None:
+        with suppress(ImportError, OSError, ValueError):
+            import certifi
+
+            _load(context, certifi.where())
+    return context, "; ".join(problems)
+
+
+def _load(context: ssl.SSLContext, path: str) -> None:
+    if Path(path).is_dir():
+        context.load_verify_locations(capath=path)
+    else:
+        context.load_verify_locations(cafile=path)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import certifi
+import pytest
+
+from phasebus.initializer.downloads.sources.authorities import trusted_authorities
+
+
+def authorities(context: ssl.SSLContext) -> int:
+    return context.cert_store_stats()["x509_ca"]
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """A bundle with one authority."""
+    end = "-----END CERTIFICATE-----\n"
+    path = tmp_path / "one.pem"
+    path.write_text(Path(certifi.where()).read_text(encoding="utf-8").partition(end)[0] + end, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_bundle_replaces_the_authorities_of_the_machine(variable: str, one: Path) -> None:
+    context, problem = trusted_authorities({variable: str(one)})
+    assert (authorities(context), problem) == (1, "")
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
+def test_bundle_may_be_a_folder(tmp_path: Path) -> None:
+    context, problem = trusted_authorities({"REQUESTS_CA_BUNDLE": str(tmp_path)})
+    assert (authorities(context), problem) == (0, "")  # a folder is read when it is needed
+
+
+def test_file_is_trusted_besides_a_bundle(one: Path) -> None:
+    context, problem = trusted_authorities({"REQUESTS_CA_BUNDLE": str(one), "SSL_CERT_FILE": certifi.where()})
+    assert authorities(context) > 1
+    assert problem == ""
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_bundle_that_does_not_exist_is_named(variable: str, tmp_path: Path) -> None:
+    _, problem = trusted_authorities({variable: str(tmp_path / "none.pem")})
+    assert problem.startswith(f"{variable} names {tmp_path / 'none.pem'}")
+
+
+def test_empty_bundle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    _, problem = trusted_authorities({"CURL_CA_BUNDLE": str(tmp_path / "empty.pem")})
+    assert problem.startswith("CURL_CA_BUNDLE names ")
+
+
+def test_machine_without_authorities_gets_those_of_certifi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssl, "create_default_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    none = ssl.get_default_verify_paths()._replace(capath=None)  # type: ignore[arg-type]
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: none)
+    assert authorities(trusted_authorities({})[0]) > 1

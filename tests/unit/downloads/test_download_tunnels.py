@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pytest
+
+from phasebus.initializer.downloads import DownloadError
+from phasebus.initializer.downloads.sources.tunnels import open_tunnel
+from phasebus.initializer.downloads.sources.wire import Wire
+
+CONNECTED = bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+
+
+class RecordedWire:
+    """A connection to a proxy that answers with the given bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.sent: list[bytes] = []
+
+    def expect_head(self) -> None:
+        pass
+
+    def sendall(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def receive_into(self, room: Any) -> int:
+        count = min(len(room), 3, len(self.answer))  # in small pieces, as a network may deliver them
+        room[:count], self.answer = self.answer[:count], self.answer[count:]
+        return count
+
+
+def open_through(proxy: str, answer: bytes, host: str = "hub.example") -> RecordedWire:
+    wire = RecordedWire(answer)
+    open_tunnel(cast("Wire", wire), urlsplit(proxy), host, 443)
+    return wire
+
+
+def test_socks_tunnel_names_the_host_and_leaves_the_following_bytes() -> None:
+    wire = open_through("socks5h://proxy", bytes([5, 0]) + CONNECTED + b"TLS")
+    assert wire.sent == [bytes([5, 1, 0]), b"\x05\x01\x00\x03\x0bhub.example\x01\xbb"]
+    assert wire.answer == b"TLS"
+
+
+def test_socks_tunnel_authenticates_with_user_and_password() -> None:
+    wire = open_through("socks5://me:p%40ss@proxy", bytes([5, 2, 1, 0]) + CONNECTED)
+    assert wire.sent[:2] == [bytes([5, 1, 2]), b"\x01\x02me\x04p@ss"]
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("10.1.2.3", b"\x01\n\x01\x02\x03"), ("::1", b"\x04" + bytes(15) + b"\1")]
+)
+def test_socks_tunnel_to_an_address_is_binary(host: str, address: bytes) -> None:
+    assert open_through("socks5://proxy", bytes([5, 0]) + CONNECTED, host).sent[1][3:-2] == address
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (bytes([5, 255]), DownloadError),
+        (bytes([5, 0, 5, 2, 0, 1]), DownloadError),
+        (bytes([5, 0, 5, 5, 0, 1]), OSError),
+        (bytes([5, 0, 5]), ConnectionResetError),
+        (b"HTTP/1.1 400", DownloadError),
+    ],
+)
+def test_socks_proxy_that_rejects_is_an_error(answer: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        open_through("socks5://proxy", answer)
