@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
 from types import TracebackType, UnionType
@@ -172,8 +173,12 @@ class Bus(Watched):
     def subscriptions(self, callback: Callback | None = None) -> tuple[Subscription, ...]:
         """Return the subscriptions of `callback`, or all, as they were registered."""
         self._registry.remove_gone()
-        every = self._registry.subscriptions.values()
-        return tuple(s for s in every if callback is None or s.callback is callback or s.callback == callback)
+        every = tuple(self._registry.subscriptions.values())
+        if callback is None:
+            return every
+        if inspect.ismethod(callback):  # an object is made for each access to a method, and these are equal
+            return tuple(s for s in every if s.callback == callback)
+        return tuple(s for s in every if s.callback is callback)
 
     def step(
         self,

@@ -19,7 +19,6 @@ from phasebus.bus._calls import call_guarded
 from phasebus.bus._context import Context
 from phasebus.bus._errors import WrongThreadError
 from phasebus.bus._handling import CAUSE, EVENT, RUNNING, Handling, check_depth, handling, running_cause
-from phasebus.bus._observers import logger
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._past import Past
 from phasebus.bus._plan import Plan, check_context
@@ -28,14 +27,14 @@ from phasebus.bus._subscription import Subscription
 from phasebus.bus._view import ALONE, Mark, View, references, view_of
 from phasebus.bus._watcher import Watcher
 
-_outer, _enter, _leave = handling.get, handling.set, handling.reset
+_outer, _enter = handling.get, handling.set
+_leave = handling.reset
+"""It raises ValueError where a publish is not ended by its own task: a garbage collector closes it, or its loop has ended."""
 clock = time.perf_counter
 now = time.time
 COMMITTED, MANY = Mark.COMMITTED, Mark.MANY
 NO_MAPPINGS = frozenset({bool, int, float, str, bytes, list, tuple, set})
 """Classes whose values need no closer look to know that they are no mappings."""
-ISOLATED = "%r failed, and was isolated"
-"""Logged for the first error of a subscriber, and for each that no outcome has as the publish failed."""
 
 
 class Dispatcher:
@@ -105,7 +104,10 @@ class Dispatcher:
                 raise
             finally:
                 here[RUNNING] = False
-                _leave(token)
+                try:  # noqa: SIM105  # which takes longer
+                    _leave(token)
+                except ValueError:  # see `_leave`
+                    pass
                 if plan.retired:
                     plan.count()
             if values is None and outer is None:
@@ -179,7 +181,10 @@ class Dispatcher:
             plan.completed += 1
         finally:
             here[RUNNING] = False
-            _leave(token)
+            try:  # noqa: SIM105
+                _leave(token)
+            except ValueError:  # see `_leave`
+                pass
             if times is not None and ticks is not None:
                 times.append(ticks)
             if plan.retired:
@@ -235,21 +240,19 @@ class Dispatcher:
                         view.close()
                     values.pop(subscription, None)
                     if subscription.on_error != "isolate" or not isinstance(error, Exception):
-                        plan.failed(subscription, event, error)
-                        for isolated, lost in errors.items():
-                            if isolated.tally.errors > 1:  # else it was logged
-                                logger.warning(ISOLATED, isolated.name, exc_info=lost)
+                        plan.failed(subscription, event, error, isolated=errors)
                         raise
-                    plan.record_error(subscription, event, error, isolated=True)
+                    plan.isolate(subscription, event, error)
                     errors[subscription] = error
-                    if subscription.tally.errors == 1:
-                        logger.warning(ISOLATED, subscription.name, exc_info=error)
                 if ticks is not None:
                     ticks.append(clock())
             plan.completed += 1
         finally:
             here[RUNNING] = False
-            _leave(token)
+            try:  # noqa: SIM105
+                _leave(token)
+            except ValueError:  # see `_leave`
+                pass
             if ticks is not None and plan.times is not None:
                 plan.times.append(ticks)
             if plan.retired:

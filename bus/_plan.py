@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import pairwise
+from types import FunctionType, MethodType
 from typing import Any
 
 from phasebus.bus._blame import blame, forget_older_tracebacks
@@ -22,6 +25,11 @@ from phasebus.bus._steps import Step
 from phasebus.bus._subscription import Subscription
 from phasebus.bus._view import View
 from phasebus.bus._watcher import Watcher
+
+logger = logging.getLogger("phasebus.bus")
+
+ISOLATED = "%r failed, and was isolated"
+"""Logged for the first error of a subscriber, and for each that no outcome has as the publish failed."""
 
 
 class Plan:
@@ -146,13 +154,28 @@ class Plan:
                 view.commit()
         return value, view
 
-    def failed(self, subscription: Subscription, event: object, error: BaseException) -> None:
-        """Count a publish that `error` ended at `subscription`, and put its name on it."""
+    def failed(
+        self,
+        subscription: Subscription,
+        event: object,
+        error: BaseException,
+        isolated: Mapping[Subscription, Exception] | None = None,
+    ) -> None:
+        """Count a publish that `error` ended at `subscription`, and put its name on it; log what no outcome has now."""
         for called in self.subscriptions[: self.subscriptions.index(subscription) + 1]:
             called.tally.calls += 1
-        self.record_error(subscription, event, error)
+        self._record_error(subscription, event, error)
+        for earlier, lost in (isolated or {}).items():
+            if earlier.tally.errors > 1:  # else it was logged
+                logger.warning(ISOLATED, earlier.name, exc_info=lost)
 
-    def record_error(
+    def isolate(self, subscription: Subscription, event: object, error: Exception) -> None:
+        """Count an `error` that does not end the publish, and put the subscriber's name on it; log the first one."""
+        self._record_error(subscription, event, error, isolated=True)
+        if subscription.tally.errors == 1:
+            logger.warning(ISOLATED, subscription.name, exc_info=error)
+
+    def _record_error(
         self, subscription: Subscription, event: object, error: BaseException, *, isolated: bool = False
     ) -> None:
         """Count `error` as the subscriber's, and put the names of the subscriber and the phase on it."""
@@ -192,4 +215,8 @@ def _is_awaited(subscription: Subscription) -> bool:
 
 
 def _is_plain(subscription: Subscription) -> bool:
-    return _is_awaited(subscription) and subscription.takes_no_context and isinstance(subscription.call, Hashable)
+    return _is_awaited(subscription) and subscription.takes_no_context and type(subscription.call) in _SAFE_KEYS
+
+
+_SAFE_KEYS = frozenset({FunctionType, MethodType, partial})
+"""Classes of callbacks that are hashed and compared without running code of their own, which may fail."""

@@ -169,6 +169,22 @@ async def test_subscription_passed_as_callback_stands_for_its_callback() -> None
     assert [r.value for r in await other.publish(Ping())] == ["ran"]
 
 
+async def test_callback_that_cannot_be_hashed_or_compared_is_called() -> None:
+    class Hostile(AsyncCall):
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("the truth value of an array is ambiguous")
+
+        def __hash__(self) -> int:
+            raise TypeError("unhashable type: 'list'")
+
+    bus = Bus()
+    first, second = Hostile(), Hostile()
+    for callback in (first, second):
+        bus.subscribe(Ping, callback)
+    assert [result.value for result in await bus.publish(Ping())] == ["ran", "ran"]
+    assert [handle.name for handle in bus.subscriptions(second)] == ["Hostile-2"]
+
+
 async def test_names_come_from_the_callback_and_are_made_unique() -> None:
     bus = Bus()
     names = [

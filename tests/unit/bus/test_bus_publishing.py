@@ -6,7 +6,9 @@ import contextvars
 import gc
 import sys
 import threading
+import types
 import weakref
+from collections.abc import Generator
 from typing import Any
 
 import anyio
@@ -445,6 +447,35 @@ def test_a_publish_that_never_waits_needs_no_event_loop() -> None:
             contextvars.copy_context().run(bus.publish(ping).send, None)
         assert ended.value.value["subscriber"].value == "ran"
     assert parents == [ping, ping]
+
+
+@types.coroutine
+def suspend() -> Generator[None, None, str]:
+    yield
+    return "resumed"
+
+
+async def one_argument(event: Ping) -> str:
+    return await suspend()
+
+
+async def two_arguments(event: Ping, context: Context) -> str:
+    return await suspend()
+
+
+@pytest.mark.parametrize("callback", [one_argument, two_arguments, lambda event: suspend()])
+def test_publish_may_end_in_another_context_than_it_began_in(callback: Any) -> None:
+    bus = Bus()
+    bus.subscribe(Ping, callback, name="it")
+    closed, resumed = bus.publish(Ping()), bus.publish(Ping())
+    for each in (closed, resumed):
+        contextvars.copy_context().run(each.send, None)
+    closed.close()  # as the garbage collector does with a task that its loop left pending
+    with pytest.raises(StopIteration) as ended:
+        resumed.send(None)
+    assert ended.value.value["it"].value == "resumed"
+    (stats,) = bus.stats()
+    assert (stats.calls, stats.errors) == (2, 0)
 
 
 async def test_subscriber_removed_during_a_publish_is_still_called_in_it() -> None:
