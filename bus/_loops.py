@@ -25,8 +25,11 @@ def cancellation_requested() -> bool:
 
     On asyncio any code may raise ``CancelledError``; on Trio only the run loop does.
     """
-    if _in_trio():
-        return True
+    return _in_trio() or task_was_cancelled()
+
+
+def task_was_cancelled() -> bool:
+    """Return whether this task of asyncio was cancelled. It is not cancelled a second time, as Trio's are: it has to end itself."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no event loop: the coroutine is driven by hand

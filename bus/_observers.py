@@ -19,7 +19,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint_if_cancelled
 from phasebus.bus._buffers import Item, Overflow, TaskBuffer, ThreadBuffer
 from phasebus.bus._forms import Form, Shape
 from phasebus.bus._handling import handling, running_cause
-from phasebus.bus._loops import InContext, call_soon_here, cancellation_requested, spawn
+from phasebus.bus._loops import InContext, call_soon_here, cancellation_requested, spawn, task_was_cancelled
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
 from phasebus.bus._step_events import StepProgress
@@ -216,6 +216,8 @@ class TaskObservation(Observation):
                         await self._try(variables, self._look, *arguments)
                         del variables, arguments
                     del item  # or its event is held until the next one
+                    if self._broken and task_was_cancelled():
+                        break
                 if self._close is not None:
                     await self._try(copy_context(), self._close)
         finally:
@@ -227,12 +229,14 @@ class TaskObservation(Observation):
             value = variables.run(function, *args)
             if inspect.isawaitable(value):
                 await InContext(value, variables)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # SystemExit ends the observer and not the program
-            self._break(error)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
         except anyio.get_cancelled_exc_class() as error:
             if cancellation_requested():
                 raise
             self._break(error)  # the observer raised it by itself
+        except BaseException as error:  # noqa: BLE001  # SystemExit, or a group with one, ends the observer and not the program
+            self._break(error)
 
 
 def _begin(observation: Observation, event: object) -> None:

@@ -133,6 +133,75 @@ async def test_observer_that_raises_is_switched_off_and_logged_once(
     assert (stats_of(bus, "broken").calls, stats_of(bus, "broken").errors) == (1, 1)
 
 
+class Failed(BaseException):
+    """As pytest's `fail` raises one."""
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("error", [Failed(), BaseExceptionGroup("of a task group", [SystemExit(1), ValueError()])])
+async def test_observer_that_raises_no_exception_but_a_base_exception_is_switched_off(
+    error: BaseException, *, asynchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def observer(event: Ping) -> None:
+        raise error
+
+    async def asynchronous_observer(event: Ping) -> None:
+        raise error
+
+    async with Bus() as bus:
+        bus.observe(Ping, asynchronous_observer if asynchronous else observer, name="it")
+        await bus.publish(Ping())
+        await bus.publish(Ping())
+    assert (stats_of(bus, "it").calls, stats_of(bus, "it").errors) == (1, 1)
+    assert [record.message for record in caplog.records if "switched off" in record.message]
+
+
+async def test_late_observer_that_fails_in_a_task_group_when_cancelled_ends(caplog: pytest.LogCaptureFixture) -> None:
+    async def child() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("while it is cancelled")
+
+    started = anyio.Event()
+
+    async def observer(event: Ping) -> None:
+        async with anyio.create_task_group() as tasks:
+            for function in (child, anyio.sleep_forever):
+                tasks.start_soon(function)
+            await anyio.lowlevel.checkpoint()
+            started.set()
+
+    async with Bus(drain_seconds=0.0) as bus:
+        observation = bus.observe(Ping, observer, name="it")
+        await bus.publish(Ping())
+        await started.wait()
+    assert observation.done.is_set()
+    assert stats_of(bus, "it").errors == 1
+
+
+def test_observer_that_fails_when_its_loop_ends_does_not_keep_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        bus = await Bus().__aenter__()  # and nothing closes it
+        started = asyncio.Event()
+
+        async def observer(event: Ping) -> None:
+            started.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                raise ValueError("while it is cancelled")
+
+        bus.observe(Ping, observer, name="it")
+        await bus.publish(Ping())
+        await started.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
 async def test_observer_that_fails_to_close_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Recorder):
         def close(self) -> None:
