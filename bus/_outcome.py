@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, repeat
-from typing import Any
+from typing import Any, overload
 
 from phasebus.bus._subscription import Subscription
 
@@ -79,11 +79,17 @@ class Outcome:
     def __len__(self) -> int:
         return len(self.subscriptions)
 
-    def __getitem__(self, name: str) -> Result:
+    @overload
+    def __getitem__(self, key: str | int) -> Result: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[Result, ...]: ...
+    def __getitem__(self, key: str | int | slice) -> Result | tuple[Result, ...]:
+        if not isinstance(key, str):
+            return self.results[key]
         for result in self.results:
-            if result.name == name:
+            if result.name == key:
                 return result
-        raise KeyError(name)
+        raise KeyError(key)
 
     def __repr__(self) -> str:
         return f"Outcome({', '.join(map(repr, self.results))})"

@@ -202,6 +202,18 @@ async def test_an_outcome_without_errors_raises_nothing_and_shows_itself() -> No
         outcome["two"]
 
 
+async def test_outcome_is_a_sequence_of_results_and_a_mapping_by_name() -> None:
+    bus = Bus()
+    for name in "abc":
+        bus.subscribe(Ping, lambda event, name=name: name, name=name)
+    outcome = await bus.publish(Ping())
+    assert (outcome[0].name, outcome[-1].name, outcome["b"].value) == ("a", "c", "b")
+    assert [result.value for result in outcome[1:]] == ["b", "c"]
+    assert [result.value for result in reversed(outcome)] == ["c", "b", "a"]
+    with pytest.raises(IndexError):
+        outcome[3]
+
+
 async def test_isolation_does_not_catch_system_exit() -> None:
     bus = Bus()
     bus.subscribe(Ping, raising(SystemExit()), on_error="isolate")
