@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from zlib import crc32
 
 from phasebus.bus._checks import seconds
 from phasebus.bus._errors import OptionError
+from phasebus.bus._past import RUNNING_STEPS
 from phasebus.bus._step_events import StepEvent, StepFailed, StepFinished, StepProgress
-
-_IDS = 1 << 64
 
 
 class Thinning:
@@ -35,7 +36,7 @@ class Thinning:
     def passes(self, event: object) -> bool:
         """Return whether the observer gets this `event`."""
         if isinstance(event, StepEvent):
-            if self._sample < 1 and int(event.step, 16) >= self._sample * _IDS:
+            if self._sample < 1 and _position(event.step) >= self._sample:
                 return False
             if isinstance(event, StepFinished | StepFailed):
                 self._last.pop(event.step, None)
@@ -54,4 +55,14 @@ class Thinning:
         if now - self._last.get(key, -self._min_seconds) < self._min_seconds:
             return False
         self._last[key] = now
+        if len(self._last) > RUNNING_STEPS:  # the ends of some were never published
+            del self._last[next(iter(self._last))]
         return True
+
+
+def _position(step: str) -> float:
+    """Return a number from 0 to 1 that is the same for all events of a step, and evenly distributed over the steps."""
+    if len(step) == 16:
+        with contextlib.suppress(ValueError):  # else the publisher has ids of another kind
+            return int(step, 16) / 2**64
+    return crc32(step.encode(errors="replace")) / 2**32

@@ -47,6 +47,22 @@ def test_sample_is_the_share_of_events_that_pass() -> None:
     assert [thinning.passes(Ping()) for _ in range(8)] == [True, False, False, False] * 2
 
 
+@pytest.mark.parametrize("ids", [[f"job-{number}" for number in range(1000)], [str(number) for number in range(1000)]])
+def test_sample_of_steps_with_other_ids_is_about_its_share(ids: list[str]) -> None:
+    thinning = Thinning(0.25, 0)
+    passed = [{thinning.passes(event) for event in step_events(2, step)} for step in ids]
+    assert 150 < passed.count({True}) < 350
+    assert {True, False} not in passed
+
+
+def test_steps_without_an_end_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phasebus.bus._thinning.RUNNING_STEPS", 10)
+    thinning = Thinning(1.0, 60.0)
+    for _ in range(100):
+        assert thinning.passes(step_events(1)[1])
+    assert len(thinning._last) == 10
+
+
 def test_min_seconds_spares_progress_but_no_start_and_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
