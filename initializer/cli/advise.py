@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -26,9 +27,10 @@ from phasebus.initializer.cli.report.journals import described, json_option
 from phasebus.initializer.engines.optional import SuggestsLevers
 from phasebus.initializer.engines.registry import engine_names, find_launcher
 from phasebus.telemetry import analysis
-from phasebus.telemetry.analysis import Advice, Lever, time_to_ready
+from phasebus.telemetry.analysis import Advice, Lever, spread, time_to_ready
+from phasebus.telemetry.analysis.advice import SMALLEST_SHARE
 from phasebus.telemetry.formatting import format_duration
-from phasebus.telemetry.history import find_run
+from phasebus.telemetry.history import find_run, usual_runs
 from phasebus.telemetry.journal import JournalError, Run, read_journal
 
 
@@ -55,7 +57,8 @@ def advise(
     """Name what would shorten the next start, with how to do it, what it costs, and the seconds that it saves.
 
     RUNS are runs of one configuration, by default the last one. They are replayed with the change: what waited for a
-    shortened step moves forward, up to what else it waited for. With several runs, the smallest saving counts.
+    shortened step moves forward, up to what else it waited for. With several runs, the smallest saving counts. A saving
+    that is smaller than the differences between starts of the configuration is not advised.
 
     With --measure, a configuration (phasebus advise --measure CONFIG) or a command (… --measure -- vllm serve MODEL) is
     started with and without each change that can be made from here, in turns, and both figures are printed.
@@ -73,13 +76,26 @@ def advise(
             return
         recorded = [read_journal(find_run(name)) for name in runs or (None,)]
         _check_ready(recorded)
-        found = analysis.advise(recorded, _levers)
+        differ = _spread(recorded)
+        found = analysis.advise(recorded, _levers, least=differ)
         if as_json:
             click.echo(json.dumps([_plain(each) for each in found], indent=2, ensure_ascii=False))
             return
         for each in recorded:
             click.echo(described(each))
         _print(found)
+        if differ > SMALLEST_SHARE * median(map(time_to_ready, recorded)):
+            click.echo(
+                f"\nSavings below {format_duration(differ)} are left out: starts of this configuration differ by that."
+            )
+
+
+def _spread(runs: Sequence[Run]) -> float:
+    """Return how much the starts of the configuration of `runs` differ, in seconds."""
+    usual: Sequence[Run] = ()
+    with suppress(JournalError):
+        usual = usual_runs(runs[-1])
+    return spread([time_to_ready(run) for run in {each.run: each for each in (*usual, *runs)}.values()])
 
 
 def _levers(run: Run) -> Iterator[Lever]:
@@ -98,7 +114,7 @@ def _check_ready(runs: Sequence[Run]) -> None:
 
 def _print(found: Sequence[Advice]) -> None:
     if not found:
-        click.echo("No change that phasebus knows would shorten this start by 1 %.")
+        click.echo("No change that phasebus knows would shorten this start by 3 %.")
     for each in found:
         click.echo(f"\n{_saving(each)}  {each.lever.name}")
         click.echo(f"    how:  {each.lever.how}")
@@ -144,13 +160,17 @@ def _measure(as_it_is: Contender, runs: Sequence[str], starts: int) -> None:
     start_in_turns([as_it_is, *changed.values()], starts)
     before = series(str(as_it_is.folder))
     predicted = {each.lever.name: each.saved for each in analysis.advise(before, _levers)}
-    usual = median(map(time_to_ready, before))
-    click.echo(f"as it is: ready in {format_duration(usual)}, the median of {starts}")
+    usual, differ = median(map(time_to_ready, before)), spread([time_to_ready(run) for run in before])
+    click.echo(f"as it is: ready in {format_duration(usual)} ± {format_duration(differ)}, the median of {starts}")
     for name, variant in changed.items():
-        seconds = median(map(time_to_ready, series(str(variant.folder))))
+        after = [time_to_ready(run) for run in series(str(variant.folder))]
+        seconds = median(after)
         claimed = predicted.get(name)
         said = "nothing" if claimed is None else f"-{format_duration(claimed)}"
-        click.echo(f"{name}: ready in {format_duration(seconds)}; predicted {said}, measured {seconds - usual:+.2f} s")
+        unclear = ", less than the starts differ by" if abs(seconds - usual) < max(differ, spread(after)) else ""
+        click.echo(
+            f"{name}: ready in {format_duration(seconds)}; predicted {said}, measured {seconds - usual:+.2f} s{unclear}"
+        )
 
 
 def _variant(lever: Lever, as_it_is: Contender, runs: Sequence[str]) -> Contender | None:

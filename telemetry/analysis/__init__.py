@@ -1,6 +1,6 @@
 """Analyses of where a run's time went. Pure functions of a `Run`."""
 
-from phasebus.telemetry.analysis.advice import Advice, Lever, advise, common_levers, shortened
+from phasebus.telemetry.analysis.advice import Advice, Lever, advise, common_levers, shortened, spread
 from phasebus.telemetry.analysis.blame import BlameRow, blame, time_to_ready
 from phasebus.telemetry.analysis.caches import CacheUse, cache_uses
 from phasebus.telemetry.analysis.comparison import Comparison, Shift, compare
@@ -41,6 +41,7 @@ __all__ = [
     "plot",
     "replay",
     "shortened",
+    "spread",
     "stragglers",
     "time_to_ready",
     "unnamed_share",

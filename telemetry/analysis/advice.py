@@ -12,9 +12,13 @@ from phasebus.telemetry.analysis.nesting import PlacedStep
 from phasebus.telemetry.analysis.replay import Factor, replay
 from phasebus.telemetry.journal import RecordedStep, Run
 
-SMALLEST_SHARE: Final = 0.01
+SMALLEST_SHARE: Final = 0.03
+"""Less than this share of the start is no advice: on a quiet machine, starts of one configuration differ by 2 to 5 %."""
+
 SMALLEST_SECONDS: Final = 0.05
-"""Less than this share of the start, and less than these seconds, is no advice."""
+_MANY: Final = 3
+_MAD_OF_NORMAL: Final = 0.6745
+"""The median absolute deviation of a normal distribution, in standard deviations."""
 
 _RAY_RESIDUE: Final = 0.2
 """What connecting to a running Ray takes, as a share of starting one."""
@@ -63,7 +67,18 @@ class Advice:
         return self.saved / self.before if self.before else 0.0
 
 
-def advise(runs: Sequence[Run], levers: Callable[[Run], Iterable[Lever]]) -> Sequence[Advice]:
+def spread(seconds: Sequence[float]) -> float:
+    """Return how much equal starts differ: the standard deviation of their durations, without regard to few slow ones.
+
+    It is estimated by the median absolute deviation (Hampel, JASA 1974); 0 for fewer than three durations.
+    """
+    if len(seconds) < _MANY:
+        return 0.0
+    middle = median(seconds)
+    return median(abs(each - middle) for each in seconds) / _MAD_OF_NORMAL
+
+
+def advise(runs: Sequence[Run], levers: Callable[[Run], Iterable[Lever]], *, least: float = 0.0) -> Sequence[Advice]:
     """Return what would have shortened each of `runs`, the largest saving first.
 
     A lever counts with the smallest saving of all runs, so that none is advised that helps in one of them only.
@@ -71,6 +86,7 @@ def advise(runs: Sequence[Run], levers: Callable[[Run], Iterable[Lever]]) -> Seq
     Args:
         runs: Runs of one configuration that have become ready.
         levers: Returns the levers of a run; those with the same name are the same.
+        least: The smallest saving that is advice, in seconds; `SMALLEST_SHARE` of the start at least.
     """
     if not runs:
         return []
@@ -85,7 +101,7 @@ def advise(runs: Sequence[Run], levers: Callable[[Run], Iterable[Lever]]) -> Seq
         for each in found.values()
         if len(each) == len(runs)
     ]
-    least = max(SMALLEST_SECONDS, SMALLEST_SHARE * before)
+    least = max(SMALLEST_SECONDS, SMALLEST_SHARE * before, least)
     return sorted((row for row in rows if row.saved >= least), key=lambda row: -row.saved)
 
 

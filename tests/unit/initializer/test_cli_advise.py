@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from phasebus.initializer.cli import main
+from phasebus.telemetry.history import FINGERPRINT
 from phasebus.telemetry.journal import journal_path
 from tests.support.runs import run_of, step, write_journal
 
@@ -35,6 +36,14 @@ def test_advice_has_what_to_do_what_it_costs_and_what_it_saves() -> None:
     assert "VLLM_CACHE_ROOT" in shown.output
     as_json = json.loads(advise("last", "--json").output)
     assert [round(each["saved_seconds"], 1) for each in as_json] == [38.8, 18.0]
+
+
+def test_a_saving_below_the_differences_in_the_history_is_not_advised() -> None:
+    for number, seconds in enumerate((50.0, 60.0, 70.0, 60.0)):
+        slow = step("slow", 0, 5, "node", kind="callback")
+        write(f"20260101T00000{number}-aaaa", slow, end=seconds, **{FINGERPRINT: "f"})
+    assert "drop the callback slow" not in (shown := advise().output)
+    assert "Savings below 7.41 s are left out" in shown
 
 
 def test_nothing_to_change_is_reported() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phasebus.telemetry.analysis import Lever, advise, common_levers, replay, shortened, time_to_ready
+from phasebus.telemetry.analysis import Lever, advise, common_levers, replay, shortened, spread, time_to_ready
 from phasebus.telemetry.journal import Run
 from tests.support.runs import run_of, step
 
@@ -45,8 +45,15 @@ def test_of_several_runs_the_smallest_saving_counts_and_a_lever_of_one_run_is_no
     assert advise([], common_levers) == []
 
 
-def test_small_savings_are_no_advice() -> None:
-    assert advise([start(callback=0.04)], common_levers) == []
+@pytest.mark.parametrize(("callback", "least"), [(0.04, 0.0), (0.3, 0.0), (2.0, 2.5)])
+def test_savings_below_the_differences_between_starts_are_no_advice(callback: float, least: float) -> None:
+    assert advise([start(callback=callback)], common_levers, least=least) == []
+
+
+def test_starts_differ_by_their_deviation_whatever_one_slow_start_took() -> None:
+    assert spread([10.0, 11.0]) == 0.0
+    for slowest in (13.0, 1000.0):
+        assert spread([10.0, 11.0, 12.0, slowest, 9.0]) == pytest.approx(1.48, abs=0.01)
 
 
 @settings(max_examples=200)
