@@ -86,7 +86,7 @@ def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0, seed:
         folder: Where the inputs are saved.
         inputs: The largest number of inputs; 0 for no limit.
         seconds: The longest time; 0 for no limit.
-        seed: The seed of the mutations, which repeats them; 0 for a new one.
+        seed: The seed of the mutations and of the order of sets, which repeats the inputs; 0 for a new one.
     """
     corpus = folder / target
     corpus.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,11 @@ def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0, seed:
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as temporary:
         process = subprocess.run(
             command,
-            env={**os.environ, "TMPDIR": temporary},  # targets write a file for each input
+            env={  # targets write a file for each input
+                **os.environ,
+                "TMPDIR": temporary,
+                "PYTHONHASHSEED": str(seed or "random"),
+            },
             capture_output=True,
             text=True,
             errors="replace",

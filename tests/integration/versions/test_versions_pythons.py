@@ -61,7 +61,7 @@ def run_tests_of_the_bus(python: Path, environment: Path) -> str:
         "no:cacheprovider",
         "-p",
         "phasebus.bus.pytest_plugin",
-        "--hypothesis-seed=0",
+        "--hypothesis-profile=few examples",
     ]
     ended = subprocess.run(
         [own, "-m", "pytest", *pytest_options, *ignored, "tests/unit/bus"],
