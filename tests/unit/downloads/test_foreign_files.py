@@ -19,6 +19,13 @@ from tests.support.downloads import QUICK, noise, tree, watched
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 SECRET = b"of another user"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # files are opened in a thread: the other downloads are tested on trio, too
+
+
 FILES = {"config.json": b"{}", "weights.bin": noise(600_000)}
 PART = sha256(b"weights.bin").hexdigest()[:24]
 

@@ -19,6 +19,12 @@ def anyio_backend() -> str:
     return "asyncio"  # the command line's
 
 
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait no second for the threads of callbacks."""
+    monkeypatch.setattr("phasebus.initializer.cli.signals._EXECUTOR_SECONDS", 0.05)
+
+
 async def test_copy_of_a_signal_for_the_process_group_does_not_end_the_process_at_once(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -31,7 +37,7 @@ async def test_copy_of_a_signal_for_the_process_group_does_not_end_the_process_a
     assert capfd.readouterr().err == "phasebus: SIGTERM: stopping; a second signal ends it at once\n"
 
 
-def test_the_end_waits_for_no_thread_that_a_callback_has_left_behind() -> None:
+def test_the_end_waits_for_no_thread_that_a_callback_has_left_behind(short_wait: None) -> None:
     released = threading.Event()
 
     async def work() -> None:

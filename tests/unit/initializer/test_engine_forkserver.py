@@ -144,7 +144,7 @@ def test_the_server_runs_one_thread_and_ends_with_its_owner(tmp_path: Path) -> N
     [
         ("os.kill(server(), signal.SIGKILL)", "the fork server"),
         ("process.BEGIN_SECONDS = 0.5; os.kill(server(), signal.SIGSTOP)", "the fork server does not answer"),
-        ("process.BEGIN_SECONDS = 2; os.mkdir('hang')", "the fork server does not answer"),
+        ("process.BEGIN_SECONDS = 0.5; os.mkdir('hang')", "the fork server does not answer"),
         ("os.environ['OMP_DYNAMIC'] = 'true'", "OMP_DYNAMIC changed"),
         ("os.environ['LD_PRELOAD'] = '/no/such.so'", "LD_PRELOAD changed"),
     ],

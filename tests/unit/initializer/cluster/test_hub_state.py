@@ -366,6 +366,7 @@ def test_the_start_of_a_cluster_is_forecast_from_earlier_ones() -> None:
     )
     write_journal(journal_path(past.run), past)
     state = ClusterState()
+    state._history._seconds = 0.02
     first = line("JournalOpened", host="h", format=1) + begun(CLUSTER, "cluster", "c", **configuration.attributes)
     state.receive("driver", 0, first)
     wait_until(lambda: state.timeline.remaining is not None, "there is a forecast")
