@@ -9,10 +9,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Final
 
 from tests.fuzz.shrinking import shrunk
@@ -81,6 +82,9 @@ def run_all(
 def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0, seed: int = 0) -> Result:
     """Fuzz `target`, and save the inputs that fail.
 
+    A tenth of the inputs, or half of the time, is for inputs that are mutated towards code that none has reached yet. The
+    others are mutations of those that reached some, which are tried several times as fast.
+
     Args:
         target: The name of the target.
         folder: Where the inputs are saved.
@@ -96,8 +100,6 @@ def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0, seed:
     tokens = folder / f"{target}.tokens"
     tokens.write_text("".join(f'"{_escaped(each)}"\n' for each in module.TOKENS))
     options = {
-        "runs": inputs or None,
-        "max_total_time": int(seconds) or None,
         "timeout": INPUT_SECONDS,
         "max_len": MAX_BYTES,
         "seed": seed or None,
@@ -106,8 +108,10 @@ def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0, seed:
         "artifact_prefix": f"{folder}/{target}-",
         "print_final_stats": 1,
     }
-    given = [f"-{name}={value}" for name, value in options.items() if value is not None]
-    command = [sys.executable, "-m", "tests.fuzz.process", target, *given, str(corpus)]
+    time = {"max_total_time": max(1, int(seconds / 2)) if seconds else 0}
+    guided = _arguments(options | time | {"runs": max(1, inputs // 10) if inputs else 0})
+    others = _arguments(options | time | {"runs": inputs - inputs // 10, "keep_seed": 1})
+    command = [sys.executable, "-m", "tests.fuzz.process", target, str(corpus), *guided, "--", *others]
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as temporary:
         process = subprocess.run(
             command,
@@ -124,6 +128,10 @@ def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0, seed:
     return _result(target, process.stdout + process.stderr, process.returncode)
 
 
+def _arguments(options: Mapping[str, object]) -> list[str]:
+    return [f"-{name}={value}" for name, value in options.items() if value]
+
+
 def _escaped(token: bytes) -> str:
     return "".join(rf"\x{byte:02x}" for byte in token)
 
@@ -132,33 +140,48 @@ def _result(target: str, output: str, status: int) -> Result:
     crash = re.search(r"Test unit written to (\S+)", output)
     raised = re.search(r"Uncaught Python exception: ===\n(.+)", output) or re.search(r"ERROR: (.+)", output)
     error = "" if status == 0 else raised[1] if raised else f"exit status {status}: {output[-500:]}"
+    inputs, rates = _numbers("number_of_executed_units", output), _numbers("average_exec_per_sec", output)
+    seconds = sum(number / max(1, rate) for number, rate in zip(inputs, rates, strict=False))
     return Result(
         target=target,
-        inputs=_number("number_of_executed_units", output),
-        per_second=_number("average_exec_per_sec", output),
+        inputs=sum(inputs),
+        per_second=round(sum(inputs) / seconds) if seconds else 0,
         crash=Path(crash[1]) if crash and error else None,
         error=error,
     )
 
 
-def _number(name: str, output: str) -> int:
-    found = re.search(rf"stat::{name}:\s+(\d+)", output)
-    return int(found[1]) if found else 0
+def _numbers(name: str, output: str) -> list[int]:
+    return [int(each) for each in re.findall(rf"stat::{name}:\s+(\d+)", output)]
 
 
-def _fuzz(target: str, options: list[str]) -> None:
+def _fuzz(target: str, corpus: str, guided: list[str], others: list[str]) -> None:
+    """Fuzz in a copy of this process with instrumented functions, then in this one without."""
     import atheris
     from prometheus_client import ProcessCollector
 
     logging.getLogger("phasebus").setLevel(logging.CRITICAL)
-    with atheris.instrument_imports(include=["phasebus"]):
-        check = load(target).check
+    module = load(target)
     ProcessCollector.collect = lambda self: ()  # type: ignore[method-assign]  # it reads /proc, and no input changes it
+    if copy := os.fork():
+        status = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+        if status:
+            sys.exit(abs(status))
+    else:
+        for function in _functions_in(module.INSTRUMENTED):
+            atheris.instrument_func(function)
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)
-    atheris.Setup([target, *options], check)
+    atheris.Setup([target, *(others if copy else guided), corpus], module.check)
     atheris.Fuzz()
 
 
+def _functions_in(packages: Sequence[str]) -> list[FunctionType]:
+    names = tuple(f"{each}." for each in packages)
+    functions = (each for each in gc.get_objects() if isinstance(each, FunctionType))
+    return [each for each in functions if f"{each.__module__}.".startswith(names)]
+
+
 if __name__ == "__main__":
-    _fuzz(sys.argv[1], sys.argv[2:])
+    end = sys.argv.index("--")
+    _fuzz(sys.argv[1], sys.argv[2], sys.argv[3:end], sys.argv[end + 1 :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def test_target_accepts_its_seeds(target: str) -> None:
     module = load(target)
     for seed in module.SEEDS:
         module.check(seed)
+    for package in module.INSTRUMENTED:
+        importlib.import_module(package)
 
 
 def test_fuzzing_finds_no_input_that_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -69,19 +69,19 @@ class Outputs:
             if self._span_observer is not None and not isinstance(event, StepProgress):
                 self._span_observer.observe(event)  # type: ignore[arg-type]
 
-    def texts(self) -> dict[str, str]:
-        """Close the observers; return what leaves through each output."""
+    def texts(self, *, metrics: bool = True) -> dict[str, str]:
+        """Close the observers; return what leaves through each output, also of the metrics unless `metrics` is false."""
         for observer in self._observers:
             if isinstance(observer, ProgressObserver):
                 observer.close()
-        body, _ = self._metrics.render("application/openmetrics-text")
         texts = {
-            "metrics": body.decode(),
             "terminal": self._terminal.getvalue(),
             "log": self._log.getvalue(),
             "status": json.dumps(self._status.describe(), ensure_ascii=False, allow_nan=False),
             "timeline": encoded_timeline(self.timeline),
         }
+        if metrics:
+            texts["metrics"] = self._metrics.render("application/openmetrics-text")[0].decode()
         if self._span_observer is not None and self._tracing is not None:
             self._span_observer.close()
             self._tracing.close()

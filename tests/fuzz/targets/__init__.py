@@ -1,4 +1,7 @@
-"""What is fuzzed: each module has SEEDS, valid inputs; TOKENS, pieces of them; and check(), which must not raise."""
+"""What is fuzzed: each module has SEEDS, valid inputs; TOKENS, pieces of them; and check(), which must not raise.
+
+INSTRUMENTED are the packages towards whose code the inputs are mutated: those that read them. Each further one slows the inputs.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ TARGETS: Final = ("relay", "wire", "journal", "configuration", "listing", "redac
 class Target(Protocol):
     """A module of this folder."""
 
+    INSTRUMENTED: Sequence[str]
     SEEDS: Sequence[bytes]
     TOKENS: Sequence[bytes]
 

@@ -24,6 +24,7 @@ download: {concurrency: 4, stall_seconds: 1.5}
 placement: {bundles: [{CPU: 1}], strategy: PACK}
 """
 
+INSTRUMENTED = ["phasebus.initializer.pipeline", "phasebus.initializer.node.config"]
 SEEDS = [
     _WHOLE,
     b"model: /m\nray: {address: auto, num_cpus: 4}\nengine_timeout_seconds: 9e-1\n",

@@ -32,6 +32,7 @@ _KEYS = b"<Contents><Key>m/a%20b</Key><Size>5</Size><ETag>&quot;e&quot;</ETag></
 _PAGE = b"<ListBucketResult xmlns='http://s3'>" + _KEYS + b"<IsTruncated>true</IsTruncated>"
 _TENSORS = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"__metadata__":{}}'
 
+INSTRUMENTED = ["phasebus.initializer.downloads"]
 SEEDS = [
     b"h" + json.dumps({"sha": "a" * 40, "siblings": _SIBLINGS}).encode(),
     b"s" + _PAGE + b"<NextContinuationToken>t</NextContinuationToken></ListBucketResult>",

@@ -1,8 +1,10 @@
-"""Any text. Redaction ends, is printable, can be repeated, and masks a secret after the text."""
+"""Any text. Redaction ends, is printable, can be repeated, and masks a secret after the text.
+
+The first byte of an input selects what the others are: free text, a name, arguments, attributes, data, or what is learned from.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Any
 
@@ -30,7 +32,10 @@ _TEXTS = [
     "tokens=12 max_tokens: 5 token is invalid \x1b]0;x\x07 \udcff \u202e",
 ]
 
-SEEDS = [text.encode("utf-8", "surrogateescape") for text in _TEXTS]
+INSTRUMENTED = ["phasebus.telemetry.redaction", "phasebus.printable"]
+SEEDS = [
+    kind + text.encode("utf-8", "surrogateescape") for kind in (b"t", b"n", b"a", b"m", b"d", b"l") for text in _TEXTS
+]
 TOKENS = [
     b"://", b"@", b"token", b"api_key=", b"api_key: ", b"--password ", b"Authorization: ", b"Bearer ", b"Cookie: ", b"hf_",
     b"sk-", b"eyJ", b"-----BEGIN PRIVATE KEY-----", b"-----END", b"[redacted]", b"'", b'"', b'\\"', b"{", b"[", b"}", b";", b"&sig=",
@@ -39,28 +44,41 @@ TOKENS = [
 
 
 def check(data: bytes) -> None:
-    """Redact the text in every way."""
+    """Redact the text in one way."""
     forget_secrets()
-    text = data.decode("utf-8", "surrogateescape")
-    once = redact(text)
-    once.encode()
-    redact(once).encode()
-    assert printable_text(once) == once
-    name = redact_name(text)
-    assert printable_text(name) == name
-    assert "\n" not in name
-    pairs = "\n".join(f"{name}={_SECRET}" for name in ("api_key", "HF_TOKEN", "x-auth-token"))
-    assert _SECRET not in redact(f"{text}\n{pairs}")
-    attributes = redact_attributes({text: _SECRET, "api_key": text, "note": text, "HF_TOKEN": data})
-    json.dumps(attributes, allow_nan=False).encode()
-    "\n".join(redact_arguments([*text.split(), "--api-key", _SECRET])).encode()
-    value: Any = text
-    with contextlib.suppress(ValueError, RecursionError):
-        value = json.loads(text)
-    json.dumps(redact_data({"value": value, text: [value, text]}))
-    learn_data({"value": value, text: value})
-    learn_url(text)
-    learn_environment({"URL": text, "OTEL_EXPORTER_OTLP_HEADERS": text, text: text})
-    learned = redact(text)
-    learned.encode()
-    assert printable_text(learned) == learned
+    kind, text = data[:1], data[1:].decode("utf-8", "surrogateescape")
+    if kind == b"n":
+        name = redact_name(text)
+        assert printable_text(name) == name
+        assert "\n" not in name
+    elif kind == b"a":
+        _check_text("\n".join(redact_arguments([*text.split(), "--api-key", _SECRET])))
+    elif kind == b"m":
+        attributes = redact_attributes({text: _SECRET, "api_key": text, "note": text, "HF_TOKEN": data})
+        json.dumps(attributes, allow_nan=False).encode()
+    elif kind == b"d":
+        json.dumps(redact_data({"value": _value(text), text: text}))
+    elif kind == b"l":
+        learn_data({"value": _value(text), text: text})
+        learn_url(text)
+        learn_environment({"URL": text, "OTEL_EXPORTER_OTLP_HEADERS": text, text: text})
+        _check_text(redact(text))
+    else:
+        once = redact(text)
+        _check_text(once)
+        redact(once).encode()
+        pairs = "\n".join(f"{name}={_SECRET}" for name in ("api_key", "HF_TOKEN", "x-auth-token"))
+        assert _SECRET not in redact(f"{text}\n{pairs}")
+
+
+def _check_text(text: str) -> None:
+    text.encode()
+    assert printable_text(text) == text
+
+
+def _value(text: str) -> Any:
+    """Return `text` as JSON if it is JSON, else itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -56,6 +56,7 @@ _NOTICES = b"".join(
     )
 )
 
+INSTRUMENTED = ["phasebus.telemetry.relay", "phasebus.telemetry.otel", "phasebus.initializer.engines.vllm"]
 SEEDS = [
     b"s" + _SPANS,
     b"n" + _NOTICES,
