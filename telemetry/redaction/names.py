@@ -18,7 +18,7 @@ _SECRET_WORDS: Final = frozenset(
         "secret", "secrets", "password", "passwords", "passwd", "passphrase", "pwd", "pw", "credential", "credentials",
         "authorization", "apikey", "apikeys", "accesskey", "secretkey", "privatekey", "sharedkey", "signature", "cookie",
         "cookies", "jwt", "bearer", "authtoken", "accesstoken", "passcode", "otp", "verifier", "passin", "passout",
-        "presharedkey",
+        "presharedkey", "dockerconfigjson", "dockercfg",
     }
 )  # fmt: skip
 
@@ -29,7 +29,8 @@ _SECRET_ENDINGS: Final = (
 
 _KEY_QUALIFIERS: Final = frozenset(
     {
-        "api", "access", "account", "admin", "app", "auth", "client", "consumer", "deploy", "encryption", "license",
+        "api", "access", "account", "admin", "app", "auth", "client", "consumer", "deploy", "encryption", "functions", "ingestion",
+        "instrumentation", "license",
         "master", "preshared", "private", "secret", "service", "session", "shared", "sharedaccess", "signing", "ssh",
         "storage", "subscription", "webhook",
     }
@@ -99,6 +100,8 @@ def is_secret_name(name: str) -> bool:
     name = name[-MAX_NAME_CHARACTERS:]
     if name in ("PWD", "OLDPWD"):
         return False
+    if name.lower() == "x-honeycomb-team":
+        return True
     words = [word.lower() for word in _WORDS.findall(name)]
     if not words or words[-1] in _LOCATION_SUFFIXES:
         return False

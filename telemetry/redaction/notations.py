@@ -66,6 +66,16 @@ def _has_other_characters(value: str) -> bool:
     )
 
 
+def _has_letters_and_digits(value: str) -> bool:
+    """Return whether `value` is no word and no number, and no name of an algorithm such as sha256."""
+    has_both = any(map(str.isalpha, value)) and any(map(str.isdigit, value))
+    return (
+        len(value) >= 6
+        and has_both
+        and not value.lower().startswith(("sha", "md5", "base64", "utf", "bcrypt", "argon"))
+    )
+
+
 def _is_random(value: str) -> bool:
     """Return whether `value` looks generated: letters of both cases and digits, or many hexadecimal digits."""
     if len(value) < _SHORTEST_RANDOM or value.startswith("/") or value.count("/") > 2:
@@ -135,11 +145,42 @@ _NOTATIONS: Final = (
         _is_no_word,
     ),
     _Notation(("\t",), re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)\t[ \t]*+(?P<value>[^\s\"'\[\]]++)"), _is_no_word),
-    _Notation(("env",), re.compile(r"\bENV[ \t]++(?P<name>\w++)[ \t]++(?P<value>[^\s\"'\[\]]++)"), _is_no_word),
+    _Notation(
+        ("env",), re.compile(r"\b(?:ENV|setenv)[ \t]++(?P<name>\w++)[ \t]++(?P<value>[^\s\"'\[\]]++)"), _is_no_word
+    ),
     _Notation(
         ("password",),  # .netrc
         re.compile(r"(?<![\w-])(?:login|user)\s++[^\s\"']++\s++password[ \t]++(?P<value>[^\s\"'\[\]]++)"),
         _is_no_word,
+    ),
+    _Notation(
+        ("password",),  # a line of .netrc whose password is a word
+        re.compile(
+            r"(?<![\w-])(?:machine\s++[^\s\"']++|default)\s++login\s++[^\s\"']++\s++password\s++(?P<value>[^\s\"'\[\]]++)"
+        ),
+    ),
+    _Notation(
+        ("password '", "secret '", "by '"),  # SQL
+        re.compile(
+            r"\b(?:(?:WITH (?:ENCRYPTED )?)?PASSWORD|IDENTIFIED (?:WITH \w++ )?BY|SECRET)[ \t]++'(?P<value>[^'\n\[\]]++)'"
+        ),
+    ),
+    _Notation(
+        ("password is ", "password was "),
+        re.compile(r"\bpassword (?:is|was) [\"'`]?+(?P<value>[^\s\"'`,\[\]]++)", re.IGNORECASE),
+        _has_letters_and_digits,
+    ),
+    _Notation(
+        ("pin code", "otp code", "verification code", "security code", "recovery code", "one-time code"),
+        re.compile(
+            r"\b(?:pin|otp|verification|security|recovery|one-time) code(?: is|:)?+ \"?+(?P<value>[0-9]{4,8}+)\b",
+            re.IGNORECASE,
+        ),
+    ),
+    _Notation(("<cookie ",), re.compile(r"<Cookie [^\s=<>]++=(?P<value>[^\s<>]++) for ")),  # of http.cookiejar
+    _Notation(
+        ("%40",),  # https://me:X@host, quoted for an address
+        re.compile(r"%3A%2F%2F[\w.+~-]*+%3A(?P<value>(?:(?!%40)[^\s&\"'])++)(?=%40)", re.IGNORECASE),
     ),
     _Notation(
         ("->",), re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)[ \t]*+->[ \t]*+(?P<value>[^\s\"'\[\]]++)"), _is_random
@@ -149,21 +190,7 @@ _NOTATIONS: Final = (
         re.compile(r"(?<![\w-])(?:-u|--user|--proxy-user)(?:[ \t]++|=)[\"']?+[^\s:/\"']++:(?P<value>[^\s\"'\[\]]++)"),
         lambda value: not value.isdigit(),
     ),
-    _Notation(
-        ("-p",),
-        re.compile(
-            r"\b(?:sshpass|twine|mongo(?:sh)?|(?:docker|podman|nerdctl|oras|az|registry)[ \t]++login)\b(?:[ \t]++(?!-p[ \t])[^\s]++){0,8}+[ \t]++-p[ \t]++(?P<value>[^\s\[\]]++)"
-        ),
-    ),
     _Notation((".atlasv1.",), re.compile(r"\.atlasv1\.(?P<value>[\w-]{20,}+)")),  # Terraform
-    _Notation(
-        ("redis-cli",),
-        re.compile(r"\bredis-cli\b(?:[ \t]++(?!-a[ \t])[^\s]++){0,8}+[ \t]++-a[ \t]++(?P<value>[^\s\[\]]++)"),
-    ),
-    _Notation(
-        ("mysql", "mariadb", "7z"),  # mysql -pX
-        re.compile(r"\b(?:mysql\w*+|mariadb|7z)(?:[ \t]++(?!-p)[^\s]++){0,8}+[ \t]++-p(?P<value>[^\s\[\]\"']++)"),
-    ),
     _Notation(
         ("login",),  # wandb login X
         re.compile(r"\blogin[ \t]++(?:--relogin[ \t]++)?+(?P<value>[^\s\"'\[\]-][^\s\"'\[\]]++)"),

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 from phasebus.printable import bounded_text, printable_text, printable_value
+from phasebus.telemetry.redaction.commands import is_setting, secrets_of_arguments
 from phasebus.telemetry.redaction.known import MASK, learn_secret
 from phasebus.telemetry.redaction.names import is_quantity, is_secret_name, is_secret_pair
 from phasebus.telemetry.redaction.text import redact, redact_learning, redact_value
@@ -26,13 +27,19 @@ _ASSIGNMENT: Final = re.compile(r"(?P<name>-{0,2}[A-Za-z_][\w.-]*+)=(?P<value>.*
 def redact_arguments(arguments: Sequence[str]) -> list[str]:
     """Return the arguments of a command without their secrets.
 
-    Masked are the values of secret options (``--api-key X``, ``--api-key=X``) and assignments (``HF_TOKEN=X``), and secrets
-    in headers (``-H 'Authorization: X'``), addresses and JSON.
+    Masked are the values of secret options (``--api-key X``, ``--api-key=X``) and assignments (``HF_TOKEN=X``), secrets
+    in headers (``-H 'Authorization: X'``), addresses and JSON, and those of commands that are known (``sshpass -p X``).
     """
     shown: list[str] = []
+    of_commands = dict(secrets_of_arguments(arguments))
     option = ""  # the option whose values follow
-    for argument in arguments:
-        if argument.startswith("-") and len(argument) > 1:
+    for index, argument in enumerate(arguments):
+        if (begin := of_commands.get(index)) is not None:
+            shown.append(f"{redact(argument[:begin])}{_mask(argument[begin:])}")
+            option = ""
+        elif is_setting(arguments, index) and _is_secret_text(arguments[index - 1], argument):
+            shown.append(_mask(argument))
+        elif argument.startswith("-") and len(argument) > 1:
             option = argument if "=" not in argument else ""
             shown.append(_redact_argument(argument))
         elif option and _is_secret_text(option.lstrip("-"), argument):

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from phasebus.printable import bounded_text, printable_text, printable_value
+from phasebus.telemetry.redaction.commands import secrets_of_text
 from phasebus.telemetry.redaction.credentials import without_credentials
 from phasebus.telemetry.redaction.known import MASK, learn_secret, mask_known, on_change
 from phasebus.telemetry.redaction.names import (
@@ -50,7 +51,7 @@ _USERINFO: Final = re.compile(r"://(?P<rest>[^\s\"'<>|`]++)")
 _PAIR: Final = re.compile(
     r"(?<![\w.%-])(?:(?P<option>-{1,2}[A-Za-z][\w.%-]*+)[ \t]++(?=[^\s=:])"
     r"|(?P<name>[\w.%-]++)(?P<quote>\\*+[\"'])?+"
-    r"[ \t]*+(?::=|=>|[=:](?![=:]))(?P<space>[ \t]*+(?:\r?\n[ \t]*+-[ \t]++)?+))"
+    r"[ \t]*+(?::=|=>|[=:](?![=:]))(?P<space>[ \t]*+(?:\r?\n[ \t]*+-[ \t]++|[|>][+-]?+[ \t]*+\r?\n[ \t]++)?+))"
 )
 """A name and what precedes its value: spaces after an option, else a separator."""
 
@@ -107,6 +108,8 @@ def scan(text: str, found: Callable[[str], None] = lambda _: None) -> str:
         text = _USERINFO.sub(lambda match: f"://{_without_userinfo(match['rest'], found)}", text)
     text = _without_private_keys(text)
     text = without_credentials(text, found)
+    if " -" in text:
+        text = _without_command_secrets(text, found)
     text = without_notations(text, found)
     text = _without_pairs(text, found)
     return _SCHEMES.sub(lambda match: _scheme(match, found), text)
@@ -147,6 +150,17 @@ def _without_credentials(rest: str, found: Callable[[str], None]) -> str:
         return rest
     found(userinfo.partition(":")[2] or userinfo)
     return f"{MASK}{rest[end:]}"
+
+
+def _without_command_secrets(text: str, found: Callable[[str], None]) -> str:
+    parts, copied = [], 0
+    for begin, end in secrets_of_text(text):
+        value = text[begin:end]
+        if not is_placeholder(value) and not value.startswith("$"):
+            found(value)
+            parts += [text[copied:begin], MASK]
+            copied = end
+    return "".join([*parts, text[copied:]])
 
 
 def _without_private_keys(text: str) -> str:
@@ -211,6 +225,8 @@ def _secret_of(text: str, match: re.Match[str]) -> tuple[int, int] | None:
         begin, end = (match.end() + at for at in end_of_value(after, 0, name, in_query=False))
     value = text[begin:end]
     if not is_secret and not is_secret_pair(name, value):
+        return None
+    if name.endswith("signature") and value.startswith("("):  # of a function
         return None
     if value == MASK or is_placeholder(value) or (is_numeral(value) and is_quantity(name)):
         return None

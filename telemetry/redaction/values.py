@@ -57,7 +57,12 @@ def end_of_value(text: str, at: int, name: str, *, in_query: bool) -> tuple[int,
         return at, _end_of_credentials(text, at)
     if lowered.endswith("cookie"):
         return at, _end(_COOKIE, text, at)
-    return at, _end(_BARE, text, at) if not text.startswith("[redacted]", at) else at + len("[redacted]")
+    if text.startswith("[redacted]", at):
+        return at, at + len("[redacted]")
+    end = _end(_BARE, text, at)
+    if text[at:end].endswith("(") and (quote := _OPENING_QUOTE.match(text, end)):  # bytes.fromhex('X')
+        return quote.end(), _end_of_quoted(text, quote.end(), quote["quote"])
+    return at, end
 
 
 def is_placeholder(value: str) -> bool:
