@@ -24,7 +24,7 @@ from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER, STEPS
 from tests.support.waiting import wait_until
 
 PROGRAM = """\
-import json, logging, multiprocessing, os, random, resource, signal, sys, threading, time
+import gc, itertools, json, logging, multiprocessing, os, random, resource, signal, sys, threading, time
 from phasebus.initializer.engines.vllm.inside.forkserver import begin, channel, process, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
 
@@ -37,6 +37,7 @@ def state():
         blocked=signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, ()), priority=os.nice(0),
         ignored=[int(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_IGN],
         descriptors=sorted(os.listdir("/proc/self/fd")), threads=len(os.listdir("/proc/self/task")),
+        frozen=gc.get_freeze_count(),
     )
 
 def send(pipe):
@@ -115,6 +116,18 @@ def test_a_fork_has_the_settings_of_its_caller_and_random_numbers_of_its_own(tmp
     same = ("environment", "limit", "umask", "cpus", "folder", "blocked", "priority", "ignored")
     assert [shown["first"][name] for name in same] == [shown["own"][name] for name in same]
     assert len({shown[name]["random"] for name in ("first", "second", "own")}) == 3
+
+
+def test_a_process_forked_while_the_server_imports_has_its_objects_frozen(tmp_path: Path) -> None:
+    shown, _ = run(
+        tmp_path,
+        """
+        begin._preloaded = lambda: itertools.repeat("json")
+        begin.fork_server()
+        show(fork=ask())
+        """,
+    )
+    assert shown["fork"]["frozen"] > 1000
 
 
 def test_a_fork_has_no_descriptor_that_the_command_was_started_with(tmp_path: Path) -> None:

@@ -64,7 +64,6 @@ class ForkServer:
             self._serve(0)
         if touched_device() is not None:
             os._exit(1)
-        gc.freeze()  # the collector of a fork writes to no page of ours
         while True:
             self._serve(None)
 
@@ -99,6 +98,7 @@ class ForkServer:
         if len(descriptors) < 3:
             return
         data, status, tracker, *others = descriptors
+        gc.freeze()  # a fork's collector neither visits what the server has, up to a second each time, nor writes to its pages
         try:
             pid = os.fork()
         except OSError:  # no memory, or too many processes: its client reads the end of the pipe
