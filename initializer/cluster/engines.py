@@ -119,7 +119,7 @@ class EngineStart:
 
         async def start(number: int, seat: Seat) -> None:
             try:
-                actors[number] = await self._start_actor(seat, suffix)
+                actors[number] = await self._start_actor(seat, suffix, leads=number == 0)
             except Exception as error:  # noqa: BLE001  # raised again below: the task group would wrap it
                 errors.append(error)
                 tasks.cancel_scope.cancel()
@@ -133,12 +133,12 @@ class EngineStart:
         if errors:
             raise errors[0]
 
-    async def _start_actor(self, seat: Seat, suffix: str) -> StartingNode:
-        name = seat.node + suffix
+    async def _start_actor(self, seat: Seat, suffix: str, *, leads: bool) -> StartingNode:
+        name, config = seat.node + suffix, self._engine.config
         replaced = self._actor_steps.get(seat.node)
         link = {} if replaced is None else {LINKED_TO: self._identity.traceparent(replaced)}
         environment = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
-        seconds = max(_PROCESS_SECONDS, self._engine.config.placement.timeout_seconds)
+        seconds = max(_PROCESS_SECONDS, config.placement.timeout_seconds)
         try:
             async with self._bus.step(RAY, "start_node_actor", attributes={"member": name, **link}) as step:
                 self._actor_steps[seat.node] = step.id
@@ -147,6 +147,9 @@ class EngineStart:
                         NodeActor,
                         self._identity.of_member(name, self._step),
                         environment,
+                        config.service,
+                        config.engine if leads else NO_ENGINE,
+                        len(self._engine.seats) if leads else 1,
                         placement_group=self._group,
                         bundle=seat.bundle,
                         resources={},

@@ -7,12 +7,15 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from anyio.from_thread import start_blocking_portal
 
 from phasebus.initializer.cluster.node_runtime import NodeReport, NodeRuntime
-from phasebus.initializer.node.config import LLMConfig
+from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.engines.registry import find_launcher
+from phasebus.initializer.node.config import LLMConfig, ServiceConfig
 from phasebus.initializer.ray.raylet import end_with_the_raylet
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import journal_of
@@ -24,12 +27,19 @@ class NodeActor:
     It has no asynchronous methods: Ray would run all methods in one event loop, and the node could not answer pings while it
     starts. Its bus runs in a thread of its own.
 
+    What the start of a node imports is imported when the actor is created, beside the creation of the other actors.
+
     Args:
         identity: The identity of the node, with its trace and its parent step.
         environment: Variables of the driver. They do not replace variables of this process.
+        service: The HTTP service of the node.
+        engine: The engine that the node starts.
+        nodes: The number of nodes that its engine has workers on.
     """
 
-    def __init__(self, identity: RunIdentity, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, identity: RunIdentity, environment: Mapping[str, str], service: ServiceConfig, engine: str, nodes: int
+    ) -> None:
         for name, value in environment.items():
             os.environ.setdefault(name, value)
         if identity.parent is not None:
@@ -37,8 +47,10 @@ class NodeActor:
         self._identity = identity
         self._portal_manager = start_blocking_portal()
         self._portal = self._portal_manager.__enter__()
-        self._runtime = NodeRuntime(identity)
+        self._runtime = NodeRuntime(identity, service, nodes)
         self._running: Future[None] | None = None
+        with suppress(EngineError):  # the start of the node raises it
+            find_launcher(engine)
         end_with_the_raylet()
 
     def where(self) -> tuple[str, int]:

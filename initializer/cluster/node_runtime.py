@@ -17,7 +17,7 @@ from phasebus.initializer.cluster.hub.start import forwarding_journal
 from phasebus.initializer.cluster.merge import NodeChange, changes_of, snapshot
 from phasebus.initializer.engines.optional import url_of
 from phasebus.initializer.engines.protocol import EngineError
-from phasebus.initializer.node.config import LLMConfig
+from phasebus.initializer.node.config import LLMConfig, ServiceConfig
 from phasebus.initializer.node.events import PreEngineInit
 from phasebus.initializer.node.node import Node, initialize_node
 from phasebus.initializer.node.supervision import engine_died
@@ -53,6 +53,8 @@ class NodeRuntime:
 
     Args:
         identity: The node.
+        service: Its HTTP service.
+        nodes: The number of nodes that its engine has workers on.
 
     Attributes:
         ready: A future for other threads: the node's report when it is ready, or the error of its start.
@@ -60,8 +62,12 @@ class NodeRuntime:
         node: The node; None until it is ready.
     """
 
-    def __init__(self, identity: RunIdentity) -> None:
+    def __init__(self, identity: RunIdentity, service: ServiceConfig, nodes: int = 1) -> None:
         self._identity = identity
+        relay_host = node_address() if nodes > 1 else "127.0.0.1"
+        self._telemetry = available_telemetry(
+            identity, host=service.host, port=0, relay_host=relay_host, access=service.access
+        )
         self.ready: Future[NodeReport] = Future()
         self.ended = threading.Event()
         self.node: Node | None = None
@@ -85,13 +91,7 @@ class NodeRuntime:
             self.ended.set()
 
     async def _run(self, config: LLMConfig, given: Mapping[str, Any], others: Sequence[Any], hub: Any) -> None:
-        relay_host = (
-            node_address() if others else "127.0.0.1"
-        )  # an engine that spans nodes has workers on other machines
-        service = config.service
-        telemetry = available_telemetry(
-            self._identity, host=service.host, port=0, relay_host=relay_host, access=service.access
-        )
+        telemetry = self._telemetry
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(telemetry)
             bus = Bus(self._identity.node, timing=True, drain_seconds=_DRAIN_SECONDS)

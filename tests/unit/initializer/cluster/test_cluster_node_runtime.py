@@ -28,5 +28,5 @@ async def test_a_node_starts_where_the_address_of_the_service_is_not_its_own(mon
     monkeypatch.setattr(node_runtime, "initialize_node", start)
     config = LLMConfig.model_validate({"model": "m", "service": {"host": "192.0.2.1"}})
     with pytest.raises(StartedError):
-        await NodeRuntime(RunIdentity.fresh("n", {})).run(config, {}, (), None)
+        await NodeRuntime(RunIdentity.fresh("n", {}), config.service).run(config, {}, (), None)
     assert [telemetry.service for telemetry in started] == [None]
