@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -20,6 +21,8 @@ from phasebus.telemetry.journal.format import JournalError
 from phasebus.telemetry.stuck import StuckSteps
 
 _MAX_LINE_BYTES: Final = 1024 * 1024
+_CLOCK_OFFSET: Final = "clock_offset_seconds"
+"""The attribute of the start of a member's process: how far its clock is ahead, in seconds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,7 +127,8 @@ def read_journal(path: Path, *, until_ready: bool = False) -> Run:
     """Read the journal at `path`, and the journals of the run's members in the folder beside it.
 
     A journal that is cut off, or still being written, is read as far as it goes; lines that cannot be decoded are
-    skipped and counted.
+    skipped and counted. The times of members whose clocks differ are moved to the clock of this journal, as far as the start
+    has measured the difference.
 
     Args:
         path: The journal.
@@ -140,8 +144,10 @@ def read_journal(path: Path, *, until_ready: bool = False) -> Run:
             of_member = read_journal(member, until_ready=until_ready)
             steps |= {step.id: step for step in of_member.steps}
             stuck += of_member.stuck
+    ended = {id_: step.end_ns is not None for id_, step in steps.items()}
     # the run's own journal comes last: it records the ends of a lost member's steps
     contents = _Contents(path, steps, until_ready=until_ready)
+    _move_to_one_clock(steps, ended)
     opened, state, end_ns = contents.opened, contents.state, contents.end_ns
     if state == "died":
         for step in steps.values():
@@ -163,6 +169,26 @@ def read_journal(path: Path, *, until_ready: bool = False) -> Run:
         stuck=(*stuck, *contents.stuck),
         skipped=contents.skipped,
     )
+
+
+def _move_to_one_clock(steps: Mapping[str, RecordedStep], ended: Mapping[str, bool]) -> None:
+    """Subtract from the times of each member how far its clock is ahead, if the start of its process records that.
+
+    Args:
+        steps: All steps, by their ids.
+        ended: The ids of the members' steps, and whether the member has recorded the end as well.
+    """
+    offsets = {
+        step.attributes.get("member"): step.attributes[_CLOCK_OFFSET]
+        for step in steps.values()
+        if isinstance(step.attributes.get(_CLOCK_OFFSET), int | float) and isfinite(step.attributes[_CLOCK_OFFSET])
+    }
+    for id_, has_ended in ended.items():
+        step = steps[id_]
+        offset_ns = int(offsets.get(step.node, 0) * 1e9)
+        step.start_ns -= offset_ns
+        if has_ended and step.end_ns is not None:
+            step.end_ns -= offset_ns
 
 
 class _Contents:

@@ -151,6 +151,28 @@ def test_the_runs_own_journal_overrides_those_of_its_members(journal: Path, iden
     assert find_journal() == journal
 
 
+@pytest.mark.parametrize("ahead", [30.0, -30.0])
+def test_times_of_a_member_are_moved_to_the_clock_of_the_run(
+    journal: Path, identity: RunIdentity, ahead: float
+) -> None:
+    shift, member = int(ahead * 1e9), identity.of_member("node-2", NODE)
+    began: dict[str, Any] = {"kind": "phase", "name": "download", "parent": NODE}
+    other = JournalWriter(journal_of(member), member)
+    other.write(StepStarted(step="c" * 16, **began, time_ns=100 * 10**9 + shift))
+    other.write(StepFinished(step="c" * 16, **began, time_ns=104 * 10**9 + shift, seconds=4.0))
+    other.write(StepStarted(step="d" * 16, **began, time_ns=104 * 10**9 + shift))
+    writer = write_start(journal, identity)
+    process: dict[str, Any] = {"step": "e" * 16, "kind": "ray", "name": "start_node_actor", "parent": NODE}
+    writer.write(StepStarted(**process, attributes={"member": "node-2"}))
+    measured: dict[str, Any] = {"member": "node-2", "clock_offset_seconds": ahead}
+    writer.write(StepFinished(**process, seconds=1.0, attributes=measured))
+    lost: dict[str, Any] = {"step": "d" * 16, **began, "time_ns": 110 * 10**9, "seconds": 6.0, "outcome": "died"}
+    writer.write(StepFailed(**lost, error=OSError("lost")))  # by the clock of the run
+    steps = {step.id: step for step in read_journal(journal).steps}
+    assert (steps["c" * 16].start_ns, steps["c" * 16].end_ns) == (100 * 10**9, 104 * 10**9)
+    assert (steps["d" * 16].start_ns, steps["d" * 16].end_ns) == (104 * 10**9, 110 * 10**9)
+
+
 def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path, identity: RunIdentity) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match=r"cannot create the journal .*: File exists\. Set PHASEBUS_STATE_DIR"):
