@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -23,6 +22,9 @@ from phasebus.telemetry.stuck import StuckSteps
 _MAX_LINE_BYTES: Final = 1024 * 1024
 _CLOCK_OFFSET: Final = "clock_offset_seconds"
 """The attribute of the start of a member's process: how far its clock is ahead, in seconds."""
+
+_MAX_CLOCK_OFFSET: Final = 4e9
+"""The largest difference that is corrected, in seconds: more than that of a machine whose clock begins in 1970."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -178,17 +180,17 @@ def _move_to_one_clock(steps: Mapping[str, RecordedStep], ended: Mapping[str, bo
         steps: All steps, by their ids.
         ended: The ids of the members' steps, and whether the member has recorded the end as well.
     """
-    offsets = {
-        step.attributes.get("member"): step.attributes[_CLOCK_OFFSET]
+    offsets_ns = {
+        step.attributes.get("member"): int(offset * 1e9)
         for step in steps.values()
-        if isinstance(step.attributes.get(_CLOCK_OFFSET), int | float) and isfinite(step.attributes[_CLOCK_OFFSET])
+        if isinstance(offset := step.attributes.get(_CLOCK_OFFSET), int | float) and abs(offset) < _MAX_CLOCK_OFFSET
     }
     for id_, has_ended in ended.items():
         step = steps[id_]
-        offset_ns = int(offsets.get(step.node, 0) * 1e9)
-        step.start_ns -= offset_ns
+        ahead_ns = offsets_ns.get(step.node, 0)
+        step.start_ns = max(0, step.start_ns - ahead_ns)
         if has_ended and step.end_ns is not None:
-            step.end_ns -= offset_ns
+            step.end_ns = max(0, step.end_ns - ahead_ns)
 
 
 class _Contents:

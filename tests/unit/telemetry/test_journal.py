@@ -173,6 +173,17 @@ def test_times_of_a_member_are_moved_to_the_clock_of_the_run(
     assert (steps["d" * 16].start_ns, steps["d" * 16].end_ns) == (104 * 10**9, 110 * 10**9)
 
 
+@pytest.mark.parametrize("offset", [1e300, -1e300, 3e9, True, "30", 2**62])
+def test_any_clock_offset_in_a_journal_leaves_it_readable(
+    journal: Path, identity: RunIdentity, offset: float | str
+) -> None:
+    member = identity.of_member("node-2", NODE)
+    JournalWriter(journal_of(member), member).write(StepStarted(step="c" * 16, kind="phase", name="download"))
+    attributes = {"member": "node-2", "clock_offset_seconds": offset}
+    write_start(journal, identity).write(StepStarted(step="e" * 16, kind="ray", name="x", attributes=attributes))
+    assert all(step.start_ns >= 0 for step in read_journal(journal).steps)
+
+
 def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path, identity: RunIdentity) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match=r"cannot create the journal .*: File exists\. Set PHASEBUS_STATE_DIR"):
