@@ -35,3 +35,14 @@ def test_two_runs_have_different_ids() -> None:
     first, second = RunIdentity.fresh(environment={}), RunIdentity.fresh(environment={})
     assert first.trace != second.trace
     assert first.run != second.run
+
+
+def test_runs_that_begin_within_a_second_are_sorted_by_their_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+    for rest_ns in (0, 1_000_000, 500_000_000, 999_999_999):
+        monkeypatch.setattr(
+            "phasebus.telemetry.run.time.time_ns", lambda rest_ns=rest_ns: 1_800_000_000 * 10**9 + rest_ns
+        )
+        runs.append(RunIdentity.fresh(environment={}).run)
+    assert runs == sorted(runs)
+    assert len({run.partition("-")[0] for run in runs}) == 1
