@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,7 +26,11 @@ def chromium() -> Iterator[Browser]:
     """Run the system's Chromium; it is closed at the end."""
     path = program("chromium", "chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=list(_ARGUMENTS),
+            env={**os.environ, "TMPDIR": "/tmp"},  # it creates a socket there, the path of which must be short
+        )
         try:
             yield browser
         finally:

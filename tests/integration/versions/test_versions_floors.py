@@ -24,6 +24,14 @@ TEST_LIBRARIES = (
 
 LEFT_OUT = (
     "tests/unit/initializer/serving/test_serving_middleware.py",  # routes by path: plain Starlette has them from 1.7 on
+    *(  # the same with every version of any library
+        "tests/unit/bus/test_bus_memory.py",
+        "tests/unit/telemetry/test_analysis_any_journal.py",
+        "tests/unit/telemetry/test_forecast.py",
+        "tests/unit/telemetry/test_redaction_linear.py",
+        "tests/unit/test_packaging.py",
+        "tests/unit/test_release.py",
+    ),
 )
 
 

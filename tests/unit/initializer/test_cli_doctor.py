@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -30,13 +31,31 @@ SECRETS = {
 }
 
 
+EXAMINE = """
+import json, sys
+from phasebus.initializer.cli.doctor import examine
+from phasebus.initializer.cli.doctor.findings import as_json
+print(json.dumps([as_json(list(examine())), sorted({"vllm", "ray", "torch"} & set(sys.modules))]))
+"""
+
+
 @pytest.fixture(scope="module")
-def found() -> list[Finding]:
-    """What there is to report where variables have secrets; it takes a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SECRETS.items():
-            patch.setenv(name, value)
-        return list(examine())
+def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Finding], list[str]]:
+    """What there is to report where variables have secrets, and what it has imported, in a process of its own."""
+    folder = tmp_path_factory.mktemp("doctor")
+    folders = {name: str(folder) for name in ("HOME", "PHASEBUS_STATE_DIR", "PHASEBUS_CACHE_DIR")}
+    environment = {"PATH": os.environ["PATH"], **folders, **SECRETS}
+    ended = subprocess.run(
+        [sys.executable, "-c", EXAMINE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    findings, imported = json.loads(ended.stdout)
+    return [Finding(**each) for each in findings], imported
+
+
+@pytest.fixture
+def found(examined: tuple[list[Finding], list[str]]) -> list[Finding]:
+    return examined[0]
 
 
 def test_report_has_every_topic_once_and_ends_with_what_to_fix(found: list[Finding]) -> None:
@@ -48,15 +67,8 @@ def test_report_has_every_topic_once_and_ends_with_what_to_fix(found: list[Findi
     assert topics[-1].startswith(("nothing to fix", "to fix: "))
 
 
-def test_doctor_imports_neither_vllm_nor_ray() -> None:
-    script = (
-        "import sys\n"
-        "from phasebus.initializer.cli.doctor import examine\n"
-        "list(examine())\n"
-        "sys.exit(str({'vllm', 'ray', 'torch'} & set(sys.modules)) if {'vllm', 'ray', 'torch'} & set(sys.modules) else 0)"
-    )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+def test_doctor_imports_neither_vllm_nor_ray(examined: tuple[list[Finding], list[str]]) -> None:
+    assert examined[1] == []
 
 
 def test_secret_variables_are_masked_in_both_forms(found: list[Finding], monkeypatch: pytest.MonkeyPatch) -> None:

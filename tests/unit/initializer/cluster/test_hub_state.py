@@ -336,7 +336,7 @@ def test_odd_attributes_leave_the_metrics_the_page_and_the_state_readable(attrib
 def test_a_name_for_every_line_does_not_make_a_series_for_every_line() -> None:
     cluster = ClusterState()
     offset = 0
-    for number in range(0, 6_000, 500):
+    for number in range(0, 3_000, 500):
         lines = b"".join(
             begun(f"{each:016x}", "phase", f"phase {each}") + ended(f"{each:016x}", "phase", f"phase {each}")
             for each in range(number, number + 500)
@@ -344,7 +344,7 @@ def test_a_name_for_every_line_does_not_make_a_series_for_every_line() -> None:
         offset = cluster.receive("node-0", offset, lines)
     text = client_of(cluster).get("/metrics").text
     assert text.count("phasebus_cluster_phase_in_progress{") <= 2_001
-    assert 'phasebus_cluster_phase_duration_seconds_count{phase="other"} 4000.0' in text
+    assert 'phasebus_cluster_phase_duration_seconds_count{phase="other"} 1000.0' in text
 
 
 def test_more_nodes_than_a_hub_keeps_are_rejected() -> None:
