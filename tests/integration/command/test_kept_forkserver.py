@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, commands, environment
+from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, commands, environment, messages
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, AddressError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.starting import start_server
@@ -203,6 +204,42 @@ def test_twenty_starts_at_once_share_one_server(own: Stub) -> None:
     for thread in threads:
         thread.join()
     assert (sorted(started), codes) == ([False] * 19 + [True], [9] * 20)
+
+
+def test_a_command_that_inherits_a_socket_is_forked_once_the_server_has_imported(
+    own: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requested, receive = own.folder / "requested", messages.receive
+    (own.folder / "modules" / "torch" / "__init__.py").write_text(
+        f"import os, time\nwhile not os.path.exists({str(requested)!r}): time.sleep(0.01)\n"
+    )
+
+    def note_and_receive(connection: socket.socket, deadline: float) -> Any:
+        requested.touch()
+        return receive(connection, deadline)
+
+    monkeypatch.setattr(messages, "receive", note_and_receive)
+    own.start()
+    with contextlib.ExitStack() as closed_at_last:
+        for end in socket.socketpair():
+            closed_at_last.callback(os.close, fcntl.fcntl(end.detach(), fcntl.F_DUPFD, 300))
+        forked = own.fork("exit", "7")
+    assert forked is not None
+    assert forked.wait() == 7
+    forked.close()
+
+
+def test_a_process_that_ignores_the_ends_of_its_children_can_start_a_server(own: Stub) -> None:
+    program = f"""\
+import signal
+from pathlib import Path
+from {Address.__module__} import Address
+from {start_server.__module__} import start_server
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+assert start_server(Address(Path({str(own.folder / "runtime")!r})), {own.environment!r}, owner=None, idle_seconds=None)
+"""
+    subprocess.run([sys.executable, "-c", program], timeout=120, check=True)
+    assert client.wait_until_imported(own.address)["imported"]
 
 
 @pytest.mark.parametrize("change", ["variable", "source"])

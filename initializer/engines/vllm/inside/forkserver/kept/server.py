@@ -117,7 +117,9 @@ class KeptServer:
         if os.fork() == 0:  # libraries end their threads for a fork
             os._exit(0)
         os.wait()
-        sockets = {*self._own, *(connection.fileno() for connection, _ in self._waiting)}
+        sockets = {*self._own}  # and those of the requests that wait: a command may inherit sockets
+        for connection, descriptors in self._waiting:
+            sockets.update((connection.fileno(), *descriptors))
         reason = safety.reason_against_forking() or safety.reason_after_forking() or safety.open_connection(sockets)
         if reason is None and fingerprint(os.environ) != self._fingerprint:
             reason = "a package was installed meanwhile"

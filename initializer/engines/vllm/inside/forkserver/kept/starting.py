@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -89,7 +90,8 @@ def _start_detached(
     finally:
         os.close(output)
         os.close(nothing)
-    os.waitpid(pid, 0)
+    with contextlib.suppress(ChildProcessError):  # this process ignores SIGCHLD: the system has removed it
+        os.waitpid(pid, 0)
 
 
 def _flags() -> list[str]:
