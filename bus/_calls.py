@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -12,6 +13,9 @@ import anyio.to_thread
 from phasebus.bus._errors import CallbackTimeoutError
 from phasebus.bus._subscription import Retry, Subscription
 from phasebus.bus._view import View
+
+thread_waits: ContextVar[bool] = ContextVar("phasebus_thread_waits", default=False)
+"""Whether a thread waits for what runs here. It may be one of a limited number, all of which may wait in the same way."""
 
 
 async def call_guarded(subscription: Subscription, event: object, view: View | None) -> Any:
@@ -46,8 +50,13 @@ async def _call_in_time(subscription: Subscription, event: object, view: View | 
 async def _call(subscription: Subscription, event: object, view: View | None) -> Any:
     call = partial(subscription.call, event) if view is None else partial(subscription.call, event, view)
     if subscription.thread:
+        limiter = (
+            anyio.CapacityLimiter(1) if thread_waits.get() else None
+        )  # its own: none of the common ones may get free
         # In a list, because a thread must not return a coroutine to Trio; it is awaited in the loop.
-        (value,) = await anyio.to_thread.run_sync(lambda: [call()], abandon_on_cancel=subscription.timeout is not None)
+        (value,) = await anyio.to_thread.run_sync(
+            lambda: [call()], abandon_on_cancel=subscription.timeout is not None, limiter=limiter
+        )
     else:
         value = call()
     return await value if isawaitable(value) else value

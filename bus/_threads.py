@@ -8,6 +8,7 @@ import anyio
 import anyio.from_thread
 from anyio.lowlevel import EventLoopToken
 
+from phasebus.bus._calls import thread_waits
 from phasebus.bus._context import Context
 from phasebus.bus._errors import BusStateError, PhasebusError, WrongThreadError
 from phasebus.bus._loops import cancellation_requested
@@ -62,6 +63,7 @@ class Threads:
         A ``sys.exit`` of a subscriber is one, as it must not end this loop; so is the end of the loop, as its cancellation
         means nothing in another thread.
         """
+        thread_waits.set(True)
         try:
             return await self.bus.publish(event, context), None
         except SystemExit as error:
