@@ -219,7 +219,8 @@ class ThreadBuffer(Buffer):
 def _wake(event: anyio.Event | None) -> anyio.Event | None:
     """Set `event`, if there is one; return None, to be stored in its place: later waiters make an event of their own."""
     if event is not None:
-        event.set()
+        with contextlib.suppress(RuntimeError):  # the loop of the task that waits has ended, and with it the task
+            event.set()
     return None
 
 

@@ -202,6 +202,24 @@ def test_observer_that_fails_when_its_loop_ends_does_not_keep_the_loop(caplog: p
     assert not thread.is_alive()
 
 
+def test_publish_goes_on_after_the_loop_of_an_observer_was_closed() -> None:
+    recorder = AsyncRecorder()
+    bus = Bus()
+    bus.observe(None, recorder, name="it")
+    bus.subscribe(Ping, lambda event: "ran", name="subscriber")
+
+    async def observe() -> None:
+        await bus.__aenter__()  # and nothing closes it
+        await bus.publish(Ping())
+        while not recorder.seen:
+            await anyio.lowlevel.checkpoint()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(observe())
+    loop.close()
+    assert asyncio.run(bus.publish(Ping()))["subscriber"].value == "ran"
+
+
 async def test_observer_that_fails_to_close_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Recorder):
         def close(self) -> None:
