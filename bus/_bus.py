@@ -220,6 +220,11 @@ class Bus(Watched):
         """Return, for people, what is called for events of this class, in which order and why."""
         return self._registry.explain(event_class("explain", event))
 
+    def __reduce__(self) -> str:
+        raise TypeError(
+            f"the bus {self.name!r} can be neither copied nor sent to another process; make one there, and subscribe to that"
+        )
+
     async def __aenter__(self) -> Self:
         if self._token is not None:
             raise BusStateError(f"the bus {self.name!r} was opened before; make a new one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from copy import deepcopy
 from dataclasses import dataclass
 from time import time
 from typing import Any, Final, ParamSpec, TypeVar, overload
@@ -86,6 +87,10 @@ class ReadableContext(Mapping[str, Any]):
     def _value(self, key: str) -> Any:
         raise NotImplementedError
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as a `Context` of these values: the rules are code, and the history has events, and both stay in their process."""
+        return Context, (dict(self),)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({dict(self)!r})"
 
@@ -141,6 +146,19 @@ class Context(ReadableContext, MutableMapping[str, Any]):
         context = cls(data)
         context.data = data
         return context
+
+    def __copy__(self) -> Context:
+        """Return a context of its own with the same values, rules and history."""
+        other = Context(author=self._author)
+        other.data, other.log, other.first = dict(self.data), list(self.log), dict(self.first)
+        other.forgotten, other.longest, other.rules = self.forgotten, self.longest, dict(self.rules)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Context:
+        """Return a context of its own with copies of the values, and the same rules and history."""
+        other = self.__copy__()
+        other.data = deepcopy(self.data, memo)
+        return other
 
     def _value(self, key: str) -> Any:
         return self.data[key]

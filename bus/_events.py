@@ -34,4 +34,14 @@ class PhaseEvent(Event):
 def phase_event(phase: str) -> type[PhaseEvent]:
     """Return the event class of a phase known only by its name; the same class for the same name."""
     title = "".join(part.capitalize() for part in phase.replace("-", "_").split("_")) or "Unnamed"
-    return type(title, (PhaseEvent,), {"__slots__": (), "phase": phase, "__module__": __name__})
+    members = {"__slots__": (), "phase": phase, "__module__": __name__, "__reduce__": _reduce}
+    return type(title, (PhaseEvent,), members)
+
+
+def _reduce(event: PhaseEvent) -> tuple[Any, ...]:
+    """Pickle an event by the name of its phase: its class is in no module."""
+    return _event_of, (event.phase, event.config)
+
+
+def _event_of(phase: str, config: Any) -> PhaseEvent:
+    return phase_event(phase)(config=config)

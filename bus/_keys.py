@@ -66,6 +66,12 @@ class Key(str, Generic[T]):
                 f"{by!r} wrote {self!s} = {value!r}, which is not valid: {_reason(error)}"
             ) from error
 
+    def __copy__(self) -> Key[T]:
+        return self  # nothing of it changes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Key[T]:
+        return self
+
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         """Pickle as the plain name: rules are code, and stay in their process."""
         return str, (str(self),)
