@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from phasebus.bus._step_events import AttributeValue, StepEvent, StepKind, StepO
 FAILURE_EVENT_SECONDS = 5.0
 """How long publishing the failure of a step may take, also when the step was cancelled, in seconds."""
 
+logger = logging.getLogger("phasebus.bus")
 
 _current: ContextVar[Step | None] = ContextVar("phasebus_step", default=None)
 
@@ -116,6 +118,10 @@ class Step:
                 await self._bus.publish(
                     self.event(self._kind.failed, seconds=self.seconds, outcome=outcome_of(error), error=error)
                 )
+        except Exception as another:  # of a subscriber, or of a bus that is closed: `error` is the one to be raised
+            logger.warning(
+                "publishing that %s %r failed was itself not possible", self._kind.name, self.name, exc_info=another
+            )
         finally:
             self._leave()
 

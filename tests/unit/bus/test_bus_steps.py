@@ -91,6 +91,28 @@ async def test_failed_step_publishes_its_outcome_and_reraises(end: Any, outcome:
     assert events[-1].error is errors[0]
 
 
+async def test_error_of_a_step_is_raised_also_when_publishing_its_failure_fails(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bus = Bus()
+
+    @bus.subscribe(StepFailed)
+    def broken(event: StepFailed) -> None:
+        raise KeyError("of the subscriber")
+
+    with pytest.raises(ValueError, match="of the step"):
+        async with bus.step(WORK, "a"):
+            raise ValueError("of the step")
+    with anyio.CancelScope() as scope:
+        async with bus.step(WORK, "b"):
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert [record.getMessage() for record in caplog.records] == [
+        f"publishing that work '{name}' failed was itself not possible" for name in "ab"
+    ]
+
+
 async def test_calls_for_a_phase_are_published_as_steps_with_their_changes() -> None:
     seen: list[Any] = []
     async with Bus() as bus:
