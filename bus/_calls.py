@@ -27,7 +27,7 @@ async def call_guarded(subscription: Subscription, event: object, view: View | N
             return await _call_in_time(subscription, event, view)
         except Exception as error:
             tries += 1
-            if not isinstance(retry, Retry) or tries > retry.times or not isinstance(error, retry.on):
+            if not isinstance(retry, Retry) or tries > retry.times or not retry.is_for(error):
                 raise
         if view is not None:
             view.discard()

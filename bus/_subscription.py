@@ -45,6 +45,12 @@ class Retry:
         if not (self.times >= 0 and self.backoff >= 0 and self.longest >= 0 and 0 <= self.jitter <= 1):
             raise OptionError(f"{self!r}: times, backoff and longest must not be negative, and jitter is 0 to 1")
 
+    def is_for(self, error: Exception) -> bool:
+        """Return whether `error` is one of those to try again after, or a group of nothing else, as task groups raise."""
+        if isinstance(error, ExceptionGroup) and not isinstance(error, self.on):
+            return error.split(self.on)[1] is None
+        return isinstance(error, self.on)
+
     def pause(self, tries: int) -> float:
         """Return the seconds to wait after `tries` tries have failed."""
         doublings = min(tries - 1, 1000)  # a float holds no more

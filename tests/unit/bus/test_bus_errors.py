@@ -248,6 +248,22 @@ async def test_a_retry_gives_up_after_so_many_times_with_the_last_error() -> Non
         await bus.publish(Ping())
 
 
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (
+            ExceptionGroup("of a task group", [ConnectionError(), ExceptionGroup("nested", [ConnectionResetError()])]),
+            True,
+        ),
+        (ExceptionGroup("of a task group", [ConnectionError(), ValueError()]), False),
+        (ValueError(), False),
+    ],
+)
+def test_retry_is_for_a_group_of_nothing_but_the_errors_it_names(error: Exception, again: bool) -> None:
+    assert Retry(on=ConnectionError).is_for(error) == again
+    assert Retry().is_for(error)
+
+
 async def test_a_retry_is_only_for_the_errors_it_names() -> None:
     tries: list[int] = []
 
