@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dis
+import inspect
 import logging
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, NewType, Protocol, TypeVar, Union, get_args, get_origin
 
 from phasebus.bus._checks import nearest
@@ -98,6 +100,8 @@ def selector(events: Events) -> Selector:
         warn_of_unknown_phase(events)
         return Selector(f"phase {events!r}", lambda event: getattr(event, "phase", None) == events)
     if isinstance(events, tuple) or _is_union(events):
+        if not events:
+            raise CallbackSignatureError("() does not choose events; give at least one class, or typing.Any for all")
         parts = [selector(part) for part in (events if isinstance(events, tuple) else get_args(events))]
         return Selector(" | ".join(part.label for part in parts), lambda event: any(p.matches(event) for p in parts))
     if isinstance(events, type):
@@ -137,10 +141,21 @@ def _has(cls: type, member: str) -> bool:
 
 def _set_in_init(cls: type) -> set[str]:
     """Return the attributes that the ``__init__`` of `cls` itself sets."""
-    code = getattr(vars(cls).get("__init__"), "__code__", None)
-    if code is None:
+    code = getattr(inspect.unwrap(vars(cls).get("__init__")), "__code__", None)  # type: ignore[arg-type]
+    if code is None or not code.co_argcount:
         return set()
-    return {each.argval for each in dis.get_instructions(code) if each.opname == "STORE_ATTR"}
+    own = code.co_varnames[0]
+    instructions = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"]
+    return {
+        store.argval
+        for load, store in pairwise(instructions)
+        if store.opname == "STORE_ATTR" and _last(load.argval) == own
+    }
+
+
+def _last(loaded: object) -> object:
+    """Return what an instruction loads last: some load two variables, since Python 3.13."""
+    return loaded[-1] if isinstance(loaded, tuple) and loaded else loaded
 
 
 def _annotated(cls: type) -> Mapping[str, object]:

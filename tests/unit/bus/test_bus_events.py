@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Sized
 from dataclasses import dataclass
 from types import FunctionType
@@ -83,6 +84,33 @@ async def test_a_protocol_selects_every_class_that_has_its_members() -> None:
     assert await received(HasSize, *events) == events[:4]
 
 
+def logged(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> None:
+        function(*args)
+
+    return wrapper
+
+
+class SetsAnotherObject:
+    def __init__(self, child: Any) -> None:
+        self.child = child
+        child.size = 1
+
+
+class SetsItself:
+    @logged
+    def __init__(self) -> None:
+        self.name, self.size = "a", 1
+
+
+def test_protocol_selects_by_attributes_that_init_sets_on_the_object_itself() -> None:
+    bus = Bus()
+    bus.subscribe(HasSize, lambda event: None)
+    assert bus.wants(SetsItself)
+    assert not bus.wants(SetsAnotherObject)
+
+
 async def test_a_protocol_of_special_methods_does_not_select_everything() -> None:
     assert await received(SupportsLen, Other(), "text") == ["text"]
     assert await received(Sized, Other(), "text") == ["text"]
@@ -156,6 +184,8 @@ async def test_short_form_gets_the_class_name_of_an_event_that_is_no_phase() -> 
 def test_invalid_selector_is_refused_with_the_valid_ones() -> None:
     with pytest.raises(CallbackSignatureError, match="give a class, a union"):
         Bus().subscribe(42, print)  # type: ignore[call-overload]
+    with pytest.raises(CallbackSignatureError, match="give at least one class"):
+        Bus().subscribe((), print)
 
 
 def test_an_annotation_that_cannot_be_resolved_is_refused_when_subscribing() -> None:
