@@ -62,6 +62,22 @@ async def test_recording_bus_lists_the_author_of_each_change(recording_bus: Reco
         rec.assert_ran("other", "writer")
 
 
+async def test_order_of_events_that_cannot_be_compared(recording_bus: RecordingBus) -> None:
+    class Array:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("the truth value of an array with more than one element is ambiguous")
+
+    first, second = Array(), Array()
+    for event in (first, second, Ping()):
+        await recording_bus.publish(event)
+    recording_bus.assert_order(Array, Ping)
+    recording_bus.assert_order(first, second, Ping())
+    with pytest.raises(AssertionError):
+        recording_bus.assert_order(second, first)
+
+
 async def test_it_is_a_bus_with_observers_and_all(recording_bus: RecordingBus) -> None:
     seen: list[object] = []
     async with recording_bus as rec:
