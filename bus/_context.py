@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from copy import deepcopy
 from dataclasses import dataclass
 from time import time
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from typing import Any, Final, ParamSpec, Self, TypeVar, overload
 
 from phasebus.bus._checks import count
 from phasebus.bus._keys import Key, PlainName, check_key
@@ -86,6 +86,16 @@ class ReadableContext(Mapping[str, Any]):
 
     def _value(self, key: str) -> Any:
         raise NotImplementedError
+
+    def copy(self) -> dict[str, Any]:
+        """Return the values as they are now, as a dict of its own."""
+        return dict(self)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self, **other} if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self} if isinstance(other, Mapping) else NotImplemented
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a `Context` of these values: the rules are code, and the history has events, and both stay in their process."""
@@ -179,6 +189,10 @@ class Context(ReadableContext, MutableMapping[str, Any]):
         self.learn(key)
         rule = self.rules.get(key)
         self.apply(key, value if rule is None else rule.checked(value, self._author), self._author, None)
+
+    def __ior__(self, other: Mapping[str, Any]) -> Self:  # type: ignore[override]  # unlike `|`, as with a dict
+        self.update(other)
+        return self
 
     def __delitem__(self, key: str) -> None:
         if key not in self.data:

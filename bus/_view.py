@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from enum import Enum
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from phasebus.bus._context import DELETED, Change, Context, ReadableContext
 from phasebus.bus._errors import ConflictError, ContextClosedError
@@ -122,6 +122,10 @@ class View(ReadableContext, MutableMapping[str, Any]):
             self.value = value
         else:
             self._write(key, value)
+
+    def __ior__(self, other: Mapping[str, Any]) -> Self:  # type: ignore[override]  # unlike `|`, as with a dict
+        self.update(other)
+        return self
 
     def __delitem__(self, key: str) -> None:
         if key not in self:

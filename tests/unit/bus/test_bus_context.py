@@ -225,6 +225,24 @@ async def test_view_of_finished_subscriber_commits_later_writes_at_once() -> Non
     assert [(c.by, c.value) for c in context.history("late")] == [("starter", 1), ("starter", None), ("starter", 2)]
 
 
+async def test_contexts_have_the_operators_of_a_dict() -> None:
+    def use(event: Ping, data: View) -> dict[str, Any]:
+        assert data | {"a": 2} == {"a": 2}
+        assert {"z": 0} | data == {"z": 0, "a": 1}
+        data |= {"b": 2}
+        copied = data.copy()
+        copied["c"] = 3
+        return data | {"d": 4}
+
+    context = await run(use, context=Context({"a": 1}))
+    assert context == {"a": 1, "b": 2, "d": 4}
+    context |= {"e": 5}
+    assert [change.by for change in context.history("b")] == ["s0"]
+    assert [change.by for change in context.history("e")] == ["phasebus"]
+    with pytest.raises(TypeError):
+        context | [("a", 1)]  # type: ignore[operator]
+
+
 async def test_a_view_is_a_mapping_in_every_way() -> None:
     seen: list[Any] = []
 
