@@ -12,9 +12,10 @@ from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from types import SimpleNamespace
-from typing import Any, TypeVar, get_type_hints
+from types import CodeType, SimpleNamespace
+from typing import Any, TypeVar, get_args, get_type_hints
 
+from phasebus.bus._context import ReadableContext
 from phasebus.bus._errors import CallbackSignatureError
 from phasebus.bus._events import Event, PhaseEvent
 
@@ -57,7 +58,7 @@ def shape_of(callback: Callback) -> Shape:
         raise CallbackSignatureError(f"{callback!r} is not callable; a callback is a function or has __call__")
     check_no_callback_class(callback)
     function = _function_of(callback)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if _has_code(function) and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
         raise CallbackSignatureError(
             f"{name_of(callback)!r} is a generator, which nothing would run; it must not yield"
         )
@@ -72,7 +73,7 @@ def shape_of(callback: Callback) -> Shape:
         form = Form.EVENT_AND_CONTEXT
     elif len(required) == 3 or (positional and positional[0].name == "phase" and len(positional) >= 3):
         form = Form.SHORT
-    elif len(required) == 2 or (len(required) < 2 <= len(positional) and positional[1].name in ("context", "data")):
+    elif len(required) == 2 or (len(required) < 2 <= len(positional) and _is_context(callback, positional[1])):
         form = Form.EVENT_AND_CONTEXT
     else:
         form = Form.EVENT
@@ -103,6 +104,17 @@ def _parameters(callback: Callback) -> list[inspect.Parameter]:
     except ValueError:  # implemented in C, as the wrapper of `functools.cache` is
         return wrapped
     return wrapped if any(p.kind is p.VAR_POSITIONAL for p in own) else own
+
+
+def _is_context(callback: Callback, parameter: inspect.Parameter) -> bool:
+    """Return whether an optional second argument is for the context, by its name or its annotation."""
+    if parameter.name in ("context", "data"):
+        return True
+    try:
+        hint = _resolved(callback, parameter)
+    except Exception:  # noqa: BLE001  # it means nothing at run time
+        return False
+    return any(isinstance(each, type) and issubclass(each, ReadableContext) for each in (hint, *get_args(hint)))
 
 
 def check_no_callback_class(thing: object) -> None:
@@ -211,4 +223,9 @@ def _function_of(callback: Any) -> Any:
 
 
 def _is_async(callback: Any) -> bool:
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(_function_of(callback))
+    return any(_has_code(each) and inspect.iscoroutinefunction(each) for each in (callback, _function_of(callback)))
+
+
+def _has_code(function: Any) -> bool:
+    """Return whether `function` is made of Python code: a mock of a function has attributes of all names, and their values mean nothing."""
+    return isinstance(getattr(function, "__code__", None), CodeType)

@@ -44,14 +44,16 @@ class Observer(Protocol):
 
 
 def is_observer(thing: object) -> TypeGuard[Observer]:
-    """Return whether `thing` has a method `observe`; one that answers to any name, like a mock, does not count."""
-    return isinstance(thing, Observer) and inspect.getattr_static(thing, "observe", None) is not None
+    """Return whether `thing` has a method `observe`; one that answers to any name does not count, except for a mock of an observer."""
+    return isinstance(thing, Observer) and any(
+        inspect.getattr_static(each, "observe", None) is not None for each in (thing, thing.__class__)
+    )
 
 
 def close_of(observer: Observer) -> Callable[[], Any] | None:
     """Return the method `close` of `observer`, if it has one."""
-    close: Callable[[], Any] | None = getattr(observer, "close", None)
-    return close
+    close = getattr(observer, "close", None)
+    return close if callable(close) else None
 
 
 class Observation(Watcher):

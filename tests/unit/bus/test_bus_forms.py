@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -104,6 +105,25 @@ async def test_every_form_of_callback_is_called_with_its_arguments(callback: Cal
     bus = Bus()
     bus.subscribe(Ping, callback, name="it")
     assert (await bus.publish(Ping()))["it"].value is not None
+
+
+def _optional(event: Ping, ctx: Context | None = None) -> Any:
+    return ctx
+
+
+def _another(event: Ping, ssl: Counter[str] | None = None) -> Any:
+    return ssl
+
+
+def _unknown(event: Ping, extra: nowhere.Context | None = None) -> Any:  # type: ignore[name-defined]  # noqa: F821
+    return extra
+
+
+async def test_optional_argument_is_passed_the_context_if_its_annotation_says_so() -> None:
+    bus = Bus()
+    for callback in (_optional, _another, _unknown):
+        bus.subscribe(Ping, callback)
+    assert [result.value for result in await bus.publish(Ping(), Context({"a": 1}))] == [{"a": 1}, None, None]
 
 
 async def test_a_builtin_is_a_callback() -> None:

@@ -6,6 +6,7 @@ import contextvars
 import logging
 import threading
 from typing import Any
+from unittest.mock import create_autospec
 
 import anyio
 import anyio.lowlevel
@@ -64,6 +65,21 @@ async def test_observers_see_every_event_in_order_and_are_closed_once(kind: type
     assert recorder.closed == 1
     assert (threading.get_ident() in recorder.threads) == (kind is AsyncRecorder)
     assert stats_of(bus, "it").calls == 5
+
+
+async def test_mock_of_an_observer_is_an_observer_and_another_attribute_close_is_none() -> None:
+    class Stock(Recorder):
+        close = 3.5  # type: ignore[assignment]
+
+    mock, stock = create_autospec(Recorder, instance=True), Stock()
+    async with Bus() as bus:
+        for observer in (mock, stock):
+            bus.observe(Ping, observer)
+        await bus.publish(ping := Ping(7))
+    mock.observe.assert_called_once_with(ping)
+    mock.close.assert_called_once_with()
+    assert stock.seen == [7]
+    assert [stats.errors for stats in bus.stats()] == [0, 0]
 
 
 async def test_close_of_a_bound_methods_object_is_not_called() -> None:
