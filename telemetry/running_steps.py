@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 
-from phasebus.bus import StepStarted
+from phasebus.bus import StepEvent, StepStarted
 
 
 class RunningSteps:
@@ -52,3 +53,15 @@ class RunningSteps:
     def phase(self) -> str | None:
         """The name of the phase that has run longest; None between phases."""
         return next((event.name for event in self.all() if event.kind == "phase"), None)
+
+
+def pid_of(step: StepEvent) -> int:
+    """Return the id of the process of a step, if that is another one of this machine; 0 otherwise."""
+    pid = step.attributes.get("pid")
+    return pid if type(pid) is int and pid > 0 and not is_remote(step) else 0
+
+
+def is_remote(step: StepEvent) -> bool:
+    """Return whether a step runs on another machine."""
+    host = step.attributes.get("host")
+    return host is not None and host != platform.node()

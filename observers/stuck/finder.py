@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
 from phasebus.observers.stuck.activity import Activity
 from phasebus.observers.stuck.suspects import DEFAULT_PATIENCE, NOTHING, Findings, Patience, Sign, Suspect
-from phasebus.telemetry.running_steps import RunningSteps
+from phasebus.telemetry.running_steps import RunningSteps, is_remote, pid_of
 
 _STARTS: Final = frozenset({"node", "cluster", "engine_restart"})
 """The kinds of steps that contain a start. Outside of them nothing is waited for."""
@@ -141,7 +140,7 @@ class StuckFinder:
         active_now = bool(active or between_steps)  # a process may work for seconds without a step
         if not active_now or now - self._last < self._patience.seconds:
             return Findings(suspects=() if active_now else suspects)
-        pids = {0 if _is_remote(step) else pid_of(step) or os.getpid() for step in active} | between_steps
+        pids = {0 if is_remote(step) else pid_of(step) or os.getpid() for step in active} | between_steps
         if not all(self._spins(pid) for pid in pids):
             return NOTHING
         waiting = suspects or tuple(self._suspect(step, "waits", now) for step in active)
@@ -159,7 +158,7 @@ class StuckFinder:
                 continue
             activity = self._windows[pid][-1][1]
             sign: Sign = "gone" if activity.state == "gone" else "stopped"
-            own = [step for step in innermost if (pid_of(step) or os.getpid()) == pid and not _is_remote(step)]
+            own = [step for step in innermost if (pid_of(step) or os.getpid()) == pid and not is_remote(step)]
             running = [step for step in self.running.all() if pid_of(step) == pid]
             steps = own or running[-1:] or innermost[-1:]
             if sign == "gone" and not (own or running):
@@ -178,7 +177,7 @@ class StuckFinder:
         return self._suspect(step, "overdue", now)
 
     def _is_idle(self, step: StepStarted, now: float) -> bool:
-        if _is_remote(step):
+        if is_remote(step):
             return False  # its process is not seen
         pid = pid_of(step) or os.getpid()
         seen = pid_of(step) or step.kind in _OWN_WORK or self._paused_ray()
@@ -189,7 +188,7 @@ class StuckFinder:
 
     def _is_silent_elsewhere(self, step: StepStarted, now: float) -> bool:
         """Return whether a step of another machine has had no event for so long that it does not count as progress."""
-        return _is_remote(step) and now - self._signs.get(step.step, now) >= self._patience.elsewhere
+        return is_remote(step) and now - self._signs.get(step.step, now) >= self._patience.elsewhere
 
     def _paused_ray(self) -> tuple[tuple[int, str], ...]:
         window = self._windows.get(os.getpid())
@@ -228,7 +227,7 @@ class StuckFinder:
         since: float | None = None,
         halted: tuple[int, str] | None = None,
     ) -> Suspect:
-        pid = pid_of(step) or (0 if step.attributes.get("process") or _is_remote(step) else os.getpid())
+        pid = pid_of(step) or (0 if step.attributes.get("process") or is_remote(step) else os.getpid())
         if sign == "idle" and not pid_of(step) and step.kind not in _OWN_WORK and self._paused_ray():
             sign, halted = "stopped", self._paused_ray()[0]
         window = self._windows.get(pid)
@@ -248,18 +247,7 @@ class StuckFinder:
         )
 
 
-def pid_of(step: StepEvent) -> int:
-    """Return the id of the process of a step, if that is another one of this machine; 0 otherwise."""
-    pid = step.attributes.get("pid")
-    return pid if type(pid) is int and pid > 0 and not _is_remote(step) else 0
-
-
 def process_of(step: StepEvent) -> str:
     """Return the name of the process of a step."""
-    host = f" on {step.attributes['host']}" if _is_remote(step) else ""
+    host = f" on {step.attributes['host']}" if is_remote(step) else ""
     return f"{step.attributes.get('process') or 'phasebus'}{host}"
-
-
-def _is_remote(step: StepEvent) -> bool:
-    host = step.attributes.get("host")
-    return host is not None and host != platform.node()

@@ -6,7 +6,7 @@ The journals are the history; nothing else is stored.
 from phasebus.telemetry.history.catalog import LAST, PREVIOUS, USUAL, find_run, recorded_runs, run_before, usual_runs
 from phasebus.telemetry.history.configuration import BUSYNESS, FINGERPRINT, Configuration, Factor, busyness_of
 from phasebus.telemetry.history.loading import EarlierStarts, earlier_starts
-from phasebus.telemetry.history.machine import busyness, machine_factors, version_factors
+from phasebus.telemetry.history.machine import busyness, cpu_seconds, machine_factors, version_factors
 from phasebus.telemetry.history.retention import Retention, StoredRun, prune
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "StoredRun",
     "busyness",
     "busyness_of",
+    "cpu_seconds",
     "earlier_starts",
     "find_run",
     "machine_factors",

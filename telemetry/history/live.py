@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +11,8 @@ from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, Step
 from phasebus.telemetry.analysis.forecast import Forecast, Progress, Remaining, StepKey, Usual, key_of, usual_durations
 from phasebus.telemetry.history.configuration import busyness_of
 from phasebus.telemetry.history.loading import EarlierStarts
+from phasebus.telemetry.history.machine import cpu_seconds
+from phasebus.telemetry.running_steps import pid_of
 
 _MAX_RUNNING: Final = 20_000
 _LEAST_PROGRESS: Final = 0.05
@@ -21,6 +23,7 @@ _LEAST_PROGRESS: Final = 0.05
 class _Running:
     key: StepKey
     began: float
+    pid: int
 
 
 class LiveForecast:
@@ -28,13 +31,16 @@ class LiveForecast:
 
     Args:
         root: The begin of its outermost step.
+        cpu_seconds: Returns the CPU time that a process of this machine has used; None if it is gone.
     """
 
-    def __init__(self, root: StepStarted) -> None:
+    def __init__(self, root: StepStarted, cpu_seconds: Callable[[int], float | None] = cpu_seconds) -> None:
+        self._cpu_seconds = cpu_seconds
         self._begin_ns = root.time_ns
         self._several = root.kind == "cluster"
         self._forecast: Forecast | None = None
         self._usual: Mapping[StepKey, Usual] = {}
+        self._measured: set[StepKey] = set()  # the steps with a recorded CPU time
         self._progress = Progress(busyness=busyness_of(root.attributes))
         self._running: dict[str, _Running] = {}
         self._new_usual: dict[str, Usual] = {}
@@ -45,6 +51,7 @@ class LiveForecast:
         forecast, usual = Forecast(earlier.runs, earlier.basis), usual_durations(earlier.runs)
         with self._lock:
             self._forecast, self._usual = forecast, usual
+            self._measured = {step for past in earlier.runs for step in past.cpu}
             for step, running in self._running.items():
                 self._expect(step, running.key)
 
@@ -79,13 +86,17 @@ class LiveForecast:
         with self._lock:
             if self._forecast is None:
                 return None
+            for running in self._running.values():
+                measured = running.pid and running.key in self._measured
+                if measured and (used := self._cpu_seconds(running.pid)) is not None:
+                    self._progress.cpu[running.key] = used
             return self._forecast.remaining(self._progress, max(0.0, (now_ns - self._begin_ns) / 1e9))
 
     def _begin(self, event: StepStarted, node: str, at: float) -> None:
         name = self._node_of(event, node) if self._several else ""
         key = key_of(event.kind, event.name, name, event.attributes)
         if len(self._running) < _MAX_RUNNING:
-            self._running.setdefault(event.step, _Running(key, at))
+            self._running.setdefault(event.step, _Running(key, at, pid_of(event)))
             self._progress.begin(key, at)
         self._expect(event.step, key)
 

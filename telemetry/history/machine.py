@@ -45,6 +45,15 @@ def busyness() -> float:
         return 1.0
 
 
+def cpu_seconds(pid: int) -> float | None:
+    """Return the CPU time that a process has used, in seconds; None if it is gone or may not be seen."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except (psutil.Error, OSError):
+        return None
+    return float(times.user + times.system)
+
+
 def version_factors(distributions: Iterable[str] = ()) -> Mapping[str, Factor]:
     """Return the versions of phasebus, Python and those of `distributions` that are installed."""
     factors: dict[str, Factor] = {"version.phasebus": __version__, "version.python": platform.python_version()}

@@ -20,6 +20,7 @@ from phasebus.initializer.engines.vllm.inside.variables import SAMPLING
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.ray.actors import Actor, start_actor
 from phasebus.initializer.ray.placement import bundle_of
+from phasebus.telemetry.history import cpu_seconds
 
 logger = logging.getLogger("phasebus.engine")
 
@@ -58,8 +59,10 @@ class VLLMProcess:
                 await _listen(actor, launch.serve)
             own: Mapping[str, str | int] = {"pid": actor.pid} if actor.host == platform.node() else {"host": actor.host}
             attributes = {"process": "front_end", **own}
-            async with launch.bus.step(ENGINE_STEP, "import_engine", attributes=attributes):
+            async with launch.bus.step(ENGINE_STEP, "import_engine", attributes=attributes) as importing:
                 await actor.call("load", launch.preload)
+                if "pid" in own and (used := cpu_seconds(actor.pid)) is not None:
+                    importing.attributes["cpu_seconds"] = round(used, 2)
             if launch.serve is not None:
                 async with launch.bus.step(ENGINE_STEP, "import_server", attributes=attributes):
                     await actor.call("load_server")

@@ -87,6 +87,8 @@ def position(past: PastRun, progress: Progress, elapsed: float) -> Position:
             span = past.spans[step]
             known = progress.left.get(step, began - elapsed)
             beside.append((known, span[1] - span[0], past.seconds - _next(past, span[1])))
+    if (done := _done(past, progress, begin, end)) is not None:
+        begin, at = done, elapsed
     ratio, certainty = _speed(past, begin, end, at, elapsed)
     return Position(
         speed=certainty * ratio,
@@ -97,6 +99,27 @@ def position(past: PastRun, progress: Progress, elapsed: float) -> Position:
         beside=beside,
         skipped=missed / (index + 1) if index >= 0 else 0.0,
     )
+
+
+def _done(past: PastRun, progress: Progress, begin: float, end: float) -> float | None:
+    """Return when `past` had used as much CPU time in its present link; None if that is not known.
+
+    The work of a process, such as its imports, takes the same CPU time on a busy machine, however long it takes by the clock.
+
+    Args:
+        past: The earlier start.
+        progress: How far the present start is.
+        begin: When the link began in the earlier start, in seconds.
+        end: When it ended.
+    """
+    found: list[float] = []
+    for step, used in progress.cpu.items():
+        if (whole := past.cpu.get(step, 0.0)) > 0:
+            first, last = past.spans[step]
+            done = first + min(1.0, used / whole) * (last - first)
+            if begin < done and last <= end:
+                found.append(done)
+    return min(found, default=None)
 
 
 def weighted(positions: Sequence[Position], weights: Weights) -> float:

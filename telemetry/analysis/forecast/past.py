@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -16,6 +16,9 @@ from phasebus.telemetry.journal import Run
 
 _SHORTEST_SHARE: Final = 0.002
 """The milestones of a chain are at least this share of the whole time apart."""
+
+CPU_SECONDS: Final = "cpu_seconds"
+"""The attribute with the CPU time that the process of a step has used when the step ends, in seconds."""
 
 _MAX_STEPS: Final = 20_000
 _TOO_MANY: Final = ("callback", "file", "request")
@@ -32,6 +35,7 @@ class PastRun:
         spans: By step: when it began and ended, likewise; only steps that it had once.
         innermost: Those of them that had no steps inside.
         busyness: How many processes competed for each CPU when it began; 1 if that was not recorded.
+        cpu: By step: the CPU time that its process had used when it ended, in seconds, where that was recorded.
     """
 
     seconds: float
@@ -39,6 +43,7 @@ class PastRun:
     spans: Mapping[StepKey, tuple[float, float]]
     innermost: AbstractSet[StepKey]
     busyness: float = 1.0
+    cpu: Mapping[StepKey, float] = field(default_factory=dict)
 
     @cached_property
     def times(self) -> Sequence[float]:
@@ -46,13 +51,15 @@ class PastRun:
         return [at for _, at in self.chain]
 
     def progress_at(self, seconds: float) -> Progress:
-        """Return how far the start was, `seconds` after its begin."""
+        """Return how far the start was, `seconds` after its begin; processes are taken to have used the CPU evenly."""
         progress = Progress(busyness=self.busyness)
         for step, (begin, end) in self.spans.items():
             if begin <= seconds:
                 progress.begin(step, begin)
                 if end <= seconds:
                     progress.end(step, end)
+                elif step in self.cpu:
+                    progress.cpu[step] = self.cpu[step] * (seconds - begin) / (end - begin)
         return progress
 
 
@@ -78,7 +85,8 @@ def past_run(run: Run, busyness: float = 1.0) -> PastRun | None:
     at_time: dict[int, list[Milestone]] = {}
     for at in once:
         at_time.setdefault(at.end_ns, []).append(Milestone(keys[at.step.id], ended=True))
-        at_time.setdefault(at.start_ns, []).append(Milestone(keys[at.step.id], ended=False))
+        if at.outer is None or at.end_ns != at.outer.end_ns:  # else it is known only at the end of both
+            at_time.setdefault(at.start_ns, []).append(Milestone(keys[at.step.id], ended=False))
     chain: list[tuple[Milestone, float]] = []
     last = 0.0
     for link in critical_path(run).links[1:]:
@@ -88,7 +96,13 @@ def past_run(run: Run, busyness: float = 1.0) -> PastRun | None:
             last = offset
     spans = {keys[at.step.id]: ((at.start_ns - begin) / 1e9, (min(at.end_ns, end) - begin) / 1e9) for at in once}
     innermost = {keys[at.step.id] for at in once if not at.inside}
-    return PastRun(seconds=seconds, chain=chain, spans=spans, innermost=innermost, busyness=busyness)
+    cpu = {keys[at.step.id]: used for at in once if (used := _cpu_seconds(at)) > 0}
+    return PastRun(seconds=seconds, chain=chain, spans=spans, innermost=innermost, busyness=busyness, cpu=cpu)
+
+
+def _cpu_seconds(at: PlacedStep) -> float:
+    used = at.step.attributes.get(CPU_SECONDS)
+    return float(used) if isinstance(used, int | float) else 0.0
 
 
 def _key(at: PlacedStep, *, several: bool) -> StepKey:

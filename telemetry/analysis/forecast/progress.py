@@ -51,12 +51,14 @@ class Progress:
         reached: When each milestone was reached first, in seconds after the begin of the start.
         running: When each running step began, likewise.
         left: How long a running step that reports its progress will still take, in seconds.
+        cpu: The CPU time that the process of a running step has used so far, in seconds, where that is known.
         busyness: How many processes competed for each CPU when the start began.
     """
 
     reached: dict[Milestone, float] = field(default_factory=dict)
     running: dict[StepKey, float] = field(default_factory=dict)
     left: dict[StepKey, float] = field(default_factory=dict)
+    cpu: dict[StepKey, float] = field(default_factory=dict)
     busyness: float = 1.0
 
     def begin(self, step: StepKey, at: float) -> None:
@@ -69,3 +71,4 @@ class Progress:
         self.reached.setdefault(Milestone(step, ended=True), at)
         self.running.pop(step, None)
         self.left.pop(step, None)
+        self.cpu.pop(step, None)

@@ -4,10 +4,14 @@ import math
 from dataclasses import replace
 from random import Random
 from statistics import median
+from typing import Any
 
 import pytest
 
+from phasebus.bus import AttributeValue, StepFinished, StepStarted
 from phasebus.telemetry.analysis.forecast import Forecast, PastRun, Progress, StepKey, past_run, usual_durations
+from phasebus.telemetry.history import EarlierStarts
+from phasebus.telemetry.history.live import LiveForecast
 from tests.support.runs import cluster, run_of, step
 from tests.support.simulated_starts import Shape
 
@@ -77,6 +81,60 @@ def test_a_start_that_hangs_keeps_a_wide_range_and_no_negative_time() -> None:
     assert late.low >= 0
     assert late.seconds > 0
     assert late.high > 200
+
+
+IMPORTING = StepKey("", "engine_step", "start_process", "front_end")
+
+
+def importing_start(slower: float = 1.0, cpu_seconds: float = 10.0) -> PastRun:
+    """Return a start whose process imports for 40 s, and needs 10 s more; `slower` is a factor of all durations."""
+    imports: dict[str, Any] = {"kind": "engine_step", "process": "front_end", "cpu_seconds": cpu_seconds}
+    found = past_run(
+        run_of(
+            step("vm", 0, 50 * slower, kind="node"),
+            step("start_process", 0.1, 40 * slower, "vm", **imports),
+            step("import_engine", 0.3, 40 * slower, "start_process", **imports),
+            step("load_weights", 40 * slower, 50 * slower, "vm", kind="engine_step", process="Worker"),
+            end=50 * slower,
+        )
+    )
+    assert found is not None
+    return found
+
+
+def test_the_cpu_time_of_a_running_step_shows_how_far_it_is_on_a_slower_machine() -> None:
+    history = [importing_start(factor) for factor in (1.0, 1.6, 0.7, 1.2)]
+    for slower in (0.8, 3.0):
+        present = importing_start(slower, cpu_seconds=10.5)
+        assert remaining(history, present, 20 * slower) == pytest.approx(30 * slower, rel=0.25)
+
+
+def test_a_step_that_used_more_cpu_time_than_before_has_nothing_left_but_what_follows() -> None:
+    progress = Progress()
+    progress.begin(IMPORTING, 0.1)
+    progress.cpu[IMPORTING] = 25.0
+    assert Forecast([importing_start()] * 3).remaining(progress, 40.0).seconds == pytest.approx(10, abs=0.5)
+
+
+def test_a_step_that_is_reported_only_at_its_end_is_no_milestone_before() -> None:
+    progress = Progress()
+    progress.begin(IMPORTING, 0.1)
+    assert Forecast([importing_start()] * 3).remaining(progress, 20.0).seconds == pytest.approx(30, abs=0.5)
+
+
+def test_a_live_forecast_reads_the_cpu_time_of_the_process_of_a_step() -> None:
+    live = LiveForecast(StepStarted(step="a", kind="node", name="vm", time_ns=0), {7: 5.0}.get)
+    live.compare_with(EarlierStarts(runs=[importing_start()] * 3, basis="same"))
+    attributes: dict[str, AttributeValue] = {"process": "front_end", "pid": 7}
+    begun = StepStarted(step="b", kind="engine_step", name="start_process", attributes=attributes, time_ns=10**8)
+    live.observe(begun)
+    found = live.remaining(40 * 10**9)  # half of the imports, in twice the time
+    assert found is not None
+    assert 40 < found.seconds < 65
+    live.observe(StepFinished(step="b", kind="engine_step", name="start_process", seconds=40, time_ns=41 * 10**9))
+    found = live.remaining(41 * 10**9)
+    assert found is not None
+    assert found.seconds < 15
 
 
 def test_unknown_steps_and_missing_milestones_do_not_matter() -> None:

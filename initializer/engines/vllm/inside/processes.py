@@ -74,7 +74,8 @@ def report_process_start(
         return
     created_ns = min(creation_time_ns(), ended_ns)
     start = _start_step(os.getpid(), identity)
-    ends = {"event": "ended", "time_ns": ended_ns, "began_ns": created_ns}
+    attributes = {**identity.attributes, "cpu_seconds": round(time.process_time(), 2)}
+    ends = {"event": "ended", "time_ns": ended_ns, "began_ns": created_ns, "attributes": attributes}
     reporter.send({**start, "event": "started", "time_ns": created_ns})
     if imported:
         reporter.send({**_inner_step(start, IMPORT_ENGINE), **ends})
