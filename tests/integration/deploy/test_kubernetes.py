@@ -294,6 +294,15 @@ def test_ray_service_names_classes_and_arguments_that_exist(folder: str) -> None
         assert re.search(rf"\b{name}: ", adapter)
 
 
+@pytest.mark.parametrize("folder", RAY_SERVICES)
+def test_ray_service_has_a_worker_for_each_replica_that_serve_may_start(folder: str) -> None:
+    (service,) = manifests(folder, "RayService")
+    cluster = service["spec"]["rayClusterConfig"]
+    (workers,) = cluster["workerGroupSpecs"]
+    most = workers["maxReplicas"] if cluster.get("enableInTreeAutoscaling") else workers["replicas"]
+    assert application(folder)["deployment_config"]["autoscaling_config"]["max_replicas"] <= most
+
+
 @pytest.mark.parametrize("folder", [f"{base}/prometheus-operator" for base in BASES])
 def test_pod_monitor_selects_every_pod_and_every_port_with_metrics(folder: str) -> None:
     (monitor,) = manifests(folder, "PodMonitor")
