@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from phasebus.initializer.pipeline.callbacks import nearest
 from phasebus.initializer.pipeline.errors import ConfigError
@@ -176,14 +177,27 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
         if problem["type"] == "extra_forbidden":
             *section, name = problem["loc"]
             known = _section_of(model, section).model_fields
-            suggestion = nearest(str(name), known) or f" (there are {', '.join(known)})"
+            suggestion = _inner_fields(str(name), known) or nearest(str(name), known)
+            suggestion = suggestion or f" (there are {', '.join(known)})"
             lines.append(f"{where}: there is no such field{suggestion}")
         else:
             name = str(problem["loc"][-1]) if problem["loc"] else ""
-            lines.append(f"{where}: {problem['msg']} (it is {_shown(name, problem['input'])})")
+            message = problem["msg"].removeprefix("Value error, ")
+            value = "" if problem["type"] == "missing" else f" (it is {_shown(name, problem['input'])})"
+            lines.append(f"{where}: {message}{value}")
     if len(problems) > len(lines):
         lines.append(f"and {len(problems) - len(lines)} more")
     return lines
+
+
+def _inner_fields(name: str, known: Mapping[str, FieldInfo]) -> str:
+    """Return a suffix for a message that names the sections which have a field `name`; "" if there is none."""
+    paths = []
+    for section, field in known.items():
+        if any(name in inner.model_fields for inner in models_in(field.annotation)):
+            is_list = get_origin(field.annotation) in (list, tuple)
+            paths.append(f"{section}.N.{name}" if is_list else f"{section}.{name}")
+    return f"; did you mean {' or '.join(paths)}?" if paths else ""
 
 
 def _shown(name: str, value: object) -> str:

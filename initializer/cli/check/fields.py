@@ -10,8 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from phasebus.bus import PhasebusError
-from phasebus.initializer.cli.doctor.findings import Finding
+from phasebus.initializer.cli.doctor.findings import Finding, Level
 from phasebus.initializer.cluster.config import ClusterConfig
+from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.engines.registry import find_launcher
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.pipeline.callbacks import import_callbacks
 from phasebus.initializer.pipeline.errors import ConfigError
@@ -21,6 +23,7 @@ from phasebus.telemetry.redaction import is_secret_name, learn_data, redact
 from phasebus.telemetry.service import NO_TOKEN
 
 _CALLBACKS = ("callbacks", "driver_callbacks")
+_NO_ARGUMENT = "no_engine_has_this_argument"
 _READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 
 
@@ -30,13 +33,15 @@ def read(path: Path, assignments: tuple[str, ...]) -> tuple[LLMConfig | ClusterC
         content = read_fields(path, assignments)
     except ConfigError as error:
         return None, [Finding("configuration", "file", redact(str(error)), "fix")]
+    if (other := _other_program(content)) is not None:
+        return None, [Finding("configuration", "file", *other)]
     learn_data(content)
     findings = [*_literal_secrets(path, content), *_callbacks(content, "")]
     kind: type[LLMConfig | ClusterConfig] = ClusterConfig if "models" in content else LLMConfig
     try:
         config = kind.model_validate(plain_texts(_without_callbacks(content), kind))
     except ValidationError as error:
-        wrong = [Finding("configuration", *_split(problem), "fix") for problem in problems_of(error, kind)]
+        wrong = [_finding(problem, content) for problem in problems_of(error, kind)]
         return None, [*wrong, *findings]
     count = f"{path}, {len(models(config))} models" if isinstance(config, ClusterConfig) else str(path)
     return config, [Finding("configuration", "fields", count), *findings]
@@ -67,9 +72,41 @@ def models(config: LLMConfig | ClusterConfig) -> list[LLMConfig]:
     return list(config.models) if isinstance(config, ClusterConfig) else [config]
 
 
-def _split(problem: str) -> tuple[str, str]:
+def _other_program(content: dict[str, Any]) -> tuple[str, Level, str] | None:
+    """Return the value, the level and the advice of a finding if `content` is a file for another program, otherwise None."""
+    if {"apiVersion", "kind"} <= content.keys():
+        what = f"a manifest of Kubernetes (kind: {content['kind']}), not a configuration of phasebus"
+        return redact(what), "fix", "give the file that its ConfigMap has, such as node.yaml"
+    if foreign := sorted({"applications", "llm_configs", "model_loading_config"} & content.keys()):
+        what = f"a configuration of Ray Serve ({foreign[0]}), not one of phasebus"
+        return (
+            what,
+            "fix",
+            "deploy it with `serve deploy`; its callback_config names phasebus (docs/guides/ray-serve-llm.md)",
+        )
+    return None
+
+
+def _finding(problem: str, content: dict[str, Any]) -> Finding:
+    """Return the finding for a line of `problems_of`; for an engine argument outside of engine_args with advice."""
     name, _, text = problem.partition(": ")
-    return name or "fields", redact(text)
+    advice = ""
+    if text.startswith("there is no such field (") and _is_engine_argument(name, content):
+        text, advice = "there is no such field", f"it is an argument of the engine: write it as engine_args.{name}"
+    return Finding("configuration", name or "fields", redact(text), "fix", advice)
+
+
+def _is_engine_argument(name: str, content: dict[str, Any]) -> bool:
+    try:
+        launcher = find_launcher(str(content.get("engine", LLMConfig.model_fields["engine"].default)))
+        launcher.check({name: content.get(name)})
+    except EngineError:
+        return False
+    try:
+        launcher.check({_NO_ARGUMENT: None})
+    except EngineError:
+        return True
+    return False  # the engine accepts any name
 
 
 def _callbacks(content: Any, prefix: str) -> Iterator[Finding]:

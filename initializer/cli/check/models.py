@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -18,9 +19,10 @@ from phasebus.initializer.engines.optional import ParsingLauncher
 from phasebus.initializer.engines.protocol import EngineError, Launcher
 from phasebus.initializer.engines.registry import NO_ENGINE, find_launcher
 from phasebus.initializer.node.config import LLMConfig
-from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.redaction import MASK, is_secret_name, redact
 
 _LITTLE_FOR_FILES = 10**9
+_HUB_PAGE = re.compile(r"https?://huggingface\.co/([\w.-]+/[\w.-]+)/?(tree/[^/]+/?)?$")
 
 
 def examine(config: LLMConfig, *, parse: bool = False) -> Iterator[Finding]:
@@ -33,6 +35,7 @@ def examine(config: LLMConfig, *, parse: bool = False) -> Iterator[Finding]:
     path, finding = _model(config)
     yield finding
     yield from _folders(config)
+    yield from _variables(config)
     try:
         launcher = find_launcher(config.engine)
         launcher.check(config.engine_args)
@@ -50,6 +53,8 @@ def examine(config: LLMConfig, *, parse: bool = False) -> Iterator[Finding]:
 def _model(config: LLMConfig) -> tuple[str | None, Finding]:
     """Return the path or name that the engine would load if that is known before the download, and a finding."""
     finding = partial(Finding, "model", redact(config.model))
+    if (page := _HUB_PAGE.match(config.model)) is not None:
+        return None, finding("a page of the hub, not a model", "fix", f"write hf://{page[1]}")
     try:
         source = source_of(config.model, config.download)
         try:
@@ -77,6 +82,16 @@ def _folders(config: LLMConfig) -> Iterator[Finding]:
             source_of(each.source, config.download).close()
         except DownloadError as error:
             yield Finding("model", f"extra_files.{number}", redact(str(error)), "fix")
+
+
+def _variables(config: LLMConfig) -> Iterator[Finding]:
+    """Yield the variables of `runtime_env` that are no texts: Ray rejects them."""
+    variables = config.runtime_env.get("env_vars")
+    for name, value in variables.items() if isinstance(variables, dict) else ():
+        if not isinstance(value, str):
+            shown = MASK if is_secret_name(str(name)) else redact(repr(value))
+            advice = "Ray accepts texts only: write the value in quotes"
+            yield Finding("engine", f"runtime_env.env_vars.{name}", f"it is {shown}", "fix", advice)
 
 
 def _parsed(launcher: Launcher, config: LLMConfig, model: str | None) -> Finding:

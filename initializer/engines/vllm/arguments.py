@@ -15,25 +15,57 @@ from phasebus.initializer.engines.protocol import EngineError
 
 _SOURCE = Path("engine", "arg_utils.py")
 _CLASSES = ("EngineArgs", "AsyncEngineArgs")
+_SERVER_SOURCES = (Path("entrypoints", "launchers", "cli_args.py"), Path("entrypoints", "openai", "cli_args.py"))
+"""The files with the arguments of vLLM's server: since vLLM 0.29, and before."""
+_SERVER_CLASSES = ("BaseFrontendArgs", "FrontendArgs")
+_SERVER_FIELDS = ("host", "port")
+"""Arguments of the server that are fields of `serve`; the others belong into `serve.args`."""
 
 
 @cache
 def known_arguments() -> frozenset[str]:
     """Return the names of vLLM's engine arguments; an empty set if vLLM, or the file that has them, is not found."""
+    return _fields_of(_SOURCE, _CLASSES)
+
+
+@cache
+def known_server_arguments() -> frozenset[str]:
+    """Return the names of the arguments of vLLM's server; an empty set if vLLM, or the file that has them, is not found."""
+    return frozenset().union(*(_fields_of(source, _SERVER_CLASSES) for source in _SERVER_SOURCES))
+
+
+def _fields_of(source: Path, classes: Collection[str]) -> frozenset[str]:
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
         return frozenset()
     try:
-        module = ast.parse((Path(spec.origin).parent / _SOURCE).read_text(encoding="utf-8"))
+        module = ast.parse((Path(spec.origin).parent / source).read_text(encoding="utf-8"))
     except (OSError, SyntaxError):
         return frozenset()
     return frozenset(
         field.target.id
         for each in module.body
-        if isinstance(each, ast.ClassDef) and each.name in _CLASSES
+        if isinstance(each, ast.ClassDef) and each.name in classes
         for field in each.body
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
     )
+
+
+def check_no_server_arguments(args: Iterable[str], known: Collection[str], server: Collection[str]) -> None:
+    """Check that no argument of vLLM's server is among the engine's.
+
+    Args:
+        args: Names of arguments.
+        known: The engine's arguments; an empty set accepts everything.
+        server: The server's arguments.
+
+    Raises:
+        EngineError: One is; the message has the field that it belongs into.
+    """
+    if known and (misplaced := sorted(set(args).intersection(server).difference(known))):
+        name = misplaced[0]
+        field = f"serve.{name}" if name in _SERVER_FIELDS else f"serve.args.{name}"
+        raise EngineError(f"vLLM has no engine argument {name!r}; it is an argument of vLLM's server: set {field}")
 
 
 def check_arguments(args: Iterable[str], known: Collection[str], what: str = "engine") -> None:

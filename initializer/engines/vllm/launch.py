@@ -11,7 +11,13 @@ import anyio
 
 from phasebus.initializer.engines.optional import Check, Versions
 from phasebus.initializer.engines.protocol import EngineError, Launch, Prepared
-from phasebus.initializer.engines.vllm.arguments import check_arguments, check_weights, known_arguments
+from phasebus.initializer.engines.vllm.arguments import (
+    check_arguments,
+    check_no_server_arguments,
+    check_weights,
+    known_arguments,
+    known_server_arguments,
+)
 from phasebus.initializer.engines.vllm.command_line import starts_server
 from phasebus.initializer.engines.vllm.factors import engine_factors
 from phasebus.initializer.engines.vllm.inspection import plugin_checks, vllm_versions
@@ -54,6 +60,7 @@ class VLLM:
                 "or fetch the model only with `engine: none`"
             )
         check_vllm()
+        check_no_server_arguments(args, known_arguments(), known_server_arguments())
         check_arguments(args, known_arguments())
         self.workers(args)
 

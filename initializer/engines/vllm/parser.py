@@ -22,12 +22,19 @@ import json, sys
 given = json.load(sys.stdin)
 rejected = []
 
+def explained(problem):
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    value = repr(problem["input"])
+    return f"{{problem['loc'][0]}}: {{message}} (it is {{value if len(value) <= 80 else value[:80] + '…'}})"
+
 def attempt(what, check):
     try:
         check()
     except BaseException as error:
         problems = getattr(error, "errors", None)  # pydantic's message is long
-        text = "; ".join(each["msg"] for each in problems()) if callable(problems) else str(error)
+        text = "; ".join(map(explained, problems())) if callable(problems) else str(error)
         rejected.append(f"{{what}}: {{text or type(error).__name__}}")
 
 def check_engine():

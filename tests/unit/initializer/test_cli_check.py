@@ -21,6 +21,7 @@ from phasebus.initializer.cli.doctor.findings import Finding
 from phasebus.initializer.cli.schema import configuration_schema
 from phasebus.initializer.cluster import ClusterConfig
 from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.engines.vllm.arguments import known_arguments
 from phasebus.initializer.node.config import ServeConfig
 from phasebus.initializer.pipeline.schema import default_of, is_in_files, models_of
 from phasebus.initializer.pipeline.settings import read_fields, validated
@@ -79,6 +80,77 @@ def test_problem_is_found_without_a_start(tmp_path: Path, text: str, topic: str,
     [problem] = problems(found(tmp_path, lines))
     assert problem[:2] == (topic, name)
     assert value in problem[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "parts"),
+    [
+        ("port: 8001", "port", ["service.port or serve.port"]),
+        ("timeout_seconds: 5", "timeout_seconds", ["placement.timeout_seconds"]),
+        ("models: [{model: x/y}]", "model", ["did you mean models.N.model"]),
+        ("engine_kwargs: {}", "engine_kwargs", ["did you mean 'engine_args'"]),
+        ("engine_args: [--max-model-len, '4096']", "engine_args", ["valid dictionary", "--max-model-len"]),
+        ("callbacks: my_callbacks:f", "callbacks", ["valid list", "my_callbacks:f"]),
+        ("callbacks: [my_callbacks.f]", "callbacks", ["my_callbacks.f", "module:name"]),
+        ("engine_env: {OMP_NUM_THREADS: 4}", "engine_env.OMP_NUM_THREADS", ["valid string", "it is 4"]),
+        ("runtime_env: {env_vars: {A: 0}}", "runtime_env.env_vars.A", ["it is 0", "quotes"]),
+        ("service: {port: 70000}", "service.port", ["65535", "it is 70000"]),
+        ("placement: {strategy: pack}", "placement.strategy", ["'PACK'", "it is 'pack'"]),
+        ("nodes: 3\nreplicas: 2", "fields", ["2 replicas cannot be spread evenly over 3 nodes"]),
+        ("name: ${NO_SUCH_NAME}", "file", ["line 3", "NO_SUCH_NAME is not set", "${NO_SUCH_NAME:-default}"]),
+        ("engine: vllm", "file", ["'engine' is given twice"]),
+        ("apiVersion: v1\nkind: ConfigMap", "file", ["Kubernetes (kind: ConfigMap)", "ConfigMap has"]),
+        ("applications: []", "file", ["Ray Serve (applications)", "callback_config"]),
+    ],
+)
+def test_common_mistake_names_the_key_and_what_to_write(
+    tmp_path: Path, model: Path, text: str, name: str, parts: list[str]
+) -> None:
+    findings = [
+        each
+        for each in found(tmp_path, f"model: {model}\nengine: none\n{text}\n")
+        if each.level == "fix" and each.name == name
+    ]
+    shown = " ".join(f"{each.value} {each.advice}" for each in findings)
+    assert [part for part in parts if part not in shown] == [], shown
+
+
+@pytest.mark.parametrize(
+    ("text", "topic", "parts"),
+    [
+        ("model:x/y", "configuration", ["has no fields", "model: /path/to/a/model"]),
+        ("model: https://huggingface.co/a/b/tree/main", "model", ["a page of the hub", "hf://a/b"]),
+    ],
+)
+def test_mistaken_model_is_found(tmp_path: Path, text: str, topic: str, parts: list[str]) -> None:
+    (finding,) = (each for each in found(tmp_path, f"{text}\n") if each.level == "fix" and each.topic == topic)
+    assert [part for part in parts if part not in f"{finding.value} {finding.advice}"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "max_model_len: 4096",
+            "max_model_len there is no such field it is an argument of the engine: write it as engine_args",
+        ),
+        (
+            "engine_args: {max-model-len: 4}",
+            "vllm vLLM has no engine argument 'max-model-len'; did you mean 'max_model_len'?",
+        ),
+        (
+            "engine_args: {port: 8001}",
+            "vllm vLLM has no engine argument 'port'; it is an argument of vLLM's server: set serve.port",
+        ),
+        ("engine_args: {api_key: k}", "'api_key'; it is an argument of vLLM's server: set serve.args.api_key"),
+        ("engine_args: {tensor_parallel_size: two}", "tensor_parallel_size is 'two', which is no number"),
+    ],
+)
+def test_argument_of_the_engine_in_the_wrong_place_is_found(tmp_path: Path, model: Path, text: str, shown: str) -> None:
+    if not known_arguments():
+        pytest.skip("vLLM is not installed")
+    findings = [each for each in found(tmp_path, f"model: {model}\n{text}\n") if each.level == "fix"]
+    assert any(shown in f"{each.name} {each.value} {each.advice}" for each in findings), findings
 
 
 def test_every_wrong_field_and_callback_is_reported_at_once(tmp_path: Path) -> None:
