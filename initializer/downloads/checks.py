@@ -20,6 +20,10 @@ _MAX_HEADER = 100_000_000
 """Maximum size of a header in bytes; the limit of the safetensors library."""
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+MAX_POINTER = 1024
+"""Maximum size of a git-lfs pointer, in bytes (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md)."""
+
+_MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json", ".model", ".jinja")
 
 Algorithm = Literal["sha256", "git-sha1", "crc32"]
 
@@ -66,6 +70,11 @@ class _Crc32:
         return f"{self._value:08x}"
 
 
+def is_model_file(name: str) -> bool:
+    """Return whether an engine may read a file with this name: weights, a configuration or a tokenizer."""
+    return name.endswith(_MODEL_SUFFIXES)
+
+
 def content_problem(name: str, descriptor: int, size: int) -> str | None:
     """Return the problem of an open file's content, for the format that its name implies; None without one.
 
@@ -74,6 +83,8 @@ def content_problem(name: str, descriptor: int, size: int) -> str | None:
         descriptor: The open file.
         size: Its size in bytes.
     """
+    if size <= MAX_POINTER and is_model_file(name) and os.pread(descriptor, len(_LFS_POINTER), 0) == _LFS_POINTER:
+        return "it is a git-lfs pointer in place of the content; run `git lfs pull`"
     if name.endswith(".safetensors"):
         return safetensors_problem(descriptor, size)
     if name.endswith(".gguf") and (start := os.pread(descriptor, 4, 0)) != b"GGUF":
@@ -88,8 +99,6 @@ def safetensors_problem(descriptor: int, size: int) -> str | None:
     """
     if size < 8:
         return f"a safetensors file has at least 8 bytes, and this one {size}"
-    if os.pread(descriptor, len(_LFS_POINTER), 0) == _LFS_POINTER:
-        return "it is a git-lfs pointer in place of the weights; run `git lfs pull`"
     (length,) = struct.unpack("<Q", os.pread(descriptor, 8, 0))
     if length > min(_MAX_HEADER, size - 8):
         return f"its header claims {length} bytes, in a file of {size}"

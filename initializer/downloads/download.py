@@ -190,13 +190,13 @@ async def _fetch(
         step.attributes["waiting"] = True
         await waited.report(done, total)
 
-    pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, may_write=False))
+    pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, None))
     complete = all(transfer.hit for transfer in pending)
-    async with nullcontext(False) if complete else exclusive_access(folder, on_wait) as is_locked:
+    async with nullcontext() if complete else exclusive_access(folder, on_wait) as partials:
         if not complete:
             if step.attributes.pop("waiting", False):
                 step.attributes["waited"] = True
-            pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, may_write=is_locked))
+            pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, partials))
             free = free_bytes(folder)
             if missing + _RESERVE > free and missing:
                 raise DownloadError(
@@ -218,11 +218,11 @@ async def _fetch(
 
 
 def _inspect(
-    source: Source, chosen: Sequence[RemoteFile], folder: Path, *, may_write: bool
+    source: Source, chosen: Sequence[RemoteFile], folder: Path, partials: Path | None
 ) -> tuple[list[Transfer], int]:
     """Return the transfers, and the number of bytes that they will write, as far as it is known."""
     record = Record(folder)
-    transfers = [Transfer(source, file, folder, record, may_write=may_write) for file in chosen]
+    transfers = [Transfer(source, file, folder, record, partials) for file in chosen]
     return transfers, sum(transfer.inspect() for transfer in transfers)
 
 

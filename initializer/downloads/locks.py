@@ -1,14 +1,21 @@
 """The lock of a destination: one process at a time downloads into a folder; others wait and read its progress.
 
-It is a lock of the kernel (flock), which is released when its process ends, also if it is killed.
+It is a lock of the kernel (flock), which is released when its process ends, also if it is killed. Some file systems have no
+such locks (Lustre and NFS, depending on how they are mounted). There, each process writes partial files of its own, so that
+processes which download the same model at once repeat the work and do not mix their bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
+import logging
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,11 +31,20 @@ _LOCK = "lock"
 _STATUS = "status.json"
 _MAX_STATUS = 4096
 _READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_PRIVATE = "unlocked-"
+_ABANDONED_SECONDS = 86_400.0
+"""Time without a write after which a private folder belongs to a process that was killed, in seconds."""
+
+_WITHOUT_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+
+logger = logging.getLogger("phasebus.downloads")
 
 
 @asynccontextmanager
-async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Awaitable[None]]) -> AsyncIterator[bool]:
-    """Hold the lock of `folder`; yield whether it is held. A read-only folder is not locked, and needs no lock.
+async def exclusive_access(
+    folder: Path, on_wait: Callable[[int, int | None], Awaitable[None]]
+) -> AsyncIterator[Path | None]:
+    """Hold the lock of `folder`; yield the folder for partial files, or None if `folder` is read-only and needs no lock.
 
     Args:
         folder: The destination; created if it does not exist.
@@ -40,16 +56,21 @@ async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Aw
     from filelock import FileLock, Timeout
 
     state = folder / STATE
-    lock = None
+    lock = private = None
     try:
         state.mkdir(parents=True, exist_ok=True)
         if state.is_symlink():
             raise DownloadError(f"{state} is a symbolic link; remove it")
-        os.close(
-            open_regular(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        )  # filelock follows a link and empties its target
-        lock = FileLock(state / _LOCK, mode=0o666, thread_local=False)
-        while True:
+        # opened first, because filelock follows a link and empties its target
+        if _has_locks(open_regular(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)):
+            lock = FileLock(state / _LOCK, mode=0o666, thread_local=False)
+        else:
+            logger.warning(
+                "the file system of %s has no locks; processes that download into it repeat the work", folder
+            )
+            _remove_abandoned(state)
+            private = Path(tempfile.mkdtemp(prefix=_PRIVATE, dir=state))
+        while lock is not None:
             try:
                 lock.acquire(timeout=0)
                 break
@@ -63,12 +84,33 @@ async def exclusive_access(folder: Path, on_wait: Callable[[int, int | None], Aw
             ) from error
         lock = None
     try:
-        yield lock is not None
+        yield private if lock is None else state
     finally:
+        if private is not None:
+            shutil.rmtree(private, ignore_errors=True)
         if lock is not None:
             with contextlib.suppress(OSError):
                 (state / _STATUS).unlink(missing_ok=True)
             lock.release()
+
+
+def _has_locks(descriptor: int) -> bool:
+    """Close an open file, and return whether its file system has locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _WITHOUT_LOCKS
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _remove_abandoned(state: Path) -> None:
+    for folder in state.glob(f"{_PRIVATE}*"):
+        with contextlib.suppress(OSError):
+            written = max(each.stat().st_mtime for each in (folder, *folder.iterdir()))
+            if time.time() - written > _ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_status(folder: Path, done: int, total: int | None) -> None:

@@ -27,7 +27,7 @@ class Transfer:
         file: The file in the listing of the source.
         folder: The destination.
         record: The verified files of the destination.
-        may_write: Whether the destination is locked for this process.
+        partials: The folder for partial files; None if nothing may be written.
 
     Attributes:
         file: The file in the listing of the source.
@@ -38,13 +38,13 @@ class Transfer:
         hit: Whether the file was present and complete.
     """
 
-    def __init__(self, source: Source, file: RemoteFile, folder: Path, record: Record, *, may_write: bool) -> None:
+    def __init__(self, source: Source, file: RemoteFile, folder: Path, record: Record, partials: Path | None) -> None:
         self._source = source
         self._folder = folder
         self._record = record
-        self._may_write = may_write
+        self._may_write = partials is not None
         self._target = target_path(folder, file.name)
-        self._partial = PartialFile(folder / STATE, file)
+        self._partial = PartialFile(partials or folder / STATE, file)
         self._guard = threading.Lock()
         self._present = True
         self._stopped = False

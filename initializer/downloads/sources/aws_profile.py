@@ -66,6 +66,20 @@ def profile_config() -> dict[str, str]:
     return config
 
 
+def unsupported_profile() -> str:
+    """Return the end of a message for the case that the default profile obtains its credentials in another way, or ""."""
+    if os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE"):
+        return ""
+    values = _section(_file("AWS_CONFIG_FILE", "config"), "default")
+    elsewhere = next((key for key in _ELSEWHERE if key in values), None)
+    if elsewhere is None:
+        return ""
+    return (
+        f". The profile 'default' obtains its credentials by {elsewhere}, which is not supported: run `aws configure "
+        "export-credentials --format env` and set the variables it prints"
+    )
+
+
 def _file(variable: str, name: str) -> Path:
     return expanded(Path(os.environ.get(variable) or f"~/.aws/{name}"))
 

@@ -12,6 +12,7 @@ from phasebus.initializer.downloads.errors import DownloadError, TransferError
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
+_RATE_LIMIT: Final = re.compile(r";\s*t=([0-9]{1,18})\b")
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,254}"')
 _UNENCODED: Final = frozenset({"", "identity"})
 
@@ -70,9 +71,15 @@ def is_web_page(headers: Message) -> bool:
     return headers.get("Content-Type", "").partition(";")[0].strip().lower() in {"text/html", "application/xhtml+xml"}
 
 
-def retry_after(value: str | None) -> float | None:
-    """Return the pause of a Retry-After header in seconds, from a number or a date; None if it is neither."""
-    value = (value or "").strip()
+def retry_after(headers: Message) -> float | None:
+    """Return the pause that a server requests, in seconds; None if it requests none.
+
+    It is a number or a date in Retry-After, or the time until requests are allowed again in RateLimit, which the hub sends
+    (https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/).
+    """
+    value = headers.get("Retry-After", "").strip()
+    if not value and (matched := _RATE_LIMIT.search(headers.get("RateLimit", ""))) is not None:
+        value = matched[1]
     if _NUMBER.fullmatch(value):
         return float(value)
     try:

@@ -216,7 +216,7 @@ def error_of_status(error: StatusError) -> Exception:
     host, status = error.host, error.status
     passing = status in _RETRYABLE or (status >= 500 and status not in _PERMANENT)
     if passing or (error.signed and status in {400, 401, 403}):
-        return TransferError(f"{host} answered {status}", retry_after(error.headers.get("Retry-After")))
+        return TransferError(f"{host} answered {status}", retry_after(error.headers))
     if status in {401, 403}:
         return DownloadError(f"{host} denies access (HTTP {status}); give credentials that may read it")
     if status in {404, 410}:

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from email.message import Message
 from pathlib import Path
 from urllib.parse import quote
 
@@ -45,6 +46,10 @@ def hub_source(model: str, settings: DownloadSettings) -> HubSource:
 def guessed_hub_source(repository: re.Match[str], settings: DownloadSettings) -> HubSource:
     """Return the source for a match of `REPOSITORY` without a scheme; the user may have meant a folder."""
     return HubSource(repository["repo"], repository["revision"], settings, guessed_from=repository.string)
+
+
+class _DeniedError(DownloadError):
+    """Raised when the hub denies access to a repository, or has none with the name; the cache may have its files."""
 
 
 class HubSource:
@@ -93,7 +98,7 @@ class HubSource:
             )
         try:
             repository = self._ask()
-        except TransferError as error:
+        except (TransferError, _DeniedError) as error:
             if (cached := cached_snapshot(cache, self._repo, self._revision)) is None:
                 raise
             logger.warning("%s; using %s from the cache %s", error, self.display, cached.folder)
@@ -123,6 +128,10 @@ class HubSource:
             raise DownloadError(
                 f"the token of the hub cannot be read ({error}); correct HF_HOME or HF_TOKEN_PATH, or set HF_TOKEN"
             ) from None
+        if not all(value.isascii() and value.isprintable() for value in self._headers.values()):
+            raise DownloadError(
+                "the token of the hub has characters that no token has; correct HF_TOKEN or the file of HF_TOKEN_PATH"
+            )
         url = f"{_endpoint()}/api/models/{self._repo}/revision/{quote(self._revision, safe='')}?blobs=true"
         try:
             content = self._client.read(url, self._headers, _MAX_LISTING)
@@ -133,10 +142,16 @@ class HubSource:
     def _error_of(self, error: StatusError) -> Exception:
         """Return the error to raise for a status; the header X-Error-Code names the cause."""
         code = error.headers.get("X-Error-Code", "")
+        stated = _statement(error.headers)
         if code == "GatedRepo":
-            return DownloadError(
+            return _DeniedError(
                 f"{self.display} is a gated repository; accept its terms on the hub's page, and set HF_TOKEN to a token "
-                "of that account"
+                f"of that account{stated}"
+            )
+        if not code and error.status == 401 and any(name.lower() == "authorization" for name in self._headers):
+            return _DeniedError(
+                f"{_endpoint()} rejects the token that is sent for {self.display}; it may have expired: set HF_TOKEN to "
+                f"another one, or remove it if the repository is public{stated}"
             )
         if code == "RevisionNotFound":
             return DownloadError(f"{self._repo!r} has no revision {self._revision!r}; name a branch, a tag or a commit")
@@ -144,11 +159,18 @@ class HubSource:
             return DownloadError(f"{self.display} was disabled on the hub")
         if code == "RepoNotFound" or (not code and error.status in {401, 404}):
             folder = self._guessed_from and f", nor is there a folder {Path(self._guessed_from).absolute()}"
-            return DownloadError(
+            return _DeniedError(
                 f"there is no repository {self._repo!r} on {_endpoint()}{folder or ''}, or it is private: check the name, or "
                 "set HF_TOKEN to a token that may read it"
             )
-        return error_of_status(error)
+        other = error_of_status(error)
+        return _DeniedError(f"{other}{stated}") if isinstance(other, DownloadError) else other
+
+
+def _statement(headers: Message) -> str:
+    """Return what the hub states about an error, as the end of a message; empty if it states nothing."""
+    stated = redact(headers.get("X-Error-Message", "").strip())[:300]
+    return stated and f". The hub: {stated!r}"
 
 
 def _offline_variable() -> str:
@@ -160,7 +182,7 @@ def _offline_variable() -> str:
 def _endpoint() -> str:
     from huggingface_hub import constants
 
-    endpoint: str = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+    endpoint: str = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).strip()
     if not endpoint.lower().startswith(("http://", "https://")):
         raise DownloadError(f"HF_ENDPOINT is {redact(endpoint)!r}; it has to begin with https:// or http://")
     return endpoint.rstrip("/")

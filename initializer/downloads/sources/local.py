@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from phasebus.initializer.downloads.checks import content_problem
+from phasebus.initializer.downloads.checks import MAX_POINTER, content_problem, is_model_file
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.paths import STATE, exists, expanded
 from phasebus.initializer.downloads.protocol import Listing, RemoteFile
@@ -20,8 +20,11 @@ _CONFIGS = ("config.json", "params.json")
 
 
 def local_source(model: str, settings: DownloadSettings) -> LocalSource:
-    """Return the source of a ``file://`` URL."""
-    return LocalSource(model, Path(unquote(urlsplit(model).path)))
+    """Return the source of a ``file://`` URL. ``#`` and ``?`` are a part of its path."""
+    host, _, path = model.partition("://")[2].partition("/")
+    if host.lower() not in {"", "localhost"}:
+        raise DownloadError(f"{model!r} names the host {host!r}; write file:///path, with three slashes")
+    return LocalSource(model, Path(unquote(f"/{path}")))
 
 
 class LocalSource:
@@ -104,14 +107,14 @@ def inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, lis
             raise DownloadError(f"{path} is not a model: a model is a folder, or a .gguf file")
         _check_content(path)
         return path, [path.stat().st_size]
+    if mode == "MODEL_AND_TOKENIZER":
+        for link in sorted(each for each in path.iterdir() if is_model_file(each.name) and each.is_symlink()):
+            if not exists(link):
+                raise DownloadError(f"{link} is a symbolic link to a file that does not exist; copy the model again")
     if not any((path / name).is_file() for name in _CONFIGS):
         raise DownloadError(f"{path} is not a model: it has no config.json, and no params.json of Mistral's format")
-    if mode == "MODEL_AND_TOKENIZER":
-        for link in path.glob("*.safetensors"):
-            if not link.exists():
-                raise DownloadError(f"{link} is a symbolic link to a file that does not exist; copy the model again")
-        if (problem := missing_shards_problem(path)) is not None:
-            raise DownloadError(f"{problem}; copy the model again")
+    if mode == "MODEL_AND_TOKENIZER" and (problem := missing_shards_problem(path)) is not None:
+        raise DownloadError(f"{problem}; copy the model again")
     files = [file for file in path.rglob("*") if file.is_file()]
     for file in files:
         _check_content(file)
@@ -119,10 +122,15 @@ def inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, lis
 
 
 def _check_content(file: Path) -> None:
-    if file.suffix not in {".safetensors", ".gguf"}:
+    if file.suffix not in {".safetensors", ".gguf"} and not (
+        is_model_file(file.name) and file.stat().st_size <= MAX_POINTER
+    ):
         return
-    with file.open("rb") as opened:
-        problem = content_problem(file.name, opened.fileno(), os.fstat(opened.fileno()).st_size)
+    try:
+        with file.open("rb") as opened:
+            problem = content_problem(file.name, opened.fileno(), os.fstat(opened.fileno()).st_size)
+    except OSError as error:
+        raise DownloadError(f"{file} cannot be read: {error.strerror}") from error
     if problem is not None:
         raise DownloadError(f"{file} is incomplete or damaged: {problem}; copy it again")
 

@@ -14,6 +14,7 @@ from phasebus.initializer.downloads.errors import CorruptError, DownloadError, T
 from phasebus.initializer.downloads.names import is_remote_name
 from phasebus.initializer.downloads.protocol import BLOCK, Listing, RemoteFile, StreamBody
 from phasebus.initializer.downloads.settings import DownloadSettings
+from phasebus.initializer.downloads.sources.aws_profile import unsupported_profile
 from phasebus.initializer.downloads.sources.http import HttpClient, StatusError, error_of_status
 from phasebus.initializer.downloads.sources.s3_listing import list_keys, signing_config
 from phasebus.initializer.downloads.sources.stores import HINTS, StoreKind, connect, first_line
@@ -39,6 +40,10 @@ _HOPELESS: Final = re.compile(
     r"invalid peer certificate|builder error|relative URL without a base|invalid URI|unsupported scheme", re.IGNORECASE
 )
 """Failures without a response for which a retry does not help."""
+
+_UNTRUSTED: Final = re.compile(r"InvalidCertificate\(\s*([A-Za-z]{1,40})")
+_CODE: Final = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
+"""The cause that a store states with an error status."""
 
 _RETRYABLE: Final = frozenset({408, 409, 425, 429})
 
@@ -127,7 +132,8 @@ class ObjectSource:
 
         if isinstance(error, DownloadError | TransferError):
             return error
-        line = str(error).partition("\n")[0]
+        text = str(error)
+        line = text.partition("\n")[0]
         matched = _STATUS.search(line)
         status = int(matched["status"] or matched["reason"]) if matched else 0
         hopeless = 300 <= status < 500 and status not in _RETRYABLE
@@ -135,7 +141,12 @@ class ObjectSource:
             kind = DownloadError if hopeless else TransferError
             return kind(
                 f"no credentials were found ({first_line(error)}); they come from {HINTS[self._kind]}, or from the cloud "
-                "this machine is in"
+                f"this machine is in{unsupported_profile() if self._kind == 's3' else ''}"
+            )
+        if (untrusted := _UNTRUSTED.search(text)) is not None:
+            return DownloadError(
+                f"the certificate of the store of {self.display} is not trusted ({untrusted[1]}); name its authority in "
+                f"{'AWS_CA_BUNDLE' if self._kind == 's3' else 'SSL_CERT_FILE'}"
             )
         if (bad := _BAD_PATH.search(line)) is not None:
             key = redact(bad["key"] or bad["other"] or first_line(error))
@@ -143,10 +154,11 @@ class ObjectSource:
                 f"{self.display} has the key {key!r}, which is not a file name, and the store's client cannot list it; "
                 "delete or rename it, or copy the model to another prefix"
             )
+        stated = f" ({code[1]})" if (code := _CODE.search(text)) is not None else ""
         refused = status if "list request" in line else 0
         if isinstance(error, PermissionDeniedError | UnauthenticatedError) or refused in {401, 403}:
             return DownloadError(
-                f"{self.display} denies access; credentials and endpoint come from {HINTS[self._kind]}"
+                f"{self.display} denies access{stated}; credentials and endpoint come from {HINTS[self._kind]}"
             )
         if isinstance(error, FileNotFoundError) or refused == 404:
             return DownloadError(f"there is nothing at {self.display}; check the bucket and the prefix")

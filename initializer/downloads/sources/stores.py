@@ -11,10 +11,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from phasebus.initializer.downloads.errors import DownloadError
+from phasebus.initializer.downloads.paths import expanded
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.aws_profile import profile_config
 from phasebus.telemetry.redaction import redact
@@ -77,7 +79,10 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
         "timeout": timedelta(seconds=longest),
         "connect_timeout": timedelta(seconds=settings.connect_seconds),
     }
+    if kind == "s3" and (authorities := _authorities()) is not None:
+        client["root_certificate"] = authorities
     if endpoint:
+        endpoint = endpoint.strip()
         scheme, separator, rest = endpoint.partition("://")
         if not separator or scheme.lower() not in {"http", "https"}:
             raise DownloadError(
@@ -88,11 +93,33 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
     store: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[kind]
     try:
         with _without_empty_variables(_PREFIXES[kind]):
-            return store(bucket, config=config, client_options=client, retry_config={"max_retries": 0})
+            try:
+                return store(bucket, config=config, client_options=client, retry_config={"max_retries": 0})
+            except ValueError as error:
+                if "Invalid key: root_certificate" not in str(error):
+                    raise
+                del client["root_certificate"]  # older releases of obstore have no such option
+                return store(bucket, config=config, client_options=client, retry_config={"max_retries": 0})
     except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
         raise DownloadError(
             f"{kind}://{bucket}: {first_line(error)}; credentials and endpoint come from {HINTS[kind]}"
         ) from None
+
+
+def _authorities() -> bytes | None:
+    """Return the certificates that are trusted besides those of the machine and of SSL_CERT_FILE; None without them.
+
+    Raises:
+        DownloadError: AWS_CA_BUNDLE names a file that cannot be read. The other variables are not those of Amazon's tools.
+    """
+    for variable in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if path := os.environ.get(variable):
+            try:
+                return expanded(Path(path)).read_bytes()
+            except OSError as error:
+                if variable == "AWS_CA_BUNDLE":
+                    raise DownloadError(f"{variable} names {path}, which cannot be read: {error.strerror}") from None
+    return None
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def _check_headers(content: bytes) -> None:
     assert etag is None or etag.isprintable()
     headers.content_encoding(received)
     headers.is_web_page(received)
-    pause = headers.retry_after(received.get("Retry-After"))
+    pause = headers.retry_after(received)
     assert pause is None or pause >= 0
     length = headers.content_length(received)
     assert length is None or length >= 0

@@ -129,20 +129,56 @@ async def test_index_without_any_of_its_shards_is_a_leftover(model: Path, conten
         assert await fetch(seen.bus, str(model)) is not None
 
 
-async def test_link_of_a_local_model_to_missing_weights_is_an_error(model: Path) -> None:
-    (model / "model-2.safetensors").symlink_to("nowhere")
+@pytest.mark.parametrize("name", ["model-2.safetensors", "pytorch_model.bin", "tokenizer.json", "config.json"])
+async def test_link_of_a_local_model_to_a_missing_file_is_an_error(model: Path, name: str) -> None:
+    (model / name).unlink(missing_ok=True)
+    (model / name).symlink_to("nowhere")
     async with watched() as seen:
-        with pytest.raises(
-            DownloadError, match=r"model-2.safetensors is a symbolic link to a file that does not exist"
-        ):
+        with pytest.raises(DownloadError, match=f"{name} is a symbolic link to a file that does not exist"):
             await fetch(seen.bus, str(model))
 
 
-async def test_git_lfs_pointer_in_place_of_weights_is_an_error(model: Path) -> None:
-    (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+async def test_link_to_a_missing_file_that_no_engine_reads_is_ignored(model: Path) -> None:
+    (model / "README.md").symlink_to("nowhere")
+    async with watched() as seen:
+        assert await fetch(seen.bus, str(model)) is not None
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.gguf", "pytorch_model.bin", "tokenizer.model", "vocab.json"]
+)
+async def test_git_lfs_pointer_in_place_of_a_file_is_an_error(model: Path, name: str) -> None:
+    (model / name).write_text(POINTER)
     async with watched() as seen:
         with pytest.raises(DownloadError, match="git lfs pull"):
             await fetch(seen.bus, str(model))
+
+
+async def test_git_lfs_pointer_in_place_of_another_file_is_ignored(model: Path) -> None:
+    (model / "logo.png").write_text(POINTER)
+    async with watched() as seen:
+        assert await fetch(seen.bus, str(model)) is not None
+
+
+@pytest.mark.parametrize("prefix", ["file://", "FILE://localhost"])
+async def test_file_url_is_a_path_with_all_its_characters(tmp_path: Path, prefix: str) -> None:
+    folder = tmp_path / "a b#c?d%"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    async with watched() as seen:
+        for path in (folder, str(folder).replace(" ", "%20").replace("#", "%23")):
+            result = await fetch(seen.bus, f"{prefix}{path}")
+            assert result is not None
+            assert result.path == folder
+
+
+async def test_host_of_a_file_url_is_an_error() -> None:
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match="names the host 'models'; write file:///path"):
+            await fetch(seen.bus, "file://models/x")
 
 
 async def test_files_behind_symbolic_links_are_copied(model: Path, tmp_path: Path) -> None:

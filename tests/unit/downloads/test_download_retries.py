@@ -65,13 +65,27 @@ def test_expired_signed_address_is_retried() -> None:
     assert isinstance(status_error(403, signed=True), TransferError)
 
 
+def headers_of(**values: str) -> Message:
+    headers = Message()
+    for name, value in values.items():
+        headers[name.replace("_", "-")] = value
+    return headers
+
+
 def test_retry_after_is_seconds_or_a_date() -> None:
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60)
-    assert retry_after("7") == 7
-    assert 50 < (retry_after(format_datetime(soon)) or 0) <= 61
-    assert retry_after("Mon, 01 Jan 2001 00:00:00 GMT") == 0
+    assert retry_after(headers_of(Retry_After="7")) == 7
+    assert 50 < (retry_after(headers_of(Retry_After=format_datetime(soon))) or 0) <= 61
+    assert retry_after(headers_of(Retry_After="Mon, 01 Jan 2001 00:00:00 GMT")) == 0
 
 
-@pytest.mark.parametrize("value", [None, "", "presently", "²", "-1", "9" * 400, "Mon, 01 Jan 99999 00:00:00 GMT"])
-def test_malformed_retry_after_is_ignored(value: str | None) -> None:
-    assert retry_after(value) is None
+def test_rate_limit_of_the_hub_is_obeyed_without_retry_after() -> None:
+    assert retry_after(headers_of(RateLimit='"api";r=0;t=55')) == 55
+    assert retry_after(headers_of(RateLimit='"api";r=0;t=55', Retry_After="7")) == 7
+    assert retry_after(headers_of(RateLimit='"api";r=0')) is None
+
+
+@pytest.mark.parametrize("value", ["", "presently", "²", "-1", "9" * 400, "Mon, 01 Jan 99999 00:00:00 GMT"])
+def test_malformed_retry_after_is_ignored(value: str) -> None:
+    assert retry_after(Message()) is None
+    assert retry_after(headers_of(Retry_After=value)) is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
+import certifi
 import pytest
 
 from phasebus.initializer.downloads import DownloadError, DownloadSettings
@@ -19,7 +21,7 @@ KEY = "bm8gcmVhbCBrZXk="
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*os.environ]:
-        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_")):
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_")) or name.endswith("_CA_BUNDLE"):
             monkeypatch.delenv(name)
 
 
@@ -119,9 +121,66 @@ def test_secret_in_the_address_is_rejected_and_not_shown() -> None:
             TransferError,
             r"s3 failed \(Exception: .*http://h/… in 2ms.*PublicAccessNotPermitted\)$",
         ),
+        (
+            (
+                "Generic S3 error: Error performing list request: Error performing GET http://h/box in 2ms - Server returned "
+                "non-2xx status code: 403 Forbidden: <Error><Code>RequestTimeTooSkewed</Code></Error>"
+            ),
+            DownloadError,
+            r"denies access \(RequestTimeTooSkewed\); credentials and endpoint come from",
+        ),
+        (
+            (
+                "Error performing GET https://h/box in 2ms - HTTP error: error sending request\n\nDebug source:\n"
+                "  error: InvalidCertificate(\n    UnknownIssuer,\n  )"
+            ),
+            DownloadError,
+            r"the certificate of the store of s3://box/models is not trusted \(UnknownIssuer\); name .* AWS_CA_BUNDLE",
+        ),
     ],
 )
 def test_errors_of_the_store_are_classified(text: str, kind: type[Exception], message: str) -> None:
     error = ObjectSource("s3", "s3://box/models", DownloadSettings()).error_of(Exception(text))
     assert type(error) is kind
     assert re.search(message, str(error))
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_authorities_of_a_bundle_are_trusted(variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(Path(certifi.where()).read_bytes())
+    monkeypatch.setenv(variable, str(tmp_path / "ca.pem"))
+    client = connect("s3", "box", DownloadSettings(), 1).client_options
+    assert client["root_certificate"] == (tmp_path / "ca.pem").read_bytes()
+
+
+def test_older_client_without_bundles_is_used_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: list[dict[str, object]] = []
+
+    def older(bucket: str, *, client_options: dict[str, object], **_: object) -> str:
+        options.append({**client_options})
+        if "root_certificate" in client_options:
+            raise ValueError("Invalid key: root_certificate.")
+        return bucket
+
+    monkeypatch.setattr("obstore.store.S3Store", older)
+    monkeypatch.setenv("CURL_CA_BUNDLE", certifi.where())
+    assert connect("s3", "box", DownloadSettings(), 1) == "box"
+    assert ["root_certificate" in each for each in options] == [True, False]
+
+
+def test_bundle_of_amazon_that_does_not_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+    connect("s3", "box", DownloadSettings(), 1)
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere/ca.pem")
+    with pytest.raises(
+        DownloadError, match=r"AWS_CA_BUNDLE names /nowhere/ca\.pem, which cannot be read: No such file"
+    ):
+        connect("s3", "box", DownloadSettings(), 1)
+
+
+def test_default_profile_with_other_credentials_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("[default]\nsso_session = company\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    failure = Exception("Error performing PUT http://169.254.169.254/latest/api/token in 2ms - HTTP error")
+    error = ObjectSource("s3", "s3://box/models", DownloadSettings()).error_of(failure)
+    assert re.search("no credentials were found.* The profile 'default' obtains .* by sso_session", str(error))

@@ -63,7 +63,7 @@ def test_any_response_of_a_store_is_a_listing_or_an_error(content: bytes) -> Non
         (headers_module.strong_etag, "ETag"),
         (headers_module.content_encoding, "Content-Encoding"),
         (headers_module.is_web_page, "Content-Type"),
-        (lambda headers: headers_module.retry_after(headers.get("Retry-After")), "Retry-After"),
+        (headers_module.retry_after, "Retry-After"),
     ],
 )
 @given(value=st.text(st.characters(codec="latin-1"), max_size=40) | st.from_regex(r"bytes [0-9]*-[0-9]*/[0-9*]*"))

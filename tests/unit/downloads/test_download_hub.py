@@ -1,0 +1,91 @@
+"""The hub's errors, and the cache when it has the files. Nothing is sent."""
+
+from __future__ import annotations
+
+from email.message import Message
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from phasebus.initializer.downloads import DownloadError, DownloadSettings
+from phasebus.initializer.downloads.sources.http import HttpClient, StatusError
+from phasebus.initializer.downloads.sources.hub import HubSource
+
+COMMIT = "0123abcd" * 5
+
+
+class Hub:
+    """A hub that answers every request with one error."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+        self.status, self.headers = 500, Message()
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(HttpClient, "read", self.read)
+        monkeypatch.setenv("HF_ENDPOINT", " https://hub.example/ ")
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        monkeypatch.delenv("VLLM_USE_MODELSCOPE", raising=False)
+
+    def read(self, *_: object) -> bytes:
+        raise StatusError(self.status, self.headers, "hub.example", signed=False)
+
+    def answers(self, status: int, code: str = "", message: str = "") -> None:
+        self.status, self.headers = status, Message()
+        self.headers["X-Error-Code"], self.headers["X-Error-Message"] = code, message
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    return Hub(monkeypatch, tmp_path)
+
+
+def error_of(hub: Hub) -> str:
+    with pytest.raises(DownloadError) as caught:
+        HubSource("org/name", None, DownloadSettings()).listing()
+    assert "hf_secret" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_expired_token_is_named_as_the_cause(hub: Hub) -> None:
+    hub.answers(401, message="Invalid credentials in Authorization header")
+    assert "https://hub.example rejects the token that is sent for hf://org/name; it may have expired" in error_of(hub)
+
+
+def test_missing_token_is_named_as_the_cause(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.utils.build_hf_headers", dict)
+    hub.answers(401)
+    assert "there is no repository 'org/name' on https://hub.example, or it is private" in error_of(hub)
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "GatedRepo"), (403, "")])
+def test_statement_of_the_hub_is_a_part_of_the_error(hub: Hub, status: int, code: str) -> None:
+    hub.answers(status, code, "Enable access in your fine-grained token " + "x" * 1000)
+    error = error_of(hub)
+    assert error.startswith("hf://org/name is a gated repository" if code else "hub.example denies access (HTTP 403)")
+    assert ". The hub: 'Enable access in your fine-grained token xxx" in error
+    assert len(error) < 600
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, ""), (403, "GatedRepo"), (404, "RepoNotFound"), (403, "")])
+def test_snapshot_in_the_cache_is_used_if_access_is_denied(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int, code: str
+) -> None:
+    snapshot = tmp_path / "models--org--name" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--org--name" / "refs").mkdir()
+    (tmp_path / "models--org--name" / "refs" / "main").write_text(COMMIT)
+    hub.answers(status, code)
+    assert HubSource("org/name", None, DownloadSettings()).listing().folder == snapshot
+    assert "; using hf://org/name from the cache" in caplog.text
+
+
+def test_revision_that_does_not_exist_is_an_error_in_any_case(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "models--org--name" / "snapshots" / COMMIT).mkdir(parents=True)
+    hub.answers(404, "RevisionNotFound")
+    assert "has no revision 'main'" in error_of(hub)
+
+
+def test_token_that_is_no_token_is_an_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "\ufeffhf_secret")
+    assert "correct HF_TOKEN or the file of HF_TOKEN_PATH" in error_of(hub)
