@@ -38,7 +38,8 @@ def spans_of(jaeger: str, trace: str) -> list[ExportedSpan]:
     answer = httpx.get(f"{jaeger}/api/v3/traces/{trace}", timeout=30)
     if answer.status_code == httpx.codes.NOT_FOUND:
         return []
-    result: dict[str, Any] = answer.raise_for_status().json()["result"]
+    answer.raise_for_status()
+    result: dict[str, Any] = answer.json()["result"]
     return exported_json({"resourceSpans": result["resourceSpans"]})
 
 
