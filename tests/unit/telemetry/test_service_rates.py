@@ -58,6 +58,6 @@ def test_a_client_with_too_many_requests_is_rejected_and_its_probes_are_answered
             claims = [client.get("/metrics", headers={"X-Forwarded-For": f"10.0.0.{each}"}) for each in range(4)]
             assert [each.status_code for each in claims] == [200, 200, 200, 429]
             assert (claims[-1].headers["retry-after"], claims[-1].headers["connection"]) == ("1", "close")
-            assert {client.get("/livez").status_code for _ in range(20)} == {200}
+            assert {client.get("/livez").status_code for _ in range(5)} == {200}
     finally:
         server.close()
