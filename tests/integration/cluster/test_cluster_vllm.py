@@ -12,6 +12,7 @@ import pytest
 
 from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
 from phasebus.telemetry import EngineSpan
+from phasebus.telemetry.analysis import unnamed_share
 from phasebus.telemetry.journal import Run
 from tests.support.command import Command
 from tests.support.otlp import OtlpBackend
@@ -99,6 +100,10 @@ def test_the_command_prints_a_text_and_the_time_of_each_step(started: Started) -
 
 def test_healthy_start_is_never_reported_as_stuck(started: Started) -> None:
     assert started.run.stuck == ()
+
+
+def test_nearly_all_of_the_start_lies_under_a_named_step(started: Started) -> None:
+    assert unnamed_share(started.run) <= 0.1  # measured on a busy machine: 1.5 %
 
 
 def test_the_hub_has_both_nodes_and_the_engines_steps(started: Started) -> None:
