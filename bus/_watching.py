@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import UnionType
 from typing import Any, TypeVar, overload
 
 import anyio
@@ -197,7 +198,7 @@ class Watched(Dispatcher):
     @overload
     async def find(
         self,
-        events: Events,
+        events: str | UnionType | tuple[Any, ...],
         *,
         where: Callable[[Any], object] | None = ...,
         past: int | bool = ...,

@@ -159,6 +159,32 @@ async def test_a_stream_yields_its_events() -> None:
             assert_type(either, Stream[Any])
 
 
+async def test_find_returns_an_event_and_its_condition_gets_one() -> None:
+    async with Bus(history=1) as bus:
+        await bus.publish(Ping(1))
+        assert_type(await bus.find(Ping, where=lambda event: event.number == 1, past=True), Ping)
+        assert_type((await bus.find(Numbered, past=True)).number, int)
+        assert await bus.find(Ping | Pong, past=True) == Ping(1)
+        with pytest.raises(AttributeError):
+            await bus.find(Ping, where=lambda event: event.name, past=True)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownLambdaType]
+
+
+async def test_outcome_gives_results_by_name_and_by_position() -> None:
+    outcome = await Bus().publish(Ping(1))
+    assert_type(outcome[:1], tuple[Result, ...])
+    with pytest.raises(IndexError):
+        assert_type(outcome[0], Result)
+    with pytest.raises(TypeError):
+        outcome[1.5]  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def test_a_context_stays_one_when_it_is_updated_by_an_operator() -> None:
+    context = Context()
+    context |= {"a": 1}
+    assert_type(context, Context)
+    assert_type(context | {"b": 2}, dict[str, Any])
+
+
 async def test_the_runner_returns_plain_data() -> None:
     assert_type(await CallbackRunner([lambda phase, config, data: None]).run("test"), dict[str, Any])
 
