@@ -189,6 +189,23 @@ addEventListener("pointermove", event => {
 });
 addEventListener("pointerup", () => { drag = null; });
 
+// Two fingers zoom, one finger moves what is shown; up and down it scrolls, which the browser does (`touch-action`).
+const fingers = new Map(); // by pointer: where it is, in pixels
+
+byId("rows").addEventListener("pointerdown", event => {
+  if (event.pointerType === "touch" && event.target.closest(".lane")) fingers.set(event.pointerId, event.clientX);
+});
+addEventListener("pointermove", event => {
+  if (!fingers.has(event.pointerId)) return;
+  const span = () => { const at = [...fingers.values()]; return { from: Math.min(...at), to: Math.max(...at) }; };
+  const was = span(), lane = byId("axis").getBoundingClientRect();
+  fingers.set(event.pointerId, event.clientX);
+  const is = span(), middle = (is.from + is.to) / 2;
+  if (fingers.size === 2 && was.to > was.from && is.to > is.from) zoom((was.to - was.from) / (is.to - is.from), Math.min(1, Math.max(0, (middle - lane.left) / lane.width)));
+  pan(((was.from + was.to) / 2 - middle) / lane.width);
+});
+for (const ended of ["pointerup", "pointercancel"]) addEventListener(ended, event => fingers.delete(event.pointerId));
+
 byId("waterfall").addEventListener("scroll", () => drawWaterfall());
 byId("filter").addEventListener("input", () => { byId("waterfall").scrollTop = 0; draw(); });
 byId("sort").addEventListener("change", draw);

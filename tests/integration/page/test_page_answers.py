@@ -147,6 +147,38 @@ def test_short_steps_are_seen_by_zoom_and_on_the_logarithmic_scale(service: Serv
     expect(page.locator("#axis span").first).to_have_text(re.compile(r"[1-9]\d* s"))
 
 
+def test_two_fingers_zoom_and_one_finger_moves_what_is_shown(service: Service, page: Page) -> None:
+    node = service.start("node", "node-1")
+    service.start("phase", "download", node, 1)
+    page.goto(service.url)
+    lane = page.locator(".row").last.locator(".lane").bounding_box()
+    assert lane is not None
+    touchscreen, y = page.context.new_cdp_session(page), lane["y"] + lane["height"] / 2
+
+    def touch(kind: str, *shares: float) -> None:
+        points = [{"x": lane["x"] + share * lane["width"], "y": y, "id": number} for number, share in enumerate(shares)]
+        touchscreen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def shown() -> list[float]:
+        return list(
+            page.evaluate(
+                "[(view.from ?? bounds().start) - bounds().start, view.to ?? bounds().end, view.from === null]"
+            )
+        )
+
+    assert shown()[2]
+    touch("touchStart", 0.45, 0.55)
+    touch("touchMove", 0.3, 0.7)
+    touch("touchEnd")
+    begin, _, whole = shown()
+    assert not whole
+    assert begin > 5  # of 30 s and more
+    touch("touchStart", 0.3)
+    touch("touchMove", 0.5)
+    touch("touchEnd")
+    assert shown()[0] < begin
+
+
 def test_a_callback_without_effect_is_shown_on_request(service: Service, page: Page) -> None:
     node = service.start("node", "node-1")
     phase = service.start("phase", "pre_download", node)
