@@ -19,6 +19,9 @@ from phasebus.telemetry.analysis.forecast.progress import Progress
 _UNCERTAIN_SHARE: Final = 0.05
 """The share of the whole time after which half of a difference in speed is attributed to the machine."""
 
+_UNCERTAIN_SHARE_OF_WORK: Final = 0.02
+"""Likewise where the CPU time shows how far it is."""
+
 _MAX_SPEED: Final = math.log(4)
 _RECENCY: Final = 0.9
 _MISMATCH: Final = 4.0
@@ -43,6 +46,7 @@ class Position:
     Attributes:
         speed: The logarithm of how much slower this start has been so far; shrunk where little is known.
         busier: The logarithm of how much busier the machine was at its begin; shrunk where the speed is known.
+        link_speed: The same for the present link alone, where the CPU time of its process shows it; else None.
         waited: How long the present link has taken so far, in seconds.
         link: How long it took in the earlier start.
         rest: How long the links after it took.
@@ -53,6 +57,7 @@ class Position:
 
     speed: float
     busier: float
+    link_speed: float | None
     waited: float
     link: float
     rest: float
@@ -62,7 +67,8 @@ class Position:
     def seconds(self, weights: Weights) -> float:
         """Return the estimate of the remaining time."""
         factor = math.exp(weights.speed * self.speed + weights.busier * self.busier)
-        estimate = max(0.0, factor * self.link - self.waited) + factor * self.rest
+        link_factor = factor if self.link_speed is None else math.exp(self.link_speed)
+        estimate = max(0.0, link_factor * self.link - self.waited) + factor * self.rest
         for known, usual, after in self.beside:
             left = known if known >= 0 else factor * usual + known
             if left > 0:
@@ -89,10 +95,12 @@ def position(past: PastRun, progress: Progress, elapsed: float) -> Position:
             beside.append((known, span[1] - span[0], past.seconds - _next(past, span[1])))
     if (done := _done(past, progress, begin, end)) is not None:
         begin, at = done, elapsed
-    ratio, certainty = _speed(past, begin, end, at, elapsed)
+    uncertain = _UNCERTAIN_SHARE if done is None else _UNCERTAIN_SHARE_OF_WORK
+    ratio, certainty = _speed(past, begin, end, at, elapsed, uncertain)
     return Position(
         speed=certainty * ratio,
         busier=(1 - certainty) * _bounded(math.log(progress.busyness / past.busyness)),
+        link_speed=None if done is None else certainty * ratio,
         waited=max(0.0, elapsed - at),
         link=end - begin,
         rest=past.seconds - end,
@@ -139,15 +147,15 @@ def weighted(positions: Sequence[Position], weights: Weights) -> float:
     return 0.0
 
 
-def _speed(past: PastRun, begin: float, end: float, at: float, elapsed: float) -> tuple[float, float]:
+def _speed(past: PastRun, begin: float, end: float, at: float, elapsed: float, uncertain: float) -> tuple[float, float]:
     """Return the logarithm of the ratio of the present times to the earlier ones, up to the present position.
 
-    The second value is how certain it is, 0 to 1.
+    The second value is how certain it is, 0 to 1: one half after the share `uncertain` of the whole time.
     """
     known, ratio = begin, math.log(at / begin) if begin > 0 and at > 0 else 0.0
     if elapsed > end > 0 and math.log(elapsed / end) > ratio:  # it should have been further by now
         known, ratio = end, math.log(elapsed / end)
-    return _bounded(ratio), known / (known + _UNCERTAIN_SHARE * past.seconds)
+    return _bounded(ratio), known / (known + uncertain * past.seconds)
 
 
 def _bounded(ratio: float) -> float:

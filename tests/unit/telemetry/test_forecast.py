@@ -106,7 +106,7 @@ def test_the_cpu_time_of_a_running_step_shows_how_far_it_is_on_a_slower_machine(
     history = [importing_start(factor) for factor in (1.0, 1.6, 0.7, 1.2)]
     for slower in (0.8, 3.0):
         present = importing_start(slower, cpu_seconds=10.5)
-        assert remaining(history, present, 20 * slower) == pytest.approx(30 * slower, rel=0.25)
+        assert remaining(history, present, 20 * slower) == pytest.approx(30 * slower, rel=0.15)
 
 
 def test_a_step_that_used_more_cpu_time_than_before_has_nothing_left_but_what_follows() -> None:
