@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import socket
 import socketserver
+import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from itertools import pairwise
@@ -201,6 +202,7 @@ def test_a_hub_without_an_address_or_with_rays_encryption_receives_through_ray(
     at: str | None, tls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_USE_TLS", tls)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)  # that of this process
     hub = HubActor("127.0.0.1", 0, None, at)
     assert hub.address() is None
     assert hub.receive(Parcel("node-0", 0), b"") == 0
