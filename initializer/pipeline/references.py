@@ -16,6 +16,13 @@ _REFERENCE: Final = re.compile(
 )
 
 
+MAX_CHARACTERS: Final = 1_000_000
+"""Maximum length of a value, and of all values of a file together, with the references replaced."""
+
+
+TOO_LONG: Final = f"the values of the variables that it refers to have more than {MAX_CHARACTERS:,} characters"
+
+
 class VariableError(ValueError):
     """Raised for a reference to a variable that is not set and has no default, or that is malformed."""
 
@@ -37,12 +44,12 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
         variables: The variables by name.
 
     Raises:
-        VariableError: A variable is not set and has no default, or a reference is malformed.
+        VariableError: A variable is not set and has no default, a reference is malformed, or the result is too long.
     """
-    expanded = False
+    expanded, added = False, 0
 
     def replacement(match: re.Match[str]) -> str:
-        nonlocal expanded
+        nonlocal expanded, added
         if match["escaped"]:
             return "$"
         if match["malformed"] is not None:
@@ -56,6 +63,9 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
             return default
         if value is None:
             raise VariableError(f"the variable {name} is not set; set it, or write a default: ${{{name}:-default}}")
+        added += len(value)
+        if added > MAX_CHARACTERS:
+            raise VariableError(TOO_LONG)
         if is_secret_name(name):
             learn_secret(value)
         return value

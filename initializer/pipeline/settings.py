@@ -85,6 +85,8 @@ def _assign(fields: dict[str, Any], assignment: str) -> None:
         raise ConfigError(
             f"--set {redact(assignment)} is not of the form NAME=VALUE, such as engine_args.max_model_len=4096"
         )
+    if len(parts) > yaml_file.DEEPEST:
+        raise ConfigError(f"--set {redact(name)}: it is nested deeper than {yaml_file.DEEPEST} levels")
     try:
         value = yaml_file.parse(text.encode())
     except ValueError as error:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import yaml
 
-from phasebus.initializer.pipeline.references import Expanded, VariableError, expand
+from phasebus.initializer.pipeline.references import MAX_CHARACTERS, TOO_LONG, Expanded, VariableError, expand
 
 MOST_BYTES = 1_000_000
 MOST_VALUES = 10_000
@@ -95,6 +95,7 @@ class _Loader(yaml.SafeLoader):
         self._variables = variables
         self._values = 0
         self._depth = 0
+        self._expanded_characters = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self._values += 1
@@ -124,6 +125,9 @@ class _Loader(yaml.SafeLoader):
             return
         try:
             value = expand(node.value, variables)
+            self._expanded_characters += len(value)
+            if self._expanded_characters > MAX_CHARACTERS:
+                raise VariableError(TOO_LONG)
         except VariableError as error:
             line = getattr(event.start_mark, "line", 0) + 1
             raise VariableError(f"line {line}: {error}") from None

@@ -8,7 +8,7 @@ import pytest
 
 from phasebus.initializer import DownloadError
 from phasebus.initializer.downloads import DownloadSettings
-from phasebus.initializer.downloads.sources import source_of
+from phasebus.initializer.downloads.sources import repository_name, source_of
 
 SETTINGS = DownloadSettings()
 
@@ -44,6 +44,12 @@ def test_existing_folder_takes_precedence_over_a_repository(tmp_path: Path, monk
     assert source_of("org/name", SETTINGS).kind == "hf"
     (tmp_path / "org" / "name").mkdir(parents=True)
     assert source_of("org/name", SETTINGS).kind == "file"
+
+
+def test_name_that_no_file_can_have_is_a_missing_folder() -> None:
+    for name in ("a" * 5000, "a\0b"):
+        assert source_of(name, SETTINGS).kind == "file"
+        assert repository_name(name) is None
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ VARIABLES = {
     "STRUCTURE": "{a: 1}",
     "NODE_TOKEN": "zebra-cross-0042",
     "DIGITS": "0123456789",
+    "LONG": "x" * 10_000,
 }
 
 
@@ -94,6 +95,11 @@ def test_reference_in_a_field_becomes_a_value_of_its_type(tmp_path: Path) -> Non
         ("model: ${\n", r"line 1: '\$\{' is no reference"),
         ("model: ${A:-${B}}\n", "is no reference"),
         ("model: m\nengine_args: {x: ${LENGTH}}\n", r"inside \{ \} and \[ \], quote a reference to a variable"),
+        (
+            f"model: m\nname: {'${LONG}' * 101}\n",
+            "line 2: the values of the variables .* more than 1,000,000 characters",
+        ),
+        ("model: m\nengine_args: {x: [" + "'${LONG}', " * 101 + "]}\n", "more than 1,000,000 characters"),
         ("model: m\nnodes: ${MODEL}\n", r"nodes: .*valid integer.* \(it is 'org/model'\)"),
     ],
 )
@@ -198,6 +204,7 @@ def test_assignment_reaches_one_model_of_a_cluster(tmp_path: Path) -> None:
         ("model.x=1", "--set model.x: model has no fields"),
         ("extra_files.3=x", r"--set extra_files.3: extra_files.3 does not exist; the list has the indices 0 to 0"),
         ("engine_args.x=[1", "--set engine_args.x: the value cannot be read as YAML"),
+        (f"engine_args{'.x' * 50}=1", "it is nested deeper than 50 levels"),
         ("model.x.y=1", "--set model.x.y: there are no fields in model"),
     ],
 )
