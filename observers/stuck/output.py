@@ -15,6 +15,7 @@ from phasebus.telemetry.redaction import redact
 _END_BYTES: Final = 64 * 1024
 _SHOWN_CHARACTERS: Final = 16 * 1024
 _LINES: Final = 10
+_END_OF_LINE: Final = re.compile(r"[\r\n]")
 _OWN_LINES: Final = ("phasebus: ", "  log: ")
 """What lines of phasebus begin with, where it writes to the same file."""
 
@@ -61,12 +62,14 @@ def _end_of(file: Path) -> list[str]:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return []
-        size = os.fstat(descriptor).st_size
-        text = os.pread(descriptor, _END_BYTES, max(0, size - _END_BYTES)).decode(errors="replace")
+        begin = max(0, os.fstat(descriptor).st_size - _END_BYTES)
+        text = os.pread(descriptor, _END_BYTES, begin).decode(errors="replace")
     except OSError:
         return []
     finally:
         os.close(descriptor)
+    if begin:  # the rest of a line may be the rest of a secret
+        text = (*_END_OF_LINE.split(text, maxsplit=1), "")[1]
     lines = [line.rpartition("\r")[2] for line in text.split("\n")]
     shown = "\n".join(line for line in lines if line.strip() and not line.startswith(_OWN_LINES))
-    return redact(shown[-_SHOWN_CHARACTERS:]).splitlines()  # as a whole: a private key has many lines
+    return redact(shown)[-_SHOWN_CHARACTERS:].splitlines()  # as a whole: a private key has many lines

@@ -235,6 +235,15 @@ def test_last_lines_are_those_of_the_process_where_they_are_marked(tmp_path: Pat
     assert last_lines(7_000_001, [log], ended=True) == ()
 
 
+@pytest.mark.parametrize("length", range(65_500, 65_560, 7))
+def test_last_lines_begin_with_no_rest_of_a_secret(tmp_path: Path, length: int) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(f"args: api_key=correct-horse-battery-staple, {'x' * length}\nthe end\n")
+    assert last_lines(0, [log]) == ("the end",)
+    log.write_text(f"args: {'y' * (length // 2)} api_key=correct-horse-battery-staple, {'x' * 16_350}\nthe end\n")
+    assert "staple" not in "".join(last_lines(0, [log]))
+
+
 def test_log_that_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     assert last_lines(0, [tmp_path / "fifo"]) == ()
