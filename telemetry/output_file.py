@@ -2,7 +2,8 @@
 
 The processes write to a pipe. If they wrote to the file themselves, a full disk would make every `print` of theirs raise,
 and would end a start that works. ``python -m phasebus.telemetry.output_file FILE`` reads the pipe as its standard input
-until all of them have ended, masks secrets, and skips what the disk has no room for.
+until all of them have ended, masks secrets, and skips what the disk has no room for. If it is killed, another one takes the pipe over: a pipe without a
+reader would make every `print` raise as well.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final, TextIO
 
@@ -22,27 +24,94 @@ _IDLE_SECONDS: Final = 0.5
 """How long the start of a line, such as a progress bar, waits for its end."""
 
 
+MAX_WRITERS: Final = 5
+"""The output is discarded once so many processes that wrote it have been killed."""
+
+
 class Redirection:
     """The output of this process on its way to a file.
 
     Args:
-        process: The process that starts the one that writes; it ends once that can write.
+        writer: What starts the process that writes.
         before: Descriptors of where standard output and error went before.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], before: Sequence[int]) -> None:
-        self._process = process
+    def __init__(self, writer: _Writer, before: Sequence[int]) -> None:
+        self._writer = writer
         self._before = before
 
     def wait(self) -> bool:
         """Return whether the output is written to the file; if not, it goes again where it went before."""
-        succeeded = self._process.wait() == 0
+        succeeded = self._writer.is_ready()
         for stream, descriptor in zip(_streams(), self._before, strict=False):
             if not succeeded:
                 os.dup2(descriptor, stream.fileno())
             os.close(descriptor)
+        if self._before:
+            self._writer.keep(succeeded)
         self._before = ()
         return succeeded
+
+
+class _Writer:
+    """Starts the process that writes what is read from a pipe to a file, and another one if it is killed.
+
+    Args:
+        reader: The end of the pipe, which this process keeps: while there is one, prints do not fail.
+        file: The path of the file.
+
+    Raises:
+        OSError: No process can be started.
+    """
+
+    def __init__(self, reader: int, file: str) -> None:
+        self._reader = reader
+        self._file = file
+        self._start()
+
+    def _start(self) -> None:
+        self._lives, lives = os.pipe()  # has an end when the process has
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # our own module
+                [sys.executable, "-m", __spec__.name, self._file],
+                stdin=self._reader,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=[lives],
+            )
+        except OSError:
+            os.close(self._lives)
+            raise
+        finally:
+            os.close(lives)
+
+    def is_ready(self) -> bool:
+        """Wait until the process can write; return whether it can."""
+        return self._process.wait() == 0
+
+    def keep(self, succeeded: bool) -> None:
+        """Replace the process whenever it is killed, if the first one has succeeded."""
+        if succeeded:
+            threading.Thread(target=self._replace, name="phasebus output", daemon=True).start()
+        else:
+            os.close(self._reader)
+            os.close(self._lives)
+
+    def _replace(self) -> None:
+        for _ in range(MAX_WRITERS - 1):
+            os.read(self._lives, 1)  # until it has ended; as this process can print, it was killed
+            os.close(self._lives)
+            try:
+                self._start()
+            except OSError:
+                break
+            if not self.is_ready():
+                break
+        else:
+            os.read(self._lives, 1)
+        while os.read(self._reader, _CHUNK):
+            pass
 
 
 def redirect_output(file: str) -> Redirection | None:
@@ -58,18 +127,11 @@ def redirect_output(file: str) -> Redirection | None:
     except OSError:
         return None
     try:
-        process = subprocess.Popen(  # noqa: S603  # our own module
-            [sys.executable, "-m", __spec__.name, file],
-            stdin=reader,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        process = _Writer(reader, file)
     except OSError:
+        os.close(reader)
         os.close(writer)
         return None
-    finally:
-        os.close(reader)
     before = [os.dup(stream.fileno()) for stream in _streams()]
     for stream in _streams():
         stream.flush()

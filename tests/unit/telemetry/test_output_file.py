@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from phasebus.telemetry.output_file import copy_lines
@@ -131,3 +132,42 @@ def test_output_goes_where_it_went_before_if_the_process_that_writes_cannot(tmp_
     command = [sys.executable, "-c", _UNABLE, str(tmp_path / "engine.log")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "an error\n")
+
+
+_PRINTING_ON = """
+import sys
+from phasebus.telemetry.output_file import redirect_output
+redirection = redirect_output(sys.argv[1])
+answers = open(int(sys.argv[2]), "w")
+print(redirection.wait(), file=answers, flush=True)
+for line in sys.stdin: print("got", line, end="", flush=True)
+"""
+
+
+def writers_of(file: Path) -> list[psutil.Process]:
+    found = psutil.process_iter(["cmdline"])
+    return [
+        each for each in found if (each.info["cmdline"] or [])[-2:] == ["phasebus.telemetry.output_file", str(file)]
+    ]
+
+
+def test_prints_reach_the_file_after_the_process_that_writes_was_killed(tmp_path: Path) -> None:
+    file, (answers, end) = tmp_path / "engine.log", os.pipe()
+    command = [sys.executable, "-c", _PRINTING_ON, str(file), str(end)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[end]) as printing_process:
+        os.close(end)
+        assert printing_process.stdin is not None
+        assert os.read(answers, 100) == b"True\n"
+        printing_process.stdin.write(b"the first\n")
+        printing_process.stdin.flush()
+        wait_until(lambda: "got the first\n" in file.read_text(), "the process writes")
+        (writer,) = writers_of(file)
+        writer.kill()
+        writer.wait(120)  # it may still read until then
+        printing_process.stdin.write(b"the last\n")
+        printing_process.stdin.flush()
+        wait_until(lambda: "got the last\n" in file.read_text(), "another process writes")
+        printing_process.stdin.close()
+        assert printing_process.wait() == 0
+    os.close(answers)
+    wait_until(lambda: not writers_of(file), "the process that writes ends with the last one that prints")
