@@ -53,13 +53,13 @@ def _empty(model: str) -> Table:
         (vllm_serve(model, empty_caches=True)[0], vllm_serve(model, observed=True, empty_caches=True)[0])
         for _ in range(ROUNDS)
     ]
-    return _table(("the same with vLLM's caches empty", pairs, 0.45, "s"))
+    return _table(("phasebus run -- vllm serve / vllm serve, with vLLM's caches empty", pairs, 0.45, "s"))
 
 
 def _kept(model: str) -> Table:
     with kept_fork_server() as found:
         pairs = [(vllm_serve(model)[0], vllm_serve(model, observed=True, environment=found)[0]) for _ in range(ROUNDS)]
-    return _table(("the same with a fork server that stayed", pairs, 0.25, "s"))
+    return _table(("phasebus run -- vllm serve / vllm serve, with a fork server that stayed", pairs, 0.25, "s"))
 
 
 def _up(model: str) -> Table:
@@ -85,7 +85,7 @@ def _engines(model: str) -> Table:
         later = [(kept(1, found), kept(ENGINES, found)) for _ in range(ROUNDS)]
     return _table(
         (f"{ENGINES} engines on one node / one, which share a fork server", firsts, 2.0, "s"),
-        ("the same with a fork server that stayed", later, 2.0, "s"),
+        (f"{ENGINES} engines / one, with a fork server that stayed", later, 2.0, "s"),
     )
 
 
