@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from typing import Any
 
 import anyio
@@ -11,44 +10,23 @@ import pytest
 
 from phasebus.bus import (
     Bus,
-    ConflictError,
     Context,
     ContextClosedError,
-    InvalidValueError,
     Key,
-    OptionError,
     ReadOnlyContext,
     Retry,
     View,
 )
+from tests.support.bus_contexts import Ping, run, writes
 
 pytestmark = pytest.mark.anyio
+
 
 COUNT: Key[int] = Key("count", doc="how many")
 
 
-class Ping:
-    pass
-
-
 class Pong:
     pass
-
-
-def writes(**values: Any) -> Any:
-    def write(event: Any, context: Context) -> None:
-        context.update(values)
-
-    return write
-
-
-async def run(*subscribers: Any, context: Context | None = None, bus: Bus | None = None) -> Context:
-    context = Context() if context is None else context
-    bus = bus or Bus()
-    for number, subscriber in enumerate(subscribers):
-        bus.subscribe(Ping, subscriber, name=f"s{number}")
-    await bus.publish(Ping(), context)
-    return context
 
 
 async def test_a_subscriber_writes_by_item_by_returning_a_mapping_or_by_key() -> None:
@@ -83,31 +61,6 @@ async def test_mappings_of_plain_subscribers_reach_the_publishers_context() -> N
     outcome = await bus.publish(Ping(), context)
     assert dict(context) == {"a": 1}
     assert [result.value for result in outcome] == [{"a": 1}, "no mapping"]
-
-
-async def test_history_lists_author_time_and_event_of_each_change() -> None:
-    context = Context({"a": 0}, author="owner")
-    ping, pong = Ping(), Pong()
-    bus = Bus()
-    bus.subscribe(Ping, writes(a=1), name="first")
-    bus.subscribe(Pong, writes(a=2), name="second")
-
-    @bus.subscribe(Pong)
-    def remove(event: Pong, context: Context) -> None:
-        del context["a"]
-
-    await bus.publish(ping, context)
-    await bus.publish(pong, context)
-    story = context.history("a")
-    assert [(c.value, c.by, c.event, c.deleted) for c in story] == [
-        (0, "owner", None, False),
-        (1, "first", ping, False),
-        (2, "second", pong, False),
-        (None, "remove", pong, True),
-    ]
-    assert [c.time for c in story] == sorted(c.time for c in story)
-    assert "a" not in context
-    assert context.history("never") == ()
 
 
 async def test_a_write_is_seen_by_its_author_at_once_and_by_others_after_success() -> None:
@@ -293,120 +246,6 @@ async def test_writes_of_a_nested_publish_are_committed_with_the_outer_view() ->
             assert [(c.by, type(c.event)) for c in context.history("mine")] == [("inner", Pong)]
 
 
-async def test_last_write_wins_without_a_rule() -> None:
-    context = await run(writes(a=1), writes(a=2))
-    assert context["a"] == 2
-
-
-async def test_a_key_may_allow_only_one_writer_an_event() -> None:
-    only: Key[int] = Key("only", on_conflict="error")
-    bus = Bus()
-    bus.subscribe(Ping, lambda event, context: context.update({only: 1}), name="first")
-    bus.subscribe(Ping, writes(only=2, other=3), name="second", on_error="isolate")
-    context = Context()
-    outcome = await bus.publish(Ping(), context)
-    assert isinstance(outcome["second"].error, ConflictError)
-    assert str(outcome["second"].error).startswith("'first' and 'second' both wrote only during Ping")
-    assert dict(context) == {"only": 1}, "all of the loser's writes are undone"
-    await bus.publish(Ping(), context)
-    assert [c.by for c in context.history("only")] == ["first", "first"]
-
-
-async def test_the_rules_of_declared_keys_hold_for_plain_names_from_the_start() -> None:
-    only: Key[int] = Key("only", on_conflict="error")
-    bus = Bus()
-    bus.subscribe(Ping, writes(only=1))
-    bus.subscribe(Ping, writes(only=2))
-    with pytest.raises(ConflictError):
-        await bus.publish(Ping(), Context(keys=[only]))
-
-
-async def test_rule_added_after_a_write_holds_for_it() -> None:
-    only: Key[int] = Key("only", on_conflict="error")
-    context = Context()
-
-    def plain(event: Ping, view: Context) -> None:
-        view["only"] = 1
-        context[only] = 0
-
-    bus = Bus()
-    bus.subscribe(Ping, plain)
-    with pytest.raises(ConflictError):
-        await bus.publish(Ping(), context)
-
-
-async def test_one_subscriber_may_write_such_a_key_as_often_as_it_likes_and_in_every_event() -> None:
-    only: Key[int] = Key("only", on_conflict="error")
-
-    def often(event: Any, context: Context) -> None:
-        context[only] = 1
-        context[only] = 2
-
-    bus = Bus()
-    bus.subscribe(Ping, often)
-    context = Context()
-    await bus.publish(Ping(), context)
-    await bus.publish(Ping(), context)
-    bus.subscribe(Pong, writes(only=3))
-    await bus.publish(Pong(), context)
-    assert context["only"] == 3
-
-
-async def test_reducer_merges_the_writes_of_several_subscribers() -> None:
-    flags: Key[list[str]] = Key("flags", on_conflict=lambda old, new: [*old, *new])
-    context = Context(keys=[flags])
-    await run(writes(flags=["a"]), writes(flags=["b"]), writes(flags=["c"]), context=context)
-    assert context[flags] == ["a", "b", "c"]
-    assert [c.value for c in context.history("flags")] == [["a"], ["a", "b"], ["a", "b", "c"]]
-
-
-async def test_concurrent_publishes_with_one_context_conflict_too() -> None:
-    only: Key[int] = Key("only", on_conflict="error")
-    context = Context(keys=[only])
-    bus = Bus()
-    go = anyio.Event()
-
-    @bus.subscribe(Ping)
-    async def waits(event: Ping, view: Context) -> None:
-        view["only"] = 1
-        await go.wait()
-
-    @bus.subscribe(Pong)
-    async def is_quicker(event: Pong, view: Context) -> None:
-        view["only"] = 2
-
-    async with anyio.create_task_group() as tasks:
-
-        async def publish() -> None:
-            with pytest.raises(ConflictError):
-                await bus.publish(Ping(), context)
-
-        tasks.start_soon(publish)
-        await anyio.wait_all_tasks_blocked()
-        await bus.publish(Pong(), context)
-        go.set()
-    assert context["only"] == 2
-
-
-async def test_validate_checks_and_converts_values() -> None:
-    port: Key[int] = Key("port", validate=int)
-    context = Context(keys=[port])
-    await run(writes(port="80"), context=context)
-    assert context[port] == 80
-    with pytest.raises(InvalidValueError, match=r"'s0' wrote port = 'http', which is not valid"):
-        await run(writes(port="http"), context=context)
-    assert context[port] == 80
-    with pytest.raises(InvalidValueError):
-        context["port"] = None
-
-
-def test_a_key_is_its_plain_name_to_everything_else() -> None:
-    key: Key[int] = Key("n", validate=int)
-    assert key == "n"
-    assert {str(key): 1}[key] == 1
-    assert type(pickle.loads(pickle.dumps(key))) is str
-
-
 def test_a_context_is_a_mapping_whose_owner_writes_at_once() -> None:
     context = Context({"a": 1}, author="me")
     context[COUNT] = 2
@@ -459,13 +298,6 @@ async def test_unchanged_values_of_a_returned_mapping_are_no_writes(callback: An
     }
 
 
-async def test_equal_contributions_to_a_reducer_all_count() -> None:
-    total: Key[int] = Key("total", on_conflict=lambda old, new: old + new)
-    context = Context({"other": 0}, keys=[total])
-    await run(*[lambda event, context: {"total": 1}] * 3, lambda event: {"total": 1}, context=context)
-    assert context[total] == 4
-
-
 async def test_values_that_cannot_be_compared_are_writes() -> None:
     class Odd:
         def __eq__(self, other: object) -> bool:
@@ -482,53 +314,6 @@ async def test_true_and_one_differ() -> None:
     context = Context({"flag": 1})
     await run(lambda event, context: {"flag": True}, context=context)
     assert context["flag"] is True
-
-
-def test_history_keeps_the_latest_changes_and_the_first_of_each_key() -> None:
-    context = Context({"a": 0, "rare": "first"}, history=100)
-    for number in range(1, 10_001):
-        context["a"] = number
-    assert len(context.log) <= 200
-    assert context.commits == 10_002
-    story = [change.value for change in context.history("a")]
-    assert story[0] == 0
-    assert story[1:] == list(range(10_001 - len(story) + 1, 10_001))
-    assert len(story) >= 101
-    assert [change.value for change in context.history("rare")] == ["first"]
-    assert context.changed == ("a", "rare")
-
-
-async def test_history_of_views_is_bounded_too() -> None:
-    context = Context(history=10)
-    bus = Bus()
-    bus.subscribe(Ping, writes(a=1))
-    bus.subscribe(Ping, writes(b=1, c=2))
-    for _ in range(100):
-        await bus.publish(Ping(), context)
-    assert len(context.log) <= 20 + 3
-    assert context.history("b")[0].by == "write-2"
-
-
-async def test_forgotten_changes_cause_no_false_conflict() -> None:
-    only: Key[int] = Key("only", on_conflict="error")
-    context = Context(keys=[only], history=2)
-    await run(writes(only=1), *[writes(other=n) for n in range(10)], context=context)
-    bus = Bus()
-
-    @bus.subscribe(Ping)
-    def wait(event: Ping, view: Context) -> None:
-        view["only"] = 2
-        for number in range(10):
-            context["other"] = number
-
-    await bus.publish(Ping(), context)
-    assert context["only"] == 2
-
-
-@pytest.mark.parametrize("history", [0, -1, 1.5, "10"])
-def test_wrong_length_of_the_history_is_refused(history: Any) -> None:
-    with pytest.raises(OptionError):
-        Context(history=history)
 
 
 async def test_callback_annotated_with_context_gets_one() -> None:
@@ -548,22 +333,3 @@ async def test_view_that_a_callback_keeps_is_its_own() -> None:
     for view in kept:
         view[view.by] = 1
     assert [(change.key, change.by) for key in context for change in context.history(key)] == [("a", "a"), ("b", "b")]
-
-
-async def test_key_that_is_no_string_is_an_error_however_it_is_written() -> None:
-    def returns(event: Ping) -> dict[object, int]:
-        return {5: 1}
-
-    def writes_two(event: Ping, context: Context) -> None:
-        context["a"] = 1
-        context.update({5: 1})  # type: ignore[dict-item]
-
-    for callback in (returns, writes_two):
-        async with Bus() as bus:
-            bus.subscribe(Ping, callback)
-            context = Context()
-            with pytest.raises(TypeError, match="5 cannot be a key of a context: keys are strings"):
-                await bus.publish(Ping(), context)
-            assert dict(context) == {}
-    with pytest.raises(TypeError, match="keys are strings"):
-        Context()[5] = 1  # type: ignore[call-overload]
