@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from random import Random
 from statistics import median
 
-from phasebus.telemetry.analysis.forecast import Forecast, PastRun, past_run
+from phasebus.telemetry.analysis.forecast import Forecast, PastRun, Progress, past_run
 from phasebus.telemetry.history import Configuration, busyness_of, recorded_runs
 from phasebus.telemetry.journal import read_journal
 from tests.benchmarks.measuring import Number, Table
@@ -27,7 +28,10 @@ MOST_ERROR = {0.0: 10.0, 0.5: 5.0}
 MOST_SECONDS = 0.4
 COVERAGE, MOST_OFF = 80.0, 5.0
 
-Case = tuple[Sequence[PastRun], PastRun]
+Curve = Sequence[tuple[float, float]]
+"""Seconds after the begin of a start, and the CPU time that its front end has used by then; empty if it was not sampled."""
+
+Case = tuple[Sequence[PastRun], PastRun, Curve]
 
 
 @dataclass
@@ -72,7 +76,7 @@ def simulated() -> Table:
         for _ in range(SIMULATED):
             shape = Shape.drawn(chance)
             present, *earlier = (shape.start(chance) for _ in range(number + 1))
-            cases.append((earlier, present))
+            cases.append((earlier, present, ()))
         _add(table, str(number), _measured(cases), marked=number == 5)
     table.notes += [
         "Each start has 3 to 7 phases of 1 to 3 parallel branches; the machine's speed and each step vary by 2 to 15 %.",
@@ -85,7 +89,7 @@ def simulated() -> Table:
 def real(folder: Path | None = None) -> Table | None:
     """Forecast each recorded start from the others of its configuration; None without any."""
     folder = folder or Path(os.environ.get(JOURNALS) or RECORDED)
-    groups: dict[str, list[PastRun]] = {}
+    groups: dict[str, list[tuple[PastRun, Curve]]] = {}
     names: dict[str, str] = {}
     for summary in recorded_runs(folder):
         configuration = Configuration.from_attributes(summary.attributes)
@@ -93,7 +97,7 @@ def real(folder: Path | None = None) -> Table | None:
         if configuration is not None and summary.outcome == "finished":
             found = past_run(read_journal(summary.path, until_ready=True), busyness_of(summary.attributes))
         if configuration is not None and found is not None:
-            groups.setdefault(configuration.fingerprint, []).append(found)
+            groups.setdefault(configuration.fingerprint, []).append((found, _curve(summary.path)))
             names[configuration.fingerprint] = _described(configuration)
     groups = {name: runs for name, runs in groups.items() if len(runs) > 2}
     if not groups:
@@ -102,12 +106,16 @@ def real(folder: Path | None = None) -> Table | None:
     table = _table(f"Time remaining of {number} real starts, in percent of the whole time", "configuration")
     every: list[Case] = []
     for name, runs in groups.items():
-        cases: list[Case] = [([*runs[:at], *runs[at + 1 :]], run) for at, run in enumerate(runs)]
+        cases: list[Case] = [
+            ([each for each, _ in (*runs[:at], *runs[at + 1 :])], run, curve) for at, (run, curve) in enumerate(runs)
+        ]
         every += cases
-        seconds = sorted(run.seconds for run in runs)
-        label = f"{names[name]}: {len(runs)} starts of {seconds[0]:.0f} to {seconds[-1]:.0f} s"
+        seconds = sorted(run.seconds for run, _ in runs)
+        sampled = ", with CPU times" if all(curve for _, curve in runs) else ""
+        label = f"{names[name]}{sampled}: {len(runs)} starts of {seconds[0]:.0f} to {seconds[-1]:.0f} s"
         _add(table, label, _measured(cases), marked=False)
     _add(table, "all", _measured(every), marked=False)
+    table.notes.append("The CPU times of the starts that have some were sampled every half second while they ran.")
     table.notes.append(f"Each start is forecast from the others of its configuration; {JOURNALS} names other journals.")
     return table
 
@@ -152,16 +160,30 @@ def _add(table: Table, name: str, found: dict[float, Errors], *, marked: bool) -
 
 def _measured(cases: Iterable[Case]) -> dict[float, Errors]:
     found = {moment: Errors() for moment in MOMENTS}
-    for earlier, present in cases:
+    for earlier, present, curve in cases:
         forecast = Forecast(earlier)
         for moment, errors in found.items():
             elapsed = moment * present.seconds
-            remaining = forecast.remaining(present.progress_at(elapsed), elapsed)
+            remaining = forecast.remaining(_progress(present, elapsed, curve), elapsed)
             left = present.seconds - elapsed
             errors.errors.append(100 * abs(remaining.seconds - left) / present.seconds)
             errors.held.append(remaining.low <= left <= remaining.high)
             errors.widths.append(100 * (remaining.high - remaining.low) / present.seconds)
     return found
+
+
+def _progress(start: PastRun, elapsed: float, curve: Curve) -> Progress:
+    """Return how far a start was, with the CPU time that was sampled then in place of an even one."""
+    progress = start.progress_at(elapsed)
+    if curve:
+        used = [cpu for seconds, cpu in curve if seconds <= elapsed]
+        progress.cpu = dict.fromkeys(progress.cpu, used[-1] if used else 0.0)
+    return progress
+
+
+def _curve(journal: Path) -> Curve:
+    sampled = journal.with_suffix(".cpu.json")
+    return [tuple(each) for each in json.loads(sampled.read_text())] if sampled.exists() else ()
 
 
 def _described(configuration: Configuration) -> str:
