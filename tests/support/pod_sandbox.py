@@ -31,8 +31,9 @@ except urllib.error.HTTPError as error:
     answer = error
 except OSError as error:
     sys.exit(str(error))
-print(answer.status)
-print(answer.read().decode())
+print(answer.status, flush=True)
+for line in answer:
+    print(line.decode(), end="", flush=True)
 """
 
 
@@ -60,13 +61,23 @@ class PodSandbox:
             body: JSON to post; "" for a GET request.
         """
         with suppress(ValueError, psutil.NoSuchProcess):  # the container has not begun, or has ended
-            inside = [program("nsenter", "util-linux"), f"--target={self.main.pid}", "--net"]
-            command = [*inside, sys.executable, "-c", _GET, url, body]
-            asked = subprocess.run(command, capture_output=True, text=True, check=False)
-            if asked.returncode == 0:
-                status, _, text = asked.stdout.partition("\n")
+            request = self.request(url, body)
+            output, _ = request.communicate()
+            if request.returncode == 0:
+                status, _, text = output.partition("\n")
                 return int(status), text
         return 0, ""
+
+    def request(self, url: str, body: str = "") -> subprocess.Popen[str]:
+        """Return a process that prints the status of a server's answer, and then each line of its text as it arrives.
+
+        Args:
+            url: An address as seen in the container.
+            body: JSON to post; "" for a GET request.
+        """
+        inside = [program("nsenter", "util-linux"), f"--target={self.main.pid}", "--net"]
+        command = [*inside, sys.executable, "-c", _GET, url, body]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @contextmanager

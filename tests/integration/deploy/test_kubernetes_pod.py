@@ -26,6 +26,33 @@ python -c 'import getpass, os; print(os.getpid() > 1, os.getuid(), getpass.getus
 phasebus --version
 """
 
+SERVER = """
+import signal, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+stopping = threading.Event()
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        if self.path == "/stream":
+            self.wfile.write(b"begun\\n")
+            stopping.wait()
+            self.wfile.write(b"completed\\n")
+
+def stop(*_):
+    stopping.set()
+    threading.Thread(target=server.shutdown).start()
+
+server = ThreadingHTTPServer(("127.0.0.1", 8000), Handler)
+server.daemon_threads = False  # closing the server waits for its requests
+signal.signal(signal.SIGTERM, stop)
+server.serve_forever()
+server.server_close()
+"""
+API = "http://127.0.0.1:8000"
+
 
 @pytest.fixture
 def volumes(tmp_path: Path) -> dict[str, Path]:
@@ -69,6 +96,29 @@ def test_node_of_the_manifest_becomes_ready_and_ends_with_its_journal_written(
         assert sandbox.process.wait(pod["spec"]["terminationGracePeriodSeconds"]) == 0, log.read_text()
     (journal,) = (tmp_path / "runs").glob("**/*.jsonl")
     assert journal.stat().st_uid == pod["spec"]["securityContext"]["runAsUser"]
+
+
+def test_request_that_runs_at_sigterm_is_completed_before_the_container_ends(
+    volumes: dict[str, Path], tmp_path: Path
+) -> None:
+    pod = copy.deepcopy(pod_templates("vllm/cpu")[0])
+    (container,) = pod["spec"]["containers"]
+    assert container["command"] == ["phasebus", "run", "--"]
+    container["args"] = ["python", "-c", SERVER]
+    log = tmp_path / "log"
+    with running_container(pod, volumes, {"POD_NAMESPACE": "team"}, log) as sandbox:
+
+        def is_up() -> bool:
+            assert sandbox.process.poll() is None, log.read_text()
+            return sandbox.get(API)[0] == 200
+
+        wait_until(is_up, "the server answers", seconds=120)
+        request = sandbox.request(f"{API}/stream")
+        assert request.stdout is not None
+        assert [request.stdout.readline(), request.stdout.readline()] == ["200\n", "begun\n"]
+        sandbox.main.terminate()
+        assert request.communicate(timeout=60)[0] == "completed\n"
+        assert sandbox.process.wait(pod["spec"]["terminationGracePeriodSeconds"]) == 0, log.read_text()
 
 
 def test_failed_start_of_the_manifest_writes_its_reason_for_kubernetes(
