@@ -38,6 +38,16 @@ def test_advice_has_what_to_do_what_it_costs_and_what_it_saves() -> None:
     assert [round(each["saved_seconds"], 1) for each in as_json] == [38.8, 18.0]
 
 
+def test_inspection_beside_the_imports_of_a_fork_server_is_not_advised() -> None:
+    inspected = {"cache.model_inspection": "miss", "process": "front_end"}
+    write(
+        "20260101T000000-aaaa",
+        step("configure_engine", 0, 30, "node", kind="engine_step", **inspected),
+        step("wait_for_fork_server", 30, 31, "node", kind="engine_step", process="EngineCore"),
+    )
+    assert "inspection" not in advise().output
+
+
 def test_a_saving_below_the_differences_in_the_history_is_not_advised() -> None:
     for number, seconds in enumerate((50.0, 60.0, 70.0, 60.0)):
         slow = step("slow", 0, 5, "node", kind="callback")
