@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from phasebus.initializer.cli import main
-from tests.support import links, reference_pages
+from tests.support import documented_names, links, reference_pages
 from tests.support.docs import ROOT, blocks, run_example
 
 pytestmark = pytest.mark.anyio
@@ -78,3 +78,23 @@ def test_generated_part_of_a_reference_page_is_the_one_of_the_code(page: str) ->
 def test_every_variable_in_the_code_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference" / "variables.md").read_text()
     assert [name for name in sorted(reference_pages.variables_in_code()) if f"`{name}`" not in page] == []
+
+
+def test_metrics_variables_and_options_in_pages_and_manifests_exist() -> None:
+    unknown = {}
+    for path in documented_names.FILES:
+        text = path.read_text()
+        wrong = documented_names.unknown_metrics(text) | documented_names.unknown_variables(text)
+        wrong |= set(documented_names.unknown_options(text))
+        if wrong:
+            unknown[str(path.relative_to(ROOT))] = sorted(wrong)
+    assert unknown == {}
+
+
+def test_names_that_do_not_exist_are_found() -> None:
+    assert documented_names.unknown_metrics("`phasebus_phases_total`, `phasebus_phase_total`") == {
+        "phasebus_phase_total"
+    }
+    assert documented_names.unknown_variables("PHASEBUS_PORT=1 PHASEBUS_PROT=2") == {"PHASEBUS_PROT"}
+    text = "phasebus up node.yaml --once --twice\nphasebus report diff usual --percnt 3\nphasebus run -- vllm --fast"
+    assert list(documented_names.unknown_options(text)) == ["up --twice", "diff --percnt"]

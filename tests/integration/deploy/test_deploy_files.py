@@ -12,26 +12,16 @@ import pytest
 import yaml
 
 from phasebus.initializer.node.config import load_config
-from phasebus.telemetry import Metrics, Status, Timeline, names
+from phasebus.telemetry import Metrics, Status, Timeline
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.service import Server, build_app
 from tests.support.dashboard import expression, targets
+from tests.support.documented_names import known_metrics
 from tests.support.kubernetes import tool
 from tests.support.programs import ROOT, program
 
 DEPLOY = ROOT / "deploy"
 _METRIC = re.compile(r"\b(phasebus[_:][a-z0-9_:]+)")
-
-
-def known_metrics() -> set[str]:
-    """Every series that a node or a hub can export, and those recorded by a rule."""
-    known = set()
-    for row in names.all_families():
-        for family in (row, row.of_cluster()):
-            parts = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}.get(family.type, ("",))
-            known |= {f"{family.name}{part}" for part in parts}
-    rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
-    return known | {rule["record"] for group in rules["groups"] for rule in group["rules"] if "record" in rule}
 
 
 def queries() -> list[tuple[str, str]]:
