@@ -7,6 +7,7 @@ one that had ended last by then, and so on, and the same inside each of them (CR
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -108,13 +109,13 @@ def _stretches(root: PlacedStep) -> Iterator[_Stretch]:
             began = max(beside.start_ns, since)
             pending += (at, start, began), (beside, began, reached)
         else:
-            yield from _between(at, since, reached)
+            yield from _between(at, ends.waits(since), since, reached)
             pending.append((at, start, since))
 
 
-def _between(at: PlacedStep, start: int, end: int) -> Iterator[_Stretch]:
+def _between(at: PlacedStep, waits: Sequence[PlacedStep], start: int, end: int) -> Iterator[_Stretch]:
     """Yield the stretches of a time in which nothing inside `at` worked: the steps that waited, and what no step covers."""
-    for wait in sorted((each for each in at.inside if each.waits), key=lambda each: -each.end_ns):
+    for wait in waits:
         began, ended = max(wait.start_ns, start), min(wait.end_ns, end)
         if began < ended:
             if ended < end:
@@ -126,14 +127,17 @@ def _between(at: PlacedStep, start: int, end: int) -> Iterator[_Stretch]:
 
 
 class _ByEnd:
-    """The steps inside a step that do not only wait, by their end.
+    """The steps inside a step by their end: those that do not only wait, and those that do.
 
     Args:
         at: The step.
     """
 
     def __init__(self, at: PlacedStep) -> None:
-        inside = [each for each in at.inside if each.end_ns > each.start_ns and not each.waits]
+        waits = {id(each): each for each in at.inside if each.waits}
+        inside = [each for each in at.inside if each.end_ns > each.start_ns and id(each) not in waits]
+        self._waits = deque(sorted(waits.values(), key=lambda each: -each.end_ns))  # those that were not returned
+        self._returned: list[PlacedStep] = []
         self._steps = sorted(inside, key=lambda each: (each.end_ns, -each.start_ns))
         self._ends = [each.end_ns for each in self._steps]
         self._first = list(self._steps)  # of those that end no earlier, the one that began first
@@ -145,6 +149,17 @@ class _ByEnd:
         number = bisect_right(self._ends, reached)
         last = self._steps[number - 1] if number and self._ends[number - 1] > start else None
         return last, self._first[number] if number < len(self._first) else None
+
+    def waits(self, start: int) -> list[PlacedStep]:
+        """Return the steps that wait after `start`, the one that ended last first; of each call, `start` is an earlier time.
+
+        Those that had begun after the `start` of the call before are left out.
+        """
+        while self._waits and self._waits[0].end_ns > start:
+            self._returned.append(self._waits.popleft())
+        found = self._returned
+        self._returned = [each for each in found if each.start_ns < start]
+        return found
 
 
 def _by_start(at: PlacedStep) -> tuple[int, int]:

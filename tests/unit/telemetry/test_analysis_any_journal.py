@@ -175,9 +175,16 @@ def beside_a_chain(count: int) -> Run:
     return run_of(*chain(count, "engine_step"), step("other", 0, 90), *inner)
 
 
+def with_gaps(count: int) -> Run:
+    """Return a run in which nothing runs between two steps, and between some of them only one that waits."""
+    inner = [step(f"s{at}", at, at + 0.5, "root") for at in range(0, count, 2)]
+    waits = [step(f"wait_for_{at}", at, at + 0.7, "root") for at in range(1, count, 2)]
+    return run_of(step("root", 0, count), *inner, *waits, end=count)
+
+
 @pytest.mark.parametrize("analysis", ANALYSES)
 @pytest.mark.parametrize(
-    "make", [overlapping, after_a_chain, beside_a_chain, lambda count: run_of(*chain(count, "phase"))]
+    "make", [overlapping, after_a_chain, beside_a_chain, with_gaps, lambda count: run_of(*chain(count, "phase"))]
 )
 def test_an_analysis_of_twice_as_many_steps_runs_about_twice_as_many_lines(
     analysis: Callable[[Run], Any], make: Callable[[int], Run], monkeypatch: pytest.MonkeyPatch
