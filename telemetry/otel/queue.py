@@ -144,9 +144,8 @@ class SpanQueue:
         if self._failures:
             pause = self._pauses[min(self._failures, len(self._pauses)) - 1]
             self._changed.wait_for(lambda: self._closing, pause)
-            return
         self._changed.wait_for(lambda: self._pending() or self._refused or self._closing)
-        if not self._refused:
+        if not self._failures and not self._refused:
             self._changed.wait_for(lambda: self._pending() >= self._batches.batch or self._closing, self._batches.delay)
 
     def _keep_or_drop(self, batch: _Batch) -> None:

@@ -79,6 +79,18 @@ def test_a_batch_that_is_refused_while_others_are_accepted_is_dropped_and_counte
     assert not queue.close()
 
 
+def test_spans_after_a_batch_that_was_dropped_from_an_empty_queue_are_exported() -> None:
+    exporter = Exporter(lambda names: "poison" not in names)
+    queue = queue_to(exporter, batch=1)
+    queue.put([span("poison"), span("first")])
+    wait_until(lambda: queue.dropped == 1, "the poisoned batch is dropped")
+    queue._thread.join(0.1)  # longer than the pause after a failure
+    queue.put([span("second")])
+    wait_until(lambda: exporter.accepted == ["first", "second"], "the others are accepted", 30)
+    assert not exporter.closed
+    assert not queue.close()
+
+
 def test_what_finds_no_room_is_dropped_and_counted() -> None:
     queue = queue_to(Exporter(lambda _: False), queue=5, batch=5)
     queue.put(span(str(number)) for number in range(8))
