@@ -19,6 +19,7 @@ from phasebus.initializer.engines.vllm.listener import bind, prepare_to_listen
 from phasebus.initializer.engines.vllm.openai_server import OpenAIServer, is_healthy
 from phasebus.initializer.engines.vllm.server_arguments import import_first, words_of
 from phasebus.initializer.node.config import LLMConfig, ServeConfig
+from tests.support.sockets import sends_small_packets_at_once
 
 HOST = "127.0.0.1"
 
@@ -51,6 +52,10 @@ def test_port_with_lingering_connections_of_a_server_that_ended_is_bound_once() 
             bind(HOST, port, exact=True)
         prepare_to_listen(second)
         second.listen()
+
+
+def test_connections_of_the_bound_port_send_small_packets_at_once() -> None:
+    assert sends_small_packets_at_once(bind(HOST, 0, exact=True))
 
 
 def test_address_of_another_machine_is_an_error_that_names_the_setting() -> None:

@@ -14,6 +14,7 @@ from phasebus.bus import StepStarted, SubscriberStats
 from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Status, Telemetry
 from phasebus.telemetry.service import server
 from tests.support.counting import CountingBus
+from tests.support.sockets import sends_small_packets_at_once
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -73,6 +74,10 @@ async def test_a_taken_port_is_named_before_anything_is_begun() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PortTakenError, match=f"port {port} on 127.0.0.1.* is taken"):
             Telemetry(port=port, environment={})
+
+
+def test_connections_send_small_packets_at_once() -> None:
+    assert sends_small_packets_at_once(server._bound("service", "127.0.0.1", 0))
 
 
 async def test_nothing_listens_once_telemetry_is_closed() -> None:
