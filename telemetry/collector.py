@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from opentelemetry.util.re import parse_env_headers
 
 from phasebus.telemetry.otel.settings import Findings, MetricSettings, TraceSettings
 from phasebus.telemetry.proxies import proxy_for
+from phasebus.telemetry.redaction import redact
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -40,6 +42,7 @@ _MORE_SECONDS = 3.5
 """Additional time for a collector that can be reached, in seconds."""
 
 _DEFAULT_ENDPOINTS: Mapping[str, str] = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
+_SIGNAL_PATH = re.compile("/v1/(traces|metrics|logs)$")
 _DEFAULT_SECONDS = 10.0
 _CREDENTIAL_PROVIDERS = tuple(
     f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{signal}CREDENTIAL_PROVIDER" for signal in ("", "TRACES_")
@@ -112,7 +115,7 @@ class Collector:
                 )
                 return None
             if not environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"):
-                endpoint = f"{endpoint.rstrip('/')}/v1/{signal}"
+                endpoint = f"{_base_url(endpoint, findings)}/v1/{signal}"
         compressions = ("none", "gzip") if protocol == "grpc" else ("none", "gzip", "deflate")
         insecure = read("INSECURE").lower()
         return cls(
@@ -288,6 +291,17 @@ def _address(endpoint: str) -> tuple[str, str, int]:
     """
     url = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
     return url.scheme or "http", url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+
+
+def _base_url(endpoint: str, findings: Findings) -> str:
+    """Return the URL that a signal's path is appended to, also if it has that path already, which is a common mistake."""
+    base = _SIGNAL_PATH.sub("", endpoint.rstrip("/"))
+    if base != endpoint.rstrip("/"):
+        problem = f"OTEL_EXPORTER_OTLP_ENDPOINT is {redact(endpoint[:200])!r}; the path of a signal is appended to it. "
+        problem += f"{redact(base[:200])!r} is used"
+        if problem not in findings.problems:
+            findings.problems.append(problem)
+    return base.rstrip("/")
 
 
 def _is_readable(path: str) -> bool:

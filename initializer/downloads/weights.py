@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from phasebus.telemetry.files import read_regular
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
+
+_SHARD = re.compile(r"(?P<stem>.+-)(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors")
+"""The file name of a shard, as `huggingface_hub` and transformers write it."""
 
 _MAX_INDEX = 200 * 2**20
 """Maximum size of an index that is read, in bytes."""
@@ -33,10 +37,25 @@ def missing_shards(folder: Path) -> tuple[str, list[str]] | None:
 def missing_shards_problem(folder: Path) -> str | None:
     """Return a message about missing shards; None if none are missing."""
     if (found := missing_shards(folder)) is None:
-        return None
+        missing = _missing_numbers(folder)
+        return f"{folder} lacks {_listed(missing)}, which the names of its other shards imply" if missing else None
     index, missing = found
-    names = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-    return f"{folder / index} names {names}, and {'it is' if len(missing) == 1 else 'they are'} not there"
+    return f"{folder / index} names {_listed(missing)}, and {'it is' if len(missing) == 1 else 'they are'} not there"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _missing_numbers(folder: Path) -> list[str]:
+    """Return the missing shards of a model without an index, if all its safetensors files are shards of one set."""
+    names = {file.name for file in folder.glob("*.safetensors")}
+    shards = [matched for name in names if (matched := _SHARD.fullmatch(name)) is not None]
+    sets = {(shard["stem"], shard["total"]) for shard in shards}
+    if len(shards) != len(names) or len(sets) != 1 or any(folder.glob("*.safetensors.index.json")):
+        return []
+    ((stem, total),) = sets
+    return sorted({f"{stem}{number:05d}-of-{total}.safetensors" for number in range(1, int(total) + 1)} - names)
 
 
 def _shards(index: Path) -> set[str]:

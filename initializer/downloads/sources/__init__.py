@@ -6,11 +6,13 @@ import os
 import re
 from pathlib import Path
 
+from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.protocol import Source
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.local import LocalSource
 from phasebus.initializer.downloads.sources.registry import source_factory
 
+_HUB_PAGES = ("huggingface.co/", "hf.co/")
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://.*", re.DOTALL)
 
 
@@ -32,6 +34,15 @@ def source_of(model: str, settings: DownloadSettings) -> Source:
 
         if (matched := REPOSITORY.fullmatch(model)) is not None:
             return guessed_hub_source(matched, settings)
+        if model.lower().startswith(_HUB_PAGES):
+            return source_factory("https")(f"https://{model}", settings)
+        repository, _, quantization = model.rpartition(":")
+        if quantization and REPOSITORY.fullmatch(repository) is not None:
+            raise DownloadError(
+                f"{model!r} names one quantization of a repository, which phasebus does not select: give the address of its "
+                f"file, https://huggingface.co/{repository}/resolve/main/FILE.gguf, or leave the download to the engine "
+                "(local_node_download_model: NONE)"
+            )
     return LocalSource(model, path)
 
 

@@ -85,9 +85,9 @@ def _file(variable: str, name: str) -> Path:
 
 
 def _section(path: Path, name: str) -> dict[str, str]:
-    parser = configparser.RawConfigParser(strict=False, default_section="")
+    parser = configparser.RawConfigParser(strict=False, default_section="", inline_comment_prefixes=("#", ";"))
     try:
-        parser.read_string(path.read_text(encoding="utf-8"))
+        parser.read_string(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError, configparser.Error) as error:

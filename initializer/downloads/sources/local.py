@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from io import FileIO
@@ -14,6 +15,12 @@ from phasebus.initializer.downloads.paths import STATE, exists, expanded
 from phasebus.initializer.downloads.protocol import Listing, RemoteFile
 from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings
 from phasebus.initializer.downloads.weights import missing_shards_problem
+
+_OBJECTS = frozenset({"config.json", "params.json", "tokenizer_config.json", "generation_config.json"})
+_MAX_OBJECT = 2**20
+"""Maximum size of a file of `_OBJECTS` that is parsed, in bytes."""
+
+_NEVER_EMPTY = frozenset({".json", ".model", ".bin", ".pt", ".pth"})
 
 _CONFIGS = ("config.json", "params.json")
 """File names of a model's configuration, in the format of transformers and in Mistral's."""
@@ -105,7 +112,7 @@ def inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, lis
     if path.is_file():
         if path.suffix != ".gguf":
             raise DownloadError(f"{path} is not a model: a model is a folder, or a .gguf file")
-        _check_content(path)
+        _check_content(path, never_empty=False)
         return path, [path.stat().st_size]
     if mode == "MODEL_AND_TOKENIZER":
         for link in sorted(each for each in path.iterdir() if is_model_file(each.name) and each.is_symlink()):
@@ -117,14 +124,20 @@ def inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, lis
         raise DownloadError(f"{problem}; copy the model again")
     files = [file for file in path.rglob("*") if file.is_file()]
     for file in files:
-        _check_content(file)
+        _check_content(file, never_empty=file.parent == path and file.suffix in _NEVER_EMPTY)
     return path, [file.stat().st_size for file in files]
 
 
-def _check_content(file: Path) -> None:
-    if file.suffix not in {".safetensors", ".gguf"} and not (
-        is_model_file(file.name) and file.stat().st_size <= MAX_POINTER
-    ):
+def _check_content(file: Path, *, never_empty: bool) -> None:
+    size = file.stat().st_size
+    if never_empty and not size:
+        raise DownloadError(f"{file} is empty; copy it again")
+    if never_empty and file.name in _OBJECTS and size <= _MAX_OBJECT:
+        try:
+            json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise DownloadError(f"{file} cannot be read as JSON ({type(error).__name__}); copy it again") from None
+    if file.suffix not in {".safetensors", ".gguf"} and not (is_model_file(file.name) and size <= MAX_POINTER):
         return
     try:
         with file.open("rb") as opened:

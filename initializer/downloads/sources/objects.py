@@ -37,7 +37,8 @@ _BAD_PATH: Final = re.compile(
 )
 
 _HOPELESS: Final = re.compile(
-    r"invalid peer certificate|builder error|relative URL without a base|invalid URI|unsupported scheme", re.IGNORECASE
+    r"invalid peer certificate|builder error|relative URL without a base|redirect without LOCATION|invalid URI|unsupported scheme",
+    re.IGNORECASE,
 )
 """Failures without a response for which a retry does not help."""
 

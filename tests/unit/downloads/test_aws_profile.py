@@ -112,3 +112,11 @@ def test_store_is_connected_with_the_profile(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AWS_PROFILE", "prod")
     found = connect("s3", "box", DownloadSettings(), 60).config
     assert {name: found[name] for name in PROD} == PROD
+
+
+def test_profile_files_may_have_a_mark_and_comments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    content = "\ufeff# ours\n[default]\nregion = eu-west-1 # near\ns3 =\n    addressing_style = path\n"
+    (tmp_path / "config").write_text(content, encoding="utf-8")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    assert profile_config() == {"region": "eu-west-1"}

@@ -144,6 +144,36 @@ async def test_link_to_a_missing_file_that_no_engine_reads_is_ignored(model: Pat
         assert await fetch(seen.bus, str(model)) is not None
 
 
+async def test_missing_shard_of_a_model_without_an_index_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for number in (1, 3):
+        (tmp_path / f"model-0000{number}-of-00003.safetensors").write_bytes(safetensors(100))
+    async with watched() as seen:
+        with pytest.raises(
+            DownloadError, match=r"lacks model-00002-of-00003\.safetensors, which the names .* imply; copy"
+        ):
+            await fetch(seen.bus, str(tmp_path))
+        (tmp_path / "consolidated.safetensors").write_bytes(safetensors(100))
+        assert await fetch(seen.bus, str(tmp_path)) is not None
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "pytorch_model.bin", "tokenizer.model"])
+async def test_empty_file_of_a_local_model_is_an_error(model: Path, name: str) -> None:
+    (model / name).write_bytes(b"")
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match=f"{name} is empty; copy it again"):
+            await fetch(seen.bus, str(model))
+
+
+async def test_configuration_that_is_cut_off_is_an_error(model: Path) -> None:
+    (model / "config.json").write_text('{"architectures": [')
+    async with watched() as seen:
+        with pytest.raises(
+            DownloadError, match=r"config\.json cannot be read as JSON \(JSONDecodeError\); copy it again"
+        ):
+            await fetch(seen.bus, str(model))
+
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 

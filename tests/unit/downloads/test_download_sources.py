@@ -22,6 +22,8 @@ SETTINGS = DownloadSettings()
         ("hf://org/name@v1.0", "hf", "hf://org/name@v1.0"),
         ("https://huggingface.co/org/name", "hf", "hf://org/name"),
         ("https://huggingface.co/org/name/tree/dev", "hf", "hf://org/name@dev"),
+        ("huggingface.co/org/name", "hf", "hf://org/name"),
+        ("hf.co/org/name/tree/dev", "hf", "hf://org/name@dev"),
         ("s3://bucket/prefix/", "s3", "s3://bucket/prefix"),
         ("gs://bucket", "gs", "gs://bucket/"),
         ("az://container/prefix", "az", "az://container/prefix"),
@@ -64,6 +66,7 @@ def test_display_has_no_credentials_and_no_query(model: str) -> None:
     [
         ("ftp://host/x", r"installed for ftp://; .*hf://, s3://"),
         ("hf://name", "hf://org/name@revision"),
+        ("org/name:Q4_K_M", "one quantization of a repository.*resolve/main/FILE.gguf"),
         ("hf://a/b/c", "names no repository"),
         ("https:///path", "followed by no host"),
         ("s3:///prefix", "followed by no bucket"),

@@ -131,6 +131,14 @@ def test_secret_in_the_address_is_rejected_and_not_shown() -> None:
         ),
         (
             (
+                "Error performing GET http://h/box in 2ms - Received redirect without LOCATION, this normally indicates an "
+                "incorrectly configured region"
+            ),
+            DownloadError,
+            r"incorrectly configured region\); credentials and endpoint come from .*AWS_REGION",
+        ),
+        (
+            (
                 "Error performing GET https://h/box in 2ms - HTTP error: error sending request\n\nDebug source:\n"
                 "  error: InvalidCertificate(\n    UnknownIssuer,\n  )"
             ),

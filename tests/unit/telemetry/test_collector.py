@@ -50,6 +50,16 @@ def test_an_exporter_that_is_named_without_an_endpoint_gets_the_standards(protoc
     assert collector.endpoint == endpoint
 
 
+@pytest.mark.parametrize("path", ["/v1/traces", "/v1/traces/", "/v1/metrics"])
+def test_path_of_a_signal_in_the_general_endpoint_is_a_problem_and_not_doubled(path: str) -> None:
+    collector, problems = collector_of({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://c:4318/otlp{path}"})
+    assert collector.endpoint == "http://c:4318/otlp/v1/traces"
+    assert len(problems) == 1
+    assert problems[0].endswith("the path of a signal is appended to it. 'http://c:4318/otlp' is used")
+    own = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://c:4318/otlp{path}"}
+    assert (collector_of(own)[0].endpoint, collector_of(own)[1]) == (own["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"], [])
+
+
 def test_only_the_base_endpoint_gets_the_path_of_traces() -> None:
     assert collector_of({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318/"})[0].endpoint == "http://c:4318/v1/traces"
     own, _ = collector_of({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/here"})
