@@ -11,8 +11,8 @@ from typing import Any, Protocol, Self, TypeVar, Unpack, cast, overload
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
-from phasebus.bus._checks import count, seconds
-from phasebus.bus._errors import BusStateError
+from phasebus.bus._checks import count, flag, names, seconds
+from phasebus.bus._errors import BusStateError, OptionError
 from phasebus.bus._forms import Callback, Handler, check_event, check_no_callback_class, events_of, shape_of
 from phasebus.bus._observers import Observation, TaskObservation, logger
 from phasebus.bus._order import Stage
@@ -67,6 +67,7 @@ class Bus(Watched):
         count("history", history, at_least=0)
         count("max_depth", max_depth, at_least=1)
         seconds("drain_seconds", drain_seconds)
+        flag("timing", timing)
         super().__init__(name, history=history, timing=timing, max_depth=max_depth)
         self._drain_seconds = drain_seconds
 
@@ -128,12 +129,12 @@ class Bus(Watched):
         check_options(stage, on_error, timeout)
         options: dict[str, Any] = {
             "stage": stage,
-            "before": (before,) if isinstance(before, str) else tuple(before),
-            "after": (after,) if isinstance(after, str) else tuple(after),
+            "before": names("before", before),
+            "after": names("after", after),
             "on_error": on_error,
             "timeout": timeout,
-            "thread": thread,
-            "gone": self._registry.gone.append if weak else None,
+            "thread": flag("thread", thread),
+            "gone": self._registry.gone.append if flag("weak", weak) else None,
         }
         if callback is not None:
             return self._subscribe(events, callback, name, options)
@@ -195,7 +196,12 @@ class Bus(Watched):
             name: Which one of its kind.
             parent: The id of the step it belongs to; by default the step that is running in this context.
             attributes: What is known of it at the start.
+
+        Raises:
+            OptionError: `kind` is no `StepKind`.
         """
+        if not isinstance(kind, StepKind):
+            raise OptionError(f"kind={kind!r}: a kind of step is needed, such as StepKind('download')")
         return Step(self, kind, name, parent, attributes)
 
     def threads(self) -> Threads:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 from phasebus.bus._errors import OptionError
@@ -29,6 +29,29 @@ def seconds(option: str, value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value) or value < 0:
         raise OptionError(f"{option}={value!r}: a number of seconds is needed, such as {option}=5.0")
     return value
+
+
+def flag(option: str, value: object) -> bool:
+    """Return `value` if it is True or False.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(f"{option}={value!r}: True or False is needed")
+    return value
+
+
+def names(option: str, value: object) -> tuple[str, ...]:
+    """Return the name or names in `value` as a tuple.
+
+    Raises:
+        OptionError: It is neither a text nor a collection of texts.
+    """
+    given = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
+    if not all(isinstance(name, str) and name for name in given):
+        raise OptionError(f"{option}={value!r}: a name is needed, or a list of names")
+    return given
 
 
 def one_of(option: str, value: object, allowed: Collection[str], otherwise: str = "") -> None:

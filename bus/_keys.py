@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from phasebus.bus._errors import InvalidValueError
+from phasebus.bus._errors import InvalidValueError, OptionError
 
 T = TypeVar("T")
 
@@ -21,6 +21,9 @@ class Key(str, Generic[T]):
             or a reducer ``f(current, new)`` that returns the two merged.
         validate: Called with each value that is written; returns what is stored, or raises ValueError or TypeError.
         doc: One line that says what the value means.
+
+    Raises:
+        OptionError: `on_conflict` or `validate` is none of these.
 
     Attributes:
         has_rule: Whether writing it takes more than storing the value.
@@ -44,6 +47,12 @@ class Key(str, Generic[T]):
         validate: Callable[[Any], T] | None = None,
         doc: str = "",
     ) -> Key[T]:
+        if on_conflict not in ("last", "error") and not callable(on_conflict):
+            raise OptionError(
+                f"on_conflict={on_conflict!r}: it is 'last', 'error' or a function that merges two values"
+            )
+        if validate is not None and not callable(validate):
+            raise OptionError(f"validate={validate!r}: a function is needed that returns what is stored, such as int")
         key = super().__new__(cls, name)
         key.on_conflict = on_conflict
         key.validate = validate

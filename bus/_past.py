@@ -42,8 +42,8 @@ class Past:
         Raises:
             OptionError: `replay` is no number of events, nor True for all.
         """
-        if replay is not True:
-            count("replay", int(replay), at_least=0)
+        if not isinstance(replay, bool):
+            count("replay", replay, at_least=0)
         running = [event for event in self._running.values() if present and chosen.matches(type(event))]
         known = {id(event) for event in running}
         past = [e for e in self._history or () if replay and chosen.matches(type(e)) and id(e) not in known]

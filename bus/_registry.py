@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from threading import Lock
 
+from phasebus.bus._checks import names
 from phasebus.bus._errors import OrderError
 from phasebus.bus._events import PhaseEvent
 from phasebus.bus._forms import name_of
@@ -76,9 +77,12 @@ class Registry:
         """Return a name for `callback`: the `wanted` one, or else the first free one like its function's.
 
         Raises:
-            OrderError: The wanted name is in use.
+            OptionError: The wanted name is none.
+            OrderError: It is in use.
         """
         self.remove_gone()
+        if wanted is not None:
+            names("name", wanted)
         if wanted is not None and self._taken(wanted):
             raise OrderError(f"there is a subscriber or observer {wanted!r} on the bus {self._bus!r} already")
         stem = free = wanted or name_of(callback)

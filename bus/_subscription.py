@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypedDict
 from weakref import WeakMethod
 
-from phasebus.bus._checks import nearest, one_of, seconds
+from phasebus.bus._checks import count, nearest, one_of, seconds
 from phasebus.bus._errors import OptionError
 from phasebus.bus._forms import Callback, Form, Shape
 from phasebus.bus._order import Stage
@@ -31,7 +31,7 @@ class Retry:
         jitter: The share of each pause that is drawn at random, 0 to 1, so that many nodes do not retry in step.
 
     Raises:
-        OptionError: A number is negative, or `jitter` above 1.
+        OptionError: A number is negative, `jitter` is above 1, or `on` is no class of exceptions.
     """
 
     times: int = 2
@@ -42,8 +42,14 @@ class Retry:
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (self.times >= 0 and self.backoff >= 0 and self.longest >= 0 and 0 <= self.jitter <= 1):
-            raise OptionError(f"{self!r}: times, backoff and longest must not be negative, and jitter is 0 to 1")
+        count("times", self.times, at_least=0)
+        seconds("backoff", self.backoff)
+        seconds("longest", self.longest)
+        if not 0 <= seconds("jitter", self.jitter) <= 1:
+            raise OptionError(f"jitter={self.jitter!r}: a share is needed, 0 to 1")
+        classes = self.on if isinstance(self.on, tuple) else (self.on,)
+        if not classes or not all(isinstance(each, type) and issubclass(each, Exception) for each in classes):
+            raise OptionError(f"on={self.on!r}: a class of exceptions is needed, or a tuple of them")
 
     def is_for(self, error: Exception) -> bool:
         """Return whether `error` is one of those to try again after, or a group of nothing else, as task groups raise."""

@@ -13,9 +13,9 @@ import anyio
 from anyio.lowlevel import EventLoopToken
 
 from phasebus.bus._buffers import Overflow, check_buffer
-from phasebus.bus._checks import seconds
+from phasebus.bus._checks import count, flag, seconds
 from phasebus.bus._dispatch import Dispatcher
-from phasebus.bus._errors import BusStateError, EventError
+from phasebus.bus._errors import BusStateError, EventError, OptionError
 from phasebus.bus._forms import Handler, check_no_callback_class, events_of, shape_of
 from phasebus.bus._observers import (
     Observation,
@@ -86,6 +86,7 @@ class Watched(Dispatcher):
         """
         self._check_changeable("observe")
         check_buffer(buffer, overflow)
+        flag("coalesce", coalesce)
         check_no_callback_class(observer)
         thinning = Thinning(sample, min_seconds)
         look: Any = observer
@@ -228,6 +229,10 @@ class Watched(Dispatcher):
         """
         if timeout is not None:
             seconds("timeout", timeout)
+        if not isinstance(past, bool):
+            count("past", past, at_least=0)
+        if where is not None and not callable(where):
+            raise OptionError(f"where={where!r}: a function is needed, such as lambda event: event.name == 'a'")
         self._check_open("an event can be found")
         chosen = selector(events)
         for event in reversed(self._past.select(chosen, past, present=bool(past))):

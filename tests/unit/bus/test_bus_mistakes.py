@@ -14,6 +14,7 @@ from phasebus.bus import (
     CallbackRunner,
     CallbackSignatureError,
     EventError,
+    Key,
     OptionError,
     Retry,
     phase_event,
@@ -147,6 +148,10 @@ async def test_mock_is_a_callback_and_no_observer(mock: Any) -> None:
         ({"timeout": -1}, "a number of seconds"),
         ({"timeout": float("nan")}, "a number of seconds"),
         ({"timeout": True}, "a number of seconds"),
+        ({"thread": "no"}, "True or False"),
+        ({"weak": None}, "True or False"),
+        ({"before": None}, "a name is needed, or a list of names"),
+        ({"after": [print]}, "a name is needed, or a list of names"),
     ],
 )
 def test_wrong_options_of_subscribe_are_refused(option: dict[str, Any], message: str) -> None:
@@ -174,14 +179,50 @@ async def test_wrong_options_of_observe_and_stream_are_refused(option: dict[str,
         assert not bus.wants(Ping)
 
 
-@pytest.mark.parametrize("option", [{"history": -1}, {"max_depth": 0}, {"drain_seconds": -1}, {"history": "10"}])
+@pytest.mark.parametrize("name", [5, ""])
+async def test_name_that_is_none_is_refused(name: Any) -> None:
+    async with Bus() as bus:
+        for subscribe in (bus.subscribe, bus.observe):
+            with pytest.raises(OptionError, match=r"name=.*a name is needed"):
+                subscribe(Ping, lambda event: None, name=name)
+
+
+async def test_wrong_options_of_find_and_step_are_refused() -> None:
+    async with Bus() as bus:
+        with pytest.raises(OptionError, match=r"where='name'.*a function is needed"):
+            await bus.find(Ping, where="name")  # type: ignore[call-overload]
+        with pytest.raises(OptionError, match=r"past='all'.*a whole number"):
+            await bus.find(Ping, past="all")  # type: ignore[call-overload]
+        with pytest.raises(OptionError, match=r"kind='download'.*such as StepKind\('download'\)"):
+            bus.step("download", "tiny")  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match=r"coalesce='yes'"):
+            bus.observe(Ping, lambda event: None, coalesce="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", [{"on_conflict": "lst"}, {"on_conflict": None}, {"validate": "int"}])
+def test_wrong_rules_of_a_key_are_refused(rule: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="a function"):
+        Key("port", **rule)
+
+
+@pytest.mark.parametrize(
+    "option", [{"history": -1}, {"max_depth": 0}, {"drain_seconds": -1}, {"history": "10"}, {"timing": "no"}]
+)
 def test_wrong_options_of_a_bus_are_refused(option: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         Bus(**option)
 
 
-@pytest.mark.parametrize("option", [{"times": -1}, {"backoff": -0.1}, {"longest": -1}, {"jitter": 1.5}])
-def test_wrong_numbers_of_a_retry_are_refused(option: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"times": value} for value in (-1, "3", 2.5)),
+        *({"backoff": value} for value in (-0.1, "1", float("nan"))),
+        *({"longest": -1}, {"jitter": 1.5}),
+        *({"on": value} for value in ([ValueError], ValueError(), "ValueError", BaseException, ())),
+    ],
+)
+def test_wrong_options_of_a_retry_are_refused(option: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         Retry(**option)
 
