@@ -581,7 +581,7 @@ def get(port: int) -> str:
 def test_a_server_decides_about_an_application_without_a_lifespan(lifespan: Any, *, is_served: bool) -> None:
     watch = Watch()
     app = ServingMiddleware(without_lifespan, ServingConfig(callbacks=[watch]))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan=lifespan, log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan=lifespan, log_config=None))
 
     def run() -> None:
         with contextlib.suppress(SystemExit):
