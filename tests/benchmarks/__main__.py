@@ -9,6 +9,7 @@ import importlib
 import os
 import pkgutil
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -37,4 +38,6 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # without this, a termination would leave running what a benchmark has started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     main(sys.argv[1:])

@@ -6,6 +6,7 @@ Takes about 45 minutes. ``ROUNDS=3 ROWS=run,up`` measures three rounds of two ro
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 from typing import Final
@@ -37,38 +38,42 @@ def tables() -> Iterator[Table]:
 
 
 def _run(model: str) -> Table:
-    pairs, memory = [], []
-    for _ in range(ROUNDS):
+    memory: Pairs = []
+
+    def start_both() -> tuple[float, float]:
         plain, forked = vllm_serve(model), vllm_serve(model, observed=True)
-        pairs.append((plain[0], forked[0]))
         memory.append((plain[1] / 2**20, forked[1] / 2**20))
+        return plain[0], forked[0]
+
     return _table(
-        ("phasebus run -- vllm serve / vllm serve", pairs, 0.65, "s"),
+        ("phasebus run -- vllm serve / vllm serve", _rounds(start_both), 0.65, "s"),
         ("memory (PSS) of all processes", memory, 0.75, "MiB"),
     )
 
 
 def _empty(model: str) -> Table:
-    pairs = [
-        (vllm_serve(model, empty_caches=True)[0], vllm_serve(model, observed=True, empty_caches=True)[0])
-        for _ in range(ROUNDS)
-    ]
+    pairs = _rounds(
+        lambda: (
+            vllm_serve(model, empty_caches=True)[0],
+            vllm_serve(model, observed=True, empty_caches=True)[0],
+        )
+    )
     return _table(("phasebus run -- vllm serve / vllm serve, with vLLM's caches empty", pairs, 0.45, "s"))
 
 
 def _kept(model: str) -> Table:
     with kept_fork_server() as found:
-        pairs = [(vllm_serve(model)[0], vllm_serve(model, observed=True, environment=found)[0]) for _ in range(ROUNDS)]
+        pairs = _rounds(lambda: (vllm_serve(model)[0], vllm_serve(model, observed=True, environment=found)[0]))
     return _table(("phasebus run -- vllm serve / vllm serve, with a fork server that stayed", pairs, 0.25, "s"))
 
 
 def _up(model: str) -> Table:
-    pairs = [(vllm_serve(model)[0], phasebus_up(model)[0]) for _ in range(ROUNDS)]
+    pairs = _rounds(lambda: (vllm_serve(model)[0], phasebus_up(model)[0]))
     return _table(("phasebus up / vllm serve", pairs, 0.60, "s"))
 
 
 def _serve_llm(model: str) -> Table:
-    pairs = [(ray_serve_llm(model), ray_serve_llm(model, observed=True)) for _ in range(ROUNDS)]
+    pairs = _rounds(lambda: (ray_serve_llm(model), ray_serve_llm(model, observed=True)))
     return _table(("Ray Serve LLM with BusServer / without, from serve.run on", pairs, 0.60, "s"))
 
 
@@ -77,12 +82,11 @@ def _engines(model: str) -> Table:
         with kept_fork_server(start=False) as found:
             return vllm_serves(model, number, environment=found)
 
-    def kept(number: int, found: Mapping[str, str]) -> float:
-        return vllm_serves(model, number, environment=found)
-
-    firsts = [(first(1), first(ENGINES)) for _ in range(ROUNDS)]
+    firsts = _rounds(lambda: (first(1), first(ENGINES)))
     with kept_fork_server() as found:
-        later = [(kept(1, found), kept(ENGINES, found)) for _ in range(ROUNDS)]
+        later = _rounds(
+            lambda: (vllm_serves(model, 1, environment=found), vllm_serves(model, ENGINES, environment=found))
+        )
     return _table(
         (f"{ENGINES} engines on one node / one, which share a fork server", firsts, 2.0, "s"),
         (f"{ENGINES} engines / one, with a fork server that stayed", later, 2.0, "s"),
@@ -90,8 +94,17 @@ def _engines(model: str) -> Table:
 
 
 def _restart(model: str) -> Table:
-    pairs = [restarted_vllm_serve(model) for _ in range(ROUNDS)]
+    pairs = _rounds(lambda: restarted_vllm_serve(model))
     return _table(("restart after SIGKILL of the engine core / first start", pairs, 0.30, "s"))
+
+
+def _rounds(measure: Callable[[], tuple[float, float]]) -> Pairs:
+    """Return the seconds of each round; print them at once, as a row takes minutes and may be interrupted."""
+    pairs: Pairs = []
+    for number in range(1, ROUNDS + 1):
+        pairs.append(measure())
+        print(f"round {number}: {pairs[-1][0]:.1f} s and {pairs[-1][1]:.1f} s", file=sys.stderr, flush=True)
+    return pairs
 
 
 def _table(*rows: tuple[str, Pairs, float, str]) -> Table:
