@@ -201,7 +201,7 @@ def lines_of(analysis: Callable[[Run], Any], run: Run) -> int:
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal lines
         lines += event == "line"
-        return trace if "/analysis/" in frame.f_code.co_filename else None
+        return trace if "/telemetry/analysis/" in frame.f_code.co_filename else None
 
     before = sys.gettrace()
     sys.settrace(trace)
