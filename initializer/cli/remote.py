@@ -6,12 +6,13 @@ import ipaddress
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import httpx
 
 from phasebus.bus import PhasebusError
+from phasebus.printable import printable_text
 from phasebus.telemetry.formatting import NOTABLE_SECONDS
 from phasebus.telemetry.remaining import count_down
 from phasebus.telemetry.service import Access
@@ -19,6 +20,12 @@ from phasebus.telemetry.service import Access
 _ANNOUNCED = ("cluster", "node", "phase", "download", "engine")
 _RECONNECT_SECONDS = 0.5
 _SILENCE_SECONDS = 30.0  # the service sends a heartbeat every ten seconds
+
+
+MAX_LINE_CHARACTERS = 16_000_000
+"""A service sends the steps in parts of 65,536 characters, and at most one step more."""
+
+_STEP_FIELDS = {"id": str, "node": str, "kind": str, "name": str, "outcome": str, "start": int | float}
 
 
 class WatchError(PhasebusError):
@@ -75,7 +82,7 @@ class RemoteStart:
                 yield from self._received(response)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise WatchError(f"cannot use {self.url}: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise WatchError(f"{self.url} sent an event that is not one of a phasebus service: {error}") from error
 
     def _received(self, response: httpx.Response) -> Iterator[list[dict[str, Any]]]:
@@ -87,14 +94,17 @@ class RemoteStart:
         if response.headers.get("content-type", "").partition(";")[0] != "text/event-stream":
             raise WatchError(f"{self.url} is not a phasebus service: GET /events returned {response.status_code}")
         name = ""
-        for line in response.iter_lines():
+        for line in _lines(response.iter_text()):
             field, _, value = line.partition(": ")
             if field == "event":
                 name = value
             elif field == "id":
                 self._last_event = value
             elif field == "data":
-                yield self._update(name, json.loads(value))
+                content = _printable(json.loads(value, parse_constant=_rejected))
+                for step in content.get("steps", ()):
+                    _check_step(step)
+                yield self._update(name, content)
                 if name == "closed":
                     return
 
@@ -164,6 +174,48 @@ class Follower:
                     self._on_change(changed)
             except (httpx.TransportError, WatchError):
                 continue
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of an event stream, which end with a line feed.
+
+    Raises:
+        ValueError: A line has more than `MAX_LINE_CHARACTERS`.
+    """
+    begun: list[str] = []
+    length = 0
+    for text in texts:
+        first, *others = text.split("\n")
+        for other in [*others, None]:
+            begun.append(first)
+            length += len(first)
+            if length > MAX_LINE_CHARACTERS:
+                raise ValueError(f"a line has more than {MAX_LINE_CHARACTERS:,} characters")
+            if other is not None:
+                yield "".join(begun).removesuffix("\r")
+                begun, length, first = [], 0, other
+
+
+def _rejected(constant: str) -> float:
+    raise ValueError(f"a number is {constant}")
+
+
+def _printable(value: Any) -> Any:
+    """Return plain data with printable texts: the service may be any other."""
+    if isinstance(value, str):
+        return printable_text(value)
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    if isinstance(value, dict):
+        return {printable_text(name): _printable(each) for name, each in value.items()}
+    return value
+
+
+def _check_step(step: Any) -> None:
+    """Raise TypeError unless a step has the fields that are shown of each."""
+    for name, kind in _STEP_FIELDS.items():
+        if not isinstance(step[name], kind):
+            raise TypeError(f"the {name} of a step is {step[name]!r:.100}")
 
 
 def is_loopback(url: str) -> bool:
