@@ -117,7 +117,7 @@ class Bus(Watched):
             on_error: ``"raise"`` ends the publish with the error, ``"isolate"`` puts it into the outcome and goes on,
                 a `Retry` calls again and then raises.
             timeout: The longest it may take, in seconds.
-            thread: Run it in a worker thread: for callables that block.
+            thread: Run it in a worker thread: for callables that block. An ``async def`` runs in the event loop all the same.
             weak: Hold a method only as long as something else holds its object; then it is unsubscribed.
 
         Raises:
