@@ -18,6 +18,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from phasebus.bus._checks import count, one_of
+from phasebus.bus._log import log
 from phasebus.bus._loops import call_soon_here
 
 Overflow = Literal["drop_oldest", "block"]
@@ -34,8 +35,6 @@ order and `TaskBuffer.take` lets the loop turn, too. From then on one is enough,
 
 TAKES_IN_A_ROW = 64
 """After so many items taken without having waited for one, `TaskBuffer.take` lets the event loop turn."""
-
-logger = logging.getLogger("phasebus.bus")
 
 
 class Buffer:
@@ -101,7 +100,8 @@ class Buffer:
     def _count_drop(self) -> None:
         """Count an item that was dropped because the buffer was full, and log the first one."""
         if not self.drops:
-            logger.warning(
+            log(
+                logging.WARNING,
                 "%r is slower than its events: its buffer of %d is full, so the oldest event was dropped, and so are more "
                 "to come (`Bus.stats` counts them). Give it a larger buffer=, fewer events (min_seconds=, sample=, "
                 "coalesce=), or overflow='block' to let the publisher wait.",

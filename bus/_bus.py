@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
 from types import TracebackType, UnionType
@@ -14,7 +15,8 @@ from anyio.lowlevel import EventLoopToken, current_token
 from phasebus.bus._checks import count, flag, names, seconds
 from phasebus.bus._errors import BusStateError, OptionError
 from phasebus.bus._forms import Callback, Handler, check_event, check_no_callback_class, events_of, shape_of
-from phasebus.bus._observers import Observation, TaskObservation, logger
+from phasebus.bus._log import log
+from phasebus.bus._observers import Observation, TaskObservation
 from phasebus.bus._order import Stage
 from phasebus.bus._selectors import Events, event_class, is_selector, selector
 from phasebus.bus._stats import SubscriberStats
@@ -252,8 +254,11 @@ class Bus(Watched):
             observers = [each for each in watching if isinstance(each, Observation)]
             late = await _done(observers, self._drain_seconds)
             for observation in late:
-                logger.warning(
-                    "observer %r was not done within %g s and is left behind", observation.name, self._drain_seconds
+                log(
+                    logging.WARNING,
+                    "observer %r was not done within %g s and is left behind",
+                    observation.name,
+                    self._drain_seconds,
                 )
             self.closed = True  # only now: what observers publish while they are drained still reaches subscribers
             self._registry.forget_plans()

@@ -19,6 +19,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint_if_cancelled
 from phasebus.bus._buffers import Item, Overflow, TaskBuffer, ThreadBuffer
 from phasebus.bus._forms import Form, Shape
 from phasebus.bus._handling import handling, running_cause
+from phasebus.bus._log import log
 from phasebus.bus._loops import InContext, call_soon_here, cancellation_requested, spawn, task_was_cancelled
 from phasebus.bus._selectors import Selector
 from phasebus.bus._stats import SubscriberStats
@@ -28,8 +29,6 @@ from phasebus.bus._view import ReadOnlyContext
 from phasebus.bus._watcher import Watcher, observing
 
 E = TypeVar("E")
-
-logger = logging.getLogger("phasebus.bus")
 
 
 @runtime_checkable
@@ -133,8 +132,11 @@ class Observation(Watcher):
         self._broken = True
         self.put = self.buffer.put
         self._latest.clear()
-        logger.error(
-            "observer %r failed and is switched off; the publisher goes on without it", self.name, exc_info=error
+        log(
+            logging.ERROR,
+            "observer %r failed and is switched off; the publisher goes on without it",
+            self.name,
+            error=error,
         )
 
     def __enter__(self) -> Self:

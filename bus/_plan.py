@@ -16,6 +16,7 @@ from phasebus.bus._context import Context
 from phasebus.bus._errors import CallbackTimeoutError, EventError
 from phasebus.bus._events import PhaseEvent
 from phasebus.bus._forms import Callback
+from phasebus.bus._log import log
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._publisher import Publisher
 from phasebus.bus._returned import write_returned
@@ -25,8 +26,6 @@ from phasebus.bus._steps import Step
 from phasebus.bus._subscription import Subscription
 from phasebus.bus._view import View
 from phasebus.bus._watcher import Watcher
-
-logger = logging.getLogger("phasebus.bus")
 
 ISOLATED = "%r failed, and was isolated"
 """Logged for the first error of a subscriber, and for each that no outcome has as the publish failed."""
@@ -167,13 +166,13 @@ class Plan:
         self._record_error(subscription, event, error)
         for earlier, lost in (isolated or {}).items():
             if earlier.tally.errors > 1:  # else it was logged
-                logger.warning(ISOLATED, earlier.name, exc_info=lost)
+                log(logging.WARNING, ISOLATED, earlier.name, error=lost)
 
     def isolate(self, subscription: Subscription, event: object, error: Exception) -> None:
         """Count an `error` that does not end the publish, and put the subscriber's name on it; log the first one."""
         self._record_error(subscription, event, error, isolated=True)
         if subscription.tally.errors == 1:
-            logger.warning(ISOLATED, subscription.name, exc_info=error)
+            log(logging.WARNING, ISOLATED, subscription.name, error=error)
 
     def _record_error(
         self, subscription: Subscription, event: object, error: BaseException, *, isolated: bool = False

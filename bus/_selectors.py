@@ -14,8 +14,7 @@ from typing import Annotated, Any, NewType, Protocol, TypeVar, Union, get_args, 
 from phasebus.bus._checks import nearest
 from phasebus.bus._errors import CallbackSignatureError, EventError
 from phasebus.bus._events import PhaseEvent
-
-logger = logging.getLogger("phasebus.bus")
+from phasebus.bus._log import log
 
 Events = Any
 """What may be given as `events`: a class, ``A | B``, a tuple of these, a runtime protocol, a phase's name, or `Any`."""
@@ -172,7 +171,7 @@ def warn_of_unknown_phase(phase: str) -> None:
         classes += each.__subclasses__()
         declared.add(each.phase)
     if phase not in declared and (suggestion := nearest(phase, declared, cutoff=0.85)):
-        logger.warning("no event declares the phase %r%s", phase, suggestion)
+        log(logging.WARNING, "no event declares the phase %r%s", phase, suggestion)
 
 
 class _Bare(Protocol): ...

@@ -13,13 +13,12 @@ from typing import Self
 
 import anyio
 
+from phasebus.bus._log import log
 from phasebus.bus._publisher import Publisher
 from phasebus.bus._step_events import AttributeValue, StepEvent, StepKind, StepOutcome
 
 FAILURE_EVENT_SECONDS = 5.0
 """How long publishing the failure of a step may take, also when the step was cancelled, in seconds."""
-
-logger = logging.getLogger("phasebus.bus")
 
 _current: ContextVar[Step | None] = ContextVar("phasebus_step", default=None)
 
@@ -118,9 +117,13 @@ class Step:
                 await self._bus.publish(
                     self.event(self._kind.failed, seconds=self.seconds, outcome=outcome_of(error), error=error)
                 )
-        except Exception as another:  # of a subscriber, or of a bus that is closed: `error` is the one to be raised
-            logger.warning(
-                "publishing that %s %r failed was itself not possible", self._kind.name, self.name, exc_info=another
+        except Exception as another:  # noqa: BLE001  # of a subscriber, or of a bus that is closed: `error` is the one to be raised
+            log(
+                logging.WARNING,
+                "publishing that %s %r failed was itself not possible",
+                self._kind.name,
+                self.name,
+                error=another,
             )
         finally:
             self._leave()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import Any
 
@@ -211,3 +212,25 @@ async def test_asynchronous_observer_may_handle_its_own_timeout() -> None:
         await bus.publish(Ping())
         await bus.publish(Ping())
     assert seen == ["timed out: True"] * 2
+
+
+async def test_logging_that_fails_ends_neither_publisher_nor_observer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise OSError("the log is full")
+
+    monkeypatch.setattr(logging.getLogger("phasebus.bus"), "filters", [Broken()])
+    recorder = Recorder()
+
+    def raises(event: Ping) -> None:
+        raise ValueError
+
+    async with Bus() as bus:
+        bus.subscribe(Ping, raises, on_error="isolate")
+        bus.observe(Ping, raises, buffer=1, overflow="block")
+        bus.observe(None, recorder)
+        async with bus.stream(Ping, buffer=1) as stream:
+            for number in range(3):
+                await bus.publish(Ping(number))
+            assert stream.dropped == 2
+    assert recorder.seen == [0, 1, 2]
