@@ -107,3 +107,17 @@ def test_process_that_waited_for_the_fork_server_has_a_step_for_it(monkeypatch: 
     assert (waited["name"], waited["event"], waited["process"]) == ("wait_for_fork_server", "ended", "EngineCore")
     assert (waited["began_ns"], waited["time_ns"], waited["parent"]) == (5, 9, started["step"])
     assert waited["step"] != started["step"]
+
+
+def test_end_of_the_start_of_a_process_has_its_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from phasebus.initializer.engines.vllm.inside import processes
+
+    monkeypatch.setattr(processes, "_starter_reports", False)
+    monkeypatch.setattr(time, "process_time", lambda: 12.5)
+    sent: list[Any] = []
+    reporter: Any = SimpleNamespace(send=sent.append)
+    processes.report_process_start(reporter, ProcessIdentity("EngineCore"), time.time_ns())
+    begun, imported, ended = sent
+    assert "cpu_seconds" not in begun["attributes"]
+    assert (imported["name"], imported["attributes"]["cpu_seconds"]) == ("import_engine", 12.5)
+    assert (ended["name"], ended["attributes"]["cpu_seconds"]) == ("start_process", 12.5)
