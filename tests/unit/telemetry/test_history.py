@@ -19,6 +19,7 @@ from phasebus.telemetry.history import (
     usual_runs,
     version_factors,
 )
+from phasebus.telemetry.history.machine import cpu_seconds
 from phasebus.telemetry.history.retention import StoredRun
 from phasebus.telemetry.journal import JournalError, journal_path, read_journal, runs_folder, summarize
 from tests.support.runs import run_of, step, write_journal
@@ -317,3 +318,8 @@ def test_a_stored_run_counts_its_files() -> None:
     (stored,) = prune(Retention(runs=0), dry_run=True)
     assert isinstance(stored, StoredRun)
     assert stored.size == path.stat().st_size
+
+
+def test_the_cpu_time_of_a_process_is_none_once_it_is_gone() -> None:
+    assert (cpu_seconds(os.getpid()) or 0) > 0
+    assert cpu_seconds(2**22 + 1) is None  # more than Linux numbers
