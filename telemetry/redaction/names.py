@@ -79,8 +79,8 @@ _TOKEN_SUFFIXES: Final = frozenset(
 
 _LOCATION_SUFFIXES: Final = frozenset(
     {
-        "algorithm", "dir", "directory", "endpoint", "file", "filename", "folder", "mount", "name", "namespace", "path",
-        "provider", "sock", "source", "ttl",
+        "age", "algorithm", "count", "days", "dir", "directory", "enabled", "endpoint", "file", "filename", "folder", "length", "mount", "name", "namespace", "path",
+        "policy", "provider", "required", "sock", "source", "ttl", "type",
     }
 )  # fmt: skip
 """Last words of a name that denote the location or the kind of a secret and not the secret: SECRET_NAME=node-0."""
@@ -97,7 +97,7 @@ _QUERY_NAMES: Final = frozenset(
 @lru_cache(4096)
 def is_secret_name(name: str) -> bool:
     """Return whether a value under `name` is a secret: ``HF_TOKEN``, ``--api-key``, ``AccountKey``, ``X-Auth-Token``."""
-    name = name[-MAX_NAME_CHARACTERS:]
+    name = name[-MAX_NAME_CHARACTERS:].removeprefix("-D")  # a property of Java: -DsecretKey=X
     if name in ("PWD", "OLDPWD"):
         return False
     if name.lower() == "x-honeycomb-team":

@@ -177,6 +177,10 @@ _NOTATIONS: Final = (
             re.IGNORECASE,
         ),
     ),
+    _Notation(  # me:X@tcp(host:3306)/database
+        ("@tcp(", "@unix("),
+        re.compile(r"(?<![\w.-])[\w.-]++:(?P<value>[^\s@:/\"'\[\]]++)@(?:tcp|unix)\("),
+    ),
     _Notation(("<cookie ",), re.compile(r"<Cookie [^\s=<>]++=(?P<value>[^\s<>]++) for ")),  # of http.cookiejar
     _Notation(
         ("%40",),  # https://me:X@host, quoted for an address

@@ -99,7 +99,7 @@ def _redact_argument(argument: str, *, is_header: bool = False) -> str:
     assignment = _ASSIGNMENT.fullmatch(argument)
     name = assignment["name"] if assignment else ""
     value = assignment["value"] if assignment else argument
-    if name and _is_secret_text(name.lstrip("-"), value):
+    if name and _is_secret_text(name, value):
         return f"{name}={_mask(value)}"
     if value.lstrip()[:1] in ("{", "[") and (as_json := _redact_json(value)) is not None:
         value = as_json

@@ -50,7 +50,7 @@ _PUTTY_KEY: Final = re.compile(r"Private-Lines: [0-9]++")
 _USERINFO: Final = re.compile(r"://(?P<rest>[^\s\"'<>|`]++)")
 _PAIR: Final = re.compile(
     r"(?<![\w.%-])(?:(?P<option>-{1,2}[A-Za-z][\w.%-]*+)[ \t]++(?=[^\s=:])"
-    r"|(?P<name>[\w.%-]++)(?P<quote>\\*+[\"'])?+"
+    r"|(?P<name>[\w.%-]++)(?P<quote>\\*+[\"']\]?+)?+"
     r"[ \t]*+(?::=|=>|[=:](?![=:]))(?P<space>[ \t]*+(?:\r?\n[ \t]*+-[ \t]++|[|>][+-]?+[ \t]*+\r?\n[ \t]++)?+))"
 )
 """A name and what precedes its value: spaces after an option, else a separator."""

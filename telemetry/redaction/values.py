@@ -12,6 +12,7 @@ LEAST_OF_EACH: Final = 2
 
 _OPENING_QUOTE: Final = re.compile(r"[bru]{0,2}(?P<quote>\"\"\"|'''|\\*+[\"'])", re.IGNORECASE)
 _BARE: Final = re.compile(r"[^\s\"',;&<>}\])\\]*+")
+_REFERENCE: Final = re.compile(r"\$\{\w++\}(?=[\s\"',;)\]}]|$)")
 _QUERY: Final = re.compile(r"[^&#\s\"'<>]*+")
 _WORD: Final = re.compile(r"[^\s,;]++")
 _CREDENTIAL: Final = re.compile(r"[^\s\"'\\]++")
@@ -26,7 +27,28 @@ _DIGEST: Final = re.compile(r"(?:sha[0-9]*|md5|blake[0-9a-z]*|crc32c?|etag)[:=-]
 _RUN: Final = re.compile(r"[A-Za-z0-9]{16,}+")
 _HEXADECIMAL: Final = re.compile(r"(?=[0-9]*+[a-fA-F])(?:[0-9a-f]{32,}+|[0-9A-F]{32,}+)")
 _PLACEHOLDERS: Final = frozenset(
-    ["", "none", "null", "true", "false", "str", "...", "…", "''", '""', "[]", "{}", "()", "***", "empty"]
+    [
+        "",
+        "none",
+        "null",
+        "true",
+        "false",
+        "str",
+        "...",
+        "…",
+        "''",
+        '""',
+        "[]",
+        "{}",
+        "()",
+        "***",
+        "empty",
+        "disabled",
+        "enabled",
+        "required",
+        "optional",
+        "unset",
+    ]
 )
 _PROSE: Final = frozenset(
     {
@@ -59,6 +81,8 @@ def end_of_value(text: str, at: int, name: str, *, in_query: bool) -> tuple[int,
         return at, _end(_COOKIE, text, at)
     if text.startswith("[redacted]", at):
         return at, at + len("[redacted]")
+    if reference := _REFERENCE.match(text, at):
+        return at, reference.end()
     end = _end(_BARE, text, at)
     if text[at:end].endswith("(") and (quote := _OPENING_QUOTE.match(text, end)):  # bytes.fromhex('X')
         return quote.end(), _end_of_quoted(text, quote.end(), quote["quote"])
