@@ -183,6 +183,7 @@ async def test_a_context_stays_one_when_it_is_updated_by_an_operator() -> None:
     context |= {"a": 1}
     assert_type(context, Context)
     assert_type(context | {"b": 2}, dict[str, Any])
+    assert dict(context) == {"a": 1}
 
 
 async def test_the_runner_returns_plain_data() -> None:

@@ -70,7 +70,9 @@ def test_any_response_of_a_store_is_a_listing_or_an_error(content: bytes) -> Non
 def test_any_header_is_accepted_or_an_error(function: object, name: str, value: str) -> None:
     headers = Message()
     headers[name] = value
+    reason = "accepted"
     try:
         function(headers)  # type: ignore[operator]
-    except (DownloadError, TransferError):
-        return
+    except (DownloadError, TransferError) as error:
+        reason = str(error)
+    assert reason
