@@ -29,8 +29,8 @@ _SECRET_ENDINGS: Final = (
 
 _KEY_QUALIFIERS: Final = frozenset(
     {
-        "api", "access", "account", "admin", "app", "auth", "client", "consumer", "deploy", "encryption", "functions", "ingestion",
-        "instrumentation", "license",
+        "api", "access", "account", "admin", "app", "auth", "client", "consumer", "deploy", "encryption", "functions",
+        "ingestion", "instrumentation", "license",
         "master", "preshared", "private", "secret", "service", "session", "shared", "sharedaccess", "signing", "ssh",
         "storage", "subscription", "webhook",
     }
@@ -79,8 +79,8 @@ _TOKEN_SUFFIXES: Final = frozenset(
 
 _LOCATION_SUFFIXES: Final = frozenset(
     {
-        "age", "algorithm", "count", "days", "dir", "directory", "enabled", "endpoint", "file", "filename", "folder", "length", "mount", "name", "namespace", "path",
-        "policy", "provider", "required", "sock", "source", "ttl", "type",
+        "age", "algorithm", "count", "days", "dir", "directory", "enabled", "endpoint", "file", "filename", "folder", "length",
+        "mount", "name", "namespace", "path", "policy", "provider", "required", "sock", "source", "ttl", "type",
     }
 )  # fmt: skip
 """Last words of a name that denote the location or the kind of a secret and not the secret: SECRET_NAME=node-0."""
