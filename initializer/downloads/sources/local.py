@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from urllib.parse import unquote
@@ -55,7 +56,8 @@ class LocalSource:
             raise DownloadError(f"{self._model!r} does not exist (as {self.path}); check the path")
         if self.path.is_file():
             return Listing(files=(_describe(self.path, self.path.name),), single=True)
-        return Listing(files=tuple(_describe(self.path / name, name) for name in sorted(_walk(self.path))))
+        with _readable(self.path):
+            return Listing(files=tuple(_describe(self.path / name, name) for name in sorted(_walk(self.path))))
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> LocalBody:
         """Open a file."""
@@ -101,9 +103,23 @@ def inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, lis
     """Check a model that is used in place; return its path, and the sizes of its files in bytes.
 
     Raises:
-        DownloadError: There is no model, or one of its files is missing or incomplete.
+        DownloadError: There is no model, or one of its files is missing, incomplete or not readable.
     """
     path = expanded(path).absolute()
+    with _readable(path):
+        return _inspect_model(model, path, mode)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise an error of the operating system in the block as a `DownloadError`."""
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+
+
+def _inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, list[int]]:
     if not exists(path):
         raise DownloadError(
             f"there is no model at {model!r} (as {path}); give the path of a folder with a config.json, as `hf download` "
@@ -135,15 +151,12 @@ def _check_content(file: Path, *, never_empty: bool) -> None:
     if never_empty and file.name in _OBJECTS and size <= _MAX_OBJECT:
         try:
             json.loads(file.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DownloadError(f"{file} cannot be read as JSON ({type(error).__name__}); copy it again") from None
     if file.suffix not in {".safetensors", ".gguf"} and not (is_model_file(file.name) and size <= MAX_POINTER):
         return
-    try:
-        with file.open("rb") as opened:
-            problem = content_problem(file.name, opened.fileno(), os.fstat(opened.fileno()).st_size)
-    except OSError as error:
-        raise DownloadError(f"{file} cannot be read: {error.strerror}") from error
+    with file.open("rb") as opened:
+        problem = content_problem(file.name, opened.fileno(), os.fstat(opened.fileno()).st_size)
     if problem is not None:
         raise DownloadError(f"{file} is incomplete or damaged: {problem}; copy it again")
 

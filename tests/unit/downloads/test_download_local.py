@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -172,6 +173,20 @@ async def test_configuration_that_is_cut_off_is_an_error(model: Path) -> None:
             DownloadError, match=r"config\.json cannot be read as JSON \(JSONDecodeError\); copy it again"
         ):
             await fetch(seen.bus, str(model))
+
+
+@pytest.mark.parametrize("destination", [None, "copy"])
+async def test_folder_that_cannot_be_read_is_an_error(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, destination: str | None
+) -> None:
+    def denied(path: Path | str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    monkeypatch.setattr("phasebus.initializer.downloads.sources.local.os.scandir", denied)
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match="tiny cannot be read: Permission denied"):
+            await fetch(seen.bus, str(model), destination=destination and tmp_path / destination, settings=QUICK)
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
