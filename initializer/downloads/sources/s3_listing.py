@@ -38,7 +38,7 @@ def signing_config(config: Mapping[str, Any]) -> dict[str, str] | None:
     Returns:
         The settings; None if there is no access key and unsigned requests are not allowed.
     """
-    found = {key: next(filter(None, map(os.environ.get, names)), "") for key, names in _VARIABLES.items()}
+    found = {key: next(filter(None, map(os.environ.get, names)), "").strip() for key, names in _VARIABLES.items()}
     found = {key: value for key, value in {**found, **config}.items() if value}
     if found.get("skip_signature", "").lower() not in {"true", "1", "yes", "on", "t", "y"}:
         found.pop("skip_signature", None)

@@ -92,7 +92,7 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
         client["allow_http"] = scheme.lower() == "http"
     store: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[kind]
     try:
-        with _without_empty_variables(_PREFIXES[kind]):
+        with _cleaned_variables(_PREFIXES[kind]):
             try:
                 return store(bucket, config=config, client_options=client, retry_config={"max_retries": 0})
             except ValueError as error:
@@ -123,19 +123,23 @@ def _authorities() -> bytes | None:
 
 
 @contextmanager
-def _without_empty_variables(prefix: str) -> Iterator[None]:
-    """Unset the empty variables that begin with `prefix` while obstore reads them.
+def _cleaned_variables(prefix: str) -> Iterator[None]:
+    """Unset the empty variables that begin with `prefix`, and strip the others, while obstore reads them.
 
-    The stores' own tools take an empty variable for an unset one; obstore takes an empty endpoint, and fails.
+    The stores' own tools take an empty variable for an unset one; obstore takes an empty endpoint, and fails. A secret from
+    a file often ends in a newline, with which obstore cannot make a header.
     """
     with _LOCK:
-        empty = [name for name, value in os.environ.items() if name.startswith(prefix) and not value]
-        for name in empty:
-            del os.environ[name]
+        before = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
+        for name, value in before.items():
+            if not value.strip():
+                del os.environ[name]
+            elif value != value.strip():
+                os.environ[name] = value.strip()
         try:
             yield
         finally:
-            os.environ.update(dict.fromkeys(empty, ""))
+            os.environ.update(before)
 
 
 def first_line(error: Exception) -> str:

@@ -163,6 +163,16 @@ def test_authorities_of_a_bundle_are_trusted(variable: str, monkeypatch: pytest.
     assert client["root_certificate"] == (tmp_path / "ca.pem").read_bytes()
 
 
+def test_secrets_are_read_without_the_spaces_around_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"AWS_ACCESS_KEY_ID": "key\n", "AWS_SECRET_ACCESS_KEY": " secret\r\n", "AWS_REGION": " "}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("obstore.store.S3Store", lambda *_, **__: {name: os.environ.get(name) for name in variables})
+    read = connect("s3", "box", DownloadSettings(), 1)
+    assert read == {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": None}
+    assert {name: os.environ[name] for name in variables} == variables
+
+
 def test_older_client_without_bundles_is_used_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     options: list[dict[str, object]] = []
 
