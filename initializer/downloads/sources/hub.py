@@ -48,8 +48,8 @@ def guessed_hub_source(repository: re.Match[str], settings: DownloadSettings) ->
     return HubSource(repository["repo"], repository["revision"], settings, guessed_from=repository.string)
 
 
-class _DeniedError(DownloadError):
-    """Raised when the hub denies access to a repository, or has none with the name; the cache may have its files."""
+class _RejectedTokenError(DownloadError):
+    """Raised when the hub rejects the token, also for a public repository; the cache may have its files."""
 
 
 class HubSource:
@@ -98,7 +98,7 @@ class HubSource:
             )
         try:
             repository = self._ask()
-        except (TransferError, _DeniedError) as error:
+        except (TransferError, _RejectedTokenError) as error:
             if (cached := cached_snapshot(cache, self._repo, self._revision)) is None:
                 raise
             logger.warning("%s; using %s from the cache %s", error, self.display, cached.folder)
@@ -144,12 +144,12 @@ class HubSource:
         code = error.headers.get("X-Error-Code", "")
         stated = _statement(error.headers)
         if code == "GatedRepo":
-            return _DeniedError(
+            return DownloadError(
                 f"{self.display} is a gated repository; accept its terms on the hub's page, and set HF_TOKEN to a token "
                 f"of that account{stated}"
             )
         if not code and error.status == 401 and any(name.lower() == "authorization" for name in self._headers):
-            return _DeniedError(
+            return _RejectedTokenError(
                 f"{_endpoint()} rejects the token that is sent for {self.display}; it may have expired: set HF_TOKEN to "
                 f"another one, or remove it if the repository is public{stated}"
             )
@@ -159,12 +159,12 @@ class HubSource:
             return DownloadError(f"{self.display} was disabled on the hub")
         if code == "RepoNotFound" or (not code and error.status in {401, 404}):
             folder = self._guessed_from and f", nor is there a folder {Path(self._guessed_from).absolute()}"
-            return _DeniedError(
+            return DownloadError(
                 f"there is no repository {self._repo!r} on {_endpoint()}{folder or ''}, or it is private: check the name, or "
                 "set HF_TOKEN to a token that may read it"
             )
         other = error_of_status(error)
-        return _DeniedError(f"{other}{stated}") if isinstance(other, DownloadError) else other
+        return DownloadError(f"{other}{stated}") if isinstance(other, DownloadError) else other
 
 
 def _statement(headers: Message) -> str:

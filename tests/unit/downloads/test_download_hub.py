@@ -67,23 +67,31 @@ def test_statement_of_the_hub_is_a_part_of_the_error(hub: Hub, status: int, code
     assert len(error) < 600
 
 
-@pytest.mark.parametrize(("status", "code"), [(401, ""), (403, "GatedRepo"), (404, "RepoNotFound"), (403, "")])
-def test_snapshot_in_the_cache_is_used_if_access_is_denied(
-    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int, code: str
-) -> None:
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    """A snapshot in the cache."""
     snapshot = tmp_path / "models--org--name" / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (tmp_path / "models--org--name" / "refs").mkdir()
     (tmp_path / "models--org--name" / "refs" / "main").write_text(COMMIT)
-    hub.answers(status, code)
+    return snapshot
+
+
+def test_snapshot_in_the_cache_is_used_if_the_token_is_rejected(
+    hub: Hub, snapshot: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.answers(401)
     assert HubSource("org/name", None, DownloadSettings()).listing().folder == snapshot
     assert "; using hf://org/name from the cache" in caplog.text
 
 
-def test_revision_that_does_not_exist_is_an_error_in_any_case(hub: Hub, tmp_path: Path) -> None:
-    (tmp_path / "models--org--name" / "snapshots" / COMMIT).mkdir(parents=True)
-    hub.answers(404, "RevisionNotFound")
-    assert "has no revision 'main'" in error_of(hub)
+@pytest.mark.usefixtures("snapshot")
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "GatedRepo"), (404, "RepoNotFound"), (403, ""), (404, "RevisionNotFound")]
+)
+def test_snapshot_in_the_cache_is_not_used_if_access_is_denied(hub: Hub, status: int, code: str) -> None:
+    hub.answers(status, code)
+    assert error_of(hub)
 
 
 def test_token_that_is_no_token_is_an_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
