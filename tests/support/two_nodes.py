@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -88,3 +89,28 @@ def two_nodes(**resources: Any) -> Iterator[TwoNodes]:
         yield TwoNodes(cluster, **resources)
     finally:
         cluster.shutdown()
+
+
+class SharedTwoNodes:
+    """Two nodes for all test modules of one folder: each start of them takes ten seconds.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: TwoNodes | None = None
+        self._resources = ExitStack()
+
+    def started(self) -> TwoNodes:
+        """Return the nodes, which are started if they do not run."""
+        if self._running is None:
+            self._running = self._resources.enter_context(two_nodes())
+        return self._running
+
+    def end_before(self, following: pytest.Item | None) -> None:
+        """End the nodes unless the following test is in the folder."""
+        if following is None or following.path.parent != self._folder:
+            self._running = None
+            self._resources.close()

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.two_nodes import TwoNodes, two_nodes
+from tests.support.two_nodes import SharedTwoNodes, TwoNodes
+
+_shared = SharedTwoNodes(Path(__file__).parent)
 
 
 @pytest.fixture(scope="module")
@@ -15,9 +17,17 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[TwoNodes]:
-    with two_nodes() as running:
-        yield running
+def nodes() -> TwoNodes:
+    return _shared.started()
+
+
+@pytest.hookimpl(wrapper=True)  # type: ignore[untyped-decorator]
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End the nodes after the last test of this folder."""
+    try:
+        yield
+    finally:
+        _shared.end_before(nextitem)
 
 
 @pytest.fixture
