@@ -55,6 +55,7 @@ OWN_STEPS: Final = frozenset(
         "init_front_end",
         "init_scheduler",
         "init_structured_output",
+        "load_http_server",
         "load_stat_loggers",
         "load_tokenizer",
         "parse_command_line",

@@ -38,7 +38,7 @@ UNTRACED_FUNCTIONS: Final = (
     ("vllm.v1.structured_output", "StructuredOutputManager.__init__", "init_structured_output"),
     ("vllm.v1.engine.core", "freeze_gc_heap", "freeze_heap"),
     ("vllm.model_executor.model_loader.base_loader", "process_weights_after_loading", "process_weights"),
-    ("uvicorn.config", "Config.load", "start_http_server"),  # imports the protocols
+    ("uvicorn.config", "Config.load", "load_http_server"),  # imports the protocols
     ("uvicorn.server", "Server.startup", "start_http_server"),
     ("vllm.v1.worker.cpu_worker", "CPUWorker.init_device", "init_device"),
     ("vllm.v1.worker.cpu_worker", "CPUWorker.determine_available_memory", "profile_memory"),
