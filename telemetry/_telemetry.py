@@ -22,7 +22,7 @@ from phasebus.telemetry.proxies import without_proxy
 from phasebus.telemetry.redaction import learn_environment, learn_secret
 from phasebus.telemetry.relay import Relay, SpanForwarder
 from phasebus.telemetry.run import RunIdentity
-from phasebus.telemetry.service import Access, Server, build_app
+from phasebus.telemetry.service import OWN_TOKEN, Access, Server, build_app
 from phasebus.telemetry.status import Status
 from phasebus.telemetry.timeline import Timeline
 from phasebus.telemetry.trace_losses import TraceLosses
@@ -76,7 +76,7 @@ class Telemetry:
         self.metrics = Metrics(__version__)
         self.timeline = Timeline(self.identity, trace_url or environment.get("PHASEBUS_TRACE_URL") or None)
         app = partial(build_app, self.metrics, self.status, self.timeline)
-        access = (access or Access()).or_else(Access.from_environment(environment))
+        access = (access or Access(own_token=OWN_TOKEN)).or_else(Access.from_environment(environment))
         if access.credential is not None:
             learn_secret(access.credential)
         self.service = None if port is None else Server(app, host, port, access=access)

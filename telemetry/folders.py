@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 
 def runtime_folder() -> Path:
-    """Return the folder of sockets: PHASEBUS_RUNTIME_DIR, or else the user's runtime folder (XDG_RUNTIME_DIR).
+    """Return the folder of sockets and tokens: PHASEBUS_RUNTIME_DIR, or else the user's runtime folder (XDG_RUNTIME_DIR).
 
     Without one, it is below the folder for temporary files.
     """

@@ -15,7 +15,7 @@ from phasebus.bus import PhasebusError
 from phasebus.printable import printable_text
 from phasebus.telemetry.formatting import NOTABLE_SECONDS
 from phasebus.telemetry.remaining import count_down
-from phasebus.telemetry.service import Access
+from phasebus.telemetry.service import Access, offered_token
 
 _ANNOUNCED = ("cluster", "node", "phase", "download", "engine")
 _RECONNECT_SECONDS = 0.5
@@ -37,7 +37,7 @@ class RemoteStart:
 
     Args:
         url: The URL of the service.
-        token: Its token; by default PHASEBUS_TOKEN.
+        token: Its token; by default PHASEBUS_TOKEN, or else what a service of this user on this machine offers.
 
     Attributes:
         steps: The steps by their ids.
@@ -71,8 +71,8 @@ class RemoteStart:
             httpx.TransportError: The connection failed or was lost.
         """
         headers = {} if self._last_event is None else {"Last-Event-ID": self._last_event}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
+        if (token := self._token or local_token(self.url)) is not None:
+            headers["Authorization"] = f"Bearer {token}"
         try:
             client = httpx.Client(timeout=_SILENCE_SECONDS, trust_env=not is_loopback(self.url))
         except (ValueError, ImportError) as error:  # a proxy's URL, or a proxy whose package is not installed
@@ -216,6 +216,15 @@ def _check_step(step: Any) -> None:
     for name, kind in _STEP_FIELDS.items():
         if not isinstance(step[name], kind):
             raise TypeError(f"the {name} of a step is {step[name]!r:.100}")
+
+
+def local_token(url: str) -> str | None:
+    """Return the token of a service on this machine, if it is this user's and needs one only from others."""
+    try:
+        port = httpx.URL(url).port
+    except httpx.InvalidURL:
+        return None
+    return offered_token(port) if port is not None and is_loopback(url) else None
 
 
 def is_loopback(url: str) -> bool:

@@ -38,7 +38,8 @@ class ServiceConfig(Section):
     token: SecretStr | None = None
     """The token that requests need, except those of the probes: Authorization: Bearer TOKEN, or once /?token=TOKEN in a
     browser; by default PHASEBUS_TOKEN. phasebus watch sends PHASEBUS_TOKEN. Without a token, an address that is not loopback
-    serves the probes and /metrics only; with `none`, it serves everything to every client."""
+    serves the probes and /metrics only, and the rest to phasebus watch of the same user on the same machine; with `none`, it
+    serves everything to every client."""
 
     trace_url: str | None = Field(default=None, pattern="^https?://")
     """URL of a trace for the links on the page, with the placeholders {trace} and {span}, such as

@@ -2,6 +2,7 @@
 
 from phasebus.telemetry.service.access import NO_TOKEN, OWN_TOKEN, Access, visible_status
 from phasebus.telemetry.service.limits import Limits
+from phasebus.telemetry.service.local_token import offered_token
 from phasebus.telemetry.service.server import PortTakenError, Server
 from phasebus.telemetry.service.stream import build_app, page_routes
 
@@ -13,6 +14,7 @@ __all__ = [
     "PortTakenError",
     "Server",
     "build_app",
+    "offered_token",
     "page_routes",
     "visible_status",
 ]

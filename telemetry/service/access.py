@@ -33,7 +33,8 @@ NO_TOKEN: Final = "none"  # noqa: S105  # not a secret
 """In the place of a token: serve everything to every client that can reach the address."""
 
 OWN_TOKEN: Final = secrets.token_urlsafe(24)
-"""A token of this process, for services that it starts in other processes and reads itself."""
+"""A token of this process, for services that it starts in other processes and reads itself, and for this user's programs on
+this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,8 @@ class Access:
             domain.
         token: The token that requests need, except those of the probes. None: on loopback no request needs one, and on
             another address only `PUBLIC_PATHS` are served. `NO_TOKEN`: no request needs one on any address.
-        own_token: A further token, of the process that starts the service; valid also where `token` is None.
+        own_token: A further token, of the process that starts the service; valid also where `token` is None. If the address
+            is not loopback and `token` is None, the programs of this user on this machine find it, too.
     """
 
     hosts: tuple[str, ...] = ()
@@ -61,6 +63,10 @@ class Access:
     def or_else(self, other: Access) -> Access:
         """Return this, with `other` in the place of what is not set."""
         return replace(self, hosts=self.hosts or other.hosts, token=self.token or other.token)
+
+    def is_closed_at(self, address: str) -> bool:
+        """Return whether a service on this IP address serves only `PUBLIC_PATHS` to clients without `own_token`."""
+        return self.token is None and not ipaddress.ip_address(address).is_loopback
 
     @property
     def credential(self) -> str | None:
@@ -90,8 +96,7 @@ class AccessControl:
         self._token = access.credential
         self._tokens = [token.encode() for token in (access.credential, access.own_token) if token is not None]
         self._address = address
-        is_loopback = ipaddress.ip_address(address).is_loopback
-        self._is_open = access.token == NO_TOKEN or (access.token is None and is_loopback)
+        self._is_open = access.credential is None and not access.is_closed_at(address)
         self._open_paths = PUBLIC_PATHS if self._token is None else PROBES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phasebus.bus import PhasebusError
@@ -18,6 +19,7 @@ from phasebus.telemetry.own_threads import OWN_THREADS
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.service.access import Access, AccessControl
 from phasebus.telemetry.service.limits import QUEUED_CONNECTIONS, Limits
+from phasebus.telemetry.service.local_token import offer_token, withdraw_token
 from phasebus.telemetry.service.rates import RateLimit, RequestRate
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class Server:
         address, self.port = self._socket.getsockname()[:2]
         access = access or Access()
         access = replace(access, hosts=(host, *access.hosts))
+        self._own_token = access.own_token if access.is_closed_at(address) else None
+        self._token_file: Path | None = None
 
         def guarded() -> Callable[..., Any]:
             controlled = AccessControl(build(), access, address)
@@ -91,11 +95,15 @@ class Server:
 
     def start(self) -> None:
         """Start to answer, also the connections made since the constructor bound the address."""
+        if self._own_token is not None:
+            self._token_file = offer_token(self.port, self._own_token)
         self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
         """Stop to answer; wait for the running requests for at most `seconds`."""
         self._closing.set()
+        if self._token_file is not None and self._own_token is not None:
+            withdraw_token(self._token_file, self._own_token)
         if self._thread.ident is not None:
             self._imported.wait(_IMPORT_SECONDS)
             if self._server is not None:

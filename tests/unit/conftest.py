@@ -15,5 +15,6 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     own = tmp_path_factory.getbasetemp() / f"own-{next(_numbers)}"
     monkeypatch.setenv("PHASEBUS_STATE_DIR", str(own / "state"))
     monkeypatch.setenv("PHASEBUS_CACHE_DIR", str(own / "cache"))
+    monkeypatch.setenv("PHASEBUS_RUNTIME_DIR", str(own / "runtime"))
     for name in ("TRACEPARENT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
