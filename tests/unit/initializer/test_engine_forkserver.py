@@ -21,7 +21,7 @@ from phasebus import vllm_plugin
 from phasebus.initializer.engines.vllm.inside.forkserver import begin, imported, patches
 from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
 from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER, STEPS_URL
-from tests.support.waiting import wait_until
+from tests.support.waiting import has_ended, wait_until
 
 PROGRAM = """\
 import gc, itertools, json, logging, multiprocessing, os, random, resource, signal, sys, threading, time
@@ -149,7 +149,7 @@ def test_the_server_runs_one_thread_and_ends_with_its_owner(tmp_path: Path) -> N
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             server.send_signal(number)  # as a terminal sends them to the whole process group
         owner.kill()
-    wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, "the server has ended")
+    wait_until(lambda: has_ended(server), "the server has ended")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from phasebus.telemetry.output_file import copy_lines
-from tests.support.waiting import wait_until
+from tests.support.waiting import has_ended, wait_until
 
 _PRINTING = """
 import subprocess, sys
@@ -163,7 +163,7 @@ def test_prints_reach_the_file_after_the_process_that_writes_was_killed(tmp_path
         wait_until(lambda: "got the first\n" in file.read_text(), "the process writes")
         (writer,) = writers_of(file)
         writer.kill()
-        writer.wait(120)  # it may still read until then
+        wait_until(lambda: has_ended(writer), "the process that writes has ended")  # it may still read until then
         printing_process.stdin.write(b"the last\n")
         printing_process.stdin.flush()
         wait_until(lambda: "got the last\n" in file.read_text(), "another process writes")
