@@ -21,7 +21,8 @@ from phasebus import vllm_plugin
 from phasebus.initializer.engines.vllm.inside.forkserver import begin, imported, patches
 from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
 from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER, STEPS_URL
-from tests.support.waiting import has_ended, wait_until
+from tests.support.processes import has_ended
+from tests.support.waiting import wait_until
 
 PROGRAM = """\
 import gc, itertools, json, logging, multiprocessing, os, random, resource, signal, sys, threading, time

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from phasebus.telemetry.output_file import copy_lines
-from tests.support.waiting import has_ended, wait_until
+from tests.support.processes import has_ended
+from tests.support.waiting import wait_until
 
 _PRINTING = """
 import subprocess, sys
