@@ -115,12 +115,12 @@ def common_levers(run: Run) -> Iterable[Lever]:
             callback=name,
             factor=_without(lambda step, name=name: step.kind == "callback" and step.name == name),  # type: ignore[misc]
         )
-    if any(step.kind == "download" for step in run.steps):
+    if any(map(_is_fetched, run.steps)):
         yield Lever(
             name="have the model on this machine before the start",
             how="model: /path/to/the/model, or a volume for the cache (HF_HOME) that outlives the container",
             cost="space on the disk of each machine",
-            factor=_without(lambda step: step.kind == "download"),
+            factor=_without(_is_fetched),
         )
     if any(step.kind == "ray" and step.name == "start" for step in run.steps):
         yield Lever(
@@ -129,6 +129,11 @@ def common_levers(run: Run) -> Iterable[Lever]:
             cost="a Ray that stays",
             factor=_without(lambda step: step.kind == "ray" and step.name == "start", _RAY_RESIDUE),
         )
+
+
+def _is_fetched(step: RecordedStep) -> bool:
+    """Return whether a step downloads a model from elsewhere; a model at a path is copied or checked."""
+    return step.kind == "download" and step.attributes.get("source") != "file"
 
 
 def _without(selected: Callable[[RecordedStep], bool], residue: float = 0.0) -> Factor:

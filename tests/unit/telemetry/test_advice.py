@@ -11,13 +11,13 @@ from phasebus.telemetry.journal import Run
 from tests.support.runs import run_of, step
 
 
-def start(callback: float = 2.0, download: float = 5.0, import_ends: float = 9.0) -> Run:
+def start(callback: float = 2.0, download: float = 5.0, import_ends: float = 9.0, source: str = "hf") -> Run:
     """Return a start whose callback blocks the rest, and whose download runs beside the import of the engine."""
     end = max(callback + download, import_ends) + 3
     return run_of(
         step("node", 0, end, kind="node"),
         step("wait", 0, callback, "node", kind="callback"),
-        step("download", callback, callback + download, "node", kind="download"),
+        step("download", callback, callback + download, "node", kind="download", source=source),
         step("import_engine", callback, import_ends, "node", kind="engine_step"),
         step("load", end - 3, end, "node", kind="engine_step"),
         end=end,
@@ -35,6 +35,11 @@ def test_only_what_the_rest_waits_for_is_advised() -> None:
 def test_a_saving_ends_where_the_next_step_is_waited_for(download: float, saving: float) -> None:
     found = {each.lever.name: each.saved for each in advise([start(download=download)], common_levers)}
     assert found["have the model on this machine before the start"] == pytest.approx(saving)
+
+
+def test_model_at_a_path_is_not_advised_to_be_on_the_machine() -> None:
+    (advice,) = advise([start(download=20.0, source="file")], common_levers)
+    assert advice.lever.name.startswith("drop the callback")
 
 
 def test_of_several_runs_the_smallest_saving_counts_and_a_lever_of_one_run_is_none() -> None:
