@@ -111,18 +111,16 @@ class RemoteStart:
     def announced(self, changed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield those of the `changed` steps that are worth a line, once.
 
-        They are the start of a node, and the end of a step of a major kind that failed or took a noticeable time.
+        They are the start and the end of a node or cluster, and the end of another step of a major kind that failed or took a
+        noticeable time.
         """
         for step in changed:
             outcome = step["outcome"]
             if step["kind"] not in _ANNOUNCED or self._announced.get(step["id"]) == outcome:
                 continue
             self._announced[step["id"]] = outcome
-            if outcome == "running":
-                is_notable = step["kind"] in ("cluster", "node")
-            else:
-                is_notable = outcome != "finished" or step.get("end", 0.0) - step["start"] >= NOTABLE_SECONDS
-            if is_notable:
+            is_long = "end" in step and step["end"] - step["start"] >= NOTABLE_SECONDS
+            if step["kind"] in ("cluster", "node") or is_long or outcome not in ("running", "finished"):
                 yield step
 
     def _update(self, name: str, content: dict[str, Any]) -> list[dict[str, Any]]:

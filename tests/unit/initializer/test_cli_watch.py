@@ -91,6 +91,13 @@ def test_watch_prints_the_steps_worth_a_line_until_ready(timeline: Timeline, ser
     assert result.output.splitlines() == ["✓ node n  8 s", "✓ download org/llama  7 s"]
 
 
+def test_watch_prints_that_a_quick_start_is_ready(timeline: Timeline, service: Server) -> None:
+    for id_ in ("c", "b", "a"):
+        timeline.ended(id_, 100.00005, "finished", None, {})
+    result = watch(service.url, "--until-ready")
+    assert (result.exit_code, result.output.startswith("✓ node n")) == (0, True)
+
+
 def test_watch_prints_what_is_stuck(timeline: Timeline, service: Server) -> None:
     timeline.set_stuck([{"step": "c", "reason": "no byte read for 60 s"}])
     timeline.close()
