@@ -42,7 +42,8 @@ def test_a_start_whose_fork_server_is_killed_goes_on_with_spawned_processes(tmp_
         command.send(signal.SIGTERM)
         assert command.wait() == 0
         assert command.left_behind() == []
-        assert command.stderr.count("EngineCore is spawned, not forked: the fork server") == 1
+        # that of the first process: the inspection of the model's class, if vLLM has not seen it before
+        assert command.stderr.count(" is spawned, not forked: the fork server") == 1
     finally:
         command.close()
 
