@@ -52,7 +52,7 @@ SECRETS = [
     ("fatal: unable to access 'https://x-access-token:Zq9xKs72LmWvT4bNc8Rd@github.com/o/r/': 403", GENERATED),
     ("http.https://github.com/.extraheader AUTHORIZATION: basic bWU6aHVudGVyMlg=", BASIC),
     ("git config --global url.https://Zq9xKs72LmWvT4bNc8Rd:x-oauth-basic@github.com/.insteadOf https://github.com/", GENERATED),
-    ("Looking in indexes: https://me:hunter2X@pypi.corp/simple, https://pypi.org/simple", PASSWORD),
+    ("Looking in indexes: https://me:hunter2X@pypi.corp/simple, https://mirror.example/simple", PASSWORD),
     ("index-url = https://__token__:hunter2X@h/simple", PASSWORD),
     ("extra-index-url=https://me:hunter2X@h", PASSWORD),
     ("machine h login me password correct-horse", WORDS),
