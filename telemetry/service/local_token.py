@@ -22,8 +22,8 @@ _MOST_BYTES: Final = 200
 
 def offer_token(port: int, token: str) -> Path | None:
     """Write `token` for the readers of the service on `port`; return the file, or None if the folder cannot be used."""
-    folder = runtime_folder()
     try:
+        folder = runtime_folder()  # fails without any folder for temporary files
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_private(folder):
             return None
@@ -43,8 +43,8 @@ def withdraw_token(file: Path, token: str) -> None:
 
 def offered_token(port: int) -> str | None:
     """Return the token for the service on `port` of this machine; None if this user runs none that offers one."""
-    folder = runtime_folder()
     try:
+        folder = runtime_folder()
         return read_regular(_file(folder, port), _MOST_BYTES).decode("ascii") if _is_private(folder) else None
     except (OSError, UnicodeError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -70,6 +71,18 @@ def test_service_starts_without_offering_where_the_folder_is_not_private(serve: 
     assert list(folder.iterdir()) == []
     with pytest.raises(WatchError, match="PHASEBUS_TOKEN"):
         list(RemoteStart(server.url).changes())
+
+
+def test_service_starts_without_offering_where_no_folder_can_be_written(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_folder() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    for name in ("PHASEBUS_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", no_folder)
+    assert offered_token(serve().port) is None
 
 
 def test_token_of_a_later_service_on_the_port_is_not_removed(serve: Serve, folder: Path) -> None:
