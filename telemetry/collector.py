@@ -12,7 +12,7 @@ from inspect import signature
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 from opentelemetry.util.re import parse_env_headers
@@ -178,6 +178,8 @@ class Collector:
         import requests
         from opentelemetry.exporter.otlp.proto.http import Compression as HttpCompression
 
+        from phasebus.telemetry.otel.sdk import without_own_metrics
+
         session = None
         if self._is_loopback():
             session = requests.Session()
@@ -194,19 +196,22 @@ class Collector:
             client_key_file=self.client_key,
             client_certificate_file=self.client_certificate,
             session=session,
+            **without_own_metrics(make),
         )
 
     def _grpc_exporter(self, make: Callable[..., E]) -> E:
         import grpc
+
+        from phasebus.telemetry.otel.sdk import without_own_metrics
 
         credentials = None
         if self.certificate or self.client_certificate:
             credentials = grpc.ssl_channel_credentials(
                 _content(self.certificate), _content(self.client_key), _content(self.client_certificate)
             )
-        direct: dict[str, Any] = {}
+        more = without_own_metrics(make)
         if self._is_loopback() and "channel_options" in signature(make).parameters:  # older SDKs have none
-            direct["channel_options"] = (("grpc.enable_http_proxy", 0),)
+            more["channel_options"] = (("grpc.enable_http_proxy", 0),)
         return make(
             endpoint=self.endpoint,
             insecure=self.insecure,
@@ -214,7 +219,7 @@ class Collector:
             headers=dict(self.headers),
             timeout=self.timeout,
             compression=grpc.Compression.Gzip if self.compression == "gzip" else grpc.Compression.NoCompression,
-            **direct,
+            **more,
         )
 
     def is_at(self, endpoint: str) -> bool:

@@ -16,6 +16,7 @@ from phasebus.telemetry.otel import (  # isort: skip
     process_resource,
     run_resource,
 )
+from phasebus.telemetry.otel.sdk import without_own_metrics  # isort: skip
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -156,6 +157,7 @@ class Tracing:
                 sampler=ALWAYS_ON,  # which traces are exported is decided before a span is made
                 span_limits=self._limits,
                 shutdown_on_exit=False,
+                **without_own_metrics(TracerProvider),
             )
             if self._queues:
                 provider.add_span_processor(_ToQueues(self._queues))

@@ -2,16 +2,17 @@
 
 A contract test covers each: the SDK reads OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT while it is imported and fails on a value that it
 rejects; a `ReadableSpan` made with its public constructor is exported as it is; a context that carries the key
-``_SUPPRESS_INSTRUMENTATION_KEY`` keeps instrumented HTTP and gRPC clients from tracing an export.
+``_SUPPRESS_INSTRUMENTATION_KEY`` keeps instrumented HTTP and gRPC clients from tracing an export; providers and exporters use
+the global meter provider, which OTEL_PYTHON_METER_PROVIDER names, unless they have an argument ``meter_provider``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from opentelemetry import context
+from inspect import signature
+from typing import Any
 
 from phasebus.telemetry.otel.settings import Findings, TraceSettings
 
@@ -27,9 +28,18 @@ def import_sdk() -> None:
         os.environ.update(rejected)
 
 
+def without_own_metrics(make: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments with which `make`, a class of the SDK, does not measure itself with the global meter provider."""
+    from opentelemetry.metrics import NoOpMeterProvider
+
+    return {"meter_provider": NoOpMeterProvider()} if "meter_provider" in signature(make).parameters else {}
+
+
 @contextmanager
 def suppressed_instrumentation() -> Iterator[None]:
     """Keep what instruments this process from tracing the requests made within."""
+    from opentelemetry import context  # its import reads OTEL_PYTHON_CONTEXT
+
     key = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", None)
     if key is None:  # a version that has no such key traces them, as it would for any other exporter
         yield

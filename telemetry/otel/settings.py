@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import Final
 from urllib.parse import unquote
 
@@ -71,6 +72,12 @@ _LENGTH_LIMITS: Final = {
     "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "max_span_attribute_length",
 }
 
+_LOADED: Final = {
+    "OTEL_PYTHON_CONTEXT": ("opentelemetry_context", "contextvars_context"),
+    "OTEL_PYTHON_METER_PROVIDER": ("opentelemetry_meter_provider", "default_meter_provider"),
+}
+"""Variables that name an entry point, by which OpenTelemetry loads a part of itself: its group, and the default."""
+
 _COUNT_LIMIT: Final = 128
 _UNLIMITED: Final = -1
 
@@ -120,6 +127,7 @@ class TraceSettings:
     ) -> TraceSettings:
         """Return what the variables of `environment` say; what is wrong with them is added to `findings`."""
         read = _Reader(environment, findings or Findings())
+        read.loaded_parts()
         exporters = read.names("OTEL_TRACES_EXPORTER")
         sampler = read.sampler()
         return cls(
@@ -196,6 +204,15 @@ class _Reader:
             "OTEL_TRACES_SAMPLER", name, f"it is none of {', '.join(sorted(SAMPLERS))}", DEFAULT_SAMPLER
         )
         return DEFAULT_SAMPLER
+
+    def loaded_parts(self) -> None:
+        """Reject the names of parts that are not installed. OpenTelemetry raises for them, or logs a stack trace."""
+        for name, (group, default) in _LOADED.items():
+            value = self._environment.get(name, default)
+            if not value:
+                self._findings.repairs[name] = default
+            elif value != default and not entry_points(group=group, name=value):
+                self._findings.reject(name, value, "no installed package provides it", default, repair=default)
 
     def ratio(self) -> float:
         text = self.text("OTEL_TRACES_SAMPLER_ARG") or "1"

@@ -86,6 +86,13 @@ def test_core_in_a_ray_actor_has_the_name_in_its_tracer_provider(monkeypatch: py
     assert ranks.this_process() == ranks.ProcessIdentity("DPEngineCoreActor_DP1", {"dp_rank": 1})
 
 
+def test_tracer_provider_that_a_variable_names_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setenv("OTEL_PYTHON_TRACER_PROVIDER", "nope")
+    assert isinstance(ranks.current_tracer_provider(), trace.ProxyTracerProvider)
+    assert os.environ["OTEL_PYTHON_TRACER_PROVIDER"] == "nope"
+
+
 def test_process_without_ranks_is_the_front_end() -> None:
     assert ranks.this_process() == ranks.ProcessIdentity(ranks.FRONT_END)
 

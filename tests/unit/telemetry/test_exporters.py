@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext
 
-from phasebus.telemetry import Collector
+from phasebus.telemetry import Collector, RunIdentity, Tracing
 from phasebus.telemetry.exporters import span_queues
 from phasebus.telemetry.otel import SpanQueue, TraceSettings
 from phasebus.telemetry.otel.settings import Findings
@@ -59,6 +60,21 @@ def test_an_exporter_of_an_installed_distribution_is_found(monkeypatch: pytest.M
         queue.put([SPAN])
         assert queue.close()
         assert len(sink.spans) == 1
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_spans_are_exported_without_the_global_meter_provider(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opentelemetry.metrics._internal._METER_PROVIDER", None)
+    monkeypatch.setenv("OTEL_PYTHON_METER_PROVIDER", "nope")
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(RunIdentity.fresh(environment={}), exporter)
+    tracing.start("node init", step="a" * 16, parent=None, time_ns=1, attributes={}).end(2)
+    assert tracing.close()
+    assert len(exporter.get_finished_spans()) == 1
+    collector = {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    (queue,), findings = queues_of(collector)
+    assert queue.close()
+    assert findings == Findings()
 
 
 def test_an_exporter_that_is_not_installed_is_one_warning() -> None:

@@ -7,6 +7,7 @@ Private seams: the functions that vLLM runs in its processes, and their argument
 from __future__ import annotations
 
 import multiprocessing
+import os
 import platform
 import re
 import sys
@@ -91,9 +92,22 @@ def ray_worker() -> ProcessIdentity | None:
     return _worker({each[1]: int(each[2]) for each in found if each is not None})
 
 
+def current_tracer_provider() -> trace.TracerProvider:
+    """Return the tracer provider of this process, without loading the one that OTEL_PYTHON_TRACER_PROVIDER names.
+
+    OpenTelemetry would load it, or raise if it is not installed, in place of the one that vLLM sets later.
+    """
+    named = os.environ.pop("OTEL_PYTHON_TRACER_PROVIDER", None)
+    try:
+        return trace.get_tracer_provider()
+    finally:
+        if named is not None:
+            os.environ["OTEL_PYTHON_TRACER_PROVIDER"] = named
+
+
 def _named_by_vllm() -> ProcessIdentity | None:
     """Return the identity that vLLM's tracer provider has; None without one. A core in a Ray actor has no other."""
-    resource = getattr(trace.get_tracer_provider(), "resource", None)
+    resource = getattr(current_tracer_provider(), "resource", None)
     name = "" if resource is None else str(resource.attributes.get("vllm.process_name") or "")
     rank = _DATA_PARALLEL.search(name)
     return ProcessIdentity(name, {} if rank is None else {"dp_rank": int(rank[1])}) if name else None

@@ -30,7 +30,7 @@ def report_spans(reporter: Reporter) -> SpanReporter:
     """Report every span of this process from now on, and the one that is running now."""
     ids.use_system_ids_in_vllm()
     identity = ranks.this_process()
-    provider = trace.get_tracer_provider()
+    provider = ranks.current_tracer_provider()
     # A front end has none unless requests are traced, a worker on Ray none at all.
     if not isinstance(provider, TracerProvider):
         from vllm.tracing import init_tracer
@@ -38,7 +38,7 @@ def report_spans(reporter: Reporter) -> SpanReporter:
         endpoint = os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
         kind = "worker" if identity.name.startswith("Worker") else ranks.FRONT_END
         init_tracer(f"vllm.{kind}", endpoint, {"vllm.process_kind": kind, "vllm.process_name": identity.name})
-        provider = trace.get_tracer_provider()
+        provider = ranks.current_tracer_provider()
         assert isinstance(provider, TracerProvider)  # noqa: S101  # that is what init_tracer sets
     ids.use_system_ids(provider)
     processor = SpanReporter(reporter, identity)

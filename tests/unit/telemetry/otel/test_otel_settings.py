@@ -20,6 +20,8 @@ _NAMES = (
     "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
     "OTEL_RESOURCE_ATTRIBUTES",
     "OTEL_SERVICE_NAME",
+    "OTEL_PYTHON_CONTEXT",
+    "OTEL_PYTHON_METER_PROVIDER",
 )
 
 
@@ -71,6 +73,17 @@ def test_an_unknown_sampler_is_one_warning_and_the_default(value: str) -> None:
     assert len(findings.problems) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [("OTEL_PYTHON_CONTEXT", "contextvars_context"), ("OTEL_PYTHON_METER_PROVIDER", "default_meter_provider")],
+)
+def test_a_part_that_is_not_installed_is_one_warning_and_the_default(name: str, default: str) -> None:
+    problem = f"{name} is 'nope'; no installed package provides it. {default} is used"
+    assert settings_of(**{name: "nope"})[1] == Findings([problem], {name: default})
+    assert settings_of(**{name: ""})[1] == Findings(repairs={name: default})
+    assert settings_of(**{name: default})[1] == Findings()
+
+
 @pytest.mark.parametrize("value", ["2", "-0.5", "half", "nan"])
 def test_a_ratio_outside_of_0_to_1_is_one_warning_and_keeps_all(value: str) -> None:
     settings, findings = settings_of(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG=value)
@@ -103,7 +116,11 @@ def test_the_sdk_is_imported_where_it_rejects_a_variable_which_stays_as_it_is() 
         "Tracing(RunIdentity.fresh()); Telemetry(port=None).relay.close();"
         "print(os.environ['OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT'])"
     )
-    environment = {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-1", "OTEL_BSP_MAX_QUEUE_SIZE": "1"}
+    environment = {
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-1",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "1",
+        "OTEL_PYTHON_CONTEXT": "nope",
+    }
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
@@ -111,3 +128,5 @@ def test_the_sdk_is_imported_where_it_rejects_a_variable_which_stays_as_it_is() 
     assert done.stdout == "-1\n"
     assert done.stderr.count("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT is '-1'") == 1
     assert done.stderr.count("OTEL_BSP_MAX_QUEUE_SIZE is 1") == 1
+    assert done.stderr.count("OTEL_PYTHON_CONTEXT is 'nope'") == 1
+    assert "Traceback" not in done.stderr
