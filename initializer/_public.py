@@ -22,6 +22,9 @@ from phasebus.initializer.downloads import (
     FileFinished,
     FileProgress,
     FileStarted,
+    ListingFailed,
+    ListingFinished,
+    ListingStarted,
 )
 from phasebus.initializer.downloads.settings import ExtraFile
 from phasebus.initializer.engines.protocol import EngineError, EngineStepFailed, EngineStepFinished, EngineStepStarted
@@ -105,6 +108,9 @@ __all__ = [
     "FileProgress",
     "FileStarted",
     "LLMConfig",
+    "ListingFailed",
+    "ListingFinished",
+    "ListingStarted",
     "Node",
     "NodeConflictError",
     "NodeLostError",

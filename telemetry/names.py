@@ -117,7 +117,16 @@ KINDS: Final[Mapping[str, KindNames]] = {
                 "retries",
             ),
         ),
-        contains=("file",),
+        contains=("listing", "file"),
+    ),
+    "listing": KindNames(
+        "list files",
+        Family(
+            "phasebus_download_listing_duration_seconds",
+            "summary",
+            "Time until a source, such as the hub, has listed the files of a model, including repeated attempts.",
+            ("model", "source"),
+        ),
     ),
     "file": KindNames(
         "download file",

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from phasebus.bus import CALLBACK, Bus, StepKind, StepOutcome
-from phasebus.initializer.downloads.events import DOWNLOAD, FILE
+from phasebus.initializer.downloads.events import DOWNLOAD, FILE, LISTING
 from phasebus.initializer.engines.protocol import ENGINE_STEP
 from phasebus.initializer.pipeline.phases import PHASE
 from phasebus.telemetry.journal import JournalError, RecordedStep, read_journal
 
-_KINDS: Final[Mapping[str, StepKind]] = {kind.name: kind for kind in (PHASE, DOWNLOAD, FILE, ENGINE_STEP, CALLBACK)}
+_KINDS: Final[Mapping[str, StepKind]] = {
+    kind.name: kind for kind in (PHASE, DOWNLOAD, LISTING, FILE, ENGINE_STEP, CALLBACK)
+}
 """The step kinds that have their own event classes."""
 
 _UNSENT_SECONDS = 5.0

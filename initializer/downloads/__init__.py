@@ -10,6 +10,7 @@ from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.events import (
     DOWNLOAD,
     FILE,
+    LISTING,
     DownloadFailed,
     DownloadFinished,
     DownloadProgress,
@@ -19,6 +20,9 @@ from phasebus.initializer.downloads.events import (
     FileFinished,
     FileProgress,
     FileStarted,
+    ListingFailed,
+    ListingFinished,
+    ListingStarted,
 )
 from phasebus.initializer.downloads.fetch import fetch
 from phasebus.initializer.downloads.protocol import Body, Listing, RemoteFile, Source, SourceFactory, StreamBody
@@ -28,6 +32,7 @@ from phasebus.initializer.downloads.sources.registry import installed_schemes
 __all__ = [
     "DOWNLOAD",
     "FILE",
+    "LISTING",
     "Body",
     "Digest",
     "DownloadError",
@@ -42,6 +47,9 @@ __all__ = [
     "FileProgress",
     "FileStarted",
     "Listing",
+    "ListingFailed",
+    "ListingFinished",
+    "ListingStarted",
     "RemoteFile",
     "Source",
     "SourceFactory",

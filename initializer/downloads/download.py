@@ -14,7 +14,7 @@ from anyio import CapacityLimiter
 
 from phasebus.bus import Bus, Step
 from phasebus.initializer.downloads.errors import DownloadError, TransferError, UnavailableError
-from phasebus.initializer.downloads.events import DOWNLOAD, DownloadResult
+from phasebus.initializer.downloads.events import DOWNLOAD, LISTING, DownloadResult
 from phasebus.initializer.downloads.inventory import missing_of_inventory, write_inventory
 from phasebus.initializer.downloads.locks import exclusive_access
 from phasebus.initializer.downloads.modes import select_files
@@ -67,7 +67,9 @@ async def download(
     try:
         async with bus.step(DOWNLOAD, source.display, attributes={**labels, "mode": mode}) as step:
             step.attributes["retries"] = 0
-            listing = await _list(source, destination, settings, step)
+            async with bus.step(LISTING, source.display, attributes=labels) as asking:
+                listing = await _list(source, destination, settings, step)
+                asking.attributes |= {"in_place": True} if listing.in_place else {"files": len(listing.files)}
             if listing.in_place:
                 folder = await _in_thread(lambda: _complete_copy(listing, destination))
                 if folder is not None:

@@ -36,6 +36,24 @@ class DownloadFailed(StepFailed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListingStarted(StepStarted):
+    """Published before a source is asked for its files; attributes: ``model``, ``source``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListingFinished(StepFinished):
+    """Published when the files of a source are known.
+
+    Attributes: ``files`` (their number), or ``in_place``, which is True if a complete copy on the disk is used instead.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListingFailed(StepFailed):
+    """Published when the files of a source cannot be known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileStarted(StepStarted):
     """Published before a file is fetched or found to be present; attributes: ``model``, ``source``, ``file``."""
 
@@ -62,6 +80,7 @@ class FileFailed(StepFailed):
 DOWNLOAD = StepKind(
     "download", started=DownloadStarted, progress=DownloadProgress, finished=DownloadFinished, failed=DownloadFailed
 )
+LISTING = StepKind("listing", started=ListingStarted, finished=ListingFinished, failed=ListingFailed)
 FILE = StepKind("file", started=FileStarted, progress=FileProgress, finished=FileFinished, failed=FileFailed)
 
 

@@ -15,7 +15,7 @@ from phasebus.telemetry.running_steps import RunningSteps, is_remote, pid_of
 _STARTS: Final = frozenset({"node", "cluster", "engine_restart"})
 """The kinds of steps that contain a start. Outside of them nothing is waited for."""
 
-_OWN_WORK: Final = frozenset({"callback", "download", "file"})
+_OWN_WORK: Final = frozenset({"callback", "download", "listing", "file"})
 """The kinds of steps that work in this process. Others wait for something that is mostly not seen from here."""
 
 _WAITS: Final = frozenset({"wait_for_engine_core", "wait_for_model", "wait_for_other_nodes", "init_node"})

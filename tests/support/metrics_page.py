@@ -19,6 +19,7 @@ _TITLES: Final = {
     "phase": "Phases",
     "callback": "Callbacks",
     "download": "Downloads",
+    "listing": "Lists of a model's files",
     "file": "Files of a download",
     "ray": "Ray",
     "engine": "The start of the engine",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-_NAMELESS: Final = ("cluster", "node", "engine", "download")
+_NAMELESS: Final = ("cluster", "node", "engine", "download", "listing")
 """Kinds whose names are those of a host, an engine or a model: the same step has another one in a similar start."""
 
 

@@ -3,7 +3,7 @@
 // One colour for one thing: what the time of a step is spent on. Red is for failures and amber for what is stuck or slow.
 const HUES = { download: "Download", ray: "Ray and placement", import: "Processes and imports", weights: "Weights",
   compile: "Compile and warm up", engine: "Engine", callback: "Callback", work: "Other", outer: "Whole node" };
-const HUES_OF_KINDS = { cluster: "outer", node: "outer", download: "download", file: "download", ray: "ray", callback: "callback" };
+const HUES_OF_KINDS = { cluster: "outer", node: "outer", download: "download", listing: "download", file: "download", ray: "ray", callback: "callback" };
 const HUES_OF_NAMES = [[/import|process|fork/, "import"], [/placement/, "ray"], [/download/, "download"],
   [/weight|load_model|model_load/, "weights"], [/compile|inductor|graph|capture|warm|profile|kernel/, "compile"]];
 

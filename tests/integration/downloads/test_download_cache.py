@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, snapshot_download
 
-from phasebus.initializer import DownloadError, DownloadFinished, FileFinished
+from phasebus.initializer import DownloadError, DownloadFinished, FileFinished, ListingFailed, ListingFinished
 from phasebus.initializer.downloads import fetch
 from tests.support.downloads import QUICK, noise, safetensors, tree, watched
 from tests.support.hub_server import HubServer, Repository
@@ -122,9 +122,11 @@ async def test_earlier_download_in_a_destination_is_used_without_the_hub(
         result = await fetch(seen.bus, "org/name", destination=tmp_path / "there", settings=QUICK)
         assert result is not None
         assert (result.path, result.fetched) == (tmp_path / "there", 0)
+        assert [each.attributes.get("in_place") for each in seen.of(ListingFinished)] == [None, True]
         (tmp_path / "there" / "config.json").unlink()
         with pytest.raises(DownloadError, match=r"cannot be listed: .*lacks 'config.json' of an earlier download"):
             await fetch(seen.bus, "org/name", destination=tmp_path / "there", settings=QUICK)
+        assert len(seen.of(ListingFailed)) == 1
 
 
 async def test_complete_download_is_found_without_writing(hub: HubServer) -> None:

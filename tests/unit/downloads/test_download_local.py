@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from phasebus.initializer import DownloadError, DownloadFinished, ExtraFile, FileFinished, LLMConfig
+from phasebus.initializer import (
+    DownloadError,
+    DownloadFinished,
+    ExtraFile,
+    FileFinished,
+    FileStarted,
+    ListingFinished,
+    LLMConfig,
+)
 from phasebus.initializer.downloads import fetch
 from tests.support.downloads import QUICK, noise, safetensors, tree, watched
 
@@ -42,6 +50,14 @@ async def test_local_model_is_copied_to_a_destination(model: Path, tmp_path: Pat
     assert result.path == tmp_path / "there"
     assert tree(tmp_path / "there") == FILES
     assert len(seen.of(FileFinished)) == 3
+
+
+async def test_listing_the_files_is_a_step_of_the_download(model: Path, tmp_path: Path) -> None:
+    async with watched() as seen:
+        await fetch(seen.bus, str(model), destination=tmp_path / "there", settings=QUICK)
+    [listing], [download], files = seen.of(ListingFinished), seen.of(DownloadFinished), seen.of(FileStarted)
+    assert (listing.parent, listing.attributes["files"], listing.attributes["source"]) == (download.step, 3, "file")
+    assert all(listing.monotonic_ns <= file.monotonic_ns for file in files)
 
 
 async def test_one_file_is_copied_into_a_folder(model: Path, tmp_path: Path) -> None:
