@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,11 +14,9 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
-from opentelemetry.util.re import parse_env_headers
-
+from phasebus.telemetry.otel.otlp_variables import DEFAULT_SECONDS, OtlpVariables, base_url
 from phasebus.telemetry.otel.settings import Findings, MetricSettings, TraceSettings
 from phasebus.telemetry.proxies import proxy_for
-from phasebus.telemetry.redaction import redact
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -42,8 +39,6 @@ _MORE_SECONDS = 3.5
 """Additional time for a collector that can be reached, in seconds."""
 
 _DEFAULT_ENDPOINTS: Mapping[str, str] = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
-_SIGNAL_PATH = re.compile("/v1/(traces|metrics|logs)$")
-_DEFAULT_SECONDS = 10.0
 _CREDENTIAL_PROVIDERS = tuple(
     f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{signal}CREDENTIAL_PROVIDER" for signal in ("", "TRACES_")
 )
@@ -69,7 +64,7 @@ class Collector:
     protocol: Protocol
     endpoint: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    timeout: float = _DEFAULT_SECONDS
+    timeout: float = DEFAULT_SECONDS
     compression: Compression = "none"
     certificate: str | None = None
     client_key: str | None = None
@@ -98,7 +93,7 @@ class Collector:
         findings = findings or Findings()
         settings = settings or TraceSettings.from_environment(environment)
         signal = "metrics" if isinstance(settings, MetricSettings) else "traces"
-        read = _Reader(environment, findings, signal.upper())
+        read = OtlpVariables(environment, findings, signal.upper())
         if settings.disabled or "otlp" not in settings.exporters:
             return None
         if not read("ENDPOINT") and not settings.explicit:
@@ -115,13 +110,13 @@ class Collector:
                 )
                 return None
             if not environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"):
-                endpoint = f"{_base_url(endpoint, findings)}/v1/{signal}"
+                endpoint = f"{base_url(endpoint, findings)}/v1/{signal}"
         compressions = ("none", "gzip") if protocol == "grpc" else ("none", "gzip", "deflate")
         insecure = read("INSECURE").lower()
         return cls(
             protocol=cast("Protocol", protocol),
             endpoint=endpoint,
-            headers=parse_env_headers(read("HEADERS"), liberal=True),
+            headers=read.headers(),
             timeout=read.seconds("TIMEOUT"),
             compression=cast("Compression", read.choice("COMPRESSION", compressions)),
             certificate=read.file("CERTIFICATE"),
@@ -244,50 +239,6 @@ class Collector:
             reached.set()
 
 
-class _Reader:
-    """Reads the OTLP variables; the one of a signal, such as TRACES, wins over the general one."""
-
-    def __init__(self, environment: Mapping[str, str], findings: Findings, signal: str) -> None:
-        self._environment = environment
-        self._signal = signal
-        self._findings = findings
-
-    def __call__(self, name: str) -> str:
-        return self._environment.get(self._variable(name), "").strip()
-
-    def choice(self, name: str, known: tuple[str, ...]) -> str:
-        value = self(name).lower() or known[0]
-        if value in known:
-            return value
-        repair = None if name == "PROTOCOL" else known[0]
-        self._findings.reject(self._variable(name), value, f"it is none of {', '.join(known)}", known[0], repair)
-        return known[0]
-
-    def seconds(self, name: str) -> float:
-        value = self(name)
-        try:
-            seconds = float(value or _DEFAULT_SECONDS)
-        except ValueError:
-            seconds = 0.0
-        if 0.0 < seconds < float("inf"):
-            return seconds
-        self._findings.reject(
-            self._variable(name), value, "it is no number of seconds above 0", f"{_DEFAULT_SECONDS:g}", repair="10"
-        )
-        return _DEFAULT_SECONDS
-
-    def file(self, name: str) -> str | None:
-        path = self(name)
-        if not path or _is_readable(path):
-            return path or None
-        self._findings.reject(self._variable(name), path, "it cannot be read", "no such file")
-        return None
-
-    def _variable(self, name: str) -> str:
-        own = f"OTEL_EXPORTER_OTLP_{self._signal}_{name}"
-        return own if self._environment.get(own) else f"OTEL_EXPORTER_OTLP_{name}"
-
-
 def _address(endpoint: str) -> tuple[str, str, int]:
     """Return scheme, host and port.
 
@@ -296,21 +247,6 @@ def _address(endpoint: str) -> tuple[str, str, int]:
     """
     url = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
     return url.scheme or "http", url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
-
-
-def _base_url(endpoint: str, findings: Findings) -> str:
-    """Return the URL that a signal's path is appended to, also if it has that path already, which is a common mistake."""
-    base = _SIGNAL_PATH.sub("", endpoint.rstrip("/"))
-    if base != endpoint.rstrip("/"):
-        problem = f"OTEL_EXPORTER_OTLP_ENDPOINT is {redact(endpoint[:200])!r}; the path of a signal is appended to it. "
-        problem += f"{redact(base[:200])!r} is used"
-        if problem not in findings.problems:
-            findings.problems.append(problem)
-    return base.rstrip("/")
-
-
-def _is_readable(path: str) -> bool:
-    return Path(path).is_file() and os.access(path, os.R_OK)
 
 
 def _content(path: str | None) -> bytes | None:

@@ -85,6 +85,14 @@ def test_the_variables_of_traces_win_over_the_general_ones() -> None:
     assert problems == []
 
 
+@pytest.mark.parametrize("value", ["api-key=k,Bearer hunter2", 'api-key=k,"x=hunter2"', "api-key=k,x=hunter2é"])
+def test_a_header_that_is_none_is_one_warning_without_its_value(value: str, caplog: pytest.LogCaptureFixture) -> None:
+    collector, problems = collector_of({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_EXPORTER_OTLP_HEADERS": value})
+    assert collector.headers == {"api-key": "k"}
+    assert problems == ["item 2 of OTEL_EXPORTER_OTLP_HEADERS is not NAME=VALUE in plain ASCII; it is ignored"]
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "used"),
     [

@@ -1,0 +1,102 @@
+"""Reading the variables of an OTLP exporter.
+
+Source: OpenTelemetry specification, "OTLP exporter configuration".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from opentelemetry.util.re import parse_env_headers
+
+from phasebus.telemetry.otel.settings import Findings
+from phasebus.telemetry.redaction import redact
+
+DEFAULT_SECONDS: Final = 10.0
+"""How long a request may take, in seconds."""
+
+_SIGNAL_PATH: Final = re.compile("/v1/(traces|metrics|logs)$")
+
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*=[ \t!#-+\--:<-\[\]-~]*")
+"""A header that OpenTelemetry accepts: it would log any other one, with its value."""
+
+
+class OtlpVariables:
+    """Reads the OTLP variables; the one of a signal, such as TRACES, wins over the general one."""
+
+    def __init__(self, environment: Mapping[str, str], findings: Findings, signal: str) -> None:
+        self._environment = environment
+        self._signal = signal
+        self._findings = findings
+
+    def __call__(self, name: str) -> str:
+        """Return the value of a variable; "" if it is not set."""
+        return self._environment.get(self._variable(name), "").strip()
+
+    def choice(self, name: str, known: tuple[str, ...]) -> str:
+        """Return a value, which is one of those known; by default the first one."""
+        value = self(name).lower() or known[0]
+        if value in known:
+            return value
+        repair = None if name == "PROTOCOL" else known[0]
+        self._findings.reject(self._variable(name), value, f"it is none of {', '.join(known)}", known[0], repair)
+        return known[0]
+
+    def seconds(self, name: str) -> float:
+        """Return a duration, in seconds."""
+        value = self(name)
+        try:
+            seconds = float(value or DEFAULT_SECONDS)
+        except ValueError:
+            seconds = 0.0
+        if 0.0 < seconds < float("inf"):
+            return seconds
+        self._findings.reject(
+            self._variable(name), value, "it is no number of seconds above 0", f"{DEFAULT_SECONDS:g}", repair="10"
+        )
+        return DEFAULT_SECONDS
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers; what is none is left out, and its value is not logged: it is mostly a secret."""
+        found: dict[str, str] = {}
+        for number, item in enumerate(self("HEADERS").split(","), 1):
+            if _HEADER.fullmatch(item.strip()):
+                found |= parse_env_headers(item, liberal=True)
+            elif item.strip():
+                problem = (
+                    f"item {number} of {self._variable('HEADERS')} is not NAME=VALUE in plain ASCII; it is ignored"
+                )
+                if problem not in self._findings.problems:
+                    self._findings.problems.append(problem)
+        return found
+
+    def file(self, name: str) -> str | None:
+        """Return the path of a file that can be read; None if there is none."""
+        path = self(name)
+        if not path or _is_readable(path):
+            return path or None
+        self._findings.reject(self._variable(name), path, "it cannot be read", "no such file")
+        return None
+
+    def _variable(self, name: str) -> str:
+        own = f"OTEL_EXPORTER_OTLP_{self._signal}_{name}"
+        return own if self._environment.get(own) else f"OTEL_EXPORTER_OTLP_{name}"
+
+
+def base_url(endpoint: str, findings: Findings) -> str:
+    """Return the URL that a signal's path is appended to, also if it has that path already, which is a common mistake."""
+    base = _SIGNAL_PATH.sub("", endpoint.rstrip("/"))
+    if base != endpoint.rstrip("/"):
+        problem = f"OTEL_EXPORTER_OTLP_ENDPOINT is {redact(endpoint[:200])!r}; the path of a signal is appended to it. "
+        problem += f"{redact(base[:200])!r} is used"
+        if problem not in findings.problems:
+            findings.problems.append(problem)
+    return base.rstrip("/")
+
+
+def _is_readable(path: str) -> bool:
+    return Path(path).is_file() and os.access(path, os.R_OK)
