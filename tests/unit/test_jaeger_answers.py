@@ -35,6 +35,13 @@ def test_whole_trace_is_read_back(received: list[dict[str, Any]]) -> None:
         assert {each.id for each in whole_trace(jaeger, trace, ids)} == ids
 
 
+def test_fields_that_a_later_jaeger_adds_are_ignored(received: list[dict[str, Any]]) -> None:
+    received[0]["resource"]["entityRefs"] = [{"type": "service", "idKeys": ["service.name"], "later": 1}]
+    trace = _spans(received)[0]["traceId"]
+    with stub_of_jaeger(lambda: received) as jaeger:
+        assert len(spans_of(jaeger, trace)) == len(_spans(received))
+
+
 def test_trace_that_jaeger_does_not_have_is_empty(received: list[dict[str, Any]]) -> None:
     with stub_of_jaeger(lambda: received) as jaeger:
         assert spans_of(jaeger, "f" * 32) == []

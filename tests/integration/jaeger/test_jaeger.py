@@ -52,7 +52,8 @@ def otlp_of(jaeger: str) -> str:
 
 
 @pytest.fixture
-def start(jaeger: str, tmp_path: Path) -> Iterator[Start]:
+def start(jaeger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    monkeypatch.delenv("TRACEPARENT", raising=False)
     with ExitStack() as stack:
 
         def run(*arguments: str, **environment: str) -> Command:
