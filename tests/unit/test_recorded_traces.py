@@ -8,10 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from phasebus.initializer.engines.vllm.names import ALL_STEPS
+from phasebus.telemetry.names import KINDS
+from phasebus.telemetry.span_names import span_name
 from tests.support.traces import IDLE_OF_WORKERS, assert_is_one_trace, exported_json, process_times
 
 FOLDER = Path(__file__).parents[2] / "docs" / "traces"
+GUIDE = FOLDER.parent / "guides" / "tracing.md"
 RECORDED = sorted(FOLDER.glob("*.json"))
+
+PHASES = {
+    *("pre_initialization", "custom_initialization", "download", "placement_group", "engine_process", "engine_init"),
+    *("post_initialization", "pre_cluster", "post_cluster"),
+}
+"""The phases of a node and of a cluster."""
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
@@ -25,6 +35,23 @@ def test_recorded_trace_is_whole_and_has_no_local_path(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_recorded_spans_have_the_names_that_the_code_gives_them(path: Path) -> None:
+    described = GUIDE.read_text(encoding="utf-8")
+    for each in exported_json(json.loads(path.read_text(encoding="utf-8"))):
+        kind, name = str(each.attributes["phasebus.kind"]), str(each.attributes["phasebus.name"])
+        assert each.span.name == span_name(kind, name)
+        match kind:
+            case "engine_step":
+                assert name in ALL_STEPS
+            case "phase":
+                assert name in PHASES
+            case "ray" | "serve":
+                assert f"`{each.span.name}`" in described
+            case _:
+                assert kind in KINDS
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
 def test_exclusive_times_of_each_process_add_up_to_its_life_in_the_start(path: Path) -> None:
     for process, times in process_times(exported_json(json.loads(path.read_text(encoding="utf-8")))).items():
         assert sum(times.exclusive_seconds.values()) == pytest.approx(times.life_seconds), process
@@ -32,6 +59,6 @@ def test_exclusive_times_of_each_process_add_up_to_its_life_in_the_start(path: P
 
 
 def test_every_recorded_trace_is_described() -> None:
-    described = (FOLDER.parent / "guides" / "tracing.md").read_text(encoding="utf-8")
+    described = GUIDE.read_text(encoding="utf-8")
     assert [path.name for path in RECORDED if f"traces/{path.name}" not in described] == []
     assert RECORDED
