@@ -24,10 +24,9 @@ from phasebus.initializer.engines.optional import (
     ForksCommands,
     ForkServerUse,
     NamesWeights,
-    ObservedSteps,
     announced_steps,
 )
-from phasebus.initializer.engines.protocol import ENGINE_INIT, ENGINE_STEP, EngineError, describe_exit
+from phasebus.initializer.engines.protocol import ENGINE_INIT, ENGINE_STEP, describe_exit
 from phasebus.initializer.node.child import ChildProcess
 from phasebus.initializer.node.events import (
     ENGINE_RESTART,
@@ -43,6 +42,7 @@ from phasebus.initializer.node.execution import executable, original_environment
 from phasebus.initializer.node.factors import described_configuration, engine_factors
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.node.read_ahead import reading_ahead
+from phasebus.initializer.node.readiness import wait_until_ready
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.telemetry import StepNotice, Telemetry
 from phasebus.telemetry.redaction import redact_arguments
@@ -75,21 +75,6 @@ class Command:
         return printable(shlex.join(redact_arguments(self.arguments)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intervals:
-    """The times between two checks of a command that has not answered yet, in seconds.
-
-    Attributes:
-        poll: Between two checks of what its engine has reported and whether its process has ended.
-        probe: Between two probes of its server, while the engine reports nothing.
-        rare_probe: Between two probes of its server, once the engine reports its steps.
-    """
-
-    poll: float = 0.05
-    probe: float = 1.0
-    rare_probe: float = 10.0
-
-
 class CommandStart:
     """One start of a command, until its engine answers.
 
@@ -99,7 +84,6 @@ class CommandStart:
         child: Runs it.
         bus: Where its phases are published.
         telemetry: Where its own spans go.
-        intervals: How often it is checked whether the engine answers.
     """
 
     def __init__(
@@ -109,14 +93,12 @@ class CommandStart:
         child: ChildProcess,
         bus: Bus,
         telemetry: Telemetry,
-        intervals: Intervals = Intervals(),
     ) -> None:
         self._command = command
         self._observer = observer
         self._child = child
         self._bus = bus
         self._telemetry = telemetry
-        self._intervals = intervals
         self._download_failed = False
         self._engine_step: str | None = None
         self._deaths: list[str] = []
@@ -255,7 +237,7 @@ class CommandStart:
                     started = self._observer.process_started(pid, began_ns, telemetry.identity.trace, step.id)
                     if started is not None:
                         telemetry.relay.publish(started)
-                    await self._until_ready(steps)
+                    await wait_until_ready(steps, self._observer, self._child, telemetry.relay, self._command.name)
             self._model = step.attributes["model"] = steps.model or self._model
 
     def _weights(self, environment: Mapping[str, str]) -> Sequence[Path]:
@@ -296,34 +278,6 @@ class CommandStart:
         gate = self._command.download is not None
         return {**given, **self._observer.environment(self._telemetry, step, given, gate=gate)}
 
-    async def _until_ready(self, steps: ObservedSteps) -> None:
-        """Wait for the engine to answer, as the plugin reports it or, without the plugin, as a probe of it shows.
-
-        Raises:
-            EngineError: The process ended before that.
-        """
-        reports: list[object] = []
-        end = self._telemetry.relay.listen(reports.append)
-        intervals, healthy = self._intervals, 0
-        next_probe = time.monotonic() + intervals.probe  # a process that has just been started does not answer
-        try:
-            while not steps.ready:
-                if self._child.returncode is not None:
-                    step = f", in the step {where}" if (where := steps.innermost()) else ""
-                    ended = describe_exit(self._child.returncode)
-                    raise EngineError(f"`{self._command.name}` {ended} before its engine answered{step}")
-                if time.monotonic() >= next_probe:
-                    # Where the plugin reports, a probe is the exception: each is a line in the server's access log.
-                    next_probe = time.monotonic() + (intervals.rare_probe if reports else intervals.probe)
-                    healthy = healthy + 1 if await self._observer.is_healthy() else 0
-                    # of several API servers, one may answer while the others still report their steps
-                    if healthy > (1 if reports and steps.running else 0):
-                        _explain_probe(reports)
-                        return
-                await anyio.sleep(intervals.poll)
-        finally:
-            end()
-
     async def _terminate(self) -> None:
         """End the command: in order within seconds, or else by SIGKILL."""
         if self._child.pid is None:
@@ -333,14 +287,3 @@ class CommandStart:
             if not await self._child.wait_async(_TERMINATION_SECONDS):
                 self._child.send_signal(signal.SIGKILL)
                 await self._child.wait_async()
-
-
-def _explain_probe(reports: Sequence[object]) -> None:
-    """Log why /health had to be asked."""
-    if reports:
-        logger.warning("ready by its /health: the engine's last steps were not reported")
-    else:
-        logger.warning(
-            "ready by its /health: the plugin of phasebus was not loaded, so no step of the engine is recorded. "
-            "Is phasebus installed in the environment of the command?"
-        )

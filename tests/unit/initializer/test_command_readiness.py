@@ -11,8 +11,9 @@ import pytest
 
 from phasebus.bus import Context
 from phasebus.initializer.node import command
-from phasebus.initializer.node.command import Command, CommandStart, Intervals
+from phasebus.initializer.node.command import Command, CommandStart
 from phasebus.initializer.node.keys import MODEL, NODE_KEYS
+from phasebus.initializer.node.readiness import Intervals, wait_until_ready
 
 
 @pytest.mark.anyio
@@ -39,13 +40,11 @@ async def test_one_healthy_probe_suffices_unless_reported_steps_still_run(
         return lambda: None
 
     intervals = Intervals(poll=0.0, probe=0.0, rare_probe=0.0)
-    telemetry: Any = SimpleNamespace(relay=SimpleNamespace(listen=listen))
+    relay: Any = SimpleNamespace(listen=listen)
     child: Any = SimpleNamespace(returncode=None)
     observer: Any = Observer()
-    bus: Any = None
-    start = CommandStart(Command(arguments=["vllm", "serve", "m"]), observer, child, bus, telemetry, intervals)
     steps: Any = SimpleNamespace(ready=False, running=("a step",) if running else ())
-    await start._until_ready(steps)
+    await wait_until_ready(steps, observer, child, relay, "vllm serve m", intervals)
     assert asked == probes
 
 
@@ -61,7 +60,6 @@ async def test_a_command_that_has_just_been_started_is_not_probed_at_once() -> N
             raise AssertionError("it was probed")
 
     observer: Any = Observer()
-    bus: Any = None
     polls: list[None] = []
 
     class Steps:
@@ -72,11 +70,9 @@ async def test_a_command_that_has_just_been_started_is_not_probed_at_once() -> N
             polls.append(None)
             return len(polls) > 100
 
-    telemetry: Any = SimpleNamespace(relay=SimpleNamespace(listen=lambda _: lambda: None))
-    intervals = Intervals(poll=0.0, probe=1000.0)
-    start = CommandStart(Command(arguments=["vllm", "serve", "m"]), observer, child, bus, telemetry, intervals)
+    relay: Any = SimpleNamespace(listen=lambda _: lambda: None)
     steps: Any = Steps()
-    await start._until_ready(steps)
+    await wait_until_ready(steps, observer, child, relay, "vllm serve m", Intervals(poll=0.0, probe=1000.0))
 
 
 @pytest.mark.anyio
