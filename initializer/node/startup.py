@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import anyio
 
 from phasebus.bus import Bus, Context, current_step
 from phasebus.initializer.downloads import fetch
-from phasebus.initializer.downloads.sources import repository_name, source_of
+from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource
 from phasebus.initializer.engines.optional import announced_steps, url_of
-from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, Launch, Prepared, Serving
+from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, Launch, Prepared
 from phasebus.initializer.engines.registry import find_launcher
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.events import (
@@ -43,20 +40,19 @@ from phasebus.initializer.node.keys import (
     MODEL,
     NODE_KEYS,
     NODE_NAME,
-    PLACEMENT_BUNDLE,
     PLACEMENT_BUNDLES,
     PLACEMENT_GROUP,
     PLACEMENT_STRATEGY,
     RUNTIME_ENV,
     SKIP_DEFAULT,
 )
+from phasebus.initializer.node.launch import launch_of
 from phasebus.initializer.node.probe import probe_engine
 from phasebus.initializer.pipeline.control_flow import errors_only
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.initializer.ray.cluster import RAY, connected
 from phasebus.initializer.ray.placement import default_bundles, release, reserve
-from phasebus.telemetry import RunIdentity, Telemetry, names
-from phasebus.telemetry.journal import journal_of
+from phasebus.telemetry import Telemetry, names
 
 
 def entries_of(config: LLMConfig) -> dict[str, Any]:
@@ -255,40 +251,7 @@ class NodeStart:
         context[ENGINE] = engine
 
     def _launch(self, context: Context, step: str) -> Launch:
-        """Return the launch parameters of the engine, as far as they are known."""
-        fetched = context.get(DOWNLOAD_RESULT)
-        will_be_fetched = not context.get(SKIP_DEFAULT) and context[LOCAL_NODE_DOWNLOAD_MODEL] != "NONE"
-        return Launch(
-            bus=self._bus,
-            telemetry=self._telemetry,
-            step=step,
-            model=context[MODEL] if fetched is None else str(fetched.path),
-            local=will_be_fetched or Path(context[MODEL]).exists(),
-            args=context[ENGINE_ARGS],
-            env=context[ENGINE_ENV],
-            runtime_env=context[RUNTIME_ENV],
-            placement_group=context.get(PLACEMENT_GROUP),
-            bundle=context.get(PLACEMENT_BUNDLE, 0),
-            preload=self._config.engine_preload,
-            iteration_sampling=self._config.engine_iteration_sampling,
-            timeout=self._config.engine_timeout_seconds,
-            log=_engine_log(self._telemetry.identity),
-            serve=self._serving(context[MODEL]),
-        )
-
-    def _serving(self, model: str) -> Serving | None:
-        """Return how the engine serves `model`; a model of the hub is served under its name there."""
-        serve = self._config.serve
-        if serve is None:
-            return None
-        return Serving(
-            host=serve.host,
-            port=serve.port,
-            exact=serve.exact,
-            name=repository_name(model),
-            args=serve.args,
-            drain_seconds=serve.drain_seconds,
-        )
+        return launch_of(self._config, context, step, self._bus, self._telemetry)
 
     async def _connect_ray(self) -> None:
         """Connect to Ray until the node is closed; does nothing if connected."""
@@ -296,14 +259,3 @@ class NodeStart:
             async with self._bus.step(RAY, "start"):
                 await self._held.enter_async_context(connected(self._config.ray))
             self._ray = True
-
-
-def _engine_log(identity: RunIdentity) -> Path:
-    """Return the path of the file for the engine's output: beside the journal, or else in the folder for temporary files."""
-    path = journal_of(identity).with_suffix(".engine.log")
-    if os.access(path.parent, os.W_OK):
-        return path
-    try:
-        return Path(tempfile.gettempdir()) / f"phasebus-{identity.run}-{identity.node.replace(os.sep, '_')}.engine.log"
-    except FileNotFoundError:  # no folder for temporary files is writable either
-        return Path(os.devnull)
