@@ -10,7 +10,6 @@ import json
 import secrets
 import threading
 import time
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 from phasebus import __version__
 from phasebus.printable import printable_value
+from phasebus.telemetry.change_log import ChangeLog
 from phasebus.telemetry.live_step import LiveStep
 from phasebus.telemetry.redaction import printable_number, redact_name
 from phasebus.telemetry.remaining import count_down
@@ -70,15 +70,8 @@ class Timeline:
         self._kept: set[str] = set()  # the ids of the first steps
         self._ended: OrderedDict[str, None] = OrderedDict()  # those that may be evicted, in the order of their ends
         self._ended_nodes: OrderedDict[str, None] = OrderedDict()  # likewise, but only without others
-        self._removed: OrderedDict[str, int] = OrderedDict()  # the versions of the last evictions
-        self._changed: dict[str, int] = {}  # the version of each step
-        self._log: tuple[list[int], list[str]] = (
-            [],
-            [],
-        )  # all changes' versions and ids; outdated ones are dropped later
-        self._resumable = 0  # a reader with an earlier version has missed forgotten evictions
+        self._log = ChangeLog(capacity.removed)
         self._progress_times: dict[str, float] = {}  # of the last progress of each running step
-        self._version = 0
         self._left_out = 0
         self._encoded: dict[str, str] = {}  # the steps that have not changed since, as JSON
         self._encoded_changes: tuple[int, int, int, tuple[int, str]] = (-1, -1, -1, (-1, ""))
@@ -88,7 +81,7 @@ class Timeline:
     @property
     def version(self) -> int:
         """A number that grows with every change."""
-        return self._version
+        return self._log.version
 
     def started(self, step: LiveStep) -> None:
         """Record the start of a step; its node is that of its parent, if that is known."""
@@ -108,7 +101,6 @@ class Timeline:
                 step.node = parent.node
             if len(self._kept) < self._capacity.start_steps:
                 self._kept.add(step.id)
-            self._removed.pop(step.id, None)
             self._steps[step.id] = step
             self._touch(step.id)
 
@@ -148,7 +140,7 @@ class Timeline:
         """
         with self._lock:
             self._remaining = time.time(), remaining
-            self._version += 1  # readers receive a change without steps
+            self._log.version += 1  # readers receive a change without steps
 
     @property
     def remaining(self) -> dict[str, Any] | None:
@@ -174,7 +166,7 @@ class Timeline:
         with self._lock:
             if list(map(dict, stuck)) != self._stuck:
                 self._stuck = list(map(dict, stuck))
-                self._version += 1
+                self._log.version += 1
 
     def close(self) -> None:
         """Mark the timeline as complete, for every reader."""
@@ -187,12 +179,12 @@ class Timeline:
 
     def is_resumable(self, version: int) -> bool:
         """Return whether a reader with `version` can continue with `changes`, and does not need the whole state."""
-        return self._resumable <= version <= self._version
+        return self._log.is_resumable(version)
 
     def contents(self) -> tuple[int, str, list[str]]:
         """Return the version, what is known of the run as a JSON object, and the ids of the steps for `encoded_steps`."""
         with self._lock:
-            return self._version, json.dumps(self._about(), ensure_ascii=False), list(self._steps)
+            return self.version, json.dumps(self._about(), ensure_ascii=False), list(self._steps)
 
     def encoded_steps(self, ids: Sequence[str], start: int, characters: int) -> tuple[str, int]:
         """Return as JSON, separated by commas, the steps `ids` from index `start` on, and the index of the next one.
@@ -220,8 +212,8 @@ class Timeline:
             characters: The text ends with the step that reaches this length.
         """
         with self._lock:
-            if self._encoded_changes[:3] != (since, self._version, characters):
-                self._encoded_changes = (since, self._version, characters, self._changes(since, characters))
+            if self._encoded_changes[:3] != (since, self.version, characters):
+                self._encoded_changes = (since, self.version, characters, self._changes(since, characters))
             return self._encoded_changes[3]
 
     def encoded_now(self, steps: str, removed: Sequence[str] = ()) -> str:
@@ -230,21 +222,21 @@ class Timeline:
         return f'{now[:-1]}, "steps": [{steps}]}}'
 
     def _changes(self, since: int, characters: int) -> tuple[int, str]:
-        versions, ids = self._log
         changed: list[str] = []
         removed: list[str] = []
-        length, reached = 0, self._version
-        for at in range(bisect_right(versions, since), len(versions)):
+        length, reached = 0, since
+        for version, id_, is_there in self._log.since(since):
             if length >= characters:
-                reached = versions[at - 1]
                 break
-            id_, version = ids[at], versions[at]
-            if self._changed.get(id_) == version:
+            reached = version
+            if is_there:
                 changed.append(self._encoded.get(id_) or self._encode(id_))
                 length += len(changed[-1])
-            elif self._removed.get(id_) == version:
+            else:
                 removed.append(id_)
                 length += len(id_)
+        else:
+            reached = self.version
         return reached, self.encoded_now(",".join(changed), removed)
 
     def _evict(self) -> bool:
@@ -253,11 +245,9 @@ class Timeline:
         if not queue:
             return False
         id_, _ = queue.popitem(last=False)
-        del self._steps[id_], self._changed[id_]
+        del self._steps[id_]
         self._encoded.pop(id_, None)
-        self._removed[id_] = self._next_version(id_)
-        if len(self._removed) > self._capacity.removed:
-            _, self._resumable = self._removed.popitem(last=False)
+        self._log.remove(id_)
         return True
 
     def _encode(self, id_: str) -> str:
@@ -265,26 +255,11 @@ class Timeline:
         return encoded
 
     def _touch(self, id_: str) -> None:
-        self._changed[id_] = self._next_version(id_)
+        self._log.change(id_)
         self._encoded.pop(id_, None)
 
-    def _next_version(self, id_: str) -> int:
-        """Return a new version, logged as a change of the step."""
-        self._version += 1
-        versions, ids = self._log
-        versions.append(self._version)
-        ids.append(id_)
-        if len(versions) > 2 * (len(self._changed) + len(self._removed)) + 1000:
-            current = [
-                (version, each)
-                for version, each in zip(versions, ids, strict=True)
-                if version in (self._version, self._changed.get(each), self._removed.get(each))
-            ]
-            self._log = [version for version, _ in current], [each for _, each in current]
-        return self._version
-
     def _now(self) -> dict[str, Any]:
-        about = {"now": time.time(), "version": self._version, "left_out": self._left_out}
+        about = {"now": time.time(), "version": self.version, "left_out": self._left_out}
         return about | {
             "remaining": self._remaining_at(about["now"]),
             "stuck": self._stuck,
