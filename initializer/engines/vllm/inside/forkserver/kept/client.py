@@ -57,14 +57,6 @@ class ForkedCommand:
         self._process = process
         self.pid = pid
 
-    @property
-    def in_this_session(self) -> bool:
-        """Whether the keys of this process's terminal signal it as well."""
-        try:
-            return os.getpgid(self.pid) == os.getpgrp()
-        except ProcessLookupError:
-            return False
-
     def send_signal(self, number: int, *, group: bool = False) -> None:
         """Send it a signal; `group`: as a terminal does, to the processes of its group, too."""
         with contextlib.suppress(ProcessLookupError):
