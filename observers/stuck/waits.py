@@ -28,12 +28,10 @@ class Wait:
     Attributes:
         kind: What sort of thing it is.
         text: What it is, for people, with the function.
-        is_known: Whether a function that is known to wait is on the stack.
     """
 
     kind: Kind
     text: str
-    is_known: bool = True
 
     @property
     def is_for_others(self) -> bool:
@@ -93,7 +91,7 @@ def wait_of(stacks: Sequence[str]) -> Wait | None:
                     continue  # such a function also calls what works
                 return Wait(kind, f"{text} in {_chain(frames[at:], of_user=kind == 'import')}")
     line = linecache.getline(frames[0]["file"], int(frames[0]["line"])).strip()[:_MAX_LINE]
-    return Wait("code", f"is in {_named(frames[0])}{f': {line}' if line else ''}", is_known=False)
+    return Wait("code", f"is in {_named(frames[0])}{f': {line}' if line else ''}")
 
 
 def _chain(frames: Sequence[re.Match[str]], *, of_user: bool) -> str:
