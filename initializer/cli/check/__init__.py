@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +9,7 @@ from pathlib import Path
 
 import click
 
-from phasebus.initializer.cli.doctor.findings import Finding, as_json, as_lines
-from phasebus.initializer.cli.output import write_out
+from phasebus.initializer.cli.doctor.findings import Finding, print_and_exit
 
 
 @click.command(short_help="Check a configuration without starting it.")
@@ -38,14 +36,7 @@ def check(config: Path, assignments: tuple[str, ...], *, parse: bool, as_data: b
     It imports the callbacks, connects to no server but the Ray cluster, and starts nothing. Lines marked ! are problems that
     would fail the start, lines marked - are possible surprises. The exit code is 1 if there is a problem.
     """
-    findings = list(examine(config, assignments, parse=parse))
-    fixes = sum(finding.level == "fix" for finding in findings)
-    if as_data:
-        write_out(json.dumps({"findings": as_json(findings), "to_fix": fixes}, indent=2))
-    else:
-        for line in as_lines(findings):
-            write_out(line)
-    sys.exit(1 if fixes else 0)
+    print_and_exit(list(examine(config, assignments, parse=parse)), as_data=as_data)
 
 
 def examine(path: Path, assignments: tuple[str, ...] = (), *, parse: bool = False) -> Iterator[Finding]:

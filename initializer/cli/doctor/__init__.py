@@ -5,15 +5,12 @@ It imports neither vLLM nor Ray, connects only to the configured collector, and 
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 
 import click
 
 from phasebus.initializer.cli.doctor import machine, software, variables
-from phasebus.initializer.cli.doctor.findings import Finding, as_json, as_lines
-from phasebus.initializer.cli.output import write_out
+from phasebus.initializer.cli.doctor.findings import Finding, print_and_exit
 from phasebus.telemetry.redaction import redact
 
 _CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
@@ -41,14 +38,7 @@ def doctor(*, as_data: bool) -> None:
     Lines marked ! are problems to fix, lines marked - are possible surprises. The exit code is 1 if there is a problem.
     Secrets are masked, so the output can be pasted into an issue.
     """
-    findings = list(examine())
-    fixes = sum(finding.level == "fix" for finding in findings)
-    if as_data:
-        write_out(json.dumps({"findings": as_json(findings), "to_fix": fixes}, indent=2))
-    else:
-        for line in as_lines(findings):
-            write_out(line)
-    sys.exit(1 if fixes else 0)
+    print_and_exit(list(examine()), as_data=as_data)
 
 
 def examine(checks: Iterable[Callable[[], Iterable[Finding]]] = _CHECKS) -> Iterator[Finding]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NoReturn
+
+from phasebus.initializer.cli.output import write_out
 
 Level = Literal["ok", "note", "fix"]
 
@@ -26,6 +30,22 @@ class Finding:
     value: str
     level: Level = "ok"
     advice: str = ""
+
+
+def print_and_exit(findings: Sequence[Finding], *, as_data: bool) -> NoReturn:
+    """Print the findings and end the process: with the exit code 1 if there is a problem, else 0.
+
+    Args:
+        findings: The findings; at least one.
+        as_data: Whether to print them as one JSON object, with the number of problems.
+    """
+    fixes = sum(finding.level == "fix" for finding in findings)
+    if as_data:
+        write_out(json.dumps({"findings": as_json(findings), "to_fix": fixes}, indent=2))
+    else:
+        for line in as_lines(findings):
+            write_out(line)
+    sys.exit(1 if fixes else 0)
 
 
 def as_json(findings: Sequence[Finding]) -> list[dict[str, str]]:
