@@ -117,16 +117,17 @@ KINDS: Final[Mapping[str, KindNames]] = {
                 "retries",
             ),
         ),
-        contains=("listing", "file"),
+        contains=("file",),
     ),
     "listing": KindNames(
         "list files",
         Family(
             "phasebus_download_listing_duration_seconds",
             "summary",
-            "Time until a source, such as the hub, has listed the files of a model, including repeated attempts.",
-            ("model", "source"),
+            "Duration of listing the files of a model.",
+            ("source",),
         ),
+        shows_idle=False,
     ),
     "file": KindNames(
         "download file",
