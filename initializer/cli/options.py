@@ -15,7 +15,6 @@ C = TypeVar("C", bound=Callable[..., Any])
 _LARGEST_PORT = 65535
 LONGEST_LINGER_SECONDS = 3600.0
 _SERVICE_LINK = ("tcp://", "udp://", "sctp://")
-"""Prefixes of the value that Kubernetes sets as PHASEBUS_PORT in pods, for a Service with the name phasebus."""
 
 
 def service_options(command: C) -> C:
@@ -46,15 +45,24 @@ def service_options(command: C) -> C:
     return command
 
 
+def is_service_link(value: str) -> bool:
+    """Return whether `value` is one that Kubernetes sets in pods: PHASEBUS_PORT for a Service with the name phasebus."""
+    return value.startswith(_SERVICE_LINK)
+
+
+def port_of(text: str) -> int | None:
+    """Return the port in the value of PHASEBUS_PORT; None if it is not a port."""
+    return int(text) if text.isascii() and text.isdigit() and int(text) <= _LARGEST_PORT else None
+
+
 def _port_variable() -> int | None:
     """Return the port in PHASEBUS_PORT; None if it is unset, or with a warning if it is not a port."""
     text = os.environ.get("PHASEBUS_PORT", "")
-    if not text or text.startswith(_SERVICE_LINK):
+    if not text or is_service_link(text):
         return None
-    if text.isascii() and text.isdigit() and int(text) <= _LARGEST_PORT:
-        return int(text)
-    write_err(f"phasebus: PHASEBUS_PORT is {text!r}, which is no port (0 to {_LARGEST_PORT}); it is ignored")
-    return None
+    if (port := port_of(text)) is None:
+        write_err(f"phasebus: PHASEBUS_PORT is {text!r}, which is no port (0 to {_LARGEST_PORT}); it is ignored")
+    return port
 
 
 def _linger_variable() -> float | None:

@@ -54,11 +54,15 @@ class Access:
     token: str | None = field(default=None, repr=False)
     own_token: str | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        """Remove white space around the token: a secret made from a file has a line feed at its end, which no header can have."""
+        object.__setattr__(self, "token", (self.token or "").strip() or None)
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Access:
         """Return the values of PHASEBUS_HOSTS, separated by commas, and PHASEBUS_TOKEN."""
         hosts = tuple(host.strip() for host in environment.get("PHASEBUS_HOSTS", "").split(",") if host.strip())
-        return cls(hosts=hosts, token=environment.get("PHASEBUS_TOKEN") or None)
+        return cls(hosts=hosts, token=environment.get("PHASEBUS_TOKEN"))
 
     def or_else(self, other: Access) -> Access:
         """Return this, with `other` in the place of what is not set."""

@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from phasebus.initializer.cli.check.ports import reason_not_to_listen
 from phasebus.initializer.cli.doctor.findings import Finding
 from phasebus.initializer.cli.doctor.machine import folder_finding
+from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, is_taken, listen_error, reason_of
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource, inspect_model
@@ -150,12 +150,21 @@ def _server(config: LLMConfig) -> Iterator[Finding]:
     serve = config.serve
     if serve is None or config.engine == NO_ENGINE or config.nodes > 1:
         return
-    where = f"{serve.host}:{serve.port}"
+    where = endpoint(serve.host, serve.port)
     if serve.exact and serve.port == config.service.port:
         yield Finding("server", "port", f"{serve.port} is also service.port", "fix", "name another serve.port, or 0")
-    elif (reason := reason_not_to_listen(serve.host, serve.port)) is None:
+    elif (error := listen_error(serve.host, serve.port)) is None:
         yield Finding("server", "port", f"{where} is free")
+    elif not (is_taken(error) or isinstance(error, PermissionError)):
+        alone = address_alone(serve.host)
+        advice = "serve.host is an address of this machine, or 0.0.0.0 or :: for all of them"
+        advice = advice if alone is None else f"the port is a field of its own: serve.host: {alone}, and serve.port"
+        yield Finding("server", "host", f"cannot listen on {where}: {reason_of(error)}", "fix", advice)
     elif serve.exact:
-        yield Finding("server", "port", f"cannot listen on {where}: {reason}", "fix", "name another serve.port, or 0")
+        yield Finding(
+            "server", "port", f"cannot listen on {where}: {reason_of(error)}", "fix", "name another serve.port, or 0"
+        )
     else:
-        yield Finding("server", "port", f"cannot listen on {where}: {reason}", "note", "the next free port is used")
+        yield Finding(
+            "server", "port", f"cannot listen on {where}: {reason_of(error)}", "note", "the next free port is used"
+        )

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from phasebus.initializer.cli.check.ports import reason_not_to_listen
 from phasebus.initializer.cli.doctor.findings import Finding
 from phasebus.initializer.cli.doctor.machine import find_folders
+from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, is_taken, listen_error, reason_of
 from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.node.config import LLMConfig, ServiceConfig
 from phasebus.initializer.ray.address import host_and_port
@@ -47,12 +47,17 @@ def _service(service: ServiceConfig) -> Iterator[Finding]:
     if service.port is None:
         yield Finding("service", "port", "no /metrics and no page: service.port is null")
         return
-    where = f"{service.host}:{service.port}"
-    if (reason := reason_not_to_listen(service.host, service.port)) is None:
+    where = endpoint(service.host, service.port)
+    if (error := listen_error(service.host, service.port)) is None:
         yield Finding("service", "port", f"{where} is free")
+    elif is_taken(error):
+        advice = "the start uses the next free port, and prints it"
+        yield Finding("service", "port", f"cannot listen on {where}: {reason_of(error)}", "note", advice)
     else:
-        advice = "the start works without it: on the next free port, or without /metrics if the address does not exist"
-        yield Finding("service", "port", f"cannot listen on {where}: {reason}", "note", advice)
+        advice = "the start has no /metrics, no probes and no page then"
+        if (alone := address_alone(service.host)) is not None:
+            advice = f"{advice}; the port is a field of its own: service.host: {alone}, and service.port"
+        yield Finding("service", "host", f"cannot listen on {where}: {reason_of(error)}", "note", advice)
     if service.access.token is None and service.host not in ("127.0.0.1", "localhost", "::1"):
         advice = "set service.token or PHASEBUS_TOKEN for the page and its data"
         yield Finding("service", "token", "none: other machines get the probes and /metrics only", "note", advice)

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from rich.filesize import decimal
 
 from phasebus.initializer.cli.doctor.findings import Finding
+from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, is_taken, listen_error, reason_of
+from phasebus.initializer.cli.options import is_service_link, port_of
 from phasebus.telemetry.collector import Collector
 from phasebus.telemetry.folders import cache_folder
 from phasebus.telemetry.journal.location import runs_folder
@@ -49,20 +51,27 @@ def find_folders() -> Iterator[Finding]:
 def find_ports() -> Iterator[Finding]:
     """Yield whether the port of /metrics is free."""
     text = os.environ.get("PHASEBUS_PORT", "")
-    port = int(text) if text.isascii() and text.isdigit() else DEFAULT_PORT
-    host = os.environ.get("PHASEBUS_HOST") or "127.0.0.1"
-    try:
-        with socket.create_server((host, port)):
-            pass
-    except OverflowError:
+    port = port_of(text)
+    if port is None and text and not is_service_link(text):
         yield Finding(
-            "ports", "/metrics", f"{port} is not a port", "fix", "set PHASEBUS_PORT to a value from 0 to 65535"
+            "ports", "/metrics", f"{text} is not a port", "fix", "set PHASEBUS_PORT to a value from 0 to 65535"
         )
-    except OSError as error:
+        return
+    port = DEFAULT_PORT if port is None else port
+    host = os.environ.get("PHASEBUS_HOST") or "127.0.0.1"
+    where = endpoint(host, port)
+    if (error := listen_error(host, port)) is None:
+        yield Finding("ports", "/metrics", f"{where} is free")
+        return
+    if is_taken(error):
         advice = "phasebus uses the next free port and prints it; --port or PHASEBUS_PORT selects another"
-        yield Finding("ports", "/metrics", f"cannot listen on {host}:{port}: {error.strerror}", "note", advice)
+    elif (alone := address_alone(host)) is not None:
+        advice = f"there is no /metrics and no page then; set PHASEBUS_HOST to {alone}, and PHASEBUS_PORT to the port"
     else:
-        yield Finding("ports", "/metrics", f"{host}:{port} is free")
+        advice = (
+            "there is no /metrics and no page then; set PHASEBUS_HOST to an address of this machine, and PHASEBUS_PORT"
+        )
+    yield Finding("ports", "/metrics", f"cannot listen on {where}: {reason_of(error)}", "note", advice)
 
 
 def find_collector() -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from phasebus.initializer.cli.doctor.findings import Finding
+from phasebus.initializer.cli.options import is_service_link
 from phasebus.telemetry.redaction import redact_value
 
 _PREFIXES = ("PHASEBUS_", "OTEL_")
@@ -64,6 +65,16 @@ def find_variables(environment: Mapping[str, str] = os.environ) -> Iterator[Find
         yield Finding("variables", name, f"{shown}  ({meaning})" if meaning else shown)
     if not named:
         yield Finding("variables", "none", "no variable changes a default of phasebus")
+
+
+def find_service_links(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """Yield the variables that Kubernetes set for a Service, and that are read as a setting."""
+    off = "set enableServiceLinks: false in the pod, or rename the Service"
+    if is_service_link(environment.get("PHASEBUS_PORT", "")):
+        value = "Kubernetes set it for the Service phasebus; phasebus ignores it"
+        yield Finding("variables", "PHASEBUS_PORT", value, "note", off)
+    if is_service_link(environment.get("VLLM_PORT", "")):
+        yield Finding("variables", "VLLM_PORT", "Kubernetes set it for the Service vllm; vLLM rejects it", "fix", off)
 
 
 def find_proxies(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:

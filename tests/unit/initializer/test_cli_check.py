@@ -236,6 +236,33 @@ def test_taken_port_of_the_engine_server_fails_the_start_only_if_configured(
     assert [each.level for each in findings if each.topic == "server"] == [level]
 
 
+@pytest.mark.parametrize(
+    ("host", "advice"),
+    [
+        ("0.0.0.0:8000", "serve.host: 0.0.0.0, and serve.port"),
+        ("http://0.0.0.0:8000", "serve.host: 0.0.0.0, and serve.port"),
+        ("[::]:8000", "serve.host: ::, and serve.port"),
+        ("[::]", "serve.host: ::, and serve.port"),
+        ("192.0.2.1", "0.0.0.0 or ::"),
+    ],
+)
+def test_address_that_the_engine_server_cannot_have_fails_the_start(
+    monkeypatch: pytest.MonkeyPatch, model: Path, host: str, advice: str
+) -> None:
+    monkeypatch.setattr(models, "find_launcher", lambda name: Launcher(0))
+    findings = list(models.examine(LLMConfig(model=str(model), serve=ServeConfig(host=host))))
+    [(name, level, shown)] = [(each.name, each.level, each.advice) for each in findings if each.topic == "server"]
+    assert (name, level) == ("host", "fix")
+    assert advice in shown
+
+
+def test_address_that_the_service_cannot_have_is_noted_because_the_start_goes_on(model: Path) -> None:
+    config = LLMConfig.model_validate({"model": str(model), "service": {"host": "0.0.0.0:9464"}})
+    [finding] = [each for each in surroundings.examine(config, {}) if (each.topic, each.name) == ("service", "host")]
+    assert finding.level == "note"
+    assert "service.host: 0.0.0.0, and service.port" in finding.advice
+
+
 def test_one_port_for_both_servers_is_found(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     monkeypatch.setattr(models, "find_launcher", lambda name: Launcher(0))
     ports = {"serve": {"port": 9464}, "service": {"port": 9464}}

@@ -135,6 +135,40 @@ def test_stale_metadata_in_a_source_folder_is_to_fix(tmp_path: Path, monkeypatch
     assert levels(software.find_versions())["metadata"] == "fix"
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "level", "shown"),
+    [
+        ("", "tcp://10.0.0.7:9464", "", "127.0.0.1:9464"),
+        ("", "abc", "fix", "abc is not a port"),
+        ("", "70000", "fix", "70000 is not a port"),
+        ("0.0.0.0:9464", "", "note", "set PHASEBUS_HOST to 0.0.0.0"),
+        ("192.0.2.1", "0", "note", "set PHASEBUS_HOST to an address of this machine"),
+    ],
+)
+def test_address_of_the_service_is_checked_as_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, host: str, port: str, level: str, shown: str
+) -> None:
+    monkeypatch.setenv("PHASEBUS_HOST", host)
+    monkeypatch.setenv("PHASEBUS_PORT", port)
+    [finding] = machine.find_ports()
+    assert finding.level == (level or finding.level)  # the default port may be in use
+    assert shown in f"{finding.value} {finding.advice}"
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_address_of_ipv6_is_listened_on_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHASEBUS_HOST", "::")
+    monkeypatch.setenv("PHASEBUS_PORT", "0")
+    [finding] = machine.find_ports()
+    assert (finding.level, finding.value) == ("ok", "[::]:0 is free")
+
+
+def test_variables_that_kubernetes_sets_for_services_are_named() -> None:
+    links = {"PHASEBUS_PORT": "tcp://10.0.0.7:9464", "VLLM_PORT": "tcp://10.0.0.8:8000"}
+    assert levels(variables.find_service_links(links)) == {"PHASEBUS_PORT": "note", "VLLM_PORT": "fix"}
+    assert levels(variables.find_service_links({"PHASEBUS_PORT": "9464", "VLLM_PORT": "5000"})) == {}
+
+
 def test_port_in_use_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("PHASEBUS_PORT", str(taken.getsockname()[1]))

@@ -163,6 +163,14 @@ def test_access_is_read_from_the_environment_where_it_is_not_set() -> None:
     assert "s3cret-token" not in repr(access)
 
 
+def test_line_feed_at_the_end_of_a_token_is_not_a_part_of_it(serve: Any) -> None:
+    access = Access.from_environment({"PHASEBUS_TOKEN": "s3cret-token\n"})  # from a secret that was made from a file
+    assert access.credential == "s3cret-token"
+    server = serve(token="s3cret-token\r\n")
+    assert get(server, "/timeline", Authorization="Bearer s3cret-token").status_code == 200
+    assert Access(token=" \n") == Access()
+
+
 def is_closed(client: socket.socket) -> bool:
     client.setblocking(False)
     try:
