@@ -185,11 +185,21 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
         else:
             name = str(problem["loc"][-1]) if problem["loc"] else ""
             message = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "model_type":
+                message = _fields_of(model, [*problem["loc"]])
             value = "" if problem["type"] == "missing" else f" (it is {_shown(name, problem['input'])})"
             lines.append(f"{where}: {message}{value}")
     if len(problems) > len(lines):
         lines.append(f"and {len(problems) - len(lines)} more")
     return lines
+
+
+def _fields_of(model: type[BaseModel], path: list[int | str]) -> str:
+    """Return a message that names the fields of the section at `path`."""
+    message = f"it has fields of its own: {', '.join(_section_of(model, path).model_fields)}"
+    *outer, name = path
+    field = _section_of(model, outer).model_fields.get(str(name))
+    return f"{message}; or null" if field is not None and type(None) in get_args(field.annotation) else message
 
 
 def _inner_fields(name: str, known: Mapping[str, FieldInfo]) -> str:

@@ -65,11 +65,26 @@ def parse(content: bytes, variables: Mapping[str, str] | None = None) -> Any:
         hint = ""
         if variables is not None and b"${" in content and "flow" in str(error):
             hint = '\ninside { } and [ ], quote a reference to a variable: "${NAME}"'
-        raise ValueError(f"{error}{hint}") from error
+        raise ValueError(f"{_explained(error)}{hint}") from error
     except VariableError:
         raise
     except (ValueError, AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"a value does not have the form of its tag ({type(error).__name__}: {error})") from error
+
+
+def _explained(error: yaml.YAMLError) -> str:
+    """Return the line, the column and the reason of an error, with the text at that place."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None or not (problem := getattr(error, "problem", None)):
+        return str(error)
+    advice = "; indent with spaces" if "'\\t'" in problem else ""
+    begun = getattr(error, "context_mark", None)
+    context = f" ({error.context}, from line {begun.line + 1} on)" if begun and begun.line != mark.line else ""  # type: ignore[attr-defined]
+    return "\n".join(
+        filter(
+            None, [f"line {mark.line + 1}, column {mark.column + 1}: {problem}{advice}{context}", mark.get_snippet()]
+        )
+    )
 
 
 def _tag_of(loader: Any, text: str) -> str:

@@ -23,6 +23,9 @@ from phasebus.telemetry.redaction import is_secret_name, learn_data, redact
 from phasebus.telemetry.service import NO_TOKEN
 
 _CALLBACKS = ("callbacks", "driver_callbacks")
+_OF_ALL_MODELS = {"service": "service", "ray": "ray", "driver_callbacks": "callbacks"}
+"""The fields of a model that belong to the whole file if it has several, with their names there."""
+
 _NO_ARGUMENT = "no_engine_has_this_argument"
 _READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 
@@ -44,7 +47,16 @@ def read(path: Path, assignments: tuple[str, ...]) -> tuple[LLMConfig | ClusterC
         wrong = [_finding(problem, content) for problem in problems_of(error, kind)]
         return None, [*wrong, *findings]
     count = f"{path}, {len(models(config))} models" if isinstance(config, ClusterConfig) else str(path)
-    return config, [Finding("configuration", "fields", count), *findings]
+    return config, [Finding("configuration", "fields", count), *_without_effect(content), *findings]
+
+
+def _without_effect(content: dict[str, Any]) -> Iterator[Finding]:
+    """Yield the fields of single models that a file with several models has once, for all of them."""
+    for number, model in enumerate(content.get("models", ())):
+        for name, of_all in _OF_ALL_MODELS.items():
+            if name in model:
+                advice = f"write it once, as `{of_all}` beside `models`"
+                yield Finding("configuration", f"models.{number}.{name}", "it has no effect here", "note", advice)
 
 
 def _literal_secrets(path: Path, content: Any) -> Iterator[Finding]:

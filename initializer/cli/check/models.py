@@ -22,6 +22,7 @@ from phasebus.initializer.node.config import LLMConfig
 from phasebus.telemetry.redaction import MASK, is_secret_name, redact
 
 _LITTLE_FOR_FILES = 10**9
+_SCHEME_WITHOUT_SLASHES = re.compile(r"(hf|s3|gs|az|https?):/?([^/].*)")
 _HUB_PAGE = re.compile(r"https?://huggingface\.co/([\w.-]+/[\w.-]+)/?(tree/[^/]+/?)?$")
 
 
@@ -55,6 +56,9 @@ def _model(config: LLMConfig) -> tuple[str | None, Finding]:
     finding = partial(Finding, "model", redact(config.model))
     if (page := _HUB_PAGE.match(config.model)) is not None:
         return None, finding("a page of the hub, not a model", "fix", f"write hf://{page[1]}")
+    scheme = _SCHEME_WITHOUT_SLASHES.match(config.model)
+    if scheme is not None and not Path(config.model).exists():
+        return None, finding("neither a path nor an address", "fix", f"write {scheme[1]}://{scheme[2]}")
     try:
         source = source_of(config.model, config.download)
         try:

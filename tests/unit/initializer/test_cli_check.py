@@ -99,6 +99,11 @@ def test_problem_is_found_without_a_start(tmp_path: Path, text: str, topic: str,
         ("nodes: 3\nreplicas: 2", "fields", ["2 replicas cannot be spread evenly over 3 nodes"]),
         ("name: ${NO_SUCH_NAME}", "file", ["line 3", "NO_SUCH_NAME is not set", "${NO_SUCH_NAME:-default}"]),
         ("engine: vllm", "file", ["'engine' is given twice"]),
+        ("engine_env:\n\tA: b", "file", ["line 4, column 1", "indent with spaces"]),
+        ("name: 'a", "file", ["line 4", "while scanning a quoted scalar, from line 3 on"]),
+        ("service: 9464", "service", ["fields of its own: host, port", "it is 9464"]),
+        ("serve: false", "serve", ["fields of its own: host, port", "or null"]),
+        ("extra_files: ['s3://a/b']", "extra_files.0", ["fields of its own: source, destination"]),
         ("apiVersion: v1\nkind: ConfigMap", "file", ["Kubernetes (kind: ConfigMap)", "ConfigMap has"]),
         ("applications: []", "file", ["Ray Serve (applications)", "callback_config"]),
     ],
@@ -115,10 +120,18 @@ def test_common_mistake_names_the_key_and_what_to_write(
     assert [part for part in parts if part not in shown] == [], shown
 
 
+def test_field_of_a_model_that_belongs_to_the_whole_file_is_noted(tmp_path: Path, model: Path) -> None:
+    text = f"models:\n- {{model: {model}, engine: none, service: {{port: 1}}, driver_callbacks: []}}\n"
+    noted = {each.name: each.advice for each in found(tmp_path, text) if each.level == "note"}
+    assert "`service` beside `models`" in noted["models.0.service"]
+    assert "`callbacks` beside `models`" in noted["models.0.driver_callbacks"]
+
+
 @pytest.mark.parametrize(
     ("text", "topic", "parts"),
     [
         ("model:x/y", "configuration", ["has no fields", "model: /path/to/a/model"]),
+        ("model: hf:a/b", "model", ["neither a path nor an address", "hf://a/b"]),
         ("model: https://huggingface.co/a/b/tree/main", "model", ["a page of the hub", "hf://a/b"]),
     ],
 )
