@@ -17,6 +17,7 @@ class Status:
     def __init__(self) -> None:
         self._running = RunningSteps()
         self._ready = False
+        self._stopping = False
         self._error: str | None = None
         self._stuck = StuckSteps()
 
@@ -37,10 +38,18 @@ class Status:
         self._error = error
         self._ready = error is None
 
+    def stop(self) -> None:
+        """Record that the process ends: it finishes the running requests, and should get no more."""
+        self._stopping = True
+
     @property
     def ready(self) -> bool:
         """Whether the start-up is ready to serve."""
-        return self._ready
+        return self._ready and not self._stopping
+
+    @property
+    def _stage(self) -> str:
+        return "stopping" if self._stopping else "ready" if self._ready else "starting"
 
     @property
     def phase(self) -> str | None:
@@ -51,9 +60,8 @@ class Status:
     def describe(self) -> dict[str, Any]:
         """Return the state as JSON data; durations in seconds."""
         now, error = time.monotonic(), self._error
-        status = "failed" if error is not None else "ready" if self._ready else "starting"
         return {
-            "status": status,
+            "status": "failed" if error is not None else self._stage,
             "phase": self.phase,
             **({"error": error} if error is not None else {}),
             **({"stuck": [step.headline() for step in self._stuck.steps]} if self._stuck.steps else {}),

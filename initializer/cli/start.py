@@ -34,7 +34,7 @@ from phasebus.telemetry import PortTakenError, Telemetry, Timeline
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.formatting import format_title, format_usual
 from phasebus.telemetry.journal import read_journal
-from phasebus.telemetry.service import OWN_TOKEN, Server, build_app
+from phasebus.telemetry.service import OWN_TOKEN, Server, build_app, url_of_address
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -80,7 +80,7 @@ def start_and_serve(
         settings = _reachable(settings)
         config = ClusterConfig.of(config).model_copy(update={"service": settings})
         telemetry = available_telemetry(port=None, warn=_warn)
-        url = None if settings.port is None else f"http://{settings.host}:{settings.port}"
+        url = None if settings.port is None else url_of_address(settings.host, settings.port)
     else:
         telemetry = available_telemetry(
             host=settings.host, port=settings.port, trace_url=settings.trace_url, access=settings.access, warn=_warn
@@ -114,15 +114,26 @@ def start_and_serve(
                 ready = True
                 if not once:
                     write_err("serving metrics until Ctrl-C")
-                    if isinstance(node, Node):
-                        write_err(await engine_died(node, config, bus, telemetry))
-                    await anyio.sleep_forever()
+                    with _ready_until_it_stops(telemetry):
+                        if isinstance(node, Node):
+                            write_err(await engine_died(node, config, bus, telemetry))
+                        await anyio.sleep_forever()
 
     number = anyio.run(until_signalled, work, lambda: _waiting_for(telemetry))
     if failure is not None:  # a signal has ended the lingering
         raise failure
     if number is not None and not ready:
         raise Interrupted(number)
+
+
+@contextmanager
+def _ready_until_it_stops(telemetry: Telemetry) -> Iterator[None]:
+    """Mark the start as not ready at the end of the block: running requests finish, and no more should arrive."""
+    try:
+        yield
+    finally:
+        telemetry.status.stop()
+        telemetry.metrics.ready.set(0)
 
 
 async def _linger(telemetry: Telemetry, service: ServiceConfig | None, error: Exception, *, once: bool) -> None:

@@ -90,8 +90,7 @@ class Server:
     @property
     def url(self) -> str:
         """Its URL on this machine."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return url_of_address(self.host, self.port)
 
     def start(self) -> None:
         """Start to answer, also the connections made since the constructor bound the address."""
@@ -128,6 +127,12 @@ class Server:
                 return
             reason = redact(str(error) or type(error).__name__)
             logger.warning("the %s does not answer: %s. The start-up goes on without it", self.name, reason)
+
+
+def url_of_address(host: str, port: int) -> str:
+    """Return the URL on this machine of a server that listens on `host`, also if that stands for all addresses."""
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _uvicorn(build: Callable[[], Callable[..., Any]], limits: Limits) -> LimitedServer:

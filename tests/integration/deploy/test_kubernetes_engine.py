@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a con
 FOLDER = "node/cpu"
 API = "http://127.0.0.1:8000"
 SERVED = "Qwen/Qwen2.5-0.5B-Instruct"
+TOKENS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,8 @@ class Ended:
     Attributes:
         probes: The statuses of the three probes when the startup probe had succeeded.
         models: The response to GET /v1/models.
-        completion: The response to POST /v1/completions.
+        streamed: The status and the events of a streaming POST to /v1/completions that ran when SIGTERM arrived.
+        draining: The status and the text of the readiness probe while that request could not end.
         metrics: The response of phasebus to GET /metrics.
         code: The exit code after SIGTERM.
         log: The output.
@@ -39,7 +42,8 @@ class Ended:
 
     probes: dict[str, int]
     models: tuple[int, str]
-    completion: tuple[int, str]
+    streamed: list[str]
+    draining: tuple[int, str]
     metrics: str
     code: int
     log: str
@@ -73,19 +77,41 @@ def observe(sandbox: PodSandbox, pod: Manifest, log: Path) -> Ended:
     wait_until(lambda: succeeds("startupProbe"), "the startup probe succeeds", seconds=400)
     probes = {kind: sandbox.get(url_of(container, kind))[0] for kind in ("livenessProbe", "readinessProbe")}
     models = sandbox.get(f"{API}/v1/models")
-    asked = json.dumps({"model": SERVED, "prompt": "A start-up is", "max_tokens": 3})
-    completion = sandbox.get(f"{API}/v1/completions", asked)
     metrics = sandbox.get("http://127.0.0.1:9464/metrics")[1]
-    sandbox.main.terminate()
+    prompt = {"model": SERVED, "prompt": "A start-up is", "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+    request = sandbox.request(f"{API}/v1/completions", json.dumps(prompt))
+    assert request.stdout is not None
+    begun = [request.stdout.readline(), request.stdout.readline()]  # the status, and the first event
+    with suspended(sandbox, "EngineCore"):
+        sandbox.main.terminate()  # as the kubelet does after preStop
+        readiness = url_of(container, "readinessProbe")
+        wait_until(lambda: sandbox.get(readiness)[0] != 200, "the readiness probe fails", seconds=30)
+        draining = sandbox.get(readiness)
+    rest, _ = request.communicate(timeout=60)
     code = sandbox.process.wait(pod["spec"]["terminationGracePeriodSeconds"])
     return Ended(
         probes=probes,
         models=models,
-        completion=completion,
+        draining=draining,
+        streamed=[line.strip() for line in (*begun, *rest.splitlines()) if line.strip()],
         metrics=metrics,
         code=code,
         log=log.read_text(),
     )
+
+
+@contextmanager
+def suspended(sandbox: PodSandbox, name: str) -> Iterator[None]:
+    """Stop the processes of a container with `name` in their command lines during the block, so that no request ends."""
+    found = [each for each in sandbox.main.children(recursive=True) if name in " ".join(each.cmdline())]
+    assert found, name
+    for process in found:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in found:
+            process.resume()
 
 
 def url_of(container: Manifest, kind: str) -> str:
@@ -105,8 +131,19 @@ def test_node_starts_as_a_user_without_an_entry_on_a_read_only_root(ended: Ended
 def test_node_serves_the_model_under_the_name_of_the_manifest(ended: Ended) -> None:
     assert ended.models[0] == 200
     assert [each["id"] for each in json.loads(ended.models[1])["data"]] == [SERVED]
-    assert ended.completion[0] == 200, ended.completion[1]
 
 
-def test_node_ends_within_the_grace_period(ended: Ended) -> None:
+def test_request_that_runs_at_sigterm_is_completed_within_the_grace_period(ended: Ended) -> None:
+    status, *events, last = ended.streamed
+    assert (status, last) == ("200", "data: [DONE]"), ended.log
+    choices = [json.loads(event.removeprefix("data: "))["choices"][0] for event in events]
+    assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["length"]
+
+
+def test_readiness_probe_fails_while_the_last_requests_run(ended: Ended) -> None:
+    assert ended.draining[0] == 503
+    assert json.loads(ended.draining[1])["status"] == "stopping"
+
+
+def test_node_ends_within_the_grace_period_without_an_error(ended: Ended) -> None:
     assert ended.code in (0, 143), ended.log

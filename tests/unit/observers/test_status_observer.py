@@ -31,3 +31,14 @@ def test_a_failure_of_the_outermost_step_settles_it_with_the_reason() -> None:
     assert status.describe()["status"] == "failed"
     assert status.describe()["error"] == "no model"
     assert metrics.registry.get_sample_value("phasebus_ready") == 0
+
+
+def test_start_that_stops_is_not_ready_also_if_it_settles_later() -> None:
+    status = Status()
+    status.settle()
+    status.stop()
+    assert (status.ready, status.describe()["status"]) == (False, "stopping")
+    status.settle()
+    assert (status.ready, status.describe()["status"]) == (False, "stopping")
+    status.settle("the engine has died")
+    assert status.describe()["status"] == "failed"
