@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from phasebus.telemetry.service.limits import QUEUED_CONNECTIONS, Limits
 
@@ -76,32 +77,96 @@ class LimitedServer(uvicorn.Server):
             task.cancel()
 
 
-class LimitedProtocol(H11Protocol):
-    """One connection of the service.
+class UnreadConnection(asyncio.Protocol):
+    """A connection of the service that has sent nothing. Its first bytes create the `LimitedProtocol` that continues it.
+
+    Without a parser it costs a third, so that a probe behind a thousand idle connections is soon accepted.
 
     Args:
-        limits: The limits of the service; the other arguments are uvicorn's.
+        limits: The limits of the service.
+        unread: The connections that have sent nothing, the oldest first; shared by those of a server.
+        server_state: uvicorn's state of the server.
+        others: uvicorn's other arguments.
+    """
+
+    has_request = False
+
+    def __init__(
+        self, *, limits: Limits, unread: dict[UnreadConnection, None], server_state: ServerState, **others: Any
+    ) -> None:
+        self._limits = limits
+        self._unread = unread
+        self._state = server_state
+        self._others = others
+        self._loop = asyncio.get_running_loop()
+        self.opened = self._loop.time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accept a connection; close another one if there are too many."""
+        self.transport = cast(asyncio.Transport, transport)
+        connections: set[Any] = self._state.connections
+        if len(connections) >= self._limits.connections:
+            self._close_one_of(connections)
+        connections.add(self)
+        self._unread[self] = None
+        self._timer = self._loop.call_later(self._limits.head_seconds, self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Continue the connection with a protocol that parses requests."""
+        self._forget()
+        protocol = LimitedProtocol(limits=self._limits, opened=self.opened, server_state=self._state, **self._others)
+        protocol.connection_made(self.transport)
+        self.transport.set_protocol(protocol)
+        protocol.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._forget()
+
+    def shutdown(self) -> None:
+        """Close the connection, because the server closes."""
+        self.transport.close()
+
+    def _forget(self) -> None:
+        self._timer.cancel()
+        self._unread.pop(self, None)
+        self._state.connections.discard(self)
+
+    def _close_one_of(self, connections: set[Any]) -> None:
+        """Close the oldest connection that has sent nothing; one without a request, or else any, if those are few.
+
+        The last ones that were accepted are not closed before they have been read.
+        """
+        if len(self._unread) > ACCEPTED_AT_ONCE:
+            oldest: Any = next(iter(self._unread))
+        else:
+            oldest = min(connections, key=lambda each: (each.has_request, each.opened))
+        connections.discard(oldest)
+        self._unread.pop(oldest, None)
+        oldest.transport.abort()
+
+
+class LimitedProtocol(H11Protocol):
+    """A connection of the service that has sent something.
+
+    Args:
+        limits: The limits of the service.
+        opened: When it was opened, by the clock of the event loop, in seconds.
+        others: uvicorn's arguments.
     """
 
     _head_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
-    _opened = 0.0
 
-    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *, limits: Limits, opened: float, **others: Any) -> None:
+        super().__init__(**others)
         self._limits = limits
+        self.opened = opened
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept a connection."""
+        """Continue a connection."""
         super().connection_made(transport)
-        self._opened = self.loop.time()
-        if len(self.connections) > self._limits.connections:
-            others: list[Any] = [
-                each for each in self.connections if each is not self and not each.transport.is_closing()
-            ]
-            if len(others) >= self._limits.connections:
-                min(others, key=lambda each: (each.has_request, each._opened)).transport.abort()  # noqa: SLF001
-        self._await_head()
+        self._await_head(self.opened)
 
     def data_received(self, data: bytes) -> None:
         """Receive a part of a request."""
@@ -109,7 +174,7 @@ class LimitedProtocol(H11Protocol):
         if self.has_request or self.timeout_keep_alive_task is not None:
             self._cancel_head_timer()
         elif self._head_timer is None:
-            self._await_head()
+            self._await_head(self.loop.time())
 
     def pause_writing(self) -> None:
         """Stop writing: the client does not read."""
@@ -132,8 +197,8 @@ class LimitedProtocol(H11Protocol):
         """Whether a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(self._limits.head_seconds, self._close_without_head)
+    def _await_head(self, since: float) -> None:
+        self._head_timer = self.loop.call_at(since + self._limits.head_seconds, self._close_without_head)
 
     def _close_without_head(self) -> None:
         self._head_timer = None

@@ -138,7 +138,7 @@ def url_of_address(host: str, port: int) -> str:
 def _uvicorn(build: Callable[[], Callable[..., Any]], limits: Limits) -> LimitedServer:
     import uvicorn
 
-    from phasebus.telemetry.service.protocol import ACCEPTED_AT_ONCE, LimitedProtocol, LimitedServer
+    from phasebus.telemetry.service.protocol import ACCEPTED_AT_ONCE, LimitedServer, UnreadConnection
 
     config = uvicorn.Config(
         build(),
@@ -148,7 +148,7 @@ def _uvicorn(build: Callable[[], Callable[..., Any]], limits: Limits) -> Limited
         timeout_graceful_shutdown=1,
         log_level="critical",
         ws="none",
-        http=partial(LimitedProtocol, limits=limits),  # type: ignore[arg-type]  # any factory
+        http=partial(UnreadConnection, limits=limits, unread={}),  # type: ignore[arg-type]  # any factory
         loop="asyncio",
         backlog=ACCEPTED_AT_ONCE,
         proxy_headers=False,  # a client could choose the address that its requests are counted for

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import resource
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,7 @@ from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.service import NO_TOKEN, Access, Limits, Server, build_app
 from phasebus.telemetry.service.access import host_of, is_address, is_private_name
 from phasebus.telemetry.service.limits import connection_limit
+from phasebus.telemetry.service.protocol import LimitedProtocol, UnreadConnection
 from tests.support.waiting import wait_until
 
 
@@ -191,6 +194,24 @@ def test_idle_connections_beyond_the_limit_are_closed_oldest_first(serve: Any) -
         client.close()
 
 
+def test_connections_that_were_not_read_yet_outlast_those_with_half_a_head(serve: Any) -> None:
+    server = serve(limits=Limits(connections=20))
+    assert get(server, "/livez").status_code == 200
+    connections = server._server.server_state.connections
+    wait_until(lambda: not connections, "the first one is closed")
+    half = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+    for client in half:
+        client.sendall(b"G")
+    wait_until(lambda: sum(type(each) is LimitedProtocol for each in connections) == 20, "all of them are read")
+    unread = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(10)]
+    wait_until(lambda: sum(type(each) is UnreadConnection for each in connections) == 10, "all of them are accepted")
+    wait_until(lambda: sum(map(is_closed, half)) == 10, "as many others are closed")
+    assert not any(map(is_closed, unread))
+    for client in (*half, *unread):
+        client.close()
+    wait_until(lambda: not connections, "nothing is left of them")
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nX-a: "])
 def test_a_connection_without_a_request_is_closed(serve: Any, sent: bytes) -> None:
     server = serve(limits=Limits(head_seconds=0.05))
@@ -208,6 +229,26 @@ def test_a_head_without_end_is_rejected(serve: Any) -> None:
         except OSError:
             return
         wait_until(lambda: is_closed(client), "the connection is closed")
+
+
+def test_rendering_of_many_series_delays_no_probe(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendering, answered = threading.Event(), threading.Event()
+
+    def render(metrics: Metrics, accept: str) -> tuple[bytes, str]:
+        rendering.set()
+        assert answered.wait(60)
+        return b"", "text/plain"
+
+    monkeypatch.setattr(Metrics, "render", render)
+    server = serve()
+    with ThreadPoolExecutor(1) as scrapes:
+        scrape = scrapes.submit(get, server, "/metrics")
+        try:
+            assert rendering.wait(60)
+            assert get(server, "/livez").status_code == 200
+        finally:
+            answered.set()
+        assert scrape.result().status_code == 200
 
 
 def fill(timeline: Timeline, steps: int) -> None:
