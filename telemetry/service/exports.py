@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from phasebus.printable import printable_value
+from phasebus.telemetry.files import open_regular
+from phasebus.telemetry.own_threads import OWN_THREADS
 from phasebus.telemetry.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -16,32 +20,60 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
 _UNCACHED = {"Cache-Control": "no-store"}
+_PART_BYTES: Final = 65_536
 
 
 def export_routes(timeline: Timeline) -> list[Route]:
     """Return the routes /perfetto.json and /journal.jsonl; the second one answers 404 where there is no journal."""
     import anyio
-    from starlette.responses import FileResponse, PlainTextResponse, Response
+    from starlette.responses import PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
     alone = anyio.CapacityLimiter(1)  # encoding all steps takes a second of a processor
 
     async def trace(_: Request) -> Response:
-        body = await anyio.to_thread.run_sync(_perfetto, timeline, limiter=alone)
+        body = await anyio.to_thread.run_sync(_counted_perfetto, timeline, limiter=alone)
         return Response(body, media_type="application/json", headers=_attachment(timeline, "perfetto.json"))
 
     async def journal(_: Request) -> Response:
         path = timeline.journal
-        if path is None or not await anyio.to_thread.run_sync(path.is_file, limiter=alone):
+        if path is None or not await anyio.to_thread.run_sync(_is_own_file, path, limiter=alone):
             return PlainTextResponse("this process has no journal; see its warnings\n", 404, _UNCACHED)
-        return FileResponse(path, media_type="application/x-ndjson", headers=_attachment(timeline, "jsonl"))
+        headers = _attachment(timeline, "jsonl")
+        return StreamingResponse(_content_of(path), media_type="application/x-ndjson", headers=headers)
 
     return [Route("/perfetto.json", trace), Route("/journal.jsonl", journal)]
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file of this user; others may have put something else in its place."""
+    return os.fdopen(open_regular(path, os.O_RDONLY, own=True), "rb")
+
+
+def _is_own_file(path: Path) -> bool:
+    try:
+        _opened(path).close()
+    except OSError:
+        return False
+    return True
+
+
+async def _content_of(path: Path) -> AsyncIterator[bytes]:
+    import anyio
+
+    with await anyio.to_thread.run_sync(_opened, path) as file:
+        while part := await anyio.to_thread.run_sync(file.read, _PART_BYTES):
+            yield part
 
 
 def _attachment(timeline: Timeline, ending: str) -> dict[str, str]:
     name = "".join(each for each in timeline.identity.run if each.isascii() and (each.isalnum() or each == "-"))
     return {"Content-Disposition": f'attachment; filename="{name or "run"}.{ending}"', **_UNCACHED}
+
+
+def _counted_perfetto(timeline: Timeline) -> bytes:
+    with OWN_THREADS.counted():
+        return _perfetto(timeline)
 
 
 def _perfetto(timeline: Timeline) -> bytes:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from phasebus.telemetry.metrics import Metrics
+from phasebus.telemetry.own_threads import OWN_THREADS
 from phasebus.telemetry.service.access import visible_status
 from phasebus.telemetry.service.exports import export_routes
 from phasebus.telemetry.service.limits import connection_limit
@@ -55,12 +56,20 @@ def build_app(metrics: Metrics, status: Status, timeline: Timeline, *, max_reade
         timeline: Shown by the page.
         max_readers: Readers of the steps at a time; more are answered with 503; by default that of `Readers`.
     """
+    import anyio
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
+    alone = anyio.CapacityLimiter(1)  # many series take a second of a processor
+
+    def rendered(accept: str) -> tuple[bytes, str]:
+        with OWN_THREADS.counted():
+            return metrics.render(accept)
+
     async def render_metrics(request: Request) -> Response:
-        body, content_type = metrics.render(request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        body, content_type = await anyio.to_thread.run_sync(rendered, accept, limiter=alone)
         return Response(body, headers={"Content-Type": content_type})
 
     async def livez(_: Request) -> Response:

@@ -56,13 +56,14 @@ def test_a_reader_receives_the_whole_state_while_others_are_silent(service: Load
 
 
 def test_connections_of_gone_clients_leave_nothing(service: LoadedService) -> None:
+    service.get("/metrics")  # its thread remains for a while
     wait_until(lambda: service.process.num_fds() < 20, "earlier connections are closed")
     threads = service.process.num_threads()
     for request in ("/events", "/timeline", "/metrics", "", "/ HTTP/9.9\r\n\r\n" + "\0" * 1000):
         for _ in range(50):
             service.connect(request).close()
     wait_until(lambda: service.process.num_fds() < 20, "their connections are closed")
-    assert service.process.num_threads() == threads
+    assert service.process.num_threads() <= threads
 
 
 def test_a_flood_of_requests_is_limited_and_probes_are_answered(service: LoadedService) -> None:

@@ -262,5 +262,8 @@ def test_the_service_exports_the_steps_for_perfetto_and_the_journal_if_there_is_
         assert timeline.state()["exports"] == ["perfetto", "journal"]
         journal = httpx.get(f"{server.url}/journal.jsonl", timeout=60)
         assert (journal.text, journal.headers["cache-control"]) == ("{}\n", "no-store")
+        timeline.journal.rename(tmp_path / "secret")
+        timeline.journal.symlink_to(tmp_path / "secret")
+        assert httpx.get(f"{server.url}/journal.jsonl", timeout=60).status_code == 404
     finally:
         server.close()
