@@ -2,7 +2,7 @@
 
 INPUTS and SECONDS in the environment limit each target; the first limit that is reached ends it. The inputs come from
 libFuzzer, by way of atheris, which mutates the seeds towards code that no input has reached yet. An input that a target
-fails on is shrunk and saved in ``.fuzz/``; ``python -m tests.fuzz --repeat TARGET FILE`` passes it to the target again.
+fails on is shrunk and saved in ``.fuzz/``; ``python -m tests.fuzz --repeat TARGET FILE`` passes it to the target again (``-``: standard input).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ FOLDER = Path(".fuzz")
 def main(arguments: list[str]) -> int:
     """Run the targets and print the result of each; return how many failed."""
     if arguments[:1] == ["--repeat"]:
-        load(arguments[1]).check(Path(arguments[2]).read_bytes())
+        file = arguments[2]
+        load(arguments[1]).check(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
         return 0
     seconds = float(os.environ.get("SECONDS") or 0)
     inputs = int(os.environ.get("INPUTS") or (0 if seconds else INPUTS))

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ MAX_MEMORY_MB: Final = 2048
 
 GARBAGE_OBJECTS: Final = 20_000
 """Garbage is collected after so many new objects, which takes less time than after each 700."""
+
+_SHOWN_BYTES: Final = 500
 
 _MEMORY: Final = Path("/dev/shm")  # a new folder is made in it
 
@@ -75,8 +78,18 @@ def run_all(
         if result.crash is not None:
             small = result.crash.with_suffix(".shrunk")
             small.write_bytes(shrunk(load(result.target).check, result.crash.read_bytes()))
-            print(f"\n{result.target}: {result.error}\n  the shrunk input, {small}: {small.read_bytes()[:500]!r}")
+            print(f"\n{result.target}: {result.error}\n{repetition(result.target, small)}")
     return results
+
+
+def repetition(target: str, file: Path) -> str:
+    """Return how the input in `file` is passed to the target again, here and on a machine without that file."""
+    content = file.read_bytes()
+    return (
+        f"  the input: {content[:_SHOWN_BYTES]!r}\n"
+        f"  again:     .venv/bin/python -m tests.fuzz --repeat {target} {file}\n"
+        f"  elsewhere: base64 -d <<< {b64encode(content).decode()} | .venv/bin/python -m tests.fuzz --repeat {target} -"
+    )
 
 
 def run(target: str, folder: Path, *, inputs: int = 0, seconds: float = 0, seed: int = 0) -> Result:

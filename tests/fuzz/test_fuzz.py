@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.fuzz.process import _result, run, run_all
+import tests.fuzz.__main__
+from tests.fuzz.__main__ import main
+from tests.fuzz.process import _result, repetition, run, run_all
 from tests.fuzz.shrinking import shrunk
 from tests.fuzz.targets import TARGETS, load
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
+"""Time for each target, in seconds; as many targets as there are CPUs are tried at a time."""
+
+START_SECONDS = 60.0
+"""What the start of the targets and shrinking an input may take beside it."""
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -24,6 +33,7 @@ def test_target_accepts_its_seeds(target: str) -> None:
         importlib.import_module(package)
 
 
+@pytest.mark.timeout(len(TARGETS) * (SECONDS + START_SECONDS))
 def test_fuzzing_finds_no_input_that_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("atheris", reason="atheris has no wheel for this machine")
     results = run_all(TARGETS, tmp_path, seconds=SECONDS, seed=1)  # `make fuzz` tries new inputs
@@ -45,6 +55,20 @@ def test_failing_input_is_shrunk_to_what_it_fails_on() -> None:
 
     assert shrunk(check, b"xx" * 50 + b"c" + b"y" * 77 + b"ab" + b"z" * 31) == b"cab"
     assert shrunk(check, b"fine") == b"fine"
+
+
+def test_repetition_passes_the_same_input_to_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "listing-crash"
+    file.write_bytes(b'\0{"siblings": \xff\n')
+    checked: list[bytes] = []
+    monkeypatch.setattr(tests.fuzz.__main__, "load", lambda _: SimpleNamespace(check=checked.append))
+    *_, here, elsewhere = repetition("listing", file).splitlines()
+    main(here.partition("tests.fuzz ")[2].split())
+    decode, _, repeat = elsewhere.partition(":")[2].partition("|")
+    decoded = subprocess.run(["bash", "-c", decode], capture_output=True, check=True).stdout
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(decoded)))
+    main(repeat.partition("tests.fuzz ")[2].split())
+    assert checked == [file.read_bytes(), file.read_bytes()]
 
 
 def test_result_of_a_failing_target_names_the_exception_and_the_input() -> None:
