@@ -42,6 +42,20 @@ def open_regular(
     return descriptor
 
 
+def create_folder(folder: Path) -> None:
+    """Create a folder with its parents, if it is not there; a link that another user has put in its place is an error.
+
+    A link of this user, or of the administrator, is accepted.
+
+    Raises:
+        OSError: The folder cannot be created, or is a link of another user.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    status = folder.lstat()
+    if stat.S_ISLNK(status.st_mode) and status.st_uid not in (os.geteuid(), 0):
+        raise OSError(EPERM, "it is a link of another user", str(folder))
+
+
 def read_regular(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
     """Return the content of a file; see `open_regular`.
 

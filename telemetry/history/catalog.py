@@ -10,7 +10,7 @@ from typing import Final
 
 from phasebus.telemetry.history.configuration import FINGERPRINT
 from phasebus.telemetry.journal import JournalError, Run, RunSummary, find_journal, read_journal, runs_folder, summarize
-from phasebus.telemetry.journal.location import readable
+from phasebus.telemetry.journal.location import preferred
 
 LAST: Final = "last"
 PREVIOUS: Final = "previous"
@@ -32,7 +32,7 @@ def recorded_runs(folder: Path | None = None, most: int = _MAX_SUMMARIES) -> Ite
         most: How many journals are read at most.
     """
     try:
-        journals = sorted(each for each in (folder or runs_folder()).iterdir() if each.suffix == ".jsonl")
+        journals = preferred(each for each in (folder or runs_folder()).iterdir() if each.suffix == ".jsonl")
     except OSError:
         return
     for journal in journals[: -most - 1 : -1]:
@@ -99,7 +99,7 @@ def run_before(run: RunSummary | Run) -> RunSummary | None:
 
 
 def _previous() -> Path:
-    journals = readable(sorted(runs_folder().glob("*.jsonl")))
+    journals = preferred(runs_folder().glob("*.jsonl"))
     if len(journals) < 2:
         raise JournalError(f"there is no previous run in {runs_folder()}")
     return journals[-2]

@@ -13,6 +13,7 @@ from phasebus.telemetry.analysis.forecast import PastRun, past_run
 from phasebus.telemetry.analysis.forecast.calibration import MAX_RUNS, Basis
 from phasebus.telemetry.history.configuration import Configuration, busyness_of
 from phasebus.telemetry.journal import JournalError, RunBeginning, beginning_of, read_journal, runs_folder
+from phasebus.telemetry.journal.location import preferred
 
 _MAX_SIMILAR: Final = 5
 _MAX_JOURNALS: Final = 300
@@ -84,7 +85,7 @@ def earlier_starts(
 
 def _beginnings(folder: Path) -> Iterator[RunBeginning]:
     try:
-        journals = sorted(each for each in folder.iterdir() if each.suffix == ".jsonl")
+        journals = preferred(each for each in folder.iterdir() if each.suffix == ".jsonl")
     except OSError:
         return
     for journal in journals[: -_MAX_JOURNALS - 1 : -1]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from phasebus.telemetry.folders import state_folder
@@ -45,18 +46,33 @@ def find_journal(run: str | None = None) -> Path:
         raise JournalError(
             f"{taken} is a file, but the journals of runs need a folder there. Set PHASEBUS_STATE_DIR to another folder"
         )
-    journals = sorted(folder.glob(f"{glob.escape(run or '')}*.jsonl"))
+    found = sorted(folder.glob(f"{glob.escape(run or '')}*.jsonl"))
+    exact = folder / f"{run}.jsonl"
+    journals = [exact] if exact in found else preferred(found) or found
     if not journals:
         wanted = f"no run {run!r}" if run else "no run yet"
         raise JournalError(f"{wanted} in {folder}. Start one with `phasebus demo` or `phasebus up`")
-    if run is not None and len(journals) > 1 and folder / f"{run}.jsonl" not in journals:
-        found = ", ".join(path.stem for path in journals)
-        raise JournalError(f"several runs begin with {run!r}: {found}")
-    if run is None:
-        return readable(journals)[-1]
-    return folder / f"{run}.jsonl" if folder / f"{run}.jsonl" in journals else journals[-1]
+    if run is not None and len(journals) > 1:
+        several = ", ".join(path.stem for path in journals)
+        raise JournalError(f"several runs begin with {run!r}: {several}")
+    return journals[-1]
 
 
-def readable(journals: Sequence[Path]) -> Sequence[Path]:
-    """Return those of `journals` that this user may read, or all if that is none: users may share a folder."""
-    return [each for each in journals if os.access(each, os.R_OK)] or journals
+def preferred(journals: Iterable[Path]) -> list[Path]:
+    """Return those of `journals` that this user may read, in the order of their names: its own, or else those of others.
+
+    Users may share a folder. What another one put there is no run of this user, and a named pipe, a folder or the link of
+    another user is no journal.
+    """
+    own: list[Path] = []
+    others: list[Path] = []
+    for journal in sorted(journals):
+        try:
+            status = journal.lstat()
+            is_own, is_link = status.st_uid == os.geteuid(), stat.S_ISLNK(status.st_mode)
+            is_file = stat.S_ISREG((journal.stat() if is_link and is_own else status).st_mode)
+            if is_file and os.access(journal, os.R_OK):
+                (own if is_own else others).append(journal)
+        except OSError:
+            continue
+    return own or others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -141,7 +142,7 @@ def read_journal(path: Path, *, until_ready: bool = False) -> Run:
     """
     steps: dict[str, RecordedStep] = {}
     stuck: list[StuckSteps] = []
-    for member in sorted(path.with_suffix("").glob("*.jsonl")):
+    for member in _members(path):
         with suppress(JournalError):  # the others of the run are worth reading without it
             of_member = read_journal(member, until_ready=until_ready)
             steps |= {step.id: step for step in of_member.steps}
@@ -171,6 +172,22 @@ def read_journal(path: Path, *, until_ready: bool = False) -> Run:
         stuck=(*stuck, *contents.stuck),
         skipped=contents.skipped,
     )
+
+
+def _members(path: Path) -> Iterator[Path]:
+    """Yield the journals beside the one at `path` that its run's members wrote; what others may have put there is left out."""
+    folder = path.with_suffix("")
+    try:
+        owner, status = path.stat().st_uid, folder.lstat()
+        if status.st_uid != owner or not stat.S_ISDIR(status.st_mode):
+            return
+        found = sorted(each for each in folder.iterdir() if each.suffix == ".jsonl")
+    except OSError:
+        return
+    for member in found:
+        with suppress(OSError):
+            if member.lstat().st_uid == owner:
+                yield member
 
 
 def _move_to_one_clock(steps: Mapping[str, RecordedStep], ended: Mapping[str, bool]) -> None:

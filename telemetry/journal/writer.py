@@ -17,7 +17,7 @@ import psutil
 
 from phasebus import __version__
 from phasebus.bus import PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress
-from phasebus.telemetry.files import open_regular
+from phasebus.telemetry.files import create_folder, open_regular
 from phasebus.telemetry.journal.decoder import MAX_ATTRIBUTES
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, MAX_LINE_BYTES, JournalError
 from phasebus.telemetry.redaction import printable_number, reason, redact_name, redact_value
@@ -42,7 +42,7 @@ class JournalWriter:
         self.path = path
         self._identity = identity
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            create_folder(path.parent)
             self._descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, own=True)
         except OSError as error:
             raise _creation_failed(path, error.strerror or str(error)) from error

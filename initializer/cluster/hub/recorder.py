@@ -15,7 +15,7 @@ from pathlib import Path
 from platform import node as host_name
 from typing import Final
 
-from phasebus.telemetry.files import open_regular
+from phasebus.telemetry.files import create_folder, open_regular
 from phasebus.telemetry.journal import DecodeError, JournalOpened, decode_line, journal_path
 
 logger = logging.getLogger("phasebus.cluster")
@@ -91,7 +91,7 @@ class JournalRecorder:
         if own.exists():
             return _SKIPPED
         path = own if node == DRIVER else own.with_suffix(".received.jsonl")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(path.parent)
         os.close(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, own=True))
         self._paths[node] = path
         return 0

@@ -12,6 +12,7 @@ import pytest
 from phasebus.telemetry.history import (
     Configuration,
     Retention,
+    earlier_starts,
     find_run,
     machine_factors,
     prune,
@@ -22,6 +23,7 @@ from phasebus.telemetry.history import (
 from phasebus.telemetry.history.machine import cpu_seconds
 from phasebus.telemetry.history.retention import StoredRun
 from phasebus.telemetry.journal import JournalError, journal_path, read_journal, runs_folder, summarize
+from tests.support.foreign_files import give_away
 from tests.support.runs import run_of, step, write_journal
 
 DAY = 86_400.0
@@ -155,6 +157,33 @@ def test_the_last_run_is_the_last_that_may_be_read(monkeypatch: pytest.MonkeyPat
     assert find_run() == journal_path(run_id(2))
     assert find_run("previous") == journal_path(run_id(1))
     assert find_run(run_id(3)) == of_another_user
+
+
+def test_last_run_belongs_to_this_user_and_is_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for day in (1, 2, 3):
+        record(run_id(day))
+    foreign, pipe, folder, link, own_link = (journal_path(run_id(day)) for day in (3, 4, 5, 6, 7))
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to("/etc/passwd")
+    own_link.symlink_to(foreign)
+    give_away(monkeypatch, foreign, link)
+    assert find_run() == own_link
+    own_link.unlink()
+    assert find_run() == journal_path(run_id(2))
+    assert find_run("previous") == journal_path(run_id(1))
+    assert [each.run for each in recorded_runs()] == [run_id(2), run_id(1)]
+    assert find_run(run_id(3)) == foreign
+    earlier = earlier_starts("node", summarize(journal_path(run_id(2))).attributes)
+    assert earlier is not None
+    assert len(earlier.runs) == 2
+
+
+def test_runs_of_others_are_listed_where_this_user_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in (1, 2):
+        record(run_id(day))
+    give_away(monkeypatch, journal_path(run_id(1)), journal_path(run_id(2)))
+    assert [each.run for each in recorded_runs()] == [run_id(2), run_id(1)]
 
 
 @pytest.mark.parametrize("name", ["no-such-run", "[", "*", "a/b.jsonl", ""])

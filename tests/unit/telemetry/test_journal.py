@@ -15,6 +15,7 @@ from phasebus.bus import PhaseEvent, StepFailed, StepFinished, StepProgress, Ste
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import JournalError, JournalWriter, find_journal, journal_of, journal_path, read_journal
 from phasebus.telemetry.journal.format import FORMAT, MAX_LINE_BYTES
+from tests.support.foreign_files import give_away
 
 NODE, PHASE = "a" * 16, "b" * 16
 
@@ -239,6 +240,39 @@ def test_journal_of_another_user_is_rejected(
     with pytest.raises(JournalError, match="it belongs to another user"):
         JournalWriter(journal, identity)
     assert journal.read_bytes() == b""
+
+
+def test_members_that_another_user_added_to_a_run_are_left_out(
+    journal: Path, identity: RunIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = identity.of_member("node-2", NODE)
+    JournalWriter(journal, identity).write(StepStarted(step="a" * 16, kind="cluster", name="c"))
+    JournalWriter(journal_of(member), member).write(StepStarted(step="b" * 16, kind="node", name="n"))
+    assert len(read_journal(journal).steps) == 2
+    for foreign in (journal_of(member), journal_of(member).parent):
+        with monkeypatch.context() as context:
+            give_away(context, foreign)
+            assert [step.kind for step in read_journal(journal).steps] == ["cluster"]
+    journal_of(member).parent.rename(journal.parent / "elsewhere")
+    journal_of(member).parent.symlink_to(journal.parent / "elsewhere")
+    assert [step.kind for step in read_journal(journal).steps] == ["cluster"]
+
+
+def test_journal_is_not_written_through_a_folder_link_of_another_user(
+    identity: RunIdentity, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    member = identity.of_member("node-2", NODE)
+    folder = journal_of(member).parent
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(tmp_path)
+    with monkeypatch.context() as context:
+        context.setattr(os, "geteuid", lambda: 4_242)
+        give_away(context, folder)
+        with pytest.raises(JournalError, match="it is a link of another user"):
+            JournalWriter(journal_of(member), member)
+    assert not list(tmp_path.glob("*.jsonl"))
+    JournalWriter(journal_of(member), member).close()
+    assert list(tmp_path.glob("*.jsonl"))
 
 
 def test_endless_file_is_no_journal(tmp_path: Path) -> None:
