@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import json
+import shlex
+from base64 import b16encode, b64encode, urlsafe_b64encode
+from html import escape
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,13 +134,30 @@ def test_redact_twice_equals_redact_once(before: str, secret: str, after: str) -
 
 @pytest.mark.parametrize("value", ["S3cret/with space", 'quo"te99', "pa55wörd", "p@ss:w0rd"])
 def test_redact_masks_a_known_secret_wherever_it_appears(value: str) -> None:
-    import json
-    from urllib.parse import quote
-
     assert value in redact(f"it is {value}")
     redact_value("db_password", value)
     for text in (value, quote(value, safe=""), json.dumps(value), f"no separator{value}behind"):
         assert MASK in redact(text)
+
+
+@pytest.mark.parametrize("value", ["Zq9xKs72LmWvT4bNc8Rd", "p@ss/w0rd+\xfc\"x'9"])
+@pytest.mark.parametrize("before", ["", "a:", "me:", "user:", '{"auth": "'])
+@pytest.mark.parametrize("behind", ["", "\n", '"}'])
+def test_known_secret_is_masked_in_base64_and_hexadecimal_digits(value: str, before: str, behind: str) -> None:
+    learn_secret(value)
+    content = f"{before}{value}{behind}".encode()
+    for encode in (b64encode, urlsafe_b64encode, b16encode, lambda each: each.hex().encode()):
+        assert redact(f"auth {encode(content).decode()} end") == f"auth {MASK} end"
+    harmless = b64encode(b"another text of the same length").decode()
+    assert redact(f"auth {harmless} end") == f"auth {harmless} end"
+
+
+def test_known_secret_is_masked_in_the_notations_of_markup_python_and_a_shell() -> None:
+    value = "p@ss/w0rd+\xfc\"x'9"
+    learn_secret(value)
+    for text in (escape(value), repr(value), repr(value.encode()), shlex.quote(value), json.dumps(json.dumps(value))):
+        assert MASK in redact(f"it is {text}")
+        assert "w0rd" not in redact(f"it is {text}")
 
 
 @pytest.mark.parametrize("value", ["abc", "plain", "8080", "EMPTY", "changeme"])
