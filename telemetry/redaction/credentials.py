@@ -12,7 +12,7 @@ from typing import Final
 from phasebus.telemetry.redaction.known import MASK
 
 _COMMON: Final = re.compile(
-    r"\b(?=[hAgyxdawsnprfltSe])(?:"  # the first letter of any: most words end here
+    r"\b(?=[hAgyxdawsnprfltSeo])(?:"  # the first letter of any: most words end here
     r"hf_[A-Za-z0-9]{8,}+"  # Hugging Face
     r"|(?:AKIA|ASIA)[A-Z0-9]{12,}+"  # Amazon
     r"|(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{16,}+"  # GitHub
@@ -20,7 +20,8 @@ _COMMON: Final = re.compile(
     r"|AIza[\w-]{20,}+|ya29\.[\w-]{16,}+"  # Google
     r"|x(?:ox[abposr]|app)-[\w-]{8,}+|hooks\.slack\.com/(?:services|workflows|triggers)/[\w/-]++"  # Slack
     r"|discord(?:app)?\.com/api/webhooks/[\w/-]++|api\.telegram\.org/bot[\w:-]++"
-    r"|webhook\.office\.com/webhookb2/[\w/@-]++"
+    r"|(?:webhook\.office\.com/webhookb2|outlook\.office(?:365)?+\.com/webhook)/[\w/@-]++"
+    r"|hooks\.zapier\.com/hooks/catch/[\w/-]++"
     r"|(?<!-)sk-[A-Za-z0-9_-]{16,}+"  # OpenAI and others
     r"|npm_[A-Za-z0-9]{30,}+|pat[A-Za-z0-9]{14}\.[0-9a-f]{64}"  # npm, Airtable
     r"|(?:gsk_|nvapi-|pypi-|r8_|rpa_|fw_|xai-|pplx-)[\w-]{20,}+"  # Groq, NVIDIA, PyPI, Replicate and others

@@ -18,7 +18,8 @@ _SECRET_WORDS: Final = frozenset(
         "secret", "secrets", "password", "passwords", "passwd", "passphrase", "pwd", "pw", "credential", "credentials",
         "authorization", "apikey", "apikeys", "accesskey", "secretkey", "privatekey", "sharedkey", "signature", "cookie",
         "cookies", "jwt", "bearer", "authtoken", "accesstoken", "passcode", "otp", "verifier", "passin", "passout",
-        "presharedkey", "dockerconfigjson", "dockercfg",
+        "presharedkey", "dockerconfigjson", "dockercfg", "identitytoken", "registrytoken", "refreshtoken", "sessiontoken",
+        "jsessionid", "phpsessid", "bindpw",
     }
 )  # fmt: skip
 
@@ -54,7 +55,9 @@ _PASS_QUALIFIERS: Final = frozenset(
 )  # fmt: skip
 """Words before "pass" that make it a secret; others have a forward pass or count passes."""
 
-AMBIGUOUS_WORDS: Final = ("auth", "hmac", "key", "keys", "licence", "license", "login", "pass", "psk", "pin")
+AMBIGUOUS_WORDS: Final = (
+    "assertion", "auth", "hmac", "key", "keys", "licence", "license", "login", "pass", "psk", "pin", "sig",
+)  # fmt: skip
 """Last words of names whose values are secrets if they look like it."""
 
 _PIN_DIGITS: Final = range(4, 9)

@@ -132,9 +132,10 @@ _NOTATIONS: Final = (
         _is_no_word,
     ),
     _Notation(
-        ("--",),  # options and values in a list of YAML, or a line each
+        ("--",),  # options and values in a list of YAML, a line each, or as /proc/PID/cmdline has them
         re.compile(
-            r"(?<![\w-])(?P<name>--[A-Za-z][\w-]*+)(?:,[ \t]*+|(?:\r?\n|\\n)[ \t]*+(?:-[ \t]++)?+)"
+            r"(?:(?<![\w-])|(?<=\\x00)|(?<=\\0))(?P<name>--[A-Za-z][\w-]*+)"
+            r"(?:,[ \t]*+|\\(?:x00|0)|(?:\r?\n|\\n)[ \t]*+(?:-[ \t]++)?+)"
             r"(?P<value>[^\s\"',;\\\[\]-][^\s\"',;\\\[\]]*+)"
         ),
         _is_no_word,
@@ -147,6 +148,26 @@ _NOTATIONS: Final = (
     _Notation(("\t",), re.compile(r"(?<![\w.-])(?P<name>[\w.-]++)\t[ \t]*+(?P<value>[^\s\"'\[\]]++)"), _is_no_word),
     _Notation(
         ("env",), re.compile(r"\b(?:ENV|setenv)[ \t]++(?P<name>\w++)[ \t]++(?P<value>[^\s\"'\[\]]++)"), _is_no_word
+    ),
+    _Notation(
+        ("  ", "|", "│", "┃", "->", "→", "</t", "]=", "] ="),  # variables in a table, or assigned by their names
+        re.compile(
+            r"(?<![\w.-])(?P<name>[A-Z][A-Z0-9]*+(?:_[A-Z0-9]++)++)"
+            r"(?:[ \t]{2,}+|[ \t]*+(?:[|│┃→]|->|</t[dh]>\s*+<t[dh]>|\][ \t]*+=)[ \t]*+)(?P<value>[^\s\"'|│┃<>=\[\]]++)"
+        ),
+        _is_no_word,
+    ),
+    _Notation(
+        ("password-stdin",),  # docker login --password-stdin <<< X
+        re.compile(r"--password-stdin[^\n|<]{0,80}+<<<[ \t]*+[\"']?+(?P<value>[^\s\"']++)"),
+        _is_no_word,
+    ),
+    _Notation(
+        ("password-stdin",),  # echo X | docker login --password-stdin
+        re.compile(
+            r"\becho[ \t]++(?:-n[ \t]++)?+[\"']?+(?P<value>[^\s\"'|]++)(?=[\"']?+[ \t]*+\|[^|\n]{0,80}--password-stdin)"
+        ),
+        _is_no_word,
     ),
     _Notation(
         ("password",),  # .netrc
@@ -224,7 +245,7 @@ _NOTATIONS: Final = (
         _PROSE_WORDS,  # Incorrect API key provided: X
         re.compile(
             rf"(?<![A-Za-z])(?:{'|'.join(_PROSE_WORDS)}){_NO_HARMLESS_KEY}s?+"
-            r"(?:[ \t:]++(?:is|was|are|set|to|provided|given|value|of|with|for)\b)*+"
+            r"(?:[ \t:]++(?:is|was|are|set|to|provided|passed|given|value|of|with|for)\b)*+"
             r"[ \t:]++[\"'`]?+(?P<value>[\w+/=~-]{12,}+)(?!\w|\.\w)",
             re.IGNORECASE,
         ),

@@ -41,7 +41,9 @@ MAX_ATTRIBUTE_CHARACTERS: Final = 8192
 MAX_NAME_CHARACTERS: Final = 500
 MAX_STATUS_DIGITS: Final = 3
 
-_SCHEMES: Final = re.compile(r"\b(?P<scheme>bearer|basic)(?P<space>[ \t]++)(?P<value>[\w.~+/=-]++)", re.IGNORECASE)
+_SCHEMES: Final = re.compile(
+    r"\b(?P<scheme>bearer|basic)(?P<space>[ \t]++[\u201c\u2018]?+)(?P<value>[\w.~+/=-]++)", re.IGNORECASE
+)
 _END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
 _PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _END_OF_KEY: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")

@@ -10,6 +10,7 @@ MIN_PASSWORD: Final = 8
 MAX_GENERATED: Final = 512
 LEAST_OF_EACH: Final = 2
 
+_TAG: Final = re.compile(r"!{1,2}+[A-Za-z][\w:./-]*+[ \t]++")  # of YAML: !vault X
 _OPENING_QUOTE: Final = re.compile(r"[bru]{0,2}(?P<quote>\"\"\"|'''|\\*+[\"'])", re.IGNORECASE)
 _BARE: Final = re.compile(r"[^\s\"',;&<>}\])\\]*+")
 _REFERENCE: Final = re.compile(r"\$\{\w++\}(?=[\s\"',;)\]}]|$)")
@@ -67,6 +68,7 @@ def end_of_value(text: str, at: int, name: str, *, in_query: bool) -> tuple[int,
     """Return where the value that starts at `at` begins, inside its quotes, and where it ends."""
     if in_query:
         return at, _end(_QUERY, text, at)
+    at = _end(_TAG, text, at)
     if quote := _OPENING_QUOTE.match(text, at):
         end = _end_of_quoted(text, quote.end(), quote["quote"])
         if text[quote.end() : end].strip("\\'\"") == "" and text[end + 1 : end + 2] in ("'", "\\"):

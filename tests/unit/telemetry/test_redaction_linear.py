@@ -19,6 +19,7 @@ UNITS = [
     "value=a,,,,", "<value>", "<value>a</value>", "<key>a</key> ", "Private-Lines: 1\n", "Private-MAC", "key=", "key: Ab1", "pass=Ab1",
     "mysql ", "mysql -p", "redis-cli ", "redis-cli -a ", "login ", "password for a is ", "unseal key 1: ", "jdbc:oracle:a:", "r'\\'", "pat",
     "-----END PRIVATE KEY-----", "a\n-----END PRIVATE KEY-----", "ab\n", "secret_", "secret_a", "dp.pt.", "K10a", "key-", "hooks.slack.com/services/", "\x1b", "\udcff\r\n",
+    "A_B  ", "A_B  a", "A_B | a", "A_", "A_B</td>", "A_B]=", "--password-stdin ", "--password-stdin <<<a", "echo a", "echo a| ", "--a\0", "a: !a ",
 ]  # fmt: skip
 
 
