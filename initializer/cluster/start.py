@@ -220,8 +220,12 @@ class Cluster:
         return next((node for node in self.nodes if node.engine), None)
 
     async def close(self) -> None:
-        """End every node and release the placement group. May be called twice."""
-        await self._resources.aclose()
+        """End every node and release the placement group, also if the caller is cancelled. May be called twice.
+
+        Each node exports its last spans and closes its journal first; it is killed if it does not end in time.
+        """
+        with anyio.CancelScope(shield=True):
+            await self._resources.aclose()
 
     async def __aenter__(self) -> Self:
         return self
