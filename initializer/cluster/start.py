@@ -78,7 +78,9 @@ class ClusterStart:
         try:
             async with self._bus.step(CLUSTER, config.name, attributes=attributes) as step:
                 await run_phases(self._bus, phases, context, config)
-                seats = assign_seats(self._plans, context[PLACEMENT_BUNDLES], await nodes_of(context[PLACEMENT_GROUP]))
+                async with self._bus.step(RAY, "locate_bundles"):
+                    ray_nodes = await nodes_of(context[PLACEMENT_GROUP])
+                seats = assign_seats(self._plans, context[PLACEMENT_BUNDLES], ray_nodes)
                 step.attributes["nodes"] = sum(len(engine.seats) for engine in seats)
                 nodes = await self._start_nodes(seats, context, step.id)
                 merge(context, {node.name: node.changes for node in nodes}, [*NODE_KEYS, *config.keys])

@@ -44,8 +44,8 @@ class VLLMProcess:
         Raises:
             EngineError: vLLM cannot be imported there, or the port cannot be bound.
         """
-        made_for = _made_for(launch)
         async with launch.bus.step(ENGINE_STEP, START_PROCESS, attributes={"process": "front_end"}):
+            made_for = _made_for(launch)  # asks Ray for the bundle, and starts the relay
             actor = await start_actor(
                 EngineActor,
                 str(launch.log),
