@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
 from phasebus.telemetry.analysis.forecast import Forecast, Progress, Remaining, StepKey, Usual, key_of, usual_durations
+from phasebus.telemetry.analysis.forecast.past import CPU_SECONDS_BEFORE, cpu_seconds_of
 from phasebus.telemetry.history.configuration import busyness_of
 from phasebus.telemetry.history.loading import EarlierStarts
 from phasebus.telemetry.history.machine import cpu_seconds
@@ -24,6 +25,7 @@ class _Running:
     key: StepKey
     began: float
     pid: int
+    cpu_before: float
 
 
 class LiveForecast:
@@ -89,14 +91,15 @@ class LiveForecast:
             for running in self._running.values():
                 measured = running.pid and running.key in self._measured
                 if measured and (used := self._cpu_seconds(running.pid)) is not None:
-                    self._progress.cpu[running.key] = used
+                    self._progress.cpu[running.key] = max(0.0, used - running.cpu_before)
             return self._forecast.remaining(self._progress, max(0.0, (now_ns - self._begin_ns) / 1e9))
 
     def _begin(self, event: StepStarted, node: str, at: float) -> None:
         name = self._node_of(event, node) if self._several else ""
         key = key_of(event.kind, event.name, name, event.attributes)
         if len(self._running) < _MAX_RUNNING:
-            self._running.setdefault(event.step, _Running(key, at, pid_of(event)))
+            before = cpu_seconds_of(event.attributes, CPU_SECONDS_BEFORE)
+            self._running.setdefault(event.step, _Running(key, at, pid_of(event), before))
             self._progress.begin(key, at)
         self._expect(event.step, key)
 

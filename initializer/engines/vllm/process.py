@@ -57,12 +57,14 @@ class VLLMProcess:
         try:
             if launch.serve is not None:
                 await _listen(actor, launch.serve)
-            own: Mapping[str, str | int] = {"pid": actor.pid} if actor.host == platform.node() else {"host": actor.host}
-            attributes = {"process": "front_end", **own}
-            async with launch.bus.step(ENGINE_STEP, "import_engine", attributes=attributes) as importing:
+            own: Mapping[str, str | float] = (
+                {"pid": actor.pid} if actor.host == platform.node() else {"host": actor.host}
+            )
+            attributes: dict[str, str | float] = {"process": "front_end", **own}
+            before = _cpu_seconds(own, "cpu_seconds_before")
+            async with launch.bus.step(ENGINE_STEP, "import_engine", attributes=attributes | before) as importing:
                 await actor.call("load", launch.preload)
-                if "pid" in own and (used := cpu_seconds(actor.pid)) is not None:
-                    importing.attributes["cpu_seconds"] = round(used, 2)
+                importing.attributes |= _cpu_seconds(own, "cpu_seconds")
             if launch.serve is not None:
                 async with launch.bus.step(ENGINE_STEP, "import_server", attributes=attributes):
                     await actor.call("load_server")
@@ -81,6 +83,13 @@ class VLLMProcess:
     async def close(self) -> None:
         """End it."""
         await self.actor.kill()
+
+
+def _cpu_seconds(own: Mapping[str, str | float], name: str) -> dict[str, float]:
+    """Return the CPU time that the engine's process has used, as the attribute `name`; {} if it runs elsewhere or is gone."""
+    pid = own.get("pid")
+    used = cpu_seconds(pid) if isinstance(pid, int) else None
+    return {} if used is None else {name: round(used, 2)}
 
 
 async def _listen(actor: Actor, serve: Serving) -> None:

@@ -36,6 +36,9 @@ _ASSUMED_ERROR: Final = {"same": 0.11, "similar": 0.4}
 _ASSUMED_RUNS: Final = 1.0
 """The number of earlier starts that an assumed error counts as."""
 
+_NOISE: Final = 0.01
+"""The difference between mean errors that is chance, as a share of the whole time."""
+
 _OFFSET_SHARE: Final = 0.02
 _MANY: Final = 3
 _NEAR: Final = 0.25
@@ -80,8 +83,10 @@ class Forecast:
         self._history = history[:MAX_RUNS]
         self._basis = basis
         self._usual = median(each.seconds for each in self._history)
-        trials = list(_trials(self._history))
+        trials = list(_trials(self._history, with_cpu=True))
         self._weights = _best_weights(trials) if len(self._history) >= _MANY else _USUAL_WEIGHTS
+        if any(past.cpu for past in self._history):
+            trials += _trials(self._history, with_cpu=False)
         residuals = [(each.moment, abs(each.residual(self._weights))) for each in trials]
         self._quantiles = [self._quantile(residuals, moment) for moment in _MOMENTS]
 
@@ -152,7 +157,14 @@ class _Trial:
         return error / _scale(self.elapsed / max(self.elapsed + seconds, 1e-9))
 
 
-def _trials(history: Sequence[PastRun]) -> Iterator[_Trial]:
+def _trials(history: Sequence[PastRun], *, with_cpu: bool) -> Iterator[_Trial]:
+    """Yield the trials of all earlier starts.
+
+    Args:
+        history: The earlier starts.
+        with_cpu: Whether the CPU time of a running step is known. It is not how even it was: a trial with it is too good, and
+            one without it too bad.
+    """
     if len(history) < 2:
         return
     usual = median(each.seconds for each in history)
@@ -161,16 +173,19 @@ def _trials(history: Sequence[PastRun]) -> Iterator[_Trial]:
         for moment in _MOMENTS:
             elapsed = moment * past.seconds
             progress = past.progress_at(elapsed)
+            if not with_cpu:
+                progress.cpu.clear()
             positions = [position(other, progress, elapsed) for other in others]
             yield _Trial(positions, moment, elapsed, past.seconds - elapsed, _OFFSET_SHARE * usual)
 
 
 def _best_weights(trials: Sequence[_Trial]) -> Weights:
-    """Return the weights with the smallest errors; of equal ones, those nearest to the usual ones."""
+    """Return the weights with the smallest errors; of almost equal ones, those nearest to the usual ones."""
+    noise = _NOISE * sum(each.elapsed + each.left for each in trials)
 
-    def cost(weights: Weights) -> tuple[float, float]:
+    def cost(weights: Weights) -> float:
         distance = sum(abs(one - usual) for one, usual in zip(weights, _USUAL_WEIGHTS, strict=True))
-        return sum(abs(each.error(weights)) for each in trials), distance
+        return sum(abs(each.error(weights)) for each in trials) + noise * distance
 
     return min(_WEIGHTS, key=cost)
 

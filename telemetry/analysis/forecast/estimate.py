@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from phasebus.telemetry.analysis.forecast.past import PastRun
-from phasebus.telemetry.analysis.forecast.progress import Progress
+from phasebus.telemetry.analysis.forecast.progress import Progress, StepKey
 
 _UNCERTAIN_SHARE: Final = 0.05
 """The share of the whole time after which half of a difference in speed is attributed to the machine."""
@@ -87,20 +87,25 @@ def position(past: PastRun, progress: Progress, elapsed: float) -> Position:
     missed = sum(milestone not in progress.reached for milestone, _ in chain[: index + 1])
     begin = chain[index][1] if index >= 0 else 0.0
     end = chain[index + 1][1] if index + 1 < len(chain) else past.seconds
+    measured = _done(past, progress, begin, end)
     beside = []
     for step, began in progress.running.items():
-        if step in past.innermost:
+        if step in past.innermost and step not in measured:
             span = past.spans[step]
             known = progress.left.get(step, began - elapsed)
             beside.append((known, span[1] - span[0], past.seconds - _next(past, span[1])))
-    if (done := _done(past, progress, begin, end)) is not None:
+    speed = _speed(past, begin, end, at, elapsed)
+    link_speed = None
+    if measured:
+        last = min(measured, key=lambda step: measured[step])
+        done, taken = measured[last], elapsed - progress.running.get(last, at)
+        link_speed = _speed_of_work(past, done - past.spans[last][0], taken, speed)
+        speed = _speed(past, done, end, elapsed, elapsed)
         begin, at = done, elapsed
-    uncertain = _UNCERTAIN_SHARE if done is None else _UNCERTAIN_SHARE_OF_WORK
-    ratio, certainty = _speed(past, begin, end, at, elapsed, uncertain)
     return Position(
-        speed=certainty * ratio,
-        busier=(1 - certainty) * _bounded(math.log(progress.busyness / past.busyness)),
-        link_speed=None if done is None else certainty * ratio,
+        speed=speed.ratio * speed.certainty,
+        busier=(1 - speed.certainty) * _bounded(math.log(progress.busyness / past.busyness)),
+        link_speed=link_speed,
         waited=max(0.0, elapsed - at),
         link=end - begin,
         rest=past.seconds - end,
@@ -109,8 +114,8 @@ def position(past: PastRun, progress: Progress, elapsed: float) -> Position:
     )
 
 
-def _done(past: PastRun, progress: Progress, begin: float, end: float) -> float | None:
-    """Return when `past` had used as much CPU time in its present link; None if that is not known.
+def _done(past: PastRun, progress: Progress, begin: float, end: float) -> Mapping[StepKey, float]:
+    """Return when `past` had used as much CPU time in each running step that ended in its present link, where that is known.
 
     The work of a process, such as its imports, takes the same CPU time on a busy machine, however long it takes by the clock.
 
@@ -120,14 +125,14 @@ def _done(past: PastRun, progress: Progress, begin: float, end: float) -> float 
         begin: When the link began in the earlier start, in seconds.
         end: When it ended.
     """
-    found: list[float] = []
+    found: dict[StepKey, float] = {}
     for step, used in progress.cpu.items():
         if (whole := past.cpu.get(step, 0.0)) > 0:
             first, last = past.spans[step]
             done = first + min(1.0, used / whole) * (last - first)
             if begin < done and last <= end:
-                found.append(done)
-    return min(found, default=None)
+                found[step] = done
+    return found
 
 
 def weighted(positions: Sequence[Position], weights: Weights) -> float:
@@ -147,15 +152,33 @@ def weighted(positions: Sequence[Position], weights: Weights) -> float:
     return 0.0
 
 
-def _speed(past: PastRun, begin: float, end: float, at: float, elapsed: float, uncertain: float) -> tuple[float, float]:
-    """Return the logarithm of the ratio of the present times to the earlier ones, up to the present position.
+class _Speed(NamedTuple):
+    """The logarithm of the ratio of the present times to the earlier ones, and how certain that is, 0 to 1."""
 
-    The second value is how certain it is, 0 to 1: one half after the share `uncertain` of the whole time.
-    """
+    ratio: float
+    certainty: float
+
+
+def _speed(past: PastRun, begin: float, end: float, at: float, elapsed: float) -> _Speed:
+    """Return the speed up to the present position: at the time `at` in this start, and `begin` in the earlier one."""
     known, ratio = begin, math.log(at / begin) if begin > 0 and at > 0 else 0.0
     if elapsed > end > 0 and math.log(elapsed / end) > ratio:  # it should have been further by now
         known, ratio = end, math.log(elapsed / end)
-    return _bounded(ratio), known / (known + uncertain * past.seconds)
+    return _Speed(_bounded(ratio), known / (known + _UNCERTAIN_SHARE * past.seconds))
+
+
+def _speed_of_work(past: PastRun, usual: float, taken: float, before: _Speed) -> float:
+    """Return the logarithm of the speed of the present link alone, of which the CPU time shows how far it is.
+
+    Args:
+        past: The earlier start.
+        usual: How long the work so far took in the earlier start, in seconds.
+        taken: How long it has taken in this one.
+        before: The speed up to this link.
+    """
+    certainty = usual / (usual + _UNCERTAIN_SHARE_OF_WORK * past.seconds)
+    ratio = _bounded(math.log(taken / usual)) if taken > 0 else 0.0
+    return certainty * ratio + (1 - certainty) * before.certainty * before.ratio
 
 
 def _bounded(ratio: float) -> float:

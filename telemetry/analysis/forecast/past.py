@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from phasebus.telemetry.analysis.critical_path import critical_path
 from phasebus.telemetry.analysis.forecast.progress import Milestone, Progress, StepKey, key_of
@@ -19,6 +19,9 @@ _SHORTEST_SHARE: Final = 0.002
 
 CPU_SECONDS: Final = "cpu_seconds"
 """The attribute with the CPU time that the process of a step has used when the step ends, in seconds."""
+
+CPU_SECONDS_BEFORE: Final = "cpu_seconds_before"
+"""Likewise when the step begins; without it, the step began with the process."""
 
 _MAX_STEPS: Final = 20_000
 _TOO_MANY: Final = ("callback", "file", "request")
@@ -35,7 +38,7 @@ class PastRun:
         spans: By step: when it began and ended, likewise; only steps that it had once.
         innermost: Those of them that had no steps inside.
         busyness: How many processes competed for each CPU when it began; 1 if that was not recorded.
-        cpu: By step: the CPU time that its process had used when it ended, in seconds, where that was recorded.
+        cpu: By step: the CPU time that its process used meanwhile, in seconds, where that was recorded.
     """
 
     seconds: float
@@ -100,9 +103,15 @@ def past_run(run: Run, busyness: float = 1.0) -> PastRun | None:
     return PastRun(seconds=seconds, chain=chain, spans=spans, innermost=innermost, busyness=busyness, cpu=cpu)
 
 
-def _cpu_seconds(at: PlacedStep) -> float:
-    used = at.step.attributes.get(CPU_SECONDS)
+def cpu_seconds_of(attributes: Mapping[str, Any], name: str = CPU_SECONDS) -> float:
+    """Return the CPU time in the attribute `name` of a step, in seconds; 0 without it."""
+    used = attributes.get(name)
     return float(used) if isinstance(used, int | float) else 0.0
+
+
+def _cpu_seconds(at: PlacedStep) -> float:
+    attributes = at.step.attributes
+    return cpu_seconds_of(attributes) - cpu_seconds_of(attributes, CPU_SECONDS_BEFORE)
 
 
 def _key(at: PlacedStep, *, several: bool) -> StepKey:

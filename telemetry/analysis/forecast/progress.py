@@ -51,7 +51,7 @@ class Progress:
         reached: When each milestone was reached first, in seconds after the begin of the start.
         running: When each running step began, likewise.
         left: How long a running step that reports its progress will still take, in seconds.
-        cpu: The CPU time that the process of a running step has used so far, in seconds, where that is known.
+        cpu: The CPU time that the process of a running step has used since the step began, in seconds, where that is known.
         busyness: How many processes competed for each CPU when the start began.
     """
 

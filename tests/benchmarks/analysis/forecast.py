@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +31,7 @@ MOST_SECONDS = 0.4
 COVERAGE, MOST_OFF = 80.0, 5.0
 
 Curve = Sequence[tuple[float, float]]
-"""Seconds after the begin of a start, and the CPU time that its front end has used by then; empty if it was not sampled."""
+"""Seconds after the begin of a start, and the CPU time that the process importing the engine has used; empty if not sampled."""
 
 Case = tuple[Sequence[PastRun], PastRun, Curve]
 
@@ -176,9 +178,19 @@ def _progress(start: PastRun, elapsed: float, curve: Curve) -> Progress:
     """Return how far a start was, with the CPU time that was sampled then in place of an even one."""
     progress = start.progress_at(elapsed)
     if curve:
-        used = [cpu for seconds, cpu in curve if seconds <= elapsed]
-        progress.cpu = dict.fromkeys(progress.cpu, used[-1] if used else 0.0)
+        for step in progress.cpu:
+            if step.process == "front_end":
+                progress.cpu[step] = _used(curve, elapsed)
     return progress
+
+
+def _used(curve: Curve, elapsed: float) -> float:
+    """Return the CPU time at `elapsed` seconds, between two samples."""
+    number = bisect_right(curve, (elapsed, math.inf))
+    if number == len(curve):
+        return curve[-1][1]
+    (begin, low), (end, high) = curve[number - 1] if number else (0.0, 0.0), curve[number]
+    return low + (high - low) * (elapsed - begin) / (end - begin)
 
 
 def _curve(journal: Path) -> Curve:
@@ -189,5 +201,4 @@ def _curve(journal: Path) -> Curve:
 def _described(configuration: Configuration) -> str:
     compiled = "eager" if configuration.factors.get("args.enforce_eager") else "compiled"
     command = "run" if "forkserver" in configuration.factors else "up"
-    program = configuration.factors.get("version.phasebus", "")
-    return f"{command}, {compiled}{f', {program}' if ' ' in str(program) else ''}"
+    return f"{command}, {compiled}, vLLM {configuration.factors.get('version.vllm')}"

@@ -122,6 +122,31 @@ def test_a_step_that_is_reported_only_at_its_end_is_no_milestone_before() -> Non
     assert Forecast([importing_start()] * 3).remaining(progress, 20.0).seconds == pytest.approx(30, abs=0.5)
 
 
+def test_a_faster_import_by_its_cpu_time_is_not_expected_to_take_as_long_as_before() -> None:
+    imports: dict[str, Any] = {"kind": "engine_step", "process": "front_end", "cpu_seconds": 10.0}
+    past = past_run(
+        run_of(
+            step("vm", 0, 50, kind="node"),
+            step("import_engine", 10, 50, "vm", cpu_seconds_before=2.0, **imports),
+            end=50,
+        )
+    )
+    assert past is not None
+    progress = past.progress_at(20.0)
+    progress.cpu[key("engine_step", "import_engine", "front_end")] = 4.0  # half of the work, in a quarter of the time
+    assert Forecast([past] * 3).remaining(progress, 20.0).seconds == pytest.approx(10, abs=1)
+
+
+def test_a_live_forecast_counts_no_cpu_time_from_before_the_step() -> None:
+    live = LiveForecast(StepStarted(step="a", kind="node", name="vm", time_ns=0), {7: 5.0}.get)
+    live.compare_with(EarlierStarts(runs=[importing_start()] * 3, basis="same"))
+    attributes: dict[str, AttributeValue] = {"process": "front_end", "pid": 7, "cpu_seconds_before": 5.0}
+    live.observe(StepStarted(step="b", kind="engine_step", name="start_process", attributes=attributes, time_ns=10**8))
+    found = live.remaining(10**9)
+    assert found is not None
+    assert found.seconds == pytest.approx(49, abs=2)
+
+
 def test_a_live_forecast_reads_the_cpu_time_of_the_process_of_a_step() -> None:
     live = LiveForecast(StepStarted(step="a", kind="node", name="vm", time_ns=0), {7: 5.0}.get)
     live.compare_with(EarlierStarts(runs=[importing_start()] * 3, basis="same"))
