@@ -25,6 +25,7 @@ from phasebus.initializer.engines.vllm.inside.forkserver import begin, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import environment, front_end, messages
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, is_same_user
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
+from phasebus.initializer.engines.vllm.inside.import_times import ImportTimes
 
 imported_modules: frozenset[str] = frozenset()
 """The modules that the server has imported; a fork imports the others itself."""
@@ -71,7 +72,7 @@ class KeptServer:
         self._fingerprint = fingerprint(os.environ)
         self._imported = False
         self._forks = 0
-        self._imports: list[tuple[str, float]] = []
+        self._imports, self._import_seconds = ImportTimes(), 0.0
         self._waiting: list[tuple[socket.socket, list[int]]] = []
         self._commands: dict[int, _Command] = {}
         self._wakeup, wakeup = os.pipe()
@@ -93,9 +94,12 @@ class KeptServer:
         environment.record_reads()
         for name in begin.front_end_modules():
             began = time.monotonic()
-            with contextlib.suppress(Exception):  # a version without it; a fork reports it, if it is needed
+            with (
+                self._imports.measuring(),
+                contextlib.suppress(Exception),
+            ):  # a version without it; a fork that needs it reports it
                 importlib.import_module(name)
-            self._imports.append((name, time.monotonic() - began))
+            self._import_seconds += time.monotonic() - began
             self._serve(0)
         environment.stop_recording()
         self._check()
@@ -190,7 +194,6 @@ class KeptServer:
         connection.close()
 
     def _state(self) -> dict[str, Any]:
-        longest = sorted(self._imports, key=lambda each: -each[1])[:10]
         return {
             "pid": os.getpid(),
             "since": self._since,
@@ -199,8 +202,8 @@ class KeptServer:
             "commands": sorted(self._commands),
             "idle_seconds": self._idle_seconds,
             "fingerprint": self._fingerprint,
-            "imports": [{"module": name, "seconds": round(seconds, 3)} for name, seconds in longest],
-            "import_seconds": round(sum(seconds for _, seconds in self._imports), 3),
+            "imports": self._imports.longest(),
+            "import_seconds": round(self._import_seconds, 3),
         }
 
     def _fork(self, connection: socket.socket, descriptors: list[int]) -> Callable[[], NoReturn] | None:
