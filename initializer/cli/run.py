@@ -12,7 +12,8 @@ from phasebus.initializer.cli.options import service_options
 from phasebus.initializer.cli.output import log_warnings, write_err
 
 if TYPE_CHECKING:
-    from phasebus.initializer.engines.optional import CommandObserver, ForkServerUse
+    from phasebus.initializer.engines.optional import CommandObserver
+    from phasebus.initializer.engines.protocol import ForkServerUse
     from phasebus.initializer.node.child import ChildProcess
     from phasebus.initializer.node.command import Command
     from phasebus.initializer.node.restart import RestartPolicy

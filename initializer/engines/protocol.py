@@ -15,10 +15,13 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from phasebus.bus import Bus, PhasebusError, StepFailed, StepFinished, StepKind, StepStarted
 from phasebus.telemetry import Telemetry
+
+ForkServerUse = Literal["existing", "owned", "keep"]
+"""Which fork server is used: one that is there, else one that ends with its starter, or one that stays."""
 
 
 class EngineError(PhasebusError):
@@ -66,6 +69,7 @@ class Launch:
         timeout: The longest that it may take to start, in seconds.
         log: The file that the output of its processes is appended to.
         serve: How it serves requests over HTTP; None if it does not. An engine without a server ignores it.
+        forkserver: With `preload`: "owned" for a process that ends with the engine, "keep" for one that stays.
     """
 
     bus: Bus
@@ -83,6 +87,7 @@ class Launch:
     timeout: float
     log: Path
     serve: Serving | None = None
+    forkserver: ForkServerUse = "owned"
 
 
 class Prepared(Protocol):

@@ -7,7 +7,7 @@ import shlex
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,10 @@ from phasebus.initializer.engines.optional import (
     NO_FORKSERVER,
     CommandObserver,
     ForksCommands,
-    ForkServerUse,
     NamesWeights,
     announced_steps,
 )
-from phasebus.initializer.engines.protocol import ENGINE_INIT, ENGINE_STEP, describe_exit
+from phasebus.initializer.engines.protocol import ENGINE_INIT, ENGINE_STEP, ForkServerUse, describe_exit
 from phasebus.initializer.node.child import ChildProcess
 from phasebus.initializer.node.events import (
     ENGINE_RESTART,
@@ -262,13 +261,19 @@ class CommandStart:
             begin = partial(observer.begin_fork_server, path, command.arguments, environment, use)
             fork = partial(observer.fork, path, command.arguments, environment, self._child.mask, use)
             importing = await anyio.to_thread.run_sync(begin)
-            async with AsyncExitStack() as stack:
-                if importing is not None:
-                    attributes: dict[str, str | int] = {"process": "front_end", "pid": importing}
-                    await stack.enter_async_context(self._bus.step(ENGINE_STEP, "import_engine", attributes=attributes))
+            if importing is None:
                 forked = await anyio.to_thread.run_sync(fork)
+                if forked is not None:
+                    self._child.adopt(forked)
+            else:
+                attributes: dict[str, str | int] = {"process": "front_end", "pid": importing}
+                async with self._bus.step(ENGINE_STEP, "import_engine", attributes=attributes) as step:
+                    since_ns = time.time_ns()
+                    forked = await anyio.to_thread.run_sync(fork)
+                    if forked is not None:
+                        self._child.adopt(forked)
+                    await observer.publish_imports(self._bus, step=step.id, since_ns=since_ns, attributes=attributes)
             if forked is not None:
-                self._child.adopt(forked)
                 return
         self._child.start(command.arguments, environment)
 

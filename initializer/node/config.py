@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -129,6 +129,10 @@ class LLMConfig(Section):
     """Whether to fork the engine's processes from one that imports the engine during the download. With false, each
     process is spawned and imports by itself."""
 
+    forkserver: Literal["owned", "keep"] = "owned"
+    """The process that the engine's processes are forked from: owned ends with the engine. keep uses one that stays on the
+    machine, and leaves one behind if there is none; `phasebus forkserver stop`, or an hour without an engine, ends it."""
+
     engine_iteration_sampling: int = Field(default=1000, ge=0)
     """One in this many iterations of the serving engine gets a span; 0 for none."""
 
@@ -169,6 +173,12 @@ class LLMConfig(Section):
             return check_installed(name)
         except EngineError as error:
             raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _check_forkserver(self) -> Self:
+        if self.forkserver == "keep" and not self.engine_preload:
+            raise ValueError("forkserver: keep forks the engine's processes, and engine_preload: false spawns them")
+        return self
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:

@@ -39,6 +39,7 @@ def node_factors(config: LLMConfig) -> dict[str, Any]:
         "model": config.model,
         "engine": config.engine,
         "preload": config.engine_preload,
+        "forkserver": "keep" if config.forkserver == "keep" else None,
         "download": config.local_node_download_model,
         "callbacks": ", ".join(_names(config.callbacks)) or None,
         **engine_factors(launcher, config.engine_args, environment),

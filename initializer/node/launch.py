@@ -53,6 +53,7 @@ def launch_of(config: LLMConfig, context: Context, step: str, bus: Bus, telemetr
         timeout=config.engine_timeout_seconds,
         log=_engine_log(telemetry.identity),
         serve=None if config.serve is None else _serving(config.serve, context[MODEL]),
+        forkserver=config.forkserver,
     )
 
 

@@ -7,12 +7,13 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from phasebus.bus import Bus, Context, current_step
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource
-from phasebus.initializer.engines.optional import announced_steps, url_of
+from phasebus.initializer.engines.optional import BeginsForkServer, announced_steps, url_of
 from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, Launch, Prepared
 from phasebus.initializer.engines.registry import find_launcher
 from phasebus.initializer.node.config import LLMConfig
@@ -112,6 +113,7 @@ class NodeStart:
         }
         try:
             async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):
+                await self._begin_kept_fork_server(context)
                 await run_phases(self._bus, phases, context, config, keys=NODE_KEYS)
                 with errors_only():
                     await self._check_ready(context)
@@ -120,6 +122,12 @@ class NodeStart:
                 await self._held.aclose()
             raise
         return context, self._held.pop_all()
+
+    async def _begin_kept_fork_server(self, context: Context) -> None:
+        """Start a fork server that stays, if one is wanted and there is none; it imports beside Ray."""
+        launcher = self._launcher
+        if self._config.forkserver == "keep" and isinstance(launcher, BeginsForkServer):
+            await anyio.to_thread.run_sync(launcher.begin_kept_fork_server, self._launch(context, ""))
 
     def _phases(self) -> tuple[Phase, ...]:
         def is_replaced(context: Context) -> bool:

@@ -31,8 +31,15 @@ class Actor:
         self.host = host
         self.pid = pid
         self._process = None
+        self._adopted: list[psutil.Process] = []
         if host == platform.node() and psutil.pid_exists(pid):
             self._process = psutil.Process(pid)
+
+    def adopt(self, pid: int) -> None:
+        """Count a process on the actor's machine, and all that it starts, as started by the actor."""
+        if self._process is not None:
+            with suppress(psutil.NoSuchProcess):
+                self._adopted.append(psutil.Process(pid))
 
     async def call(self, method: str, *args: Any) -> Any:
         """Call `method` of the actor and return its result; raises the errors of `answer`."""
@@ -50,18 +57,19 @@ class Actor:
         await anyio.to_thread.run_sync(self._kill, processes)
 
     def _family(self) -> list[psutil.Process]:
-        try:
-            return [] if self._process is None else [self._process, *self._process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        family: list[psutil.Process] = []
+        for process in [] if self._process is None else [self._process, *self._adopted]:
+            with suppress(psutil.NoSuchProcess):
+                family += [process, *process.children(recursive=True)]
+        return family
 
     def _kill(self, processes: list[psutil.Process]) -> None:
         import ray
 
         ray.kill(self.handle)
         # `ray.kill` first: Ray reports a worker that ends without it as a crash
-        _, left = psutil.wait_procs(processes[:1], timeout=_RAY_SECONDS)
-        for process in [*left, *processes[1:]]:
+        psutil.wait_procs([each for each in processes if each == self._process], timeout=_RAY_SECONDS)
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(processes, timeout=_RAY_SECONDS)

@@ -19,10 +19,20 @@ from phasebus.initializer.ray.exit_codes import keep_exit_codes
 RAY = StepKind("ray")
 
 
+_SUBREAPER = "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper"
+
 _RAYLET = {
-    "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",  # kill a dead worker's children
+    _SUBREAPER: "true",  # kill a dead worker's children
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+
+def kills_orphans(environment: Mapping[str, str]) -> bool:
+    """Return whether the Ray of a worker with this environment kills what outlives the worker that has started it.
+
+    Source: Ray 2.60, src/ray/raylet/main.cc (the raylet is the subreaper of its workers' descendants).
+    """
+    return environment.get(_SUBREAPER, "").lower() in ("true", "1")
 
 
 class RayError(PhasebusError):

@@ -29,6 +29,10 @@ def state():
         python=[sys.executable, sys.prefix, sys.flags.safe_path],
     )
 
+def send_state(sender):
+    sender.send(state())
+    time.sleep(1000)
+
 def main():
     what = sys.argv[1] if len(sys.argv) > 1 else "state"
     if what == "state":

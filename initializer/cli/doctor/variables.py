@@ -25,7 +25,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "PHASEBUS_TRACE_URL": "address of a trace in the tracing backend",
     "PHASEBUS_KEEP_RUNS": "number of runs that are kept",
     "PHASEBUS_KEEP_DAYS": "age in days after which a run is removed",
-    "PHASEBUS_FORKSERVER": "0: vLLM's processes are spawned, not forked; keep: `run` keeps a fork server for later starts",
+    "PHASEBUS_FORKSERVER": "0: vLLM's processes are spawned, not forked; keep: `run` and Ray Serve LLM keep a fork server for later starts",
     "PHASEBUS_RUNTIME_DIR": "folder of the socket of a fork server that stays, and of tokens for phasebus watch; it must be private",
     "PHASEBUS_PENDING_SPANS": "1: steps are exported when they start, too",
     "PHASEBUS_ITERATION_SAMPLING": "one in this many iterations of the engine gets a span; 0 for none",

@@ -20,10 +20,11 @@ from phasebus.initializer.engines.optional.describing import (
     url_of,
 )
 from phasebus.initializer.engines.optional.fork_server import (
+    FORKSERVER,
     NO_FORKSERVER,
+    BeginsForkServer,
     ForkedCommand,
     ForksCommands,
-    ForkServerUse,
     KeepsForkServer,
 )
 from phasebus.initializer.engines.optional.observing import (
@@ -37,14 +38,15 @@ from phasebus.initializer.engines.optional.observing import (
 )
 
 __all__ = [
+    "FORKSERVER",
     "NO_FORKSERVER",
+    "BeginsForkServer",
     "CachesInFolders",
     "Check",
     "CommandLauncher",
     "CommandObserver",
     "DescribesFactors",
     "EngineObserver",
-    "ForkServerUse",
     "ForkedCommand",
     "ForksCommands",
     "InspectableLauncher",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
-NO_FORKSERVER: Final[Mapping[str, str]] = {"PHASEBUS_FORKSERVER": "0"}
+from phasebus.bus import AttributeValue, Bus
+from phasebus.initializer.engines.protocol import ForkServerUse, Launch
+
+FORKSERVER: Final = "PHASEBUS_FORKSERVER"
+"""The variable that names the fork server of an engine in Ray Serve: 0 for none, keep for one that stays."""
+
+NO_FORKSERVER: Final[Mapping[str, str]] = {FORKSERVER: "0"}
 """In the environment of a command, it asks the engine to start its processes as if phasebus had no fork server."""
-
-
-ForkServerUse = Literal["existing", "owned", "keep"]
-"""Which fork server a command is forked from: one that is there, else one that ends with its starter, or one that stays."""
 
 
 class ForkedCommand(Protocol):
@@ -61,6 +63,18 @@ class ForksCommands(Protocol):
             use: Which server.
         """
 
+    async def publish_imports(
+        self, bus: Bus, *, step: str, since_ns: int, attributes: Mapping[str, AttributeValue]
+    ) -> None:
+        """Publish the longest imports of the server, if it can be asked, as engine steps.
+
+        Args:
+            bus: Where they are published.
+            step: The id of the step that waits for the server, which still runs.
+            since_ns: When that step began, in nanoseconds since the epoch.
+            attributes: The server's process.
+        """
+
 
 @runtime_checkable
 class KeepsForkServer(Protocol):
@@ -75,3 +89,15 @@ class KeepsForkServer(Protocol):
 
     def ask_fork_server(self, request: str) -> Mapping[str, Any] | None:
         """Return the state of the server after a request, "status" or "stop"; None without one."""
+
+
+@runtime_checkable
+class BeginsForkServer(Protocol):
+    """What a launcher also has if its engine can be forked from a server that stays."""
+
+    def begin_kept_fork_server(self, launch: Launch) -> None:
+        """Start a server that stays, if there is none; return while it imports, and never raise.
+
+        Args:
+            launch: What the engine will be started with, as far as it is known.
+        """

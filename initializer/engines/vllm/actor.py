@@ -1,16 +1,17 @@
-"""The engine's own process: vLLM's asynchronous engine in a Ray actor. Read from vLLM 0.32."""
+"""The engine's actor, a process of Ray's: it runs the engine itself, or in a fork of a fork server that stays."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from typing import Any
-from uuid import uuid4
 
-from phasebus.initializer.engines.protocol import Serving
-from phasebus.initializer.engines.vllm.arguments import check_arguments
+from phasebus.initializer.engines.protocol import ForkServerUse, Serving
+from phasebus.initializer.engines.vllm.engine_host import EngineHost
+from phasebus.initializer.engines.vllm.forked_host import ForkedHost, fork_host
+from phasebus.initializer.engines.vllm.forking import server_imports
+from phasebus.initializer.engines.vllm.inside.import_times import ImportTimes
 from phasebus.initializer.engines.vllm.openai_server import OpenAIServer
 from phasebus.stack_dump import offer_stacks
 from phasebus.telemetry.output_file import redirect_output
@@ -25,9 +26,8 @@ class EngineActor:
 
     def __init__(self, log: str) -> None:
         self._redirection = redirect_output(log)
-        self._engine: Any = None
-        self._engine_args: Any = None
         self._server: OpenAIServer | None = None
+        self._host: EngineHost | ForkedHost = EngineHost(None)
 
     def where(self) -> tuple[str, int]:
         """Return the name of the machine and the id of the process."""
@@ -44,22 +44,31 @@ class EngineActor:
         self._server = OpenAIServer(serving, str(ray.util.get_node_ip_address()))
         return self._server.port
 
-    async def load(self, preload: bool) -> None:
-        """Import vLLM; blocks this process meanwhile.
+    async def load(self, forkserver: ForkServerUse | None) -> tuple[int, Sequence[Mapping[str, Any]]]:
+        """Import vLLM, unless a fork has it; blocks this process meanwhile.
 
         Args:
-            preload: Whether a fork server imports it at the same time, for this process's children.
+            forkserver: "keep": the engine runs in a fork of a server that stays, if it can. "owned": a server imports vLLM at
+                the same time, for this process's children. None: each of them imports by itself.
+
+        Returns:
+            The id of the process that runs the engine, and the longest imports: of the server, or of this process.
         """
         offer_stacks()
         if self._redirection is not None:
             self._redirection.wait()
-        if preload:
+        if forkserver == "keep" and (forked := fork_host(self._server)) is not None:
+            self._host = forked
+            return forked.pid, server_imports()
+        self._host = EngineHost(self._server)
+        if forkserver is not None:
             from phasebus.initializer.engines.vllm.inside.forkserver.begin import start_server
 
             start_server()
-        import vllm.v1.engine.async_llm  # noqa: F401
+        with (times := ImportTimes()).measuring():
+            import vllm.v1.engine.async_llm  # noqa: F401
 
-        if preload:
+        if forkserver is not None:
             from phasebus.initializer.engines.vllm.inside.forkserver.imported import record_environment
 
             record_environment()  # with what the imports have set, as they have in the server
@@ -67,61 +76,28 @@ class EngineActor:
         from phasebus.initializer.engines.vllm.inside.processes import suppress_own_start_report
 
         suppress_own_start_report()
+        return os.getpid(), times.longest()
 
     async def load_server(self) -> None:
-        """Import the server and check its arguments; blocks this process meanwhile.
-
-        Raises:
-            EngineError: An argument is wrong.
-        """
-        if self._server is not None:
-            self._server.load()
+        """Import the server and check its arguments; see `EngineHost`."""
+        await self._host.load_server()
 
     async def start(self, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
-        """Start the engine; blocks this process meanwhile.
-
-        Args:
-            args: The engine's own arguments.
-            env: Variables that were not known when this process was started.
-
-        Raises:
-            EngineError: vLLM has no argument of that name.
-        """
-        os.environ.update(env)
-        from vllm import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        check_arguments(args, {field.name for field in fields(AsyncEngineArgs) if field.init})
-        self._engine_args = AsyncEngineArgs(**args)
-        self._engine = AsyncLLM.from_engine_args(self._engine_args)
+        """Start the engine; see `EngineHost`."""
+        await self._host.start(args, env)
 
     async def serve(self) -> str | None:
-        """Serve the engine; return the URL once the server answers, or None if it has no server.
-
-        Raises:
-            EngineError: The server has ended.
-        """
-        return None if self._server is None else await self._server.start(self._engine, self._engine_args)
+        """Serve the engine; return the URL once the server answers, or None if it has no server."""
+        return await self._host.serve()
 
     async def generate(self, prompt: str, sampling: Mapping[str, Any]) -> str:
         """Return the model's continuation of `prompt`."""
-        from vllm import SamplingParams
-
-        outputs = self._engine.generate(prompt, SamplingParams(**sampling), request_id=uuid4().hex)
-        texts = [str(output.outputs[0].text) async for output in outputs]  # each is the whole text so far
-        return texts[-1] if texts else ""
+        return await self._host.generate(prompt, sampling)
 
     async def probe(self) -> None:
-        """Raise vLLM's EngineDeadError if its engine core, or a worker, is gone, or EngineError if its server is."""
-        await self._engine.check_health()
-        if self._server is not None:
-            self._server.check()
+        """Raise the cause if the engine is dead; see `EngineHost`."""
+        await self._host.probe()
 
     async def stop(self) -> None:
         """Shut the engine down, after the requests that run."""
-        if self._server is not None:
-            await self._server.stop()
-        if self._engine is not None:
-            # its workers ignore that (vLLM 0.32, on the CPU); ending the actor ends them
-            self._engine.shutdown(timeout=1.0)
-            self._engine = None
+        await self._host.stop()

@@ -1,4 +1,4 @@
-"""Forking a whole vLLM command from a fork server that stays, for `phasebus run` and `phasebus forkserver`."""
+"""Forking a whole process of vLLM's from a fork server that stays: a command of `phasebus run`, or an engine of a node."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from phasebus.initializer.engines.optional import ForkServerUse
-from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.engines.protocol import EngineError, ForkServerUse
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import client
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, AddressError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.client import ForkedCommand, NotForkedError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.commands import PythonCommand, read_python_command
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.starting import start_server
+from phasebus.initializer.ray.cluster import kills_orphans
 
 logger = logging.getLogger("phasebus.engine")
 
 _REPLACE_SECONDS = 10.0
+_APPLIED_LATER: Final = ("OMP_NUM_THREADS",)
+"""Variables that Ray sets for each process, and that a fork can apply to the loaded libraries (`imported.apply_changes`)."""
+
+
+NO_SERVER: Final = "there is none, and Ray would kill one that is started here with the process that starts it"
+"""Why a process of Ray's has no server that stays."""
 
 
 def fork_command(
@@ -38,7 +44,7 @@ def fork_command(
     try:
         command = read_python_command(path, arguments, environment)
         if command is not None:
-            return _forked(command, shlex.join(arguments), environment, mask, use)
+            return fork_program(command, environment, use, title=shlex.join(arguments), mask=mask)
         if use != "existing":
             logger.warning("the command is executed: a fork server of this Python's vLLM cannot run it")
     except (NotForkedError, OSError) as error:
@@ -74,21 +80,91 @@ def _start(address: Address, environment: Mapping[str, str], use: ForkServerUse)
     return start_server(address, environment, owner=owner, idle_seconds=idle)
 
 
-def _forked(
-    command: PythonCommand, title: str, environment: Mapping[str, str], mask: frozenset[int], use: ForkServerUse
+def fork_program(
+    program: PythonCommand,
+    environment: Mapping[str, str],
+    use: ForkServerUse,
+    *,
+    title: str,
+    mask: frozenset[int] = frozenset(),
+    descriptors: Mapping[int, int] | None = None,
 ) -> ForkedCommand | None:
+    """Return a program as a fork of the server; None if there is no server, and `use` asks for none.
+
+    A server that does not fit is replaced if `use` asks for one. It may block for as long as imports take.
+
+    Args:
+        program: What it runs.
+        environment: Its environment.
+        use: Whether a server is started if there is none.
+        title: Its command line, as the system shows it.
+        mask: The signals that are blocked in it.
+        descriptors: The descriptors that it gets, by the number that each has there; None for those of an executed command.
+
+    Raises:
+        NotForkedError: It cannot be forked.
+        AddressError: The folder of the server cannot be used.
+        OSError: The server cannot be started.
+    """
     with client.opened(create=use != "existing") as address:
         for attempt in range(2):
             if use != "existing":
                 _start(address, environment, use)
             try:
-                return client.fork_command(command, environment, title=title, mask=mask, address=address)
+                return client.fork_command(
+                    program, environment, title=title, mask=mask, address=address, descriptors=descriptors
+                )
             except NotForkedError as error:
                 if use == "existing" or not error.outdated or attempt:
                     raise
                 client.ask(address, "stop")
                 _wait_until_released(address)
     raise AssertionError  # the second attempt returns or raises
+
+
+def applied_later(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what a fork server has to have imported with, and the variables that its fork applies itself."""
+    later = {name: environment[name] for name in _APPLIED_LATER if name in environment}
+    return {name: value for name, value in environment.items() if name not in later}, later
+
+
+def use_in_ray(environment: Mapping[str, str]) -> ForkServerUse:
+    """Return how a process of Ray's uses a server that stays: it starts one only if Ray lets that live."""
+    return "existing" if kills_orphans(environment) else "keep"
+
+
+def server_imports() -> Sequence[Mapping[str, Any]]:
+    """Return the longest imports of the server that this process uses, as `ImportTimes.longest` does; none without one."""
+    try:
+        with client.opened(create=False) as address:
+            state = client.ask(address, "status")
+    except (NotForkedError, AddressError, OSError):
+        return ()
+    return () if state is None else tuple(state["imports"])
+
+
+def begin_kept(environment: Mapping[str, str]) -> None:
+    """Start a server that stays, if there is none with this installation; return while it imports, and never raise.
+
+    In a process of Ray's, none is started if Ray would kill it with that process.
+
+    Args:
+        environment: What it is started with, but for secrets.
+    """
+    if kills_orphans(os.environ):
+        return
+    try:
+        with client.opened() as address:
+            environment, _ = applied_later(environment)
+            if _start(address, environment, "keep") or address.is_importing():
+                return
+            state = client.ask(address, "status")
+            if state is not None and state["fingerprint"] != fingerprint(environment):
+                client.ask(address, "stop")
+                _wait_until_released(address)
+                _start(address, environment, "keep")
+    except (NotForkedError, AddressError, OSError) as error:
+        logger.warning("no fork server that stays: %s", error)
 
 
 def _wait_until_released(address: Address) -> None:

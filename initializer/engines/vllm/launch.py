@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from phasebus.initializer.engines.vllm.names import ALL_STEPS
 from phasebus.initializer.engines.vllm.observer import VLLMCommandObserver, VLLMObserver
 from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.engines.vllm.parser import parse_arguments
-from phasebus.initializer.engines.vllm.process import VLLMProcess
+from phasebus.initializer.engines.vllm.process import VLLMProcess, environment_of_processes
 from phasebus.initializer.engines.vllm.seams import missing_seams
 from phasebus.initializer.engines.vllm.steps import relayed_steps
 from phasebus.initializer.engines.vllm.versions import check_vllm
@@ -100,6 +101,13 @@ class VLLM:
         """
         indices = ",".join(map(str, bundles))
         return {"distributed_executor_backend": "ray", **args}, {"VLLM_RAY_BUNDLE_INDICES": indices, **env}
+
+    def begin_kept_fork_server(self, launch: Launch) -> None:
+        """Start a fork server that stays, if there is none, for the processes of an engine that is started later."""
+        from phasebus.initializer.engines.vllm import forking
+
+        env_vars = launch.runtime_env.get("env_vars", {})
+        forking.begin_kept({**os.environ, **env_vars, **environment_of_processes(launch)})
 
     async def prepare(self, launch: Launch) -> VLLMProcess:
         """Start vLLM's process and import vLLM there, which takes up to a minute on a slow machine."""

@@ -8,11 +8,15 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from phasebus.bus import Bus
-from phasebus.initializer.engines.optional import ForkedCommand, ForkServerUse
+import anyio.to_thread
+
+from phasebus.bus import AttributeValue, Bus
+from phasebus.initializer.engines.optional import ForkedCommand
+from phasebus.initializer.engines.protocol import ForkServerUse
 from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin_environment, read_command
 from phasebus.initializer.engines.vllm.environment import environment_of_command, environment_of_engine
 from phasebus.initializer.engines.vllm.factors import engine_factors
+from phasebus.initializer.engines.vllm.import_steps import publish_imports
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id
 from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER
 from phasebus.initializer.engines.vllm.names import ALL_STEPS
@@ -38,13 +42,18 @@ class VLLMObserver:
     """The step that contains the whole start, as the plugin names it."""
 
     def preload(self, environment: Mapping[str, str]) -> None:
-        """Start a fork server beside this process; vLLM spawns its processes if it cannot be started."""
-        if environment.get(FORKSERVER) == "0":
+        """Start a fork server beside this process, or use one that stays; if neither is possible, vLLM spawns its processes."""
+        use = environment.get(FORKSERVER)
+        if use == "0":
             return
+        from phasebus.initializer.engines.vllm.branching import fork_server_from_kept
         from phasebus.initializer.engines.vllm.inside.forkserver.begin import start_server
 
         try:
-            start_server()
+            if use == "keep":
+                fork_server_from_kept()
+            else:
+                start_server()
         except OSError as error:
             logger.warning("no fork server, so vLLM spawns its processes: %s", error)
 
@@ -120,6 +129,15 @@ class VLLMCommandObserver:
         from phasebus.initializer.engines.vllm.forking import begin_server
 
         return begin_server(path, arguments, environment, use)
+
+    async def publish_imports(
+        self, bus: Bus, *, step: str, since_ns: int, attributes: Mapping[str, AttributeValue]
+    ) -> None:
+        """Publish the longest imports of the server, if it can be asked, as engine steps."""
+        from phasebus.initializer.engines.vllm.forking import server_imports
+
+        imports = await anyio.to_thread.run_sync(server_imports)
+        await publish_imports(bus, imports, step=step, since_ns=since_ns, attributes=attributes)
 
     def fork(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import socket
 import ssl
 import urllib.request
 from argparse import Namespace
@@ -47,19 +48,23 @@ class OpenAIServer:
     Args:
         serving: How it serves.
         own_address: The address of this machine, for the URL of a server that listens on all addresses.
+        listener: The bound socket; None binds it.
 
     Raises:
         EngineError: Its port cannot be bound.
 
     Attributes:
+        serving: How it serves.
+        own_address: The address of this machine.
+        listener: The bound socket.
         port: The port that is bound.
     """
 
-    def __init__(self, serving: Serving, own_address: str) -> None:
-        self._serving = serving
-        self._own_address = own_address
-        self._socket = bind(serving.host, serving.port, exact=serving.exact)
-        self.port: int = self._socket.getsockname()[1]
+    def __init__(self, serving: Serving, own_address: str, listener: socket.socket | None = None) -> None:
+        self.serving = serving
+        self.own_address = own_address
+        self.listener = listener or bind(serving.host, serving.port, exact=serving.exact)
+        self.port: int = self.listener.getsockname()[1]
         self._args = Namespace()
         self._server: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -75,7 +80,7 @@ class OpenAIServer:
         for module in _GENERATE:
             with suppress(ModuleNotFoundError):
                 importlib.import_module(module)
-        self._args = parse_server_arguments(self._serving.args)
+        self._args = parse_server_arguments(self.serving.args)
         try:
             import_first(VALIDATORS).validate_api_server_args(self._args)
         except KeyError as error:
@@ -99,7 +104,7 @@ class OpenAIServer:
         for field in fields(engine_args):
             if hasattr(args, field.name):
                 setattr(args, field.name, getattr(engine_args, field.name))
-        args.host, args.port = self._serving.host, self.port
+        args.host, args.port = self.serving.host, self.port
         if isinstance(args.served_model_name, str):
             args.served_model_name = [args.served_model_name]
 
@@ -118,17 +123,17 @@ class OpenAIServer:
             log_level=args.uvicorn_log_level,
             access_log=not args.disable_uvicorn_access_log,
             timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
-            timeout_graceful_shutdown=max(1, round(self._serving.drain_seconds)),
+            timeout_graceful_shutdown=max(1, round(self.serving.drain_seconds)),
             **{name: getattr(args, name) for name in _TLS},
         )
         for name in _H11_LIMITS:
             setattr(config, name, getattr(args, name))
         # Outside the main thread, uvicorn installs no signal handlers. vLLM ends the server of a dead engine through this.
         self._server = app.state.server = uvicorn.Server(config)
-        prepare_to_listen(self._socket)
-        self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._socket]))
-        await self._until_it_answers(self._url(_EVERYWHERE.get(self._serving.host, self._serving.host)))
-        return self._url(self._own_address if self._serving.host in _EVERYWHERE else self._serving.host)
+        prepare_to_listen(self.listener)
+        self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self.listener]))
+        await self._until_it_answers(self._url(_EVERYWHERE.get(self.serving.host, self.serving.host)))
+        return self._url(self.own_address if self.serving.host in _EVERYWHERE else self.serving.host)
 
     def check(self) -> None:
         """Raise EngineError if the server has ended."""
@@ -139,11 +144,11 @@ class OpenAIServer:
     async def stop(self) -> None:
         """Accept no more requests, and wait for the running ones, for `drain_seconds` at most."""
         if self._task is None:
-            self._socket.close()
+            self.listener.close()
             return
         self._server.should_exit = True
         with suppress(Exception):
-            async with asyncio.timeout(self._serving.drain_seconds + _POLL_SECONDS):
+            async with asyncio.timeout(self.serving.drain_seconds + _POLL_SECONDS):
                 await asyncio.shield(self._task)
 
     def _url(self, host: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,9 +13,10 @@ from typing import Any, Self
 import anyio
 import psutil
 
-from phasebus.initializer.engines.protocol import ENGINE_STEP, EngineError, Launch, Serving
+from phasebus.initializer.engines.protocol import ENGINE_STEP, EngineError, ForkServerUse, Launch, Serving
 from phasebus.initializer.engines.vllm.actor import EngineActor
 from phasebus.initializer.engines.vllm.environment import environment_of_engine
+from phasebus.initializer.engines.vllm.import_steps import publish_imports
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS
 from phasebus.initializer.engines.vllm.inside.variables import SAMPLING
 from phasebus.initializer.engines.vllm.output import last_lines
@@ -63,8 +65,15 @@ class VLLMProcess:
             attributes: dict[str, str | float] = {"process": "front_end", **own}
             before = _cpu_seconds(own, "cpu_seconds_before")
             async with launch.bus.step(ENGINE_STEP, "import_engine", attributes=attributes | before) as importing:
-                await actor.call("load", launch.preload)
-                importing.attributes |= _cpu_seconds(own, "cpu_seconds")
+                since_ns = time.time_ns()
+                engine, imports = await actor.call("load", _forkserver(launch))
+                if engine != actor.pid:
+                    actor.adopt(engine)
+                else:
+                    importing.attributes |= _cpu_seconds(own, "cpu_seconds")
+                if "pid" in own:  # otherwise the times are of another clock
+                    about = attributes | {"pid": engine}
+                    await publish_imports(launch.bus, imports, step=importing.id, since_ns=since_ns, attributes=about)
             if launch.serve is not None:
                 async with launch.bus.step(ENGINE_STEP, "import_server", attributes=attributes):
                     await actor.call("load_server")
@@ -102,7 +111,7 @@ async def _listen(actor: Actor, serve: Serving) -> None:
 def _made_for(launch: Launch) -> Mapping[str, Any]:
     env = {
         **launch.runtime_env.get("env_vars", {}),
-        **_environment(launch),
+        **environment_of_processes(launch),
         **environment_of_engine(
             launch.telemetry,
             {**os.environ, **launch.runtime_env.get("env_vars", {}), **launch.env},
@@ -113,8 +122,17 @@ def _made_for(launch: Launch) -> Mapping[str, Any]:
     return {
         "group": launch.placement_group,
         "resources": _resources(launch),
+        "forkserver": _forkserver(launch),
         "runtime_env": {**launch.runtime_env, "env_vars": env},
     }
+
+
+def _forkserver(launch: Launch) -> ForkServerUse | None:
+    """Return which fork server is used. The workers of an executor on Ray belong to the actor, so it is the front end."""
+    if not launch.preload:
+        return None
+    on_ray = launch.args.get("distributed_executor_backend", "mp") != "mp"
+    return "keep" if launch.forkserver == "keep" and not on_ray else "owned"
 
 
 def _resources(launch: Launch) -> Mapping[str, float]:
@@ -125,7 +143,7 @@ def _resources(launch: Launch) -> Mapping[str, float]:
     return bundle
 
 
-def _environment(launch: Launch) -> Mapping[str, str]:
+def environment_of_processes(launch: Launch) -> Mapping[str, str]:
     """Return the variables of vLLM's processes: the user's over our defaults.
 
     On the CPU, vLLM reserves nearly all of the memory for its cache unless VLLM_CPU_KVCACHE_SPACE is set.

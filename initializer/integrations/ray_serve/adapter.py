@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ray import __version__ as ray_version
 from ray.llm._internal.common.callbacks.base import CallbackBase
@@ -80,7 +80,12 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
         callbacks: Callbacks and observers, or ``module:name`` to import one.
         host: The address of the replica's own /metrics.
         port: Its port; 0 picks a free one, None starts no service.
+        forkserver: What the engine's processes are forked from: "owned", a process that ends with the replica; or "keep", one
+            that stays on the node for the replicas to come. By default PHASEBUS_FORKSERVER, or else "owned".
         ray_arguments: The arguments that Ray adds.
+
+    Raises:
+        RayServeError: The installed Ray lacks a part, or `forkserver` has another value.
     """
 
     def __init__(
@@ -90,12 +95,15 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
         callbacks: Sequence[Any] = (),
         host: str = "127.0.0.1",
         port: int | None = 0,
+        forkserver: Literal["owned", "keep"] | None = None,
         **ray_arguments: Any,
     ) -> None:
         check_ray()
+        if forkserver not in (None, "owned", "keep"):
+            raise RayServeError(f"forkserver is {forkserver!r}; it is 'owned' or 'keep'")
         application = application_name()
         if application is not None:  # this process is a replica
-            preload_engine()
+            preload_engine(forkserver)
         super().__init__(llm_config=llm_config, **ray_arguments)
         engine = llm_config.get_engine_config()
         name, deployment = replica_name(llm_config.model_id), deployment_name()

@@ -72,6 +72,39 @@ class Stub:
         self.address.close()
 
 
+_ACTOR = """\
+import asyncio
+from phasebus.initializer.engines.vllm.forked_host import fork_host
+
+async def main():
+    host = fork_host(None)
+    print(host.pid, flush=True)
+    try:
+        await host.probe()
+    except Exception as error:
+        print(error, flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+_REPLICA = """\
+import json, resource, time
+import vllm.stub
+from phasebus.initializer.engines.vllm.branching import fork_server_from_kept
+from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (555, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    fork_server_from_kept()
+    context = ForkContext()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=vllm.stub.send_state, args=(sender,))
+    process.start()
+    print(json.dumps({**receiver.recv(), "pid": process.pid}), flush=True)
+    time.sleep(1000)
+"""
+
 _FORKING = """\
 import os, sys
 from pathlib import Path
@@ -426,6 +459,59 @@ def test_a_suspended_run_suspends_its_forked_command_and_goes_on_with_it(own: St
         run.send_signal(signal.SIGTERM)
         wait_until(lambda: run.poll() is not None, "run ends")
     assert run.returncode == 5
+
+
+@contextlib.contextmanager
+def _running(own: Stub, program: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program that uses the fork server of `own`; it is killed at last."""
+    torch = Path(own.folder, "modules", "torch", "__init__.py")
+    torch.write_text("threads = 1\ndef set_num_threads(number):\n    global threads\n    threads = number\n")
+    torch.open("a").write("def get_num_threads():\n    return threads\n")
+    environment = {**own.environment, "OMP_NUM_THREADS": "3", "HF_TOKEN": "hf_secret"}
+    script = own.folder / "program.py"
+    script.write_text(program)
+    with (
+        subprocess.Popen([sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True) as running,
+        contextlib.ExitStack() as killed_at_last,
+    ):
+        killed_at_last.callback(running.kill)
+        yield running
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE  # where nothing waits for orphans
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_an_engine_in_a_fork_answers_its_actor_and_ends_when_that_is_killed(own: Stub) -> None:
+    with _running(own, _ACTOR) as actor:
+        assert actor.stdout is not None
+        engine = psutil.Process(int(actor.stdout.readline()))
+        assert engine.ppid() == own.pid()
+        assert "check_health" in actor.stdout.readline()  # it has no engine yet
+        server = engine.children()[0]
+    for process in (engine, server):
+        wait_until(lambda process=process: _has_ended(process), "it ends")  # type: ignore[misc]
+    assert own.pid()  # it stays
+
+
+def test_processes_of_a_replica_have_its_own_state_and_end_when_it_is_killed(own: Stub) -> None:
+    with _running(own, _REPLICA) as replica:
+        assert replica.stdout is not None
+        state = json.loads(replica.stdout.readline())
+        process, kept = psutil.Process(state["pid"]), psutil.Process(own.pid())
+        server = process.parent()
+        assert server is not None
+        assert server.ppid() == kept.pid
+        assert (state["environment"]["HF_TOKEN"], state["environment"]["OMP_NUM_THREADS"]) == ("hf_secret", "3")
+        assert {"HF_TOKEN", "OMP_NUM_THREADS"}.isdisjoint(kept.environ())
+        assert state["limit"] == 555
+        assert {"200", "202"}.isdisjoint(state["descriptors"])  # the server's end of its socket, and its owner
+    for each in (process, server):
+        wait_until(lambda each=each: _has_ended(each), "it ends")  # type: ignore[misc]
+    assert own.pid() == kept.pid  # it stays
 
 
 @pytest.mark.parametrize(

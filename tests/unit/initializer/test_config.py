@@ -46,6 +46,8 @@ def test_the_smallest_configuration_is_one_line(tmp_path: Path) -> None:
         ("", "has no fields; the smallest configuration is one line"),
         ("modle: x\nfoo: y\n", "3 fields are wrong"),
         ("model: x\nnodes: 1e9\n", "nodes: .*less than or equal to 10000"),
+        ("model: x\nforkserver: kept\n", "forkserver: .*'owned' or 'keep'"),
+        ("model: x\nforkserver: keep\nengine_preload: false\n", "engine_preload: false spawns them"),
         ("model: x\nengine_timeout_seconds: .inf\n", "engine_timeout_seconds: .*finite number"),
         ("model: x\nservice: {host: ''}\n", "service.host: .*at least 1 character"),
         ("model: x\nname: {password: 'a b c'}\n", r"name: .* \(it is \{'password': '\[redacted\]'\}\)"),

@@ -15,6 +15,8 @@ from phasebus.initializer.engines.protocol import EngineError, Launch, Serving
 from phasebus.initializer.engines.vllm import process
 from phasebus.telemetry import Telemetry
 
+ENGINE = 4712  # a process id
+
 
 def launch(bus: Bus, args: Mapping[str, Any]) -> Launch:
     return Launch(
@@ -96,6 +98,25 @@ async def test_port_in_use_ends_the_start_before_the_engine_is_imported(monkeypa
     assert actor.called == ["listen", "kill"]
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("preload", "backend", "used"), [(True, "mp", "keep"), (True, "ray", "owned"), (False, "mp", None)]
+)
+async def test_engine_in_a_fork_belongs_to_the_actor_and_an_executor_on_ray_has_none(
+    preload: bool, backend: str, used: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = Actor()
+
+    async def start(*_: Any, **__: Any) -> Any:
+        return actor
+
+    monkeypatch.setattr(process, "start_actor", start)
+    async with Bus() as bus:
+        wanted = launch(bus, {"distributed_executor_backend": backend})
+        await process.VLLMProcess.begin(replace(wanted, preload=preload, forkserver="keep"))
+    assert (actor.forkserver, actor.adopted) == (used, ENGINE if used == "keep" else None)
+
+
 class Actor:
     """An actor that binds `port`; None if it cannot."""
 
@@ -104,12 +125,20 @@ class Actor:
     def __init__(self, port: int | None = 0) -> None:
         self.port = port
         self.called: list[str] = []
+        self.forkserver: str | None = None
+        self.adopted: int | None = None
 
-    async def call(self, method: str, *_: Any) -> int:
+    async def call(self, method: str, *args: Any) -> Any:
         self.called.append(method)
         if self.port is None:
             raise EngineError("in use")
+        if method == "load":
+            self.forkserver = args[0]
+            return ENGINE if self.forkserver == "keep" else self.pid, ()
         return self.port
+
+    def adopt(self, pid: int) -> None:
+        self.adopted = pid
 
     async def kill(self) -> None:
         self.called.append("kill")

@@ -168,7 +168,7 @@ async def test_server_that_stops_lets_running_requests_end_for_its_drain_seconds
     running: Any = uvicorn.Server(uvicorn.Config(slow, lifespan="off", log_config=None, timeout_graceful_shutdown=60))
     running.install_signal_handlers = running.capture_signals = contextlib.nullcontext
     server._server = running
-    server._task = asyncio.get_running_loop().create_task(running.serve(sockets=[server._socket]))
+    server._task = asyncio.get_running_loop().create_task(running.serve(sockets=[server.listener]))
     while not running.started and not server._task.done():  # noqa: ASYNC110  # uvicorn's flag
         await asyncio.sleep(0.01)
     reader, writer = await asyncio.open_connection(HOST, server.port)

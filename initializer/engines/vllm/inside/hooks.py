@@ -72,6 +72,8 @@ READY: Final = "f" * 16
 _SERVERS: Final = frozenset(("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server"))
 """The modules that serve HTTP: since vLLM 0.29, and before."""
 
+_serves: bool | None = None
+
 
 def instrument_functions() -> None:
     """Give every function in `UNTRACED_FUNCTIONS` a span, in the modules that are imported and in those that will be."""
@@ -144,7 +146,15 @@ def _ready() -> dict[str, object]:
     }
 
 
+def set_serving(serves: bool) -> None:
+    """Note whether this process serves HTTP: a fork of a server that stays has the modules for it in any case."""
+    global _serves  # noqa: PLW0603  # it is a fact about the process
+    _serves = serves
+
+
 def _is_server() -> bool:
+    if _serves is not None:
+        return _serves
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     return not _SERVERS.isdisjoint(sys.modules) or (main is not None and main.name in _SERVERS)
 

@@ -107,26 +107,42 @@ def _fork() -> str | None:
         os.close(result)
 
 
-def start_server() -> None:
-    """Start a fork server as a process of its own, which imports vLLM beside this process; it ends with this process."""
+def open_channel() -> tuple[socket.socket, socket.socket, int]:
+    """Use a fork server that has not begun yet: requests wait for it.
+
+    Returns:
+        The server's end of the socket, its clients' end, and the pidfd of this process; the first and the last are the
+        caller's to close once the server has them.
+    """
     requests, clients = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     owner = os.pidfd_open(os.getpid())
+    imported.record_environment()
+    channel.use(clients)
+    return requests, clients, owner
+
+
+def start_server() -> None:
+    """Start a fork server as a process of its own, which imports vLLM beside this process; it ends with this process."""
+    start_process(*open_channel())
+
+
+def start_process(requests: socket.socket, clients: socket.socket, owner: int) -> None:
+    """Start the process of a server, and close what only it needs; the arguments are those that `open_channel` returns."""
     descriptors = [requests.fileno(), clients.fileno(), owner]
     program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main({descriptors})"
     python = spawn.get_executable()
     flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
-    imported.record_environment()
     util.spawnv_passfds(python, [python, *flags, "-c", program], descriptors)  # type: ignore[arg-type]
     requests.close()
     os.close(owner)
-    channel.use(clients)
 
 
-def main(descriptors: Sequence[int]) -> NoReturn:
+def main(descriptors: Sequence[int], *, ends_forks: bool = False) -> NoReturn:
     """Run a fork server as this whole process.
 
     Args:
         descriptors: Its end of the socket, its clients' end, and the pidfd of its owner.
+        ends_forks: Whether its forks end with its owner.
     """
     requests, clients, owner = descriptors
     for descriptor in descriptors:
@@ -134,7 +150,7 @@ def main(descriptors: Sequence[int]) -> NoReturn:
     imported.record_environment()
     channel.use(socket.socket(fileno=clients))
     name_process()
-    ForkServer(socket.socket(fileno=requests), owner).run(_preloaded())
+    ForkServer(socket.socket(fileno=requests), owner, ends_forks=ends_forks).run(_preloaded())
 
 
 def _answer(result: int) -> str | None:

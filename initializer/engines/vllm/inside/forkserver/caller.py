@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 _LIMITS = tuple(value for name, value in sorted(vars(resource).items()) if name.startswith("RLIMIT_"))
 
@@ -39,13 +40,11 @@ class Caller:
     @classmethod
     def this_process(cls) -> Caller:
         """Return the settings of this process."""
-        umask = os.umask(0o077)
-        os.umask(umask)
         return cls(
             environment=dict(os.environ),
             limits={each: resource.getrlimit(each) for each in _LIMITS},
             cpus=frozenset(os.sched_getaffinity(0)),
-            umask=umask,
+            umask=_umask(),
             mask=frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
             ignored=frozenset(int(each) for each in signal.valid_signals() if signal.getsignal(each) == signal.SIG_IGN),
             priority=os.getpriority(os.PRIO_PROCESS, 0),
@@ -77,3 +76,13 @@ class Caller:
         random.seed()
         if (numpy := sys.modules.get("numpy")) is not None:
             numpy.random.seed()  # torch's generators start with a constant in every process
+
+
+def _umask() -> int:
+    """Return the umask; setting it to learn it would change it for the files of other threads as well."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    umask = os.umask(0o077)  # before Linux 4.7
+    os.umask(umask)
+    return umask

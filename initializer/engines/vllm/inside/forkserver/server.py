@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from multiprocessing import forkserver, resource_tracker, spawn, util
 from typing import Any, NoReturn
@@ -23,6 +24,8 @@ from phasebus.initializer.engines.vllm.inside.forkserver.safety import touched_d
 
 _LEFT_TO_OWNER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that a terminal or a supervisor sends to all processes of a command. The server ends when its owner has ended."""
+
+_TERMINATION_SECONDS = 5.0
 
 _status: int | None = None
 
@@ -41,9 +44,11 @@ class ForkServer:
     Args:
         requests: Its end of the socket.
         owner: A descriptor that is readable once the process it belongs to has ended (a pidfd).
+        ends_forks: Whether its forks end with the owner.
     """
 
-    def __init__(self, requests: socket.socket, owner: int) -> None:
+    def __init__(self, requests: socket.socket, owner: int, *, ends_forks: bool = False) -> None:
+        self._ends_forks = ends_forks
         self._requests = requests
         self._owner = owner
         self._status: dict[int, int] = {}
@@ -73,11 +78,22 @@ class ForkServer:
             waiting.register(descriptor, select.POLLIN)
         for descriptor, _ in waiting.poll(milliseconds):
             if descriptor == self._owner:
-                os._exit(0)
+                self._end()
             if descriptor == self._ended:
                 self._reap()
             else:
                 self._fork()
+
+    def _end(self) -> NoReturn:
+        """End, and the forks with it if they are to: by SIGTERM, or by SIGKILL after a while."""
+        for number, seconds in ((signal.SIGTERM, _TERMINATION_SECONDS), (signal.SIGKILL, 0.0)):
+            for pid in self._status if self._ends_forks else ():
+                os.kill(pid, number)  # it has not been waited for, so the number is still its own
+            deadline = time.monotonic() + seconds
+            while self._ends_forks and self._status and (left := deadline - time.monotonic()) > 0:
+                select.select([self._ended], [], [], left)
+                self._reap()
+        os._exit(0)
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):

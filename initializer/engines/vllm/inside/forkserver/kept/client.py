@@ -104,6 +104,7 @@ def fork_command(
     mask: frozenset[int],
     address: Address,
     seconds: float | None = None,
+    descriptors: Mapping[int, int] | None = None,
 ) -> ForkedCommand | None:
     """Return a command that runs in a fork of the server; None if there is no server.
 
@@ -114,21 +115,23 @@ def fork_command(
         mask: The signals that are blocked in it.
         address: Where the server is.
         seconds: How long the fork may take, in seconds; None for a default, which allows for imports that have not ended.
+        descriptors: The descriptors that it gets, by the number that each has there; None for those of an executed command.
 
     Raises:
         NotForkedError: The server refuses, does not answer, or has died.
     """
-    numbers = _inherited()
+    if descriptors is None:
+        descriptors = {number: number for number in _inherited()}
     connection = address.connect()
     if connection is None:
         return None
     process = None
     try:
-        body = _body(command, environment, title, mask, numbers)
+        body = _body(command, environment, title, mask, list(descriptors))
         message = {"request": "fork", "fingerprint": fingerprint(environment)}
         folder, file = os.open(".", os.O_PATH | os.O_CLOEXEC), messages.body_file(body)
         try:
-            messages.send(connection, message, [file, folder, *numbers])
+            messages.send(connection, message, [file, folder, *descriptors.values()])
         finally:
             os.close(file)
             os.close(folder)
@@ -137,13 +140,13 @@ def fork_command(
         deadline = time.monotonic() + seconds
         pid, begun = 0, False
         while not begun or process is None:
-            answer, descriptors = messages.receive(connection, deadline)
+            answer, received = messages.receive(connection, deadline)
             if "refused" in answer:
                 raise NotForkedError(str(answer["refused"]), outdated=bool(answer.get("outdated")))
             if "ended" in answer:
                 raise NotForkedError("the fork has ended before its work")
-            if "pid" in answer and len(descriptors) == 1:
-                pid, process = int(answer["pid"]), descriptors[0]
+            if "pid" in answer and len(received) == 1:
+                pid, process = int(answer["pid"]), received[0]
             begun = begun or "begun" in answer
         return ForkedCommand(connection, process, pid)
     except (messages.MessageError, OSError) as error:

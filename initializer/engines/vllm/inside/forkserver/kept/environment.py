@@ -14,6 +14,7 @@ _READ_BY_LIBRARIES: Final = (*READ_WHEN_LOADED, "LC_", "LANG", "TZ", "SSL", "OPE
 _HARMLESS: Final = frozenset(
     {
         "PATH",
+        "PYTHONBREAKPOINT",
         "PWD",
         "OLDPWD",
         "TERM",
