@@ -1,15 +1,15 @@
 """The heart of the bus: how one event reaches its subscribers.
 
-Everything that can be decided beforehand is decided when the `Plan` of an event's class is made; what is left are three
-plain loops: over callbacks that are awaited with the event alone; over callbacks that are awaited, with a context or
-without; and over all others. The first two are in `publish` and are written for speed. One more await for each publish
-would cost as much as a subscriber, so only the third is a method of its own.
+Everything that can be decided beforehand is decided when the `Plan` of an event's class is made. One more await for each
+publish costs as much as a subscriber, and the iterator of a loop a third of that. So the most frequent publishes are written out
+in `publish`, for speed: to callbacks that are awaited with the event alone, and to a single callback that is awaited, with a
+context or with timing. The others are methods of their own: to several callbacks that are awaited, and to all sorts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from inspect import isawaitable
 from threading import get_ident
@@ -21,7 +21,7 @@ from phasebus.bus._errors import WrongThreadError
 from phasebus.bus._handling import CAUSE, EVENT, RUNNING, Handling, check_depth, handling, running_cause
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._past import Past
-from phasebus.bus._plan import Plan, check_context
+from phasebus.bus._plan import NO_MAPPINGS, Plan, check_context
 from phasebus.bus._returned import write_returned
 from phasebus.bus._subscription import Subscription
 from phasebus.bus._view import ALONE, Mark, View, references, view_of
@@ -33,8 +33,6 @@ _leave = handling.reset
 clock = time.perf_counter
 now = time.time
 COMMITTED, MANY = Mark.COMMITTED, Mark.MANY
-NO_MAPPINGS = frozenset({bool, int, float, str, bytes, list, tuple, set})
-"""Classes whose values need no closer look to know that they are no mappings."""
 
 
 class Dispatcher:
@@ -78,8 +76,7 @@ class Dispatcher:
         if context is not None and type(context) is not Context:
             check_context(context)
         outer = _outer()
-        calls = plan.plain
-        if calls is not None and not calls:
+        if plan.no_listeners:
             return plan.empty_outcome if outer is None else plan.outcome(outer[EVENT])
         if self._thread is not None and self._thread != get_ident():
             self._check_thread()
@@ -88,19 +85,27 @@ class Dispatcher:
             here[CAUSE] = running_cause(outer)
             check_depth(event, here[CAUSE], self._max_depth)
         values: dict[Subscription, Any] | None = None
-        if calls is not None:
+        call = plan.only_call
+        if plan.plain is not None:
             token = _enter(here)
             try:
-                for call in calls:
+                if call is not None:
                     value = await call(event)
                     if value is not None:
-                        values = values or {}
-                        values[plan.owners[call]] = value
+                        values = {plan.subscriptions[0]: value}
                         if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
                             plan.write(value, call, event, context)
+                else:
+                    for call in plan.plain:
+                        value = await call(event)
+                        if value is not None:
+                            values = values or {}
+                            values[plan.owners[call]] = value
+                            if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
+                                plan.write(value, call, event, context)
                 plan.completed += 1
             except BaseException as error:
-                plan.failed(plan.owners[call], event, error)
+                plan.failed(plan.owner(call), event, error)  # type: ignore[arg-type]  # one was called
                 raise
             finally:
                 here[RUNNING] = False
@@ -119,74 +124,69 @@ class Dispatcher:
             outcome.parent = None if outer is None else outer[EVENT]
             return outcome
 
-        shared: Any = context
-        if plan.has_more or context is None:
+        if call is None:
             if plan.watched:
                 if plan.crowded():
                     plan = await self._let_observers_run(plan, event)
-                shared = plan.new_context() if context is None else context
-                for watcher in self._announce(plan, event, shared):
-                    await watcher.put_when_there_is_room(event, shared)
+                context = plan.new_context() if context is None else context
+                for watcher in self._announce(plan, event, context):
+                    await watcher.put_when_there_is_room(event, context)
             elif context is None:
-                shared = plan.new_context()
+                context = plan.new_context()
             if plan.rows is None:
-                return await self._publish_general(plan, event, shared, here, outer)
-        ticks = view = None
-        times = plan.times
+                return await self._publish_general(plan, event, context, here, outer)
+            return await self._publish_awaited(plan, event, context, here, outer)
+
+        ticks: Sequence[float] | None = None
+        view = None
+        durations = plan.durations
         token = _enter(here)
         try:
-            if times is not None:
+            if durations is not None:
                 began = clock()
-            for subscription, call, by in plan.rows:  # type: ignore[union-attr]  # there are: else it `has_more`
-                try:
-                    if by is None:
-                        view = None
-                        value = await call(event)
-                    else:
-                        if view is None or references(view) != ALONE:  # else only this loop holds it: it serves again
-                            view = View()
-                            view.base = shared
-                            view.event = event
-                        view.by = by
-                        view.key = None
-                        value = await call(event, view)
-                    if value is not None:
-                        values = values or {}
-                        values[subscription] = value
-                        if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
-                            view = write_returned(value, subscription.name, event, shared, view)
-                    if view is not None:
-                        key: Any = view.key
-                        if key is None:
-                            view.key = COMMITTED
-                        elif key is MANY or type(shared) is not Context or shared.rules:
-                            view.commit()
-                        else:  # one key without rules, as in most callbacks: what `commit` does, without the calls
-                            shared.data[key] = value = view.value
-                            log = shared.log
-                            log.append((key, value, view.by, event, now()))
-                            view.key = COMMITTED
-                            if len(log) >= shared.longest:
-                                shared.forget()
-                except BaseException as error:
-                    if view is not None:
-                        view.close()
-                    plan.failed(subscription, event, error)
-                    raise
-                if times is not None:
-                    if ticks is None:
-                        ticks = [began, clock()]  # at once: to append costs as much again
-                    else:
-                        ticks.append(clock())
+            if plan.author is None:
+                value = await call(event)
+                if value is not None:
+                    values = plan.keep(values, call, value, event, context)
+            else:
+                if context is None:
+                    context = Context()
+                view = View()
+                view.base = context
+                view.by = plan.author
+                view.event = event
+                view.key = None
+                value = await call(event, view)
+                if value is not None:
+                    values = plan.keep(values, call, value, event, context, view)
+                key: Any = view.key
+                if key is None:
+                    view.key = COMMITTED
+                elif key is MANY or type(context) is not Context or context.rules:
+                    view.commit()
+                else:  # one key without rules, as in most callbacks: what `commit` does, without the calls
+                    context.data[key] = value = view.value
+                    log = context.log
+                    log.append((key, value, view.by, event, now()))
+                    view.key = COMMITTED
+                    if len(log) >= context.longest:
+                        context.forget()
+            if durations is not None:
+                ended = clock()
+                durations.append(ended - began)
+                ticks = (began, ended)
             plan.completed += 1
+        except BaseException as error:
+            if view is not None:
+                view.close()
+            plan.failed(plan.subscriptions[0], event, error)
+            raise
         finally:
             here[RUNNING] = False
             try:  # noqa: SIM105
                 _leave(token)
             except ValueError:  # see `_leave`
                 pass
-            if times is not None and ticks is not None:
-                times.append(ticks)
             if plan.retired:
                 plan.count()
         if values is None and ticks is None and outer is None:
@@ -200,6 +200,81 @@ class Dispatcher:
         return outcome
 
     publish.__qualname__ = "Bus.publish"  # as the warning of a publish that was not awaited names it
+
+    async def _publish_awaited(  # noqa: C901  # as long as `publish`, and to be read beside it
+        self, plan: Plan, event: object, context: Any, here: Handling, outer: Handling | None
+    ) -> Outcome:
+        """Deliver `event` where awaiting is all that its subscribers need, and `publish` does not do it itself.
+
+        They are several, of which some take a context or all are timed; or the event has observers or is kept.
+        """
+        values: dict[Subscription, Any] | None = None
+        view = None
+        nested = type(context) is not Context
+        token = _enter(here)
+        try:
+            ticks = None if plan.times is None else [clock()]
+            if plan.calls is not None:
+                for call in plan.calls:
+                    value = await call(event)
+                    if value is not None:
+                        values = plan.keep(values, call, value, event, context)
+                    if ticks is not None:
+                        ticks.append(clock())
+            else:
+                for subscription, call, by in plan.rows or ():
+                    if by is None:
+                        view = None
+                        value = await call(event)
+                    else:
+                        if view is None or references(view) != ALONE:  # else only this loop holds it: it serves again
+                            view = View()
+                            view.base = context
+                            view.event = event
+                        view.by = by
+                        view.key = None
+                        value = await call(event, view)
+                    if value is not None:
+                        values = values or {}
+                        values[subscription] = value
+                        if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
+                            view = write_returned(value, subscription.name, event, context, view)
+                    if view is not None:
+                        key: Any = view.key
+                        if key is None:
+                            view.key = COMMITTED
+                        elif key is MANY or nested or context.rules:
+                            view.commit()
+                        else:  # as in `publish`
+                            context.data[key] = value = view.value
+                            log = context.log
+                            log.append((key, value, view.by, event, now()))
+                            view.key = COMMITTED
+                            if len(log) >= context.longest:
+                                context.forget()
+                    if ticks is not None:
+                        ticks.append(clock())
+            plan.completed += 1
+        except BaseException as error:
+            if view is not None:
+                view.close()
+            plan.failed(subscription if plan.calls is None else plan.owner(call), event, error)
+            raise
+        finally:
+            here[RUNNING] = False
+            try:  # noqa: SIM105
+                _leave(token)
+            except ValueError:  # see `_leave`
+                pass
+            if ticks is not None and plan.times is not None:
+                plan.times.append(ticks)
+            if plan.retired:
+                plan.count()
+        if values is None and ticks is None and outer is None:
+            return plan.empty_outcome
+        outcome = plan.outcome(None if outer is None else outer[EVENT])
+        outcome.returned, outcome.ticks = values, ticks
+        return outcome
 
     async def _publish_general(  # noqa: C901  # as long as `publish`, and to be read beside it
         self, plan: Plan, event: object, context: Any, here: Handling, outer: Handling | None

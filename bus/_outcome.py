@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 from typing import Any, overload
@@ -44,7 +44,7 @@ class Outcome:
     subscriptions: tuple[Subscription, ...]
     returned: Mapping[Subscription, Any] | None
     caught: Mapping[Subscription, Exception] | None
-    ticks: list[float] | None
+    ticks: Sequence[float] | None
     parent: object
 
     @property

@@ -30,6 +30,9 @@ from phasebus.bus._watcher import Watcher
 ISOLATED = "%r failed, and was isolated"
 """Logged for the first error of a subscriber, and for each that no outcome has as the publish failed."""
 
+NO_MAPPINGS = frozenset({bool, int, float, str, bytes, list, tuple, set})
+"""Classes whose values need no closer look to know that they are no mappings."""
+
 
 class Plan:
     """All that publishing an event of one class needs to know.
@@ -42,26 +45,34 @@ class Plan:
         starts_step: Whether the event is the start of a step.
         ends_step: Whether it is the end of one.
         recorded: Whether the event is kept: there is a history, or a step starts or ends.
-        has_more: Whether there is more to a publish than awaiting each of its `rows`.
         watched: Whether there is more to a publish than its subscribers: observers, a history, a step that starts or ends.
-        plain: The callbacks, if awaiting each with the event is all there is to a publish; else None. Empty if nothing listens.
-        owners: Their subscribers.
+        no_listeners: Whether there is nothing to call and nothing that watches.
+        calls: The callbacks, if awaiting each with the event alone is all there is to do for the subscribers; else None.
+        owners: Their subscribers, if they are several.
+        plain: The `calls`, if there is no more to a publish than these; else None.
+        only_call: The callback, if awaiting a single one is all there is to a publish, with a context or with timing; else None.
+        author: The author of what it writes; None if it takes no context.
+        durations: Where the durations of the `only_call` are kept, in seconds; None unless that is asked for.
         needs_context: Whether any subscriber or observer takes a context.
         emits_callback_steps: Whether each call is published as a step of its own.
-        times: When the calls of the latest publishes began and ended; None unless that is asked for.
+        times: When the calls of the latest publishes to several subscribers began and ended; None unless that is asked for.
         empty_outcome: The outcome of a publish without values, errors, times and parent.
         completed: How many publishes have called every subscriber, and are not yet counted in their tallies.
         retired: Whether it is no longer in use, except by publishes that had begun before.
     """
 
     __slots__ = (
+        "author",
+        "calls",
         "completed",
+        "durations",
         "emits_callback_steps",
         "empty_outcome",
         "ends_step",
-        "has_more",
         "needs_context",
+        "no_listeners",
         "observations",
+        "only_call",
         "owners",
         "plain",
         "recorded",
@@ -92,7 +103,6 @@ class Plan:
         self.ends_step = issubclass(event, StepFinished | StepFailed)
         self.recorded = recorded or self.starts_step or self.ends_step
         self.watched = bool(observations) or self.recorded or emits_callback_steps
-        self.has_more = self.watched or self.rows is None
         self.needs_context = any(o.takes_context for o in observations) or not all(
             s.takes_no_context for s in subscriptions
         )
@@ -100,12 +110,22 @@ class Plan:
         self.times: deque[list[float]] | None = deque(maxlen=SAMPLES) if timing else None
         self.completed = 0
         self.retired = False
+        self.no_listeners = not (self.watched or subscriptions)
+        self.calls: tuple[Callback, ...] | None = None
         self.owners: dict[Callback, Subscription] = {}
-        self.plain: tuple[Callback, ...] | None = None
-        if not (self.watched or (timing and subscriptions)) and all(map(_is_plain, subscriptions)):
+        self.only_call: Callback | None = None
+        self.author: str | None = None
+        self.durations: deque[float] | None = None
+        if self.rows and len(self.rows) == 1 and not self.watched:
+            _, self.only_call, self.author = self.rows[0]
+            if self.author is None:
+                self.calls = (self.only_call,)
+            self.durations = subscriptions[0].tally.seconds if timing else None
+        elif self.rows and all(map(_is_plain, subscriptions)):
             self.owners = {s.call: s for s in subscriptions}
             if len(self.owners) == len(subscriptions):  # else one callback is subscribed twice
-                self.plain = tuple(self.owners)
+                self.calls = tuple(self.owners)
+        self.plain = None if self.watched or timing else self.calls
         self.empty_outcome = self.outcome(None)
 
     def outcome(self, parent: object) -> Outcome:
@@ -126,9 +146,32 @@ class Plan:
         """Return the context of a publish that was given none: a new one if any subscriber or observer takes it."""
         return Context() if self.needs_context else None
 
+    def owner(self, call: Callback) -> Subscription:
+        """Return the subscriber of one of the `calls`."""
+        return self.owners[call] if self.owners else self.subscriptions[0]
+
+    def keep(
+        self,
+        values: dict[Subscription, Any] | None,
+        call: Callback,
+        value: Any,
+        event: object,
+        context: Context | View | None,
+        view: View | None = None,
+    ) -> dict[Subscription, Any]:
+        """Return `values` with the `value` that `call` returned; a mapping is written to its `view`, or at once without one."""
+        values = values or {}
+        values[self.owner(call)] = value
+        if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
+            if view is None:
+                self.write(value, call, event, context)
+            else:
+                write_returned(value, view.by, event, context, view)
+        return values
+
     def write(self, value: Mapping[str, Any], call: Callback, event: object, context: Context | View | None) -> None:
-        """Write a mapping that a `plain` callback returned to the context."""
-        view = write_returned(value, self.owners[call].name, event, context, None)
+        """Write a mapping that one of the `calls` returned to the context, and commit it."""
+        view = write_returned(value, self.owner(call).name, event, context, None)
         if view is not None:
             view.commit()
 
