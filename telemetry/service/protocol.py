@@ -11,6 +11,7 @@ import socket
 from contextlib import suppress
 from typing import Any, Final, cast
 
+import anyio.lowlevel
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -47,6 +48,7 @@ class LimitedServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept connections."""
+        await anyio.lowlevel.checkpoint()  # imports the rest of anyio, which would delay the first probes
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(QUEUED_CONNECTIONS)

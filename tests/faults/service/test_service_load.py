@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
@@ -88,3 +90,28 @@ def test_a_slow_head_and_a_slow_body_delay_no_other_request(service: LoadedServi
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
         client.close()
     wait_until(lambda: service.process.num_fds() < 20, "their connections are closed")
+
+
+IMPORTED_BY_REQUESTS = """
+import encodings.idna, sys, time, urllib.request
+from functools import partial
+from phasebus.telemetry import Metrics, RunIdentity, Status, Timeline
+from phasebus.telemetry.service import Server, build_app
+
+server = Server(partial(build_app, Metrics("1"), Status(), Timeline(RunIdentity.fresh("n", {}))))
+server.start()
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+while server._server is None or not server._server.started:
+    time.sleep(0.01)
+before = set(sys.modules)
+for path in ("/metrics", "/livez", "/timeline"):
+    opener.open(server.url + path, timeout=60).read()
+print(sorted(set(sys.modules) - before))
+server.close()
+"""
+
+
+def test_requests_import_nothing_that_would_delay_probes() -> None:
+    command = [sys.executable, "-c", IMPORTED_BY_REQUESTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
