@@ -21,6 +21,7 @@ from phasebus.telemetry.proxies import proxy_for
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace.export import SpanExporter
+    from requests import Session
 
     from phasebus.telemetry.otel import Rejections
 
@@ -40,9 +41,19 @@ _MORE_SECONDS = 3.5
 
 _DEFAULT_ENDPOINTS: Mapping[str, str] = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 _CREDENTIAL_PROVIDERS = tuple(
-    f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{signal}CREDENTIAL_PROVIDER" for signal in ("", "TRACES_")
+    f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{signal}CREDENTIAL_PROVIDER" for signal in ("", "TRACES_", "METRICS_")
 )
 """The variables that name what provides the exporter's session."""
+
+
+def without_redirects(session: Session) -> Session:
+    """Return `session`, which from now on follows no redirect: a response with one is a failure.
+
+    The headers for a collector are usually secrets, and `requests` removes only ``Authorization`` on the way to another
+    host. Exporters before OpenTelemetry 1.45 let it follow.
+    """
+    session.resolve_redirects = lambda *_, **__: iter(())  # type: ignore[method-assign]
+    return session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,12 +187,11 @@ class Collector:
         from phasebus.telemetry.otel.sdk import without_own_metrics
 
         session = None
-        if self._is_loopback():
-            session = requests.Session()
-            session.trust_env = False
-        provides_session = any(os.environ.get(name) for name in _CREDENTIAL_PROVIDERS)
-        if rejections is not None and (session is not None or not provides_session):
-            session = rejections.of_session(session or requests.Session())
+        if self._is_loopback() or not any(os.environ.get(name) for name in _CREDENTIAL_PROVIDERS):
+            session = without_redirects(requests.Session())
+            session.trust_env = not self._is_loopback()
+            if rejections is not None:
+                rejections.of_session(session)
         return make(
             endpoint=self.endpoint,
             headers=dict(self.headers),

@@ -8,12 +8,14 @@ from typing import Any
 
 import grpc
 import pytest
+import requests
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from phasebus.bus import StepFinished, StepStarted
 from phasebus.observers import SpanObserver
 from phasebus.telemetry import Telemetry
+from phasebus.telemetry.collector import without_redirects
 from tests.support.otel_version import exports_since
 from tests.support.otlp import OtlpSink, otlp_sink
 from tests.support.programs import free_port
@@ -51,6 +53,18 @@ def assert_arrives(sink: OtlpSink, count: int) -> None:
     spans = exported_spans(export.content for export in sink.exports)
     assert len(spans) == count
     assert_is_one_trace(spans)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_headers_of_a_collector_are_not_sent_where_it_redirects_to(sink: OtlpSink, status: int) -> None:
+    with otlp_sink() as other:
+        sink.answer = lambda _: (status, {"Location": f"{other.url}/v1/traces"})
+        telemetry = telemetry_to(sink.url, OTEL_EXPORTER_OTLP_HEADERS="api-key=secret")
+        run_steps(telemetry, 1)
+        telemetry.tracing.close()
+        with without_redirects(requests.Session()) as session:
+            answer = session.post(f"{sink.url}/v1/traces", b"", headers={"api-key": "secret"})
+        assert (answer.status_code, len(sink.moments) >= 2, other.moments) == (status, True, [])
 
 
 @pytest.mark.parametrize("status", [pytest.param(429, marks=exports_since(1, 45, "try again after 429")), 503])
