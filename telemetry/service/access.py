@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE: Final = "phasebus_token"
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,63}")
@@ -31,6 +31,12 @@ _PUBLIC: Final = "phasebus.public"
 
 NO_TOKEN: Final = "none"  # noqa: S105  # not a secret
 """In the place of a token: serve everything to every client that can reach the address."""
+
+_PROTECTION: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"same-origin"),
+)
 
 OWN_TOKEN: Final = secrets.token_urlsafe(24)
 """A token of this process, for services that it starts in other processes and reads itself, and for this user's programs on
@@ -81,6 +87,9 @@ class Access:
 class AccessControl:
     """Answers requests of a page elsewhere with 421, those without the token with 401, and with 403 where it has none.
 
+    Links from other sites open the page; other requests of their pages, which could only slow a start, are answered with
+    403: browsers mark them (https://www.w3.org/TR/fetch-metadata/).
+
     A page of another site can reach this service under a name of its own that resolves to this machine (DNS rebinding),
     but not under an IP address, nor under a name in no public domain. Accepted are therefore all addresses, the machine's
     name, `Access.hosts`, and names of private networks: without a dot (``localhost``, a service of Docker Compose), of a
@@ -108,11 +117,14 @@ class AccessControl:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        send = _with_headers(send)
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = host_of(headers.get(b"host", ""))
         if host and not is_address(host) and not is_private_name(host) and host not in self._hosts:
             message = f"this service is not served under the host name {host[:200]!r}; add it to service.hosts\n"
             await respond(send, 421, message)
+        elif headers.get(b"sec-fetch-site") == "cross-site" and headers.get(b"sec-fetch-mode") != "navigate":
+            await respond(send, 403, "this service answers no requests of pages of other sites\n")
         elif self._is_open or self._has_token(headers):
             await self._app(scope, receive, send)
         elif scope["path"] in self._open_paths:
@@ -176,6 +188,17 @@ def is_address(host: str) -> bool:
 def is_private_name(host: str) -> bool:
     """Return whether `host` is a name that cannot be registered: without a dot, or below a domain that is never public."""
     return _NAME.fullmatch(host) is not None or host.endswith(_PRIVATE_DOMAINS)
+
+
+def _with_headers(send: Send) -> Send:
+    """Return `send`, with headers that keep browsers from using a response in pages of other sites."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *_PROTECTION]}
+        await send(message)
+
+    return sending
 
 
 async def respond(send: Send, status: int, text: str, headers: dict[str, str] | None = None) -> None:

@@ -87,6 +87,19 @@ def test_a_request_without_a_host_is_answered(serve: Any) -> None:
         assert b" 200 " in client.recv(100)
 
 
+@pytest.mark.parametrize("path", ["/", "/events", "/timeline", "/perfetto.json", "/livez"])
+def test_a_page_of_another_site_gets_no_response_and_may_link_to_the_page(serve: Any, path: str) -> None:
+    server = serve()
+    for mode in ("cors", "no-cors", "websocket"):
+        assert get(server, path, **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode}).status_code == 403
+    for site in ("same-origin", "same-site", "none"):
+        assert get(server, "/livez", **{"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "cors"}).status_code == 200
+    answer = get(server, "/", **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"})
+    assert answer.status_code == 200
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 @pytest.mark.parametrize(
     ("header", "host", "address"),
     [
