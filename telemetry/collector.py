@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import signature
@@ -21,7 +21,7 @@ from phasebus.telemetry.proxies import proxy_for
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace.export import SpanExporter
-    from requests import Session
+    from requests import Response, Session
 
     from phasebus.telemetry.otel import Rejections
 
@@ -46,13 +46,20 @@ _CREDENTIAL_PROVIDERS = tuple(
 """The variables that name what provides the exporter's session."""
 
 
-def without_redirects(session: Session) -> Session:
-    """Return `session`, which from now on follows no redirect: a response with one is a failure.
+def guarded(session: Session, headers: Mapping[str, str]) -> Session:
+    """Return `session`, which from now on follows no redirect, and sends no password of ``.netrc`` in place of `headers`.
 
-    The headers for a collector are usually secrets, and `requests` removes only ``Authorization`` on the way to another
-    host. Exporters before OpenTelemetry 1.45 let it follow.
+    A response with a redirect is a failure. The headers for a collector are usually secrets, and `requests` removes only
+    ``Authorization`` on the way to another host; exporters before OpenTelemetry 1.45 let it follow. It also replaces an
+    ``Authorization`` that it was given by what ``.netrc`` has for the host, or for any (``default``).
     """
-    session.resolve_redirects = lambda *_, **__: iter(())  # type: ignore[method-assign]
+
+    def follow_none(*_: object, **__: object) -> Generator[Response, None, None]:
+        yield from ()
+
+    session.resolve_redirects = follow_none  # type: ignore[method-assign]
+    if any(name.lower() == "authorization" for name in headers):
+        session.auth = lambda request: request
     return session
 
 
@@ -188,7 +195,7 @@ class Collector:
 
         session = None
         if self._is_loopback() or not any(os.environ.get(name) for name in _CREDENTIAL_PROVIDERS):
-            session = without_redirects(requests.Session())
+            session = guarded(requests.Session(), self.headers)
             session.trust_env = not self._is_loopback()
             if rejections is not None:
                 rejections.of_session(session)

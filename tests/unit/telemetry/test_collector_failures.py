@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from phasebus.bus import StepFinished, StepStarted
 from phasebus.observers import SpanObserver
 from phasebus.telemetry import Telemetry
-from phasebus.telemetry.collector import without_redirects
+from phasebus.telemetry.collector import guarded
 from tests.support.otel_version import exports_since
 from tests.support.otlp import OtlpSink, otlp_sink
 from tests.support.programs import free_port
@@ -62,9 +63,23 @@ def test_headers_of_a_collector_are_not_sent_where_it_redirects_to(sink: OtlpSin
         telemetry = telemetry_to(sink.url, OTEL_EXPORTER_OTLP_HEADERS="api-key=secret")
         run_steps(telemetry, 1)
         telemetry.tracing.close()
-        with without_redirects(requests.Session()) as session:
+        with guarded(requests.Session(), {}) as session:
+            session.trust_env = False
             answer = session.post(f"{sink.url}/v1/traces", b"", headers={"api-key": "secret"})
         assert (answer.status_code, len(sink.moments) >= 2, other.moments) == (status, True, [])
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": "Bearer secret"}, {"authorization": "Bearer secret"}])
+def test_authorization_for_a_collector_is_not_replaced_by_that_of_netrc(
+    sink: OtlpSink, headers: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password other\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with guarded(requests.Session(), headers) as session:
+        session.headers.update(headers)
+        session.post(f"{sink.url}/v1/traces", b"", proxies={"http": ""})
+    assert sink.exports[0].headers["authorization"] == "Bearer secret"
 
 
 @pytest.mark.parametrize("status", [pytest.param(429, marks=exports_since(1, 45, "try again after 429")), 503])
