@@ -43,7 +43,9 @@ STEP_OF_FUNCTION: Final[Mapping[str, str]] = {
 
 OWN_STEPS: Final = frozenset(
     {
+        "assign_cpus",
         "build_api_server",
+        "check_api_server",
         "collect_garbage",
         "configure_engine",
         "freeze_heap",

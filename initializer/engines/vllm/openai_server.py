@@ -39,6 +39,7 @@ _TLS: Final = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "
 _H11_LIMITS: Final = ("h11_max_incomplete_event_size", "h11_max_header_count")
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # by the address that reaches it from here
 _POLL_SECONDS: Final = 0.05
+_START_POLL_SECONDS: Final = 0.005
 _ANSWER_SECONDS: Final = 5.0
 
 
@@ -132,7 +133,11 @@ class OpenAIServer:
         self._server = app.state.server = uvicorn.Server(config)
         prepare_to_listen(self.listener)
         self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self.listener]))
-        await self._until_it_answers(self._url(_EVERYWHERE.get(self.serving.host, self.serving.host)))
+        while not self._server.started:  # its own steps: load_http_server, start_http_server
+            self.check()
+            await asyncio.sleep(_START_POLL_SECONDS)
+        check = instrument(self._until_it_answers, span_name="check_api_server")
+        await check(self._url(_EVERYWHERE.get(self.serving.host, self.serving.host)))
         return self._url(self.own_address if self.serving.host in _EVERYWHERE else self.serving.host)
 
     def check(self) -> None:
