@@ -30,6 +30,10 @@ ROUNDING_NS = 20_000_000
 """How far two readings of one moment may differ, in nanoseconds: the system counts the age of a process in ticks of 10 ms."""
 
 
+UNNAMED = 0.05
+"""The largest share of a start without a named step. It is below 1 % on a machine with free CPUs; on a busy one, a process waits
+for a CPU between two of its steps, too."""
+
 IDLE_OF_WORKERS = 0.3
 """The largest share of its life in which a worker has no span: between two steps it waits for the slowest rank."""
 

@@ -22,11 +22,11 @@ from tests.support.command import Command
 from tests.support.exposition import samples, total
 from tests.support.otlp import OtlpBackend
 from tests.support.programs import free_port
-from tests.support.traces import ExportedSpan, process_times
+from tests.support.traces import UNNAMED, ExportedSpan, process_times
 from tests.support.waiting import wait_until
 
-UNNAMED = 0.1
-"""The largest share of a start that no step covers; measured on a busy machine: 1.1 % of 35 s."""
+UNNAMED_OF_PROCESS = 0.1
+"""The largest share of its life in a start in which a process has no step."""
 
 WAITING_OF_WORKERS = 0.8
 """The largest share of a worker's life in a start without a step: it waits for the core and the other worker, 40 % of 2 s
@@ -215,7 +215,7 @@ def test_the_exclusive_times_of_each_process_add_up_to_its_life_in_the_start(ser
     assert len(times) == 5  # phasebus, the front end, the engine core, two workers
     for process, each in times.items():
         assert sum(each.exclusive_seconds.values()) == pytest.approx(each.life_seconds), process
-        assert each.unattributed_share <= (WAITING_OF_WORKERS if "Worker" in process else UNNAMED), process
+        assert each.unattributed_share <= (WAITING_OF_WORKERS if "Worker" in process else UNNAMED_OF_PROCESS), process
 
 
 def test_scrape_of_a_node_with_two_workers_is_at_most_25_kilobytes(served: Served, tiny_model: str) -> None:
