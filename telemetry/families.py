@@ -137,7 +137,7 @@ class KindNames:
         return Family(
             f"{name}_in_progress",
             "gauge",
-            f"Steps that run; {self.duration.name} has the durations of those that finished.",
+            f"Steps that run; {self.duration.name} has those that finished.",
             self.duration.labels,
             query=f"sum by ({', '.join(self.duration.labels)}) ({name}_in_progress)" if self.duration.labels else "",
         )

@@ -174,8 +174,7 @@ KINDS: Final[Mapping[str, KindNames]] = {
             Family(
                 "phasebus_engine_step_self_seconds_total",
                 "counter",
-                "Time of the engine's start while a step, and none inside it, ran; parallel steps share it. The sum over steps "
-                "is the duration of the start.",
+                "Time of the engine's start while a step, and none inside it, ran; parallel steps share it. The sum is the duration.",
                 ("step",),
                 query="topk(10, sum by (step) (increase(phasebus_engine_step_self_seconds_total[7d]))"
                 " / scalar(sum(increase(phasebus_engine_init_duration_seconds_count[7d]))))",
