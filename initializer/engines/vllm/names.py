@@ -43,11 +43,11 @@ STEP_OF_FUNCTION: Final[Mapping[str, str]] = {
 
 OWN_STEPS: Final = frozenset(
     {
-        "assign_cpus",
         "build_api_server",
         "check_api_server",
         "collect_garbage",
         "configure_engine",
+        "create_message_queue",
         "freeze_heap",
         "import_engine",
         "import_modules",

@@ -18,7 +18,13 @@ import wrapt
 IMPORT_MODULES: Final = "import_modules"
 """The name of the step; the module is an attribute."""
 
-IMPORTED_LATER: Final = frozenset({"vllm.v1.engine.async_llm", "vllm.model_executor.layers.quantization.online.base"})
+IMPORTED_LATER: Final = frozenset(
+    {
+        "vllm.model_executor.layers.quantization.online.base",
+        "vllm.v1.core.sched.async_scheduler",
+        "vllm.v1.engine.async_llm",
+    }
+)
 """The modules. One that a process has when its plugins are loaded has no step there."""
 
 
