@@ -31,4 +31,4 @@ class StatusObserver:
             if event.step == self._outermost:
                 error = reason(event) if isinstance(event, StepFailed) else None
                 self._status.settle(error)
-                self._metrics.ready.set(error is None)
+                self._metrics.ready.set(self._status.ready)

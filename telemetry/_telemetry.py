@@ -119,6 +119,11 @@ class Telemetry:
             push.start()
         return self
 
+    def mark_as_stopping(self) -> None:
+        """Report the start as not ready: the process ends, running requests finish, and no more should arrive."""
+        self.status.stop()
+        self.metrics.ready.set(0)
+
     def push_metrics(self) -> None:
         """Push the metrics now, where they are pushed at all, and return at once."""
         for push in self._pushes:

@@ -152,6 +152,7 @@ async def _observe(
     downloaded = True
     async with telemetry, Bus("run", timing=True) as bus:
         journal = observe_all(bus, telemetry)
+        child.on_stop = telemetry.mark_as_stopping
         if verbose:
             log_to_stderr(bus, telemetry.timeline)
         if (verbose or sys.stderr.isatty()) and telemetry.service is not None:

@@ -128,12 +128,10 @@ def start_and_serve(
 
 @contextmanager
 def _ready_until_it_stops(telemetry: Telemetry) -> Iterator[None]:
-    """Mark the start as not ready at the end of the block: running requests finish, and no more should arrive."""
     try:
         yield
     finally:
-        telemetry.status.stop()
-        telemetry.metrics.ready.set(0)
+        telemetry.mark_as_stopping()
 
 
 async def _linger(telemetry: Telemetry, service: ServiceConfig | None, error: Exception, *, once: bool) -> None:

@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 import anyio.to_thread
@@ -58,6 +58,7 @@ class ChildProcess:
         pid: The process id; None before the start.
         returncode: None before the end; then the exit code, or the negative number of the signal that ended it.
         stopped: Whether a signal has asked this process, and so the command, to end.
+        on_stop: Called in a thread of this object when the first such signal has been forwarded.
     """
 
     def __init__(self) -> None:
@@ -71,6 +72,7 @@ class ChildProcess:
         self._forked: ForkedCommand | None = None
         self.returncode: int | None = None
         self.stopped = False
+        self.on_stop: Callable[[], None] | None = None
         self._spawned = threading.Event()
         # Both start before the command: if no thread can be started, the command must not run without them.
         threading.Thread(target=self._reap_each, name="phasebus reaper", daemon=True).start()
@@ -206,6 +208,7 @@ class ChildProcess:
             received = signal.sigwaitinfo(self._forwarded)
             number = received.si_signo
             with self._lock:
+                is_first = number in _ENDING and not self.stopped
                 self.stopped = self.stopped or number in _ENDING
                 if self.pid is None and number in _ENDING:
                     os._exit(128 + number)  # nothing has been started
@@ -213,4 +216,6 @@ class ChildProcess:
                     break
                 if self.pid is not None and self.returncode is None:
                     self._kill(number, group=received.si_code == _SENT_BY_KERNEL)
+            if is_first and self.on_stop is not None:
+                self.on_stop()
         self.exit_like_it()  # the command has ended, and the signal requests not to wait for observers

@@ -30,7 +30,7 @@ SERVER = """
 import signal, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-stopping = threading.Event()
+stopping, finishing = threading.Event(), threading.Event()
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -38,12 +38,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.path == "/stream":
             self.wfile.write(b"begun\\n")
-            stopping.wait()
+            finishing.wait()
             self.wfile.write(b"completed\\n")
+            threading.Thread(target=server.shutdown).start()
+        elif self.path == "/finish" and stopping.is_set():
+            finishing.set()
 
 def stop(*_):
     stopping.set()
-    threading.Thread(target=server.shutdown).start()
 
 server = ThreadingHTTPServer(("127.0.0.1", 8000), Handler)
 server.daemon_threads = False  # closing the server waits for its requests
@@ -117,6 +119,9 @@ def test_request_that_runs_at_sigterm_is_completed_before_the_container_ends(
         assert request.stdout is not None
         assert [request.stdout.readline(), request.stdout.readline()] == ["200\n", "begun\n"]
         sandbox.main.terminate()
+        readyz = "http://127.0.0.1:9464/readyz"
+        wait_until(lambda: '"stopping"' in sandbox.get(readyz)[1], "it is not ready while the request runs")
+        wait_until(lambda: sandbox.get(f"{API}/finish")[0] == 0 or request.poll() is not None, "the request ends")
         assert request.communicate(timeout=60)[0] == "completed\n"
         assert sandbox.process.wait(pod["spec"]["terminationGracePeriodSeconds"]) == 0, log.read_text()
 
