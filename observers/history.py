@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
 from phasebus.telemetry import names
@@ -66,6 +66,7 @@ class HistoryObserver:
         self._root: StepStarted | None = None
         self._forecast: LiveForecast | None = None
         self._published: tuple[float, Remaining] | None = None
+        self._following: Sequence[Mapping[str, Any]] = ()
         self._due = 0.0
         self._unset_usual: dict[str, Usual] = {}
         self._lock = threading.Lock()
@@ -145,9 +146,10 @@ class HistoryObserver:
             if remaining is None:
                 return
             self._metrics.series(names.REMAINING, {}).set(remaining.seconds)
-            if self._published is None or _differs(*self._published, now, remaining):
-                self._published = now, remaining
-                self._timeline.expect(plain_remaining(remaining))
+            following = self._forecast.following()
+            if self._published is None or following != self._following or _differs(*self._published, now, remaining):
+                self._published, self._following = (now, remaining), following
+                self._timeline.expect({**plain_remaining(remaining), "following": following})
 
 
 def _differs(since: float, published: Remaining, now: float, remaining: Remaining) -> bool:

@@ -136,7 +136,8 @@ class Timeline:
 
         Args:
             remaining: ``seconds``, the range from ``low`` to ``high``, the number of earlier ``runs`` and their ``basis``
-                (``"same"`` or ``"similar"`` configuration); None if unknown.
+                (``"same"`` or ``"similar"`` configuration), and perhaps the steps that usually are ``following``; None if
+                unknown.
         """
         with self._lock:
             self._remaining = time.time(), remaining

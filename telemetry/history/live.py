@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress, StepStarted
-from phasebus.telemetry.analysis.forecast import Forecast, Progress, Remaining, StepKey, Usual, key_of, usual_durations
+from phasebus.telemetry.analysis.forecast import (
+    Forecast,
+    Progress,
+    Remaining,
+    StepKey,
+    Usual,
+    following,
+    key_of,
+    usual_durations,
+    usual_order,
+)
 from phasebus.telemetry.analysis.forecast.past import CPU_SECONDS_BEFORE, cpu_seconds_of
 from phasebus.telemetry.history.configuration import busyness_of
 from phasebus.telemetry.history.loading import EarlierStarts
@@ -16,6 +26,7 @@ from phasebus.telemetry.history.machine import cpu_seconds
 from phasebus.telemetry.running_steps import pid_of
 
 _MAX_RUNNING: Final = 20_000
+_MAX_FOLLOWING: Final = 4
 _LEAST_PROGRESS: Final = 0.05
 """The share of a step that is done before its own progress says how long it still takes."""
 
@@ -42,6 +53,7 @@ class LiveForecast:
         self._several = root.kind == "cluster"
         self._forecast: Forecast | None = None
         self._usual: Mapping[StepKey, Usual] = {}
+        self._order: Sequence[StepKey] = ()
         self._measured: set[StepKey] = set()  # the steps with a recorded CPU time
         self._progress = Progress(busyness=busyness_of(root.attributes))
         self._running: dict[str, _Running] = {}
@@ -51,8 +63,9 @@ class LiveForecast:
     def compare_with(self, earlier: EarlierStarts) -> None:
         """Forecast from `earlier` starts from now on."""
         forecast, usual = Forecast(earlier.runs, earlier.basis), usual_durations(earlier.runs)
+        order = () if self._several else usual_order(earlier.runs, usual)
         with self._lock:
-            self._forecast, self._usual = forecast, usual
+            self._forecast, self._usual, self._order = forecast, usual, order
             self._measured = {step for past in earlier.runs for step in past.cpu}
             for step, running in self._running.items():
                 self._expect(step, running.key)
@@ -93,6 +106,20 @@ class LiveForecast:
                 if measured and (used := self._cpu_seconds(running.pid)) is not None:
                     self._progress.cpu[running.key] = max(0.0, used - running.cpu_before)
             return self._forecast.remaining(self._progress, max(0.0, (now_ns - self._begin_ns) / 1e9))
+
+    def following(self) -> list[dict[str, Any]]:
+        """Return the next steps that usually follow, as JSON data; none in a start of several nodes."""
+        with self._lock:
+            steps = following(self._order, self._progress)[:_MAX_FOLLOWING]
+            return [
+                {
+                    "kind": step.kind,
+                    "name": step.name,
+                    "process": step.process,
+                    "seconds": round(self._usual[step].seconds, 3),
+                }
+                for step in steps
+            ]
 
     def _begin(self, event: StepStarted, node: str, at: float) -> None:
         name = self._node_of(event, node) if self._several else ""

@@ -7,7 +7,7 @@
 from phasebus.telemetry.analysis.forecast.calibration import Forecast, Remaining
 from phasebus.telemetry.analysis.forecast.past import PastRun, past_run
 from phasebus.telemetry.analysis.forecast.progress import Progress, StepKey, key_of
-from phasebus.telemetry.analysis.forecast.usual import Usual, usual_durations
+from phasebus.telemetry.analysis.forecast.usual import Usual, following, usual_durations, usual_order
 
 __all__ = [
     "Forecast",
@@ -16,7 +16,9 @@ __all__ = [
     "Remaining",
     "StepKey",
     "Usual",
+    "following",
     "key_of",
     "past_run",
     "usual_durations",
+    "usual_order",
 ]

@@ -1,4 +1,4 @@
-"""How long each step usually takes."""
+"""How long each step usually takes, and which ones usually follow."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from statistics import median, quantiles
 from typing import Final
 
 from phasebus.telemetry.analysis.forecast.past import PastRun
-from phasebus.telemetry.analysis.forecast.progress import StepKey
+from phasebus.telemetry.analysis.forecast.progress import Milestone, Progress, StepKey
 
 _MANY: Final = 6
 """With at least this many durations, the range is that of their inner 80 %; otherwise that of all, and a margin."""
 
 _MARGIN: Final = 0.5
+
+_NOTABLE_SHARE: Final = 0.01
+"""A step that usually takes less of the start is not named before it begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,29 @@ def usual_durations(history: Sequence[PastRun]) -> Mapping[StepKey, Usual]:
         for step, (begin, end) in past.spans.items():
             durations.setdefault(step, []).append(end - begin)
     return {step: _usual(found) for step, found in durations.items() if 2 * len(found) >= len(history)}
+
+
+def usual_order(history: Sequence[PastRun], usual: Mapping[StepKey, Usual]) -> Sequence[StepKey]:
+    """Return the notable innermost steps of `usual` in the order in which they usually begin.
+
+    One that always ends together with a step of its process around it is left out: it is reported only at its end.
+    """
+    least = _NOTABLE_SHARE * median(past.seconds for past in history)
+    begins: dict[StepKey, list[float]] = {}
+    for past in history:
+        ends = {(step.process, end) for step, (_, end) in past.spans.items() if step not in past.innermost}
+        for step in past.innermost:
+            begin, end = past.spans[step]
+            if (step.process, end) not in ends:
+                begins.setdefault(step, []).append(begin)
+    notable = [step for step in begins if step in usual and usual[step].seconds >= least]
+    return sorted(notable, key=lambda step: median(begins[step]))
+
+
+def following(order: Sequence[StepKey], progress: Progress) -> Sequence[StepKey]:
+    """Return those of the steps in `order` that come after the last one that has begun."""
+    begun = [number for number, step in enumerate(order) if Milestone(step, ended=False) in progress.reached]
+    return order[begun[-1] + 1 :] if begun else order
 
 
 def _usual(found: Sequence[float]) -> Usual:

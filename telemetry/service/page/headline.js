@@ -26,7 +26,7 @@ function drawTools(root) {
 }
 
 function drawEmpty() {
-  say(byId("doing"), ""); say(byId("left"), ""); say(byId("normal"), ""); say(byId("advice"), ""); say(byId("reason"), "");
+  say(byId("doing"), ""); say(byId("left"), ""); say(byId("normal"), ""); say(byId("advice"), ""); say(byId("reason"), ""); say(byId("following"), "");
   byId("look").hidden = byId("whole").hidden = true;
   say(byId("empty-reason"), state.live ? "phasebus serves this page before the first phase starts. Steps appear here as they start; no reload is needed. If none appears for a minute, look at the output of the process that serves this page."
     : "There is no connection to the process that serves this page. It is tried again every two seconds.");
@@ -83,6 +83,8 @@ function drawAdvice(root, { state: found, step, stuck }) {
     : !shown ? "" : found === "ready" ? `${formatDuration(secondsOf(shown))}, ${Math.round(100 * secondsOf(shown) / Math.max(0.001, secondsOf(root)))} % of the start${usual}`
     : `${durationOf(shown, `${ticking(secondsOf(shown))} so far`)}${hasProgress(shown) ? `. ${formatProgress(shown)}` : ""}`;
   say(byId("reason"), reason);
+  const next = found === "starting" && state.live ? remaining()?.following ?? [] : [];
+  say(byId("following"), next.length ? `Then usually: ${next.map(step => `${titleOf(step)} (${formatDuration(step.seconds)})`).join(", ")}` : "");
 }
 
 function longestLeaf() {

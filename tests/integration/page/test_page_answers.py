@@ -80,14 +80,18 @@ def test_a_stuck_step_is_shown_with_its_evidence_as_text(service: Service, worke
 def test_the_time_remaining_is_a_progress_bar_with_a_range(
     service: Service, workers: dict[str, str], page: Page
 ) -> None:
-    service.timeline.expect({"seconds": 310.0, "low": 200.0, "high": 600.0, "runs": 12, "basis": "same"})
+    following = [{"kind": "engine_step", "name": "warm_up", "process": "Worker", "seconds": 12.3}]
+    remaining = {"seconds": 310.0, "low": 200.0, "high": 600.0, "runs": 12, "basis": "same", "following": following}
+    service.timeline.expect(remaining)
     page.goto(service.url)
+    expect(page.locator("#following")).to_have_text("Then usually: warm up (12.3 s)")
     expect(page.locator("#left")).to_contain_text("About 5 min")
     expect(page.locator("#normal")).to_contain_text("From 12 runs of this configuration")
     bar = page.get_by_role("progressbar", name="The whole start")
     assert 70 <= int(bar.get_attribute("aria-valuenow") or 0) <= 80, "930 s of 1240 s"
     service.timeline.expect(None)
     expect(page.locator("#left")).to_have_text("No usual time known")
+    expect(page.locator("#following")).to_be_empty()
     expect(bar).to_be_hidden()
 
 

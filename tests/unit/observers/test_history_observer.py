@@ -91,6 +91,14 @@ def test_steps_have_their_usual_duration_whenever_they_began(watched: Watched) -
     assert shown["usual"]["seconds"] == 10.0
 
 
+def test_a_step_that_usually_follows_is_named_until_it_begins(watched: Watched) -> None:
+    record(1, 40)
+    watched.observe(root())
+    assert watched.remaining()["following"] == [{"kind": "phase", "name": "download", "process": "", "seconds": 10.0}]
+    watched.observe(begun("d", "phase", "download", parent="root"))
+    wait_until(lambda: not (watched.timeline.remaining or {})["following"], "the download no longer follows")
+
+
 def test_a_step_that_the_timeline_learns_of_later_gets_its_usual_duration(watched: Watched) -> None:
     record(1, 40)
     watched.observer.observe(root())

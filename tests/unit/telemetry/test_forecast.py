@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from phasebus.bus import AttributeValue, StepFinished, StepStarted
-from phasebus.telemetry.analysis.forecast import Forecast, PastRun, Progress, StepKey, past_run, usual_durations
+from phasebus.telemetry.analysis.forecast import (
+    Forecast,
+    PastRun,
+    Progress,
+    StepKey,
+    following,
+    past_run,
+    usual_durations,
+    usual_order,
+)
 from phasebus.telemetry.history import EarlierStarts
 from phasebus.telemetry.history.live import LiveForecast
 from tests.support.runs import cluster, run_of, step
@@ -207,6 +216,16 @@ def test_usual_durations_are_medians_with_a_range() -> None:
     assert usual.high > 22
     many = usual_durations([start(engine=20 + number) for number in range(10)])[key("phase", "engine_init")]
     assert 20 <= many.low < many.seconds < many.high <= 29
+
+
+def test_the_steps_that_follow_are_the_notable_innermost_ones_in_their_usual_order() -> None:
+    history = [start()] * 3
+    order = usual_order(history, usual_durations(history))
+    assert [step.name for step in order] == ["download", "import_engine", "load_weights", "warm_up"]
+    assert [step.name for step in following(order, start().progress_at(7.0))] == ["load_weights", "warm_up"]
+    assert following(order, Progress()) == order
+    imports = [importing_start()] * 3
+    assert [step.name for step in usual_order(imports, usual_durations(imports))] == ["load_weights"]
 
 
 def test_a_step_that_few_starts_had_has_no_usual_duration() -> None:
