@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from phasebus.initializer.cli.comparing import percent_option, print_comparison, series
+from phasebus.initializer.cli.comparing import differing_factors, percent_option, print_comparison, series
 from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.measured_starts import (
     Contender,
@@ -64,7 +64,8 @@ def bench(
             click.echo(f"{each.title}: ready in {middle} ({spread}; {len(seconds)} starts); journals in {each.folder}")
         if len(contenders) == 2:
             comparison = analysis.compare(runs[0], runs[1], percent / 100)
-            print_comparison(comparison, *(each.title for each in contenders))
+            factors = differing_factors(runs[0], runs[1])
+            print_comparison(comparison, contenders[0].title, contenders[1].title, factors)
     if comparison is not None and comparison.slower:
         context.exit(SLOWER_EXIT_CODE)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +17,7 @@ from phasebus.initializer.cli.report.show import Column, print_table
 from phasebus.telemetry import analysis
 from phasebus.telemetry.analysis.comparison import FALSE_ALARMS, SMALLEST_SHARE, Comparison, Shift
 from phasebus.telemetry.formatting import format_duration, format_title
-from phasebus.telemetry.history import FINGERPRINT, recorded_runs
+from phasebus.telemetry.history import FINGERPRINT, Configuration, recorded_runs
 from phasebus.telemetry.journal import JournalError, Run, RunSummary, read_journal, summarize
 
 _SHOWN = 12
@@ -44,11 +45,12 @@ def compare(context: click.Context, before: str, after: str, percent: float, *, 
     of equal series, at most one is called slower.
     """
     with reported():
-        comparison = analysis.compare(series(before), series(after), percent / 100)
+        first, second = series(before), series(after)
+        comparison, factors = analysis.compare(first, second, percent / 100), differing_factors(first, second)
         if as_json:
-            click.echo(json.dumps(plain(comparison), indent=2, ensure_ascii=False))
+            click.echo(json.dumps({**plain(comparison), "factors": factors}, indent=2, ensure_ascii=False))
         else:
-            print_comparison(comparison, before, after)
+            print_comparison(comparison, before, after, factors)
     if comparison.slower:
         context.exit(SLOWER_EXIT_CODE)
 
@@ -87,18 +89,44 @@ def _ready(found: Sequence[RunSummary], what: str) -> Sequence[Run]:
     return runs
 
 
-def print_comparison(comparison: Comparison, before: str, after: str) -> None:
-    """Print a comparison: the time to ready, the verdict, and the steps whose own time changed most."""
+def differing_factors(before: Sequence[Run], after: Sequence[Run]) -> Mapping[str, tuple[Any, Any]]:
+    """Return the factors of the configuration in which the last runs of two series differ, with both values."""
+    last = [Configuration.from_attributes(runs[-1].root.attributes) for runs in (before, after) if runs[-1].root]
+    return last[0].difference(last[1]) if len(last) == 2 and last[0] and last[1] else {}
+
+
+def print_comparison(comparison: Comparison, before: str, after: str, factors: Mapping[str, tuple[Any, Any]]) -> None:
+    """Print a comparison: the time to ready, what differs, the verdict, and the steps whose own time changed most.
+
+    Args:
+        comparison: The comparison.
+        before: The name of the first series.
+        after: The name of the second one.
+        factors: The factors of the configuration that differ, with both values.
+    """
     first, second = comparison.runs
     whole = comparison.whole
-    click.echo(f"before  {before}: ready in {format_duration(whole.before)}, the median of {first} runs")
-    click.echo(f"after   {after}: ready in {format_duration(whole.after)}, the median of {second} runs")
+    click.echo(f"before  {before}: ready in {format_duration(whole.before)}, the median of {_count(first)}")
+    click.echo(f"after   {after}: ready in {format_duration(whole.after)}, the median of {_count(second)}")
+    for name, values in list(factors.items())[:_SHOWN]:
+        click.echo(f"differs {name}: {' > '.join('none' if value is None else str(value) for value in values)}")
     click.echo(_verdict(comparison))
     rows = [whole, *(shift for shift in comparison.steps if shift.significant), *comparison.steps]
     print_table(
-        [Column("change", "+"), Column("before", "s"), Column("after", "s"), Column("chance"), Column("what")],
+        [
+            Column("change", "+"),
+            Column("own", "+"),
+            Column("before", "s"),
+            Column("after", "s"),
+            Column("chance"),
+            Column("what"),
+        ],
         [_row(shift) for shift in dict.fromkeys(rows[:_SHOWN])],
     )
+
+
+def _count(runs: int) -> str:
+    return f"{runs} run{'' if runs == 1 else 's'}"
 
 
 def _verdict(comparison: Comparison) -> str:
@@ -117,7 +145,7 @@ def _verdict(comparison: Comparison) -> str:
 
 def _row(shift: Shift) -> tuple[object, ...]:
     mark = " ▲" if shift.significant and shift.change > 0 else " ▼" if shift.significant else ""
-    return shift.change, shift.before, shift.after, f"{shift.probability:.1g}", _titled(shift) + mark
+    return shift.change, shift.own_change, shift.before, shift.after, f"{shift.probability:.1g}", _titled(shift) + mark
 
 
 def _titled(shift: Shift) -> str:

@@ -82,7 +82,7 @@ class Comparison:
     Attributes:
         runs: How many runs each has.
         whole: The time to ready.
-        steps: The steps, the largest change of own time first.
+        steps: The steps, the largest change of own time first, whether longer or shorter.
         slower: Whether the start, or a step, is slower than chance explains.
         culprit: The step that explains most of the change; None without a significant change.
         enough: Whether the series have enough runs to find a shift of the time to ready at all.
@@ -118,7 +118,7 @@ def compare(before: Sequence[Run], after: Sequence[Run], smallest_share: float =
     found = _significant(rows, smallest_share)
     shifts = {row.key: row.shift(row.key in found) for row in rows}
     whole = shifts.pop(WHOLE)
-    steps = tuple(sorted(shifts.values(), key=lambda shift: -shift.own_change))
+    steps = tuple(sorted(shifts.values(), key=lambda shift: -abs(shift.own_change)))
     slower = [shift for shift in (whole, *steps) if shift.significant and shift.change > 0]
     return Comparison(
         runs=(len(before), len(after)),

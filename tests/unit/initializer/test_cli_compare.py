@@ -54,9 +54,37 @@ def test_equal_series_have_exit_code_0_and_few_runs_are_reported(folders: tuple[
 def test_a_configuration_stands_for_its_runs_and_unknown_names_are_errors(folders: tuple[str, str]) -> None:
     configuration = Configuration.of({"model": "m"})
     write_series(journal_path("x").parents[1], 10, model="m", **configuration.attributes)
-    assert "9 runs" in compare(configuration.fingerprint, folders[1]).output
+    output = compare(configuration.fingerprint, folders[1]).output
+    assert "9 runs" in output
+    assert "differs" not in output, "the second series has no configuration"
     for name in ("none", str(Path(folders[0]).parent / "missing")):
         unknown = compare(name, folders[1])
         assert unknown.exit_code == 1
         assert name in unknown.output
         assert "phasebus runs list" in unknown.output
+
+
+def test_the_factors_in_which_the_configurations_differ_are_printed(tmp_path: Path) -> None:
+    for name, version, starts in (("a", "0.29.0", 2), ("b", "0.32.0", 1)):
+        factors = {"model": "m", "version.vllm": version, f"args.{name}": True}
+        write_series(tmp_path / name, 10, starts, **Configuration.of(factors).attributes)
+    compared = str(tmp_path / "a"), str(tmp_path / "b")
+    lines = [line for line in compare(*compared).output.splitlines() if line.startswith("differs ")]
+    assert lines == [
+        "differs args.a: True > none",
+        "differs args.b: none > True",
+        "differs version.vllm: 0.29.0 > 0.32.0",
+    ]
+    assert json.loads(compare(*compared, "--json").output)["factors"]["version.vllm"] == ["0.29.0", "0.32.0"]
+
+
+def test_the_steps_with_the_largest_change_come_first_whatever_its_direction(tmp_path: Path) -> None:
+    for name, durations in (("a", (6, 4, 2)), ("b", (3, 5, 2))):
+        for number in range(5):
+            ends = [sum(durations[:last]) for last in range(4)]
+            steps = [step(f"s{at}", ends[at], ends[at + 1], "node") for at in range(3)]
+            run = f"2026010{number}T000000-{name}"
+            made = run_of(step("node", 0, ends[-1], kind="node"), *steps, run=run, end=ends[-1])
+            write_journal(tmp_path / name / "runs" / f"{run}.jsonl", made)
+    rows = compare(str(tmp_path / "a"), str(tmp_path / "b")).output.splitlines()[-3:]
+    assert [row.split()[:2] for row in rows] == [["-3.00", "-3.00"], ["+1.00", "+1.00"], ["+0.00", "+0.00"]]
