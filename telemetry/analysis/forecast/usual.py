@@ -59,7 +59,7 @@ def usual_order(history: Sequence[PastRun], usual: Mapping[StepKey, Usual]) -> S
             if (step.process, end) not in ends:
                 begins.setdefault(step, []).append(begin)
     notable = [step for step in begins if step in usual and usual[step].seconds >= least]
-    return sorted(notable, key=lambda step: median(begins[step]))
+    return sorted(notable, key=lambda step: (median(begins[step]), step))
 
 
 def following(order: Sequence[StepKey], progress: Progress) -> Sequence[StepKey]:

@@ -221,7 +221,7 @@ def test_usual_durations_are_medians_with_a_range() -> None:
 def test_the_steps_that_follow_are_the_notable_innermost_ones_in_their_usual_order() -> None:
     history = [start()] * 3
     order = usual_order(history, usual_durations(history))
-    assert [step.name for step in order] == ["download", "import_engine", "load_weights", "warm_up"]
+    assert [step.name for step in order] == ["import_engine", "download", "load_weights", "warm_up"]
     assert [step.name for step in following(order, start().progress_at(7.0))] == ["load_weights", "warm_up"]
     assert following(order, Progress()) == order
     imports = [importing_start()] * 3
