@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
+import anyio
+
 from phasebus.bus import Bus, Context, subscribe_all
 from phasebus.initializer.engines.protocol import Engine
 from phasebus.initializer.node.config import LLMConfig
@@ -29,8 +31,9 @@ class Node:
         self._resources = resources
 
     async def close(self) -> None:
-        """End the engine and release all resources. May be called twice."""
-        await self._resources.aclose()
+        """End the engine and release all resources, also if the caller is cancelled. May be called twice."""
+        with anyio.CancelScope(shield=True):  # an engine that is not awaited here is killed without its time to drain
+            await self._resources.aclose()
 
     async def __aenter__(self) -> Self:
         return self
