@@ -6,8 +6,7 @@ import logging
 import shlex
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from phasebus.initializer.engines.optional import (
 )
 from phasebus.initializer.engines.protocol import ENGINE_INIT, ENGINE_STEP, ForkServerUse, describe_exit
 from phasebus.initializer.node.child import ChildProcess
+from phasebus.initializer.node.deaths import EngineDeaths
 from phasebus.initializer.node.events import (
     ENGINE_RESTART,
     NODE,
@@ -43,13 +43,15 @@ from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.node.read_ahead import reading_ahead
 from phasebus.initializer.node.readiness import wait_until_ready
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
-from phasebus.telemetry import StepNotice, Telemetry
+from phasebus.telemetry import Telemetry
 from phasebus.telemetry.redaction import redact_arguments
 from phasebus.telemetry.span_names import LINKED_TO
 
 logger = logging.getLogger("phasebus.node")
 
 _TERMINATION_SECONDS = 10.0
+_ERRORS_SECONDS = 0.5
+"""How long a command whose engine has died has for the answers to its requests, before it is ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,9 @@ class CommandStart:
         child: Runs it.
         bus: Where its phases are published.
         telemetry: Where its own spans go.
+
+    Attributes:
+        deaths: The processes of its engine that have died.
     """
 
     def __init__(
@@ -100,7 +105,7 @@ class CommandStart:
         self._telemetry = telemetry
         self._download_failed = False
         self._engine_step: str | None = None
-        self._deaths: list[str] = []
+        self.deaths = EngineDeaths(telemetry.relay, observer, original_environment())
         self._model = printable(observer.model) or command.download or ""
 
     async def run(self) -> None:
@@ -154,33 +159,42 @@ class CommandStart:
             attributes[LINKED_TO] = self._telemetry.identity.traceparent(self._engine_step)
         async with self._bus.step(ENGINE_RESTART, self._observer.name, attributes=attributes):
             await pause()
-            self._deaths.clear()
+            self.deaths.clear()
             await self._start_engine(Context({}, keys=NODE_KEYS))
         status.settle(None)
         ready.set(1)
 
-    @contextmanager
-    def recording_deaths(self) -> Iterator[None]:
-        """Record the processes of the engine that die: vLLM may end without an error after that."""
+    async def wait_for_failure(self, *, at_once: bool = False) -> str | None:
+        """Wait for the command's end; return why it has failed, or None: it ended in order, or a signal asked it to.
 
-        def record(notice: object) -> None:
-            if isinstance(notice, StepNotice) and notice.event == "exited":
-                self._deaths.append(f"{notice.process} {describe_exit(int(str(notice.attributes['exit_code'])))}")
-
-        end = self._telemetry.relay.listen(record)
-        try:
-            yield
-        finally:
-            end()
-
-    async def wait_for_failure(self) -> str | None:
-        """Wait for the command's end; return why it has failed, or None: it ended in order, or a signal asked it to."""
+        Args:
+            at_once: Whether the command is ended when its engine has died. By itself, it ends some seconds later.
+        """
+        ended_here = at_once and await self._end_with_engine()
         await self._child.wait_async()
         if self._child.stopped:
             return None
-        if self._deaths:
-            return f"the engine has died: {self._deaths[0]}"
+        if self.deaths.first is not None:
+            return f"the engine has died: {self.deaths.first}{', so its command was ended' if ended_here else ''}"
         return f"`{self._command.name}` {describe_exit(self._child.returncode)}" if self._child.returncode else None
+
+    async def _end_with_engine(self) -> bool:
+        """Wait for the end of the command, and end it once its engine has died; return whether it was ended here."""
+        ended_here = False
+
+        async def end_after_death() -> None:
+            nonlocal ended_here
+            assert self._child.pid is not None  # noqa: S101  # it has been started
+            await self.deaths.wait_until_doomed(self._child.pid)
+            await anyio.sleep(_ERRORS_SECONDS)
+            ended_here = self._child.returncode is None
+            await self._terminate()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(end_after_death)
+            await self._child.wait_async()
+            tasks.cancel_scope.cancel()
+        return ended_here
 
     def _factors(self) -> Mapping[str, Any]:
         """Return the factors of the command's configuration."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -21,21 +22,24 @@ class RestartPolicy:
 
     Attributes:
         limit: The largest number of restarts in a row without an engine that answers; None for any number.
-        first_pause: The pause before the first restart, in seconds; each further one is twice as long.
+        first_pause: The first pause, in seconds; each further one is twice as long.
         longest_pause: The longest pause, in seconds.
+        settled_seconds: How long an engine has to answer until it is restarted without a pause again, in seconds. The
+            first engine that answers is restarted so in any case.
     """
 
     limit: int | None = None
     first_pause: float = 1.0
     longest_pause: float = 60.0
+    settled_seconds: float = 60.0
 
-    def pause(self, attempt: int) -> float:
+    def pause(self, failures: int) -> float:
         """Return the pause before a restart, in seconds.
 
         Args:
-            attempt: The number of the restart in a row, from 1.
+            failures: How many failures have followed each other; 0 for one of an engine that had answered for long.
         """
-        return float(min(self.longest_pause, self.first_pause * 2.0 ** min(attempt - 1, 30)))
+        return float(min(self.longest_pause, self.first_pause * 2.0 ** min(failures - 1, 30))) if failures else 0.0
 
 
 def read_policy(text: str) -> RestartPolicy:
@@ -59,6 +63,7 @@ async def keep_running(
     policy: RestartPolicy,
     warn: Callable[[str], None],
     pause: Callable[[float], Awaitable[object]] = anyio.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Run a command to its end; start it again while it fails.
 
@@ -67,6 +72,7 @@ async def keep_running(
         policy: When it is started again.
         warn: Prints a line.
         pause: Waits for a number of seconds.
+        clock: Returns the time, in seconds.
 
     Raises:
         CommandNotStartedError: The command cannot be executed.
@@ -74,9 +80,9 @@ async def keep_running(
         GaveUpError: Its engine has died for the last time.
         DownloadError: The model cannot be downloaded.
     """
-    attempt = 0
+    attempt = failures = restarts = 0
     begin: Callable[[], Awaitable[None]] = start.run
-    with start.recording_deaths():
+    with start.deaths.recorded():
         while True:
             error: EngineError | None = None
             try:
@@ -84,16 +90,18 @@ async def keep_running(
                 attempt = 0
             except EngineError as raised:
                 error = raised
-            cause = await start.wait_for_failure()
-            if cause is None or (policy.limit is not None and attempt >= policy.limit):
+            began, is_last = clock(), policy.limit is not None and attempt >= policy.limit
+            cause = await start.wait_for_failure(at_once=error is None and not is_last)
+            if cause is None or is_last:
                 if error is not None:
                     raise error
                 if cause is not None:
                     raise GaveUpError(f"{cause}; it is not started again after {attempt} restarts in a row")
                 return
-            attempt += 1
-            seconds = policy.pause(attempt)
-            warn(f"{cause}; it is started again in {seconds:g} s")
+            settled = error is None and (restarts == 0 or clock() - began >= policy.settled_seconds)
+            attempt, restarts, failures = attempt + 1, restarts + 1, 0 if settled else failures + 1
+            seconds = policy.pause(failures)
+            warn(f"{cause}; it is started again {f'in {seconds:g} s' if seconds else 'at once'}")
             begin = _restart(start, cause, attempt, seconds, pause)
 
 

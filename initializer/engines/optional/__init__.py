@@ -30,6 +30,7 @@ from phasebus.initializer.engines.optional.fork_server import (
 from phasebus.initializer.engines.optional.observing import (
     CommandLauncher,
     CommandObserver,
+    EndsAfterDeaths,
     EngineObserver,
     NamesWeights,
     ObservableLauncher,
@@ -46,6 +47,7 @@ __all__ = [
     "CommandLauncher",
     "CommandObserver",
     "DescribesFactors",
+    "EndsAfterDeaths",
     "EngineObserver",
     "ForkedCommand",
     "ForksCommands",

@@ -109,6 +109,19 @@ class CommandObserver(Protocol):
 
 
 @runtime_checkable
+class EndsAfterDeaths(Protocol):
+    """What a command observer also has if it knows that the command ends after the death of a process of its engine."""
+
+    def process_ending_after(self, exited: StepNotice, environment: Mapping[str, str]) -> int | None:
+        """Return the id of the process that will end because another one has died; None if none will, or it is not known.
+
+        Args:
+            exited: The report of the death.
+            environment: The environment of the command.
+        """
+
+
+@runtime_checkable
 class NamesWeights(Protocol):
     """What a command observer also has if it knows the files that the engine will load."""
 

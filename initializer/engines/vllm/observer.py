@@ -17,7 +17,11 @@ from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin
 from phasebus.initializer.engines.vllm.environment import environment_of_command, environment_of_engine
 from phasebus.initializer.engines.vllm.factors import engine_factors
 from phasebus.initializer.engines.vllm.import_steps import publish_imports
-from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS, process_start_step_id
+from phasebus.initializer.engines.vllm.inside.processes import (
+    PARENT_PID,
+    START_PROCESS,
+    process_start_step_id,
+)
 from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER
 from phasebus.initializer.engines.vllm.names import ALL_STEPS
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
@@ -30,6 +34,8 @@ from phasebus.telemetry.redaction import redact_arguments
 logger = logging.getLogger("phasebus.engine")
 
 _NAME: Final = "vllm"
+_OUTLIVES_ENGINE: Final = "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"
+_OUTLIVING_OPTIONS: Final = frozenset({"enable_fault_tolerance", "fault_tolerance_config"})
 
 
 class VLLMObserver:
@@ -155,6 +161,16 @@ class VLLMCommandObserver:
     def weight_files(self, environment: Mapping[str, str]) -> Sequence[Path]:
         """Return the files of the weights that the server will load, if they are on this machine."""
         return () if self._server is None else weight_files(self._server.weights, environment)
+
+    def process_ending_after(self, exited: StepNotice, environment: Mapping[str, str]) -> int | None:
+        """Return the id of the front end after the death of an engine core, unless it is to outlive its engine."""
+        options = {} if self._server is None else self._server.options
+        if not exited.process.startswith("EngineCore") or not _OUTLIVING_OPTIONS.isdisjoint(options):
+            return None
+        if environment.get(_OUTLIVES_ENGINE, "0").strip() not in ("", "0"):
+            return None
+        front_end = exited.attributes.get(PARENT_PID)
+        return front_end if isinstance(front_end, int) else None
 
     async def is_healthy(self) -> bool:
         """Return whether the server's /health answers; False if the arguments do not name its address."""

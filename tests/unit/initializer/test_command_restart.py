@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,14 +17,14 @@ pytestmark = pytest.mark.anyio
 class Start:
     """Starts that end as listed: whether the engine answered, and why it failed then."""
 
-    def __init__(self, *ends: tuple[bool, str | None]) -> None:
+    deaths = SimpleNamespace(recorded=nullcontext)
+
+    def __init__(self, *ends: tuple[bool, str | None], seconds: float = 0.0) -> None:
         self._ends = list(ends)
+        self._seconds = seconds
+        self.now = 0.0
+        self.at_once: list[bool] = []
         self.restarts: list[tuple[str, int]] = []
-
-    def recording_deaths(self) -> Any:
-        from contextlib import nullcontext
-
-        return nullcontext()
 
     async def run(self) -> None:
         if not self._ends[0][0]:
@@ -33,17 +35,20 @@ class Start:
         await pause()
         await self.run()
 
-    async def wait_for_failure(self) -> str | None:
+    async def wait_for_failure(self, *, at_once: bool) -> str | None:
+        self.now += self._seconds
+        self.at_once.append(at_once)
         return self._ends.pop(0)[1]
 
 
-async def run(start: Any, policy: RestartPolicy) -> list[float]:
+async def run(start: Any, policy: RestartPolicy, warnings: list[str] | None = None) -> list[float]:
     pauses: list[float] = []
+    warnings = [] if warnings is None else warnings
 
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    await keep_running(start, policy, lambda _: None, pause)
+    await keep_running(start, policy, warnings.append, pause, lambda: start.now)
     return pauses
 
 
@@ -53,10 +58,23 @@ async def test_a_command_that_ends_in_order_is_not_started_again() -> None:
     assert start.restarts == []
 
 
-async def test_pauses_double_until_an_engine_answers() -> None:
-    start = Start((True, "a"), (False, "b"), (False, "c"), (True, "d"), (True, None))
-    assert await run(start, RestartPolicy(longest_pause=3.0)) == [1.0, 2.0, 3.0, 1.0]
+async def test_pauses_double_unless_an_engine_has_answered_for_long() -> None:
+    start, warnings = Start((True, "a"), (False, "b"), (False, "c"), (True, "d"), (True, None)), list[str]()
+    assert await run(start, RestartPolicy(longest_pause=3.0), warnings) == [0.0, 1.0, 2.0, 3.0]
     assert start.restarts == [("a", 1), ("b", 2), ("c", 3), ("d", 1)]
+    assert warnings[:2] == ["a; it is started again at once", "b; it is started again in 1 s"]
+    start = Start((False, "a"), (True, "b"), (True, "c"), (True, None), seconds=60.0)
+    assert await run(start, RestartPolicy()) == [1.0, 0.0, 0.0]
+
+
+async def test_a_command_is_ended_with_its_engine_only_if_it_is_started_again() -> None:
+    start = Start((True, "a"), (False, "b"), (True, "c"), (True, None))
+    await run(start, RestartPolicy(limit=3))
+    assert start.at_once == [True, False, True, True]
+    start = Start((True, "a"))
+    with pytest.raises(GaveUpError):
+        await run(start, RestartPolicy(limit=0))
+    assert start.at_once == [False]
 
 
 async def test_it_gives_up_after_as_many_restarts_in_a_row_as_allowed() -> None:

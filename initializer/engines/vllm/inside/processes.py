@@ -34,6 +34,9 @@ IMPORT_ENGINE = "import_engine"
 SERVES = "serves"
 """The attribute of the start of an API server that is one of several."""
 
+PARENT_PID = "parent_pid"
+"""The attribute of an exit with the id of the process that started the one that has exited."""
+
 WAIT_FOR_FORK_SERVER = "wait_for_fork_server"
 """The name of the step inside it until the fork server has forked the process: the server may still import."""
 
@@ -122,7 +125,8 @@ def _report_exit(reporter: Reporter, process: Any, identity: ProcessIdentity) ->
             if code and not reported:  # at once: the caller may be about to end as well
                 reported = True
                 exited = {"event": "exited", "time_ns": time.time_ns()}
-                reporter.send({**step, **exited, "attributes": {**identity.attributes, "exit_code": code}})
+                attributes = {**identity.attributes, "exit_code": code, PARENT_PID: os.getpid()}
+                reporter.send({**step, **exited, "attributes": attributes})
         return code
 
     def wait() -> None:
