@@ -131,6 +131,50 @@ def test_a_process_forked_while_the_server_imports_has_its_objects_frozen(tmp_pa
     assert shown["fork"]["frozen"] > 1000
 
 
+def test_a_released_server_reports_exit_codes_and_forks_no_more(tmp_path: Path) -> None:
+    shown, lines = run(
+        tmp_path,
+        """
+        begin.fork_server()
+        frozen = gc.get_freeze_count()
+        processes = [ForkContext().Process(target=time.sleep, args=(1000,)) for _ in range(2)]
+        for each in processes:
+            each.start()
+        ended = ForkContext().Process(target=sys.exit, args=(7,))
+        ended.start()
+        begin.release_server()
+        program = lambda: open(f"/proc/{server()}/cmdline").read()
+        while "remainder.py" not in program():
+            time.sleep(0.01)
+        for each in processes:
+            each.kill()
+            each.join()
+        ended.join()
+        show(codes=[each.exitcode for each in (*processes, ended)], server=server(), later=ask(), frozen=frozen,
+            descriptors=sorted(os.listdir(f"/proc/{server()}/fd"), key=int))
+        """,
+    )
+    assert shown["codes"] == [-signal.SIGKILL, -signal.SIGKILL, 7]
+    assert (shown["later"]["method"], shown["later"]["code"]) == ("spawn", 0)
+    assert shown["frozen"] > 1000
+    assert len(shown["descriptors"]) == 4  # the standard streams, and its owner
+    assert lines == []
+
+
+def test_a_process_that_is_not_the_owner_does_not_release_the_server(tmp_path: Path) -> None:
+    shown, _ = run(
+        tmp_path,
+        """
+        begin.fork_server()
+        other = ForkContext().Process(target=begin.release_server)
+        other.start()
+        other.join()
+        show(asked=ask())
+        """,
+    )
+    assert shown["asked"]["method"] == "forkserver"
+
+
 def test_a_fork_has_no_descriptor_that_the_command_was_started_with(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         passed = fcntl.fcntl(file, fcntl.F_DUPFD, 77)
@@ -140,16 +184,21 @@ def test_a_fork_has_no_descriptor_that_the_command_was_started_with(tmp_path: Pa
     assert str(passed) not in shown["fork"]["descriptors"]
 
 
-def test_the_server_runs_one_thread_and_ends_with_its_owner(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM + "    begin.fork_server()\n    show(server=server())\n    time.sleep(1000)\n")
+@pytest.mark.parametrize("released", [False, True])
+def test_the_server_runs_one_thread_and_ends_with_its_owner(tmp_path: Path, released: bool) -> None:
+    program, release = tmp_path / "program.py", "begin.release_server(); " * released
+    program.write_text(PROGRAM + f"    begin.fork_server(); {release}show(server=server()); time.sleep(1000)\n")
     with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
-        server = psutil.Process(json.loads(owner.stdout.readline())["server"])
-        assert server.num_threads() == 1
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            server.send_signal(number)  # as a terminal sends them to the whole process group
-        owner.kill()
+        try:
+            server = psutil.Process(json.loads(owner.stdout.readline())["server"])
+            if released:
+                wait_until(lambda: "remainder.py" in str(server.cmdline()), "it is released")
+            assert server.num_threads() == 1
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                server.send_signal(number)  # as a terminal sends them to the whole process group
+        finally:
+            owner.kill()
     wait_until(lambda: has_ended(server), "the server has ended")
 
 

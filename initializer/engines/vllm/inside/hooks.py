@@ -18,6 +18,7 @@ import wrapt
 from opentelemetry import trace
 
 from phasebus.initializer.engines.vllm.inside.caches import report_caches
+from phasebus.initializer.engines.vllm.inside.forkserver.begin import release_server
 from phasebus.initializer.engines.vllm.inside.ranks import this_process
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.initializer.engines.vllm.inside.spans import initial_attributes
@@ -98,6 +99,7 @@ def report_readiness(reporter: Reporter) -> None:
             init(self, *args, **kwargs)
             if not _is_server():
                 reporter.send(_ready())
+                release_server()
 
         return make
 
@@ -106,6 +108,7 @@ def report_readiness(reporter: Reporter) -> None:
         async def listen(self: Any, *args: Any, **kwargs: Any) -> None:
             await startup(self, *args, **kwargs)
             reporter.send(_ready())
+            release_server()
 
         return listen
 

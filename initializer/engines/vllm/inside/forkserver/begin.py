@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import gc
 import logging
 import os
 import select
@@ -73,6 +74,15 @@ _CHECK_SECONDS = 10.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
+_owner: int | None = None
+
+
+def release_server() -> None:
+    """Let this process's fork server release its memory: the engine runs. A server of another process is left alone."""
+    if _owner == os.getpid():
+        channel.release()
+
+
 def fork_server() -> None:
     """Make a fork of this process its fork server, if that is safe; otherwise log one line, and leave it as it is.
 
@@ -95,12 +105,13 @@ def _fork() -> str | None:
     result, report = os.pipe()
     owner = os.pidfd_open(os.getpid())
     imported.record_environment()
+    gc.freeze()  # the collector, of either process, writes to no page that both have
     if os.fork() == 0:
         _serve(requests, clients, owner, result, report)
     requests.close()
     os.close(report)
     os.close(owner)
-    channel.use(clients)
+    _use(clients)
     try:
         return safety.reason_after_forking() or _answer(result)
     finally:
@@ -117,7 +128,7 @@ def open_channel() -> tuple[socket.socket, socket.socket, int]:
     requests, clients = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     owner = os.pidfd_open(os.getpid())
     imported.record_environment()
-    channel.use(clients)
+    _use(clients)
     return requests, clients, owner
 
 
@@ -135,6 +146,13 @@ def start_process(requests: socket.socket, clients: socket.socket, owner: int) -
     util.spawnv_passfds(python, [python, *flags, "-c", program], descriptors)  # type: ignore[arg-type]
     requests.close()
     os.close(owner)
+
+
+def _use(clients: socket.socket) -> None:
+    """Use a server that was started by this process."""
+    global _owner  # noqa: PLW0603  # a fact about the process
+    _owner = os.getpid()
+    channel.use(clients)
 
 
 def main(descriptors: Sequence[int], *, ends_forks: bool = False) -> NoReturn:

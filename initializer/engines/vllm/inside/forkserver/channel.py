@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -13,6 +14,9 @@ from typing import Final
 
 BEGUN: Final = -(2**40)
 """What a fork sends once it runs the requested process; no process id and no exit code has this value."""
+
+RELEASE: Final = b"release"
+"""What a server is sent once no process will be forked any more."""
 
 MAX_DESCRIPTORS: Final = 250
 """The kernel passes 253 in one message (SCM_MAX_FD)."""
@@ -69,6 +73,16 @@ def request_fork(descriptors: Sequence[int]) -> tuple[int, int]:
         os.close(child_data)
         os.close(child_numbers)
     return numbers, data
+
+
+def release() -> None:
+    """Let the server release its memory: this process, and so its engine, asks for no process any more."""
+    global _requests  # noqa: PLW0603  # as in `use`
+    if _requests is None:
+        return
+    with contextlib.suppress(OSError):  # it has ended
+        _requests.send(RELEASE, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    _requests = None
 
 
 def read_number(descriptor: int, deadline: float) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from multiprocessing import forkserver, resource_tracker, spawn, util
 from typing import Any, NoReturn
 
-from phasebus.initializer.engines.vllm.inside.forkserver import channel
+from phasebus.initializer.engines.vllm.inside.forkserver import channel, remainder
 from phasebus.initializer.engines.vllm.inside.forkserver.imported import record_environment
 from phasebus.initializer.engines.vllm.inside.forkserver.safety import touched_device
 
@@ -106,11 +106,13 @@ class ForkServer:
 
     def _fork(self) -> None:
         try:
-            _, descriptors, _, _ = socket.recv_fds(
+            message, descriptors, _, _ = socket.recv_fds(
                 self._requests, 16, channel.MAX_DESCRIPTORS, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
             )
         except OSError:  # no request, or one that has gone
             return
+        if message == channel.RELEASE and not self._ends_forks:
+            self._release()
         if len(descriptors) < 3:
             return
         data, status, tracker, *others = descriptors
@@ -128,6 +130,19 @@ class ForkServer:
             os.close(status)
         for descriptor in (data, tracker, *others):
             os.close(descriptor)
+
+    def _release(self) -> None:
+        """Replace this process by a small one that does what is left to do: to report exit codes, and to end with the owner."""
+        descriptors = (self._owner, *self._status.values())
+        numbers = [self._owner, *(number for each in self._status.items() for number in each)]
+        python = os.fsdecode(spawn.get_executable())
+        try:
+            for each in descriptors:
+                os.set_inheritable(each, True)
+            os.execve(python, [python, "-I", "-S", remainder.__file__, *map(str, numbers)], {})  # noqa: S606
+        except OSError:  # no memory: it stays as it is
+            for each in descriptors:
+                os.set_inheritable(each, False)
 
     def _become(self, data: int, status: int, tracker: int, others: list[int]) -> NoReturn:
         """Run the process that is described by what arrives at `data`, and end as it ends."""
