@@ -24,6 +24,8 @@ from tests.benchmarks.measuring import Number, Table, spread
 
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 ENGINES: Final = 4
+KV_CACHE_MIB: Final = 1024
+"""The KV cache of each engine that is measured (`VLLM_CPU_KVCACHE_SPACE`); vLLM writes to all of it."""
 
 Pairs = list[tuple[float, float]]
 """What is compared with, and what is compared, of each round."""
@@ -48,6 +50,12 @@ def _run(model: str) -> Table:
     return _table(
         ("phasebus run -- vllm serve / vllm serve", _rounds(start_both), 0.65, "s"),
         ("memory (PSS) of all processes", memory, 0.75, "MiB"),
+        (
+            f"the same without the KV cache, {KV_CACHE_MIB} MiB in both",
+            [(other - KV_CACHE_MIB, ours - KV_CACHE_MIB) for other, ours in memory],
+            None,
+            "MiB",
+        ),
     )
 
 
@@ -70,6 +78,16 @@ def _kept(model: str) -> Table:
 def _up(model: str) -> Table:
     pairs = _rounds(lambda: (vllm_serve(model)[0], phasebus_up(model)[0]))
     return _table(("phasebus up / vllm serve", pairs, 0.60, "s"))
+
+
+def _up_kept(model: str) -> Table:
+    def start(found: Mapping[str, str]) -> float:
+        return phasebus_up(model, environment=found, forkserver="keep")[0]
+
+    with kept_fork_server(start=False) as found:
+        start(found)  # it leaves the server behind
+        pairs = _rounds(lambda: (vllm_serve(model)[0], start(found)))
+    return _table(("phasebus up / vllm serve, with a fork server that stayed", pairs, 0.30, "s"))
 
 
 def _serve_llm(model: str) -> Table:
@@ -107,7 +125,7 @@ def _rounds(measure: Callable[[], tuple[float, float]]) -> Pairs:
     return pairs
 
 
-def _table(*rows: tuple[str, Pairs, float, str]) -> Table:
+def _table(*rows: tuple[str, Pairs, float | None, str]) -> Table:
     """Return a table with the medians, and the median of the ratios, of pairs of starts."""
     cells: list[list[Number | str | None]] = []
     for name, pairs, mark, unit in rows:
@@ -128,6 +146,7 @@ _ROWS: Final[Mapping[str, Callable[[str], Table]]] = {
     "empty": _empty,
     "kept": _kept,
     "up": _up,
+    "up_kept": _up_kept,
     "serve_llm": _serve_llm,
     "engines": _engines,
     "restart": _restart,
