@@ -187,7 +187,8 @@ def test_the_configuration_for_kubernetes_scrapes_annotated_pods_once_with_their
             "pod_label_app_kubernetes_io_name": app,
         }
         labels = {f"__meta_kubernetes_{name}": value for name, value in meta.items()}
-        return {"targets": [f"{ip}:1", f"{ip}:2"], "labels": labels}
+        host = f"[{ip}]" if ":" in ip else ip
+        return {"targets": [f"{host}:1", f"{host}:2"], "labels": labels}
 
     config = yaml.safe_load((RULES / "kubernetes.yml").read_text())
     (job,) = config["scrape_configs"]
@@ -195,6 +196,7 @@ def test_the_configuration_for_kubernetes_scrapes_annotated_pods_once_with_their
     job["static_configs"] = [
         pod("127.0.0.2"),
         pod("127.0.0.3", app=""),
+        pod("fd00::7"),
         pod("127.0.0.4", scrape="false"),
         pod("127.0.0.5", phase="Succeeded"),
         pod("127.0.0.6", init="true"),
@@ -207,4 +209,5 @@ def test_the_configuration_for_kubernetes_scrapes_annotated_pods_once_with_their
     assert sorted(found, key=lambda labels: str(labels["instance"])) == [
         {**common, "job": "phasebus", "pod": "pod-127.0.0.2", "instance": "127.0.0.2:9464"},
         {**common, "job": "kubernetes-pods", "pod": "pod-127.0.0.3", "instance": "127.0.0.3:9464"},
+        {**common, "job": "phasebus", "pod": "pod-fd00::7", "instance": "[fd00::7]:9464"},
     ]
