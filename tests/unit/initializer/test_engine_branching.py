@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from phasebus.initializer.engines.protocol import ForkServerUse
-from phasebus.initializer.engines.vllm import branching
+from phasebus.initializer.engines.vllm import branching, forking
 from phasebus.initializer.engines.vllm.inside.forkserver import begin, channel, imported
+from phasebus.initializer.engines.vllm.inside.forkserver.kept import client
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.client import NotForkedError
 from phasebus.initializer.integrations.ray_serve.replica import preload_engine
 
@@ -47,6 +48,25 @@ def test_replica_uses_the_fork_server_of_its_option_or_else_of_the_variable(
     monkeypatch.setattr(begin, "start_server", lambda: begun.append("owned"))
     preload_engine(option)
     assert begun == ([] if used is None else [used])
+
+
+@pytest.mark.parametrize(("kills", "use"), [("true", "existing"), ("1", "existing"), ("false", "keep"), (None, "keep")])
+def test_no_server_is_started_where_ray_would_kill_it(
+    monkeypatch: pytest.MonkeyPatch, kills: str | None, use: ForkServerUse
+) -> None:
+    opened: list[None] = []
+
+    def refuse() -> None:
+        opened.append(None)
+        raise OSError
+
+    name = "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper"
+    monkeypatch.delenv(name, raising=False)
+    if kills is not None:
+        monkeypatch.setenv(name, kills)
+    monkeypatch.setattr(client, "opened", refuse)
+    forking.begin_kept({})
+    assert (opened, forking.use_in_ray(os.environ)) == ([] if use == "existing" else [None], use)
 
 
 @pytest.mark.usefixtures("restored_channel")
