@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_state_path
@@ -29,14 +29,17 @@ def cache_folder() -> Path:
     return _folder("PHASEBUS_CACHE_DIR", user_cache_path)
 
 
-def runtime_folder() -> Path:
+def runtime_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of sockets and tokens: PHASEBUS_RUNTIME_DIR, or else the user's runtime folder (XDG_RUNTIME_DIR).
 
     Without one, it is below the folder for temporary files.
+
+    Args:
+        environment: The environment of the process whose folder it is.
     """
-    if folder := os.environ.get("PHASEBUS_RUNTIME_DIR"):
+    if folder := environment.get("PHASEBUS_RUNTIME_DIR"):
         return Path(folder)
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/")
+    base = Path(environment.get("XDG_RUNTIME_DIR") or "/")
     if base != Path("/") and base.is_absolute() and _is_ours(base, os.getuid()) and os.access(base, os.W_OK | os.X_OK):
         return base / "phasebus"
     return _temporary_folder() / "runtime"

@@ -154,7 +154,7 @@ def begin_kept(environment: Mapping[str, str]) -> None:
     if kills_orphans(os.environ):
         return
     try:
-        with client.opened() as address:
+        with client.opened(environment=environment) as address:
             environment, _ = applied_later(environment)
             if _start(address, environment, "keep") or address.is_importing():
                 return

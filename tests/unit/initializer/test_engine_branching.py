@@ -56,7 +56,7 @@ def test_no_server_is_started_where_ray_would_kill_it(
 ) -> None:
     opened: list[None] = []
 
-    def refuse() -> None:
+    def refuse(**_: object) -> None:
         opened.append(None)
         raise OSError
 

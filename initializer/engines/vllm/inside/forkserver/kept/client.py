@@ -20,6 +20,7 @@ from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Add
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.commands import PythonCommand
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
 from phasebus.telemetry.files import read_regular
+from phasebus.telemetry.folders import runtime_folder
 
 IDLE_SECONDS: Final = 3600.0
 """How long a server without a command stays by default, in seconds."""
@@ -212,16 +213,17 @@ def _last_line(log: Path) -> str:
 
 
 @contextmanager
-def opened(*, create: bool = True) -> Iterator[Address]:
+def opened(*, create: bool = True, environment: Mapping[str, str] = os.environ) -> Iterator[Address]:
     """Give the address of this process's server, and release it.
 
     Args:
         create: Whether its folder is made if it does not exist.
+        environment: The environment that names the folder.
 
     Raises:
         AddressError: The folder cannot be used.
     """
-    address = Address(create=create)
+    address = Address(runtime_folder(environment), create=create)
     try:
         yield address
     finally:
