@@ -125,6 +125,8 @@ def fork_program(
 def applied_later(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return what a fork server has to have imported with, and the variables that its fork applies itself."""
     later = {name: environment[name] for name in _APPLIED_LATER if name in environment}
+    if environment.get("LD_PRELOAD") == "":  # Ray sets it so, which is the same as without it
+        later["LD_PRELOAD"] = ""
     return {name: value for name, value in environment.items() if name not in later}, later
 
 

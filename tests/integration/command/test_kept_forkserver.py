@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+from phasebus.initializer.engines.vllm import forking
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, commands, environment, messages
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, AddressError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
@@ -587,6 +588,17 @@ def test_variables_that_are_read_are_compared_and_secrets_are_not(monkeypatch: p
     same = {"READ": "1", "HOME": "/b", "OMP_X": "1", "HF_TOKEN": "b", "PATH": "/c"}
     assert environment.differences(same) == []
     assert environment.differences({**same, "READ": "2", "OMP_X": "2"}) == ["OMP_X", "READ"]
+
+
+def test_variables_of_one_worker_of_ray_do_not_need_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"RAY_JOB_ID": "1", "RAY_RAYLET_PID": "1", "CUDA_VISIBLE_DEVICES": "0", "PYTHONBREAKPOINT": "a"}
+    monkeypatch.setattr(environment, "_read", set(own))
+    monkeypatch.setattr(environment, "_initial", own)
+    other = {"RAY_JOB_ID": "2", "RAY_RAYLET_PID": "2", "CUDA_VISIBLE_DEVICES": "1", "PYTHONBREAKPOINT": "b"}
+    assert environment.differences(other) == []
+    imported, later = forking.applied_later({"OMP_NUM_THREADS": "1", "LD_PRELOAD": "", "A": "b"})
+    assert (imported, later) == ({"A": "b"}, {"OMP_NUM_THREADS": "1", "LD_PRELOAD": ""})
+    assert forking.applied_later({"LD_PRELOAD": "/lib/a.so"}) == ({"LD_PRELOAD": "/lib/a.so"}, {})
 
 
 def _waiting(stub: Stub) -> client.ForkedCommand:

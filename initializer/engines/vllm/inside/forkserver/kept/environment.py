@@ -30,6 +30,11 @@ _HARMLESS: Final = frozenset(
 )
 """Variables without influence on what is imported: a fork has its own values of them."""
 
+_OF_ONE_PROCESS: Final = frozenset(
+    {"RAY_JOB_ID", "RAY_RAYLET_PID", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"}
+)
+"""Variables that Ray sets for one worker, and that are read when Ray connects or a device is initialized: in the fork."""
+
 
 class _RecordingEnvironment(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001
     """The environment of this process, which remembers which variables are read."""
@@ -71,7 +76,7 @@ def differences(environment: Mapping[str, str]) -> list[str]:
         name
         for name in names
         if environment.get(name) != _initial.get(name)
-        and name not in _HARMLESS
+        and name not in _HARMLESS | _OF_ONE_PROCESS
         and not name.startswith(_OF_ONE_START)
         and not is_secret_name(name)
     )
