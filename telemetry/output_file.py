@@ -73,7 +73,7 @@ class _Writer:
         self._lives, lives = os.pipe()  # has an end when the process has
         try:
             self._process = subprocess.Popen(  # noqa: S603  # our own module
-                [sys.executable, "-m", __spec__.name, self._file],
+                [sys.executable, "-P", "-m", __spec__.name, self._file],
                 stdin=self._reader,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -47,7 +47,7 @@ def _tiny_model() -> Path:
     if not (path / "config.json").is_file():
         write_err(f"Writing a tiny model with random weights to {path} (once; about 10 s)")
         written = subprocess.run(  # noqa: S603  # our own module
-            [sys.executable, "-m", demo_model.__name__, str(path)], capture_output=True, text=True, check=False
+            [sys.executable, "-P", "-m", demo_model.__name__, str(path)], capture_output=True, text=True, check=False
         )
         if written.returncode:
             reason = (written.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -69,7 +69,7 @@ def parse_arguments(
     given = {"engine": {"model": model, "distributed_executor_backend": "mp", **args}, "server": server}
     try:
         ended = subprocess.run(  # noqa: S603  # this Python, with a program of ours
-            [sys.executable, "-c", _PROGRAM],
+            [sys.executable, "-P", "-c", _PROGRAM],
             input=json.dumps(given, default=str),
             env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_PLUGINS": "", **env},
             capture_output=True,

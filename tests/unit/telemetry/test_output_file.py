@@ -27,9 +27,10 @@ print("the end", file=sys.stderr)
 """
 
 
-def printing(file: Path) -> subprocess.CompletedProcess[str]:
+def printing(file: Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", _PRINTING, str(file)],
+        [sys.executable, "-P", "-c", _PRINTING, str(file)],
+        cwd=cwd,
         env={**os.environ, "HF_TOKEN": "very-secret-value"},
         capture_output=True,
         text=True,
@@ -46,6 +47,16 @@ def test_output_stays_where_it_was_if_the_file_is_a_pipe_or_a_link(tmp_path: Pat
         assert done.stdout.startswith("False\nline 0\n")
         assert (done.returncode, done.stderr) == (0, "the end\n")
     assert not (tmp_path / "target").exists()
+
+
+def test_process_that_writes_imports_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    file, planted = tmp_path / "engine.log", tmp_path / "phasebus"
+    planted.mkdir()
+    (planted / "__init__.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n")
+    done = printing(file, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    wait_until(lambda: file.exists() and "the end\n" in file.read_text(), "all output is written")
+    assert not (tmp_path / "executed").exists()
 
 
 def test_output_of_a_process_and_its_children_is_in_the_file_without_secrets(tmp_path: Path) -> None:
