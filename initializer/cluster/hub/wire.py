@@ -31,6 +31,9 @@ _ANSWER_SECONDS: Final = 5.0
 _AUTHENTICATION_SECONDS: Final = 10.0
 """Maximum time for a peer to send the secret, in seconds."""
 
+MAX_UNAUTHENTICATED: Final = 256
+"""Connections that have not sent the secret; one more closes the oldest. They leave file descriptors for the nodes."""
+
 
 class Parcel(NamedTuple):
     """A message of a node, without the lines of its journal.
@@ -93,10 +96,11 @@ class Receiver:
 
     def _run(self) -> None:
         connections: set[asyncio.Transport] = set()
+        unauthenticated: dict[asyncio.Transport, None] = {}
 
         def connection() -> _Connection:
             secret = self.address.secret.encode()
-            return _Connection(self._receive, secret, self._authentication_seconds, connections)
+            return _Connection(self._receive, secret, self._authentication_seconds, connections, unauthenticated)
 
         server = self._loop.run_until_complete(self._loop.create_server(connection, sock=self._socket))
         self._loop.run_forever()
@@ -108,17 +112,31 @@ class Receiver:
 
 
 class _Connection(asyncio.Protocol):
-    """The hub's end of a connection."""
+    """The hub's end of a connection.
+
+    Args:
+        receive: Called with each parcel.
+        secret: What a peer sends first.
+        authentication_seconds: Maximum time for that, in seconds.
+        connections: All connections.
+        unauthenticated: Those without the secret, the oldest first.
+    """
 
     _transport: asyncio.Transport
 
     def __init__(
-        self, receive: Receive, secret: bytes, authentication_seconds: float, connections: set[asyncio.Transport]
+        self,
+        receive: Receive,
+        secret: bytes,
+        authentication_seconds: float,
+        connections: set[asyncio.Transport],
+        unauthenticated: dict[asyncio.Transport, None],
     ) -> None:
         self._receive = receive
         self._secret = secret
         self._authentication_seconds = authentication_seconds
         self._connections = connections
+        self._unauthenticated = unauthenticated
         self._authenticated = False
         self._unread = bytearray()
         self._parcel: Parcel | None = None
@@ -130,9 +148,15 @@ class _Connection(asyncio.Protocol):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a lost host never closes the connection
         asyncio.get_running_loop().call_later(self._authentication_seconds, self._abort_unauthenticated)
         self._connections.add(self._transport)
+        if len(self._unauthenticated) >= MAX_UNAUTHENTICATED:
+            oldest = next(iter(self._unauthenticated))
+            del self._unauthenticated[oldest]
+            oldest.abort()
+        self._unauthenticated[self._transport] = None
 
     def connection_lost(self, _: Exception | None) -> None:
         self._connections.discard(self._transport)
+        self._unauthenticated.pop(self._transport, None)
 
     def _abort_unauthenticated(self) -> None:
         if not self._authenticated:
@@ -164,6 +188,7 @@ class _Connection(asyncio.Protocol):
             if not hmac.compare_digest(line[:-1], self._secret):
                 raise ValueError("the peer is not authenticated")
             self._authenticated = True
+            self._unauthenticated.pop(self._transport, None)
             return True
         self._parcel, self._size = _parse_parcel(line)
         return True

@@ -86,7 +86,7 @@ def check(data: bytes) -> None:
             raise
 
     transport = _Transport()
-    connection = _Connection(receive, _SECRET, 1.0, set())
+    connection = _Connection(receive, _SECRET, 1.0, set(), {})
     connection._transport = transport  # type: ignore[assignment]
     size = max(1, data[0]) if data else 1
     received = data[1:] if size % 2 else _SECRET + b"\n" + _parcel(data[1:])

@@ -5,7 +5,7 @@ import socket
 import socketserver
 import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import pairwise
 from threading import Thread
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phasebus.initializer.cluster.hub import start
+from phasebus.initializer.cluster.hub import wire as wire_module
 from phasebus.initializer.cluster.hub.actor import HubActor
 from phasebus.initializer.cluster.hub.start import HubConnection
 from phasebus.initializer.cluster.hub.wire import (
@@ -117,6 +118,25 @@ def test_an_invalid_peer_is_disconnected_and_nothing_is_received(
     assert journals.parcels == []
     with closing(Wire(receiver.address)) as wire:
         assert wire.send(Parcel("node-0", 0), b"{}\n") == 3
+
+
+def test_peers_without_the_secret_are_limited_and_nodes_are_received(
+    receiver: Receiver, journals: Journals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "MAX_UNAUTHENTICATED", 10)
+    with ExitStack() as opened, closing(Wire(receiver.address)) as node:
+        assert node.send(Parcel("node-0", 0), b"{}\n") == 3
+        address = receiver.address.host, receiver.address.port
+        peers = [opened.enter_context(socket.create_connection(address, timeout=60)) for _ in range(30)]
+        with suppress(ConnectionError):
+            assert [peer.recv(1) for peer in peers[:20]] == [b""] * 20, "the oldest are closed"
+        assert node.send(Parcel("node-0", 3), b"{}\n") == 6
+        with closing(Wire(receiver.address)) as late:
+            assert late.send(Parcel("node-1", 0), b"{}\n") == 3
+        for peer in peers[-9:]:
+            peer.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                peer.recv(1)
 
 
 def test_sending_to_a_closed_receiver_raises_connection_error(journals: Journals) -> None:
