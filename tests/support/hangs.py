@@ -339,7 +339,7 @@ HANGS: Final[dict[str, tuple[Callable[[Start], Awaitable[None]], Expected]]] = {
     "stopped worker": (stopped_worker, Expected("load weights", "Worker_TP1", "is stopped")),
     "blocked socket": (blocked_socket, Expected("load weights", "Worker", "receive_weights", "no data in either")),
     "slow disk": (slow_disk, Expected("load weights", "Worker", "read_shard")),
-    "silent hub": (silent_hub, Expected("download", "phasebus", "no data", "connected")),
+    "silent hub": (silent_hub, Expected("listing", "phasebus", "no data", "connected")),
     "lock held in an import": (
         import_lock,
         Expected("import engine", "front_end", "waits for an import", "import_beside"),
