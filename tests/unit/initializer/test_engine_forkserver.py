@@ -194,6 +194,7 @@ def test_the_server_runs_one_thread_and_ends_with_its_owner(tmp_path: Path, rele
             server = psutil.Process(json.loads(owner.stdout.readline())["server"])
             if released:
                 wait_until(lambda: "remainder.py" in str(server.cmdline()), "it is released")
+                assert server.cmdline()[0] == "phasebus fork server"
             assert server.num_threads() == 1
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 server.send_signal(number)  # as a terminal sends them to the whole process group

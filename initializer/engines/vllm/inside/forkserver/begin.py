@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, imported, safety
-from phasebus.initializer.engines.vllm.inside.forkserver.server import ForkServer
+from phasebus.initializer.engines.vllm.inside.forkserver.server import TITLE, ForkServer
 
 logger = logging.getLogger("phasebus.engine")
 
@@ -241,7 +241,7 @@ def _worker_modules() -> Sequence[str]:
     return ("vllm.v1.worker.gpu_worker",) if platform.is_cuda_alike() else ()
 
 
-def name_process(title: str = "phasebus fork server") -> None:
+def name_process(title: str = TITLE) -> None:
     """Show `title` as this process's command line."""
     try:
         import setproctitle

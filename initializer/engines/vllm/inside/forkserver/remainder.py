@@ -40,6 +40,6 @@ def main(owner: int, statuses: dict[int, int]) -> None:
 
 if __name__ == "__main__":
     with open("/proc/self/comm", "w") as name:  # noqa: PTH123  # pathlib is memory
-        name.write("phasebus forks")
+        name.write("phasebus fork server")
     given = list(map(int, sys.argv[1:]))
     main(given[0], dict(zip(given[1::2], given[2::2], strict=True)))

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from multiprocessing import forkserver, resource_tracker, spawn, util
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, remainder
 from phasebus.initializer.engines.vllm.inside.forkserver.imported import record_environment
@@ -26,6 +26,9 @@ _LEFT_TO_OWNER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, 
 """Signals that a terminal or a supervisor sends to all processes of a command. The server ends when its owner has ended."""
 
 _TERMINATION_SECONDS = 5.0
+
+TITLE: Final = "phasebus fork server"
+"""The title of its process."""
 
 _status: int | None = None
 
@@ -135,11 +138,13 @@ class ForkServer:
         """Replace this process by a small one that does what is left to do: to report exit codes, and to end with the owner."""
         descriptors = (self._owner, *self._status.values())
         numbers = [self._owner, *(number for each in self._status.items() for number in each)]
-        python = os.fsdecode(spawn.get_executable())
+        # its title is not that of a file, so Python cannot find its library by it
+        arguments = [TITLE, "-S", "-s", "-P", remainder.__file__, *map(str, numbers)]
+        environment = {"PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}"}
         try:
             for each in descriptors:
                 os.set_inheritable(each, True)
-            os.execve(python, [python, "-I", "-S", remainder.__file__, *map(str, numbers)], {})  # noqa: S606
+            os.execve(os.fsdecode(spawn.get_executable()), arguments, environment)  # noqa: S606
         except OSError:  # no memory: it stays as it is
             for each in descriptors:
                 os.set_inheritable(each, False)
