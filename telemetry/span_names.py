@@ -13,6 +13,11 @@ SPAN_NAME: Final = "span_name"
 
 _PENDING: Final = 0x5555_5555_5555_5555
 
+INNER_STEPS: Final = "inner_steps"
+"""The attribute of a step that has the longest parts of its work inside it, with the value `LONGEST`: the rest is its own."""
+
+LONGEST: Final = "longest"
+
 LINKED_TO: Final = "linked_to"
 """The attribute of a step with the traceparent of a related span, which its span links to."""
 

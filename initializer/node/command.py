@@ -45,7 +45,7 @@ from phasebus.initializer.node.readiness import wait_until_ready
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.redaction import redact_arguments
-from phasebus.telemetry.span_names import LINKED_TO
+from phasebus.telemetry.span_names import INNER_STEPS, LINKED_TO, LONGEST
 
 logger = logging.getLogger("phasebus.node")
 
@@ -281,7 +281,8 @@ class CommandStart:
                     self._child.adopt(forked)
             else:
                 attributes: dict[str, str | int] = {"process": "front_end", "pid": importing}
-                async with self._bus.step(ENGINE_STEP, "import_engine", attributes=attributes) as step:
+                longest = attributes | {INNER_STEPS: LONGEST}
+                async with self._bus.step(ENGINE_STEP, "import_engine", attributes=longest) as step:
                     since_ns = time.time_ns()
                     forked = await anyio.to_thread.run_sync(fork)
                     if forked is not None:

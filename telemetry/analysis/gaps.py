@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from phasebus.telemetry.analysis.nesting import PlacedStep, Uncovered, end_of, uncovered, walk
 from phasebus.telemetry.journal import RecordedStep, Run
+from phasebus.telemetry.span_names import INNER_STEPS, LONGEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class Gap:
 def gaps(run: Run, shortest: float = 0.01, placed: Iterable[PlacedStep] | None = None) -> tuple[Gap, ...]:
     """Return the gaps of `run`, longest first.
 
-    A step with none inside it has a name for all of its time, and so no gap.
+    A step with none inside it, or with its longest parts only, has a name for all of its time, and so no gap.
 
     Args:
         run: The run.
@@ -41,7 +42,7 @@ def gaps(run: Run, shortest: float = 0.01, placed: Iterable[PlacedStep] | None =
         placed: The steps of the run at their places, if `walk` has returned them already.
     """
     steps = walk(run) if placed is None else placed
-    found = [_gap(at, interval) for at in steps if at.inside for interval in uncovered(at)]
+    found = [_gap(at, interval) for at in steps if _is_divided(at) for interval in uncovered(at)]
     return tuple(sorted((gap for gap in found if gap.seconds >= shortest), key=lambda gap: -gap.seconds))
 
 
@@ -59,7 +60,7 @@ def unnamed_share(run: Run, placed: Iterable[PlacedStep] | None = None) -> float
     intervals = sorted(
         (interval.start_ns, min(interval.end_ns, end_of(root, run)))
         for at in (walk(run) if placed is None else placed)
-        if at.inside
+        if _is_divided(at)
         for interval in uncovered(at)
     )
     unnamed, reached = 0, root.start_ns
@@ -67,6 +68,11 @@ def unnamed_share(run: Run, placed: Iterable[PlacedStep] | None = None) -> float
         unnamed += max(0, end_ns - max(start_ns, reached))
         reached = max(reached, end_ns)
     return unnamed / whole
+
+
+def _is_divided(at: PlacedStep) -> bool:
+    """Return whether the steps inside a step are meant to account for all of its time."""
+    return bool(at.inside) and at.step.attributes.get(INNER_STEPS) != LONGEST
 
 
 def _gap(at: PlacedStep, interval: Uncovered) -> Gap:

@@ -9,6 +9,7 @@ from typing import Any
 from phasebus.bus import AttributeValue, Bus, new_step_id
 from phasebus.initializer.engines.protocol import ENGINE_STEP, EngineStepFinished, EngineStepStarted
 from phasebus.initializer.engines.vllm.inside.imports import IMPORT_MODULES
+from phasebus.telemetry.span_names import INNER_STEPS, LONGEST
 
 
 async def publish_imports(
@@ -43,7 +44,7 @@ async def publish_imports(
             "parent": step if each["inside"] is None else ids[each["inside"]],
             "kind": ENGINE_STEP.name,
             "name": IMPORT_MODULES,
-            "attributes": {**attributes, "module": each["module"]},
+            "attributes": {**attributes, "module": each["module"], INNER_STEPS: LONGEST},
         }
         began = EngineStepStarted(**about, time_ns=began_ns, monotonic_ns=max(0, began_ns + offset_ns))
         ended = EngineStepFinished(

@@ -23,6 +23,7 @@ from phasebus.initializer.engines.vllm.output import last_lines
 from phasebus.initializer.ray.actors import Actor, start_actor
 from phasebus.initializer.ray.placement import bundle_of
 from phasebus.telemetry.history import cpu_seconds
+from phasebus.telemetry.span_names import INNER_STEPS, LONGEST
 
 logger = logging.getLogger("phasebus.engine")
 
@@ -63,7 +64,7 @@ class VLLMProcess:
                 {"pid": actor.pid} if actor.host == platform.node() else {"host": actor.host}
             )
             attributes: dict[str, str | float] = {"process": "front_end", **own}
-            before = _cpu_seconds(own, "cpu_seconds_before")
+            before: dict[str, str | float] = {INNER_STEPS: LONGEST, **_cpu_seconds(own, "cpu_seconds_before")}
             async with launch.bus.step(ENGINE_STEP, "import_engine", attributes=attributes | before) as importing:
                 since_ns = time.time_ns()
                 engine, imports = await actor.call("load", _forkserver(launch))

@@ -75,6 +75,13 @@ def test_an_engine_whose_core_is_killed_is_forked_again(tmp_path: Path, capsys: 
         command.send(signal.SIGTERM)
         assert command.wait() == 0
         wait_until(lambda: not server.is_running(), "the fork server ends with its owner")
+        names = ("import_engine", "import_modules")
+        imports = {step.id: step for step in command.journal().steps if step.name in names}
+        nested = [(step, imports[step.parent]) for step in imports.values() if step.parent in imports]
+        assert "torch" in {step.attributes["module"] for step, _ in nested}
+        for step, outer in nested:
+            assert outer.start_ns <= step.start_ns
+            assert (step.end_ns or 0) <= (outer.end_ns or 0)
     finally:
         command.close()
     imported = sorted({tuple(line.split("\t")) for line in log.read_text().splitlines()})

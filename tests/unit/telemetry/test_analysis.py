@@ -168,6 +168,12 @@ def test_unnamed_share_counts_the_time_of_simultaneous_gaps_once() -> None:
     assert unnamed_share(run_of()) == 0.0
 
 
+def test_step_with_its_longest_parts_inside_has_no_gaps() -> None:
+    steps = [step("imports", 0, 100, inner_steps="longest"), step("a", 10, 40, "imports"), step("b", 50, 60, "imports")]
+    assert unnamed_share(run_of(*steps)) == 0.0
+    assert gaps(run_of(*steps)) == ()
+
+
 def test_a_step_with_nothing_inside_has_no_gap(node: Run) -> None:
     assert "download" not in {row.step.name for row in gaps(node)}
 
