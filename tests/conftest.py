@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "busy machines",
-    max_examples=40,  # `make fuzz` tries more
+    max_examples=25,  # `make fuzz` tries more
     deadline=None,
     derandomize="CI" in os.environ,  # the same commit passes or fails each time; other runs try new examples
     suppress_health_check=[HealthCheck.too_slow],

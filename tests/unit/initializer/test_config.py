@@ -115,7 +115,7 @@ LAUGHS = "a0: &a0 [ha, ha]\n" + "\n".join(
         ("model: &a [*a]", "an alias refers to what it is a part of"),
         ("engine_args:\n" + "".join(f"  k{number}: 1\n" for number in range(100_000)), "larger than 1,000,000 bytes"),
         ("engine_args:\n" + "".join(f"  k{number}: 1\n" for number in range(20_000)), "more than 10,000 keys"),
-        (f"model: {'[' * 5000}{']' * 5000}", "nested deeper than 50 levels"),
+        ("model: " + "[\n" * 5000 + "]" * 5000, "nested deeper than 50 levels"),
         (f"model: {'a' * 1_000_001}", "larger than 1,000,000 bytes"),
         (f"model: x\nretries: {'9' * 5000}", "Exceeds the limit"),
         ("model: x\nname: caf\udce9", "cannot be read as YAML"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from phasebus.telemetry.analysis import Lever, advise, common_levers, replay, shortened, spread, time_to_ready
@@ -61,7 +61,6 @@ def test_starts_differ_by_their_deviation_whatever_one_slow_start_took() -> None
         assert spread([10.0, 11.0, 12.0, slowest, 9.0]) == pytest.approx(1.48, abs=0.01)
 
 
-@settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 5)), min_size=1, max_size=12),
     st.integers(0, 12),

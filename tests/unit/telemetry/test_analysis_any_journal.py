@@ -54,7 +54,7 @@ def nested_by_time() -> Run:
 
 
 def wide(kind: str) -> Run:
-    steps = [step(f"s{at}", at / 1000, (at + 1.5) / 1000, "root", kind=kind) for at in range(1_500)]
+    steps = [step(f"s{at}", at / 1000, (at + 1.5) / 1000, "root", kind=kind) for at in range(500)]
     return run_of(step("root", 0, 40, kind="node"), *steps)
 
 
