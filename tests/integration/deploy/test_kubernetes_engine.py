@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from phasebus.initializer.cli.demo_model import tiny_model_path, write_tiny_model
@@ -103,7 +104,11 @@ def observe(sandbox: PodSandbox, pod: Manifest, log: Path) -> Ended:
 @contextmanager
 def suspended(sandbox: PodSandbox, name: str) -> Iterator[None]:
     """Stop the processes of a container with `name` in their command lines during the block, so that no request ends."""
-    found = [each for each in sandbox.main.children(recursive=True) if name in " ".join(each.cmdline())]
+    found = []
+    for process in sandbox.main.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # idle workers of Ray end by themselves
+            if name in " ".join(process.cmdline()):
+                found.append(process)
     assert found, name
     for process in found:
         process.suspend()
