@@ -1,9 +1,9 @@
 """The heart of the bus: how one event reaches its subscribers.
 
 Everything that can be decided beforehand is decided when the `Plan` of an event's class is made. One more await for each
-publish costs as much as a subscriber, and the iterator of a loop a third of that. So the most frequent publishes are written out
-in `publish`, for speed: to callbacks that are awaited with the event alone, and to a single callback that is awaited, with a
-context or with timing. The others are methods of their own: to several callbacks that are awaited, and to all sorts.
+publish costs as much as a subscriber, and the iterator of a loop a third of that. So what is published most often is written out
+in `publish`: to callbacks that are awaited with the event alone, one or several, with timing or without; and to one callback
+that is awaited with a context. Other callbacks that are awaited have a method of their own, and so have those of all other sorts.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Dispatcher:
             plan = self._plans[type(event)]
         except KeyError:
             plan = self._plan(event)
-        if context is not None and type(context) is not Context:
+        if context is not None and context.__class__ is not Context:  # `type(context)` is a call
             check_context(context)
         outer = _outer()
         if plan.no_listeners:
@@ -86,7 +86,7 @@ class Dispatcher:
             check_depth(event, here[CAUSE], self._max_depth)
         values: dict[Subscription, Any] | None = None
         call = plan.only_call
-        if plan.plain is not None:
+        if plan.plain is not None:  # one or several callbacks, and nothing but to await them
             token = _enter(here)
             try:
                 if call is not None:
@@ -103,7 +103,7 @@ class Dispatcher:
                             values[plan.owners[call]] = value
                             if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
                                 plan.write(value, call, event, context)
-                plan.completed += 1
+                plan.completed += 1.0
             except BaseException as error:
                 plan.failed(plan.owner(call), event, error)  # type: ignore[arg-type]  # one was called
                 raise
@@ -124,7 +124,7 @@ class Dispatcher:
             outcome.parent = None if outer is None else outer[EVENT]
             return outcome
 
-        if call is None:
+        if call is None and plan.timed is None:  # whatever takes longer than one more await
             if plan.watched:
                 if plan.crowded():
                     plan = await self._let_observers_run(plan, event)
@@ -139,16 +139,9 @@ class Dispatcher:
 
         ticks: Sequence[float] | None = None
         view = None
-        durations = plan.durations
         token = _enter(here)
         try:
-            if durations is not None:
-                began = clock()
-            if plan.author is None:
-                value = await call(event)
-                if value is not None:
-                    values = plan.keep(values, call, value, event, context)
-            else:
+            if plan.author is not None:  # one callback, with a context
                 if context is None:
                     context = Context()
                 view = View()
@@ -156,9 +149,9 @@ class Dispatcher:
                 view.by = plan.author
                 view.event = event
                 view.key = None
-                value = await call(event, view)
+                value = await call(event, view)  # type: ignore[misc]  # an author is that of an `only_call`
                 if value is not None:
-                    values = plan.keep(values, call, value, event, context, view)
+                    values = plan.keep(values, call, value, event, context, view)  # type: ignore[arg-type]
                 key: Any = view.key
                 if key is None:
                     view.key = COMMITTED
@@ -171,15 +164,29 @@ class Dispatcher:
                     view.key = COMMITTED
                     if len(log) >= context.longest:
                         context.forget()
-            if durations is not None:
+            elif call is not None:  # one, with timing
+                began = clock()
+                value = await call(event)
+                if value is not None:
+                    values = plan.keep(values, call, value, event, context)
                 ended = clock()
-                durations.append(ended - began)
                 ticks = (began, ended)
-            plan.completed += 1
+                plan.durations.append(ended - began)  # type: ignore[union-attr]  # as it is timed
+            else:  # several, with timing
+                ticks = ends = [clock()]
+                try:
+                    for call in plan.timed:  # type: ignore[union-attr]
+                        value = await call(event)
+                        if value is not None:
+                            values = plan.keep(values, call, value, event, context)
+                        ends.append(clock())
+                finally:
+                    plan.times.append(ends)  # type: ignore[union-attr]
+            plan.completed += 1.0
         except BaseException as error:
             if view is not None:
                 view.close()
-            plan.failed(plan.subscriptions[0], event, error)
+            plan.failed(plan.owner(call), event, error)  # type: ignore[arg-type]
             raise
         finally:
             here[RUNNING] = False
@@ -204,61 +211,57 @@ class Dispatcher:
     async def _publish_awaited(  # noqa: C901  # as long as `publish`, and to be read beside it
         self, plan: Plan, event: object, context: Any, here: Handling, outer: Handling | None
     ) -> Outcome:
-        """Deliver `event` where awaiting is all that its subscribers need, and `publish` does not do it itself.
+        """Deliver `event` where awaiting the subscribers is all there is to do for them, and `publish` does not do it itself.
 
-        They are several, of which some take a context or all are timed; or the event has observers or is kept.
+        They are several, and some take a context; or there is timing as well as a context; or the event is watched.
         """
         values: dict[Subscription, Any] | None = None
         view = None
         nested = type(context) is not Context
+        ticks = None if plan.times is None else [clock()]
         token = _enter(here)
         try:
-            ticks = None if plan.times is None else [clock()]
-            if plan.calls is not None:
-                for call in plan.calls:
+            for subscription, call, by in plan.rows or ():
+                if by is None:
+                    view = None
                     value = await call(event)
-                    if value is not None:
-                        values = plan.keep(values, call, value, event, context)
-                    if ticks is not None:
-                        ticks.append(clock())
-            else:
-                for subscription, call, by in plan.rows or ():
-                    if by is None:
-                        view = None
-                        value = await call(event)
-                    else:
-                        if view is None or references(view) != ALONE:  # else only this loop holds it: it serves again
-                            view = View()
-                            view.base = context
-                            view.event = event
-                        view.by = by
+                else:
+                    if view is None:
+                        view = View()
+                        view.base = context
+                        view.event = event
                         view.key = None
-                        value = await call(event, view)
-                    if value is not None:
-                        values = values or {}
-                        values[subscription] = value
-                        if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
-                            view = write_returned(value, subscription.name, event, context, view)
-                    if view is not None:
-                        key: Any = view.key
-                        if key is None:
-                            view.key = COMMITTED
-                        elif key is MANY or nested or context.rules:
-                            view.commit()
-                        else:  # as in `publish`
-                            context.data[key] = value = view.value
-                            log = context.log
-                            log.append((key, value, view.by, event, now()))
-                            view.key = COMMITTED
-                            if len(log) >= context.longest:
-                                context.forget()
-                    if ticks is not None:
-                        ticks.append(clock())
-            plan.completed += 1
+                    view.by = by
+                    value = await call(event, view)
+                if value is not None:
+                    values = values or {}
+                    values[subscription] = value
+                    if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
+                        view = write_returned(value, subscription.name, event, context, view)
+                if view is not None:
+                    key: Any = view.key
+                    if key is None:
+                        pass
+                    elif key is MANY or nested or context.rules:
+                        view.commit()
+                    else:  # as in `publish`
+                        context.data[key] = value = view.value
+                        log = context.log
+                        log.append((key, value, view.by, event, now()))
+                        if len(log) >= context.longest:
+                            context.forget()
+                    if references(view) != ALONE:  # the callback keeps it, and may write later
+                        view.key = COMMITTED
+                        view = None
+                    elif key is not None:
+                        view.key = None
+                if ticks is not None:
+                    ticks.append(clock())
+            plan.completed += 1.0
         except BaseException as error:
             if view is not None:
                 view.close()
-            plan.failed(subscription if plan.calls is None else plan.owner(call), event, error)
+            plan.failed(subscription, event, error)
             raise
         finally:
             here[RUNNING] = False
@@ -321,7 +324,7 @@ class Dispatcher:
                     errors[subscription] = error
                 if ticks is not None:
                     ticks.append(clock())
-            plan.completed += 1
+            plan.completed += 1.0
         finally:
             here[RUNNING] = False
             try:  # noqa: SIM105

@@ -47,23 +47,23 @@ class Plan:
         recorded: Whether the event is kept: there is a history, or a step starts or ends.
         watched: Whether there is more to a publish than its subscribers: observers, a history, a step that starts or ends.
         no_listeners: Whether there is nothing to call and nothing that watches.
-        calls: The callbacks, if awaiting each with the event alone is all there is to do for the subscribers; else None.
-        owners: Their subscribers, if they are several.
-        plain: The `calls`, if there is no more to a publish than these; else None.
-        only_call: The callback, if awaiting a single one is all there is to a publish, with a context or with timing; else None.
-        author: The author of what it writes; None if it takes no context.
+        plain: The callbacks, if awaiting each with the event alone is all there is to a publish; else None.
+        timed: The same, where there is also timing.
+        owners: The subscribers of these callbacks, if they are several.
+        only_call: The callback, if awaiting one is all there is to a publish, with a context, with timing or neither; else None.
+        author: The author of what the `only_call` writes; None if it takes no context.
         durations: Where the durations of the `only_call` are kept, in seconds; None unless that is asked for.
         needs_context: Whether any subscriber or observer takes a context.
         emits_callback_steps: Whether each call is published as a step of its own.
-        times: When the calls of the latest publishes to several subscribers began and ended; None unless that is asked for.
+        times: When the calls of the latest publishes began and ended, other than an `only_call`; None unless that is asked for.
         empty_outcome: The outcome of a publish without values, errors, times and parent.
-        completed: How many publishes have called every subscriber, and are not yet counted in their tallies.
+        completed: How many publishes have called every subscriber, and are not yet counted in their tallies. A float, as adding
+            to one takes half the time: Python reuses the memory of floats.
         retired: Whether it is no longer in use, except by publishes that had begun before.
     """
 
     __slots__ = (
         "author",
-        "calls",
         "completed",
         "durations",
         "emits_callback_steps",
@@ -80,6 +80,7 @@ class Plan:
         "rows",
         "starts_step",
         "subscriptions",
+        "timed",
         "times",
         "watched",
     )
@@ -108,24 +109,26 @@ class Plan:
         )
         self.emits_callback_steps = emits_callback_steps
         self.times: deque[list[float]] | None = deque(maxlen=SAMPLES) if timing else None
-        self.completed = 0
+        self.completed = 0.0
         self.retired = False
         self.no_listeners = not (self.watched or subscriptions)
-        self.calls: tuple[Callback, ...] | None = None
         self.owners: dict[Callback, Subscription] = {}
         self.only_call: Callback | None = None
         self.author: str | None = None
         self.durations: deque[float] | None = None
-        if self.rows and len(self.rows) == 1 and not self.watched:
-            _, self.only_call, self.author = self.rows[0]
-            if self.author is None:
-                self.calls = (self.only_call,)
-            self.durations = subscriptions[0].tally.seconds if timing else None
-        elif self.rows and all(map(_is_plain, subscriptions)):
-            self.owners = {s.call: s for s in subscriptions}
-            if len(self.owners) == len(subscriptions):  # else one callback is subscribed twice
-                self.calls = tuple(self.owners)
-        self.plain = None if self.watched or timing else self.calls
+        calls: tuple[Callback, ...] | None = None
+        if self.rows and not self.watched:
+            first, call, author = self.rows[0]
+            if len(subscriptions) == 1 and (author is None or not timing):
+                self.only_call, self.author = call, author
+                calls = (call,) if author is None else None
+                self.durations = first.tally.seconds if timing else None
+            elif all(map(_is_plain, subscriptions)):
+                self.owners = {s.call: s for s in subscriptions}
+                if len(self.owners) == len(subscriptions):  # else one callback is subscribed twice
+                    calls = tuple(self.owners)
+        self.plain = None if timing else calls
+        self.timed = calls if timing else None
         self.empty_outcome = self.outcome(None)
 
     def outcome(self, parent: object) -> Outcome:
@@ -147,7 +150,7 @@ class Plan:
         return Context() if self.needs_context else None
 
     def owner(self, call: Callback) -> Subscription:
-        """Return the subscriber of one of the `calls`."""
+        """Return the subscriber of a callback that is `plain`, `timed` or the `only_call`."""
         return self.owners[call] if self.owners else self.subscriptions[0]
 
     def keep(
@@ -170,7 +173,7 @@ class Plan:
         return values
 
     def write(self, value: Mapping[str, Any], call: Callback, event: object, context: Context | View | None) -> None:
-        """Write a mapping that one of the `calls` returned to the context, and commit it."""
+        """Write a mapping that a callback returned to the context, and commit it."""
         view = write_returned(value, self.owner(call).name, event, context, None)
         if view is not None:
             view.commit()
@@ -237,7 +240,7 @@ class Plan:
 
     def count(self) -> None:
         """Add the counts to the tallies of the subscribers: the plan is not in use, or soon will not be."""
-        completed, self.completed = self.completed, 0
+        completed, self.completed = int(self.completed), 0.0
         for subscription in self.subscriptions:
             subscription.tally.calls += completed
         for subscription, seconds in self.seconds():

@@ -143,7 +143,7 @@ class Registry:
             calls: Counter[Subscription] = Counter()
             seconds: defaultdict[Subscription, list[float]] = defaultdict(list)
             for plan in list(self.plans.values()):
-                calls.update(dict.fromkeys(plan.subscriptions, plan.completed))
+                calls.update(dict.fromkeys(plan.subscriptions, int(plan.completed)))
                 for subscription, took in plan.seconds():
                     seconds[subscription].append(took)
             return (

@@ -113,7 +113,7 @@ class View(ReadableContext, MutableMapping[str, Any]):
     @overload
     def __setitem__(self, key: PlainName, value: Any) -> None: ...
     def __setitem__(self, key: Any, value: Any) -> None:
-        if type(key) is not str:
+        if key.__class__ is not str:
             check_key(key)
             if key.__class__ is Key and key.has_rule:
                 self.root.learn(key)
