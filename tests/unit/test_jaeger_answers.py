@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,14 @@ import pytest
 
 from tests.support.jaeger import WARNINGS, spans_of, stub_of_jaeger, whole_trace
 
-RECORDED = Path(__file__).parents[2] / "docs" / "traces" / "up.json"
+FOLDER = Path(__file__).parents[2] / "docs" / "traces"
 
 
 @pytest.fixture
-def received() -> list[dict[str, Any]]:
-    """The `resourceSpans` that a Jaeger has received, in the form of its answer, with numbers for kinds."""
-    spans: list[dict[str, Any]] = copy.deepcopy(json.loads(RECORDED.read_text(encoding="utf-8"))["resourceSpans"])
+def received(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """The `resourceSpans` that a Jaeger has received, in the form of its answer, with numbers for kinds and codes."""
+    text = (FOLDER / f"{getattr(request, 'param', 'up')}.json").read_text(encoding="utf-8")
+    spans: list[dict[str, Any]] = json.loads(text)["resourceSpans"]
     for span in _spans(spans):
         span["kind"] = 1
         span.setdefault("parentSpanId", "")
@@ -28,6 +28,7 @@ def _spans(received: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [span for resource in received for scope in resource["scopeSpans"] for span in scope["spans"]]
 
 
+@pytest.mark.parametrize("received", ["up", "serve-llm"], indirect=True)
 def test_whole_trace_is_read_back(received: list[dict[str, Any]]) -> None:
     ids = {span["spanId"] for span in _spans(received)}
     trace = _spans(received)[0]["traceId"]
