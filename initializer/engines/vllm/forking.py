@@ -135,6 +135,19 @@ def use_in_ray(environment: Mapping[str, str]) -> ForkServerUse:
     return "existing" if kills_orphans(environment) else "keep"
 
 
+def importing_process(environment: Mapping[str, str]) -> int | None:
+    """Return the id of the server's process while it imports; None without one, or once it has imported.
+
+    Args:
+        environment: The environment that names the server's folder.
+    """
+    try:
+        with client.opened(create=False, environment=environment) as address:
+            return address.importing_process()
+    except AddressError:
+        return None
+
+
 def server_imports() -> Sequence[Mapping[str, Any]]:
     """Return the longest imports of the server that this process uses, as `ImportTimes.longest` does; none without one."""
     try:

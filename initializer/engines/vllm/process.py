@@ -16,6 +16,7 @@ import psutil
 from phasebus.initializer.engines.protocol import ENGINE_STEP, EngineError, ForkServerUse, Launch, Serving
 from phasebus.initializer.engines.vllm.actor import EngineActor
 from phasebus.initializer.engines.vllm.environment import environment_of_engine
+from phasebus.initializer.engines.vllm.forking import importing_process
 from phasebus.initializer.engines.vllm.import_steps import publish_imports
 from phasebus.initializer.engines.vllm.inside.processes import START_PROCESS
 from phasebus.initializer.engines.vllm.inside.variables import SAMPLING
@@ -60,21 +61,25 @@ class VLLMProcess:
         try:
             if launch.serve is not None:
                 await _listen(actor, launch.serve)
+            forkserver = _forkserver(launch)
+            environment = {**os.environ, **made_for["runtime_env"]["env_vars"]}
+            importing_pid = (importing_process(environment) if forkserver == "keep" else None) or actor.pid
             own: Mapping[str, str | float] = (
-                {"pid": actor.pid} if actor.host == platform.node() else {"host": actor.host}
+                {"pid": importing_pid} if actor.host == platform.node() else {"host": actor.host}
             )
             attributes: dict[str, str | float] = {"process": "front_end", **own}
             before: dict[str, str | float] = {INNER_STEPS: LONGEST, **_cpu_seconds(own, "cpu_seconds_before")}
             async with launch.bus.step(ENGINE_STEP, "import_engine", attributes=attributes | before) as importing:
                 since_ns = time.time_ns()
-                engine, imports = await actor.call("load", _forkserver(launch))
+                engine, imports = await actor.call("load", forkserver)
                 if engine != actor.pid:
                     actor.adopt(engine)
-                else:
-                    importing.attributes |= _cpu_seconds(own, "cpu_seconds")
+                importing.attributes |= _cpu_seconds(own, "cpu_seconds")
                 if "pid" in own:  # otherwise the times are of another clock
-                    about = attributes | {"pid": engine}
-                    await publish_imports(launch.bus, imports, step=importing.id, since_ns=since_ns, attributes=about)
+                    await publish_imports(
+                        launch.bus, imports, step=importing.id, since_ns=since_ns, attributes=attributes
+                    )
+                    attributes["pid"] = engine
             if launch.serve is not None:
                 async with launch.bus.step(ENGINE_STEP, "import_server", attributes=attributes):
                     await actor.call("load_server")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from phasebus.bus import Bus
+from phasebus.bus import Bus, StepStarted
 from phasebus.initializer.engines.protocol import EngineError, Launch, Serving
 from phasebus.initializer.engines.vllm import process
 from phasebus.telemetry import Telemetry
 
-ENGINE = 4712  # a process id
+ENGINE, SERVER = 4194305, 4194306  # no process has an id as large
 
 
 def launch(bus: Bus, args: Mapping[str, Any]) -> Launch:
@@ -111,10 +112,15 @@ async def test_engine_in_a_fork_belongs_to_the_actor_and_an_executor_on_ray_has_
         return actor
 
     monkeypatch.setattr(process, "start_actor", start)
+    monkeypatch.setattr(process, "importing_process", lambda environment: SERVER)
+    actor.host = platform.node()
+    steps: dict[str, Any] = {}
     async with Bus() as bus:
+        bus.subscribe(StepStarted, lambda event: steps.update({event.name: event.attributes.get("pid")}))
         wanted = launch(bus, {"distributed_executor_backend": backend})
         await process.VLLMProcess.begin(replace(wanted, preload=preload, forkserver="keep"))
     assert (actor.forkserver, actor.adopted) == (used, ENGINE if used == "keep" else None)
+    assert steps["import_engine"] == (SERVER if used == "keep" else actor.pid)
 
 
 class Actor:
