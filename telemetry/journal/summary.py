@@ -53,7 +53,8 @@ class RunSummary:
         step: The id of the outermost step; "" if none was begun.
         kind: Its kind.
         name: Its name.
-        outcome: ``"running"``, ``"finished"``, or how it failed; "" without a step.
+        outcome: ``"running"``, ``"finished"``, or how it failed; ``"unknown"`` if a closed journal lacks the end; "" without
+            a step.
         seconds: How long it took; None if its end is not recorded.
         attributes: Its attributes.
     """
@@ -110,7 +111,7 @@ def summarize(path: Path) -> RunSummary:
     if root is None:
         return RunSummary(**about)
     end = _end_of(root.step, content)
-    outcome, seconds = "died" if state == "died" else "running", None
+    outcome, seconds = "unknown" if state == "closed" else state, None
     if isinstance(end, StepFinished):
         outcome, seconds = "finished", end.seconds
     elif isinstance(end, StepFailed):

@@ -59,6 +59,8 @@ def described(run: Run) -> str:
         return f"run {run.run}: ready in {seconds}"
     if run.state == "died":
         return f"run {run.run}: its process died; its last event was {seconds} after its beginning"
+    if root.outcome == "running":
+        return f"run {run.run}: its journal lacks its end, as after a full disk; the last event was {seconds} after its beginning"
     return f"run {run.run}: {root.outcome} after {seconds}" + (f": {root.error}" if root.error else "")
 
 

@@ -186,6 +186,14 @@ def test_a_run_that_is_still_going_is_counted_until_now(journal: Path) -> None:
     assert "still starting, for" in result.output
 
 
+def test_closed_run_without_the_end_of_the_start_is_not_described_as_running(journal: Path) -> None:
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([*lines[:-3], lines[-1]]))
+    result = report("critical-path")
+    assert result.exit_code == 0
+    assert "its journal lacks its end, as after a full disk; the last event was" in result.output
+
+
 def test_a_run_whose_process_was_killed_is_described_as_died(journal: Path) -> None:
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:-3]) + lines[-3][:20])

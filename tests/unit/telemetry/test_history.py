@@ -108,6 +108,13 @@ def test_a_summary_of_a_journal_that_was_cut_off_is_died() -> None:
     assert (summarize(path).outcome, summarize(path).seconds) == ("died", None)
 
 
+def test_summary_of_a_closed_journal_without_the_end_of_the_start_is_unknown() -> None:
+    path = record(run_id(1))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:-3], lines[-1]]))  # the disk was full, and then had room for the last line
+    assert (summarize(path).state, summarize(path).outcome, summarize(path).seconds) == ("closed", "unknown", None)
+
+
 def test_a_summary_without_any_step_is_one_without_an_outcome() -> None:
     path = record(run_id(1))
     path.write_text(path.read_text().splitlines(keepends=True)[0])
