@@ -27,8 +27,12 @@ Basis = Literal["same", "similar"]
 _MOMENTS: Final = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 """When earlier starts are forecast, as shares of their time."""
 
-_WEIGHTS: Final = tuple(Weights(speed, busier) for busier in (0.0, 0.35, 0.7) for speed in (0.0, 0.25, 0.5, 0.75, 1.0))
-_USUAL_WEIGHTS: Final = Weights(0.5, 0.35)
+_WEIGHTS: Final = tuple(
+    Weights(speed, busier) for busier in (0.0, 0.2, 0.4, 0.7) for speed in (0.0, 0.25, 0.5, 0.75, 1.0)
+)
+_USUAL_WEIGHTS: Final = Weights(0.5, 0.2)
+"""Without trials, or where they do not matter: how busy a machine was says little of how busy it will be."""
+
 _COVERAGE: Final = 0.8
 _ASSUMED_ERROR: Final = {"same": 0.11, "similar": 0.4}
 """The standard deviation of the logarithm of a remaining time that is assumed where too little is known."""
