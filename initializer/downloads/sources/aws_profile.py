@@ -38,7 +38,7 @@ def profile_config() -> dict[str, str]:
     Raises:
         DownloadError: The profile that AWS_PROFILE names does not exist, or has no access key.
     """
-    named = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+    named = _profile_name()
     name = named or "default"
     values = _section(_file("AWS_CONFIG_FILE", "config"), "default" if name == "default" else f"profile {name}")
     values |= _section(_file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name)
@@ -66,9 +66,14 @@ def profile_config() -> dict[str, str]:
     return config
 
 
+def _profile_name() -> str:
+    """Return the name of the profile, without the newline of a secret that was made from a file; "" without one."""
+    return os.environ.get("AWS_PROFILE", "").strip() or os.environ.get("AWS_DEFAULT_PROFILE", "").strip()
+
+
 def unsupported_profile() -> str:
     """Return the end of a message for the case that the default profile obtains its credentials in another way, or ""."""
-    if os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE"):
+    if _profile_name():
         return ""
     values = _section(_file("AWS_CONFIG_FILE", "config"), "default")
     elsewhere = next((key for key in _ELSEWHERE if key in values), None)

@@ -58,6 +58,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("variables", "config"),
     [
         ({"AWS_PROFILE": "prod"}, PROD),
+        ({"AWS_PROFILE": "prod\n"}, PROD),
         ({}, DEFAULT),
         ({"AWS_PROFILE": "default"}, DEFAULT),
         ({"AWS_PROFILE": "prod", "AWS_REGION": "here"}, {k: v for k, v in PROD.items() if k != "region"}),
