@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from email.message import Message
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from phasebus.initializer.downloads.errors import DownloadError, TransferError, UnavailableError
@@ -22,7 +23,7 @@ from phasebus.initializer.downloads.paths import expanded
 from phasebus.initializer.downloads.protocol import Listing, RemoteFile
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, StatusError, error_of_status
-from phasebus.initializer.downloads.sources.hub_cache import cached_snapshot, refs_of, snapshot_folder
+from phasebus.initializer.downloads.sources.hub_cache import cached_commits, cached_snapshot, refs_of, snapshot_folder
 from phasebus.initializer.downloads.sources.hub_listing import HubRepository, read_repository, without_duplicate_weights
 from phasebus.telemetry.redaction import redact
 
@@ -34,6 +35,8 @@ REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?"
 _REPO_PART = re.compile(r"(?![.-])(?!.*(--|\.\.))[A-Za-z0-9._-]{1,96}(?<![.-])")
 _MAX_LISTING = 128 * 2**20
 _MODELSCOPE = "VLLM_USE_MODELSCOPE"
+_WHOLE_NUMBERS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
+_MOST_COMMITS = 3
 
 
 def hub_source(model: str, settings: DownloadSettings) -> HubSource:
@@ -81,8 +84,7 @@ class HubSource:
 
     def listing(self) -> Listing:
         """Return the files of the revision with sizes and digests, or a snapshot in the cache."""
-        from huggingface_hub import constants
-
+        constants = _constants()
         if self._guessed_from and os.environ.get(_MODELSCOPE, "").strip().lower() in {"1", "true"}:
             raise DownloadError(
                 f"{_MODELSCOPE} is set, and {self._repo} would be a model of ModelScope, which phasebus does not download; "
@@ -95,6 +97,7 @@ class HubSource:
                 return cached
             raise UnavailableError(
                 f"{self.display} is not in the cache {cache}, and {_offline_variable()} is set; unset it, or fill the cache"
+                f"{self._cached_commits(cache)}"
             )
         try:
             repository = self._ask()
@@ -118,6 +121,11 @@ class HubSource:
     def close(self) -> None:
         """Abort running requests and close the connections."""
         self._client.close()
+
+    def _cached_commits(self, cache: Path) -> str:
+        """Return which commits the cache has instead, as the end of a message; empty if it has none."""
+        found = cached_commits(cache, self._repo)[:_MOST_COMMITS]
+        return f". It has {' and '.join(f'hf://{self._repo}@{commit}' for commit in found)}" if found else ""
 
     def _ask(self) -> HubRepository:
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, but not exported
@@ -173,6 +181,30 @@ def _statement(headers: Message) -> str:
     return stated and f". The hub: {stated!r}"
 
 
+def _constants() -> Any:
+    """Return the constants of `huggingface_hub`, which reads variables when it is imported.
+
+    Raises:
+        DownloadError: It rejects a variable, as it would in the engine.
+    """
+    try:
+        from huggingface_hub import constants
+    except ValueError as error:
+        rejected = [f"{name} is {os.environ[name]!r}" for name in _WHOLE_NUMBERS if not _is_whole(os.environ.get(name))]
+        raise DownloadError(
+            f"huggingface_hub, which vLLM uses as well, cannot be imported: {error}. "
+            + (f"{', '.join(rejected)}: set whole numbers of seconds" if rejected else "Correct the HF_ variables")
+        ) from None
+    return constants
+
+
+def _is_whole(value: str | None) -> bool:
+    try:
+        return value is None or int(value) >= 0
+    except ValueError:
+        return False
+
+
 def _offline_variable() -> str:
     """Return the variable that forbids requests; `huggingface_hub` reads both."""
     other = "TRANSFORMERS_OFFLINE"
@@ -180,8 +212,7 @@ def _offline_variable() -> str:
 
 
 def _endpoint() -> str:
-    from huggingface_hub import constants
-
+    constants = _constants()
     endpoint: str = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).strip()
     if not endpoint.lower().startswith(("http://", "https://")):
         raise DownloadError(f"HF_ENDPOINT is {redact(endpoint)!r}; it has to begin with https:// or http://")

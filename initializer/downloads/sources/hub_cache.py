@@ -46,5 +46,18 @@ def cached_snapshot(cache: Path, repo: str, revision: str) -> Listing | None:
     return Listing(files=(), folder=folder, revision=commit, in_place=True)
 
 
+def cached_commits(cache: Path, repo: str) -> list[str]:
+    """Return the commits whose snapshots are in the cache, the one that was written last first."""
+    try:
+        folders = [
+            folder
+            for folder in (_repository_folder(cache, repo) / "snapshots").iterdir()
+            if COMMIT.fullmatch(folder.name) and folder.is_dir() and not missing_of_inventory(folder)
+        ]
+        return [folder.name for folder in sorted(folders, key=lambda each: each.stat().st_mtime, reverse=True)]
+    except OSError:
+        return []
+
+
 def _repository_folder(cache: Path, repo: str) -> Path:
     return cache / f"models--{repo.replace('/', '--')}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from email.message import Message
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from huggingface_hub import constants
@@ -97,3 +99,35 @@ def test_snapshot_in_the_cache_is_not_used_if_access_is_denied(hub: Hub, status:
 def test_token_that_is_no_token_is_an_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "\ufeffhf_secret")
     assert "correct HF_TOKEN or the file of HF_TOKEN_PATH" in error_of(hub)
+
+
+def test_commits_in_the_cache_are_named_where_the_hub_is_offline_and_the_branch_is_unknown(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert error_of(hub).endswith("unset it, or fill the cache")
+    (tmp_path / "models--org--name" / "snapshots" / COMMIT).mkdir(parents=True)
+    assert error_of(hub).endswith(f"fill the cache. It has hf://org/name@{COMMIT}")
+
+
+@pytest.mark.parametrize(
+    ("variables", "advice"),
+    [
+        ({"HF_HUB_ETAG_TIMEOUT": "10s"}, "HF_HUB_ETAG_TIMEOUT is '10s': set whole numbers of seconds"),
+        ({"HF_HUB_DOWNLOAD_TIMEOUT": ""}, "HF_HUB_DOWNLOAD_TIMEOUT is '': set whole numbers of seconds"),
+        ({}, "Correct the HF_ variables"),
+    ],
+)
+def test_variable_that_the_library_of_the_hub_rejects_is_named(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], advice: str
+) -> None:
+    class Rejecting(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise ValueError("invalid literal")
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Rejecting("huggingface_hub"))
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert error_of(hub).endswith(f"cannot be imported: invalid literal. {advice}")
