@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -91,6 +92,8 @@ async def download(
                 )
             folder = destination or listing.folder or default_folder(source.kind, source.display)
             folder = expanded(folder).absolute()
+            if isinstance(source, LocalSource):
+                await _in_thread(partial(source.check_destination, folder))
             transfers = await _fetch(bus, step, source, chosen, folder, labels, settings)
             await _in_thread(lambda: _finish(folder, listing, mode))
     finally:

@@ -21,6 +21,9 @@ _OBJECTS = frozenset({"config.json", "params.json", "tokenizer_config.json", "ge
 _MAX_OBJECT = 2**20
 """Maximum size of a file of `_OBJECTS` that is parsed, in bytes."""
 
+_PATHS = ("/", "./", "../", "~", "file:")
+"""What an address begins with that can only be a path."""
+
 _NEVER_EMPTY = frozenset({".json", ".model", ".bin", ".pt", ".pth"})
 
 _CONFIGS = ("config.json", "params.json")
@@ -58,6 +61,18 @@ class LocalSource:
             return Listing(files=(_describe(self.path, self.path.name),), single=True)
         with _readable(self.path):
             return Listing(files=tuple(_describe(self.path / name, name) for name in sorted(_walk(self.path))))
+
+    def check_destination(self, folder: Path) -> None:
+        """Reject a folder inside the model, which would be copied into itself by each start.
+
+        Args:
+            folder: The absolute path of the destination.
+
+        Raises:
+            DownloadError: It is inside.
+        """
+        if self.path.resolve() in folder.resolve().parents:
+            raise DownloadError(f"the destination {folder} is inside the model {self.path}; choose one outside of it")
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> LocalBody:
         """Open a file."""
@@ -123,7 +138,7 @@ def _inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, li
     if not exists(path):
         raise DownloadError(
             f"there is no model at {model!r} (as {path}); give the path of a folder with a config.json, as `hf download` "
-            "makes it"
+            f"makes it{'' if model.startswith(_PATHS) else ', or org/name for a model of the hub'}"
         )
     if path.is_file():
         if path.suffix != ".gguf":

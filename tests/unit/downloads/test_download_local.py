@@ -270,3 +270,21 @@ async def test_link_that_cannot_be_copied_is_an_error(
         with pytest.raises(DownloadError, match=f"{name} is a symbolic link {message}"):
             await fetch(seen.bus, str(model), destination=tmp_path / "there", settings=QUICK)
         assert await fetch(seen.bus, str(model)) is not None
+
+
+async def test_destination_inside_the_model_is_rejected_and_the_model_itself_is_not(model: Path) -> None:
+    (model.parent / "link").symlink_to(model)
+    async with watched() as seen:
+        for destination in (model / "copy", model.parent / "link" / "nested" / "copy"):
+            with pytest.raises(DownloadError, match="is inside the model"):
+                await fetch(seen.bus, str(model), destination=destination)
+        await fetch(seen.bus, str(model), destination=model)
+    assert {name: content for name, content in tree(model).items() if not name.startswith(".phasebus")} == FILES
+
+
+@pytest.mark.parametrize(("name", "hint"), [("gpt2", True), ("datasets/org/name", True), ("./gpt2", False)])
+async def test_name_that_is_no_folder_may_be_meant_for_the_hub(name: str, hint: bool) -> None:
+    async with watched() as seen:
+        with pytest.raises(DownloadError) as caught:
+            await fetch(seen.bus, name)
+    assert str(caught.value).endswith("or org/name for a model of the hub") is hint
