@@ -53,15 +53,41 @@ async def test_stats_count_calls_and_errors_and_the_last_durations(timing: bool)
 async def test_the_durations_that_are_kept_are_limited(subscribers: int) -> None:
     bus = Bus(timing=True)
 
-    async def plain(event: Any) -> None: ...
+    def plain() -> Any:
+        async def callback(event: Any) -> None: ...
+
+        return callback
 
     for _ in range(subscribers):
-        bus.subscribe(Ping, plain)
+        bus.subscribe(Ping, plain())
     for _ in range(SAMPLES + 100):
         await bus.publish(Ping())
     assert len(bus._plans[Ping].times or ()) <= SAMPLES
-    bus.subscribe(Ping, plain)
+    bus.subscribe(Ping, plain())
     assert [len(each.tally.seconds) for each in bus.subscriptions()] == [SAMPLES] * subscribers + [0]
+
+
+@pytest.mark.parametrize("takes_context", [False, True])
+@pytest.mark.parametrize("subscribers", [1, 2])
+async def test_outcome_of_a_bus_with_timing_has_the_seconds_of_each_call(subscribers: int, takes_context: bool) -> None:
+    bus = Bus(timing=True)
+
+    def checkpoints() -> Any:
+        async def with_event(event: Any) -> None:
+            await anyio.lowlevel.checkpoint()
+
+        async def with_context(event: Any, context: Context) -> None:
+            await anyio.lowlevel.checkpoint()
+
+        return with_context if takes_context else with_event
+
+    for _ in range(subscribers):
+        bus.subscribe(Ping, checkpoints())
+    outcome = await bus.publish(Ping())
+    seconds = [result.seconds for result in outcome]
+    assert len(seconds) == subscribers
+    assert all(each is not None and each > 0 for each in seconds)
+    assert [stats.p50 for stats in bus.stats()] == seconds
 
 
 async def test_stats_may_be_read_in_another_thread_while_events_are_published() -> None:
