@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +127,7 @@ class HistoryObserver:
 
     def _prune(self) -> None:
         identity = self._identity
-        if identity is None or (identity.member and journal_path(identity.run).exists()):
+        if identity is None or (identity.member and os.path.exists(journal_path(identity.run))):  # noqa: PTH110  # Path.exists raises
             return
         if removed := prune(keep=identity.run):
             logger.info("removed the journals of %d old runs; PHASEBUS_KEEP_RUNS keeps more", len(removed))

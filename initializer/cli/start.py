@@ -190,12 +190,19 @@ def _print_times(journal: Path, seconds: float, timeline: Timeline) -> None:
         for line in history_lines(run):
             write_out(line)
     except Exception as error:  # noqa: BLE001  # no error of the table may end a ready node
-        if journal.is_file() and journal.stat().st_size:  # otherwise a warning about the journal was logged
+        if _has_content(journal):  # otherwise a warning about the journal was logged
             _warn(f"the times of the steps are not shown: {error}")
     usual = next(
         (step["usual"] for step in timeline.state()["steps"] if "parent" not in step and "usual" in step), None
     )
     write_out(f"ready in {seconds:.1f} s{f', usually {format_usual(usual)}' if usual else ''}")
+
+
+def _has_content(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except OSError:  # also where this user may not search the folder
+        return False
 
 
 async def _started(config: LLMConfig | ClusterConfig, telemetry: Telemetry, bus: Bus) -> Node | Cluster:

@@ -1,8 +1,10 @@
-"""The paths of journals, and how a journal is found."""
+"""The paths of journals, and how a journal is found.
+
+`os.path` returns False for a file in a folder that this user may not search, where `Path` raises.
+"""
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
 from collections.abc import Iterable
@@ -38,15 +40,22 @@ def find_journal(run: str | None = None) -> Path:
     """
     if run is not None and (os.sep in run or run.endswith(".jsonl")):
         path = Path(run)
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113
             raise JournalError(f"no journal at {run}")
         return path
     folder = runs_folder()
-    if (taken := next((each for each in (folder, folder.parent) if each.is_file()), None)) is not None:
+    if (taken := next((each for each in (folder, folder.parent) if os.path.isfile(each)), None)) is not None:  # noqa: PTH113
         raise JournalError(
             f"{taken} is a file, but the journals of runs need a folder there. Set PHASEBUS_STATE_DIR to another folder"
         )
-    found = sorted(folder.glob(f"{glob.escape(run or '')}*.jsonl"))
+    try:
+        found = sorted(each for each in folder.iterdir() if each.match("*.jsonl") and each.name.startswith(run or ""))
+    except FileNotFoundError:
+        found = []
+    except OSError as error:
+        raise JournalError(
+            f"cannot read the folder of runs {folder}: {error.strerror}. Set PHASEBUS_STATE_DIR to a folder of this user"
+        ) from error
     exact = folder / f"{run}.jsonl"
     journals = [exact] if exact in found else preferred(found) or found
     if not journals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -149,4 +150,4 @@ def _no_app() -> Any:
 
 
 def _exists(journal: Path) -> bool:
-    return journal.exists()
+    return os.path.exists(journal)  # noqa: PTH110  # Path.exists raises for a folder that may not be searched

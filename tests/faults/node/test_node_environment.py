@@ -82,8 +82,9 @@ OTEL = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
             "OTEL_EXPORTER_OTLP_TIMEOUT": "soon",
         },
         {"PHASEBUS_STATE_DIR": "/etc/passwd", "PHASEBUS_HOST": "192.0.2.1", "OTEL_ATTRIBUTE_COUNT_LIMIT": "many"},
+        {"PHASEBUS_STATE_DIR": f"/{300 * 'a'}"},  # no system call accepts it, as in a folder that may not be searched
     ],
-    ids=["nowhere", "something else there"],
+    ids=["nowhere", "something else there", "not even to be looked up"],
 )
 def test_in_an_environment_with_wrong_variables_there_is_one_warning_for_each(
     command: list[str], variables: Mapping[str, str]

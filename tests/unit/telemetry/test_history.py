@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +195,17 @@ def test_runs_of_others_are_listed_where_this_user_has_none(monkeypatch: pytest.
     assert [each.run for each in recorded_runs()] == [run_id(2), run_id(1)]
 
 
-@pytest.mark.parametrize("name", ["no-such-run", "[", "*", "a/b.jsonl", ""])
+def test_folder_of_runs_that_may_not_be_read_is_an_error_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(JournalError, match=f"cannot read the folder of runs {runs_folder()}: Permission denied"):
+        find_run()
+    assert list(recorded_runs()) == []
+
+
+@pytest.mark.parametrize("name", ["no-such-run", "[", "*", "a/b.jsonl", "a/" + 300 * "b" + ".jsonl", ""])
 def test_a_name_of_no_run_is_an_error(name: str) -> None:
     record(run_id(1), name="prod")
     if name == "":
