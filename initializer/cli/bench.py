@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import click
 
@@ -59,7 +60,7 @@ def bench(
         runs = [series(str(each.folder)) for each in contenders]
         for each, ready in zip(contenders, runs, strict=True):
             seconds = sorted(map(time_to_ready, ready))
-            middle = format_duration(seconds[len(seconds) // 2])
+            middle = format_duration(median(seconds))
             spread = f"{format_duration(seconds[0])} to {format_duration(seconds[-1])}"
             click.echo(f"{each.title}: ready in {middle} ({spread}; {len(seconds)} starts); journals in {each.folder}")
         if len(contenders) == 2:
