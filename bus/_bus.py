@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, TypeVar, Unpack, cast, overload
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
-from phasebus.bus._checks import count, flag, names, seconds
+from phasebus.bus._checks import count, flag, names, seconds, shown
 from phasebus.bus._errors import BusStateError, OptionError
 from phasebus.bus._forms import Callback, Handler, check_event, check_no_callback_class, events_of, shape_of
 from phasebus.bus._log import log
@@ -203,7 +203,7 @@ class Bus(Watched):
             OptionError: `kind` is no `StepKind`.
         """
         if not isinstance(kind, StepKind):
-            raise OptionError(f"kind={kind!r}: a kind of step is needed, such as StepKind('download')")
+            raise OptionError(f"kind={shown(kind)}: a kind of step is needed, such as StepKind('download')")
         return Step(self, kind, name, parent, attributes)
 
     def threads(self) -> Threads:

@@ -7,6 +7,19 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 from phasebus.bus._errors import OptionError
+from phasebus.printable import bounded_text
+
+SHOWN_CHARACTERS = 300
+"""How much of a wrong value a message shows."""
+
+
+def shown(value: object) -> str:
+    """Return a wrong `value` for the message that refuses it: shortened, and also if its class cannot print it."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # deep nesting, or a __repr__ that raises
+        text = f"<{type(value).__name__}>"
+    return bounded_text(text, SHOWN_CHARACTERS)
 
 
 def count(option: str, value: object, *, at_least: int) -> int:
@@ -16,7 +29,7 @@ def count(option: str, value: object, *, at_least: int) -> int:
         OptionError: It is not.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise OptionError(f"{option}={value!r}: a whole number of at least {at_least} is needed")
+        raise OptionError(f"{option}={shown(value)}: a whole number of at least {at_least} is needed")
     return value
 
 
@@ -27,7 +40,7 @@ def seconds(option: str, value: object) -> float:
         OptionError: It is not.
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value) or value < 0:
-        raise OptionError(f"{option}={value!r}: a number of seconds is needed, such as {option}=5.0")
+        raise OptionError(f"{option}={shown(value)}: a number of seconds is needed, such as {option}=5.0")
     return value
 
 
@@ -38,7 +51,7 @@ def flag(option: str, value: object) -> bool:
         OptionError: It is not.
     """
     if not isinstance(value, bool):
-        raise OptionError(f"{option}={value!r}: True or False is needed")
+        raise OptionError(f"{option}={shown(value)}: True or False is needed")
     return value
 
 
@@ -50,7 +63,7 @@ def names(option: str, value: object) -> tuple[str, ...]:
     """
     given = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
     if not all(isinstance(name, str) and name for name in given):
-        raise OptionError(f"{option}={value!r}: a name is needed, or a list of names")
+        raise OptionError(f"{option}={shown(value)}: a name is needed, or a list of names")
     return given
 
 
@@ -62,10 +75,11 @@ def one_of(option: str, value: object, allowed: Collection[str], otherwise: str 
     """
     if not (isinstance(value, str) and value in allowed):
         words = ", ".join(map(repr, allowed))
-        raise OptionError(f"{option}={value!r}: it is one of {words}{otherwise}{nearest(value, allowed)}")
+        near = nearest(value, allowed) if isinstance(value, str) else ""
+        raise OptionError(f"{option}={shown(value)}: it is one of {words}{otherwise}{near}")
 
 
-def nearest(name: object, known: Collection[str], cutoff: float = 0.6) -> str:
+def nearest(name: str, known: Collection[str], cutoff: float = 0.6) -> str:
     """Return a question for the end of a message when a known name is close to `name`; else nothing.
 
     Args:
@@ -74,5 +88,5 @@ def nearest(name: object, known: Collection[str], cutoff: float = 0.6) -> str:
         cutoff: How alike they have to be, 0 to 1; see `difflib.get_close_matches`.
     """
     spelt = {each.lower(): each for each in known}
-    close = get_close_matches(str(name).lower(), spelt, n=1, cutoff=cutoff)
+    close = get_close_matches(name.lower(), spelt, n=1, cutoff=cutoff)
     return f". Did you mean {spelt[close[0]]!r}?" if close else ""

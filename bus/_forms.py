@@ -15,6 +15,7 @@ from enum import Enum
 from types import CodeType, SimpleNamespace
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from phasebus.bus._checks import shown
 from phasebus.bus._context import ReadableContext
 from phasebus.bus._errors import CallbackSignatureError
 from phasebus.bus._events import Event, PhaseEvent
@@ -55,7 +56,7 @@ def shape_of(callback: Callback) -> Shape:
         CallbackSignatureError: It takes neither one, two nor three positional arguments.
     """
     if not callable(callback):
-        raise CallbackSignatureError(f"{callback!r} is not callable; a callback is a function or has __call__")
+        raise CallbackSignatureError(f"{shown(callback)} is not callable; a callback is a function or has __call__")
     check_no_callback_class(callback)
     function = _function_of(callback)
     if _has_code(function) and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
+from phasebus.bus._checks import shown
 from phasebus.bus._errors import InvalidValueError, OptionError
 
 T = TypeVar("T")
@@ -49,10 +50,12 @@ class Key(str, Generic[T]):
     ) -> Key[T]:
         if on_conflict not in ("last", "error") and not callable(on_conflict):
             raise OptionError(
-                f"on_conflict={on_conflict!r}: it is 'last', 'error' or a function that merges two values"
+                f"on_conflict={shown(on_conflict)}: it is 'last', 'error' or a function that merges two values"
             )
         if validate is not None and not callable(validate):
-            raise OptionError(f"validate={validate!r}: a function is needed that returns what is stored, such as int")
+            raise OptionError(
+                f"validate={shown(validate)}: a function is needed that returns what is stored, such as int"
+            )
         key = super().__new__(cls, name)
         key.on_conflict = on_conflict
         key.validate = validate
@@ -72,7 +75,7 @@ class Key(str, Generic[T]):
             return self.validate(value)
         except (ValueError, TypeError) as error:
             raise InvalidValueError(
-                f"{by!r} wrote {self!s} = {value!r}, which is not valid: {_reason(error)}"
+                f"{by!r} wrote {self!s} = {shown(value)}, which is not valid: {_reason(error)}"
             ) from error
 
     def __copy__(self) -> Key[T]:
@@ -108,4 +111,4 @@ def _reason(error: Exception) -> str:
 def check_key(key: object) -> None:
     """Raise TypeError unless `key` can be the key of a context."""
     if not isinstance(key, str):
-        raise TypeError(f"{key!r} cannot be a key of a context: keys are strings")
+        raise TypeError(f"{shown(key)} cannot be a key of a context: keys are strings")

@@ -12,6 +12,7 @@ from typing import Any
 
 from phasebus.bus._blame import blame, forget_older_tracebacks
 from phasebus.bus._calls import call_guarded
+from phasebus.bus._checks import shown
 from phasebus.bus._context import Context
 from phasebus.bus._errors import CallbackTimeoutError, EventError
 from phasebus.bus._events import PhaseEvent
@@ -252,7 +253,9 @@ class Plan:
 def check_context(context: object) -> None:
     """Raise EventError unless `context` is one."""
     if not isinstance(context, Context):  # a `View` is registered as one
-        raise EventError(f"{context!r} is no context; publish with Context({{…}}), which remembers who changed what")
+        raise EventError(
+            f"{shown(context)} is no context; publish with Context({{…}}), which remembers who changed what"
+        )
 
 
 def _is_awaited(subscription: Subscription) -> bool:

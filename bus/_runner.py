@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from phasebus.bus._bus import Bus
+from phasebus.bus._checks import shown
 from phasebus.bus._context import Context
 from phasebus.bus._errors import CallbackSignatureError
 from phasebus.bus._events import PhaseEvent, phase_event
@@ -71,7 +72,7 @@ def subscribe_all(bus: Bus, callbacks: Iterable[Handler[Any] | Observer]) -> lis
         CallbackSignatureError: One of them is no callback, or `callbacks` is not a collection of them.
     """
     if isinstance(callbacks, Mapping | str) or not isinstance(callbacks, Iterable):
-        raise CallbackSignatureError(f"callbacks is a list of callables, not {callbacks!r}")
+        raise CallbackSignatureError(f"callbacks is a list of callables, not {shown(callbacks)}")
     handles: list[Subscription | Observation] = []
     for callback in callbacks:
         if is_observer(callback):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, NewType, Protocol, TypeVar, Union, get_args, get_origin
 
-from phasebus.bus._checks import nearest
+from phasebus.bus._checks import nearest, shown
 from phasebus.bus._errors import CallbackSignatureError, EventError
 from phasebus.bus._events import PhaseEvent
 from phasebus.bus._log import log
@@ -41,7 +41,7 @@ def event_class(method: str, event: object) -> type:
     """
     if isinstance(event, type):
         return event
-    raise EventError(f"{method}({event!r}): a class of events is needed, such as {method}({type(event).__name__})")
+    raise EventError(f"{method}({shown(event)}): a class of events is needed, such as {method}({type(event).__name__})")
 
 
 def is_selector(thing: object) -> bool:
@@ -108,7 +108,7 @@ def selector(events: Events) -> Selector:
             return _protocol_selector(events)
         return Selector(events.__name__, lambda event: issubclass(event, events))
     raise CallbackSignatureError(
-        f"{events!r} does not choose events; give a class, a union of classes, a runtime protocol, "
+        f"{shown(events)} does not choose events; give a class, a union of classes, a runtime protocol, "
         "the name of a phase, or typing.Any"
     )
 

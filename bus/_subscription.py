@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypedDict
 from weakref import WeakMethod
 
-from phasebus.bus._checks import count, nearest, one_of, seconds
+from phasebus.bus._checks import count, nearest, one_of, seconds, shown
 from phasebus.bus._errors import OptionError
 from phasebus.bus._forms import Callback, Form, Shape
 from phasebus.bus._order import Stage
@@ -49,7 +49,7 @@ class Retry:
             raise OptionError(f"jitter={self.jitter!r}: a share is needed, 0 to 1")
         classes = self.on if isinstance(self.on, tuple) else (self.on,)
         if not classes or not all(isinstance(each, type) and issubclass(each, Exception) for each in classes):
-            raise OptionError(f"on={self.on!r}: a class of exceptions is needed, or a tuple of them")
+            raise OptionError(f"on={shown(self.on)}: a class of exceptions is needed, or a tuple of them")
 
     def is_for(self, error: Exception) -> bool:
         """Return whether `error` is one of those to try again after, or a group of nothing else, as task groups raise."""
@@ -88,7 +88,8 @@ def check_options(stage: object, on_error: object, timeout: object) -> None:
     """
     if not isinstance(stage, Stage):
         known = [f"Stage.{each.name}" for each in Stage]
-        raise OptionError(f"stage={stage!r}: it is one of {', '.join(known)}{nearest(f'Stage.{stage}', known)}")
+        near = nearest(f"Stage.{stage}", known) if isinstance(stage, str) else ""
+        raise OptionError(f"stage={shown(stage)}: it is one of {', '.join(known)}{near}")
     if not isinstance(on_error, Retry):
         one_of("on_error", on_error, ("raise", "isolate"), " or a Retry(…)")
     if timeout is not None:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from zlib import crc32
 
-from phasebus.bus._checks import seconds
+from phasebus.bus._checks import seconds, shown
 from phasebus.bus._errors import OptionError
 from phasebus.bus._past import RUNNING_STEPS
 from phasebus.bus._step_events import StepEvent, StepFailed, StepFinished, StepProgress
@@ -27,7 +27,7 @@ class Thinning:
 
     def __init__(self, sample: float, min_seconds: float) -> None:
         if not isinstance(sample, int | float) or isinstance(sample, bool) or not 0 < sample <= 1:
-            raise OptionError(f"sample={sample!r}: a share of the events is needed, above 0 and at most 1")
+            raise OptionError(f"sample={shown(sample)}: a share of the events is needed, above 0 and at most 1")
         self._sample = sample
         self._min_seconds = seconds("min_seconds", min_seconds)
         self._due = 1.0 - sample  # so that the first event passes

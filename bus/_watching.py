@@ -13,7 +13,7 @@ import anyio
 from anyio.lowlevel import EventLoopToken
 
 from phasebus.bus._buffers import Overflow, check_buffer
-from phasebus.bus._checks import count, flag, seconds
+from phasebus.bus._checks import count, flag, seconds, shown
 from phasebus.bus._dispatch import Dispatcher
 from phasebus.bus._errors import BusStateError, EventError, OptionError
 from phasebus.bus._forms import Handler, check_no_callback_class, events_of, shape_of
@@ -232,7 +232,7 @@ class Watched(Dispatcher):
         if not isinstance(past, bool):
             count("past", past, at_least=0)
         if where is not None and not callable(where):
-            raise OptionError(f"where={where!r}: a function is needed, such as lambda event: event.name == 'a'")
+            raise OptionError(f"where={shown(where)}: a function is needed, such as lambda event: event.name == 'a'")
         self._check_open("an event can be found")
         chosen = selector(events)
         for event in reversed(self._past.select(chosen, past, present=bool(past))):

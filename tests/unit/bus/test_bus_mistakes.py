@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 from unittest.mock import AsyncMock, MagicMock, Mock
 
@@ -16,6 +17,7 @@ from phasebus.bus import (
     EventError,
     Key,
     OptionError,
+    PhasebusError,
     Retry,
     phase_event,
 )
@@ -243,3 +245,40 @@ async def test_drops_are_logged_once_with_the_remedy(caplog: pytest.LogCaptureFi
     (record,) = caplog.records
     assert record.getMessage().startswith("'Stream' is slower than its events: its buffer of 2 is full")
     assert "overflow='block'" in record.getMessage()
+
+
+class NotPrintable:
+    def __repr__(self) -> str:
+        return repr(self)
+
+    __str__ = __repr__
+
+
+REFUSALS: list[Callable[[Bus, Any], object]] = [
+    lambda bus, wrong: bus.subscribe(Ping, wrong),
+    lambda bus, wrong: bus.subscribe(wrong, lambda event: None),
+    lambda bus, wrong: bus.subscribe(Ping, lambda event: None, stage=wrong),
+    lambda bus, wrong: bus.subscribe(Ping, lambda event: None, on_error=wrong),
+    lambda bus, wrong: bus.subscribe(Ping, lambda event: None, timeout=wrong),
+    lambda bus, wrong: bus.subscribe(Ping, lambda event: None, before=wrong),
+    lambda bus, wrong: bus.subscribe(Ping, lambda event: None, thread=wrong),
+    lambda bus, wrong: bus.observe(Ping, lambda event: None, buffer=wrong),
+    lambda bus, wrong: bus.step(wrong, "a"),
+    lambda bus, wrong: bus.wants(wrong),
+    lambda bus, wrong: CallbackRunner([wrong]),
+    lambda bus, wrong: Key("key", on_conflict=wrong),
+    lambda bus, wrong: Key("key", validate=int).checked(wrong, "me"),
+]
+
+
+@pytest.mark.parametrize("refuse", REFUSALS)
+@pytest.mark.parametrize("wrong", [NotPrintable(), [None] * 1_000], ids=["not printable", "long"])
+async def test_message_shows_a_wrong_value_that_is_long_or_cannot_be_printed(refuse: Any, wrong: object) -> None:
+    with pytest.raises(PhasebusError, match=r"<NotPrintable>|more characters\)") as refused:
+        refuse(Bus(), wrong)
+    assert len(str(refused.value)) < 1_000
+
+
+async def test_message_shows_a_context_that_cannot_be_printed() -> None:
+    with pytest.raises(EventError, match="<NotPrintable> is no context"):
+        await Bus().publish(Ping(), NotPrintable())  # type: ignore[arg-type]
