@@ -47,7 +47,6 @@ OWN_STEPS: Final = frozenset(
         "check_api_server",
         "collect_garbage",
         "configure_engine",
-        "create_message_queue",
         "freeze_heap",
         "import_engine",
         "import_modules",

@@ -35,7 +35,6 @@ UNTRACED_FUNCTIONS: Final = (
     ("vllm.entrypoints.openai.api_server", "init_app_state", "init_api_server"),
     ("vllm.v1.engine.async_llm", "maybe_register_config_serialize_by_value", "register_config"),
     ("vllm.v1.engine.utils", "wait_for_engine_startup", "wait_for_engine_core"),
-    ("vllm.distributed.device_communicators.shm_broadcast", "MessageQueue.__init__", "create_message_queue"),
     ("vllm.v1.core.sched.scheduler", "Scheduler.__init__", "init_scheduler"),
     ("vllm.v1.structured_output", "StructuredOutputManager.__init__", "init_structured_output"),
     ("vllm.v1.engine.core", "freeze_gc_heap", "freeze_heap"),

@@ -20,6 +20,8 @@ IMPORT_MODULES: Final = "import_modules"
 
 IMPORTED_LATER: Final = frozenset(
     {
+        "ray",
+        "vllm._aiter_ops",
         "vllm.model_executor.layers.quantization.online.base",
         "vllm.v1.core.sched.async_scheduler",
         "vllm.v1.engine.async_llm",
