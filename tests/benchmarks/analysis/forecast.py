@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from statistics import median
+from typing import NamedTuple
 
 from phasebus.telemetry.analysis.forecast import Forecast, PastRun, Progress, past_run
 from phasebus.telemetry.history import Configuration, busyness_of, recorded_runs
@@ -32,6 +33,18 @@ COVERAGE, MOST_OFF = 80.0, 5.0
 
 Curve = Sequence[tuple[float, float]]
 """Seconds after the begin of a start, and the CPU time that the process importing the engine has used; empty if not sampled."""
+
+QUIET = 0.2
+"""The share of the CPUs that other programs use on a machine which counts as quiet."""
+
+
+class Recorded(NamedTuple):
+    """A recorded start, its sampled CPU times, and the share of the CPUs that other programs used meanwhile."""
+
+    start: PastRun
+    curve: Curve
+    others: float
+
 
 Case = tuple[Sequence[PastRun], PastRun, Curve]
 
@@ -91,7 +104,7 @@ def simulated() -> Table:
 def real(folder: Path | None = None) -> Table | None:
     """Forecast each recorded start from the others of its configuration; None without any."""
     folder = folder or Path(os.environ.get(JOURNALS) or RECORDED)
-    groups: dict[str, list[tuple[PastRun, Curve]]] = {}
+    groups: dict[str, list[Recorded]] = {}
     names: dict[str, str] = {}
     for summary in recorded_runs(folder):
         configuration = Configuration.from_attributes(summary.attributes)
@@ -99,27 +112,40 @@ def real(folder: Path | None = None) -> Table | None:
         if configuration is not None and summary.outcome == "finished":
             found = past_run(read_journal(summary.path, until_ready=True), busyness_of(summary.attributes))
         if configuration is not None and found is not None:
-            groups.setdefault(configuration.fingerprint, []).append((found, _curve(summary.path)))
+            groups.setdefault(configuration.fingerprint, []).append(Recorded(found, *_sampled(summary.path)))
             names[configuration.fingerprint] = _described(configuration)
-    groups = {name: runs for name, runs in groups.items() if len(runs) > 2}
+    groups = {name: starts for name, starts in groups.items() if len(starts) > 2}
     if not groups:
         return None
-    number = sum(map(len, groups.values()))
-    table = _table(f"Time remaining of {number} real starts, in percent of the whole time", "configuration")
-    every: list[Case] = []
-    for name, runs in groups.items():
-        cases: list[Case] = [
-            ([each for each, _ in (*runs[:at], *runs[at + 1 :])], run, curve) for at, (run, curve) in enumerate(runs)
-        ]
-        every += cases
-        seconds = sorted(run.seconds for run, _ in runs)
-        sampled = ", with CPU times" if all(curve for _, curve in runs) else ""
-        label = f"{names[name]}{sampled}: {len(runs)} starts of {seconds[0]:.0f} to {seconds[-1]:.0f} s"
-        _add(table, label, _measured(cases), marked=False)
+    table = _table(
+        f"Time remaining of {sum(map(len, groups.values()))} real starts, in percent of the whole time", "configuration"
+    )
+    for name, starts in groups.items():
+        seconds = sorted(each.start.seconds for each in starts)
+        label = f"{names[name]}: {len(starts)} starts of {seconds[0]:.0f} to {seconds[-1]:.0f} s"
+        _add(table, label, _measured(_each_from_the_others(starts)), marked=False)
+    every = [case for starts in groups.values() for case in _each_from_the_others(starts)]
     _add(table, "all", _measured(every), marked=False)
-    table.notes.append("The CPU times of the starts that have some were sampled every half second while they ran.")
+    quiet = [
+        case
+        for starts in groups.values()
+        for case in _each_from_the_others([each for each in starts if each.others < QUIET])
+    ]
+    if quiet:
+        label = f"the {len(quiet)} of them beside which other programs used less than {QUIET:.0%} of the CPUs"
+        _add(table, label, _measured(quiet), marked=False)
+    table.notes.append("CPU times were sampled every half second while the starts ran.")
     table.notes.append(f"Each start is forecast from the others of its configuration; {JOURNALS} names other journals.")
     return table
+
+
+def _each_from_the_others(starts: Sequence[Recorded]) -> list[Case]:
+    if len(starts) < 2:
+        return []
+    return [
+        ([other.start for other in (*starts[:at], *starts[at + 1 :])], each.start, each.curve)
+        for at, each in enumerate(starts)
+    ]
 
 
 def cost() -> Table:
@@ -193,9 +219,13 @@ def _used(curve: Curve, elapsed: float) -> float:
     return low + (high - low) * (elapsed - begin) / (end - begin)
 
 
-def _curve(journal: Path) -> Curve:
-    sampled = journal.with_suffix(".cpu.json")
-    return [tuple(each) for each in json.loads(sampled.read_text())] if sampled.exists() else ()
+def _sampled(journal: Path) -> tuple[Curve, float]:
+    """Return what was sampled while a start ran; nothing, and all CPUs used by others, if that was not."""
+    path = journal.with_suffix(".cpu.json")
+    if not path.exists():
+        return (), 1.0
+    sampled = json.loads(path.read_text())
+    return [tuple(each) for each in sampled["import"]], sampled["others"]
 
 
 def _described(configuration: Configuration) -> str:
