@@ -59,13 +59,20 @@ class _CommandLine(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. It fails if its output is its result and cannot be written."""
         with _interruptible():
-            result = super().invoke(ctx)
+            result: Any = None
+            ended: BaseException | None = None
+            try:
+                result = super().invoke(ctx)
+            except (SystemExit, click.exceptions.Exit) as exit_:  # with the exit code of its result
+                ended = exit_
             if ctx.invoked_subcommand not in _STARTING:
                 try:
                     check_output()
                 except OutputError as error:
                     write_err(f"phasebus: {error}")
                     raise SystemExit(1) from None
+            if ended is not None:
+                raise ended
             return result
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:

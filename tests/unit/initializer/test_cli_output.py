@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from phasebus.initializer.cli import doctor
+from phasebus.initializer.cli.doctor.findings import Finding, Level
+from phasebus.initializer.cli.group import main
 from phasebus.initializer.cli.output import OutputError, TolerantStream, check_output, tolerant_streams
 
 
@@ -64,3 +67,15 @@ def test_a_result_whose_reader_has_gone_ends_without_a_message(monkeypatch: pyte
         with pytest.raises(SystemExit) as ended:
             check_output()
     assert ended.value.code == 1
+
+
+@pytest.mark.parametrize("level", ["ok", "fix"])
+def test_command_that_ends_with_an_exit_code_fails_if_its_result_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], level: Level
+) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: [Finding("topic", "name", "value", level)])
+    monkeypatch.setattr(sys, "stdout", Broken(OSError(28, "No space left on device")))
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor"])
+    assert ended.value.code == 1
+    assert "the output cannot be written: No space left on device" in capsys.readouterr().err
