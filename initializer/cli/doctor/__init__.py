@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 
 from phasebus.initializer.cli.doctor import machine, software, variables
+from phasebus.initializer.cli.doctor.bytecode import find_bytecode
 from phasebus.initializer.cli.doctor.findings import Finding, print_and_exit
 from phasebus.telemetry.redaction import redact
 
 _CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
     software.find_versions,
+    find_bytecode,
     software.find_seams,
     software.find_plugin,
     variables.find_variables,
