@@ -155,7 +155,7 @@ class Dispatcher:
                 key: Any = view.key
                 if key is None:
                     view.key = COMMITTED
-                elif key is MANY or type(context) is not Context or context.rules:
+                elif key is MANY or context.__class__ is not Context or context.rules:
                     view.commit()
                 else:  # one key without rules, as in most callbacks: what `commit` does, without the calls
                     context.data[key] = value = view.value

@@ -41,15 +41,15 @@ class Peer:
 
 def _phasebus(count: int, stack: AsyncExitStack) -> Call:
     bus = Bus()
-    for _ in range(count):
-        bus.subscribe(Happened, plain())
+    for handler in [plain() for _ in range(count)]:  # close to one another in memory, as those of aiosignal are
+        bus.subscribe(Happened, handler)
     return partial(bus.publish, EVENT)
 
 
 def _phasebus_with_context(count: int, stack: AsyncExitStack) -> Call:
     bus, context = Bus(), Context()
-    for _ in range(count):
-        bus.subscribe(Happened, viewing())
+    for handler in [viewing() for _ in range(count)]:
+        bus.subscribe(Happened, handler)
     return partial(bus.publish, EVENT, context)
 
 
