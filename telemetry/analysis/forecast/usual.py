@@ -46,20 +46,27 @@ def usual_durations(history: Sequence[PastRun]) -> Mapping[StepKey, Usual]:
 
 
 def usual_order(history: Sequence[PastRun], usual: Mapping[StepKey, Usual]) -> Sequence[StepKey]:
-    """Return the notable innermost steps of `usual` in the order in which they usually begin.
+    """Return the notable steps of `usual` in the order in which they usually begin, without those that contain others.
 
-    One that always ends together with a step of its process around it is left out: it is reported only at its end.
+    An innermost one that ends together with a step of its process around it is none: it is reported only at its end.
     """
     least = _NOTABLE_SHARE * median(past.seconds for past in history)
     begins: dict[StepKey, list[float]] = {}
     for past in history:
         ends = {(step.process, end) for step, (_, end) in past.spans.items() if step not in past.innermost}
-        for step in past.innermost:
-            begin, end = past.spans[step]
-            if (step.process, end) not in ends:
+        spans = {
+            step: (begin, end)
+            for step, (begin, end) in past.spans.items()
+            if step in usual
+            and usual[step].seconds >= least
+            and not (step in past.innermost and (step.process, end) in ends)
+        }
+        for step, (begin, end) in spans.items():
+            inside = (other for other, span in spans.items() if other != step and begin <= span[0] and span[1] <= end)
+            if step in past.innermost or next(inside, None) is None:
                 begins.setdefault(step, []).append(begin)
-    notable = [step for step in begins if step in usual and usual[step].seconds >= least]
-    return sorted(notable, key=lambda step: (median(begins[step]), step))
+    often = [step for step, found in begins.items() if 2 * len(found) >= len(history)]
+    return sorted(often, key=lambda step: (median(begins[step]), step))
 
 
 def following(order: Sequence[StepKey], progress: Progress) -> Sequence[StepKey]:
