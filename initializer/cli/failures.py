@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from phasebus.bus import PhasebusError
-from phasebus.initializer.cli.output import write_err
+from phasebus.initializer.cli.output import indented, write_err
 from phasebus.initializer.node.termination_message import write_termination_message
 from phasebus.telemetry import redact
 
@@ -82,8 +82,8 @@ def described(error: Exception) -> list[str]:
     message = _text_of(error)
     if not isinstance(error, PhasebusError):
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    lines = [redact(f"phasebus: {message}")]
-    lines += [redact(f"  {note}") for note in getattr(error, "__notes__", ())]
+    lines = [indented(redact(f"phasebus: {message}"))]
+    lines += [indented(redact(f"  {note}"), 4) for note in getattr(error, "__notes__", ())]
     if not isinstance(error, PhasebusError) and (frames := traceback.extract_tb(error.__traceback__)):
         lines.append(f"  at {frames[-1].filename}:{frames[-1].lineno} (--verbose shows the whole traceback)")
     return lines

@@ -64,6 +64,16 @@ def write_err(text: str) -> None:
     sys.stderr.flush()
 
 
+def indented(text: str, spaces: int = 2) -> str:
+    """Return `text` with every line but the first indented, so that none looks like a message of its own.
+
+    A service or a callback chooses the text of an error. systemd's journal also reads a priority at the beginning of a line
+    (sd-daemon(3)), and shows one of ``<0>`` to all users.
+    """
+    first, *others = text.split("\n")
+    return "\n".join([first, *(line if line[:1] in ("", " ", "\t") else f"{spaces * ' '}{line}" for line in others)])
+
+
 def log_warnings() -> None:
     """Write the warnings and errors that phasebus logs to standard error, one line each."""
     logger = logging.getLogger("phasebus")
@@ -74,7 +84,7 @@ def log_warnings() -> None:
 
 class _WarningHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        write_err(f"phasebus: {record.getMessage()}")
+        write_err(indented(f"phasebus: {record.getMessage()}"))
 
 
 def check_output() -> None:

@@ -14,6 +14,7 @@ from rich.live import Live
 
 from phasebus.bus import Bus
 from phasebus.initializer.cli.live import live_tree, step_line
+from phasebus.initializer.cli.output import indented
 from phasebus.initializer.cli.remote import Follower, RemoteStart
 from phasebus.initializer.cli.status_lines import StatusThread
 from phasebus.observers import LogObserver, ProgressObserver
@@ -113,4 +114,4 @@ class _ConsoleHandler(logging.Handler):
         """Write one record."""
         if getattr(record, "reminder", False):
             return  # the status lines name the step that the start waits for
-        self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(indented(self.format(record)), markup=False, highlight=False, soft_wrap=True)

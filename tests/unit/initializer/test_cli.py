@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import logging
 import signal
 import subprocess
 import sys
@@ -8,11 +10,15 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
+from rich.console import Console
 
+from phasebus.bus import PhasebusError
 from phasebus.initializer.cli import main
 from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.options import service_options
+from phasebus.initializer.cli.output import _WarningHandler
 from phasebus.initializer.cli.report import report
+from phasebus.initializer.cli.terminal import _ConsoleHandler
 
 
 @pytest.mark.parametrize("command", [[], ["up"], ["demo"], ["run"], ["watch"], ["report"]])
@@ -122,3 +128,22 @@ def test_a_signal_outside_of_the_start_ends_with_one_line_too(capsys: pytest.Cap
         raise KeyboardInterrupt
     assert ended.value.code == 128 + signal.SIGINT
     assert capsys.readouterr().err == "phasebus: ended by SIGINT; nothing of the start-up is left running\n"
+
+
+FORGED = "first\n<0>an emergency\nphasebus: another message\n  of two parts\n\n12:00:00  node n: ready"
+SHOWN = "first\n  <0>an emergency\n  phasebus: another message\n  of two parts\n\n  12:00:00  node n: ready\n"
+
+
+def test_text_of_an_error_is_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), reported():
+        raise PhasebusError(FORGED)
+    assert capsys.readouterr().err == f"phasebus: {SHOWN}"
+
+
+def test_text_of_a_warning_is_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    record = logging.LogRecord("phasebus", logging.WARNING, "", 0, "%s", (FORGED,), None)
+    _WarningHandler().handle(record)
+    assert capsys.readouterr().err == f"phasebus: {SHOWN}"
+    terminal = io.StringIO()
+    _ConsoleHandler(Console(file=terminal, width=200)).handle(record)
+    assert terminal.getvalue() == SHOWN
