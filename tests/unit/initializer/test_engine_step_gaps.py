@@ -51,6 +51,21 @@ def test_module_that_is_imported_later_has_a_span_from_the_begin_of_its_import(
     del sys.modules[traced_module]
 
 
+@pytest.mark.parametrize(("span", "steps"), [("Executor init", 1), ("Worker init", 0)])
+def test_module_of_the_executor_has_a_span_only_inside_its_step(
+    span: str, steps: int, traced_module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    monkeypatch.setitem(sys.modules, "vllm.tracing", SimpleNamespace(instrument_manual=lambda *each: made.append(each)))
+    monkeypatch.setattr(imports, "_IN_EXECUTOR", {traced_module})
+    imports.trace_imports()
+    with TracerProvider().get_tracer("test").start_as_current_span(span):
+        importlib.import_module(traced_module)
+    assert len(made) == steps
+    del sys.modules[traced_module]
+
+
 def test_module_that_is_there_when_the_plugin_starts_has_no_step(
     traced_module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Final
 
 import wrapt
+from opentelemetry import trace
 
 IMPORT_MODULES: Final = "import_modules"
 """The name of the step; the module is an attribute."""
@@ -28,6 +29,13 @@ IMPORTED_LATER: Final = frozenset(
     }
 )
 """The modules. One that a process has when its plugins are loaded has no step there."""
+
+_IN_EXECUTOR: Final = frozenset({"ray", "vllm._aiter_ops"})
+"""The modules whose import is a step only inside `_EXECUTOR`. Other steps that import them have no steps inside, and would be
+divided into this one and time without a name."""
+
+_EXECUTOR: Final = "Executor init"
+"""vLLM's name of the span of the step `init_executor`."""
 
 
 def trace_imports() -> None:
@@ -54,6 +62,8 @@ class _ImportTimes(MetaPathFinder):
     def trace(self, module: ModuleType) -> None:
         """Make the span of the import of `module`, if it has begun since this finder was installed."""
         if (began_ns := self._began_ns.pop(module.__name__, None)) is not None:
+            if module.__name__ in _IN_EXECUTOR and getattr(trace.get_current_span(), "name", "") != _EXECUTOR:
+                return
             from vllm.tracing import instrument_manual
 
             instrument_manual(IMPORT_MODULES, began_ns, time.time_ns(), {"module": module.__name__})
