@@ -58,7 +58,7 @@ def test_module_of_the_executor_has_a_span_only_inside_its_step(
     made: list[object] = []
     monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
     monkeypatch.setitem(sys.modules, "vllm.tracing", SimpleNamespace(instrument_manual=lambda *each: made.append(each)))
-    monkeypatch.setattr(imports, "_IN_EXECUTOR", {traced_module})
+    monkeypatch.setattr(imports, "_ONLY_INSIDE", {traced_module: "Executor init"})
     imports.trace_imports()
     with TracerProvider().get_tracer("test").start_as_current_span(span):
         importlib.import_module(traced_module)

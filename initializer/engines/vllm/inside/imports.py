@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -30,12 +30,13 @@ IMPORTED_LATER: Final = frozenset(
 )
 """The modules. One that a process has when its plugins are loaded has no step there."""
 
-_IN_EXECUTOR: Final = frozenset({"ray", "vllm._aiter_ops"})
-"""The modules whose import is a step only inside `_EXECUTOR`. Other steps that import them have no steps inside, and would be
+_ONLY_INSIDE: Final[Mapping[str, str]] = {
+    "ray": "Executor init",
+    "vllm._aiter_ops": "Executor init",
+    "vllm.v1.core.sched.async_scheduler": "EngineCoreProc init",
+}
+"""The span of vLLM inside which the import of a module is a step. Other steps that import it have no steps inside, and would be
 divided into this one and time without a name."""
-
-_EXECUTOR: Final = "Executor init"
-"""vLLM's name of the span of the step `init_executor`."""
 
 
 def trace_imports() -> None:
@@ -62,7 +63,8 @@ class _ImportTimes(MetaPathFinder):
     def trace(self, module: ModuleType) -> None:
         """Make the span of the import of `module`, if it has begun since this finder was installed."""
         if (began_ns := self._began_ns.pop(module.__name__, None)) is not None:
-            if module.__name__ in _IN_EXECUTOR and getattr(trace.get_current_span(), "name", "") != _EXECUTOR:
+            running = getattr(trace.get_current_span(), "name", "")
+            if _ONLY_INSIDE.get(module.__name__, running) != running:
                 return
             from vllm.tracing import instrument_manual
 
