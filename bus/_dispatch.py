@@ -3,7 +3,7 @@
 Everything that can be decided beforehand is decided when the `Plan` of an event's class is made. One more await for each
 publish costs as much as a subscriber, and the iterator of a loop a third of that. So what is published most often is written out
 in `publish`: to callbacks that are awaited with the event alone, one or several, with timing or without; and to one callback
-that is awaited with a context. Other callbacks that are awaited have a method of their own, and so have those of all other sorts.
+that is awaited with a context. All others are in `_deliver`.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextvars import copy_context
-from inspect import isawaitable
 from threading import get_ident
 from typing import Any
 
-from phasebus.bus._calls import call_guarded
 from phasebus.bus._context import Context
+from phasebus.bus._deliver import deliver_awaited, deliver_general
 from phasebus.bus._errors import WrongThreadError
 from phasebus.bus._handling import CAUSE, EVENT, RUNNING, Handling, check_depth, handling, running_cause
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._past import Past
 from phasebus.bus._plan import NO_MAPPINGS, Plan, check_context
-from phasebus.bus._returned import write_returned
 from phasebus.bus._subscription import Subscription
-from phasebus.bus._view import ALONE, Mark, View, references, view_of
+from phasebus.bus._view import Mark, View
 from phasebus.bus._watcher import Watcher
 
 _outer, _enter = handling.get, handling.set
@@ -134,8 +132,8 @@ class Dispatcher:
             elif context is None:
                 context = plan.new_context()
             if plan.rows is None:
-                return await self._publish_general(plan, event, context, here, outer)
-            return await self._publish_awaited(plan, event, context, here, outer)
+                return await deliver_general(self, plan, event, context, here, outer)
+            return await deliver_awaited(plan, event, context, here, outer)
 
         ticks: Sequence[float] | None = None
         view = None
@@ -207,139 +205,6 @@ class Dispatcher:
         return outcome
 
     publish.__qualname__ = "Bus.publish"  # as the warning of a publish that was not awaited names it
-
-    async def _publish_awaited(  # noqa: C901  # as long as `publish`, and to be read beside it
-        self, plan: Plan, event: object, context: Any, here: Handling, outer: Handling | None
-    ) -> Outcome:
-        """Deliver `event` where awaiting the subscribers is all there is to do for them, and `publish` does not do it itself.
-
-        They are several, and some take a context; or there is timing as well as a context; or the event is watched.
-        """
-        values: dict[Subscription, Any] | None = None
-        view = None
-        nested = type(context) is not Context
-        ticks = None if plan.times is None else [clock()]
-        token = _enter(here)
-        try:
-            for subscription, call, by in plan.rows or ():
-                if by is None:
-                    view = None
-                    value = await call(event)
-                else:
-                    if view is None:
-                        view = View()
-                        view.base = context
-                        view.event = event
-                        view.key = None
-                    view.by = by
-                    value = await call(event, view)
-                if value is not None:
-                    values = values or {}
-                    values[subscription] = value
-                    if type(value) not in NO_MAPPINGS and isinstance(value, Mapping):
-                        view = write_returned(value, subscription.name, event, context, view)
-                if view is not None:
-                    key: Any = view.key
-                    if key is None:
-                        pass
-                    elif key is MANY or nested or context.rules:
-                        view.commit()
-                    else:  # as in `publish`
-                        context.data[key] = value = view.value
-                        log = context.log
-                        log.append((key, value, view.by, event, now()))
-                        if len(log) >= context.longest:
-                            context.forget()
-                    if references(view) != ALONE:  # the callback keeps it, and may write later
-                        view.key = COMMITTED
-                        view = None
-                    elif key is not None:
-                        view.key = None
-                if ticks is not None:
-                    ticks.append(clock())
-            plan.completed += 1.0
-        except BaseException as error:
-            if view is not None:
-                view.close()
-            plan.failed(subscription, event, error)
-            raise
-        finally:
-            here[RUNNING] = False
-            try:  # noqa: SIM105
-                _leave(token)
-            except ValueError:  # see `_leave`
-                pass
-            if ticks is not None and plan.times is not None:
-                plan.times.append(ticks)
-            if plan.retired:
-                plan.count()
-        if values is None and ticks is None and outer is None:
-            return plan.empty_outcome
-        outcome = plan.outcome(None if outer is None else outer[EVENT])
-        outcome.returned, outcome.ticks = values, ticks
-        return outcome
-
-    async def _publish_general(  # noqa: C901  # as long as `publish`, and to be read beside it
-        self, plan: Plan, event: object, context: Any, here: Handling, outer: Handling | None
-    ) -> Outcome:
-        """Deliver `event` where a subscriber needs more than an await: the rest of `publish`.
-
-        Such a subscriber is synchronous, isolated, in a thread, has a timeout or retries, or is published as a step.
-        """
-        values: dict[Subscription, Any] = {}
-        errors: dict[Subscription, Exception] = {}
-        ticks = None
-        token = _enter(here)
-        try:
-            if plan.times is not None:
-                ticks = [clock()]
-            for subscription in plan.subscriptions:
-                call = subscription.call
-                view = None
-                try:
-                    if not subscription.takes_no_context:
-                        view = view_of(context, subscription.name, event)
-                    if plan.emits_callback_steps:
-                        value, view = await plan.call_in_step(self, subscription, event, context, view)
-                    elif subscription.guarded:
-                        value = await call_guarded(subscription, event, view)
-                    else:
-                        value = call(event) if view is None else call(event, view)
-                        if value is not None and isawaitable(value):
-                            value = await value
-                    if value is not None:
-                        if isinstance(value, Mapping) and not plan.emits_callback_steps:
-                            view = write_returned(value, subscription.name, event, context, view)
-                        values[subscription] = value
-                    if view is not None:
-                        view.commit()
-                except BaseException as error:
-                    if view is not None:
-                        view.close()
-                    values.pop(subscription, None)
-                    if subscription.on_error != "isolate" or not isinstance(error, Exception):
-                        plan.failed(subscription, event, error, isolated=errors)
-                        raise
-                    plan.isolate(subscription, event, error)
-                    errors[subscription] = error
-                if ticks is not None:
-                    ticks.append(clock())
-            plan.completed += 1.0
-        finally:
-            here[RUNNING] = False
-            try:  # noqa: SIM105
-                _leave(token)
-            except ValueError:  # see `_leave`
-                pass
-            if ticks is not None and plan.times is not None:
-                plan.times.append(ticks)
-            if plan.retired:
-                plan.count()
-        if not values and not errors and ticks is None and outer is None:
-            return plan.empty_outcome
-        outcome = plan.outcome(None if outer is None else outer[EVENT])
-        outcome.returned, outcome.caught, outcome.ticks = values or None, errors or None, ticks
-        return outcome
 
     async def _let_observers_run(self, plan: Plan, event: object) -> Plan:
         """Let the event loop turn for the observers whose buffers were half filled; return the plan that is then in use."""

@@ -31,6 +31,20 @@ async def test_mappings_of_plain_subscribers_reach_the_publishers_context(subscr
     assert [result.value for result in outcome] == [{"a": 1}, "no mapping"][:subscribers]
 
 
+async def test_mapping_that_an_awaited_subscriber_without_a_context_returns_is_recorded_as_its_own() -> None:
+    async def reads(event: Ping, context: Context) -> None: ...
+
+    async def returns(event: Ping) -> dict[str, int]:
+        return {"a": 1}
+
+    context = Context()
+    bus = Bus()
+    bus.subscribe(Ping, reads)
+    bus.subscribe(Ping, returns)
+    await bus.publish(Ping(), context)
+    assert [(change.value, change.by) for change in context.history("a")] == [(1, "returns")]
+
+
 def _returns_the_context(event: Any, context: Context) -> Any:
     context["own"] = 1
     return context
