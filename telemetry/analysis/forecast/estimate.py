@@ -177,7 +177,7 @@ def _speed_of_work(past: PastRun, usual: float, taken: float, before: _Speed) ->
         before: The speed up to this link.
     """
     certainty = usual / (usual + _UNCERTAIN_SHARE_OF_WORK * past.seconds)
-    ratio = _bounded(math.log(taken / usual)) if taken > 0 else 0.0
+    ratio = _bounded(math.log(taken / usual)) if taken > 0 and usual > 0 else 0.0
     return certainty * ratio + (1 - certainty) * before.certainty * before.ratio
 
 

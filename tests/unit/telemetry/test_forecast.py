@@ -144,6 +144,8 @@ def test_a_faster_import_by_its_cpu_time_is_not_expected_to_take_as_long_as_befo
     progress = past.progress_at(20.0)
     progress.cpu[key("engine_step", "import_engine", "front_end")] = 4.0  # half of the work, in a quarter of the time
     assert Forecast([past] * 3).remaining(progress, 20.0).seconds == pytest.approx(10, abs=1)
+    progress.cpu[key("engine_step", "import_engine", "front_end")] = 0.0  # it waits for a process that imports for it
+    assert Forecast([past] * 3).remaining(progress, 20.0).seconds > 0
 
 
 def test_a_live_forecast_counts_no_cpu_time_from_before_the_step() -> None:
