@@ -21,8 +21,9 @@ from phasebus.initializer.ray.cluster import kills_orphans
 logger = logging.getLogger("phasebus.engine")
 
 _REPLACE_SECONDS = 10.0
-_APPLIED_LATER: Final = ("OMP_NUM_THREADS",)
-"""Variables that Ray sets for each process, and that a fork can apply to the loaded libraries (`imported.apply_changes`)."""
+_APPLIED_LATER: Final = ("OMP_NUM_THREADS", "RAY_")
+"""The first letters of variables that Ray sets for a process. A fork can apply the first to the loaded libraries
+(`imported.apply_changes`), and needs none of Ray's."""
 
 
 NO_SERVER: Final = "there is none, and Ray would kill one that is started here with the process that starts it"
@@ -124,7 +125,7 @@ def fork_program(
 
 def applied_later(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return what a fork server has to have imported with, and the variables that its fork applies itself."""
-    later = {name: environment[name] for name in _APPLIED_LATER if name in environment}
+    later = {name: value for name, value in environment.items() if name.startswith(_APPLIED_LATER)}
     if environment.get("LD_PRELOAD") == "":  # Ray sets it so, which is the same as without it
         later["LD_PRELOAD"] = ""
     return {name: value for name, value in environment.items() if name not in later}, later

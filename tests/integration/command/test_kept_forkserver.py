@@ -596,8 +596,9 @@ def test_variables_of_one_worker_of_ray_do_not_need_another_server(monkeypatch: 
     monkeypatch.setattr(environment, "_initial", own)
     other = {"RAY_JOB_ID": "2", "RAY_RAYLET_PID": "2", "CUDA_VISIBLE_DEVICES": "1", "PYTHONBREAKPOINT": "b"}
     assert environment.differences(other) == []
-    imported, later = forking.applied_later({"OMP_NUM_THREADS": "1", "LD_PRELOAD": "", "A": "b"})
-    assert (imported, later) == ({"A": "b"}, {"OMP_NUM_THREADS": "1", "LD_PRELOAD": ""})
+    of_ray = {"OMP_NUM_THREADS": "1", "RAY_CLIENT_MODE": "0", "LD_PRELOAD": ""}
+    imported, later = forking.applied_later({**of_ray, "A": "b"})
+    assert (imported, later) == ({"A": "b"}, of_ray)
     assert forking.applied_later({"LD_PRELOAD": "/lib/a.so"}) == ({"LD_PRELOAD": "/lib/a.so"}, {})
 
 
