@@ -74,8 +74,11 @@ class VLLMProcess:
                 engine, imports = await actor.call("load", forkserver)
                 if engine != actor.pid:
                     actor.adopt(engine)
+                elif importing_pid != actor.pid and "pid" in own:  # the server was of no use
+                    attributes["pid"] = importing.attributes["pid"] = actor.pid
+                    own = {}
                 importing.attributes |= _cpu_seconds(own, "cpu_seconds")
-                if "pid" in own:  # otherwise the times are of another clock
+                if "pid" in attributes:  # otherwise the times are of another clock
                     await publish_imports(
                         launch.bus, imports, step=importing.id, since_ns=since_ns, attributes=attributes
                     )

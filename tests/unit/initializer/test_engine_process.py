@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from phasebus.bus import Bus, StepStarted
+from phasebus.bus import Bus, StepFinished
 from phasebus.initializer.engines.protocol import EngineError, Launch, Serving
 from phasebus.initializer.engines.vllm import process
 from phasebus.telemetry import Telemetry
@@ -101,12 +101,19 @@ async def test_port_in_use_ends_the_start_before_the_engine_is_imported(monkeypa
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("preload", "backend", "used"), [(True, "mp", "keep"), (True, "ray", "owned"), (False, "mp", None)]
+    ("preload", "backend", "used", "forked"),
+    [
+        (True, "mp", "keep", True),
+        (True, "mp", "keep", False),
+        (True, "ray", "owned", False),
+        (False, "mp", None, False),
+    ],
 )
 async def test_engine_in_a_fork_belongs_to_the_actor_and_an_executor_on_ray_has_none(
-    preload: bool, backend: str, used: str | None, monkeypatch: pytest.MonkeyPatch
+    preload: bool, backend: str, used: str | None, forked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     actor = Actor()
+    actor.engine = ENGINE if forked else actor.pid
 
     async def start(*_: Any, **__: Any) -> Any:
         return actor
@@ -116,11 +123,11 @@ async def test_engine_in_a_fork_belongs_to_the_actor_and_an_executor_on_ray_has_
     actor.host = platform.node()
     steps: dict[str, Any] = {}
     async with Bus() as bus:
-        bus.subscribe(StepStarted, lambda event: steps.update({event.name: event.attributes.get("pid")}))
+        bus.subscribe(StepFinished, lambda event: steps.update({event.name: event.attributes.get("pid")}))
         wanted = launch(bus, {"distributed_executor_backend": backend})
         await process.VLLMProcess.begin(replace(wanted, preload=preload, forkserver="keep"))
-    assert (actor.forkserver, actor.adopted) == (used, ENGINE if used == "keep" else None)
-    assert steps["import_engine"] == (SERVER if used == "keep" else actor.pid)
+    assert (actor.forkserver, actor.adopted) == (used, ENGINE if forked else None)
+    assert steps["import_engine"] == (SERVER if forked else actor.pid)
 
 
 class Actor:
@@ -133,6 +140,7 @@ class Actor:
         self.called: list[str] = []
         self.forkserver: str | None = None
         self.adopted: int | None = None
+        self.engine = self.pid
 
     async def call(self, method: str, *args: Any) -> Any:
         self.called.append(method)
@@ -140,7 +148,7 @@ class Actor:
             raise EngineError("in use")
         if method == "load":
             self.forkserver = args[0]
-            return ENGINE if self.forkserver == "keep" else self.pid, ()
+            return self.engine, ()
         return self.port
 
     def adopt(self, pid: int) -> None:
