@@ -133,7 +133,9 @@ class Dispatcher:
                 context = plan.new_context()
             if plan.rows is None:
                 return await deliver_general(self, plan, event, context, here, outer)
-            return await deliver_awaited(plan, event, context, here, outer)
+            call = plan.watched_call
+            if call is None:
+                return await deliver_awaited(plan, event, context, here, outer)
 
         ticks: Sequence[float] | None = None
         view = None
@@ -162,15 +164,7 @@ class Dispatcher:
                     view.key = COMMITTED
                     if len(log) >= context.longest:
                         context.forget()
-            elif call is not None:  # one, with timing
-                began = clock()
-                value = await call(event)
-                if value is not None:
-                    values = plan.keep(values, call, value, event, context)
-                ended = clock()
-                ticks = (began, ended)
-                plan.durations.append(ended - began)  # type: ignore[union-attr]  # as it is timed
-            else:  # several, with timing
+            elif call is None:  # several, with timing
                 ticks = ends = [clock()]
                 try:
                     for call in plan.timed:  # type: ignore[union-attr]
@@ -180,6 +174,18 @@ class Dispatcher:
                         ends.append(clock())
                 finally:
                     plan.times.append(ends)  # type: ignore[union-attr]
+            elif plan.durations is None:  # one, of an event that is watched
+                value = await call(event)
+                if value is not None:
+                    values = plan.keep(values, call, value, event, context)
+            else:  # one, with timing
+                began = clock()
+                value = await call(event)
+                if value is not None:
+                    values = plan.keep(values, call, value, event, context)
+                ended = clock()
+                ticks = (began, ended)
+                plan.durations.append(ended - began)
             plan.completed += 1.0
         except BaseException as error:
             if view is not None:

@@ -52,8 +52,9 @@ class Plan:
         timed: The same, where there is also timing.
         owners: The subscribers of these callbacks, if they are several.
         only_call: The callback, if awaiting one is all there is to a publish, with a context, with timing or neither; else None.
-        author: The author of what the `only_call` writes; None if it takes no context.
-        durations: Where the durations of the `only_call` are kept, in seconds; None unless that is asked for.
+        watched_call: The same, where the event is watched.
+        author: The author of what either writes; None if it takes no context.
+        durations: Where the durations of either are kept, in seconds; None unless that is asked for.
         needs_context: Whether any subscriber or observer takes a context.
         emits_callback_steps: Whether each call is published as a step of its own.
         times: When the calls of the latest publishes began and ended, other than an `only_call`; None unless that is asked for.
@@ -84,6 +85,7 @@ class Plan:
         "timed",
         "times",
         "watched",
+        "watched_call",
     )
 
     def __init__(
@@ -115,16 +117,21 @@ class Plan:
         self.no_listeners = not (self.watched or subscriptions)
         self.owners: dict[Callback, Subscription] = {}
         self.only_call: Callback | None = None
+        self.watched_call: Callback | None = None
         self.author: str | None = None
         self.durations: deque[float] | None = None
         calls: tuple[Callback, ...] | None = None
-        if self.rows and not self.watched:
+        if self.rows:
             first, call, author = self.rows[0]
             if len(subscriptions) == 1 and (author is None or not timing):
-                self.only_call, self.author = call, author
-                calls = (call,) if author is None else None
+                self.author = author
                 self.durations = first.tally.seconds if timing else None
-            elif all(map(_is_plain, subscriptions)):
+                if self.watched:
+                    self.watched_call = call
+                else:
+                    self.only_call = call
+                    calls = (call,) if author is None else None
+            elif not self.watched and all(map(_is_plain, subscriptions)):
                 self.owners = {s.call: s for s in subscriptions}
                 if len(self.owners) == len(subscriptions):  # else one callback is subscribed twice
                     calls = tuple(self.owners)
