@@ -58,6 +58,7 @@ _WAITS: Final[Sequence[tuple[str, str, Kind, str]]] = (
     ),
     (r"socket\.py$", r"getaddrinfo|gethostby\w+|getfqdn|getnameinfo", "dns", "waits for the name of a host (DNS)"),
     (r"(socket|connection|sock)\.py$", r"create_connection|connect\w*", "network", "waits for a connection"),
+    (r"httpcore2?/_backends/sync\.py$", r"read|write", "network", "waits for data from the network"),
     (r"(socket|ssl)\.py$", r"recv\w*|read\w*|accept|send\w*", "network", "waits for data from the network"),
     (r"filelock/", r".*acquire", "file lock", "waits for the lock of a file"),
     (r"torch/utils/file_baton\.py$", r"wait", "file lock", "waits for the lock of a file, which may be a stale one,"),

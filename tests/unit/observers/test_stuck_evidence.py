@@ -68,6 +68,8 @@ def split(frame: str) -> tuple[str, str, str]:
         ),
         ([f"getaddrinfo@{LIB}/socket.py", f"create_connection@{LIB}/socket.py"], "waits for the name of a host (DNS)"),
         ([f"read@{LIB}/ssl.py", f"recv@{SITE}/urllib3/response.py"], "waits for data from the network"),
+        ([f"read@{SITE}/httpcore2/_backends/sync.py"], "waits for data from the network in read"),
+        ([f"read@{SITE}/httpcore/_backends/sync.py"], "waits for data from the network in read"),
         # a build that was ended has left its lock behind: https://github.com/pytorch/pytorch/issues/189245
         ([f"wait@{SITE}/torch/utils/file_baton.py"], "waits for the lock of a file, which may be a stale one"),
         (
