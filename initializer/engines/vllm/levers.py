@@ -11,6 +11,9 @@ from phasebus.telemetry.journal import RecordedStep, Run
 _FORKED: Final = 0.03
 """What is taken to be left of the imports of a process that is forked with them: an assumption, which a measurement tests."""
 
+_IMPORTED_SECONDS: Final = 1.0
+"""A process that took less time had everything imported when it was forked."""
+
 _CACHED: Final = 0.1
 """What is left of a step that finds in a cache what it had to make; no more is promised without a measurement."""
 
@@ -26,7 +29,8 @@ def levers(run: Run) -> Iterator[Lever]:
     no step shows: as much as it is shorter, the processes wait longer for the server (measured: 7 to 12 s less, 5 to 6 s more).
     """
     forked = any(step.name == _WAITS_FOR_FORK for step in run.steps)
-    if run.root is not None and "command" in run.root.attributes and any(map(_imports, run.steps)):
+    imports = any(_imports(step) and step.seconds(run.end_ns) >= _IMPORTED_SECONDS for step in run.steps)
+    if run.root is not None and "command" in run.root.attributes and imports:
         yield Lever(
             name="keep a fork server that has vLLM imported",
             how="phasebus forkserver start, or phasebus run --forkserver keep -- …",

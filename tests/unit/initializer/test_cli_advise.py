@@ -38,6 +38,17 @@ def test_advice_has_what_to_do_what_it_costs_and_what_it_saves() -> None:
     assert [round(each["saved_seconds"], 1) for each in as_json] == [38.8, 18.0]
 
 
+def test_a_fork_server_is_not_advised_to_a_start_that_was_forked_from_one() -> None:
+    write(
+        "20260101T000000-aaaa",
+        step("import_engine", 0, 0.2, "node", kind="engine_step", process="front_end"),
+        step("configure_engine", 0.2, 2, "node", kind="engine_step", process="front_end"),
+        end=2.0,
+        command="vllm serve m",
+    )
+    assert "fork server" not in advise().output
+
+
 def test_inspection_beside_the_imports_of_a_fork_server_is_not_advised() -> None:
     inspected = {"cache.model_inspection": "miss", "process": "front_end"}
     write(
