@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, nullcontext
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -95,6 +95,7 @@ class NodeStart:
         self._prepared: Prepared | None = None
         self._ray = False
         self._forkserver: ForkServerUse = config.forkserver
+        self._begun = ExitStack()
 
     async def run(self) -> tuple[Context, AsyncExitStack]:
         """Run the phases; return the context, and a stack that releases all resources when it is closed.
@@ -115,7 +116,7 @@ class NodeStart:
         }
         try:
             async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):
-                with await self._begun_fork_server(context):
+                with self._begun:
                     await run_phases(self._bus, phases, context, config, keys=NODE_KEYS)
                 with errors_only():
                     await self._check_ready(context)
@@ -125,20 +126,17 @@ class NodeStart:
             raise
         return context, self._held.pop_all()
 
-    async def _begun_fork_server(self, context: Context) -> AbstractContextManager[object]:
-        """Start a fork server that imports beside Ray; return a context manager that ends it, unless it stays."""
+    async def _begin_fork_server(self, context: Context) -> None:
+        """Start a fork server that imports beside Ray, and ends with the start unless it stays."""
         launcher = self._launcher
         if not self._config.engine_preload or not isinstance(launcher, BeginsForkServer):
-            return nullcontext()
+            return
         if self._config.forkserver == "keep":
             await anyio.to_thread.run_sync(launcher.begin_kept_fork_server, self._launch(context, ""))
         elif ENGINE not in context and PLACEMENT_GROUP not in context and starts_ray(self._config.ray):
-            begun = ExitStack()
             server = launcher.begun_fork_server(self._launch(context, ""))
-            await anyio.to_thread.run_sync(begun.enter_context, server)
+            await anyio.to_thread.run_sync(self._begun.enter_context, server)
             self._forkserver = "existing"
-            return begun
-        return nullcontext()
 
     def _phases(self) -> tuple[Phase, ...]:
         def is_replaced(context: Context) -> bool:
@@ -203,9 +201,10 @@ class NodeStart:
             await probe_engine(context[ENGINE])
 
     async def _check_engine(self, context: Context) -> None:
-        """Reject arguments with which the engine cannot start, before the download, which may take minutes."""
+        """Reject arguments with which the engine cannot start, before the download, which may take minutes; begin to import it."""
         if not context.get(SKIP_DEFAULT):
             self._launcher.check(context[ENGINE_ARGS])
+            await self._begin_fork_server(context)
 
     def _runs_on_ray(self, context: Context) -> bool:
         return self._launcher.workers(context[ENGINE_ARGS]) > 0

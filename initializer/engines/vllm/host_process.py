@@ -88,8 +88,8 @@ def main(connection: socket.socket, listener: socket.socket | None) -> None:
     os.environ.update(first.environment)
     apply_changes(os.environ)
     hooks.set_serving(first.serving is not None)
-    suppress_own_start_report()
     fork_server()  # closes both sockets there: they are inheritable until now
+    suppress_own_start_report()  # of this process: not of those that are forked
     for each in (connection, listener):
         if each is not None:
             each.set_inheritable(False)

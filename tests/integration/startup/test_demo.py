@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phasebus.initializer import NODE_PHASES
+from phasebus.telemetry.analysis.gaps import unnamed_share
+from tests.support.traces import UNNAMED
 
 if TYPE_CHECKING:
     from tests.integration.startup.conftest import Demo
@@ -60,6 +62,10 @@ def test_server_is_a_part_of_the_engines_start(demo: Demo) -> None:
     assert steps["start_http_server"].end_ns is not None
     assert engine.end_ns is not None
     assert steps["start_http_server"].end_ns <= engine.end_ns
+
+
+def test_all_but_a_small_share_of_the_start_has_a_name(demo: Demo) -> None:
+    assert unnamed_share(demo.run) <= UNNAMED
 
 
 def test_the_iterations_of_the_serving_engine_are_counted(demo: Demo) -> None:
