@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phasebus.initializer import NODE_PHASES
-from phasebus.telemetry.analysis.gaps import unnamed_share
+from phasebus.telemetry.analysis import unnamed_share
 from tests.support.traces import UNNAMED
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ request are read in the fork. It ends at `stop`, with its owner, after an idle t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import importlib
 import logging
@@ -56,7 +55,7 @@ class KeptServer:
         listener: Where clients connect.
         address: The socket's folder, whose lock this process holds.
         lock: The lock's descriptor.
-        owner: The descriptor that becomes readable when it is to end; None for none.
+        owner: The pidfd of the process that it ends with; None for none.
         idle_seconds: How long it waits for a command before it ends, in seconds; None for ever.
     """
 
@@ -85,10 +84,6 @@ class KeptServer:
         signal.signal(signal.SIGTERM, self._stop_at_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        if owner is not None:  # a pipe whose other end is closed sends a signal, also during a long import
-            signal.signal(signal.SIGIO, self._stop_at_signal)
-            fcntl.fcntl(owner, fcntl.F_SETOWN, os.getpid())
-            fcntl.fcntl(owner, fcntl.F_SETFL, fcntl.fcntl(owner, fcntl.F_GETFL) | os.O_ASYNC)
         self._own = [self._wakeup, wakeup, lock, listener.fileno(), *([] if owner is None else [owner])]
 
     def run(self) -> Callable[[], NoReturn]:
@@ -235,7 +230,7 @@ class KeptServer:
             return -1
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            for number in (*_IGNORED, signal.SIGTERM, signal.SIGCHLD, signal.SIGIO):
+            for number in (*_IGNORED, signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for command in self._commands.values():
@@ -266,8 +261,6 @@ class KeptServer:
 
     def _stop_at_signal(self, *_: object) -> None:
         self._stopping = True
-        if not self._imported:  # nothing was forked yet, and the rest of an import would take seconds
-            self._end(0)
 
     def _drain(self) -> None:
         """Accept no request any more; end once no command runs."""
