@@ -187,6 +187,8 @@ class CommandStart:
             assert self._child.pid is not None  # noqa: S101  # it has been started
             await self.deaths.wait_until_doomed(self._child.pid)
             await anyio.sleep(_ERRORS_SECONDS)
+            if self._child.stopped:  # its engine has ended because it ends: another signal would interrupt that
+                return
             ended_here = self._child.returncode is None
             await self._terminate()
 
