@@ -7,11 +7,14 @@ vLLM takes half a minute, and a wheel that is only unpacked cannot be imported.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+_ATTEMPTS: Final = 5
 
 
 class Seam(NamedTuple):
@@ -61,6 +64,21 @@ def _installed(package: str) -> Path | None:
     return None if found is None or found.origin is None else Path(found.origin).parent
 
 
+def parsed_source(source: str) -> ast.Module:
+    """Return the syntax tree of a source file.
+
+    Raises:
+        SyntaxError: It is not of this Python.
+
+    Source: CPython before 3.13, Parser/asdl_c.py; `ast.parse` fails if another thread parses at the same moment, as the format
+    of each traceback does.
+    """
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(SystemError):
+            return ast.parse(source)
+    return ast.parse(source)
+
+
 def _parsed(root: Path | None, module: str) -> list[ast.stmt]:
     """Return the statements of a module; none if there is no such module."""
     if root is None:
@@ -68,7 +86,7 @@ def _parsed(root: Path | None, module: str) -> list[ast.stmt]:
     below = root.joinpath(*module.split(".")[1:])
     for path in (below.with_suffix(".py"), below / "__init__.py"):
         try:
-            return ast.parse(path.read_text(encoding="utf-8")).body
+            return parsed_source(path.read_text(encoding="utf-8")).body
         except (OSError, SyntaxError):
             continue
     return []

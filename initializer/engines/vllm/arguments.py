@@ -12,6 +12,7 @@ from typing import Any
 
 from phasebus.initializer.downloads.weights import missing_shards_problem
 from phasebus.initializer.engines.protocol import EngineError
+from phasebus.initializer.seams import parsed_source
 
 _SOURCE = Path("engine", "arg_utils.py")
 _CLASSES = ("EngineArgs", "AsyncEngineArgs")
@@ -39,7 +40,7 @@ def _fields_of(source: Path, classes: Collection[str]) -> frozenset[str]:
     if spec is None or spec.origin is None:
         return frozenset()
     try:
-        module = ast.parse((Path(spec.origin).parent / source).read_text(encoding="utf-8"))
+        module = parsed_source((Path(spec.origin).parent / source).read_text(encoding="utf-8"))
     except (OSError, SyntaxError):
         return frozenset()
     return frozenset(

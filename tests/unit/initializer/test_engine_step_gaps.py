@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+import uuid
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -23,8 +24,8 @@ from phasebus.initializer.engines.vllm.inside.ranks import ProcessIdentity
 
 @pytest.fixture
 def traced_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a module whose import is a step."""
-    name = "phasebus_test_imported_later"
+    """The name of a module whose import is a step; a new one each time, as wrapt 1.14 calls hooks for a name only once."""
+    name = f"phasebus_test_imported_{uuid.uuid4().hex}"
     (tmp_path / f"{name}.py").write_text("import time\nBEGAN_NS = time.time_ns()\n")
     wrapt.register_post_import_hook(lambda _: None, "phasebus_test_never_imported")  # its finder is there from now on
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
 from phasebus.initializer.ray.versions import FIRST_SERIES, SEAMS
-from phasebus.initializer.seams import Seam, missing_from
+from phasebus.initializer.seams import Seam, missing_from, parsed_source
 
 SOURCE = """
 from elsewhere import imported
@@ -66,3 +67,15 @@ def test_a_seam_of_another_library_is_looked_up_where_that_is_installed(tmp_path
 def test_each_part_of_ray_is_listed_once_and_a_later_series_names_one_of_them() -> None:
     assert len({(seam.module, seam.path) for seam in SEAMS}) == len(SEAMS)
     assert FIRST_SERIES.keys() <= {seam.path for seam in SEAMS}
+
+
+def test_source_is_parsed_although_another_thread_disturbs_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse, answers = ast.parse, iter([SystemError("AST constructor recursion depth mismatch")])
+
+    def disturbed(source: str) -> ast.Module:
+        for error in answers:
+            raise error
+        return parse(source)
+
+    monkeypatch.setattr(ast, "parse", disturbed)
+    assert len(parsed_source("a = 1").body) == 1
