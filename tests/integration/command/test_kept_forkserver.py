@@ -386,9 +386,15 @@ def test_a_server_that_is_killed_before_it_forks_is_an_error_of_the_request(own:
     Path(own.folder, "modules", "torch", "__init__.py").write_text("import time; time.sleep(1000)")
     own.start()
     lock = next(Path(own.folder, "runtime").glob("*.lock"))
-    holders = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit() and _holds(each, lock))
-    server = next(pid for pid in holders if pid != os.getpid())
-    threading.Timer(0.5, os.kill, (server, signal.SIGKILL)).start()
+    servers: list[int] = []
+
+    def find_server() -> bool:  # not at once: its descriptors cannot be listed while it is executed
+        found = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit() and _holds(each, lock))
+        servers.extend(pid for pid in found if pid != os.getpid())
+        return bool(servers)
+
+    wait_until(find_server, "the server runs")
+    threading.Timer(0.5, os.kill, (servers[0], signal.SIGKILL)).start()
     with pytest.raises(client.NotForkedError):
         own.fork("exit", "0")
 
