@@ -87,7 +87,7 @@ def main(connection: socket.socket, listener: socket.socket | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     os.environ.update(first.environment)
     apply_changes(os.environ)
-    hooks.set_serving(first.serving is not None)
+    hooks.set_serving(False)  # as in an actor: the node waits for the server itself, and its tokens are counted here
     fork_server()  # closes both sockets there: they are inheritable until now
     suppress_own_start_report()  # of this process: not of those that are forked
     for each in (connection, listener):
