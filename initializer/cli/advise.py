@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -147,17 +148,22 @@ def _measure(as_it_is: Contender, runs: Sequence[str], starts: int) -> None:
     first = replace(as_it_is, folder=as_it_is.folder.with_name("first"))
     start_once(first)
     found = analysis.advise(series(str(first.folder)), _levers)
-    changed = {
-        each.lever.name: variant for each in found if (variant := _variant(each.lever, as_it_is, runs)) is not None
-    }
-    if not changed:
-        _print(found)
-        click.echo("Nothing of that can be changed from here, so nothing was measured.")
-        return
-    for variant in changed.values():
-        if as_it_is.cold and not variant.cold:
-            start_once(replace(variant, folder=variant.folder.with_name("filling")))  # fills the caches
-    start_in_turns([as_it_is, *changed.values()], starts)
+    with tempfile.TemporaryDirectory(prefix="phasebus-caches-", ignore_cleanup_errors=True) as caches:
+        variants = [(each.lever, _variant(each.lever, as_it_is, runs, caches)) for each in found]
+        changed = {lever.name: variant for lever, variant in variants if variant is not None}
+        if not changed:
+            _print(found)
+            click.echo("Nothing of that can be changed from here, so nothing was measured.")
+            return
+        for lever, variant in variants:
+            if variant is not None and lever.fills_caches:
+                start_once(replace(variant, folder=variant.folder.with_name("filling")))
+        start_in_turns([as_it_is, *changed.values()], starts)
+    _report(as_it_is, changed, starts)
+
+
+def _report(as_it_is: Contender, changed: Mapping[str, Contender], starts: int) -> None:
+    """Print what was predicted for each change, and what was measured."""
     before = series(str(as_it_is.folder))
     predicted = {each.lever.name: each.saved for each in analysis.advise(before, _levers)}
     usual, differ = median(map(time_to_ready, before)), spread([time_to_ready(run) for run in before])
@@ -173,10 +179,13 @@ def _measure(as_it_is: Contender, runs: Sequence[str], starts: int) -> None:
         )
 
 
-def _variant(lever: Lever, as_it_is: Contender, runs: Sequence[str]) -> Contender | None:
-    """Return the same start with the lever; None if it cannot be pulled from here."""
+def _variant(lever: Lever, as_it_is: Contender, runs: Sequence[str], caches: str) -> Contender | None:
+    """Return the same start with the lever, and the folder `caches` for what it keeps; None if it cannot be pulled from here."""
     slug = "".join(each if each.isalnum() else "-" for each in lever.name)
     changed = replace(as_it_is, title=lever.name, folder=as_it_is.folder.with_name(slug))
+    if lever.variables:
+        values = {name: value.format(folder=str(Path(caches, slug))) for name, value in lever.variables.items()}
+        return replace(changed, variables=values)
     if lever.fills_caches and as_it_is.cold:
         return replace(changed, cold=False)
     if lever.around:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Contender:
         cold: Whether each start has empty folders for the caches of the engine.
         before: Arguments of ``phasebus`` that are run before each start; empty for none.
         after: Likewise after it.
+        variables: Environment variables that it is started with, besides those of this process.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Contender:
     cold: bool = False
     before: Sequence[str] = ()
     after: Sequence[str] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 class StartedThings(click.Command):
@@ -121,7 +123,7 @@ def start_once(contender: Contender) -> float:
 @contextmanager
 def _environment(contender: Contender) -> Iterator[Mapping[str, str]]:
     with tempfile.TemporaryDirectory(prefix="phasebus-bench-", ignore_cleanup_errors=True) as own:
-        variables = {**os.environ, "PHASEBUS_STATE_DIR": str(contender.folder.absolute())}
+        variables = {**os.environ, **contender.variables, "PHASEBUS_STATE_DIR": str(contender.folder.absolute())}
         variables["PHASEBUS_RUNTIME_DIR"] = own  # a fork server of the user's is neither used nor stopped
         for name in engine_names() if contender.cold else ():
             launcher = find_launcher(name)

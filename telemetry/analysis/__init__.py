@@ -7,7 +7,7 @@ from phasebus.telemetry.analysis.comparison import Comparison, Shift, compare
 from phasebus.telemetry.analysis.critical_path import CriticalPath, Link, Overlap, critical_path
 from phasebus.telemetry.analysis.diff import Difference, diff, usual_seconds
 from phasebus.telemetry.analysis.gaps import Gap, gaps, unnamed_share
-from phasebus.telemetry.analysis.nesting import PlacedStep, walk
+from phasebus.telemetry.analysis.nesting import PlacedStep, own_seconds, walk
 from phasebus.telemetry.analysis.page_state import page_state
 from phasebus.telemetry.analysis.perfetto import perfetto
 from phasebus.telemetry.analysis.plot import plot
@@ -36,6 +36,7 @@ __all__ = [
     "critical_path",
     "diff",
     "gaps",
+    "own_seconds",
     "page_state",
     "perfetto",
     "plot",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
@@ -36,6 +36,7 @@ class Lever:
         around: Arguments of ``phasebus`` that do it before a start, and that undo it after it; None if there are none.
         callback: The name of the callback that it drops; "" for none.
         fills_caches: Whether it consists in caches that earlier starts have filled.
+        variables: The environment variables of a start with it, to measure it; ``{folder}`` is one folder for all such starts.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Lever:
     around: tuple[Sequence[str], Sequence[str]] | None = None
     callback: str = ""
     fills_caches: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

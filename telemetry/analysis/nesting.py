@@ -136,6 +136,11 @@ def uncovered(at: PlacedStep) -> Iterator[Uncovered]:
     yield Uncovered(start_ns=reached, end_ns=at.end_ns, after=last, before=None)
 
 
+def own_seconds(at: PlacedStep) -> float:
+    """Return how long none of the steps inside `at` ran, in seconds."""
+    return sum(each.end_ns - each.start_ns for each in uncovered(at)) / 1e9
+
+
 def _running_ancestors(steps: Mapping[str, RecordedStep], ends: Mapping[str, int]) -> dict[str, str | None]:
     """Return for each step the first ancestor that had not ended when it began; its parent if there is none.
 

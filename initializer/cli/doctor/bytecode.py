@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from phasebus.initializer.bytecode import bytecode_of
 from phasebus.initializer.cli.doctor.findings import Finding
 
 _LARGE = ("torch", "transformers", "ray")
@@ -22,7 +23,8 @@ def find_bytecode(names: Sequence[str] = _LARGE) -> Iterator[Finding]:
         names: The names of the libraries.
     """
     sources = [source for name in names if (source := _source_of(name)) is not None]
-    missing = [source for source in sources if not _compiled(source).exists()]
+    states = {source: bytecode_of(str(source), str(_compiled(source))) for source in sources}
+    missing = [source for source, state in states.items() if state != "usable"]
     if not sources:
         return
     if not missing:
@@ -36,8 +38,11 @@ def find_bytecode(names: Sequence[str] = _LARGE) -> Iterator[Finding]:
         cause = "the folder is not writable, so each process compiles what it imports"
     else:
         cause = "the next start compiles what it imports, and in a new container each first start"
-    advice = f"compile once, in an image when it is built: python -m compileall -q -j 0 {folders}"
-    yield Finding("versions", "bytecode", f"{shown} not compiled: {cause}", "note", advice)
+    are_stale = "stale" in states.values()
+    state = "have bytecode of other sources, by their times and sizes" if are_stale else "not compiled"
+    mode = "-f --invalidation-mode unchecked-hash " if are_stale else ""  # copying into an image may change the times
+    advice = f"compile once, in an image when it is built: python -m compileall -q -j 0 {mode}{folders}"
+    yield Finding("versions", "bytecode", f"{shown} {state}: {cause}", "note", advice)
 
 
 def _source_of(name: str) -> Path | None:

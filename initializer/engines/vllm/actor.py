@@ -78,9 +78,9 @@ class EngineActor:
         suppress_own_start_report()
         return os.getpid(), times.longest()
 
-    async def load_server(self) -> None:
+    async def load_server(self) -> Mapping[str, float]:
         """Import the server and check its arguments; see `EngineHost`."""
-        await self._host.load_server()
+        return await self._host.load_server()
 
     async def start(self, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
         """Start the engine; see `EngineHost`."""

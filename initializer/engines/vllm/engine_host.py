@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from phasebus.initializer.engines.vllm.arguments import check_arguments
+from phasebus.initializer.engines.vllm.inside.compile_times import after_compilation, with_compilation
 from phasebus.initializer.engines.vllm.openai_server import OpenAIServer
 
 
@@ -24,14 +25,23 @@ class EngineHost:
         self._engine_args: Any = None
         self._server = server
 
-    async def load_server(self) -> None:
+    async def load_server(self) -> Mapping[str, float]:
         """Import the server and check its arguments; blocks this process meanwhile.
+
+        Returns:
+            What was compiled for that, as the attributes of a step.
 
         Raises:
             EngineError: An argument is wrong.
         """
-        if self._server is not None:
-            self._server.load()
+        compiled: dict[str, float] = {}
+        end = after_compilation(lambda *compilation: compiled.update(with_compilation(compiled, *compilation)))
+        try:
+            if self._server is not None:
+                self._server.load()
+        finally:
+            end()
+        return compiled
 
     async def start(self, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
         """Start the engine; blocks this process meanwhile.

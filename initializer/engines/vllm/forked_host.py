@@ -84,9 +84,9 @@ class ForkedHost:
         """Its process id."""
         return self._command.pid
 
-    async def load_server(self) -> None:
-        """Import the server and check its arguments."""
-        await self._call("load_server")
+    async def load_server(self) -> Mapping[str, float]:
+        """Import the server and check its arguments; see `EngineHost`."""
+        return dict(await self._call("load_server"))
 
     async def start(self, args: Mapping[str, Any], env: Mapping[str, str]) -> None:
         """Start the engine."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from phasebus.bus import AttributeValue, Bus, new_step_id
 from phasebus.initializer.engines.protocol import ENGINE_STEP, EngineStepFinished, EngineStepStarted
+from phasebus.initializer.engines.vllm.inside.compile_times import COMPILE_SECONDS
 from phasebus.initializer.engines.vllm.inside.imports import IMPORT_MODULES
 from phasebus.telemetry.span_names import INNER_STEPS, LONGEST
 
@@ -46,6 +47,8 @@ async def publish_imports(
             "name": IMPORT_MODULES,
             "attributes": {**attributes, "module": each["module"], INNER_STEPS: LONGEST},
         }
+        if (compiling := each.get("compile_seconds", 0.0) * (ended_ns - began_ns) / (ended_ns - each["began_ns"])) > 0:
+            about["attributes"][COMPILE_SECONDS] = round(compiling, 3)
         began = EngineStepStarted(**about, time_ns=began_ns, monotonic_ns=max(0, began_ns + offset_ns))
         ended = EngineStepFinished(
             **about,

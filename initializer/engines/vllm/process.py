@@ -84,8 +84,8 @@ class VLLMProcess:
                     )
                     attributes["pid"] = engine
             if launch.serve is not None:
-                async with launch.bus.step(ENGINE_STEP, "import_server", attributes=attributes):
-                    await actor.call("load_server")
+                async with launch.bus.step(ENGINE_STEP, "import_server", attributes=attributes) as importing:
+                    importing.attributes |= await actor.call("load_server")
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await actor.kill()

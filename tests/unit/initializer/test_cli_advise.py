@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from phasebus.initializer.cli import main
+from phasebus.initializer.cli.measured_starts import Contender
 from phasebus.telemetry.history import FINGERPRINT
 from phasebus.telemetry.journal import journal_path
 from tests.support.runs import run_of, step, write_journal
@@ -87,3 +91,36 @@ def test_what_cannot_be_advised_is_refused(arguments: list[str], code: int, mess
     refused = advise(*arguments)
     assert refused.exit_code == code
     assert message in refused.output
+
+
+def test_bytecode_is_measured_in_a_folder_that_one_start_fills_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Contender] = []
+
+    def start(contender: Contender) -> float:
+        """Start nothing; write the journal of a start that compiles, unless a start has filled its folder."""
+        caches = contender.variables.get("PYTHONPYCACHEPREFIX")
+        is_filled = any(caches == each.variables.get("PYTHONPYCACHEPREFIX") for each in started) and caches is not None
+        started.append(contender)
+        end, compiled = (12.5, 0) if is_filled else (20.0, 1_000_000)
+        about: dict[str, Any] = {"compile_seconds": 8.0, "compiled_bytes": compiled} if compiled else {}
+        run = f"20260101T0000{len(started):02}-aaaa"
+        steps = (step("node", 0, end, kind="node"), step("import_engine", 0, 10, "node", kind="engine_step", **about))
+        write_journal(contender.folder / "runs" / f"{run}.jsonl", run_of(*steps, run=run, end=end))
+        return end
+
+    def start_all(contenders: Sequence[Contender], starts: int) -> None:
+        for each in list(contenders) * starts:
+            start(each)
+
+    monkeypatch.setattr("phasebus.initializer.cli.advise.start_once", start)
+    monkeypatch.setattr("phasebus.initializer.cli.advise.start_in_turns", start_all)
+    shown = advise("--measure", "-n", "2", "--into", str(tmp_path / "journals"), "--", "vllm", "serve", "m")
+    assert shown.exit_code == 0, shown.output
+    assert "compile the packages once: ready in 12.5 s; predicted -7.68 s, measured -7.50 s" in shown.output
+    first, filling, *turns = started
+    assert not first.variables
+    assert filling.variables["PYTHONDONTWRITEBYTECODE"] == ""
+    assert [each.variables for each in turns] == [{}, filling.variables] * 2
+    assert not Path(filling.variables["PYTHONPYCACHEPREFIX"]).exists()

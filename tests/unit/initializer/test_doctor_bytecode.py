@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import py_compile
 import sys
 from pathlib import Path
@@ -44,6 +45,20 @@ def test_libraries_that_are_not_compiled_are_a_note_with_the_command(sources: li
     assert (finding.level, finding.value.partition(":")[0]) == ("note", "large_library_b not compiled")
     assert "the next start compiles" in finding.value
     assert finding.advice.endswith(f"python -m compileall -q -j 0 {sources[0].parent.parent}")
+
+
+def test_bytecode_of_sources_whose_times_have_changed_is_a_note_with_the_mode_that_ignores_them(
+    sources: list[Path],
+) -> None:
+    for source in sources:
+        py_compile.compile(str(source))
+    os.utime(sources[0], (1_000_000_000, 1_000_000_000))
+    finding = found()
+    assert finding.value.startswith("large_library_a have bytecode of other sources")
+    assert "--invalidation-mode unchecked-hash" in finding.advice
+    py_compile.compile(str(sources[0]), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    os.utime(sources[0])
+    assert found().level == "ok"
 
 
 @pytest.mark.usefixtures("sources")

@@ -12,9 +12,9 @@ pytestmark = pytest.mark.anyio
 
 async def test_imports_are_steps_inside_each_other_and_none_precedes_its_parent() -> None:
     imports = [
-        {"module": "early", "began_ns": 100, "ended_ns": 900, "inside": None},
-        {"module": "outer", "began_ns": 950, "ended_ns": 3000, "inside": None},
-        {"module": "inner", "began_ns": 960, "ended_ns": 3000, "inside": 1},
+        {"module": "early", "began_ns": 100, "ended_ns": 900, "inside": None, "compile_seconds": 9.0},
+        {"module": "outer", "began_ns": 500, "ended_ns": 3000, "inside": None, "compile_seconds": 10.0},
+        {"module": "inner", "began_ns": 960, "ended_ns": 3000, "inside": 1, "compile_seconds": 0.0},
     ]
     published: list[StepEvent] = []
     async with Bus() as bus:
@@ -28,5 +28,7 @@ async def test_imports_are_steps_inside_each_other_and_none_precedes_its_parent(
         ("EngineStepFinished", "outer", 3000),
     ]
     outer, inner = (event for event in published if isinstance(event, StepStarted))
+    assert outer.attributes["compile_seconds"] == 8.0  # of which as much as of its time
+    assert "compile_seconds" not in inner.attributes
     assert (outer.parent, inner.parent) == ("f" * 16, outer.step)
     assert [event.seconds for event in published if isinstance(event, StepFinished)] == [2e-6, 2e-6]

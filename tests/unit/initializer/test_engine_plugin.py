@@ -104,6 +104,7 @@ def test_plugin_imports_no_other_room_of_phasebus() -> None:
     assert ended.stderr.strip() == str(
         [
             "phasebus.initializer",
+            "phasebus.initializer.bytecode",
             "phasebus.initializer.engines",
             "phasebus.initializer.ray",
             "phasebus.lazy",

@@ -78,8 +78,13 @@ async def test_server_on_another_port_than_the_wanted_one_is_warned_of(
         return actor
 
     monkeypatch.setattr(process, "start_actor", start)
+    compiled: dict[str, Any] = {}
     async with Bus() as bus:
+        bus.subscribe(
+            StepFinished, lambda event: compiled.update({event.name: event.attributes.get("compile_seconds")})
+        )
         await process.VLLMProcess.begin(replace(launch(bus, {}), serve=Serving(host="127.0.0.1", port=wanted)))
+    assert compiled["import_server"] == 0.5
     assert actor.called == ["listen", "load", "load_server"]
     expected = [f"port {wanted} of 127.0.0.1 is in use; the engine serves on port {bound}"] if warns else []
     assert [record.getMessage() for record in caplog.records if record.name == "phasebus.engine"] == expected
@@ -149,6 +154,8 @@ class Actor:
         if method == "load":
             self.forkserver = args[0]
             return self.engine, ()
+        if method == "load_server":
+            return {"compile_seconds": 0.5}
         return self.port
 
     def adopt(self, pid: int) -> None:

@@ -125,6 +125,24 @@ def test_process_that_waited_for_the_fork_server_has_a_step_for_it(monkeypatch: 
     assert waited["step"] != started["step"]
 
 
+@pytest.mark.parametrize(("modules", "by_server"), [(7, 0.0), (0, 1.5), (0, 0.0)])
+def test_end_of_the_start_of_a_process_has_what_was_compiled(
+    modules: int, by_server: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from phasebus.initializer.engines.vllm.inside import processes
+
+    monkeypatch.setattr(processes, "_starter_reports", False)
+    monkeypatch.setattr(processes, "compiled_modules", lambda _: (modules, 100 * modules))
+    monkeypatch.setattr(processes, "inherited", SimpleNamespace(compile_seconds=by_server))
+    sent: list[Any] = []
+    reporter: Any = SimpleNamespace(send=sent.append)
+    processes.report_process_start(reporter, ProcessIdentity("EngineCore"), time.time_ns())
+    _, imported, ended = (each["attributes"] for each in sent)
+    assert (imported.get("compiled_modules"), imported.get("compiled_bytes")) == ((7, 700) if modules else (None, None))
+    assert ended.get("fork_server_compile_seconds") == (by_server or None)
+    assert "compiled_modules" not in ended
+
+
 def test_end_of_the_start_of_a_process_has_its_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from phasebus.initializer.engines.vllm.inside import processes
 

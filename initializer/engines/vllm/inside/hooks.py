@@ -89,8 +89,13 @@ def instrument_functions() -> None:
     report_caches(_replace_when_imported)
 
 
-def report_readiness(reporter: Reporter) -> None:
-    """Report when the engine answers: a server when it listens, any other program when its engine is made."""
+def report_readiness(reporter: Reporter, end: Callable[[], None]) -> None:
+    """Report when the engine answers: a server when it listens, any other program when its engine is made.
+
+    Args:
+        reporter: Sends the report.
+        end: Ends what measures this process only until then.
+    """
 
     def report_when_made(init: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(init)
@@ -99,6 +104,7 @@ def report_readiness(reporter: Reporter) -> None:
             if not _is_server():
                 reporter.send(_ready())
                 release_server()
+                end()
 
         return make
 
@@ -108,6 +114,7 @@ def report_readiness(reporter: Reporter) -> None:
             await startup(self, *args, **kwargs)
             reporter.send(_ready())
             release_server()
+            end()
 
         return listen
 

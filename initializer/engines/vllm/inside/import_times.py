@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from phasebus.initializer.engines.vllm.inside.compile_times import after_compilation
+
 MOST: Final = 10
 """So many imports are reported."""
 
@@ -29,6 +31,7 @@ class _Import:
     outer: _Import | None
     ended_ns: int = 0
     inner_ns: int = 0
+    compile_ns: int = 0
 
     @property
     def own_ns(self) -> int:
@@ -65,20 +68,32 @@ class ImportTimes:
                     outer.inner_ns += this.ended_ns - this.began_ns
                 self._imports.append(this)
 
+        def record_compilation(nanoseconds: int, _: int) -> None:
+            if threading.get_ident() == thread and innermost is not None:
+                innermost.compile_ns += nanoseconds
+
+        end = after_compilation(record_compilation)
         _bootstrap._find_and_load = measure  # noqa: SLF001
         try:
             yield
         finally:
+            end()
             _bootstrap._find_and_load = find_and_load  # noqa: SLF001
 
     def longest(self) -> Sequence[dict[str, Any]]:
         """Return the imports with the longest times of their own, in the order they began, as values for JSON.
 
         Each has the name of the module, the own time in seconds, the beginning and the end in nanoseconds since the epoch,
-        and the index of the one that it happened in; None for none of these.
+        the index of the one that it happened in (None for none of these), and the seconds in which sources were compiled for
+        it, without those inside it that are reported as well.
         """
         chosen = sorted(sorted(self._imports, key=lambda each: -each.own_ns)[:MOST], key=lambda each: each.began_ns)
         indices = {id(each): index for index, each in enumerate(chosen)}
+        compile_ns = [0] * len(chosen)
+        for each in self._imports:
+            reported = next((indices[id(outer)] for outer in (each, *_outer(each)) if id(outer) in indices), None)
+            if reported is not None:
+                compile_ns[reported] += each.compile_ns
         return [
             {
                 "module": each.module,
@@ -86,8 +101,9 @@ class ImportTimes:
                 "began_ns": each.began_ns,
                 "ended_ns": each.ended_ns,
                 "inside": next((indices[id(outer)] for outer in _outer(each) if id(outer) in indices), None),
+                "compile_seconds": round(compile_ns[index] / 1e9, 3),
             }
-            for each in chosen
+            for index, each in enumerate(chosen)
         ]
 
 

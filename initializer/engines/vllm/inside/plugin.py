@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from phasebus.initializer.engines.vllm.inside import gates, hooks, imports, processes, ranks, spans
+from phasebus.initializer.engines.vllm.inside.compile_times import after_compilation
 from phasebus.initializer.engines.vllm.inside.forkserver.patches import use_fork_server
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.initializer.engines.vllm.inside.variables import GATE_URL, RELAY_TOKEN
@@ -28,7 +29,7 @@ def start(url: str) -> None:
     processes.report_child_processes(reporter)
     hooks.instrument_functions()
     imports.trace_imports()
-    hooks.report_readiness(reporter)
+    hooks.report_readiness(reporter, after_compilation(processor.add_compilation))
     hooks.install_iteration_counter(reporter)
     use_fork_server()
     if ranks.ray_worker() is None:  # Ray started that process long before, for any work

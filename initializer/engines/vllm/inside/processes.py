@@ -21,6 +21,13 @@ from typing import Any
 import psutil
 from opentelemetry import trace
 
+from phasebus.initializer.engines.vllm.inside.compile_times import (
+    COMPILED_BYTES,
+    COMPILED_MODULES,
+    SERVER_COMPILE_SECONDS,
+    compiled_modules,
+    inherited,
+)
 from phasebus.initializer.engines.vllm.inside.ranks import ProcessIdentity, identity_of
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 from phasebus.initializer.ray.process_age import creation_time_ns
@@ -81,8 +88,19 @@ def report_process_start(
     ends = {"event": "ended", "time_ns": ended_ns, "began_ns": created_ns, "attributes": attributes}
     reporter.send({**start, "event": "started", "time_ns": created_ns})
     if imported:
-        reporter.send({**_inner_step(start, IMPORT_ENGINE), **ends})
+        attributes_of_import = attributes | _compilations(created_ns)
+        reporter.send({**_inner_step(start, IMPORT_ENGINE), **ends, "attributes": attributes_of_import})
+        if inherited.compile_seconds:
+            attributes[SERVER_COMPILE_SECONDS] = round(inherited.compile_seconds, 3)
     reporter.send({**start, **ends})
+
+
+def _compilations(created_ns: int) -> dict[str, int]:
+    """Return what this process has compiled so far, as attributes; {} for nothing."""
+    with contextlib.suppress(Exception):
+        modules, size = compiled_modules(created_ns)
+        return {COMPILED_MODULES: modules, COMPILED_BYTES: size} if modules else {}
+    return {}
 
 
 def report_child_processes(reporter: Reporter) -> None:

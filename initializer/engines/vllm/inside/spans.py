@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.trace.status import StatusCode
 
 from phasebus.initializer.engines.vllm.inside import ids, processes, ranks
+from phasebus.initializer.engines.vllm.inside.compile_times import with_compilation
 from phasebus.initializer.engines.vllm.inside.ranks import PID_ATTRIBUTE, PROCESS_ATTRIBUTE, ProcessIdentity
 from phasebus.initializer.engines.vllm.inside.reporter import Reporter
 
@@ -82,6 +84,19 @@ class SpanReporter(SpanProcessor):
     def begin_until_next(self, name: str) -> None:
         """Begin a span that ends when the next one begins: for work that no function encloses."""
         self._until_next = trace.get_tracer("phasebus").start_span(name, start_up_context())
+
+    def add_compilation(self, nanoseconds: int, size: int) -> None:
+        """Add the compilation of a source to the span that runs in this thread.
+
+        Args:
+            nanoseconds: How long it took.
+            size: The size of the source in bytes.
+        """
+        is_main = threading.current_thread() is threading.main_thread()
+        span = self._until_next if self._until_next is not None and is_main else trace.get_current_span()
+        if not isinstance(span, Span) or not span.is_recording():
+            return
+        span.set_attributes(with_compilation(span.attributes or {}, nanoseconds, size))
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Report that a span has begun."""

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from multiprocessing import forkserver, resource_tracker, spawn, util
 from typing import Any, Final, NoReturn
 
+from phasebus.initializer.engines.vllm.inside.compile_times import after_compilation, inherited
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, remainder
 from phasebus.initializer.engines.vllm.inside.forkserver.imported import record_environment
 from phasebus.initializer.engines.vllm.inside.forkserver.safety import touched_device
@@ -67,8 +68,10 @@ class ForkServer:
     def run(self, preloaded: Iterable[str]) -> NoReturn:
         """Import modules, and serve until the owner ends; requests are served between two imports."""
         for name in preloaded:
+            end = after_compilation(inherited.add_compilation)
             with contextlib.suppress(Exception):  # a version without it; a fork reports it, if it is needed
                 importlib.import_module(name)
+            end()
             self._serve(0)
         if touched_device() is not None:
             os._exit(1)
@@ -154,6 +157,7 @@ class ForkServer:
         global _status  # noqa: PLW0603  # a fact about the process
         code = 1
         try:
+            inherited.note_fork()
             record_environment()  # with what the server's imports have set
             signal.set_wakeup_fd(self._wakeup)
             _restore(self._handlers)

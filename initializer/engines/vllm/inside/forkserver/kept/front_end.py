@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
+from phasebus.initializer.engines.vllm.inside.compile_times import inherited
 from phasebus.initializer.engines.vllm.inside.forkserver import imported
 from phasebus.initializer.engines.vllm.inside.forkserver.caller import Caller
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import environment, messages
@@ -108,6 +109,7 @@ def _apply(body: Mapping[str, Any]) -> None:
         else:
             os.environ[name] = value
     imported.record_environment()
+    inherited.note_fork()
     time.tzset()
     tempfile.tempdir = None
     multiprocessing.process.current_process().authkey = os.urandom(32)

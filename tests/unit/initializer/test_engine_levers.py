@@ -1,0 +1,72 @@
+"""What vLLM's levers save: the compilation of sources, as it was measured or counted in each process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from phasebus.initializer.engines.vllm.compilations import compile_seconds
+from phasebus.initializer.engines.vllm.levers import levers
+from phasebus.telemetry.analysis import Advice, advise
+from phasebus.telemetry.journal import Run
+from tests.support.runs import run_of, step
+
+LEVER = "compile the packages once"
+
+
+def start(*, bytes_counted: int = 10_000_000, server: float = 0.0, waits: float = 4.0) -> Run:
+    """Return a start of `vllm serve` whose front end compiled 1 MB/s: first what is counted, then 2 MB that are measured."""
+    compiled: dict[str, Any] = {"compile_seconds": 2.0, "compiled_bytes": 2_000_000, "compiled_modules": 200}
+    counted: dict[str, Any] = {"compiled_bytes": bytes_counted, "compiled_modules": 1000} if bytes_counted else {}
+    forked: dict[str, Any] = {"fork_server_compile_seconds": server} if server else {}
+    return run_of(
+        step("node", 0, 30, kind="node", command="vllm serve m"),
+        step("start_process", 0, 18, "node", kind="engine_step", process="front_end"),
+        step("import_engine", 0, 18, "start_process", kind="engine_step", process="front_end", **counted),
+        step(
+            "configure_engine", 18, 22, "node", kind="engine_step", process="front_end", **(compiled if counted else {})
+        ),
+        step("start_process", 22, 22 + waits, "node", id="core", kind="engine_step", process="EngineCore", **forked),
+        step("wait_for_fork_server", 22, 22 + waits, "core", kind="engine_step", process="EngineCore"),
+        step("load_model", 22 + waits, 30, "node", kind="engine_step", process="EngineCore"),
+        end=30.0,
+    )
+
+
+def advised(run: Run) -> dict[str, Advice]:
+    return {each.lever.name: each for each in advise([run], levers)}
+
+
+def test_sources_that_were_counted_take_as_long_as_those_that_were_measured() -> None:
+    assert compile_seconds(start()) == pytest.approx({"import_engine": 10.0, "configure_engine": 2.0})
+    assert advised(start())[LEVER].saved == pytest.approx(12.0 * 0.96)
+
+
+def test_sources_have_a_usual_rate_where_none_was_measured() -> None:
+    run = run_of(
+        step("import_engine", 0, 10, kind="engine_step", process="front_end", compiled_bytes=1_000_000), end=10.0
+    )
+    assert 0.1 < compile_seconds(run)["import_engine"] < 2.0
+
+
+def test_wait_for_a_fork_server_is_shorter_by_what_the_server_compiles_more_than_the_front_end() -> None:
+    run = start(server=5.0)
+    (wait,) = (each.id for each in run.steps if each.name == "wait_for_fork_server")
+    assert compile_seconds(run)[wait] == pytest.approx(3.0)
+    assert compile_seconds(start(server=1.0))[wait] == 0.0  # the front end is requested to wait later, not longer
+    assert advised(run)[LEVER].saved == pytest.approx(15.0 * 0.96)
+
+
+def test_no_step_saves_more_than_its_own_time() -> None:
+    assert advised(start(bytes_counted=90_000_000))[LEVER].saved == pytest.approx(18.0 + 2.0 * 0.96)
+
+
+def test_start_with_bytecode_is_not_advised_to_compile() -> None:
+    assert LEVER not in advised(start(bytes_counted=0))
+    assert compile_seconds(start(bytes_counted=0)) == {}
+
+
+def test_attributes_that_are_no_numbers_are_ignored() -> None:
+    run = run_of(step("import_engine", 0, 10, kind="engine_step", compiled_bytes="x", compile_seconds=-1.0), end=10.0)
+    assert compile_seconds(run) == {}
