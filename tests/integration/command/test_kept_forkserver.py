@@ -222,6 +222,15 @@ def test_the_server_has_no_secret_and_no_descriptor_of_the_start_that_started_it
     assert (shown["environment"]["HF_TOKEN"], shown["environment"]["ANYTHING"]) == ("hf_secret", "else")
 
 
+def test_what_imports_print_is_not_printed_by_a_command(own: Stub) -> None:
+    own.environment.pop("PYTHONUNBUFFERED", None)
+    Path(own.folder, "modules", "torch", "__init__.py").write_text("print('imported', end='')")
+    own.start()
+    ended = own.run("exit", "0", forked=True)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert own.address.log.read_text() == "imported"
+
+
 def test_twenty_starts_at_once_share_one_server(own: Stub) -> None:
     started: list[bool] = []
     codes: list[int] = []

@@ -63,6 +63,19 @@ if __name__ == "__main__":
 
 
 def run(tmp_path: Path, body: str, **options: Any) -> tuple[dict[str, Any], list[str]]:
+PRINTING = """\
+from phasebus.initializer.engines.vllm.inside.forkserver import begin
+from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
+
+begin._preloaded = lambda: ("printing",)
+begin.fork_server()
+for _ in range(2):
+    process = ForkContext().Process(target=print, args=("forked",))
+    process.start()
+    process.join()
+"""
+
+
     """Run a program; return what it shows, and the lines it logs."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM + textwrap.indent(textwrap.dedent(body), "    "))
@@ -132,6 +145,15 @@ def test_a_process_forked_while_the_server_imports_has_its_objects_frozen(tmp_pa
 
 
 def test_a_server_released_by_its_owner_reports_exit_codes_and_forks_no_more(tmp_path: Path) -> None:
+def test_what_the_servers_imports_print_is_printed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    (tmp_path / "printing.py").write_text("print('imported', end='')")
+    ended = subprocess.run(
+        [sys.executable, "-c", PRINTING], capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path
+    )
+    assert (ended.stdout.count("imported"), ended.stdout.count("forked")) == (1, 2)
+
+
     shown, lines = run(
         tmp_path,
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Collection
@@ -66,6 +67,13 @@ def open_connection(own: Collection[int]) -> str | None:
         except OSError:
             continue
     return None
+
+
+def flush_output() -> None:
+    """Write out what the imports have printed: a fork would write it again."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or nowhere to write to
+            stream.flush()
 
 
 def _tracer() -> int:

@@ -21,7 +21,7 @@ from typing import Any, Final, NoReturn
 from phasebus.initializer.engines.vllm.inside.compile_times import after_compilation, inherited
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, remainder
 from phasebus.initializer.engines.vllm.inside.forkserver.imported import record_environment
-from phasebus.initializer.engines.vllm.inside.forkserver.safety import touched_device
+from phasebus.initializer.engines.vllm.inside.forkserver.safety import flush_output, touched_device
 
 _LEFT_TO_OWNER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that a terminal or a supervisor sends to all processes of a command. The server ends when its owner has ended."""
@@ -122,6 +122,7 @@ class ForkServer:
         if len(descriptors) < 3:
             return
         data, status, tracker, *others = descriptors
+        flush_output()
         gc.freeze()  # a fork's collector neither visits what the server has, up to a second each time, nor writes to its pages
         try:
             pid = os.fork()

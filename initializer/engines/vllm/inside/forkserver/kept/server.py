@@ -231,6 +231,7 @@ class KeptServer:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for number in (*_IGNORED, signal.SIGTERM, signal.SIGCHLD):
+        safety.flush_output()
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for command in self._commands.values():
