@@ -175,12 +175,17 @@ def begin_kept(environment: Mapping[str, str]) -> None:
             if _start(address, environment, "keep") or address.is_importing():
                 return
             state = client.ask(address, "status")
-            if state is not None and state["fingerprint"] != fingerprint(environment):
+            if state is not None and _is_outdated(state, environment):
                 client.ask(address, "stop")
                 _wait_until_released(address)
                 _start(address, environment, "keep")
     except (NotForkedError, AddressError, OSError) as error:
         logger.warning("no fork server that stays: %s", error)
+
+
+def _is_outdated(state: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    """Return whether a server with this state has imported something else than a command with `environment` would."""
+    return state["fingerprint"] != fingerprint(environment) or state.get("edited_file") is not None
 
 
 def _wait_until_released(address: Address) -> None:
@@ -202,7 +207,7 @@ def start(idle_seconds: float | None) -> Mapping[str, Any]:
     try:
         with client.opened() as address:
             state = client.ask(address, "status")
-            if state is not None and state["fingerprint"] != fingerprint(os.environ):
+            if state is not None and _is_outdated(state, os.environ):
                 client.ask(address, "stop")
                 _wait_until_released(address)
             start_server(address, os.environ, owner=None, idle_seconds=idle_seconds)

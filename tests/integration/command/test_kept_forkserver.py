@@ -286,15 +286,24 @@ assert start_server(Address(Path({str(own.folder / "runtime")!r})), {own.environ
     assert client.wait_until_imported(own.address)["imported"]
 
 
-@pytest.mark.parametrize("change", ["variable", "source"])
-def test_a_command_that_needs_other_imports_is_refused_and_named(own: Stub, change: str) -> None:
+@pytest.mark.parametrize("change", ["variable", "source", "imported file"])
+def test_a_command_that_needs_other_imports_is_refused_and_named(own: Stub, tmp_path: Path, change: str) -> None:
+    other = tmp_path / "other.py"
+    other.write_text("")
+    Path(own.folder, "modules", "torch", "__init__.py").write_text(
+        f"import sys\nsys.path.append({str(tmp_path)!r})\nimport other\n"
+    )
     own.start()
     client.wait_until_imported(own.address)
     if change == "variable":
         own.environment["OMP_NUM_THREADS"] = "7"
+    elif change == "imported file":
+        os.utime(other, ns=(2**60, 2**60))
     else:
         Path(own.folder, "modules", "vllm", "__init__.py").write_text("upgraded = True")
-    with pytest.raises(client.NotForkedError, match=r"OMP_NUM_THREADS|installed or edited") as raised:
+    with pytest.raises(
+        client.NotForkedError, match=r"OMP_NUM_THREADS|other.py was edited|installed or edited"
+    ) as raised:
         own.fork("exit", "0")
     assert raised.value.outdated
 

@@ -15,14 +15,17 @@ from urllib.parse import unquote, urlsplit
 _MAX_SOURCES: Final = 50_000
 """How many files of an editable installation are compared."""
 
+_DATED: Final = (".dist-info", ".egg-info", ".egg-link", ".pth", ".py", ".so")
+"""The ends of the names in `site-packages` whose times count: those of distributions, of paths and of single modules."""
+
 _SKIPPED: Final = frozenset({"node_modules", "__pycache__", "build", "tests"})
 
 
 def fingerprint(environment: Mapping[str, str]) -> str:
     """Return a text that changes with the interpreter, the machine, and each installed, removed or edited package.
 
-    Installing a package changes the folder that it is installed into. Of an editable installation, and of a folder in
-    PYTHONPATH, the newest source counts.
+    Installing a package changes the names in the folder that it is installed into, or the time of its `.dist-info`. Of an
+    editable installation, and of a folder in PYTHONPATH, the newest source counts.
 
     Args:
         environment: The environment of the processes that import.
@@ -31,7 +34,7 @@ def fingerprint(environment: Mapping[str, str]) -> str:
     for name in sys.path:
         folder = Path(name)
         if name and folder.is_dir() and not _is_script_folder(folder):
-            facts.append((name, folder.stat().st_mtime_ns))
+            facts.append((name, _installed(folder)))
             facts.extend((project, _newest(Path(project))) for project in _editable_projects(folder))
     given = filter(None, environment.get("PYTHONPATH", "").split(":"))
     facts.extend((name, _newest(Path(name))) for name in given)
@@ -41,6 +44,26 @@ def fingerprint(environment: Mapping[str, str]) -> str:
 def _is_script_folder(folder: Path) -> bool:
     """Return whether a folder is on the path because of the running script, or of the working folder."""
     return folder == Path(sys.executable).parent or folder.name not in ("site-packages", "dist-packages")
+
+
+def _installed(folder: Path) -> list[tuple[str, int]]:
+    """Return the names in a folder, with the times of those that count, in nanoseconds since the epoch.
+
+    The time of the folder itself does not count: Python changes it when it makes `__pycache__`.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            listed = [entry for entry in entries if not entry.name.startswith((".", "__pycache__"))]
+    except OSError:  # nothing can be imported from it
+        return []
+    return sorted((entry.name, _changed_ns(entry) if entry.name.endswith(_DATED) else 0) for entry in listed)
+
+
+def _changed_ns(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime_ns
+    except OSError:  # it has been removed
+        return 0
 
 
 def _editable_projects(folder: Path) -> Iterator[str]:

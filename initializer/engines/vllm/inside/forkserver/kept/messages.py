@@ -60,6 +60,13 @@ def receive(connection: socket.socket, deadline: float) -> tuple[dict[str, Any],
     return message, descriptors
 
 
+def has_gone(connection: socket.socket) -> bool:
+    """Return whether the other end of a connection is closed."""
+    waiting = select.poll()
+    waiting.register(connection, select.POLLRDHUP)
+    return bool(waiting.poll(0))
+
+
 def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
     numbers = array.array("i")
     try:

@@ -25,6 +25,7 @@ from phasebus.initializer.engines.vllm.inside.forkserver import begin, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import environment, front_end, messages
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, is_same_user
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.imported_files import ImportedFiles
 from phasebus.initializer.engines.vllm.inside.import_times import ImportTimes
 
 imported_modules: frozenset[str] = frozenset()
@@ -71,6 +72,7 @@ class KeptServer:
         self._last_used = time.monotonic()
         self._fingerprint = fingerprint(os.environ)
         self._imported = False
+        self._files = ImportedFiles()
         self._forks = 0
         self._imports, self._import_seconds = ImportTimes(), 0.0
         self._waiting: list[tuple[socket.socket, list[int]]] = []
@@ -94,16 +96,14 @@ class KeptServer:
         environment.record_reads()
         for name in begin.front_end_modules():
             began = time.monotonic()
-            with (
-                self._imports.measuring(),
-                contextlib.suppress(Exception),
-            ):  # a version without it; a fork that needs it reports it
-                importlib.import_module(name)
+            with self._imports.measuring(), contextlib.suppress(Exception):
+                importlib.import_module(name)  # a version without it; a fork that needs it reports it
             self._import_seconds += time.monotonic() - began
             self._serve(0)
         environment.stop_recording()
         self._check()
         imported_modules = frozenset(sys.modules)
+        self._files = ImportedFiles()
         gc.collect()
         gc.freeze()  # the collector of a fork writes to no page of ours
         self._address.write_state(self._lock, imported=True)
@@ -180,10 +180,10 @@ class KeptServer:
             connection.close()
             return
         if request.get("request") == "fork" and descriptors:
-            if request.get("fingerprint") == self._fingerprint:
+            if (reason := self._reason_against(request.get("fingerprint"))) is None:
                 self._waiting.append((connection, descriptors))
                 return
-            messages.send(connection, {"refused": "vLLM or a package was installed or edited", "outdated": True})
+            messages.send(connection, {"refused": reason, "outdated": True})
         elif request.get("request") == "stop":
             self._stopping = True
             messages.send(connection, self._state())
@@ -192,6 +192,13 @@ class KeptServer:
         for descriptor in descriptors:
             os.close(descriptor)
         connection.close()
+
+    def _reason_against(self, requested: object) -> str | None:
+        """Return why what has been imported is not what a command would import; None if it is."""
+        if requested != self._fingerprint:
+            return "vLLM or a package was installed or edited"
+        edited = self._files.changed()
+        return None if edited is None else f"{edited} was edited"
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -202,13 +209,14 @@ class KeptServer:
             "commands": sorted(self._commands),
             "idle_seconds": self._idle_seconds,
             "fingerprint": self._fingerprint,
+            "edited_file": self._files.changed(),
             "imports": self._imports.longest(),
             "import_seconds": round(self._import_seconds, 3),
         }
 
     def _fork(self, connection: socket.socket, descriptors: list[int]) -> Callable[[], NoReturn] | None:
         """Fork a process for a request; return in the fork what makes it the command."""
-        pid = -1 if _has_gone(connection) else self._fork_process(connection)
+        pid = -1 if messages.has_gone(connection) else self._fork_process(connection)
         if pid == 0:
             return lambda: front_end.become(connection, descriptors)
         for descriptor in descriptors:
@@ -223,6 +231,7 @@ class KeptServer:
         return None
 
     def _fork_process(self, connection: socket.socket) -> int:
+        safety.flush_output()
         try:
             pid = os.fork()
         except OSError as error:  # no memory, or too many processes
@@ -231,7 +240,6 @@ class KeptServer:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for number in (*_IGNORED, signal.SIGTERM, signal.SIGCHLD):
-        safety.flush_output()
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for command in self._commands.values():
@@ -292,9 +300,3 @@ def main(folder: str, listener: int, lock: int, owner: int | None, idle_seconds:
         os.set_inheritable(descriptor, False)
     become = KeptServer(socket.socket(fileno=listener), Address(Path(folder)), lock, owner, idle_seconds).run()
     become()
-
-
-def _has_gone(connection: socket.socket) -> bool:
-    waiting = select.poll()
-    waiting.register(connection, select.POLLRDHUP)
-    return bool(waiting.poll(0))
