@@ -33,6 +33,14 @@ def send_state(sender):
     sender.send(state())
     time.sleep(1000)
 
+def send_state_of_worker(sender):
+    from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
+    receiver, worker_sender = ForkContext().Pipe(duplex=False)
+    worker = ForkContext().Process(target=send_state, args=(worker_sender,))
+    worker.start()
+    sender.send({**receiver.recv(), "pid": worker.pid, "method": worker._popen.method})
+    time.sleep(1000)
+
 def main():
     what = sys.argv[1] if len(sys.argv) > 1 else "state"
     if what == "state":

@@ -100,9 +100,9 @@ if __name__ == "__main__":
     fork_server_from_kept()
     context = ForkContext()
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=vllm.stub.send_state, args=(sender,))
+    process = context.Process(target=vllm.stub.send_state_of_worker, args=(sender,))
     process.start()
-    print(json.dumps({**receiver.recv(), "pid": process.pid}), flush=True)
+    print(json.dumps({**receiver.recv(), "core": process.pid, "core_method": process._popen.method}), flush=True)
     time.sleep(1000)
 """
 
@@ -492,6 +492,7 @@ def _running(own: Stub, program: str) -> Iterator[subprocess.Popen[str]]:
     torch = Path(own.folder, "modules", "torch", "__init__.py")
     torch.write_text("threads = 1\ndef set_num_threads(number):\n    global threads\n    threads = number\n")
     torch.open("a").write("def get_num_threads():\n    return threads\n")
+    torch.open("a").write("import os\nos.environ['LD_LIBRARY_PATH'] = '/no/such/folder:'\n")  # as OpenCV does
     environment = {**own.environment, "OMP_NUM_THREADS": "3", "HF_TOKEN": "hf_secret"}
     script = own.folder / "program.py"
     script.write_text(program)
@@ -526,15 +527,16 @@ def test_processes_of_a_replica_have_its_own_state_and_end_when_it_is_killed(own
     with _running(own, _REPLICA) as replica:
         assert replica.stdout is not None
         state = json.loads(replica.stdout.readline())
-        process, kept = psutil.Process(state["pid"]), psutil.Process(own.pid())
-        server = process.parent()
+        core, worker, kept = psutil.Process(state["core"]), psutil.Process(state["pid"]), psutil.Process(own.pid())
+        server = worker.parent()
         assert server is not None
-        assert server.ppid() == kept.pid
+        assert (core.parent(), server.ppid()) == (server, kept.pid)
+        assert (state["core_method"], state["method"]) == ("forkserver", "forkserver")
         assert (state["environment"]["HF_TOKEN"], state["environment"]["OMP_NUM_THREADS"]) == ("hf_secret", "3")
         assert {"HF_TOKEN", "OMP_NUM_THREADS"}.isdisjoint(kept.environ())
         assert state["limit"] == 555
         assert {"200", "202"}.isdisjoint(state["descriptors"])  # the server's end of its socket, and its owner
-    for each in (process, server):
+    for each in (core, worker, server):
         wait_until(lambda each=each: _has_ended(each), "it ends")  # type: ignore[misc]
     assert own.pid() == kept.pid  # it stays
 

@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from phasebus.initializer.engines.vllm.inside.forkserver.imported import READ_WHEN_LOADED
 from phasebus.initializer.engines.vllm.inside.forkserver.patches import STARTING_PROCESSES
 from phasebus.initializer.engines.vllm.names import STEP_OF_FUNCTION, STEP_OF_SPAN
 from phasebus.initializer.engines.vllm.seams import SEAMS, missing_seams
@@ -75,6 +76,20 @@ def test_no_other_module_starts_processes_that_way() -> None:
         if re.search(r"import .*get_mp_context|^    get_mp_context,$", path.read_text(), re.MULTILINE)
     }
     assert {f"vllm.{module}" for module in asking} == set(STARTING_PROCESSES)
+
+
+def test_each_variable_that_a_module_of_vllm_reads_when_imported_is_known() -> None:
+    statement = re.compile(
+        r"^(?:if|elif|\w+(?:: [^=\n]+)? =) .*?(?:\benvs\.|os\.(?:environ|getenv)\W+(?:get\W+)?)([A-Z]\w+)", re.MULTILINE
+    )
+    read = {
+        name
+        for path in source().rglob("*.py")
+        if path.name != "envs.py"
+        for name in statement.findall(path.read_text())
+    }
+    assert "VLLM_BATCH_INVARIANT" in read
+    assert {name for name in read if not name.startswith(READ_WHEN_LOADED)} == set()
 
 
 def test_the_table_knows_every_span_of_vllm_s_start_up() -> None:

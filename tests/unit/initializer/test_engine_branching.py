@@ -20,7 +20,7 @@ from phasebus.initializer.integrations.ray_serve.replica import preload_engine
 
 @pytest.fixture
 def restored_channel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(imported, "_environment", {})
+    monkeypatch.setattr(imported, "_recorded", ())
     yield
     if channel._requests is not None:
         channel._requests.close()

@@ -6,6 +6,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import posix
 import signal
 import subprocess
 import sys
@@ -62,7 +63,6 @@ if __name__ == "__main__":
 """
 
 
-def run(tmp_path: Path, body: str, **options: Any) -> tuple[dict[str, Any], list[str]]:
 PRINTING = """\
 from phasebus.initializer.engines.vllm.inside.forkserver import begin
 from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
@@ -76,6 +76,7 @@ for _ in range(2):
 """
 
 
+def run(tmp_path: Path, body: str, **options: Any) -> tuple[dict[str, Any], list[str]]:
     """Run a program; return what it shows, and the lines it logs."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM + textwrap.indent(textwrap.dedent(body), "    "))
@@ -144,7 +145,6 @@ def test_a_process_forked_while_the_server_imports_has_its_objects_frozen(tmp_pa
     assert shown["fork"]["frozen"] > 1000
 
 
-def test_a_server_released_by_its_owner_reports_exit_codes_and_forks_no_more(tmp_path: Path) -> None:
 def test_what_the_servers_imports_print_is_printed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     (tmp_path / "printing.py").write_text("print('imported', end='')")
@@ -154,6 +154,7 @@ def test_what_the_servers_imports_print_is_printed_once(tmp_path: Path, monkeypa
     assert (ended.stdout.count("imported"), ended.stdout.count("forked")) == (1, 2)
 
 
+def test_a_server_released_by_its_owner_reports_exit_codes_and_forks_no_more(tmp_path: Path) -> None:
     shown, lines = run(
         tmp_path,
         """
@@ -315,7 +316,7 @@ def test_openmp_and_inductor_get_the_changed_values_in_a_fork(monkeypatch: pytes
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cpus: bound.append(list(cpus)))
     for name in ("OMP_NUM_THREADS", "OMP_PLACES", "OMP_PROC_BIND", *imported._INDUCTOR):
         monkeypatch.delenv(name, raising=False)  # importing vLLM sets some of them
-    monkeypatch.setattr(imported, "_environment", {})
+    monkeypatch.setattr(imported, "_recorded", ())
     imported.record_environment()
     changed = {
         **os.environ,
@@ -331,6 +332,46 @@ def test_openmp_and_inductor_get_the_changed_values_in_a_fork(monkeypatch: pytes
     assert (inductor.cpp.dynamic_threads, inductor.compile_threads) == (True, 1)
     assert imported.unknown_changes({**os.environ, "VLLM_ANYTHING": "1"}) == []
     assert imported.unknown_changes({**os.environ, "KMP_AFFINITY": "x", "OMP_NUM_THREADS": "2"}) == ["KMP_AFFINITY"]
+
+
+@pytest.fixture
+def executed_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The value of LD_LIBRARY_PATH that this process was executed with: one folder, which exists."""
+    monkeypatch.setattr(imported, "_recorded", ())
+    monkeypatch.setitem(posix.environ, b"LD_LIBRARY_PATH", os.fsencode(tmp_path))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("requested", ["before", "after"])
+def test_a_variable_that_imports_have_set_is_no_change_of_the_requester(
+    monkeypatch: pytest.MonkeyPatch, executed_folders: str, requested: str
+) -> None:
+    monkeypatch.delenv("TORCH_SET", raising=False)
+    environments = {"before": dict(os.environ)}
+    imported.record_environment()
+    monkeypatch.setenv("TORCH_SET", "1")
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"/no/such/folder:{executed_folders}:")  # as OpenCV does
+    imported.record_environment()
+    environments["after"] = dict(os.environ)
+    assert imported.unknown_changes(environments[requested]) == []
+    assert imported.unknown_changes({**os.environ, "TORCH_SET": "2"}) == ["TORCH_SET"]
+
+
+@pytest.mark.parametrize("set_by", ["imports", "requester"])
+def test_a_process_is_spawned_if_its_linker_would_search_another_folder(
+    monkeypatch: pytest.MonkeyPatch, executed_folders: str, tmp_path: Path, set_by: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = f"{tmp_path / 'other'}:{executed_folders}"
+    imported.record_environment()
+    if set_by == "imports":
+        monkeypatch.setenv("LD_LIBRARY_PATH", other)
+        imported.record_environment()
+    assert imported.unknown_changes({**os.environ, "LD_LIBRARY_PATH": other}) == ["LD_LIBRARY_PATH"]
+    monkeypatch.setenv("LD_LIBRARY_PATH", other)
+    imported.record_environment(executes_server=True)
+    assert imported.unknown_changes(os.environ) == []
 
 
 def test_metrics_of_a_forked_api_server_are_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def open_channel() -> tuple[socket.socket, socket.socket, int]:
     """
     requests, clients = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     owner = os.pidfd_open(os.getpid())
-    imported.record_environment()
+    imported.record_environment(executes_server=True)
     _use(clients)
     return requests, clients, owner
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import posix
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,21 +18,53 @@ from typing import Any, Final
 READ_WHEN_LOADED: Final = (
     *("LD_", "GLIBC_", "MALLOC_", "TCMALLOC_", "PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
     *("TORCH", "PYTORCH_", "TRITON_", "HF_", "TRANSFORMERS_", "TOKENIZERS_"),
+    *("FLA_", "GDN_", "USE_DEFAULT_FLA_NORM", "VLLM_BATCH_INVARIANT", "VLLM_CONFIG_ROOT", "VLLM_CONFIGURE_LOGGING"),
+    *("VLLM_ENABLE_CUDA_COMPATIBILITY", "VLLM_LOGGING_", "VLLM_LOG_BATCHSIZE_INTERVAL", "VLLM_LORA_ENABLE_DUAL_STREAM"),
+    *("VLLM_RINGBUFFER_WARNING_INTERVAL", "VLLM_TRITON_FORCE_FIRST_CONFIG", "VLLM_USAGE_STATS_SERVER"),
+    *(
+        "VLLM_USE_LAYERNAME",
+        "VLLM_USE_MODELSCOPE",
+        "VLLM_USE_SPINLOOP_EXT",
+        "FLASHINFER_CUBINS_REPOSITORY",
+        "USE_FLAGOS",
+    ),
 )
 """The first letters of the names of variables that libraries read when they are loaded."""
 
-_SET_BY_IMPORT: Final = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+LIBRARY_PATH: Final = "LD_LIBRARY_PATH"
+"""The folders that the dynamic linker searches. It reads the variable once, when a program is executed."""
+
+_SET_BY_IMPORT: Final = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "TRITON_CACHE_AUTOTUNING": "1"}
 """Variables that importing vLLM sets (`env_override.py`), in the server as well."""
 
 _PLACES: Final = frozenset({"GOMP_CPU_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND"})
+_APPLIED_TO_OPENMP: Final = frozenset({*_PLACES, "OMP_NUM_THREADS"})
 
-_environment: Mapping[str, str] = {}
+_recorded: tuple[Mapping[str, str], ...] = ()
+"""The environment that the imports began with, and the last one: it has the variables that the imports have set."""
 
 
-def record_environment() -> None:
-    """Remember the environment that everything has been imported with: that of this process, now."""
-    global _environment  # noqa: PLW0603  # a fact about the process, which its forks inherit
-    _environment = dict(os.environ)
+def record_environment(*, executes_server: bool = False) -> None:
+    """Remember the environment of this process: the first one, and the last one, of which each is as good to a fork.
+
+    A process with the first one sets by its imports what the server has set by its own.
+
+    Args:
+        executes_server: Whether the server is executed with this environment; otherwise it is this process, or a fork of it.
+    """
+    global _recorded  # noqa: PLW0603  # a fact about the process, which its forks inherit
+    last = dict(os.environ)
+    if executes_server:
+        _recorded = (last, last)
+    elif _recorded:
+        _recorded = (_recorded[0], last)
+    else:
+        _recorded = ({**last, LIBRARY_PATH: _executed_library_path()}, last)
+
+
+def _executed_library_path() -> str:
+    """Return the folders that the dynamic linker searches in this process, and in its forks, whatever has been set since."""
+    return os.fsdecode(posix.environ.get(os.fsencode(LIBRARY_PATH), b""))
 
 
 def unknown_changes(environment: Mapping[str, str]) -> list[str]:
@@ -68,9 +101,37 @@ def _use_shared_metrics(environment: Mapping[str, str]) -> None:
         values.ValueClass = values.get_value_class()  # type: ignore[attr-defined]
 
 
+def is_same(name: str, value: str | None, other: str | None) -> bool:
+    """Return whether two values of a variable are the same to a program that is executed with one of them.
+
+    The dynamic linker skips a folder that does not exist, such as the one that OpenCV inserts when it is imported (5.0,
+    `cv2/__init__.py`); the empty folder that OpenCV appends, the working folder, is skipped here.
+    """
+    return value == other or (name == LIBRARY_PATH and _searched_folders(value) == _searched_folders(other))
+
+
+def _searched_folders(value: str | None) -> list[str]:
+    folders = (value or "").replace(";", ":").split(":")
+    return [os.path.realpath(folder) for folder in folders if folder and Path(folder).is_dir()]
+
+
 def _changes(environment: Mapping[str, str]) -> dict[str, str | None]:
-    names = {name for name in {*environment, *_environment} if name.startswith(READ_WHEN_LOADED)}
-    return {name: environment.get(name) for name in names if environment.get(name) != _environment.get(name)}
+    names = {name for name in {*environment, *_last()} if name.startswith(READ_WHEN_LOADED)}
+    return {name: environment.get(name) for name in names if not _is_known(name, environment.get(name))}
+
+
+def _is_known(name: str, value: str | None) -> bool:
+    """Return whether everything has been imported with this value, or with one that is as good to a fork."""
+    recorded = _recorded or ({},)
+    if name == LIBRARY_PATH:
+        recorded = recorded[:1]
+    elif name in _APPLIED_TO_OPENMP:
+        recorded = recorded[-1:]
+    return any(is_same(name, value, each.get(name)) for each in recorded)
+
+
+def _last() -> Mapping[str, str]:
+    return _recorded[-1] if _recorded else {}
 
 
 def _is_applicable(name: str, value: str | None, environment: Mapping[str, str]) -> bool:
@@ -86,7 +147,7 @@ def _is_applicable(name: str, value: str | None, environment: Mapping[str, str])
 
 
 def _are_loaded(libraries: list[str]) -> bool:
-    before = _environment.get("LD_PRELOAD", "").replace(":", " ").split()
+    before = _last().get("LD_PRELOAD", "").replace(":", " ").split()
     maps = Path("/proc/self/maps").read_text()
     return set(before) <= set(libraries) and all(
         str(Path(library).resolve()) in maps for library in libraries if library not in before

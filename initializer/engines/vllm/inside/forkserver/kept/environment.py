@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from phasebus.initializer.engines.vllm.inside.forkserver.imported import READ_WHEN_LOADED
+from phasebus.initializer.engines.vllm.inside.forkserver.imported import LIBRARY_PATH, READ_WHEN_LOADED, is_same
 from phasebus.telemetry.redaction import is_secret_name
 
 _OF_ONE_START: Final = ("PHASEBUS_", "OTEL_", "TRACEPARENT", "TRACESTATE", "BAGGAGE")
@@ -75,14 +75,16 @@ def differences(environment: Mapping[str, str]) -> list[str]:
     return sorted(
         name
         for name in names
-        if environment.get(name) != _initial.get(name)
+        if not is_same(name, environment.get(name), _initial.get(name))
         and name not in _HARMLESS | _OF_ONE_PROCESS
         and not name.startswith(_OF_ONE_START)
         and not is_secret_name(name)
     )
 
 
-def set_by_imports() -> dict[str, str | None]:
-    """Return the variables that the imports have set, or removed (None)."""
+def set_by_imports(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the variables that the imports have set, or removed (None), as they would in a process with `environment`."""
     names = {*os.environ, *_initial}
+    if environment.get(LIBRARY_PATH) != _initial.get(LIBRARY_PATH):  # both mean the same; it keeps its own
+        names.discard(LIBRARY_PATH)
     return {name: os.environ.get(name) for name in names if os.environ.get(name) != _initial.get(name)}

@@ -90,7 +90,7 @@ def _apply(body: Mapping[str, Any]) -> None:
             os.setpgid(0, body["group"])
         else:
             os.setsid()
-    set_by_imports = environment.set_by_imports()
+    set_by_imports = environment.set_by_imports(body["environment"])
     caller = body["caller"]
     Caller(
         environment=body["environment"],
@@ -103,6 +103,7 @@ def _apply(body: Mapping[str, Any]) -> None:
     ).apply()
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(caller["oom_score_adj"]))
+    imported.record_environment()
     for name, value in set_by_imports.items():
         if value is None:
             os.environ.pop(name, None)
