@@ -101,8 +101,12 @@ class _LimitedWaitExecutor(ThreadPoolExecutor):
 
 @contextmanager
 def handled_by(handler: Handler, numbers: Iterable[signal.Signals]) -> Iterator[None]:
-    """Install `handler` for the signals `numbers` during the block."""
-    before = {number: signal.signal(number, handler) for number in numbers}
+    """Install `handler` for the signals `numbers` during the block; those that this process ignores stay ignored.
+
+    `nohup` ignores SIGHUP, and a shell without job control SIGINT in its background jobs.
+    """
+    handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:

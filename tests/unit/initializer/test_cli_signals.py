@@ -37,6 +37,20 @@ async def test_copy_of_a_signal_for_the_process_group_does_not_end_the_process_a
     assert capfd.readouterr().err == "phasebus: SIGTERM: stopping; a second signal ends it at once\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+async def test_signal_that_this_process_ignores_does_not_stop_the_work(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)  # as nohup, or a script's shell for its background jobs, does
+    try:
+
+        async def work() -> None:
+            signal.raise_signal(number)
+
+        assert await until_signalled(work, lambda: None) is None
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 def test_the_end_waits_for_no_thread_that_a_callback_has_left_behind(short_wait: None) -> None:
     released = threading.Event()
 
