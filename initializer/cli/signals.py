@@ -17,6 +17,7 @@ import psutil
 
 from phasebus.initializer.cli.failures import Interrupted
 from phasebus.initializer.cli.output import write_err
+from phasebus.telemetry.descendants import descendants
 
 _EXECUTOR_SECONDS = 1.0
 
@@ -135,12 +136,12 @@ def _called_by_the_bus(frame: FrameType | None) -> FrameType | None:
 def _end_at_once(number: int) -> None:
     """End this process and all its child processes, without releasing resources."""
     _write(f"{signal.Signals(number).name} again: ended at once; `phasebus report` shows the progress of the start")
-    for process in psutil.Process().children(recursive=True):
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    os._exit(128 + number)
+    try:
+        for process in descendants(psutil.Process()):
+            with suppress(psutil.Error):
+                process.kill()
+    finally:
+        os._exit(128 + number)
 
 
 def _write(message: str) -> None:

@@ -12,6 +12,7 @@ import anyio.to_thread
 import psutil
 
 from phasebus.initializer.ray.calls import answer
+from phasebus.telemetry.descendants import descendants
 
 _RAY_SECONDS = 5.0
 """How long Ray may take to end a process, in seconds."""
@@ -60,7 +61,7 @@ class Actor:
         family: list[psutil.Process] = []
         for process in [] if self._process is None else [self._process, *self._adopted]:
             with suppress(psutil.NoSuchProcess):
-                family += [process, *process.children(recursive=True)]
+                family += [process, *descendants(process)]
         return family
 
     def _kill(self, processes: list[psutil.Process]) -> None:

@@ -137,8 +137,10 @@ def _end_children() -> None:
     """Kill what the engine has not ended itself."""
     import psutil
 
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
+    from phasebus.telemetry.descendants import descendants
+
+    for process in descendants(psutil.Process()):
+        with contextlib.suppress(psutil.Error):
             process.kill()
 
 
