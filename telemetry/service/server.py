@@ -161,10 +161,13 @@ def _uvicorn(build: Callable[[], Callable[..., Any]], limits: Limits) -> Limited
 
 def _bound(name: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio sets TCP_NODELAY for each connection; else an answer on a kept one takes 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        # With the protocol named, asyncio sets TCP_NODELAY for each connection; else an answer on a kept one takes 40 ms.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:  # a kernel without IPv6
+        raise _listen_error(name, host, port, error) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(QUEUED_CONNECTIONS)
     except OSError as error:
@@ -174,5 +177,9 @@ def _bound(name: str, host: str, port: int) -> socket.socket:
                 f"port {port} on {host}, for the {name}, is taken by another program, perhaps another phasebus; "
                 f"set another port, or 0 for any free one"
             ) from error
-        raise PortTakenError(f"the {name} cannot listen on {host}:{port}: {error.strerror or error}") from error
+        raise _listen_error(name, host, port, error) from error
     return listener
+
+
+def _listen_error(name: str, host: str, port: int, error: OSError) -> PortTakenError:
+    return PortTakenError(f"the {name} cannot listen on {host}:{port}: {error.strerror or error}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -74,6 +75,15 @@ async def test_a_taken_port_is_named_before_anything_is_begun() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PortTakenError, match=f"port {port} on 127.0.0.1.* is taken"):
             Telemetry(port=port, environment={})
+
+
+def test_address_of_ipv6_is_named_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", unsupported)
+    with pytest.raises(PortTakenError, match="the service cannot listen on :::9464: Address family not supported"):
+        server._bound("service", "::", 9464)
 
 
 def test_connections_send_small_packets_at_once() -> None:
