@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from phasebus.telemetry.otel.printable import printable_span
-from phasebus.telemetry.otel.rejections import CollectorExporter
+from phasebus.telemetry.otel.rejections import CollectorExporter, RefusedError
 from phasebus.telemetry.otel.settings import SpanBatches
 from phasebus.telemetry.redaction import redact
 
@@ -114,12 +114,15 @@ class SpanQueue:
 
     def _run(self) -> None:
         while (batch := self._next()) is not None:
-            failure = self._export(batch.spans)
+            failure, too_large = self._export(batch.spans)
             with self._changed:
                 if failure is None:
                     self._waiting -= len(batch.spans)
                     self._accepted += 1
                     self._failures = 0
+                elif too_large and len(batch.spans) > 1:
+                    self._split(batch.spans)
+                    failure = None
                 else:
                     self._failures += 1
                     self._keep_or_drop(batch)
@@ -148,6 +151,11 @@ class SpanQueue:
         if not self._failures and not self._refused:
             self._changed.wait_for(lambda: self._pending() >= self._batches.batch or self._closing, self._batches.delay)
 
+    def _split(self, spans: list[ReadableSpan]) -> None:
+        """Have `spans`, which are too many for one request, exported in two."""
+        half = (len(spans) + 1) // 2
+        self._refused.extend(_Batch(each, accepted_before=self._accepted) for each in (spans[:half], spans[half:]))
+
     def _keep_or_drop(self, batch: _Batch) -> None:
         batch.attempts += 1
         it_is_the_batch = batch.attempts >= _ATTEMPTS and self._accepted > batch.accepted_before
@@ -157,15 +165,17 @@ class SpanQueue:
         else:
             self._refused.append(batch)
 
-    def _export(self, spans: list[ReadableSpan]) -> str | None:
-        """Return why `spans` were not accepted; None if they were."""
+    def _export(self, spans: list[ReadableSpan]) -> tuple[str | None, bool]:
+        """Return why `spans` were not accepted, None if they were; and whether fewer of them may be."""
         try:
             with suppressed_instrumentation():
                 result = self._exporter.export([printable_span(span) for span in spans])
+        except RefusedError as error:
+            return str(error), error.too_large
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the start-up
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {error}", False
         self._count_rejected()
-        return None if result is SpanExportResult.SUCCESS else "they were not accepted"
+        return None if result is SpanExportResult.SUCCESS else "they were not accepted", False
 
     def _count_rejected(self) -> None:
         """Count the spans that the collector rejects in a success; sent again, they would be rejected again."""

@@ -1,6 +1,7 @@
-"""The spans that a collector rejects in a response that is a success otherwise ("partial success").
+"""The responses of a collector that OpenTelemetry's exporters do not read, or take for a success.
 
-OpenTelemetry's exporters do not read these responses. Source: the OTLP specification, "Partial Success".
+These are responses that reject some of the spans ("partial success" in the OTLP specification), redirects, and the web pages
+that other servers answer with.
 """
 
 from __future__ import annotations
@@ -17,13 +18,33 @@ if TYPE_CHECKING:
     from requests import Response, Session
 
 
+_TOO_LARGE = 413
+
+
+class RefusedError(Exception):
+    """Raised when a server does not accept a request with spans.
+
+    Attributes:
+        too_large: Whether a request with fewer spans may be accepted.
+    """
+
+    def __init__(self, why: str, *, too_large: bool = False) -> None:
+        super().__init__(why)
+        self.too_large = too_large
+
+
 class Rejections:
-    """Counts rejected spans, from the responses to an exporter."""
+    """Counts rejected spans, from the responses to an exporter.
+
+    Attributes:
+        refusal: Why the last HTTP response accepts nothing; None if it does, or if there was none.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._number = 0
         self._why = ""
+        self.refusal: RefusedError | None = None
 
     def take(self) -> tuple[int, str]:
         """Return the number of spans that were rejected since the last call, and the last reason."""
@@ -57,13 +78,24 @@ class Rejections:
         from google.protobuf.json_format import Parse
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-        if not response.ok or not response.content:
+        self.refusal = _refusal_of(response)
+        if self.refusal is not None or not response.content:
             return
         with suppress(Exception):  # a collector may answer with anything
             if response.headers.get("Content-Type", "").startswith("application/json"):  # some do, also to protobuf
                 self.read(Parse(response.content, ExportTraceServiceResponse(), ignore_unknown_fields=True))
             else:
                 self.read(ExportTraceServiceResponse.FromString(response.content))
+
+
+def _refusal_of(response: Response) -> RefusedError | None:
+    if response.is_redirect or 300 <= response.status_code < 400:
+        return RefusedError(f"it redirects, with HTTP {response.status_code}; name the address that it redirects to")
+    if not response.ok:
+        return RefusedError(f"it answers HTTP {response.status_code}", too_large=response.status_code == _TOO_LARGE)
+    if response.headers.get("Content-Type", "").strip().lower().startswith("text/html"):
+        return RefusedError("it answers with a web page; is this the address of a collector?")
+    return None
 
 
 class CollectorExporter(SpanExporter):
@@ -76,11 +108,20 @@ class CollectorExporter(SpanExporter):
 
     def __init__(self, exporter: SpanExporter, rejections: Rejections) -> None:
         self._exporter = exporter
+        self._rejections = rejections
         self.take_rejected = rejections.take
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export `spans`."""
-        return self._exporter.export(spans)
+        """Export `spans`.
+
+        Raises:
+            RefusedError: A server has answered, and not accepted them.
+        """
+        self._rejections.refusal = None
+        result = self._exporter.export(spans)
+        if self._rejections.refusal is not None:
+            raise self._rejections.refusal
+        return result
 
     def shutdown(self) -> None:
         """End the exporter."""

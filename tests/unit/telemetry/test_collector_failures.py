@@ -62,7 +62,8 @@ def test_headers_of_a_collector_are_not_sent_where_it_redirects_to(sink: OtlpSin
         sink.answer = lambda _: (status, {"Location": f"{other.url}/v1/traces"})
         telemetry = telemetry_to(sink.url, OTEL_EXPORTER_OTLP_HEADERS="api-key=secret")
         run_steps(telemetry, 1)
-        telemetry.tracing.close()
+        assert not telemetry.tracing.close()
+        assert telemetry.tracing.dropped == 2  # a redirect is no success, although OpenTelemetry takes it for one
         with guarded(requests.Session(), {}) as session:
             session.trust_env = False
             answer = session.post(f"{sink.url}/v1/traces", b"", headers={"api-key": "secret"})
@@ -90,6 +91,25 @@ def test_spans_reach_a_collector_that_refuses_half_of_the_requests(sink: OtlpSin
     assert_arrives(sink, 50)
     assert telemetry.tracing.close()
     assert telemetry.tracing.dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "why"),
+    [
+        (308, "text/plain", "it redirects, with HTTP 308; name the address that it redirects to"),
+        (200, "text/html; charset=utf-8", "it answers with a web page; is this the address of a collector?"),
+        (404, "text/html", "it answers HTTP 404"),
+    ],
+)
+def test_spans_that_a_server_other_than_a_collector_answers_are_counted_and_the_answer_named(
+    sink: OtlpSink, caplog: pytest.LogCaptureFixture, status: int, content_type: str, why: str
+) -> None:
+    sink.answer = lambda _: (status, {"Content-Type": content_type})
+    telemetry = telemetry_to(sink.url)
+    run_steps(telemetry, 1)
+    assert not telemetry.tracing.close()
+    assert telemetry.tracing.dropped == 2
+    assert f"({why}); the start-up goes on without" in caplog.text
 
 
 def partial_success(rejected: int, why: str) -> ExportTraceServiceResponse:

@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext
 
 from phasebus.telemetry.otel import SpanBatches, SpanQueue
+from phasebus.telemetry.otel.rejections import RefusedError
 from tests.support.waiting import wait_until
 
 
@@ -89,6 +90,37 @@ def test_spans_after_a_batch_that_was_dropped_from_an_empty_queue_are_exported()
     wait_until(lambda: exporter.accepted == ["first", "second"], "the others are accepted", 30)
     assert not exporter.closed
     assert not queue.close()
+
+
+def test_spans_that_are_too_many_for_one_request_are_exported_in_smaller_ones(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def accepts(names: list[str]) -> bool:
+        if len(names) > 3:
+            raise RefusedError("it answers HTTP 413", too_large=True)
+        return True
+
+    exporter = Exporter(accepts)
+    queue = queue_to(exporter)
+    queue.put(span(str(number)) for number in range(20))
+    assert queue.close()
+    assert sorted(exporter.accepted, key=int) == [str(number) for number in range(20)]
+    assert "cannot be exported" not in caplog.text
+
+
+def test_span_that_is_too_large_by_itself_costs_no_other_span(caplog: pytest.LogCaptureFixture) -> None:
+    def accepts(names: list[str]) -> bool:
+        if "large" in names:
+            raise RefusedError("it answers HTTP 413", too_large=True)
+        return True
+
+    exporter = Exporter(accepts)
+    queue = queue_to(exporter)
+    queue.put([span("large"), *(span(str(number)) for number in range(9))])
+    assert not queue.close()
+    assert sorted(exporter.accepted) == [str(number) for number in range(9)]
+    assert queue.dropped == 1
+    assert "spans cannot be exported to http://c:4318 (it answers HTTP 413)" in caplog.text
 
 
 def test_what_finds_no_room_is_dropped_and_counted() -> None:
