@@ -95,7 +95,7 @@ async def download(
             if isinstance(source, LocalSource):
                 await _in_thread(partial(source.check_destination, folder))
             transfers = await _fetch(bus, step, source, chosen, folder, labels, settings)
-            await _in_thread(lambda: _finish(folder, listing, mode))
+            await _in_thread(lambda: _finish(folder, listing, chosen, mode))
     finally:
         source.close()
     summary = transfers.summary()
@@ -231,7 +231,7 @@ def _inspect(
     return transfers, sum(transfer.inspect() for transfer in transfers)
 
 
-def _finish(folder: Path, listing: Listing, mode: DownloadMode) -> None:
+def _finish(folder: Path, listing: Listing, chosen: Sequence[RemoteFile], mode: DownloadMode) -> None:
     """Check that the model is complete, write the refs for other tools, and remove old partial files."""
     for path, content in listing.refs.items():
         try:
@@ -243,7 +243,7 @@ def _finish(folder: Path, listing: Listing, mode: DownloadMode) -> None:
             raise DownloadError(
                 f"{problem}: the source is incomplete; upload the missing files, or choose another source"
             )
-        write_inventory(folder, listing.files, listing.revision)
+        write_inventory(folder, chosen, listing.revision)
         for left in (folder / STATE).glob("?" * 24 + ".*"):
             with suppress(OSError):
                 left.unlink()

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from phasebus.initializer.downloads.checks import MAX_POINTER, content_problem, is_model_file
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
+from phasebus.initializer.downloads.modes import is_bookkeeping
 from phasebus.initializer.downloads.paths import STATE, exists, expanded
 from phasebus.initializer.downloads.protocol import Listing, RemoteFile
 from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings
@@ -153,7 +154,9 @@ def _inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, li
         raise DownloadError(f"{path} is not a model: it has no config.json, and no params.json of Mistral's format")
     if mode == "MODEL_AND_TOKENIZER" and (problem := missing_shards_problem(path)) is not None:
         raise DownloadError(f"{problem}; copy the model again")
-    files = [file for file in path.rglob("*") if file.is_file()]
+    files = [
+        file for file in path.rglob("*") if file.is_file() and not is_bookkeeping(file.relative_to(path).as_posix())
+    ]
     for file in files:
         _check_content(file, never_empty=file.parent == path and file.suffix in _NEVER_EMPTY)
     return path, [file.stat().st_size for file in files]
@@ -186,7 +189,7 @@ def _walk(root: Path) -> Iterator[str]:
     def walk(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[str]:
         for entry in os.scandir(folder):
             entry_name = f"{name}{entry.name}"
-            if entry.name == STATE:
+            if entry.name == STATE or is_bookkeeping(f"{entry_name}/"):
                 continue
             if entry.is_dir():
                 inside = Path(entry.path)

@@ -52,6 +52,32 @@ async def test_local_model_is_copied_to_a_destination(model: Path, tmp_path: Pat
     assert len(seen.of(FileFinished)) == 3
 
 
+@pytest.fixture
+def projected(model: Path, tmp_path: Path) -> Path:
+    """The model as Kubernetes projects a volume, and as a clone with git-lfs."""
+    hidden = model / "..2026_01_01"  # Kubernetes swaps the folder that ..data links to
+    model.rename(tmp_path / hidden.name)
+    model.mkdir()
+    (tmp_path / hidden.name).rename(hidden)
+    (model / "..data").symlink_to(hidden.name)
+    for name in FILES:
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).symlink_to((model / "..data" / name).resolve())
+    (model / ".git" / "lfs").mkdir(parents=True)
+    (model / ".git" / "lfs" / "object").write_bytes(FILES["model.safetensors"])
+    return model
+
+
+async def test_copy_has_each_file_of_a_clone_or_of_a_projected_volume_once(projected: Path, tmp_path: Path) -> None:
+    async with watched() as seen:
+        copied = await fetch(seen.bus, str(projected), destination=tmp_path / "there", settings=QUICK)
+        used = await fetch(seen.bus, str(projected), settings=QUICK)
+    assert copied is not None
+    assert used is not None
+    assert tree(tmp_path / "there") == FILES
+    assert copied.files == used.files == 3
+
+
 async def test_listing_the_files_is_a_step_of_the_download(model: Path, tmp_path: Path) -> None:
     async with watched() as seen:
         await fetch(seen.bus, str(model), destination=tmp_path / "there", settings=QUICK)

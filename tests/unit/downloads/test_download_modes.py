@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from phasebus.initializer.downloads.modes import select_files
+import pytest
+
+from phasebus.initializer.downloads.modes import is_bookkeeping, select_files
 from phasebus.initializer.downloads.protocol import RemoteFile
 from phasebus.initializer.downloads.settings import DownloadMode
 from phasebus.initializer.downloads.sources.hub_listing import without_duplicate_weights
@@ -26,6 +28,27 @@ def test_mode_selects_its_files() -> None:
     assert names("EXCLUDE_SAFETENSORS") == set(NAMES) - {"model.safetensors"}
     assert names("TOKENIZER_ONLY") == set(NAMES) - {"model.safetensors", "a.bin"}
     assert names("NONE") == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".git/lfs/objects/ab/cd/abcd",
+        "part/.git/HEAD",
+        ".cache/huggingface/download/model.safetensors.incomplete",
+        "..data/config.json",
+        "..2026_01_01_00_00_00.123/config.json",
+    ],
+)
+def test_what_keeps_the_folder_of_a_model_is_selected_by_no_mode(name: str) -> None:
+    assert is_bookkeeping(name)
+    modes: tuple[DownloadMode, ...] = ("MODEL_AND_TOKENIZER", "EXCLUDE_SAFETENSORS", "TOKENIZER_ONLY", "NONE")
+    assert [select_files([RemoteFile(name=name)], mode) for mode in modes] == [[]] * 4
+
+
+@pytest.mark.parametrize("name", [".gitattributes", ".github/x", "a.git/x", ".cache/x", ".a", "x..y", "x/.gitignore"])
+def test_hidden_file_of_a_model_is_selected(name: str) -> None:
+    assert select_files([RemoteFile(name=name)], "MODEL_AND_TOKENIZER")
 
 
 def test_other_weight_formats_are_kept_without_safetensors() -> None:
