@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Final
 
 _BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _FILE: Final = "SSL_CERT_FILE"
+_WRONG_TIME: Final = frozenset({9, 10})  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+_OTHER_HOST: Final = frozenset({62, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
 def trusted_authorities(environment: Mapping[str, str] = os.environ) -> tuple[ssl.SSLContext, str]:
@@ -46,6 +49,16 @@ def trusted_authorities(environment: Mapping[str, str] = os.environ) -> tuple[ss
 
             _load(context, certifi.where())
     return context, "; ".join(problems)
+
+
+def certificate_remedy(verify_code: int) -> str:
+    """Return what to do about a certificate that OpenSSL has rejected with this code (openssl-verification-options(1))."""
+    if verify_code in _WRONG_TIME:
+        now = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        return f"the clock of this machine is at {now} UTC; correct it, or renew the certificate"
+    if verify_code in _OTHER_HOST:
+        return "its certificate is that of another host; check the address, and the proxy that leads there"
+    return "if its certificate is of your own authority, name that in SSL_CERT_FILE"
 
 
 def _load(context: ssl.SSLContext, path: str) -> None:

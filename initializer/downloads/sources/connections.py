@@ -26,6 +26,10 @@ class ConnectTimeoutError(OSError):
     """Raised when connecting to a server took too long."""
 
 
+class ProxyConnectError(OSError):
+    """Raised when a proxy cannot be connected to; the message names it."""
+
+
 class Connections:
     """Connections to any number of servers. For use by many threads at once.
 
@@ -103,7 +107,7 @@ class Connections:
         """Return a new connection for `parts`, through a proxy if there is one."""
         host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        wire = self._dial(host, port) if proxy is None else self._dial(proxy.hostname or "", proxy_port(proxy))
+        wire = self._dial(host, port) if proxy is None else self._dial_proxy(proxy)
         connection: HTTPConnection
         try:
             if proxy is not None and (parts.scheme == "https" or proxy.scheme in SOCKS):
@@ -118,6 +122,13 @@ class Connections:
             raise
         connection.sock = cast("Any", wire)
         return connection
+
+    def _dial_proxy(self, proxy: SplitResult) -> Wire:
+        host, port = proxy.hostname or "", proxy_port(proxy)
+        try:
+            return self._dial(host, port)
+        except OSError as error:
+            raise ProxyConnectError(f"the proxy {host}:{port} ({type(error).__name__})") from error
 
     def _dial(self, host: str, port: int) -> Wire:
         """Return a connection to the first address of `host` that accepts one."""

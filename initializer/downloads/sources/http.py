@@ -17,7 +17,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.protocol import BLOCK
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.connections import Connections
+from phasebus.initializer.downloads.sources.authorities import certificate_remedy
+from phasebus.initializer.downloads.sources.connections import Connections, ProxyConnectError
 from phasebus.initializer.downloads.sources.headers import (
     content_encoding,
     content_length,
@@ -28,6 +29,7 @@ from phasebus.initializer.downloads.sources.headers import (
 )
 from phasebus.initializer.downloads.sources.nearness import is_nearer
 from phasebus.initializer.downloads.sources.responses import Response
+from phasebus.initializer.downloads.sources.tunnels import UNAUTHENTICATED
 from phasebus.telemetry.redaction import redact
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -156,11 +158,12 @@ class HttpClient:
 
     def _connection_error(self, error: Exception, host: str) -> Exception:
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            problem = self._connections.trust_problem
-            remedy = problem or "if its certificate is of your own authority, name that in SSL_CERT_FILE"
+            remedy = self._connections.trust_problem or certificate_remedy(getattr(error, "verify_code", 0))
             return DownloadError(f"the TLS connection to {host} failed: {redact(str(error))}; {redact(remedy)}")
         if isinstance(error, InvalidURL):
             return DownloadError(f"the address of {host} is malformed")
+        if isinstance(error, ProxyConnectError):
+            return TransferError(f"cannot connect to {error}, which the environment names for {host}")
         if isinstance(error, TimeoutError):
             return TransferError(f"{host} did not answer for {self._settings.stall_seconds:g} s")
         return TransferError(f"cannot connect to {host} ({type(error).__name__})")
@@ -217,6 +220,8 @@ def error_of_status(error: StatusError) -> Exception:
     passing = status in _RETRYABLE or (status >= 500 and status not in _PERMANENT)
     if passing or (error.signed and status in {400, 401, 403}):
         return TransferError(f"{host} answered {status}", retry_after(error.headers))
+    if status == 407:
+        return DownloadError(f"the proxy refuses to connect to {host} (HTTP 407): it {UNAUTHENTICATED}")
     if status in {401, 403}:
         return DownloadError(f"{host} denies access (HTTP {status}); give credentials that may read it")
     if status in {404, 410}:

@@ -19,6 +19,9 @@ from phasebus.telemetry.proxies import proxy_for
 SOCKS: Final = frozenset({"socks5", "socks5h"})
 """The schemes of SOCKS5 proxies; here, either makes the proxy resolve the names of hosts."""
 
+UNAUTHENTICATED: Final = "requires a user and password, or rejects those that it got; name them in its address: http://user:password@host:port"
+"""The end of a message about a proxy that answers with the status 407."""
+
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _NO_PASSWORD, _PASSWORD = 0, 2
 
@@ -32,7 +35,16 @@ def proxy_of(parts: SplitResult) -> SplitResult | None:
     named = proxy_for(parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 0))
     if named is None:
         return None
-    proxy = urlsplit(named if "://" in named else f"http://{named}")
+    try:
+        proxy = urlsplit(named if "://" in named else f"http://{named}")
+        is_cut = "@" in f"{proxy.path}{proxy.query}{proxy.fragment}" or proxy.port == 0
+    except ValueError:
+        is_cut = True
+    if is_cut:
+        raise DownloadError(
+            f"the address of the proxy that the environment names for {parts.scheme}:// is malformed; write '/', '#', '?' and "
+            "'@' in its password as %2F, %23, %3F and %40"
+        )
     if proxy.scheme not in {"http", *SOCKS} or proxy.hostname is None:
         raise DownloadError(
             f"the environment names a proxy for {parts.scheme}:// that has no http:// or socks5:// address; name one that "
@@ -77,7 +89,9 @@ def _open_http_tunnel(wire: Wire, host: str, port: int, headers: Mapping[str, st
         response.begin()
     finally:
         response.close()
-    if response.status in {401, 403, 407}:
+    if response.status == 407:
+        raise DownloadError(f"the proxy refuses to connect to {host} (HTTP 407): it {UNAUTHENTICATED}")
+    if response.status in {401, 403}:
         raise DownloadError(
             f"the proxy refuses to connect to {host} (HTTP {response.status}); check its user and password"
         )

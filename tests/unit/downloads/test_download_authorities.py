@@ -6,7 +6,34 @@ from pathlib import Path
 import certifi
 import pytest
 
+from phasebus.initializer.downloads.errors import DownloadError
+from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.authorities import trusted_authorities
+from phasebus.initializer.downloads.sources.http import HttpClient
+
+
+@pytest.mark.parametrize(
+    ("verify_code", "remedy"),
+    [
+        (9, r"the clock of this machine is at \d{4}-\d\d-\d\d \d\d:\d\d UTC; correct it"),
+        (10, "the clock of this machine is at .*, or renew the certificate"),
+        (62, "its certificate is that of another host; check the address, and the proxy"),
+        (20, "if its certificate is of your own authority, name that in SSL_CERT_FILE"),
+    ],
+)
+def test_rejected_certificate_is_reported_with_what_to_do(
+    verify_code: int, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code = verify_code
+
+    def fail(*_: object) -> None:
+        raise error
+
+    client = HttpClient(DownloadSettings())
+    monkeypatch.setattr(client._connections, "get", fail)
+    with pytest.raises(DownloadError, match=rf"the TLS connection to hub.example failed: .*; {remedy}"):
+        client.read("https://hub.example/x", {}, 10)
 
 
 def authorities(context: ssl.SSLContext) -> int:

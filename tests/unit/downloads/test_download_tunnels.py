@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import io
+from email.message import Message
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
 
-from phasebus.initializer.downloads import DownloadError
-from phasebus.initializer.downloads.sources.tunnels import open_tunnel
+from phasebus.initializer.downloads import DownloadError, DownloadSettings
+from phasebus.initializer.downloads.errors import TransferError
+from phasebus.initializer.downloads.sources import tunnels as tunnels_module
+from phasebus.initializer.downloads.sources.http import HttpClient, StatusError, error_of_status
+from phasebus.initializer.downloads.sources.tunnels import open_tunnel, proxy_of
 from phasebus.initializer.downloads.sources.wire import Wire
 
 CONNECTED = bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0])
@@ -21,6 +26,9 @@ class RecordedWire:
 
     def expect_head(self) -> None:
         pass
+
+    def makefile(self, _: str) -> io.BytesIO:
+        return io.BytesIO(self.answer)
 
     def sendall(self, data: bytes) -> None:
         self.sent.append(data)
@@ -68,3 +76,43 @@ def test_socks_tunnel_to_an_address_is_binary(host: str, address: bytes) -> None
 def test_socks_proxy_that_rejects_is_an_error(answer: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         open_through("socks5://proxy", answer)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "http://me:p@ss:w#rd@proxy:3128",
+        "http://me:12/34@proxy:3128",
+        "http://me:12?34@proxy:3128",
+        "me:12#34@proxy:3128",
+        "http://proxy:port",
+    ],
+)
+def test_address_of_a_proxy_with_unquoted_characters_is_an_error_without_its_password(
+    named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnels_module, "proxy_for", lambda *_: named)
+    with pytest.raises(
+        DownloadError, match="malformed; write '/', '#', '\\?' and '@' in its password as %2F"
+    ) as caught:
+        proxy_of(urlsplit("https://hub.example"))
+    assert not any(part in str(caught.value) for part in ("ss:w", "12", "34", "me:"))
+
+
+def test_proxy_that_requires_a_password_is_an_error_that_names_the_proxy() -> None:
+    with pytest.raises(
+        DownloadError, match=r"refuses to connect to hub\.example .*: it requires a user and password, or"
+    ):
+        open_through("http://proxy", b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    error = error_of_status(StatusError(407, Message(), "hub.example", signed=False))
+    assert isinstance(error, DownloadError)
+    assert "the proxy refuses to connect to hub.example (HTTP 407): it requires a user and password" in str(error)
+
+
+def test_proxy_that_cannot_be_connected_to_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnels_module, "proxy_for", lambda *_: "http://me:pass@127.0.0.1:1")
+    expected = (
+        r"cannot connect to the proxy 127.0.0.1:1 \(ConnectionRefusedError\), which the environment names for hub"
+    )
+    with pytest.raises(TransferError, match=expected):
+        HttpClient(DownloadSettings()).open("http://hub.example/file", {})
