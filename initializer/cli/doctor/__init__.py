@@ -21,6 +21,7 @@ _CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
     software.find_plugin,
     variables.find_variables,
     variables.find_service_links,
+    variables.find_stray_characters,
     variables.find_proxies,
     machine.find_ports,
     variables.find_user,

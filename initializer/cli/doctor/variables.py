@@ -12,6 +12,7 @@ from phasebus.initializer.cli.options import is_service_link
 from phasebus.telemetry.redaction import redact_value
 
 _PREFIXES = ("PHASEBUS_", "OTEL_")
+_FOREIGN_PREFIXES = (*_PREFIXES, "HF_", "AWS_", "AZURE_", "GOOGLE_", "RAY_", "VLLM_")
 
 MEANINGS: Final[Mapping[str, str]] = {
     "PHASEBUS_PORT": "port of /metrics",
@@ -75,6 +76,19 @@ def find_service_links(environment: Mapping[str, str] = os.environ) -> Iterator[
         yield Finding("variables", "PHASEBUS_PORT", value, "note", off)
     if is_service_link(environment.get("VLLM_PORT", "")):
         yield Finding("variables", "VLLM_PORT", "Kubernetes set it for the Service vllm; vLLM rejects it", "fix", off)
+
+
+def find_stray_characters(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """Yield the variables with quotes around their values, or with white space at their ends, as files of variables leave it."""
+    for name in sorted(environment):
+        if name in MEANINGS or name.startswith(_FOREIGN_PREFIXES) or name.upper() in _PROXIES:
+            value = environment[name]
+            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+                advice = "remove them: `docker run --env-file` and Kubernetes keep them"
+                yield Finding("variables", name, "the quotes around its value are a part of it", "fix", advice)
+            elif value != value.strip():
+                advice = "remove it; a file of variables needs the line ends of Unix"
+                yield Finding("variables", name, "its value begins or ends with white space", "note", advice)
 
 
 def find_proxies(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:

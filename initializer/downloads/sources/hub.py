@@ -136,6 +136,12 @@ class HubSource:
             raise DownloadError(
                 f"the token of the hub cannot be read ({error}); correct HF_HOME or HF_TOKEN_PATH, or set HF_TOKEN"
             ) from None
+        credential = next((value for name, value in self._headers.items() if name.lower() == "authorization"), "")
+        if set("\"'") & set(credential):
+            raise DownloadError(
+                "the token of the hub has quotes in it, which a file of variables for a container does not remove; write "
+                "HF_TOKEN without them"
+            )
         if not all(value.isascii() and value.isprintable() for value in self._headers.values()):
             raise DownloadError(
                 "the token of the hub has characters that no token has; correct HF_TOKEN or the file of HF_TOKEN_PATH"

@@ -54,6 +54,12 @@ def test_expired_token_is_named_as_the_cause(hub: Hub) -> None:
     assert "https://hub.example rejects the token that is sent for hf://org/name; it may have expired" in error_of(hub)
 
 
+@pytest.mark.parametrize("token", ['"hf_secret"', "'hf_secret'"])
+def test_quotes_around_the_token_are_named(hub: Hub, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.utils.build_hf_headers", lambda: {"authorization": f"Bearer {token}"})
+    assert "the token of the hub has quotes in it" in error_of(hub)
+
+
 def test_missing_token_is_named_as_the_cause(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.utils.build_hf_headers", dict)
     hub.answers(401)

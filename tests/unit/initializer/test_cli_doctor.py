@@ -169,6 +169,13 @@ def test_variables_that_kubernetes_sets_for_services_are_named() -> None:
     assert levels(variables.find_service_links({"PHASEBUS_PORT": "9464", "VLLM_PORT": "5000"})) == {}
 
 
+def test_variables_with_quotes_or_white_space_around_their_values_are_named() -> None:
+    kept = {"HF_TOKEN": '"hf_secret"', "http_proxy": "'p'", "HF_HOME": "/data\r", "OTHER": '"x"', "HF_ENDPOINT": "a'b"}
+    found = list(variables.find_stray_characters(kept))
+    assert levels(iter(found)) == {"HF_HOME": "note", "HF_TOKEN": "fix", "http_proxy": "fix"}
+    assert "secret" not in str(found)
+
+
 def test_port_in_use_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("PHASEBUS_PORT", str(taken.getsockname()[1]))
