@@ -1,6 +1,6 @@
 """Reading YAML with limits. It is a separate module because a node does not need the YAML library, which is slow to import.
 
-A scalar such as ``9e-1`` is a number, as in YAML 1.2 and JSON. References to environment variables are replaced in values,
+A scalar such as ``9e-1`` is a number, as in YAML 1.2 and JSON; ``1e+06``, as Helm writes it, is a whole one. References to environment variables are replaced in values,
 after the file was parsed: a variable's value cannot add keys.
 """
 
@@ -26,10 +26,28 @@ DEEPEST = 50
 """Maximum depth of nested mappings and lists."""
 
 _EXPONENT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)[eE][-+]?[0-9]+$")
+_WHOLE_OF_GO = re.compile(r"^[-+]?[0-9](?:\.[0-9]+)?e\+[0-9]{2}$")
+"""How Go, and so Helm, writes whole numbers from a million on."""
+
 _COMMIT = re.compile(r"^[0-9]+e[0-9]+$")
 _COMMIT_CHARACTERS = 7
 """Git's shortest abbreviation of a commit: ``1234e56`` is a commit, not a number."""
 
+
+_LOOKALIKES: Final = {
+    "\u00a0": "no-break space",
+    "\u202f": "narrow no-break space",
+    "\u3000": "ideographic space",
+    "\u200b": "zero-width space",
+    "\ufeff": "byte order mark",
+    "\u201c": "typographic quote",
+    "\u201d": "typographic quote",
+    "\u201e": "typographic quote",
+    "\u2018": "typographic quote",
+    "\u2019": "typographic quote",
+    "\uff1a": "full-width colon",
+}
+"""Characters that a text copied from a page has in place of others, which YAML takes for letters."""
 
 _EXPANDED_TAG: Final = "!expanded"
 
@@ -43,7 +61,11 @@ def read(path: Path, variables: Mapping[str, str] = os.environ) -> Any:
         ValueError: It is not YAML, exceeds a limit, or has a mapping with a key twice.
     """
     with path.open("rb") as file:
-        return parse(file.read(MOST_BYTES + 1), variables)
+        content = file.read(MOST_BYTES + 1)
+    value = parse(content, variables)
+    if isinstance(value, str) and (found := _first_lookalike(content.decode("utf-8", "replace"))) is not None:
+        raise ValueError(found)  # such as a no-break space after a colon, which makes one text of the line
+    return value
 
 
 def parse(content: bytes, variables: Mapping[str, str] | None = None) -> Any:
@@ -65,6 +87,8 @@ def parse(content: bytes, variables: Mapping[str, str] | None = None) -> Any:
         hint = ""
         if variables is not None and b"${" in content and "flow" in str(error):
             hint = '\ninside { } and [ ], quote a reference to a variable: "${NAME}"'
+        elif (found := _first_lookalike(content.decode("utf-8", "replace"))) is not None:
+            hint = f"\n{found}"
         raise ValueError(f"{_explained(error)}{hint}") from error
     except VariableError:
         raise
@@ -85,6 +109,30 @@ def _explained(error: yaml.YAMLError) -> str:
             None, [f"line {mark.line + 1}, column {mark.column + 1}: {problem}{advice}{context}", mark.get_snippet()]
         )
     )
+
+
+def _first_lookalike(text: str) -> str | None:
+    """Return the line of the first character of `_LOOKALIKES` in a document, and its name; None without one."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for character in line:
+            if character in _LOOKALIKES and (number > 1 or character != "\ufeff"):
+                return f"line {number} has a {_named(character)}"
+    return None
+
+
+def _named(character: str) -> str:
+    return f"{_LOOKALIKES[character]} (U+{ord(character):04X}), which is no plain one; type it again"
+
+
+def _odd_end(text: str) -> str | None:
+    """Return the first character of a key or a value if it is one of `_LOOKALIKES`, or the last one; else None.
+
+    Typographic quotes are accepted within a text, but not around it.
+    """
+    first, last = text[:1], text[-1:]
+    if any("quote" in _LOOKALIKES.get(each, "") for each in (first, last)):
+        return first if first in _LOOKALIKES and last in _LOOKALIKES else None
+    return next((each for each in (first, last) if each in _LOOKALIKES), None)
 
 
 def _tag_of(loader: Any, text: str) -> str:
@@ -120,6 +168,9 @@ class _Loader(yaml.SafeLoader):
         if self._depth > DEEPEST:
             raise yaml.YAMLError(f"it is nested deeper than {DEEPEST} levels")
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.ScalarEvent) and event.style is None and (odd := _odd_end(event.value)) is not None:
+            line = getattr(event.start_mark, "line", 0) + 1
+            raise yaml.YAMLError(f"line {line}: {event.value!r} has a {_named(odd)}")
         try:
             node = super().compose_node(parent, index)
         finally:
@@ -167,16 +218,26 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _number_with_exponent(loader: _Loader, node: yaml.ScalarNode) -> float | str:
+def _number_with_exponent(loader: _Loader, node: yaml.ScalarNode) -> float | int | str:
     text = str(loader.construct_scalar(node))
     if _COMMIT.match(text) and len(text) >= _COMMIT_CHARACTERS:
         return text
     number = float(text)
-    return number if math.isfinite(number) else text
+    return _whole(text, number) if math.isfinite(number) else text
+
+
+def _float(loader: _Loader, node: yaml.ScalarNode) -> float | int:
+    return _whole(str(loader.construct_scalar(node)), loader.construct_yaml_float(node))
+
+
+def _whole(text: str, number: float) -> float | int:
+    """Return `number` as an integer if `text` is how Go writes one."""
+    return int(number) if _WHOLE_OF_GO.match(text) and number.is_integer() else number
 
 
 _Loader.add_implicit_resolver("!number-with-exponent", _EXPONENT, list("-+.0123456789"))
 _Loader.add_constructor("!number-with-exponent", _number_with_exponent)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 _Loader.add_constructor(_EXPANDED_TAG, lambda _loader, node: Expanded(node.value))
 
 

@@ -147,6 +147,41 @@ def test_a_number_with_an_exponent_is_a_number_and_a_commit_is_none(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e+06", 1_000_000), ("-1.048576e+06", -1_048_576), ("1.5e+00", 1.5), ("1e6", 1e6), ("1e+6", 1e6)],
+)
+def test_whole_number_as_helm_writes_it_is_an_integer(tmp_path: Path, text: str, value: float) -> None:
+    config = load_config(written(tmp_path, f"model: x\nengine_args: {{a: {text}}}\n"))
+    assert repr(config.engine_args) == repr({"a": value})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: x\nservice:\n\u00a0\u00a0port: 0\n", r"line 3: .* has a no-break space \(U\+00A0\)"),
+        ("model:\u00a0x\n", r"line 1 has a no-break space \(U\+00A0\), which is no plain one"),
+        ("model:\u00a0x\nname: y\n", r"(?s)mapping values are not allowed.*line 1 has a no-break space"),
+        ("model: x\u00a0\n", "line 1: .* has a no-break space"),
+        ("\u200bmodel: x\n", "line 1: .* has a zero-width space"),
+        ("model: \u201cx\u201d\n", r"line 1: .* has a typographic quote \(U\+201C\)"),
+        ("model\uff1a x\nname: y\n", "(?s)line 1 has a full-width colon"),
+    ],
+)
+def test_character_that_looks_like_another_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "node.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+@pytest.mark.parametrize("text", ["x\u00a0y", "'\u201cx\u201d'", "it\u2019s", "x\u2019", "Gr\u00fc\u00dfe"])
+def test_character_that_looks_like_another_is_accepted_within_or_in_quotes(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "node.yaml"
+    path.write_text(f"\ufeffmodel: {text}\n", encoding="utf-8")
+    assert load_config(path).model == text.strip("'")
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         ("import sys\nsys.exit(0)", r"importing module_of_a_user called sys.exit\(0\)"),
