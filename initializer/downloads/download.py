@@ -94,7 +94,7 @@ async def download(
             folder = expanded(folder).absolute()
             if isinstance(source, LocalSource):
                 await _in_thread(partial(source.check_destination, folder))
-            transfers = await _fetch(bus, step, source, chosen, folder, labels, settings)
+            transfers = await _fetch(bus, step, source, chosen, folder, listing.earlier, labels, settings)
             await _in_thread(lambda: _finish(folder, listing, chosen, mode))
     finally:
         source.close()
@@ -182,6 +182,7 @@ async def _fetch(
     source: Source,
     chosen: Sequence[RemoteFile],
     folder: Path,
+    earlier: Sequence[Path],
     labels: dict[str, str],
     settings: DownloadSettings,
 ) -> Transfers:
@@ -195,13 +196,13 @@ async def _fetch(
         step.attributes["waiting"] = True
         await waited.report(done, total)
 
-    pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, None))
+    pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, earlier, None))
     complete = all(transfer.hit for transfer in pending)
     async with nullcontext() if complete else exclusive_access(folder, on_wait) as partials:
         if not complete:
             if step.attributes.pop("waiting", False):
                 step.attributes["waited"] = True
-            pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, partials))
+            pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, earlier, partials))
             free = free_bytes(folder)
             if missing + _RESERVE > free and missing:
                 raise DownloadError(
@@ -223,11 +224,11 @@ async def _fetch(
 
 
 def _inspect(
-    source: Source, chosen: Sequence[RemoteFile], folder: Path, partials: Path | None
+    source: Source, chosen: Sequence[RemoteFile], folder: Path, earlier: Sequence[Path], partials: Path | None
 ) -> tuple[list[Transfer], int]:
     """Return the transfers, and the number of bytes that they will write, as far as it is known."""
     record = Record(folder)
-    transfers = [Transfer(source, file, folder, record, partials) for file in chosen]
+    transfers = [Transfer(source, file, folder, record, partials, earlier) for file in chosen]
     return transfers, sum(transfer.inspect() for transfer in transfers)
 
 

@@ -155,6 +155,11 @@ class PartialFile:
         self.path.replace(target)
         self._remove_note()
 
+    def remove(self) -> None:
+        """Delete what an earlier process left, because the file is present without it."""
+        self.path.unlink(missing_ok=True)
+        self._remove_note()
+
     def close(self) -> None:
         """Close it and keep its bytes. Possibly called twice."""
         if self._descriptor is not None:

@@ -54,6 +54,7 @@ class Listing:
         refs: Small files to write after the download, with which other tools find it: path and content.
         skipped: Names that the source cannot deliver, such as keys that are not file names.
         in_place: Whether `folder` already contains the complete model, so that no request to the source is needed.
+        earlier: Folders with other versions of the files. A file there that has the listed digest is linked into `folder`.
     """
 
     files: tuple[RemoteFile, ...]
@@ -63,6 +64,7 @@ class Listing:
     refs: dict[Path, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     in_place: bool = False
+    earlier: tuple[Path, ...] = ()
 
 
 class Body(Protocol):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
-from phasebus.initializer.downloads.checks import content_problem, hasher
+from phasebus.initializer.downloads.checks import Digest, content_problem
 from phasebus.initializer.downloads.errors import CorruptError, DownloadError, StoppedError, TransferError
 from phasebus.initializer.downloads.names import target_path
 from phasebus.initializer.downloads.partial import PartialFile
 from phasebus.initializer.downloads.paths import STATE, free_bytes
-from phasebus.initializer.downloads.protocol import BLOCK, Body, RemoteFile, Source
+from phasebus.initializer.downloads.present import earlier_copies, link, matching_status
+from phasebus.initializer.downloads.protocol import Body, RemoteFile, Source
 from phasebus.initializer.downloads.record import Record
 
 
@@ -28,6 +29,7 @@ class Transfer:
         folder: The destination.
         record: The verified files of the destination.
         partials: The folder for partial files; None if nothing may be written.
+        earlier: Folders with other versions of the files; see `Listing.earlier`.
 
     Attributes:
         file: The file in the listing of the source.
@@ -38,8 +40,17 @@ class Transfer:
         hit: Whether the file was present and complete.
     """
 
-    def __init__(self, source: Source, file: RemoteFile, folder: Path, record: Record, partials: Path | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        file: RemoteFile,
+        folder: Path,
+        record: Record,
+        partials: Path | None,
+        earlier: Sequence[Path] = (),
+    ) -> None:
         self._source = source
+        self._earlier = earlier
         self._folder = folder
         self._record = record
         self._may_write = partials is not None
@@ -66,6 +77,8 @@ class Transfer:
         if status is not None and self._record.is_verified(self.file, status):
             self.hit, self.done, self.total = True, status.st_size, status.st_size
             return 0
+        if any(earlier_copies(self.file, self._earlier)):
+            return 0  # if it is another file, the space is checked when it is written
         return max(0, (self.file.size or 0) - self._partial.resumable_bytes())
 
     def attempt(self) -> None:
@@ -123,6 +136,9 @@ class Transfer:
                 if "/" in self.file.name:
                     self._target.parent.mkdir(parents=True, exist_ok=True)
                     target_path(self._folder, self.file.name)  # checked again: the folders above it exist now
+            if self._linked():
+                return
+            with self._writing():
                 self._partial.open()
             self._partial.hash_existing(self._check_stopped)
             self.done = self.resumed = self._partial.size
@@ -136,29 +152,36 @@ class Transfer:
         digest = self._record.expected_digest(self.file)
         if not self._present or self._partial.is_open or digest is None:
             return False
-        try:
-            descriptor = os.open(self._target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            return False
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or self.file.size not in {None, status.st_size}:
-                return False
-            found = hasher(digest.algorithm, status.st_size)
-            buffer = memoryview(bytearray(BLOCK))
-            while count := os.readv(descriptor, [buffer]):
-                self._check_stopped()
-                found.update(buffer[:count])
-                self.done += count
-            self.hit = found.hexdigest() == digest.value
-        finally:
-            os.close(descriptor)
-        if self.hit:
-            self.total = status.st_size
-            self._record.add(self.file, status, digest)
-        else:
+        status = matching_status(self._target, self.file, digest, self._count_read)
+        if status is None:
             self.done = 0
+        else:
+            self._use(status, digest)
         return self.hit
+
+    def _linked(self) -> bool:
+        """Return whether another version of the model has the file; then it is linked."""
+        for folder, path in earlier_copies(self.file, self._earlier):
+            digest = cast("Digest", self.file.digest)
+            status = matching_status(path, self.file, digest, self._count_read, Record(folder))
+            if status is not None:
+                with suppress(OSError), self._writing():
+                    link(path, self._partial.path.with_suffix(".link"), self._target, status)
+                    self._partial.remove()
+                    self._use(status, digest)
+                    return True
+            self.done = 0
+        return False
+
+    def _count_read(self, count: int) -> None:
+        self._check_stopped()
+        self.done += count
+
+    def _use(self, status: os.stat_result, digest: Digest) -> None:
+        """Count the file as present, with this `digest`."""
+        self.hit = True
+        self.done = self.total = status.st_size
+        self._record.add(self.file, status, digest)
 
     def _receive(self) -> None:
         """Receive the missing bytes."""

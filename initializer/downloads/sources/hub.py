@@ -23,7 +23,13 @@ from phasebus.initializer.downloads.paths import expanded
 from phasebus.initializer.downloads.protocol import Listing, RemoteFile
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, StatusError, error_of_status
-from phasebus.initializer.downloads.sources.hub_cache import cached_commits, cached_snapshot, refs_of, snapshot_folder
+from phasebus.initializer.downloads.sources.hub_cache import (
+    cached_commits,
+    cached_snapshot,
+    other_snapshots,
+    refs_of,
+    snapshot_folder,
+)
 from phasebus.initializer.downloads.sources.hub_listing import HubRepository, read_repository, without_duplicate_weights
 from phasebus.telemetry.redaction import redact
 
@@ -112,6 +118,7 @@ class HubSource:
             folder=snapshot_folder(cache, self._repo, repository.commit),
             revision=repository.commit,
             refs=refs_of(cache, self._repo, self._revision, repository.commit),
+            earlier=other_snapshots(cache, self._repo, repository.commit),
         )
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> HttpBody:

@@ -15,6 +15,9 @@ from phasebus.telemetry.files import read_regular
 MAX_REF = 1024
 """Maximum size of a file with a commit, in bytes."""
 
+_MOST_SNAPSHOTS = 5
+"""Maximum number of other commits whose files are compared with those of the listing."""
+
 
 def snapshot_folder(cache: Path, repo: str, commit: str) -> Path:
     """Return the folder of a commit's files."""
@@ -48,13 +51,23 @@ def cached_snapshot(cache: Path, repo: str, revision: str) -> Listing | None:
 
 def cached_commits(cache: Path, repo: str) -> list[str]:
     """Return the commits whose snapshots are in the cache, the one that was written last first."""
+    return [folder.name for folder in _snapshots(cache, repo) if not missing_of_inventory(folder)]
+
+
+def other_snapshots(cache: Path, repo: str, commit: str) -> tuple[Path, ...]:
+    """Return the folders of other commits in the cache, also of incomplete ones, the one that was written last first."""
+    return tuple(folder for folder in _snapshots(cache, repo) if folder.name != commit)[:_MOST_SNAPSHOTS]
+
+
+def _snapshots(cache: Path, repo: str) -> list[Path]:
+    """Return the folders of all commits in the cache, the one that was written last first."""
     try:
         folders = [
             folder
             for folder in (_repository_folder(cache, repo) / "snapshots").iterdir()
-            if COMMIT.fullmatch(folder.name) and folder.is_dir() and not missing_of_inventory(folder)
+            if COMMIT.fullmatch(folder.name) and folder.is_dir()
         ]
-        return [folder.name for folder in sorted(folders, key=lambda each: each.stat().st_mtime, reverse=True)]
+        return sorted(folders, key=lambda each: each.stat().st_mtime, reverse=True)
     except OSError:
         return []
 

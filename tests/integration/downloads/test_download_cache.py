@@ -66,6 +66,19 @@ async def test_cached_snapshot_is_used_without_the_hub(
     assert everything(cached) == before
 
 
+async def test_unchanged_files_of_another_commit_are_not_downloaded_again(hub: HubServer, cached: Path) -> None:
+    repository = hub.repositories["org/name"]
+    repository.files["config.json"], repository.commit = b'{"a": 1}', "decade" * 6 + "beef"
+    hub.requests.clear()
+    async with watched() as seen:
+        result = await fetch(seen.bus, "org/name", settings=QUICK)
+    assert result is not None
+    assert (result.path.name, result.cache_hits, result.fetched) == (repository.commit, 2, 8)
+    assert tree(result.path) == repository.files
+    assert [each.path.rpartition("/")[2] for each in hub.requests if "/api/" not in each.path] == ["config.json"]
+    assert (cached / "config.json").read_bytes() == b"{}"
+
+
 async def test_busy_hub_is_no_reason_to_wait_for_a_cached_snapshot(hub: HubServer, cached: Path) -> None:
     hub.answers["/api/models/org/name/revision/main"] = [(503, {}, b"")]
     hub.requests.clear()
