@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import islice
+from numbers import Integral, Rational, Real
+from pathlib import PurePath
 from typing import Final
 
 MAX_CHARACTERS: Final = 65_536
@@ -62,9 +64,22 @@ def printable_value(value: object) -> str | int | float | bool:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value[:MAX_CHARACTERS]).decode("utf-8", "backslashreplace")
     try:
-        return repr(value)
+        return _plain(value)
     except Exception:  # noqa: BLE001  # deep nesting, or a __repr__ that raises
         return f"<{type(value).__name__}>"
+
+
+def _plain(value: object) -> str | int | float | bool:
+    """Return a number or a path of another class as what it stands for, anything else as its `repr`."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Integral):
+        return printable_value(int(value))
+    if isinstance(value, Real) and not isinstance(value, Rational):
+        return printable_value(float(value))
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    return repr(value)
 
 
 def printable_number(value: object) -> float | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
+from numbers import Integral, Real
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -28,6 +31,20 @@ class Count:
         return 3.0
 
 
+class Whole:
+    """An integer of another library."""
+
+    def __int__(self) -> int:
+        return 3
+
+
+class Share:
+    """A real number of another library."""
+
+    def __float__(self) -> float:
+        return 0.5
+
+
 @given(name=st.text(), attributes=st.dictionaries(st.text(), VALUES))
 def test_event_of_any_values_is_printable(name: str, attributes: dict[str, Any]) -> None:
     event = StepStarted(step=STEP, kind="phase", name=name, attributes=attributes)
@@ -37,6 +54,26 @@ def test_event_of_any_values_is_printable(name: str, attributes: dict[str, Any])
             assert printable_text(text) == text
     json.dumps(dict(event.attributes), allow_nan=False)
     assert all(type(each) in (str, int, float, bool) for each in event.attributes.values())
+
+
+Integral.register(Whole)
+Real.register(Share)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Whole(), 3),
+        (Share(), 0.5),
+        (type("bool_", (), {"__module__": "numpy", "__bool__": lambda self: True})(), True),
+        (PurePosixPath("/models/tiny"), "/models/tiny"),
+        (Decimal("1.5"), "Decimal('1.5')"),
+        ([1, "ok"], "[1, 'ok']"),
+    ],
+)
+def test_attributes_of_other_classes_are_numbers_paths_or_text(value: Any, expected: object) -> None:
+    shown = printable_attributes({"value": value})["value"]
+    assert (shown, type(shown)) == (expected, type(expected))
 
 
 def test_printable_attributes_stay_the_same_object() -> None:
