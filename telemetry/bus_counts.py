@@ -35,8 +35,10 @@ class BusCounts(Collector):
         self._lock = threading.Lock()
 
     def watch(self, bus: CountingBus) -> None:
-        """Include one more bus; of those that are closed only the counts are kept."""
+        """Include one more bus, once; of those that are closed only the counts are kept."""
         with self._lock:
+            if any(each is bus for each in self._buses):
+                return
             for closed in [each for each in self._buses if each.closed]:
                 self._buses.remove(closed)
                 _add(self._of_closed, closed.stats())

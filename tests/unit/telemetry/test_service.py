@@ -143,6 +143,14 @@ def test_counts_of_the_bus_are_exported() -> None:
     assert b'phasebus_subscriber_errors_total{name="slow",role="observer"} 1.0' in body
 
 
+def test_counts_of_a_bus_that_is_watched_twice_are_exported_once() -> None:
+    metrics = Metrics("1")
+    bus = CountingBus(SubscriberStats(name="slow", role="observer", drops=3))
+    metrics.watch_bus(bus)
+    metrics.watch_bus(bus)
+    assert b'phasebus_events_dropped_total{name="slow"} 3.0' in metrics.render("text/plain")[0]
+
+
 def test_counts_of_the_same_name_on_several_buses_are_added() -> None:
     metrics = Metrics("1")
     first, second, third = (CountingBus(SubscriberStats(name="log", role="observer", errors=n)) for n in (4, 2, 1))
