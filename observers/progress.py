@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepProgress
+from phasebus.observers.redrawing import can_redraw
 from phasebus.telemetry.formatting import format_duration, format_progress
 from phasebus.telemetry.redaction import redact_name
 from phasebus.telemetry.span_names import span_name
@@ -35,7 +36,7 @@ class ProgressObserver:
     """Shows the progress of steps that move bytes.
 
     Args:
-        console: The output; by default standard error. Bars are drawn if it is a terminal.
+        console: The output; by default standard error. Bars are drawn if it is a terminal; see `can_redraw`.
         interval: The time between two lines of a step where there are no bars, in seconds.
     """
 
@@ -43,6 +44,7 @@ class ProgressObserver:
         from rich.console import Console
 
         self._console = console or Console(stderr=True)
+        self._draws_bars = can_redraw(self._console)
         self._interval_ns = int(interval * 1e9)
         self._shown: dict[str, _Shown] = {}
         self._bars: Progress | None = None
@@ -67,7 +69,7 @@ class ProgressObserver:
         if shown is None:
             inner = event.parent in self._shown
             shown = self._shown[event.step] = _Shown(inner, event.done, event.monotonic_ns)
-            if self._console.is_terminal:
+            if self._draws_bars:
                 shown.bar = self._started_bars().add_task(
                     _label(event, inner=inner), total=event.total, completed=int(event.done)
                 )

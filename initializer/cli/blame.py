@@ -33,7 +33,7 @@ def print_blame(run: Run) -> None:
         where = Text(redact_name(format_step(step, row.node if nodes > 1 else "")))
         table.add_row(f"{row.seconds:.2f}", f"{row.own:.2f}", bar, where)
     console = Console(highlight=False)
-    if not console.is_terminal:
+    if not console.file.isatty():  # FORCE_COLOR makes a terminal of a file
         console.width = _FILE_WIDTH
     console.print(table)
     if len(shown) < len(rows):

@@ -18,6 +18,7 @@ from phasebus.initializer.cli.output import indented
 from phasebus.initializer.cli.remote import Follower, RemoteStart
 from phasebus.initializer.cli.status_lines import StatusThread
 from phasebus.observers import LogObserver, ProgressObserver
+from phasebus.observers.redrawing import can_redraw
 from phasebus.telemetry import Timeline, redact
 from phasebus.telemetry.verdict import Step
 
@@ -54,7 +55,8 @@ def show_progress(bus: Bus, timeline: Timeline, nodes: RemoteStart | None = None
     """
     console = Console(stderr=True)
     with ExitStack() as stack:
-        if console.is_terminal:
+        draws_tree = can_redraw(console)
+        if draws_tree:
             _log_to(console)
             tree = Live(console=console, get_renderable=lambda: _tree(timeline, nodes), refresh_per_second=4)
             stack.enter_context(tree)
@@ -62,7 +64,7 @@ def show_progress(bus: Bus, timeline: Timeline, nodes: RemoteStart | None = None
             stack.callback(log_to_stderr(bus, timeline, nodes).close)
         if nodes is not None:
             log = partial(_log_others, timeline, nodes)
-            follower = Follower(nodes) if console.is_terminal else Follower(nodes, log)
+            follower = Follower(nodes) if draws_tree else Follower(nodes, log)
             stack.callback(follower.close)
         yield
 

@@ -13,6 +13,7 @@ from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.live import live_tree, step_line
 from phasebus.initializer.cli.remote import RemoteStart, WatchError
 from phasebus.initializer.cli.status_lines import StatusLines
+from phasebus.observers.redrawing import can_redraw
 from phasebus.telemetry import redact
 
 _RECONNECT_SECONDS = 1.0
@@ -30,7 +31,7 @@ def watch(url: str, *, until_ready: bool) -> None:
     with reported():
         start = RemoteStart(url if "://" in url else f"http://{url}")
         console = Console()
-        if console.is_terminal:
+        if can_redraw(console):
             with Live(
                 console=console,
                 get_renderable=lambda: live_tree(

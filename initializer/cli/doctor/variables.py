@@ -51,6 +51,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "VLLM_WORKER_MULTIPROC_METHOD": "how vLLM starts processes",
     "CUDA_VISIBLE_DEVICES": "GPUs that are used",
     "RAY_ADDRESS": "Ray cluster that is joined",
+    "ACCESSIBLE": "1: lines instead of a live display, for screen readers",
 }
 
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

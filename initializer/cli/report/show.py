@@ -37,7 +37,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> 
     for row in rows[:_MOST_ROWS]:
         table.add_row(*(_cell(column, value) for column, value in zip(columns, row, strict=True)))
     console = Console(highlight=False)
-    if not console.is_terminal:
+    if not console.file.isatty():  # FORCE_COLOR makes a terminal of a file
         console.width = _FILE_WIDTH
     console.print(table)
     if len(rows) > _MOST_ROWS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from phasebus.bus import StepFailed, StepFinished, StepProgress
@@ -11,6 +12,12 @@ from phasebus.observers.progress import ProgressObserver
 
 MODEL, FILE = "a" * 16, "b" * 16
 GIB = 10**9
+
+
+@pytest.fixture(autouse=True)
+def _no_variables_of_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCESSIBLE", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def progress(done: float, seconds: float, total: float | None = 4 * GIB, **fields: object) -> StepProgress:
