@@ -22,7 +22,7 @@ from phasebus.bus._errors import (
 from phasebus.bus._events import Event, PhaseEvent, phase_event
 from phasebus.bus._handling import current_event
 from phasebus.bus._keys import Key
-from phasebus.bus._observers import Observation, Observer, Stream
+from phasebus.bus._observers import Observation, Observer
 from phasebus.bus._order import Stage
 from phasebus.bus._outcome import Outcome, Result
 from phasebus.bus._runner import CallbackRunner, subscribe_all
@@ -43,6 +43,7 @@ from phasebus.bus._step_events import (
     StepStarted,
 )
 from phasebus.bus._steps import Step, current_step, new_step_id, new_trace_id, outcome_of
+from phasebus.bus._streams import Stream
 from phasebus.bus._subscription import Retry, Subscription
 from phasebus.bus._threads import Threads
 from phasebus.bus._view import ReadOnlyContext, View

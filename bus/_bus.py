@@ -158,15 +158,17 @@ class Bus(Watched):
         shape = shape_of(callback)
         if isinstance(events, type):
             check_event(callback, shape.form, events)
-        subscription = Subscription(
-            self._unsubscribe,
-            callback,
-            shape,
-            selector(events_of(callback, shape.form, Any) if events is None else events),
-            name=self._registry.free_name(name, callback),
-            **options,
-        )
-        self._registry.subscribe(subscription)
+        chosen = selector(events_of(callback, shape.form, Any) if events is None else events)
+        with self._registry.changing:
+            subscription = Subscription(
+                self._unsubscribe,
+                callback,
+                shape,
+                chosen,
+                name=self._registry.free_name(name, callback),
+                **options,
+            )
+            self._registry.subscribe(subscription)
         return subscription
 
     def _unsubscribe(self, subscription: Subscription) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 from phasebus.bus._errors import OptionError
+from phasebus.bus._functions import is_async
 from phasebus.printable import bounded_text
 
 SHOWN_CHARACTERS = 300
@@ -65,6 +68,33 @@ def names(option: str, value: object) -> tuple[str, ...]:
     if not all(isinstance(name, str) and name for name in given):
         raise OptionError(f"{option}={shown(value)}: a name is needed, or a list of names")
     return given
+
+
+def condition(option: str, value: Any) -> Callable[[Any], bool]:
+    """Return a function that returns whether the function `value` is true for its argument; None is true for any.
+
+    Raises:
+        OptionError: It is no function, or one that has to be awaited: what that returns is always true.
+    """
+    if value is None:
+        return lambda _: True
+    if not callable(value):
+        raise OptionError(f"{option}={shown(value)}: a function is needed, such as lambda event: event.name == 'a'")
+    not_awaited = OptionError(
+        f"{option}={shown(value)}: it is asynchronous, and is not awaited; give a plain function, or await it for each event "
+        "of a stream"
+    )
+    if is_async(value):
+        raise not_awaited
+
+    def holds(argument: Any) -> bool:
+        result = value(argument)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise not_awaited
+        return bool(result)
+
+    return holds
 
 
 def one_of(option: str, value: object, allowed: Collection[str], otherwise: str = "") -> None:

@@ -10,15 +10,16 @@ import inspect
 import sys
 from collections import ChainMap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import Enum
-from types import CodeType, SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from phasebus.bus._checks import shown
 from phasebus.bus._context import ReadableContext
 from phasebus.bus._errors import CallbackSignatureError
 from phasebus.bus._events import Event, PhaseEvent
+from phasebus.bus._functions import attribute_of, function_of, has_code, is_async, name_of
 
 Callback = Callable[..., Any]
 E = TypeVar("E")
@@ -56,10 +57,14 @@ def shape_of(callback: Callback) -> Shape:
         CallbackSignatureError: It takes neither one, two nor three positional arguments.
     """
     if not callable(callback):
-        raise CallbackSignatureError(f"{shown(callback)} is not callable; a callback is a function or has __call__")
+        called = "; give the function itself, without calling it" if inspect.iscoroutine(callback) else ""
+        raise CallbackSignatureError(
+            f"{shown(callback)} is not callable; a callback is a function or has __call__{called}"
+        )
     check_no_callback_class(callback)
-    function = _function_of(callback)
-    if _has_code(function) and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
+    _check_no_event_class(callback)
+    function = function_of(callback)
+    if has_code(function) and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
         raise CallbackSignatureError(
             f"{name_of(callback)!r} is a generator, which nothing would run; it must not yield"
         )
@@ -87,7 +92,7 @@ def shape_of(callback: Callback) -> Shape:
         raise CallbackSignatureError(_does_not_fit(callback, parameters))
     if stray or not parameters or len(required) > 3 or (form is Form.EVENT and not positional):
         raise CallbackSignatureError(_does_not_fit(callback, parameters))
-    return Shape(form, awaited=_is_async(callback))
+    return Shape(form, awaited=is_async(callback))
 
 
 def _parameters(callback: Callback) -> list[inspect.Parameter]:
@@ -99,7 +104,12 @@ def _parameters(callback: Callback) -> list[inspect.Parameter]:
     Raises:
         ValueError: It has no signature.
     """
-    wrapped = list(inspect.signature(callback).parameters.values())
+    try:
+        wrapped = list(inspect.signature(callback).parameters.values())
+    except (ValueError, TypeError):
+        raise
+    except Exception:  # noqa: BLE001  # an object the __getattr__ of which raises something else than AttributeError
+        return list(inspect.signature(MethodType(function_of(callback), callback)).parameters.values())
     try:
         own = list(inspect.signature(callback, follow_wrapped=False).parameters.values())
     except ValueError:  # implemented in C, as the wrapper of `functools.cache` is
@@ -123,6 +133,15 @@ def check_no_callback_class(thing: object) -> None:
     if isinstance(thing, type) and ({"__call__", "observe"} & {name for base in thing.__mro__ for name in vars(base)}):
         raise CallbackSignatureError(
             f"{thing.__name__} is a class, and its objects are callbacks or observers; give one of them: {thing.__name__}(…)"
+        )
+
+
+def _check_no_event_class(thing: object) -> None:
+    """Raise CallbackSignatureError if `thing` is a class of events, as in ``subscribe(A, B)`` where ``A | B`` is meant."""
+    if isinstance(thing, type) and (issubclass(thing, Event) or is_dataclass(thing)):
+        raise CallbackSignatureError(
+            f"{thing.__name__} is a class of events, and no callback; choose several events with a union, A | {thing.__name__}. "
+            f"A callback that makes one is a function: lambda event: {thing.__name__}(…)"
         )
 
 
@@ -183,7 +202,7 @@ def _resolved(callback: Any, parameter: inspect.Parameter) -> Any:
     """
     while isinstance(callback, functools.partial):
         callback = callback.func
-    function = inspect.unwrap(callback if hasattr(callback, "__wrapped__") else _function_of(callback))
+    function = inspect.unwrap(callback if attribute_of(callback, "__wrapped__") is not None else function_of(callback))
     alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     type_parameters = {each.__name__: each for each in getattr(function, "__type_params__", ())}
     known = getattr(function, "__globals__", {})
@@ -202,31 +221,3 @@ def _events_by_name() -> dict[str, Any]:
         if getattr(sys.modules.get(each.__module__), each.__name__, None) is each:
             found.setdefault(each.__name__, set()).add(each)  # one with several bases comes as often
     return {name: events.pop() for name, events in found.items() if len(events) == 1}
-
-
-def name_of(callback: object) -> str:
-    """Return the name of `callback` for people: its function's, or its class's."""
-    if isinstance(callback, functools.partial):
-        return name_of(callback.func)
-    name = getattr(callback, "__name__", None)
-    if not isinstance(name, str):
-        return type(callback).__name__
-    return "lambda" if name == "<lambda>" else name
-
-
-def _function_of(callback: Any) -> Any:
-    """Return the function that carries the annotations of `callback`."""
-    while isinstance(callback, functools.partial):
-        callback = callback.func
-    if inspect.isroutine(callback):
-        return callback
-    return type(callback).__call__ if not isinstance(callback, type) else callback.__init__  # type: ignore[misc]
-
-
-def _is_async(callback: Any) -> bool:
-    return any(_has_code(each) and inspect.iscoroutinefunction(each) for each in (callback, _function_of(callback)))
-
-
-def _has_code(function: Any) -> bool:
-    """Return whether `function` is made of Python code: a mock of a function has attributes of all names, and their values mean nothing."""
-    return isinstance(getattr(function, "__code__", None), CodeType)

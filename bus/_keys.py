@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from phasebus.bus._checks import shown
 from phasebus.bus._errors import InvalidValueError, OptionError
+from phasebus.bus._functions import is_async
 
 T = TypeVar("T")
 
@@ -56,6 +57,11 @@ class Key(str, Generic[T]):
             raise OptionError(
                 f"validate={shown(validate)}: a function is needed that returns what is stored, such as int"
             )
+        for option, function in (("on_conflict", on_conflict), ("validate", validate)):
+            if callable(function) and is_async(function):
+                raise OptionError(
+                    f"{option}={shown(function)}: it is asynchronous, and a write is not awaited; give a plain function"
+                )
         key = super().__new__(cls, name)
         key.on_conflict = on_conflict
         key.validate = validate

@@ -1,4 +1,4 @@
-"""Observers: subscribers that only watch, beside the publisher and behind a buffer of their own; and streams."""
+"""Observers: subscribers that only watch, beside the publisher and behind a buffer of their own."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import contextlib
 import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextvars import Context as ContextVars
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeGuard, TypeVar, cast, runtime_checkable
+from typing import Any, Protocol, Self, TypeGuard, cast, runtime_checkable
 
 import anyio
 import anyio.from_thread
-from anyio.lowlevel import EventLoopToken, checkpoint_if_cancelled
+from anyio.lowlevel import EventLoopToken
 
 from phasebus.bus._buffers import Item, Overflow, TaskBuffer, ThreadBuffer
 from phasebus.bus._forms import Form, Shape
+from phasebus.bus._functions import attribute_of
 from phasebus.bus._handling import handling, running_cause
 from phasebus.bus._log import log
 from phasebus.bus._loops import InContext, call_soon_here, cancellation_requested, spawn, task_was_cancelled
@@ -27,8 +28,6 @@ from phasebus.bus._step_events import StepProgress
 from phasebus.bus._thinning import Thinning
 from phasebus.bus._view import ReadOnlyContext
 from phasebus.bus._watcher import Watcher, observing
-
-E = TypeVar("E")
 
 
 @runtime_checkable
@@ -43,15 +42,17 @@ class Observer(Protocol):
 
 
 def is_observer(thing: object) -> TypeGuard[Observer]:
-    """Return whether `thing` has a method `observe`; one that answers to any name does not count, except for a mock of an observer."""
-    return isinstance(thing, Observer) and any(
-        inspect.getattr_static(each, "observe", None) is not None for each in (thing, thing.__class__)
-    )
+    """Return whether `thing` has a method `observe`; one that answers to any name does not count, except for a mock of an observer.
+
+    A property of this name is not run, and a flag called so makes no observer.
+    """
+    has_one = any(inspect.getattr_static(each, "observe", None) is not None for each in (thing, thing.__class__))
+    return has_one and callable(attribute_of(thing, "observe"))
 
 
 def close_of(observer: Observer) -> Callable[[], Any] | None:
     """Return the method `close` of `observer`, if it has one."""
-    close = getattr(observer, "close", None)
+    close: Callable[[], Any] | None = attribute_of(observer, "close")
     return close if callable(close) else None
 
 
@@ -252,41 +253,3 @@ def _begin(observation: Observation, event: object) -> None:
 
 async def _finish(value: Awaitable[Any]) -> None:
     await value
-
-
-class Stream(Watcher, Generic[E]):
-    """The events of one selector, until the bus closes; made by `Bus.stream`. Any number of tasks may share it."""
-
-    buffer: TaskBuffer
-
-    def __init__(self, name: str, selector: Selector, limit: int, overflow: Overflow, past: Sequence[object]) -> None:
-        super().__init__(
-            TaskBuffer(name, max(limit, len(past))), selector, overflow
-        )  # what was asked for is not dropped
-        self._taken = 0
-        for event in past:
-            self.put((event, None, _NO_VARIABLES))
-
-    @property
-    def dropped(self) -> int:
-        """How many events were dropped because the buffer was full."""
-        return self.buffer.drops
-
-    def stats(self) -> SubscriberStats:
-        """Return its counts so far."""
-        return SubscriberStats(name=self.name, role="observer", calls=self._taken, drops=self.buffer.drops)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> E:
-        await checkpoint_if_cancelled()  # a reader that is cancelled must not take an event with it
-        item = await self.buffer.take()
-        if item is None:
-            raise StopAsyncIteration
-        self._taken += 1
-        event: E = item[0]
-        return event
-
-
-_NO_VARIABLES = ContextVars()

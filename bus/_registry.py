@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict, deque
-from threading import Lock
+from threading import Lock, RLock
 
 from phasebus.bus._checks import names
 from phasebus.bus._errors import OrderError
 from phasebus.bus._events import PhaseEvent
-from phasebus.bus._forms import name_of
+from phasebus.bus._functions import name_of
+from phasebus.bus._log import log
 from phasebus.bus._order import check_names, explained, ordered
 from phasebus.bus._plan import Plan
 from phasebus.bus._stats import SubscriberStats
@@ -25,6 +27,8 @@ class Registry:
         observations: The observers and streams, likewise.
         gone: Subscribers whose objects have been deleted. Any thread may add to it.
         plans: The plan for each class of events that has been published since the last change.
+        changing: Held while members are added or removed, and while a plan is made of them: a bus that is not open may be
+            used in several threads at once.
     """
 
     def __init__(self, bus: str, plans: dict[type, Plan], *, timing: bool, recorded: bool) -> None:
@@ -37,6 +41,7 @@ class Registry:
         self._recorded = recorded
         self._last_numbers: Counter[str] = Counter()
         self._named_by_others: set[str] = set()  # in `before` or `after`, whether it is still subscribed or not
+        self.changing = RLock()  # a plan may run code of others, of a metaclass say, that subscribes
         self._counting = Lock()  # for `stats`, which a scraper calls in a thread of its own
 
     def subscribe(self, subscription: Subscription) -> None:
@@ -62,10 +67,11 @@ class Registry:
         """Remove `member`; return whether it was there."""
         members: dict[str, Subscription] | dict[str, Watcher]
         members = self.subscriptions if isinstance(member, Subscription) else self.observations
-        if members.get(member.name) is not member:
-            return False
-        del members[member.name]
-        self.forget_plans()
+        with self.changing:
+            if members.get(member.name) is not member:
+                return False
+            del members[member.name]
+            self.forget_plans()
         return True
 
     def remove_gone(self) -> None:
@@ -98,20 +104,34 @@ class Registry:
 
     def plan(self, event: type) -> Plan:
         """Make the plan for events of this class, and keep it."""
-        self.remove_gone()
-        subscriptions = tuple(s for s in ordered(self.subscriptions.values()) if s.selector.matches(event))
-        plan = Plan(
-            event,
-            subscriptions,
-            tuple(o for o in self.observations.values() if o.selector.matches(event)),
-            emits_callback_steps=bool(subscriptions)
-            and issubclass(event, PhaseEvent)
-            and self._callbacks_are_watched(),
-            timing=self._timing,
-            recorded=self._recorded,
-        )
-        self.plans[event] = plan
+        with self.changing:
+            self.remove_gone()
+            subscriptions = tuple(s for s in ordered(self.subscriptions.values()) if s.selector.matches(event))
+            plan = Plan(
+                event,
+                subscriptions,
+                tuple(o for o in self.observations.values() if o.selector.matches(event)),
+                emits_callback_steps=bool(subscriptions)
+                and issubclass(event, PhaseEvent)
+                and self._callbacks_are_watched(),
+                timing=self._timing,
+                recorded=self._recorded,
+            )
+            self.plans[event] = plan
         return plan
+
+    def warn_of_unused_text(self, text: str) -> None:
+        """Log a warning if subscribers select phases by their names: published `text` reaches none of them."""
+        named = next((each.selector.phase for each in self.subscriptions.values() if each.selector.phase), None)
+        if named is not None:
+            log(
+                logging.WARNING,
+                "the text %r was published, and reaches no subscriber: one to a name, such as %r, receives the phase of that "
+                "name. Publish phase_event(%r)(), or subscribe to str.",
+                str(text),
+                str(named),
+                str(named),
+            )
 
     def _callbacks_are_watched(self) -> bool:
         """Return whether anything selects the events of callbacks, other than subscribers that select everything."""

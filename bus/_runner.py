@@ -27,7 +27,7 @@ class CallbackRunner:
     """
 
     def __init__(self, callbacks: Iterable[Handler[Any] | Observer], *, bus: Bus | None = None) -> None:
-        self.bus = bus or Bus()
+        self.bus = Bus() if bus is None else bus
         subscribe_all(self.bus, callbacks)
 
     async def run(self, phase: str, config: Any = None, data: MutableMapping[str, Any] | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, NewType, Protocol, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, NewType, Protocol, TypeVar, Union, get_args, get_origin, is_typeddict
 
 from phasebus.bus._checks import nearest, shown
 from phasebus.bus._errors import CallbackSignatureError, EventError
@@ -27,10 +27,12 @@ class Selector:
     Attributes:
         label: The choice in words, for people.
         matches: Returns whether the events of a class are chosen.
+        phase: The name of the phase, if it is chosen by its name.
     """
 
     label: str
     matches: Callable[[type], bool]
+    phase: str | None = None
 
 
 def event_class(method: str, event: object) -> type:
@@ -48,7 +50,7 @@ def is_selector(thing: object) -> bool:
     """Return whether `thing` is a choice of events rather than a callback."""
     return (
         thing is Any
-        or isinstance(thing, type | str | tuple | TypeVar | NewType)
+        or isinstance(thing, type | str | tuple | list | TypeVar | NewType)
         or get_origin(thing) is not None
         or _is_type_alias(thing)
     )
@@ -97,7 +99,7 @@ def selector(events: Events) -> Selector:
         return Selector("everything", lambda _: True)
     if isinstance(events, str):
         warn_of_unknown_phase(events)
-        return Selector(f"phase {events!r}", lambda event: getattr(event, "phase", None) == events)
+        return Selector(f"phase {events!r}", lambda event: getattr(event, "phase", None) == events, events)
     if isinstance(events, tuple) or _is_union(events):
         if not events:
             raise CallbackSignatureError("() does not choose events; give at least one class, or typing.Any for all")
@@ -106,11 +108,32 @@ def selector(events: Events) -> Selector:
     if isinstance(events, type):
         if getattr(events, "_is_protocol", False) and events is not Protocol:
             return _protocol_selector(events)
+        _check_answers(events)
         return Selector(events.__name__, lambda event: issubclass(event, events))
+    if isinstance(events, list) and events and all(isinstance(each, type) for each in events):
+        names = [each.__name__ for each in events]
+        raise CallbackSignatureError(
+            f"[{', '.join(names)}] does not choose events; give the union, {' | '.join(names)}"
+        )
     raise CallbackSignatureError(
         f"{shown(events)} does not choose events; give a class, a union of classes, a runtime protocol, "
         "the name of a phase, or typing.Any"
     )
+
+
+def _check_answers(events: type) -> None:
+    """Raise CallbackSignatureError if `issubclass`, which every plan uses, fails with `events`."""
+    if issubclass(events, dict) and is_typeddict(events):
+        raise CallbackSignatureError(
+            f"{events.__name__} is a TypedDict, and its objects are plain dicts when the program runs; "
+            "give dict, or make it a dataclass"
+        )
+    try:
+        issubclass(object, events)
+    except Exception as error:
+        raise CallbackSignatureError(
+            f"{events.__name__} does not choose events: issubclass fails with it ({error}); give another class"
+        ) from error
 
 
 def _protocol_selector(protocol: type) -> Selector:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import UnionType
@@ -13,14 +14,13 @@ import anyio
 from anyio.lowlevel import EventLoopToken
 
 from phasebus.bus._buffers import Overflow, check_buffer
-from phasebus.bus._checks import count, flag, seconds, shown
+from phasebus.bus._checks import condition, count, flag, seconds, shown
 from phasebus.bus._dispatch import Dispatcher
-from phasebus.bus._errors import BusStateError, EventError, OptionError
+from phasebus.bus._errors import BusStateError, EventError
 from phasebus.bus._forms import Handler, check_no_callback_class, events_of, shape_of
 from phasebus.bus._observers import (
     Observation,
     Observer,
-    Stream,
     TaskObservation,
     ThreadObservation,
     close_of,
@@ -29,6 +29,7 @@ from phasebus.bus._observers import (
 from phasebus.bus._plan import Plan
 from phasebus.bus._registry import Registry
 from phasebus.bus._selectors import Events, selector
+from phasebus.bus._streams import Stream, StreamOpening
 from phasebus.bus._thinning import Thinning
 from phasebus.bus._watcher import Watcher
 
@@ -95,19 +96,21 @@ class Watched(Dispatcher):
             look, close = observer.observe, close_of(observer)
         shape = shape_of(look)
         kind = TaskObservation if shape.awaited else ThreadObservation
-        observation = kind(
-            self._unobserve,
-            look,
-            shape,
-            close,
-            name=self._registry.free_name(name, observer),
-            selector=selector(events_of(look, shape.form, Any) if events is None else events),
-            overflow=overflow,
-            thinning=thinning if sample < 1 or min_seconds else None,
-            coalesce=coalesce,
-            limit=buffer,
-        )
-        self._registry.observe(observation)
+        chosen = selector(events_of(look, shape.form, Any) if events is None else events)
+        with self._registry.changing:
+            observation = kind(
+                self._unobserve,
+                look,
+                shape,
+                close,
+                name=self._registry.free_name(name, observer),
+                selector=chosen,
+                overflow=overflow,
+                thinning=thinning if sample < 1 or min_seconds else None,
+                coalesce=coalesce,
+                limit=buffer,
+            )
+            self._registry.observe(observation)
         if self._token is not None:
             observation.start(self._token)
         return observation
@@ -142,8 +145,7 @@ class Watched(Dispatcher):
         replay: int | bool = ...,
         present: bool = ...,
     ) -> AbstractAsyncContextManager[Stream[Any]]: ...
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self,
         events: Events = Any,
         *,
@@ -151,7 +153,7 @@ class Watched(Dispatcher):
         overflow: Overflow = "drop_oldest",
         replay: int | bool = 0,
         present: bool = False,
-    ) -> AsyncIterator[Stream[Any]]:
+    ) -> AbstractAsyncContextManager[Stream[Any]]:
         """Give the `events` as an asynchronous iterator: ``async with bus.stream(T) as events: async for e in events``.
 
         It ends when the bus closes.
@@ -167,12 +169,19 @@ class Watched(Dispatcher):
             BusStateError: The bus is not open.
             OptionError: An option has a value that it cannot have.
         """
+        return StreamOpening(self._stream(events, buffer, overflow, replay, present=present))
+
+    @asynccontextmanager
+    async def _stream(
+        self, events: Events, buffer: int, overflow: Overflow, replay: int | bool, *, present: bool
+    ) -> AsyncIterator[Stream[Any]]:
         check_buffer(buffer, overflow)
         self._check_open("events can be streamed")
         chosen = selector(events)
         past = self._past.select(chosen, replay, present=present)
-        stream: Stream[Any] = Stream(self._registry.free_name(None, Stream), chosen, buffer, overflow, past)
-        self._registry.observe(stream)
+        with self._registry.changing:
+            stream: Stream[Any] = Stream(self._registry.free_name(None, Stream), chosen, buffer, overflow, past)
+            self._registry.observe(stream)
         try:
             yield stream
         finally:
@@ -217,7 +226,7 @@ class Watched(Dispatcher):
 
         Args:
             events: As for `subscribe`.
-            where: Called with each of them; by default any will do.
+            where: Called with each of them, and not awaited; by default any will do.
             past: How many of the latest such events of the bus's history are searched, and whether the starts of the steps that
                 are running now are; True for all.
             timeout: How long to wait for one, in seconds; None for as long as the bus is open.
@@ -231,17 +240,16 @@ class Watched(Dispatcher):
             seconds("timeout", timeout)
         if not isinstance(past, bool):
             count("past", past, at_least=0)
-        if where is not None and not callable(where):
-            raise OptionError(f"where={shown(where)}: a function is needed, such as lambda event: event.name == 'a'")
+        holds = condition("where", where)
         self._check_open("an event can be found")
         chosen = selector(events)
         for event in reversed(self._past.select(chosen, past, present=bool(past))):
-            if where is None or where(event):
+            if holds(event):
                 return event
         with anyio.move_on_after(timeout):
             async with self.stream(events) as stream:
                 async for event in stream:
-                    if where is None or where(event):
+                    if holds(event):
                         return event
             raise BusStateError(f"the bus {self.name!r} was closed before there was an event of {chosen.label}")
         raise TimeoutError(f"there was no event of {chosen.label} within {timeout:g} s")
@@ -259,7 +267,14 @@ class Watched(Dispatcher):
             raise BusStateError(f"the bus {self.name!r} has observers, so it has to be opened first: async with bus: …")
         if isinstance(event, type):
             raise EventError(f"{event.__name__} is a class; publish an object of it: publish({event.__name__}(…))")
-        return self._registry.plan(type(event))
+        if inspect.iscoroutine(event):
+            raise EventError(
+                f"{shown(event)} was not awaited; publish what it returns: publish(await {event.__name__}(…))"
+            )
+        plan = self._registry.plan(type(event))
+        if isinstance(event, str) and not (plan.subscriptions or plan.observations):
+            self._registry.warn_of_unused_text(event)
+        return plan
 
     def _check_changeable(self, action: str) -> None:
         self._check_thread()

@@ -8,7 +8,8 @@ from typing import Any
 from weakref import WeakMethod
 
 from phasebus.bus._errors import OptionError
-from phasebus.bus._forms import Callback, name_of
+from phasebus.bus._forms import Callback
+from phasebus.bus._functions import name_of
 
 
 def reference_to(callback: Callback, gone: Callable[[], object]) -> WeakMethod[Callback]:

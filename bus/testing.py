@@ -7,7 +7,7 @@ from typing import Any
 
 from phasebus.bus._bus import Bus
 from phasebus.bus._context import Change, Context
-from phasebus.bus._forms import name_of
+from phasebus.bus._functions import name_of
 from phasebus.bus._outcome import Outcome
 from phasebus.bus._selectors import is_selector, selector
 from phasebus.bus._view import View

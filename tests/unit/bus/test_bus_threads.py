@@ -174,3 +174,46 @@ async def test_threads_that_wait_for_subscribers_in_threads_do_not_wait_for_one_
         finally:
             limiter.total_tokens = tokens
     assert [each.calls for each in bus.stats()] == [2, 2]
+
+
+async def test_subscriber_of_another_thread_is_called_though_a_plan_was_being_made() -> None:
+    class Asked(type):
+        def __subclasscheck__(cls, other: type) -> bool:
+            if not threads:
+                thread = threading.Thread(target=bus.subscribe, args=(Ping, seen.append))
+                thread.start()
+                thread.join(0.05)  # it has to wait: the members must not change meanwhile
+                threads.append(thread)
+            return False
+
+    class Watched(metaclass=Asked):
+        pass
+
+    seen: list[Ping] = []
+    threads = [threading.current_thread()]  # not while the class is subscribed
+    bus = Bus()
+    bus.subscribe(Watched, lambda event: None)
+    threads.clear()
+    await bus.publish(Ping())
+    threads[0].join()
+    await bus.publish(Ping())
+    assert seen, "the plan of the first publish was kept"
+
+
+def test_subscribers_of_several_threads_get_names_of_their_own() -> None:
+    def subscribe() -> None:
+        for _ in range(50):
+            bus.subscribe(Ping, lambda event: None)
+
+    bus = Bus()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=subscribe) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(bus.subscriptions()) == 200

@@ -190,7 +190,7 @@ def test_character_that_looks_like_another_is_accepted_within_or_in_quotes(tmp_p
         ("class f:\n    def __init__(self): raise SystemExit('bye')", r"calling f\(\) called sys.exit\('bye'\)"),
         ("class f:\n    def __init__(self, x): pass", r"calling f\(\) failed: TypeError"),
         (
-            "class C:\n    def __getattr__(self, n): raise RuntimeError('evil')\n    __call__ = print\nf = C()",
+            "class C:\n    def __getattribute__(self, n): raise RuntimeError('evil')\n    __call__ = print\nf = C()",
             "failed: RuntimeError: evil",
         ),
     ],
