@@ -28,6 +28,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Trace
 
 from phasebus.telemetry.collector import SHUTDOWN_FLUSH_SECONDS
 from phasebus.telemetry.run import RunIdentity
+from phasebus.telemetry.switches import is_on
 
 AttributeValue = str | int | float | bool
 
@@ -67,7 +68,7 @@ class Tracing:
             self._queues.append(SpanQueue(exporter, "the collector", SpanBatches(delay=delay), wait_for_flush))
         self._ids = _StepIds()
         self.resource: Resource = run_resource(identity, settings.resource, version, environment)
-        self._exports_pending = environment.get("PHASEBUS_PENDING_SPANS") == "1"
+        self._exports_pending = is_on(environment.get("PHASEBUS_PENDING_SPANS"))
         self._limits = SpanLimits(**settings.limits)
         self._version = version
         self._tracers: dict[tuple[tuple[str, AttributeValue], ...], Tracer] = {}

@@ -10,6 +10,7 @@ import click
 
 from phasebus.initializer.cli.options import service_options
 from phasebus.initializer.cli.output import log_warnings, write_err
+from phasebus.telemetry.switches import is_off
 
 if TYPE_CHECKING:
     from phasebus.initializer.engines.optional import CommandObserver
@@ -191,8 +192,8 @@ def _policy(text: str) -> RestartPolicy | None:
 
 def _use(option: str | None, *, restarts: bool) -> ForkServerUse | None:
     """Return which fork server is used; a command that may be started again has one from the beginning."""
-    chosen = option or {"0": "off", "keep": "keep"}.get(os.environ.get("PHASEBUS_FORKSERVER", ""), "on")
-    if chosen == "off":
+    chosen = option or os.environ.get("PHASEBUS_FORKSERVER", "").strip()
+    if chosen == "off" or is_off(chosen):
         return None
     return "keep" if chosen == "keep" else "owned" if restarts else "existing"
 

@@ -30,6 +30,7 @@ from phasebus.initializer.engines.vllm.weights import weight_files
 from phasebus.telemetry import Relay, StepNotice, Telemetry
 from phasebus.telemetry.history import Factor
 from phasebus.telemetry.redaction import redact_arguments
+from phasebus.telemetry.switches import is_off
 
 logger = logging.getLogger("phasebus.engine")
 
@@ -50,7 +51,7 @@ class VLLMObserver:
     def preload(self, environment: Mapping[str, str]) -> None:
         """Start a fork server beside this process, or use one that stays; if neither is possible, vLLM spawns its processes."""
         use = environment.get(FORKSERVER)
-        if use == "0":
+        if is_off(use):
             return
         from phasebus.initializer.engines.vllm.branching import fork_server_from_kept
         from phasebus.initializer.engines.vllm.inside.forkserver.begin import start_server
