@@ -78,9 +78,17 @@ def _is_usable(path: Path) -> bool:
 
 def _temporary_folder() -> Path:
     """Return the first folder ``phasebus-UID…`` for temporary files that does not belong to another user."""
-    base, uid = Path(tempfile.gettempdir()), os.getuid()
+    base, uid = _folder_for_temporary_files(), os.getuid()
     names = (f"phasebus-{uid}", *(f"phasebus-{uid}-{number}" for number in range(2, _MOST_FOLDERS)))
     return next((base / name for name in names if _is_ours(base / name, uid)), base / names[-1])
+
+
+def _folder_for_temporary_files() -> Path:
+    """Return the folder for temporary files; /tmp if none can be written, so that an error is one of what is written there."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # as in a container with a read-only root
+        return Path("/tmp")  # noqa: S108  # the folder in it must belong to the user
 
 
 def _is_ours(folder: Path, uid: int) -> bool:

@@ -42,6 +42,14 @@ def test_a_temporary_folder_of_the_user_is_used_again(no_home: Path) -> None:
     assert folders.state_folder() == no_home / f"phasebus-{os.getuid()}"
 
 
+def test_folders_are_named_where_nothing_can_be_written(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    assert folders.state_folder().parent == folders.runtime_folder({}).parent.parent == Path("/tmp")
+
+
 def test_a_variable_names_the_folder(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHASEBUS_CACHE_DIR", "/somewhere")
     assert folders.cache_folder() == Path("/somewhere")

@@ -76,12 +76,9 @@ def test_service_starts_without_offering_where_the_folder_is_not_private(serve: 
 def test_service_starts_without_offering_where_no_folder_can_be_written(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_folder() -> str:
-        raise FileNotFoundError("No usable temporary directory found")
-
     for name in ("PHASEBUS_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(tempfile, "gettempdir", no_folder)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/proc/self")
     assert offered_token(serve().port) is None
 
 
