@@ -189,7 +189,7 @@ class Transfer:
         # With a digest, bytes of another version are detected at the end; without one, only a validator detects them.
         has_digest = self.file.digest is not None
         start = partial.size if has_digest or partial.validator is not None else 0
-        body = self._source.open(self.file, start, None if has_digest else partial.validator)
+        body = self._opened(start, None if has_digest else partial.validator)
         with self._guard:
             self._body = body
         self._check_stopped()
@@ -219,6 +219,13 @@ class Transfer:
             self._flush()
         if self.total is not None and self.done < self.total:
             raise TransferError(f"it ended after {self.done} bytes, expected {self.total}")
+
+    def _opened(self, start: int, validator: str | None) -> Body:
+        """Return the content of the file from the source; an error that a retry does not change names the file."""
+        try:
+            return self._source.open(self.file, start, validator)
+        except DownloadError as error:
+            raise DownloadError(f"{self.file.name} of {self._source.display}: {error}") from error
 
     def _flush(self) -> None:
         with self._guard:

@@ -1,0 +1,53 @@
+"""The transfer of one file from a source that refuses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from phasebus.initializer.downloads.errors import DownloadError, TransferError
+from phasebus.initializer.downloads.protocol import Listing, RemoteFile
+from phasebus.initializer.downloads.record import Record
+from phasebus.initializer.downloads.transfer import Transfer
+
+
+class Refusing:
+    """A source that raises an error in place of each file."""
+
+    kind, display = "test", "hf://org/name"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def listing(self) -> Listing:
+        raise NotImplementedError
+
+    def open(self, file: RemoteFile, start: int, validator: str | None) -> NoReturn:
+        raise self.error
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def attempt(error: Exception, folder: Path) -> None:
+    (folder / ".phasebus").mkdir()
+    file = RemoteFile(name="part/model.safetensors", size=10)
+    transfer = Transfer(Refusing(error), file, folder, Record(folder), folder / ".phasebus")
+    try:
+        transfer.attempt()
+    finally:
+        transfer.close()
+
+
+def test_file_that_the_source_does_not_have_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError) as caught:
+        attempt(DownloadError("hub.example has no such file (HTTP 404)"), tmp_path)
+    assert str(caught.value) == "part/model.safetensors of hf://org/name: hub.example has no such file (HTTP 404)"
+
+
+def test_failure_that_may_pass_is_raised_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(TransferError) as caught:
+        attempt(TransferError("hub.example answered 503", 3.0), tmp_path)
+    assert (str(caught.value), caught.value.after) == ("hub.example answered 503", 3.0)
