@@ -182,4 +182,7 @@ def _bound(name: str, host: str, port: int) -> socket.socket:
 
 
 def _listen_error(name: str, host: str, port: int, error: OSError) -> PortTakenError:
-    return PortTakenError(f"the {name} cannot listen on {host}:{port}: {error.strerror or error}")
+    advice = (
+        "; name an address of this machine alone, such as 0.0.0.0 or ::" if isinstance(error, socket.gaierror) else ""
+    )
+    return PortTakenError(f"the {name} cannot listen on {host}:{port}: {error.strerror or error}{advice}")

@@ -86,6 +86,12 @@ def test_address_of_ipv6_is_named_where_the_kernel_has_none(monkeypatch: pytest.
         server._bound("service", "::", 9464)
 
 
+@pytest.mark.parametrize("host", ["[::]", "0.0.0.0:9464", "http://127.0.0.1"])
+def test_host_that_is_more_than_an_address_is_reported_with_what_to_do(host: str) -> None:
+    with pytest.raises(PortTakenError, match=r"name an address of this machine alone, such as 0\.0\.0\.0"):
+        server._bound("service", host, 0)
+
+
 def test_connections_send_small_packets_at_once() -> None:
     assert sends_small_packets_at_once(server._bound("service", "127.0.0.1", 0))
 
