@@ -6,7 +6,7 @@ The journals are the history; nothing else is stored.
 from phasebus.telemetry.history.catalog import LAST, PREVIOUS, USUAL, find_run, recorded_runs, run_before, usual_runs
 from phasebus.telemetry.history.configuration import BUSYNESS, FINGERPRINT, Configuration, Factor, busyness_of
 from phasebus.telemetry.history.loading import EarlierStarts, earlier_starts
-from phasebus.telemetry.history.machine import busyness, cpu_seconds, machine_factors, version_factors
+from phasebus.telemetry.history.machine import busyness, cpu_seconds, machine_factors, usable_cpus, version_factors
 from phasebus.telemetry.history.retention import Retention, StoredRun, prune
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "prune",
     "recorded_runs",
     "run_before",
+    "usable_cpus",
     "usual_runs",
     "version_factors",
 ]

@@ -15,6 +15,7 @@ import psutil
 
 from phasebus import __version__
 from phasebus.telemetry.history.configuration import Factor
+from phasebus.telemetry.history.cpu_quota import cpu_quota
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _CPUINFO_BYTES: Final = 4096
@@ -27,7 +28,7 @@ _MAX_GPUS: Final = 64
 @cache
 def machine_factors() -> Mapping[str, Factor]:
     """Return the processor, its usable number, the memory in GiB and the GPUs; what cannot be read is left out."""
-    factors: dict[str, Factor] = {"machine.arch": platform.machine(), "machine.cpus": _usable_cpus()}
+    factors: dict[str, Factor] = {"machine.arch": platform.machine(), "machine.cpus": usable_cpus()}
     with suppress(OSError):
         factors["machine.cpu"] = _cpu_model()
     with suppress(psutil.Error, OSError):
@@ -40,7 +41,7 @@ def machine_factors() -> Mapping[str, Factor]:
 def busyness() -> float:
     """Return how many processes compete for each usable CPU, this one included; at least 1."""
     try:
-        return max(1.0, round((os.getloadavg()[0] + 1) / _usable_cpus(), 2))
+        return max(1.0, round((os.getloadavg()[0] + 1) / usable_cpus(), 2))
     except (OSError, AttributeError):
         return 1.0
 
@@ -69,11 +70,16 @@ def _installed_version(distribution: str) -> str | None:
         return None
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int | float:
+    """Return how many CPUs this process may use: those that it is bound to, or fewer by the quota of a container."""
     try:
-        return len(os.sched_getaffinity(0))
+        seen = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):
-        return os.cpu_count() or 1
+        seen = os.cpu_count() or 1
+    quota = cpu_quota()
+    if quota is None or quota >= seen:
+        return seen
+    return int(quota) if quota.is_integer() else round(quota, 2)
 
 
 def _cpu_model() -> str:

@@ -19,6 +19,7 @@ from phasebus.initializer.engines.optional import ParsingLauncher
 from phasebus.initializer.engines.protocol import EngineError, Launcher
 from phasebus.initializer.engines.registry import NO_ENGINE, find_launcher
 from phasebus.initializer.node.config import LLMConfig
+from phasebus.telemetry.history.cpu_quota import cpu_quota
 from phasebus.telemetry.redaction import MASK, is_secret_name, redact
 
 _LITTLE_FOR_FILES = 10**9
@@ -118,7 +119,7 @@ def _placement(config: LLMConfig, launcher: Launcher) -> Iterator[Finding]:
     workers = launcher.workers(config.engine_args)
     if not workers or config.ray.address or os.environ.get("RAY_ADDRESS"):
         return
-    there = {"CPU": config.ray.num_cpus or os.cpu_count() or 1, "GPU": len(list(Path("/dev").glob("nvidia[0-9]*")))}
+    there = {"CPU": config.ray.num_cpus or _cpus_of_ray(), "GPU": len(list(Path("/dev").glob("nvidia[0-9]*")))}
     bundles = config.placement.bundles
     if bundles is None:
         bundles = [{"CPU": float(workers), **({"GPU": float(workers)} if there["GPU"] else {})}]
@@ -135,6 +136,12 @@ def _placement(config: LLMConfig, launcher: Launcher) -> Iterator[Finding]:
     gpus = sum(bundle.get("GPU", 0) for bundle in bundles)
     if config.placement.bundles and there["GPU"] and 0 < gpus < workers:
         yield Finding("placement", "GPUs", f"{gpus:g} for {workers} workers of the engine", "note")
+
+
+def _cpus_of_ray() -> int:
+    """Return how many CPUs a local Ray cluster has: those of the machine, or the whole ones of a container's quota."""
+    cpus, quota = os.cpu_count() or 1, cpu_quota()
+    return cpus if quota is None else max(1, min(cpus, int(quota)))
 
 
 def _compared(bundles: list[dict[str, float]], there: Mapping[str, float]) -> Iterator[Finding]:

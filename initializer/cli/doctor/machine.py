@@ -19,6 +19,7 @@ from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, is_ta
 from phasebus.initializer.cli.options import is_service_link, port_of
 from phasebus.telemetry.collector import Collector
 from phasebus.telemetry.folders import cache_folder
+from phasebus.telemetry.history import usable_cpus
 from phasebus.telemetry.journal.location import runs_folder
 from phasebus.telemetry.redaction import redact
 
@@ -98,9 +99,8 @@ def find_collector() -> Iterator[Finding]:
 
 def find_hardware() -> Iterator[Finding]:
     """Yield the hardware for an engine: CPUs, memory and GPUs."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Finding("machine", "CPUs", f"{cpus}, memory {decimal(memory)}")
+    yield Finding("machine", "CPUs", f"{usable_cpus()} of {os.cpu_count()}, memory {decimal(memory)}")
     gpus = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
     amd = Path("/dev/kfd").exists()
     yield Finding(
