@@ -107,7 +107,8 @@ class SpanQueue:
             return True
         self._wait_for_flush(self._thread)
         if self._thread.is_alive():
-            self._warn("the last spans were not accepted in time")
+            problem = self._exporter.problem if isinstance(self._exporter, CollectorExporter) else ""
+            self._warn(f"the last spans were not accepted in time{f': {problem}' if problem else ''}")
             with self._changed:
                 self.dropped += self._waiting
         return not self._thread.is_alive() and self.dropped == 0

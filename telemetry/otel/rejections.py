@@ -6,6 +6,7 @@ that other servers answer with.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 
 _TOO_LARGE = 413
+_UNTRUSTED = re.compile(r"certificate verify failed: ([^(]{1,200})")
+_SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([A-Z][A-Za-z ]{1,80})")
+_TLS_ERROR = re.compile(r"\[SSL: ([A-Z0-9_]{1,80})\]")
 
 
 class RefusedError(Exception):
@@ -37,7 +41,7 @@ class Rejections:
     """Counts rejected spans, from the responses to an exporter.
 
     Attributes:
-        refusal: Why the last HTTP response accepts nothing; None if it does, or if there was none.
+        refusal: Why the last HTTP request was not accepted, without a response or with one; None if it was.
     """
 
     def __init__(self) -> None:
@@ -62,8 +66,18 @@ class Rejections:
                 self._why = str(partial.error_message)
 
     def of_session(self, session: Session) -> Session:
-        """Return `session`, after whose requests the responses are read."""
+        """Return `session`, after whose requests the responses and the errors are read."""
         session.hooks["response"].append(self._read_http)
+        request = session.request
+
+        def observed(*args: Any, **kwargs: Any) -> Response:
+            try:
+                return request(*args, **kwargs)
+            except Exception as error:
+                self.refusal = RefusedError(cause_of(error))
+                raise
+
+        session.request = observed  # type: ignore[method-assign]
         return session
 
     def of_grpc(self, exporter: Any) -> None:
@@ -86,6 +100,16 @@ class Rejections:
                 self.read(Parse(response.content, ExportTraceServiceResponse(), ignore_unknown_fields=True))
             else:
                 self.read(ExportTraceServiceResponse.FromString(response.content))
+
+
+def cause_of(error: Exception) -> str:
+    """Return the cause that the text of an error of `requests` has, besides addresses and names of classes."""
+    text = str(error)
+    if (matched := _UNTRUSTED.search(text)) is not None:
+        return f"its certificate is rejected: {matched[1].strip()}"
+    if (matched := _SYSTEM_ERROR.search(text) or _TLS_ERROR.search(text)) is not None:
+        return matched[1]
+    return "it does not answer in time" if "Timeout" in type(error).__name__ else type(error).__name__
 
 
 def _refusal_of(response: Response) -> RefusedError | None:
@@ -111,11 +135,16 @@ class CollectorExporter(SpanExporter):
         self._rejections = rejections
         self.take_rejected = rejections.take
 
+    @property
+    def problem(self) -> str:
+        """Why the last request was not accepted, also while the exporter tries again; "" if that is not known."""
+        return str(self._rejections.refusal or "")
+
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export `spans`.
 
         Raises:
-            RefusedError: A server has answered, and not accepted them.
+            RefusedError: They were not accepted, and the cause is known.
         """
         self._rejections.refusal = None
         result = self._exporter.export(spans)

@@ -17,6 +17,7 @@ from phasebus.bus import StepFinished, StepStarted
 from phasebus.observers import SpanObserver
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.collector import guarded
+from phasebus.telemetry.otel.rejections import Rejections, cause_of
 from tests.support.otel_version import exports_since
 from tests.support.otlp import OtlpSink, otlp_sink
 from tests.support.programs import free_port
@@ -110,6 +111,29 @@ def test_spans_that_a_server_other_than_a_collector_answers_are_counted_and_the_
     assert not telemetry.tracing.close()
     assert telemetry.tracing.dropped == 2
     assert f"({why}); the start-up goes on without" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (requests.ConnectionError("HTTPConnectionPool(…: [Errno -2] Name or service not known)"), "Name or service not known"),
+        (requests.exceptions.SSLError("… certificate verify failed: self-signed certificate (_ssl.c:1)"), "its certificate is rejected: self-signed certificate"),
+        (requests.exceptions.SSLError("[SSL: WRONG_VERSION_NUMBER] wrong version number"), "WRONG_VERSION_NUMBER"),
+        (requests.exceptions.ReadTimeout("read timed out"), "it does not answer in time"),
+        (requests.exceptions.InvalidURL("x"), "InvalidURL"),
+    ],
+)  # fmt: skip
+def test_cause_of_a_failed_request_is_named(error: Exception, cause: str) -> None:
+    assert cause_of(error) == cause
+
+
+def test_request_without_a_response_is_a_refusal_with_its_cause() -> None:
+    rejections = Rejections()
+    with rejections.of_session(requests.Session()) as session:
+        session.trust_env = False
+        with pytest.raises(requests.ConnectionError):
+            session.post(f"http://127.0.0.1:{free_port()}", b"")
+    assert str(rejections.refusal) == "Connection refused"
 
 
 def partial_success(rejected: int, why: str) -> ExportTraceServiceResponse:
