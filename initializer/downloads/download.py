@@ -31,7 +31,7 @@ from phasebus.initializer.downloads.sources.local import LocalSource, inspect_mo
 from phasebus.initializer.downloads.threads import run_in_thread
 from phasebus.initializer.downloads.transfer import Transfer
 from phasebus.initializer.downloads.transfers import Transfers
-from phasebus.initializer.downloads.weights import missing_shards_problem
+from phasebus.initializer.downloads.weights import foreign_weights, missing_shards_problem
 from phasebus.telemetry.files import read_regular, replace_regular
 
 T = TypeVar("T")
@@ -243,6 +243,14 @@ def _finish(folder: Path, listing: Listing, chosen: Sequence[RemoteFile], mode: 
         if (problem := missing_shards_problem(folder)) is not None:
             raise DownloadError(
                 f"{problem}: the source is incomplete; upload the missing files, or choose another source"
+            )
+        if foreign := foreign_weights(folder, {file.name for file in chosen}):
+            names = ", ".join(map(repr, foreign[:5]))
+            logger.warning(
+                "%s has weights of another model, which an engine may load too: %s; remove them, or choose another "
+                "destination",
+                folder,
+                names,
             )
         write_inventory(folder, chosen, listing.revision)
         for left in (folder / STATE).glob("?" * 24 + ".*"):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from phasebus.telemetry.files import read_regular
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
+
+_LOADED = (".safetensors", ".bin", ".pt")
+"""The kinds of weights of which vLLM loads all in a folder, if there are any, the preferred kind first."""
 
 _SHARD = re.compile(r"(?P<stem>.+-)(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors")
 """The file name of a shard, as `huggingface_hub` and transformers write it."""
@@ -41,6 +45,19 @@ def missing_shards_problem(folder: Path) -> str | None:
         return f"{folder} lacks {_listed(missing)}, which the names of its other shards imply" if missing else None
     index, missing = found
     return f"{folder / index} names {_listed(missing)}, and {'it is' if len(missing) == 1 else 'they are'} not there"
+
+
+def foreign_weights(folder: Path, names: Collection[str]) -> list[str]:
+    """Return the weights in `folder` that are not among `names`, and that an engine would load with those that are.
+
+    Args:
+        folder: The folder of a model.
+        names: The names of the model's files. Engines load no other weights than those of its index, if it has one.
+    """
+    if any(name.endswith(".safetensors.index.json") for name in names):
+        return []
+    suffix = next((each for each in _LOADED if any(name.endswith(each) and "/" not in name for name in names)), None)
+    return [] if suffix is None else sorted({file.name for file in folder.glob(f"*{suffix}")}.difference(names))
 
 
 def _listed(names: list[str]) -> str:

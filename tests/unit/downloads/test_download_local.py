@@ -78,6 +78,21 @@ async def test_copy_has_each_file_of_a_clone_or_of_a_projected_volume_once(proje
     assert copied.files == used.files == 3
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+async def test_weights_of_another_model_in_the_destination_are_named(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, indexed: bool
+) -> None:
+    if indexed:  # then engines load only what the index names
+        (model / "model.safetensors.index.json").write_text('{"weight_map": {"weight": "model.safetensors"}}')
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "model-00001-of-00002.safetensors").write_bytes(FILES["model.safetensors"])
+    (tmp_path / "there" / "other.bin").write_bytes(b"x")
+    async with watched() as seen:
+        await fetch(seen.bus, str(model), destination=tmp_path / "there", settings=QUICK)
+    warned = "an engine may load too: 'model-00001-of-00002.safetensors'; remove them" in caplog.text
+    assert warned is not indexed
+
+
 async def test_listing_the_files_is_a_step_of_the_download(model: Path, tmp_path: Path) -> None:
     async with watched() as seen:
         await fetch(seen.bus, str(model), destination=tmp_path / "there", settings=QUICK)
