@@ -14,17 +14,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from phasebus.initializer.engines.vllm import forking
-from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, commands, environment, messages
+from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, commands, environment, messages, starting
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, AddressError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
-from phasebus.initializer.engines.vllm.inside.forkserver.kept.starting import start_server
 from tests.support.stub_engine import write_stub
 from tests.support.waiting import wait_until
 
@@ -42,7 +43,7 @@ class Stub:
         self.address = Address(folder / "runtime")
 
     def start(self, *, owner: int | None = None, idle_seconds: float | None = None) -> bool:
-        return start_server(self.address, self.environment, owner=owner, idle_seconds=idle_seconds)
+        return starting.start_server(self.address, self.environment, owner=owner, idle_seconds=idle_seconds)
 
     def fork(self, *arguments: str, module: bool = False) -> client.ForkedCommand | None:
         program = [sys.executable, "-m", "vllm.run"] if module else [self.script]
@@ -250,6 +251,24 @@ def test_twenty_starts_at_once_share_one_server(own: Stub) -> None:
     assert (sorted(started), codes) == ([False] * 19 + [True], [9] * 20)
 
 
+def test_a_start_beside_another_one_waits_until_that_ones_server_listens(
+    own: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = threading.Event()
+    clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: waiting.set())
+    monkeypatch.setattr(starting, "time", clock)
+    lock = own.address.lock()
+    assert lock is not None
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(own.start)
+        assert waiting.wait(60)
+        assert not started.done()
+        with own.address.listen():
+            assert not started.result(60)
+        own.address.remove()
+        os.close(lock)
+
+
 def test_a_command_that_inherits_a_socket_is_forked_once_the_server_has_imported(
     own: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,7 +297,7 @@ def test_a_process_that_ignores_the_ends_of_its_children_can_start_a_server(own:
 import signal
 from pathlib import Path
 from {Address.__module__} import Address
-from {start_server.__module__} import start_server
+from {starting.__name__} import start_server
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 assert start_server(Address(Path({str(own.folder / "runtime")!r})), {own.environment!r}, owner=None, idle_seconds=None)
 """

@@ -102,6 +102,10 @@ class Address:
         os.ftruncate(descriptor, 0)
         return descriptor
 
+    def is_listening(self) -> bool:
+        """Return whether a server, if one holds the lock, accepts requests."""
+        return Path(f"{self._base}.sock").exists()
+
     def is_importing(self) -> bool:
         """Return whether the server has not imported yet; it writes its state into the file of its lock."""
         return not self._state().endswith(" imported")
@@ -121,10 +125,13 @@ class Address:
     def listen(self) -> socket.socket:
         """Return the listening socket of a new server; the lock is held."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        Path(f"{self._base}.sock").unlink(missing_ok=True)
-        listener.bind(f"{self._base}.sock")
-        Path(f"{self._base}.sock").chmod(0o600)
+        name, beginning = Path(f"{self._base}.sock"), Path(f"{self._base}.new")
+        name.unlink(missing_ok=True)
+        beginning.unlink(missing_ok=True)
+        listener.bind(str(beginning))
+        beginning.chmod(0o600)
         listener.listen(128)
+        beginning.rename(name)  # a socket with the name is one that can be connected to
         return listener
 
     def remove(self) -> None:

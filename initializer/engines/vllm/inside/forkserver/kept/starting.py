@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import spawn, util
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import Final
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.environment import neutral_environment
 
+_LISTENING_SECONDS: Final = 5.0
+"""How long another process that has the lock may take until its server listens, or has ended."""
+
+_POLL_SECONDS: Final = 0.005
 _MODULE: Final = "phasebus.initializer.engines.vllm.inside.forkserver.kept.server"
 _INTERMEDIATE: Final = """\
 import os, sys
@@ -34,7 +39,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 def start_server(
     address: Address, environment: Mapping[str, str], *, owner: int | None, idle_seconds: float | None
 ) -> bool:
-    """Start a server, which imports beside this process; return False if there is one.
+    """Start a server, which imports beside this process; return False if there is one, which accepts requests.
 
     Args:
         address: Where it is found.
@@ -45,9 +50,11 @@ def start_server(
     Raises:
         OSError: It cannot be started.
     """
-    lock = address.lock()
-    if lock is None:
-        return False
+    deadline = time.monotonic() + _LISTENING_SECONDS
+    while (lock := address.lock()) is None:  # held by a server, which begins or ends if it does not listen
+        if address.is_listening() or time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
     descriptors = [lock]
     try:
         listener = address.listen()
