@@ -18,7 +18,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from phasebus.initializer.engines.vllm.inside import compile_times, spans
-from phasebus.initializer.engines.vllm.inside.compile_times import after_compilation, compiled_modules
+from phasebus.initializer.engines.vllm.inside.compile_times import after_compilation, count_sources
 from phasebus.initializer.engines.vllm.inside.import_times import ImportTimes
 from phasebus.initializer.engines.vllm.inside.ranks import ProcessIdentity
 
@@ -43,6 +43,12 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pa
 
 def import_all() -> list[ModuleType]:
     return [importlib.import_module(name) for name in (PACKAGE, *(f"{PACKAGE}.{each}" for each in "abc"))]
+
+
+def counted(modules: int) -> dict[str, int]:
+    """Return the attributes for so many compiled ones of the four modules."""
+    size = len(SOURCE)
+    return {"compiled_modules": modules, "compiled_bytes": modules * size, "imported_bytes": 4 * size}
 
 
 @pytest.fixture
@@ -123,7 +129,7 @@ def test_modules_without_usable_bytecode_are_counted(sources: list[Path]) -> Non
         os.utime(str(cached), (1_000_000_000, 1_000_000_000))
     os.utime(sources[2], (1_100_000_000, 1_100_000_000))  # its bytecode is stale
     import_all()
-    assert compiled_modules(time.time_ns()) == (3, 3 * len(SOURCE))
+    assert count_sources(time.time_ns()) == counted(3)
 
 
 @pytest.mark.usefixtures("only_these")
@@ -133,12 +139,12 @@ def test_bytecode_that_is_newer_than_the_process_was_compiled_by_it(
     since_ns = time.time_ns() - 10**9
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     import_all()
-    assert compiled_modules(since_ns) == (4, 4 * len(SOURCE))
-    assert compiled_modules(time.time_ns() + 10**9) == (0, 0)
+    assert count_sources(since_ns) == counted(4)
+    assert count_sources(time.time_ns() + 10**9) == {}
     for path in sources:  # times of another clock
         later = time.time() + 10_000
         os.utime(importlib.util.cache_from_source(str(path)), (later, later))
-    assert compiled_modules(since_ns) == (0, 0)
+    assert count_sources(since_ns) == {}
 
 
 @pytest.mark.usefixtures("only_these", "sources")
@@ -147,7 +153,7 @@ def test_what_a_fork_has_from_its_server_is_not_counted(monkeypatch: pytest.Monk
     monkeypatch.setattr(compile_times, "inherited", inherited)
     import_all()
     inherited.note_fork()
-    assert compiled_modules(time.time_ns()) == (0, 0)
+    assert count_sources(time.time_ns()) == {}
 
 
 @pytest.mark.usefixtures("only_these")
@@ -158,7 +164,7 @@ def test_counting_loads_no_lazy_module(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "phasebus_test_lazy", Lazy("phasebus_test_lazy"))
     monkeypatch.setitem(sys.modules, "phasebus_test_none", None)
-    assert compiled_modules(time.time_ns()) == (0, 0)
+    assert count_sources(time.time_ns()) == {}
 
 
 def test_compilations_are_added_to_the_span_that_runs() -> None:

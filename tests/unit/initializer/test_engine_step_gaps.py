@@ -132,13 +132,13 @@ def test_end_of_the_start_of_a_process_has_what_was_compiled(
     from phasebus.initializer.engines.vllm.inside import processes
 
     monkeypatch.setattr(processes, "_starter_reports", False)
-    monkeypatch.setattr(processes, "compiled_modules", lambda _: (modules, 100 * modules))
+    monkeypatch.setattr(processes, "count_sources", lambda _: {"compiled_modules": modules} if modules else {})
     monkeypatch.setattr(processes, "inherited", SimpleNamespace(compile_seconds=by_server))
     sent: list[Any] = []
     reporter: Any = SimpleNamespace(send=sent.append)
     processes.report_process_start(reporter, ProcessIdentity("EngineCore"), time.time_ns())
     _, imported, ended = (each["attributes"] for each in sent)
-    assert (imported.get("compiled_modules"), imported.get("compiled_bytes")) == ((7, 700) if modules else (None, None))
+    assert imported.get("compiled_modules") == (modules or None)
     assert ended.get("fork_server_compile_seconds") == (by_server or None)
     assert "compiled_modules" not in ended
 

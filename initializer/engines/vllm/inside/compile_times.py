@@ -1,7 +1,7 @@
 """How much of the imports of this process was the compilation of sources that have no bytecode.
 
 What is imported after the plugin is measured (`after_compilation`). What was imported before it can only be counted
-(`compiled_modules`): the analysis estimates the seconds by the rate at which the rest was compiled.
+(`count_sources`): the analysis estimates the seconds by the share of the sources that were compiled.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ COMPILED_MODULES: Final = "compiled_modules"
 
 COMPILED_BYTES: Final = "compiled_bytes"
 """The attribute with their size."""
+
+IMPORTED_BYTES: Final = "imported_bytes"
+"""The attribute with the size of all sources that a process has imported, in bytes; only if it has compiled some."""
 
 SERVER_COMPILE_SECONDS: Final = "fork_server_compile_seconds"
 """The attribute of the start of a forked process: the seconds in which its server compiled sources beside the front end."""
@@ -106,8 +109,8 @@ def with_compilation(attributes: Mapping[str, Any], nanoseconds: int, size: int)
     }
 
 
-def compiled_modules(since_ns: int) -> tuple[int, int]:
-    """Return how many modules this process has compiled itself, and the size of their sources in bytes.
+def count_sources(since_ns: int) -> dict[str, int]:
+    """Return how many modules this process has compiled itself, and the size of their sources, as attributes; {} for none.
 
     Those are the ones without usable bytecode, and those whose bytecode is newer than the process. Few files are examined
     where everything has bytecode.
@@ -119,13 +122,15 @@ def compiled_modules(since_ns: int) -> tuple[int, int]:
     sampled = found[::_STRIDE]
     compiled = {_package(each) for each in sampled if _was_compiled(each, since_ns)}
     if not compiled:
-        return 0, 0
-    sizes = []
+        return {}
+    modules = size = total = 0
     for each in found:
-        if _package(each) in compiled and _was_compiled(each, since_ns):
-            with contextlib.suppress(OSError):
-                sizes.append(os.stat(str(each.origin)).st_size)  # noqa: PTH116  # as in `bytecode_of`
-    return len(sizes), sum(sizes)
+        with contextlib.suppress(OSError):
+            own = os.stat(str(each.origin)).st_size  # noqa: PTH116  # as in `bytecode_of`
+            total += own
+            if _package(each) in compiled and _was_compiled(each, since_ns):
+                modules, size = modules + 1, size + own
+    return {COMPILED_MODULES: modules, COMPILED_BYTES: size, IMPORTED_BYTES: total}
 
 
 def _sources() -> Sequence[tuple[str, ModuleSpec]]:

@@ -22,10 +22,8 @@ import psutil
 from opentelemetry import trace
 
 from phasebus.initializer.engines.vllm.inside.compile_times import (
-    COMPILED_BYTES,
-    COMPILED_MODULES,
     SERVER_COMPILE_SECONDS,
-    compiled_modules,
+    count_sources,
     inherited,
 )
 from phasebus.initializer.engines.vllm.inside.ranks import ProcessIdentity, identity_of
@@ -96,10 +94,8 @@ def report_process_start(
 
 
 def _compilations(created_ns: int) -> dict[str, int]:
-    """Return what this process has compiled so far, as attributes; {} for nothing."""
-    with contextlib.suppress(Exception):
-        modules, size = compiled_modules(created_ns)
-        return {COMPILED_MODULES: modules, COMPILED_BYTES: size} if modules else {}
+    with contextlib.suppress(Exception):  # the engine comes first
+        return count_sources(created_ns)
     return {}
 
 
