@@ -88,6 +88,8 @@ def format_title(kind: str, name: str) -> str:
 def format_step(step: Mapping[str, Any], node: str = "") -> str:
     """Return a step as one name: ``load weights · Worker_TP3 on node-17``, ``callback add_flag in pre download``.
 
+    Of an import, the module is part of the name.
+
     Args:
         step: A step with ``kind``, ``name`` and perhaps ``attributes``.
         node: The node it runs on, if that is to be named.
@@ -96,6 +98,8 @@ def format_step(step: Mapping[str, Any], node: str = "") -> str:
     text = format_title(step["kind"], step["name"])
     if step["kind"] == "callback" and attributes.get("phase"):
         text += f" in {str(attributes['phase']).replace('_', ' ')}"
+    if attributes.get("module"):
+        text += f" {attributes['module']}"
     if attributes.get("process"):
         text += f" · {attributes['process']}"
     return f"{text} on {node}" if node and step["kind"] != "node" else text

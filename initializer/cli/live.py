@@ -53,13 +53,15 @@ _STYLES = {"failed": "bold red", "stuck": "bold yellow", "slow": "bold yellow", 
 def step_line(step: Mapping[str, Any], now: float) -> Text:
     """Return a step as one line: its outcome, title, duration, progress and error."""
     mark, style = {"running": ("●", "yellow"), "finished": ("✓", "green")}.get(step["outcome"], ("✗", "red"))
-    process = step.get("attributes", {}).get("process")
+    attributes = step.get("attributes", {})
     line = Text()
     line.append(f"{mark} ", style=style)
     line.append(
         redact(format_title(step["kind"], step["name"])), style="bold" if step["kind"] in ("node", "phase") else ""
     )
-    if process:
+    if module := attributes.get("module"):
+        line.append(f" {module}")
+    if process := attributes.get("process"):
         line.append(f" · {process}", style="dim")
     line.append(f"  {format_duration(max(0.0, step.get('end', now) - step['start']))}", style="dim")
     if step["outcome"] == "running" and (usual := step.get("usual")):
@@ -70,7 +72,7 @@ def step_line(step: Mapping[str, Any], now: float) -> Text:
         )
     if step.get("error"):
         line.append(f"  {step['outcome']}: {redact(step['error'])}", style="red")
-    if changed := step.get("attributes", {}).get("changed"):
+    if changed := attributes.get("changed"):
         line.append(f"  changed {changed}", style="magenta")
     return line
 

@@ -26,7 +26,7 @@ function list() {
   const troubled = [...states].filter(([id, found]) => state.steps.get(id)?.kind === "node" && (found === "failed" || found === "stuck"));
   openNodes = new Set(troubled.length <= 3 ? troubled.map(([id]) => id) : []);
   const compare = order(), filtered = wanted || wantedState;
-  const matches = step => (!wanted || `${titleOf(step)} ${step.node} ${step.attributes?.process ?? ""} ${step.outcome}`.toLowerCase().includes(wanted))
+  const matches = step => (!wanted || `${fullTitleOf(step)} ${step.node} ${step.attributes?.process ?? ""} ${step.outcome}`.toLowerCase().includes(wanted))
     && (!wantedState || ((nodes <= 1 || step.kind === "node") && stateOf(step, states) === wantedState));
   const add = (steps, depth, shown, outer) => {
     if (steps.length > 1 && steps.some(step => step.kind === "node")) steps = [...steps].sort(compare);
@@ -114,7 +114,7 @@ function drawRow(row, step, depth, index, height, scaled, width) {
   row.mark.style.visibility = children.length ? "" : "hidden";
   say(row.mark, open ? "▾" : "▸");
   row.mark.setAttribute("aria-label", open ? "Close" : "Open");
-  say(row.label, `${MARKS[found] ?? ""}${titleOf(step)}${process ? ` · ${process}` : ""}`);
+  say(row.label, `${MARKS[found] ?? ""}${fullTitleOf(step)}${process ? ` · ${process}` : ""}`);
   row.label.title = row.label.textContent;
   const segments = step.kind === "node" && !open && !scaled.log ? children.slice(0, MOST_SEGMENTS) : [], pieces = [step, ...segments];
   while (row.pieces.length < pieces.length) { const bar = make("div", { className: "bar" }); row.usual.after(bar); row.pieces.push(bar); }

@@ -63,10 +63,13 @@ function formatProgress({ done, total, unit, rate }) {
 // The usual duration of a step: "34 s (30 s to 40 s)".
 const formatUsual = ({ seconds, low, high }) => `${formatDuration(seconds)} (${formatDuration(low)} to ${formatDuration(high)})`;
 
+// The title of a step; of an import, with its module.
+const fullTitleOf = step => `${titleOf(step)}${step.attributes?.module ? ` ${step.attributes.module}` : ""}`;
+
 // A step with its phase, its process and its node, as one name.
 function placeOf(step, withNode = makeTree().nodes > 1) {
   const { process, phase } = step.attributes ?? {}, called = step.kind === "callback" && phase ? ` in ${String(phase).replaceAll("_", " ")}` : "";
-  return `${titleOf(step)}${called}${process ? ` · ${process}` : ""}${withNode && step.kind !== "node" && step.node ? ` on ${step.node}` : ""}`;
+  return `${fullTitleOf(step)}${called}${process ? ` · ${process}` : ""}${withNode && step.kind !== "node" && step.node ? ` on ${step.node}` : ""}`;
 }
 
 function traceUrl(span) {
