@@ -53,10 +53,9 @@ def list_runs(number: int, configuration: str | None, *, as_json: bool) -> None:
         if not shown:
             click.echo(f"no runs in {runs_folder()}")
             return
-        columns = ["run", "began", "outcome", "seconds", "configuration", "what", "model"]
-        print_table(
-            [Column(each, "s" if each == "seconds" else "") for each in columns], [_row(each) for each in shown]
-        )
+        columns = [Column("run", "id"), Column("began"), Column("outcome", "id"), Column("seconds", "s")]
+        columns += [Column("configuration"), Column("what"), Column("model")]
+        print_table(columns, [_row(each) for each in shown])
 
 
 @runs.command()

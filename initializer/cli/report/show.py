@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from phasebus.initializer.cli.cells import one_line
 from phasebus.telemetry import redact
 
 _FILE_WIDTH = 140
@@ -22,18 +23,22 @@ class Column:
 
     Attributes:
         name: Its heading.
-        holds: The kind of its values: ``"s"`` seconds, ``"+"`` a difference in seconds, ``"n"`` a count, ``""`` text.
+        holds: The kind of its values: ``"s"`` seconds, ``"+"`` a difference in seconds, ``"n"`` a count, ``"id"`` a name to
+            copy or a word, ``""`` text. Only text is cut where a terminal is too narrow.
     """
 
     name: str
-    holds: Literal["s", "+", "n", ""] = ""
+    holds: Literal["s", "+", "n", "id", ""] = ""
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
     """Print `rows` under `columns`."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.name, justify="right" if column.holds else "left", no_wrap=True)
+        if column.holds:
+            table.add_column(column.name, justify="left" if column.holds == "id" else "right", no_wrap=True)
+        else:
+            table.add_column(one_line(column.name))
     for row in rows[:_MOST_ROWS]:
         table.add_row(*(_cell(column, value) for column, value in zip(columns, row, strict=True)))
     console = Console(highlight=False)
@@ -51,4 +56,4 @@ def _cell(column: Column, value: object) -> Text:
         return Text(f"{value:.2f}")
     if column.holds == "+" and isinstance(value, float):
         return Text(f"{value:+.2f}", style="red" if value > 0.005 else "green" if value < -0.005 else "")
-    return Text(redact(str(value)))
+    return one_line(redact(str(value)))

@@ -122,6 +122,6 @@ def stragglers(context: click.Context, run: str | None, *, as_json: bool) -> Non
 
 
 def _titled(step: RecordedStep) -> str:
-    process = step.attributes.get("process")
-    name = format_title(step.kind, step.name)
+    process, module = step.attributes.get("process"), step.attributes.get("module")
+    name = format_title(step.kind, step.name) + (f" {module}" if module else "")
     return f"{name} ({process})" if process else name

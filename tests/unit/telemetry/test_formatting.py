@@ -4,7 +4,13 @@ import math
 
 import pytest
 
-from phasebus.telemetry.formatting import format_duration, format_progress, format_quantity, format_title
+from phasebus.telemetry.formatting import (
+    format_duration,
+    format_progress,
+    format_quantity,
+    format_step,
+    format_title,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +70,17 @@ def test_format_title_omits_the_kind_of_phases_and_engine_steps() -> None:
     assert format_title("training_workers", "a_b") == "training workers a_b"
     assert format_title("ray", "start_node_actor") == "ray start node actor"
     assert format_title("cluster", "cluster") == "cluster"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "attributes", "node", "text"),
+    [
+        ("engine_step", "load_weights", {"process": "Worker_TP3"}, "node-17", "load weights · Worker_TP3 on node-17"),
+        ("engine_step", "import_modules", {"module": "torch", "process": "w"}, "", "import modules torch · w"),
+        ("callback", "add_flag", {"phase": "pre_download"}, "", "callback add_flag in pre download"),
+    ],
+)
+def test_format_step_names_the_module_the_process_and_the_phase(
+    kind: str, name: str, attributes: dict[str, str], node: str, text: str
+) -> None:
+    assert format_step({"kind": kind, "name": name, "attributes": attributes}, node) == text
