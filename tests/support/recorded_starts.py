@@ -2,20 +2,18 @@
 
 Steps shorter than 1 % of the start, the model's path and the host's name are left out. SAMPLES is a file of the CPU times of all
 processes while the starts ran, each line ``[time, [[pid, parent's pid, creation time, name, CPU seconds], …]]``: those of the
-process that imports the engine, and the share of other programs, are written beside each journal.
+process that imports the engine are written beside each journal.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from phasebus.telemetry.analysis.forecast.past import CPU_SECONDS, CPU_SECONDS_BEFORE
 from phasebus.telemetry.history import BUSYNESS, Configuration
@@ -57,41 +55,14 @@ def _configuration(root: RecordedStep) -> dict[str, object]:
     return {"model": _MODEL, BUSYNESS: root.attributes.get(BUSYNESS, 1.0), **Configuration.of(factors).attributes}
 
 
-class Process(NamedTuple):
-    """A process at one moment: its parent, and the CPU seconds that it has used."""
-
-    parent: int
-    used: float
-
-
-Samples = Sequence[tuple[float, Mapping[int, Process]]]
-"""Seconds since the epoch, and the processes by their ids."""
+Samples = Sequence[tuple[float, Mapping[int, float]]]
+"""Seconds since the epoch, and the CPU seconds that each process has used, by its id."""
 
 
 def read_samples(path: Path) -> Samples:
     """Return the CPU times in the file `path`."""
     lines = (json.loads(line) for line in path.read_text().splitlines())
-    return [(at, {pid: Process(parent, used) for pid, parent, _, _, used in found}) for at, found in lines]
-
-
-def others(run: Run, samples: Samples, cpus: int) -> float:
-    """Return the share of the CPUs that processes used which are not of this start, among the sampled ones."""
-    root = run.root
-    assert root is not None
-    begin, seconds = root.start_ns / 1e9, root.seconds(run.end_ns)
-    with run.path.open() as journal:
-        own = {json.loads(journal.readline())["pid"]}
-    first: dict[int, float] = {}
-    last: dict[int, float] = {}
-    for at, processes in samples:
-        if begin <= at <= begin + seconds:
-            for pid, (parent, used) in sorted(processes.items()):
-                if pid in own or parent in own:
-                    own.add(pid)
-                else:
-                    first.setdefault(pid, used)
-                    last[pid] = used
-    return round(sum(last[pid] - first[pid] for pid in last) / (cpus * seconds), 3)
+    return [(at, {pid: used for pid, *_, used in found}) for at, found in lines]
 
 
 def curve(run: Run, samples: Samples) -> list[tuple[float, float]]:
@@ -104,7 +75,7 @@ def curve(run: Run, samples: Samples) -> list[tuple[float, float]]:
     assert root is not None
     pid = importing.attributes["pid"]
     used = [
-        (at, processes[pid].used)
+        (at, processes[pid])
         for at, processes in samples
         if at <= (importing.end_ns or 0) / 1e9 and pid in processes
     ]
@@ -144,7 +115,7 @@ def main(target: Path, samples: Path, sources: Sequence[Path]) -> None:
         run = read_journal(path, until_ready=True)
         if run.root is not None and run.root.outcome == "finished":
             name = f"{run.run[:15]}-{number:04x}"
-            used = {"import": curve(run, sampled), "others": others(run, sampled, os.cpu_count() or 1)}
+            used = {"import": curve(run, sampled)}
             write_journal(target / f"{name}.jsonl", replace(reduced(run), run=name))
             (target / f"{name}.cpu.json").write_text(json.dumps(used) + "\n")
             print(json.dumps({"run": name, "seconds": round(run.root.seconds(run.end_ns), 1)}))

@@ -1,4 +1,4 @@
-"""How good forecasts of the time remaining are: over made-up starts, and over real ones if their journals are at hand."""
+"""How good forecasts of the time remaining are: over made-up starts, and over recorded real ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -21,9 +21,12 @@ from tests.benchmarks.measuring import Number, Table
 from tests.support.simulated_starts import Shape
 
 JOURNALS = "PHASEBUS_BENCH_RUNS"
-"""The variable with a folder of journals of real starts; by default the recorded ones."""
+"""The variable with a folder of journals of real starts, in place of the recorded ones."""
 
 RECORDED = Path(__file__).parent / "recorded"
+QUIET, BUSY = RECORDED / "quiet", RECORDED / "busy"
+"""Starts beside which nothing else ran, and starts beside which other work came and went."""
+
 SIMULATED = 1000
 EARLIER = (1, 2, 3, 5, 10)
 MOMENTS = (0.0, 0.25, 0.5, 0.75, 0.9)
@@ -34,16 +37,12 @@ COVERAGE, MOST_OFF = 80.0, 5.0
 Curve = Sequence[tuple[float, float]]
 """Seconds after the begin of a start, and the CPU time that the process importing the engine has used; empty if not sampled."""
 
-QUIET = 0.2
-"""The share of the CPUs that other programs use on a machine which counts as quiet."""
-
 
 class Recorded(NamedTuple):
-    """A recorded start, its sampled CPU times, and the share of the CPUs that other programs used meanwhile."""
+    """A recorded start, and its sampled CPU times."""
 
     start: PastRun
     curve: Curve
-    others: float
 
 
 Case = tuple[Sequence[PastRun], PastRun, Curve]
@@ -77,8 +76,11 @@ class Errors:
 def tables() -> Iterable[Table]:
     """Measure and yield the tables."""
     yield simulated()
-    if (table := real()) is not None:
-        yield table
+    if JOURNALS in os.environ:
+        yield from real(Path(os.environ[JOURNALS]), "starts", marked=False)
+    else:
+        yield from real(QUIET, "starts beside which nothing else ran", marked=True)
+        yield from real(BUSY, "starts on a busy machine", marked=False)
     yield cost()
 
 
@@ -101,9 +103,14 @@ def simulated() -> Table:
     return table
 
 
-def real(folder: Path | None = None) -> Table | None:
-    """Forecast each recorded start from the others of its configuration; None without any."""
-    folder = folder or Path(os.environ.get(JOURNALS) or RECORDED)
+def real(folder: Path, what: str, *, marked: bool) -> Iterator[Table]:
+    """Forecast each recorded start from the others of its configuration, and yield a table; none without starts.
+
+    Args:
+        folder: The folder of the journals.
+        what: The plural of what was recorded, for the table's title.
+        marked: Whether the row of all starts is to meet the marks.
+    """
     groups: dict[str, list[Recorded]] = {}
     names: dict[str, str] = {}
     for summary in recorded_runs(folder):
@@ -112,36 +119,25 @@ def real(folder: Path | None = None) -> Table | None:
         if configuration is not None and summary.outcome == "finished":
             found = past_run(read_journal(summary.path, until_ready=True), busyness_of(summary.attributes))
         if configuration is not None and found is not None:
-            groups.setdefault(configuration.fingerprint, []).append(Recorded(found, *_sampled(summary.path)))
+            groups.setdefault(configuration.fingerprint, []).append(Recorded(found, _sampled(summary.path)))
             names[configuration.fingerprint] = _described(configuration)
     groups = {name: starts for name, starts in groups.items() if len(starts) > 2}
     if not groups:
-        return None
-    table = _table(
-        f"Time remaining of {sum(map(len, groups.values()))} real starts, in percent of the whole time", "configuration"
-    )
+        return
+    number = sum(map(len, groups.values()))
+    table = _table(f"Time remaining of {number} real {what}, in percent of the whole time", "configuration")
     for name, starts in groups.items():
         seconds = sorted(each.start.seconds for each in starts)
         label = f"{names[name]}: {len(starts)} starts of {seconds[0]:.0f} to {seconds[-1]:.0f} s"
         _add(table, label, _measured(_each_from_the_others(starts)), marked=False)
     every = [case for starts in groups.values() for case in _each_from_the_others(starts)]
-    _add(table, "all", _measured(every), marked=False)
-    quiet = [
-        case
-        for starts in groups.values()
-        for case in _each_from_the_others([each for each in starts if each.others < QUIET])
-    ]
-    if quiet:
-        label = f"the {len(quiet)} of them beside which other programs used less than {QUIET:.0%} of the CPUs"
-        _add(table, label, _measured(quiet), marked=False)
+    _add(table, "all", _measured(every), marked=marked)
     table.notes.append("CPU times were sampled every half second while the starts ran.")
     table.notes.append(f"Each start is forecast from the others of its configuration; {JOURNALS} names other journals.")
-    return table
+    yield table
 
 
 def _each_from_the_others(starts: Sequence[Recorded]) -> list[Case]:
-    if len(starts) < 2:
-        return []
     return [
         ([other.start for other in (*starts[:at], *starts[at + 1 :])], each.start, each.curve)
         for at, each in enumerate(starts)
@@ -219,13 +215,10 @@ def _used(curve: Curve, elapsed: float) -> float:
     return low + (high - low) * (elapsed - begin) / (end - begin)
 
 
-def _sampled(journal: Path) -> tuple[Curve, float]:
-    """Return what was sampled while a start ran; nothing, and all CPUs used by others, if that was not."""
+def _sampled(journal: Path) -> Curve:
+    """Return the CPU times that were sampled while a start ran; nothing if they were not."""
     path = journal.with_suffix(".cpu.json")
-    if not path.exists():
-        return (), 1.0
-    sampled = json.loads(path.read_text())
-    return [tuple(each) for each in sampled["import"]], sampled["others"]
+    return [tuple(each) for each in json.loads(path.read_text())["import"]] if path.exists() else ()
 
 
 def _described(configuration: Configuration) -> str:
