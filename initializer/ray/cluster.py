@@ -24,7 +24,14 @@ _SUBREAPER = "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper"
 _RAYLET = {
     _SUBREAPER: "true",  # kill a dead worker's children
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_prestart_worker_first_driver": "false",
 }
+"""Settings of a local Ray.
+
+With the last one, Ray starts workers when they are used. By default it starts one for each CPU and connects once they run: seconds in
+which `ray.init` lets no other thread of this process run (no page, no probe), for workers that the engine's actor, which has
+a runtime environment, does not use. Source: Ray 2.60, src/ray/raylet/worker_pool.cc (``RegisterDriver``).
+"""
 
 
 def kills_orphans(environment: Mapping[str, str]) -> bool:

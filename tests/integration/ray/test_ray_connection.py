@@ -26,6 +26,8 @@ async def test_a_ray_of_our_own_lives_on_when_the_pool_retires_its_threads(monke
         children = psutil.Process().children(recursive=True)
         servers = [process for process in children if name_of(process) in ("raylet", "gcs_server")]
         assert len(servers) == 2
+        names = [name_of(process) or "" for process in children]
+        assert [name for name in names if "IDLE" in name] == []  # Ray's connection would wait for them
         monkeypatch.setattr(WorkerThread, "MAX_IDLE_TIME", 0)
         await retire_the_thread_used_last()
         gone, _ = psutil.wait_procs(servers, timeout=2)
