@@ -75,9 +75,7 @@ def curve(run: Run, samples: Samples) -> list[tuple[float, float]]:
     assert root is not None
     pid = importing.attributes["pid"]
     used = [
-        (at, processes[pid])
-        for at, processes in samples
-        if at <= (importing.end_ns or 0) / 1e9 and pid in processes
+        (at, processes[pid]) for at, processes in samples if at <= (importing.end_ns or 0) / 1e9 and pid in processes
     ]
     if CPU_SECONDS_BEFORE not in importing.attributes:
         importing.attributes = {
