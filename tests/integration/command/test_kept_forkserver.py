@@ -469,8 +469,11 @@ def test_a_server_ends_when_it_should_and_leaves_its_commands_running(own: Stub,
             "'m'",
         ),
         ("import socket; pair = socket.socketpair()", "opened a connection"),
+        ("import multiprocessing; lock = multiprocessing.Lock()", "a lock of processes"),
+        ("import tempfile; folder = tempfile.TemporaryDirectory(prefix='imported')", "a temporary folder .*imported"),
+        ("import tempfile; file = tempfile.NamedTemporaryFile(prefix='imported')", "a file for writing .*imported"),
     ],
-    ids=["thread", "connection"],
+    ids=["thread", "connection", "lock", "temporary folder", "written file"],
 )
 def test_a_server_whose_imports_are_not_safe_to_fork_refuses_and_ends(own: Stub, imported: str, reason: str) -> None:
     Path(own.folder, "modules", "torch", "__init__.py").write_text(imported)
@@ -478,6 +481,21 @@ def test_a_server_whose_imports_are_not_safe_to_fork_refuses_and_ends(own: Stub,
     with pytest.raises(client.NotForkedError, match=reason):
         own.fork("exit", "0")
     wait_until(lambda: own.address.connect() is None, "it has ended")
+
+
+def test_a_server_whose_imports_append_to_a_log_and_clean_up_is_safe(own: Stub, tmp_path: Path) -> None:
+    Path(own.folder, "modules", "torch", "__init__.py").write_text(f"""\
+import logging, mmap, tempfile
+logging.getLogger("torch").addHandler(logging.FileHandler({str(tmp_path / "log")!r}))
+with tempfile.TemporaryDirectory(), tempfile.TemporaryFile():
+    private = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE)
+source = open(__file__)
+""")
+    own.start()
+    forked = own.fork("exit", "3")
+    assert forked is not None
+    assert forked.wait() == 3
+    forked.close()
 
 
 def test_a_suspended_run_suspends_its_forked_command_and_goes_on_with_it(own: Stub, tmp_path: Path) -> None:

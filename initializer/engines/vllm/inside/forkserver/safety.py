@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -55,17 +54,6 @@ def touched_device() -> str | None:
             continue
         if target.startswith(_DEVICES):
             return f"a device is open ({target})"
-    return None
-
-
-def open_connection(own: Collection[int]) -> str | None:
-    """Return which socket is open, apart from those with the numbers `own`: two processes must not use one connection."""
-    for path in Path("/proc/self/fd").iterdir():
-        try:
-            if path.readlink().name.startswith("socket:") and int(path.name) not in own:
-                return "the imports have opened a connection"
-        except OSError:
-            continue
     return None
 
 

@@ -26,6 +26,7 @@ from phasebus.initializer.engines.vllm.inside.forkserver.kept import environment
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, is_same_user
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.imported_files import ImportedFiles
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.shared_state import SharedState
 from phasebus.initializer.engines.vllm.inside.import_times import ImportTimes
 
 imported_modules: frozenset[str] = frozenset()
@@ -72,7 +73,7 @@ class KeptServer:
         self._last_used = time.monotonic()
         self._fingerprint = fingerprint(os.environ)
         self._imported = False
-        self._files = ImportedFiles()
+        self._files, self._shared = ImportedFiles(), SharedState()
         self._forks = 0
         self._imports, self._import_seconds = ImportTimes(), 0.0
         self._waiting: list[tuple[socket.socket, list[int]]] = []
@@ -96,7 +97,7 @@ class KeptServer:
         environment.record_reads()
         for name in begin.front_end_modules():
             began = time.monotonic()
-            with self._imports.measuring(), contextlib.suppress(Exception):
+            with self._shared.recording(), self._imports.measuring(), contextlib.suppress(Exception):
                 importlib.import_module(name)  # a version without it; a fork that needs it reports it
             self._import_seconds += time.monotonic() - began
             self._serve(0)
@@ -121,17 +122,18 @@ class KeptServer:
         if os.fork() == 0:  # libraries end their threads for a fork
             os._exit(0)
         os.wait()
-        sockets = {*self._own}  # and those of the requests that wait: a command may inherit sockets
+        own = {*self._own}  # and those of the requests that wait: a command may inherit any
         for connection, descriptors in self._waiting:
-            sockets.update((connection.fileno(), *descriptors))
-        reason = safety.reason_against_forking() or safety.reason_after_forking() or safety.open_connection(sockets)
+            own.update((connection.fileno(), *descriptors))
+        reason = safety.reason_against_forking() or safety.reason_after_forking() or self._shared.found(own)
         if reason is None and fingerprint(os.environ) != self._fingerprint:
             reason = "a package was installed meanwhile"
         if reason is not None:
             for connection, _ in self._waiting:
                 messages.send(connection, {"refused": reason})
             logger.error("no fork server: %s", reason)
-            self._end(1)
+            self._address.remove()
+            os._exit(1)
 
     def _serve(self, milliseconds: int | None) -> None:
         """Handle what has arrived; wait for it if `milliseconds` is None."""
@@ -288,10 +290,6 @@ class KeptServer:
         self._waiting.clear()
         if not self._commands:
             os._exit(0)
-
-    def _end(self, code: int) -> NoReturn:
-        self._address.remove()
-        os._exit(code)
 
 
 def main(folder: str, listener: int, lock: int, owner: int | None, idle_seconds: float | None) -> NoReturn:
