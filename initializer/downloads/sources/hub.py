@@ -31,6 +31,7 @@ from phasebus.initializer.downloads.sources.hub_cache import (
     snapshot_folder,
 )
 from phasebus.initializer.downloads.sources.hub_listing import HubRepository, read_repository, without_duplicate_weights
+from phasebus.telemetry.folders import cache_folder
 from phasebus.telemetry.redaction import redact
 
 logger = logging.getLogger("phasebus.downloads")
@@ -97,7 +98,7 @@ class HubSource:
                 f"unset it, write hf://{self._repo}, name a folder, or leave the download to the engine "
                 "(local_node_download_model: NONE)"
             )
-        cache = expanded(Path(constants.HF_HUB_CACHE))
+        cache = _cache()
         if constants.HF_HUB_OFFLINE:
             if (cached := cached_snapshot(cache, self._repo, self._revision)) is not None:
                 return cached
@@ -209,6 +210,12 @@ def _constants() -> Any:
             + (f"{', '.join(rejected)}: set whole numbers of seconds" if rejected else "Correct the HF_ variables")
         ) from None
     return constants
+
+
+def _cache() -> Path:
+    """Return the folder of the hub's cache. Without a home, it is below that of phasebus, and not in a folder called "~"."""
+    cache = expanded(Path(_constants().HF_HUB_CACHE))
+    return cache_folder() / "huggingface" / "hub" if cache.parts[:1] == ("~",) else cache
 
 
 def _is_whole(value: str | None) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from phasebus.initializer.downloads import DownloadError, DownloadSettings
+from phasebus.initializer.downloads.sources import hub as hub_module
 from phasebus.initializer.downloads.sources.http import HttpClient, StatusError
 from phasebus.initializer.downloads.sources.hub import HubSource
 
@@ -73,6 +74,18 @@ def test_statement_of_the_hub_is_a_part_of_the_error(hub: Hub, status: int, code
     assert error.startswith("hf://org/name is a gated repository" if code else "hub.example denies access (HTTP 403)")
     assert ". The hub: 'Enable access in your fine-grained token xxx" in error
     assert len(error) < 600
+
+
+def test_cache_of_a_user_without_a_home_is_no_folder_called_tilde(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    monkeypatch.setattr(Path, "expanduser", fail)
+    monkeypatch.setenv("PHASEBUS_CACHE_DIR", str(tmp_path))
+    assert hub_module._cache() == tmp_path / "huggingface" / "hub"
 
 
 @pytest.fixture
