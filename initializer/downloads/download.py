@@ -20,7 +20,7 @@ from phasebus.initializer.downloads.inventory import missing_of_inventory, write
 from phasebus.initializer.downloads.locks import exclusive_access
 from phasebus.initializer.downloads.modes import select_files
 from phasebus.initializer.downloads.names import check_listing
-from phasebus.initializer.downloads.paths import STATE, default_folder, expanded, free_bytes
+from phasebus.initializer.downloads.paths import ANOTHER_FOLDER, STATE, default_folder, expanded, free_bytes
 from phasebus.initializer.downloads.progress import ProgressMeter
 from phasebus.initializer.downloads.protocol import Listing, RemoteFile, Source
 from phasebus.initializer.downloads.record import Record
@@ -206,8 +206,8 @@ async def _fetch(
             free = free_bytes(folder)
             if missing + _RESERVE > free and missing:
                 raise DownloadError(
-                    f"{source.display} needs {missing} bytes more in {folder}, and {free} are free; free some, or choose "
-                    "another destination"
+                    f"{source.display} needs {missing} bytes more in {folder}, and {free} are free; free some, or "
+                    f"{ANOTHER_FOLDER}"
                 )
         transfers = Transfers(bus, pending, folder, source.display, labels, settings)
         listing_retries = int(step.attributes["retries"])

@@ -23,7 +23,7 @@ from pathlib import Path
 import anyio
 
 from phasebus.initializer.downloads.errors import DownloadError
-from phasebus.initializer.downloads.paths import STATE
+from phasebus.initializer.downloads.paths import ANOTHER_FOLDER, STATE
 from phasebus.initializer.downloads.progress import INTERVAL
 from phasebus.telemetry.files import open_regular, read_regular, replace_regular
 
@@ -79,9 +79,7 @@ async def exclusive_access(
                 await anyio.sleep(INTERVAL)
     except OSError as error:
         if error.errno not in _READ_ONLY or not await anyio.Path(folder).is_dir():
-            raise DownloadError(
-                f"{folder} cannot be written: {error.strerror or error}; choose another destination"
-            ) from error
+            raise DownloadError(f"{folder} cannot be written: {error.strerror or error}; {ANOTHER_FOLDER}") from error
         lock = None
     try:
         yield private if lock is None else state

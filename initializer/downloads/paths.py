@@ -13,6 +13,10 @@ STATE = ".phasebus"
 """The folder inside a destination for the download's own state: lock, record, partial files."""
 
 
+ANOTHER_FOLDER = "choose another destination: download_destination, or HF_HOME for the hub's cache and PHASEBUS_CACHE_DIR for other sources"
+"""The end of a message about a folder that cannot be written."""
+
+
 def expanded(path: Path) -> Path:
     """Return `path` with ``~`` replaced; unchanged without a home directory."""
     try:

@@ -14,7 +14,7 @@ from phasebus.initializer.downloads.checks import Digest, content_problem
 from phasebus.initializer.downloads.errors import CorruptError, DownloadError, StoppedError, TransferError
 from phasebus.initializer.downloads.names import target_path
 from phasebus.initializer.downloads.partial import PartialFile
-from phasebus.initializer.downloads.paths import STATE, free_bytes
+from phasebus.initializer.downloads.paths import ANOTHER_FOLDER, STATE, free_bytes
 from phasebus.initializer.downloads.present import earlier_copies, link, matching_status
 from phasebus.initializer.downloads.protocol import Body, RemoteFile, Source
 from phasebus.initializer.downloads.record import Record
@@ -275,12 +275,11 @@ class Transfer:
             missing = (self.total or self.done) - self.done
             return DownloadError(
                 f"the disk of {self._folder} is full: {self.file.name} needs {missing} bytes more, and "
-                f"{free_bytes(self._folder)} are free; free some, or choose another destination"
+                f"{free_bytes(self._folder)} are free; free some, or {ANOTHER_FOLDER}"
             )
         return self._read_only_error(error.strerror or str(error))
 
     def _read_only_error(self, cause: str) -> DownloadError:
         return DownloadError(
-            f"{self.file.name} is missing or outdated in {self._folder}, which cannot be written: {cause}; choose another "
-            "destination"
+            f"{self.file.name} is missing or outdated in {self._folder}, which cannot be written: {cause}; {ANOTHER_FOLDER}"
         )

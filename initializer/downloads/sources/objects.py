@@ -29,7 +29,7 @@ _SLOWEST: Final = 2 * 2**20
 _STATUS: Final = re.compile(r"status code: (?P<status>\d{3})\b|\b(?P<reason>\d{3}) [A-Z][A-Za-z ]+:")
 """The HTTP status in the message of an obstore error; obstore has error classes for the most common statuses only."""
 
-_CREDENTIALS: Final = re.compile(r"token request|performing [A-Z]+ http://169\.254\.")
+_CREDENTIALS: Final = re.compile(r"token request|token file|performing [A-Z]+ http://169\.254\.")
 """The message of obstore for a failed request for credentials, to a configured service or to the cloud's own."""
 
 _BAD_PATH: Final = re.compile(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.locks import exclusive_access
 from phasebus.initializer.downloads.paths import STATE
 
@@ -60,3 +61,11 @@ async def test_private_folder_of_a_killed_process_is_removed(tmp_path: Path, mon
     async with exclusive_access(tmp_path, no_wait):
         pass
     assert sorted(each.name for each in state.iterdir()) == ["lock", "unlocked-new"]
+
+
+async def test_folder_that_cannot_be_created_is_named_with_the_variables_that_move_it() -> None:
+    with pytest.raises(
+        DownloadError, match=r"/dev/null/cache cannot be written: Not a directory; .* HF_HOME for the hub"
+    ):
+        async with exclusive_access(Path("/dev/null/cache"), no_wait):
+            pass
