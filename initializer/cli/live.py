@@ -50,8 +50,14 @@ def live_tree(
 _STYLES = {"failed": "bold red", "stuck": "bold yellow", "slow": "bold yellow", "ready": "bold green"}
 
 
-def step_line(step: Mapping[str, Any], now: float) -> Text:
-    """Return a step as one line: its outcome, title, duration, progress and error."""
+def step_line(step: Mapping[str, Any], now: float, *, with_error: bool = True) -> Text:
+    """Return a step as one line: its outcome, title, duration, progress and error.
+
+    Args:
+        step: The step.
+        now: The time, in seconds since the epoch.
+        with_error: Whether its error is shown.
+    """
     mark, style = {"running": ("●", "yellow"), "finished": ("✓", "green")}.get(step["outcome"], ("✗", "red"))
     attributes = step.get("attributes", {})
     line = Text()
@@ -71,15 +77,17 @@ def step_line(step: Mapping[str, Any], now: float) -> Text:
             f"  {format_progress(step['done'], step.get('total'), step['unit'], step.get('rate'))}", style="cyan"
         )
     if step.get("error"):
-        line.append(f"  {step['outcome']}: {redact(step['error'])}", style="red")
+        error = f": {redact(step['error'])}" if with_error else ""
+        line.append(f"  {step['outcome']}{error}", style="red")
     if changed := attributes.get("changed"):
         line.append(f"  changed {changed}", style="magenta")
     return line
 
 
 def _tree(step: Mapping[str, Any], inside: Mapping[str | None, list[Mapping[str, Any]]], now: float) -> Tree:
-    tree = Tree(step_line(step, now), guide_style="dim")
     shown = [each for each in inside.get(step["id"], ()) if _is_worth_a_line(step, each)]
+    is_shown_inside = any(each.get("error") == step.get("error") for each in shown[-_MOST_LINES:])
+    tree = Tree(step_line(step, now, with_error=not is_shown_inside), guide_style="dim")
     for each in shown[-_MOST_LINES:]:
         tree.children.append(_tree(each, inside, now))
     if len(shown) > _MOST_LINES:

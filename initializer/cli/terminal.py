@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -23,6 +23,9 @@ from phasebus.telemetry import Timeline, redact
 from phasebus.telemetry.verdict import Step
 
 logger = logging.getLogger("phasebus.startup")
+
+_LATE_SECONDS: Final = 0.25
+"""The longest that the end of a start may be late on the terminal, in seconds."""
 
 
 def log_to_stderr(bus: Bus, timeline: Timeline, nodes: RemoteStart | None = None) -> StatusThread:
@@ -66,6 +69,8 @@ def show_progress(bus: Bus, timeline: Timeline, nodes: RemoteStart | None = None
             log = partial(_log_others, timeline, nodes)
             follower = Follower(nodes) if draws_tree else Follower(nodes, log)
             stack.callback(follower.close)
+        if draws_tree:
+            stack.callback(_wait_for_end, timeline)  # or the last state that is drawn would be one before the end
         yield
 
 
@@ -85,6 +90,15 @@ def _log_to(console: Console) -> None:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+def _wait_for_end(timeline: Timeline) -> None:
+    """Wait a moment until no outermost step runs: the observer of `timeline` has a thread of its own, and may be late."""
+    deadline = time.monotonic() + _LATE_SECONDS
+    while time.monotonic() < deadline:
+        if not any(each["outcome"] == "running" and "parent" not in each for each in timeline.state()["steps"]):
+            return
+        time.sleep(_LATE_SECONDS / 50)
 
 
 def _tree(timeline: Timeline, nodes: RemoteStart | None) -> RenderableType:

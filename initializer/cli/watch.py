@@ -52,6 +52,7 @@ def watch(url: str, *, until_ready: bool) -> None:
 def _follow(start: RemoteStart, console: Console | None, *, until_ready: bool) -> str | None:
     """Follow a start until it closes or, with `until_ready`, is ready or has failed; return the outermost step's outcome."""
     connected = False
+    error_shown: object = None
     status = StatusLines(time.time())
     while True:
         try:
@@ -60,7 +61,8 @@ def _follow(start: RemoteStart, console: Console | None, *, until_ready: bool) -
                 if console is not None:
                     now, about = time.time() + start.offset, start.about
                     for step in start.announced(changed):
-                        console.print(step_line(step, now), soft_wrap=True)
+                        console.print(step_line(step, now, with_error=step.get("error") != error_shown), soft_wrap=True)
+                        error_shown = step.get("error") or error_shown
                     if line := status.line(start.steps, now, start.remaining(time.time()), about.get("stuck", ())):
                         console.print(redact(line), markup=False, soft_wrap=True)
                 root = start.root

@@ -4,13 +4,14 @@ import io
 import time
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from phasebus.initializer.cli import main
+from phasebus.initializer.cli import main, terminal
 from phasebus.initializer.cli.live import live_tree
 from phasebus.initializer.cli.remote import Follower, RemoteStart, WatchError, is_loopback
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
@@ -68,6 +69,41 @@ def test_a_finished_step_is_one_line_and_a_failed_one_has_its_error(timeline: Ti
     assert "✓ download  4 s" in tree
     assert "org/llama" not in tree
     assert "✗ engine init  5 s  failed: out of memory" in tree
+
+
+def test_an_error_is_shown_once_where_it_arose(timeline: Timeline) -> None:
+    for id_ in ("c", "b", "a"):
+        timeline.ended(id_, 104.0, "failed", "no such bucket: models", {})
+    tree = drawn(timeline, 104.0).splitlines()
+    assert [line for line in tree[1:] if "no such bucket" in line] == [
+        "    └── ✗ download org/llama  4 s  failed: no such bucket: models"
+    ]
+    assert tree[1:3] == ["✗ node n  4 s  failed", "└── ✗ download  4 s  failed"]
+
+
+def test_watch_prints_an_error_once(timeline: Timeline, service: Server) -> None:
+    for id_ in ("c", "b", "a"):
+        timeline.ended(id_, 104.0, "failed", "no such bucket: models", {})
+    result = watch(service.url, "--until-ready")
+    assert result.exit_code == 1
+    assert result.output.count("no such bucket: models") == 1
+    assert result.output.count("failed") == 3
+
+
+def test_end_that_is_observed_late_is_waited_for(timeline: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_late(seconds: float) -> None:
+        timeline.ended("a", 104.0, "finished", None, {})
+
+    monkeypatch.setattr(terminal, "_LATE_SECONDS", 60.0)
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end_late))
+    terminal._wait_for_end(timeline)
+    assert timeline.state()["steps"][0]["outcome"] == "finished"
+
+
+def test_start_without_an_end_is_not_waited_for(timeline: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_LATE_SECONDS", 0.0)
+    terminal._wait_for_end(timeline)
+    assert timeline.state()["steps"][0]["outcome"] == "running"
 
 
 def test_of_many_nodes_only_those_not_ready_are_shown() -> None:
