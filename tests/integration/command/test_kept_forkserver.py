@@ -232,6 +232,21 @@ def test_what_imports_print_is_not_printed_by_a_command(own: Stub) -> None:
     assert own.address.log.read_text() == "imported"
 
 
+def test_a_command_of_another_terminal_is_forked(own: Stub) -> None:
+    Path(own.folder, "modules", "torch", "__init__.py").write_text(
+        "import os\ncopied = os.environ.copy()\nfound = [each for each in os.environ.items() if each[0] == 'SEARCHED']\n"
+    )
+    own.environment |= {"TMUX_PANE": "%1", "SSH_CONNECTION": "::1 1 ::1 22", "PORT": "8000"}
+    own.start()
+    client.wait_until_imported(own.address)
+    own.environment |= {"TMUX_PANE": "%2", "PORT": "8001"}
+    del own.environment["SSH_CONNECTION"]
+    forked = own.fork("exit", "3")
+    assert forked is not None
+    assert forked.wait() == 3
+    forked.close()
+
+
 def test_twenty_starts_at_once_share_one_server(own: Stub) -> None:
     started: list[bool] = []
     codes: list[int] = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -77,6 +78,30 @@ def test_imported_file_that_was_edited_in_place_is_named(
     assert files.changed() is None
     change(Path(module.__file__))
     assert files.changed() == module.__file__
+
+
+@pytest.mark.parametrize(
+    ("read", "names"),
+    [
+        (lambda variables: variables["A"], {"A"}),
+        (lambda variables: variables.get("UNSET"), {"UNSET"}),
+        (lambda variables: "A" in variables, {"A"}),
+        (lambda variables: variables.copy(), set()),
+        (lambda variables: {**variables}, set()),
+        (lambda variables: [value for name, value in variables.items() if name.startswith("X")], set()),
+        (lambda variables: list(variables.values()), set()),
+        (lambda variables: (dict(variables)["A"], variables["B"]), {"B"}),
+        (lambda variables: [variables.get("UNSET") for _ in variables.items()], {"UNSET"}),
+    ],
+)
+def test_variables_read_by_name_are_recorded_and_copied_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch, read: Callable[[Mapping[str, str]], object], names: set[str]
+) -> None:
+    monkeypatch.setattr(environment, "_read", set())
+    monkeypatch.setattr(environment, "_copied", deque())
+    coding = [getattr(os.environ, name) for name in ("encodekey", "decodekey", "encodevalue", "decodevalue")]
+    read(environment._RecordingEnvironment({b"A": b"1", b"B": b"2", b"C": b"3"}, *coding))
+    assert environment._read == names
 
 
 def test_command_with_the_same_library_folders_has_no_difference(

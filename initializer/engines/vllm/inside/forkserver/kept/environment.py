@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from phasebus.initializer.engines.vllm.inside.forkserver.imported import LIBRARY_PATH, READ_WHEN_LOADED, is_same
 from phasebus.telemetry.redaction import is_secret_name
 
 _OF_ONE_START: Final = ("PHASEBUS_", "OTEL_", "TRACEPARENT", "TRACESTATE", "BAGGAGE")
-_READ_BY_LIBRARIES: Final = (*READ_WHEN_LOADED, "LC_", "LANG", "TZ", "SSL", "OPENSSL_")
+_READ_BY_LIBRARIES: Final = (*READ_WHEN_LOADED, "LC_", "LANG", "TZ", "SSL", "OPENSSL_", "TQDM_", "NETWORKX_")
 _HARMLESS: Final = frozenset(
     {
         "PATH",
@@ -37,14 +38,29 @@ _OF_ONE_PROCESS: Final = frozenset(
 
 
 class _RecordingEnvironment(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001
-    """The environment of this process, which remembers which variables are read."""
+    """The environment of this process, which remembers which variables are read.
+
+    Copying all of them, or searching for some by the beginnings of their names, does not count as reading each of them.
+    """
 
     def __getitem__(self, name: str) -> str:
-        _read.add(name)
+        if _copied and name == _copied[0]:
+            _copied.popleft()
+        else:
+            _copied.clear()
+            _read.add(name)
         return super().__getitem__(name)  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        names = list(super().__iter__())
+        _copied.clear()
+        for name in names:
+            _copied.append(name)  # its value is asked for next by `items`, and after all names by `dict`
+            yield name
 
 
 _read: set[str] = set()
+_copied: deque[str] = deque()
 _initial: dict[str, str] = {}
 
 
