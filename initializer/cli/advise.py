@@ -165,14 +165,15 @@ def _measure(as_it_is: Contender, runs: Sequence[str], starts: int) -> None:
 def _report(as_it_is: Contender, changed: Mapping[str, Contender], starts: int) -> None:
     """Print what was predicted for each change, and what was measured."""
     before = series(str(as_it_is.folder))
-    predicted = {each.lever.name: each.saved for each in analysis.advise(before, _levers)}
+    # both are medians: the smallest saving, which is advised, would be compared with that of an average start
+    savings = [{each.lever.name: each.saved for each in analysis.advise([run], _levers)} for run in before]
+    predicted = {name: median(saved.get(name, 0.0) for saved in savings) for name in changed}
     usual, differ = median(map(time_to_ready, before)), spread([time_to_ready(run) for run in before])
     click.echo(f"as it is: ready in {format_duration(usual)} ± {format_duration(differ)}, the median of {starts}")
     for name, variant in changed.items():
         after = [time_to_ready(run) for run in series(str(variant.folder))]
         seconds = median(after)
-        claimed = predicted.get(name)
-        said = "nothing" if claimed is None else f"-{format_duration(claimed)}"
+        said = f"-{format_duration(predicted[name])}" if predicted[name] else "nothing"
         unclear = ", less than the starts differ by" if abs(seconds - usual) < max(differ, spread(after)) else ""
         click.echo(
             f"{name}: ready in {format_duration(seconds)}; predicted {said}, measured {seconds - usual:+.2f} s{unclear}"
