@@ -77,9 +77,25 @@ def indented(text: str, spaces: int = 2) -> str:
 def log_warnings() -> None:
     """Write the warnings and errors that phasebus logs to standard error, one line each."""
     logger = logging.getLogger("phasebus")
+    keep_loggers_enabled()
     if not logger.handlers:
         logger.addHandler(_WarningHandler(logging.WARNING))
         logger.propagate = False
+
+
+def keep_loggers_enabled() -> None:
+    """Let no logging configuration disable the loggers of phasebus that exist in this process, which is phasebus's own.
+
+    By default `logging.config` disables every logger that it does not configure. The module of a callback may use it, also
+    while a callback runs, and a failed start would then end without a line.
+    """
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if type(logger) is logging.Logger and f"{name}.".startswith("phasebus."):
+            logger.__class__ = _EnabledLogger
+
+
+class _EnabledLogger(logging.Logger):
+    disabled = property(lambda self: False, lambda self, value: None)
 
 
 class _WarningHandler(logging.Handler):

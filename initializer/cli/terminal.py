@@ -14,7 +14,7 @@ from rich.live import Live
 
 from phasebus.bus import Bus
 from phasebus.initializer.cli.live import live_tree, step_line
-from phasebus.initializer.cli.output import indented
+from phasebus.initializer.cli.output import indented, keep_loggers_enabled
 from phasebus.initializer.cli.remote import Follower, RemoteStart
 from phasebus.initializer.cli.status_lines import StatusThread
 from phasebus.observers import LogObserver, ProgressObserver
@@ -83,6 +83,7 @@ def _log_others(timeline: Timeline, nodes: RemoteStart, changed: list[dict[str, 
 
 def _log_to(console: Console) -> None:
     logger = logging.getLogger("phasebus")
+    keep_loggers_enabled()
     if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
         logger.handlers.clear()  # removes the handler for warnings
         handler = _ConsoleHandler(console)

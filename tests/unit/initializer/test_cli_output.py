@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 
 import pytest
@@ -8,7 +9,13 @@ import pytest
 from phasebus.initializer.cli import doctor
 from phasebus.initializer.cli.doctor.findings import Finding, Level
 from phasebus.initializer.cli.group import main
-from phasebus.initializer.cli.output import OutputError, TolerantStream, check_output, tolerant_streams
+from phasebus.initializer.cli.output import (
+    OutputError,
+    TolerantStream,
+    check_output,
+    keep_loggers_enabled,
+    tolerant_streams,
+)
 
 
 class Broken(io.StringIO):
@@ -79,3 +86,17 @@ def test_command_that_ends_with_an_exit_code_fails_if_its_result_cannot_be_writt
         main(["doctor"])
     assert ended.value.code == 1
     assert "the output cannot be written: No space left on device" in capsys.readouterr().err
+
+
+def test_logging_configuration_of_others_does_not_disable_the_loggers_of_phasebus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.root.manager, "loggerDict", {})
+    own, other = logging.getLogger("phasebus.startup"), logging.getLogger("phasebuses")
+    own.disabled = True  # as `logging.config` does with every logger that it does not configure
+    keep_loggers_enabled()
+    assert own.isEnabledFor(logging.ERROR)
+    for each in (own, other):
+        each.disabled = True
+    assert own.isEnabledFor(logging.ERROR)
+    assert not other.isEnabledFor(logging.ERROR)
