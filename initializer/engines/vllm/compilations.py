@@ -24,8 +24,8 @@ def compile_seconds(run: Run) -> Mapping[str, float]:
     """Return the seconds in which sources were compiled, by the id of the step that would be so much shorter without.
 
     They are measured from the time at which a process loads the plugin. Before that, its sources are counted, and the seconds
-    follow from the share of those that were compiled. A wait for a fork server is shorter by what the server compiles more than the front end
-    does meanwhile, which requests the process so much earlier.
+    follow from the share of those that were compiled. A wait for a fork server is shorter by what the server compiles more than
+    the front end does meanwhile, which requests the process so much earlier.
 
     Args:
         run: The recorded start.
@@ -34,20 +34,31 @@ def compile_seconds(run: Run) -> Mapping[str, float]:
     for step in run.steps:
         if seconds := _number(step, COMPILE_SECONDS) or _estimated(step, run):
             found[step.id] = seconds
+    return found | _waits(run, found)
+
+
+def _waits(run: Run, found: Mapping[str, float]) -> dict[str, float]:
+    """Return the seconds by which each wait for a fork server would be shorter, by its id, in the order of the requests."""
     steps = {step.id: step for step in run.steps}
-    for step in run.steps:
+    shorter: dict[str, float] = {}
+    server_before, since_ns = 0.0, 0
+    for step in run.steps:  # by their start
         start = steps.get(step.parent or "")
         by_server = 0.0 if start is None else _number(start, SERVER_COMPILE_SECONDS)
-        if step.name == WAIT_FOR_FORK_SERVER and by_server:
-            by_front_end = sum(found[each.id] for each in run.steps if each.id in found and _is_before(each, step))
-            found[step.id] = max(0.0, by_server - by_front_end)
-    return found
-
-
-def _is_before(step: RecordedStep, wait: RecordedStep) -> bool:
-    """Return whether the front end did `step` while the server imported: the server is its fork, or was started with it."""
-    is_inherited = step.name == IMPORT_ENGINE
-    return step.attributes.get("process") == FRONT_END and step.start_ns < wait.start_ns and not is_inherited
+        if step.name != WAIT_FOR_FORK_SERVER or not by_server:
+            continue
+        by_front_end = sum(
+            found[each.id]
+            for each in run.steps
+            # not what it had imported before: the server is its fork, or was started with it
+            if each.id in found
+            and since_ns <= each.start_ns < step.start_ns
+            and each.name != IMPORT_ENGINE
+            and each.attributes.get("process") == FRONT_END
+        )
+        shorter[step.id] = max(0.0, by_server - server_before - by_front_end)
+        server_before, since_ns = max(server_before, by_server), step.start_ns
+    return shorter
 
 
 def _estimated(step: RecordedStep, run: Run) -> float:

@@ -52,6 +52,16 @@ def test_wait_for_a_fork_server_is_shorter_by_what_the_server_compiles_more_than
     assert advised(run)[LEVER].saved - advised(start())[LEVER].saved == pytest.approx(3.0 * 0.8)
 
 
+def test_later_wait_for_a_fork_server_is_shorter_by_what_that_compiled_since() -> None:
+    def process(name: str, at: float, server: float) -> tuple[Any, Any]:
+        about: dict[str, Any] = {"kind": "engine_step", "process": name}
+        start = step("start_process", at, at + 3, id=name, fork_server_compile_seconds=server, **about)
+        return start, step("wait_for_fork_server", at, at + 3, name, id=f"{name} waits", **about)
+
+    waits = compile_seconds(run_of(*process("EngineCore", 1, 2.0), *process("Worker", 5, 2.5), end=9.0))
+    assert waits == pytest.approx({"EngineCore waits": 2.0, "Worker waits": 0.5})
+
+
 def test_no_step_saves_more_than_its_own_time() -> None:
     saved = advised(start(server=100.0))[LEVER].saved - advised(start())[LEVER].saved
     assert saved == pytest.approx(4.0)  # the whole wait
