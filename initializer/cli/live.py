@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -44,21 +44,25 @@ def live_tree(
     )
     if len(nodes) > _MOST_NODES:
         return Group(headline, *_many(nodes, inside, now))
-    return Group(headline, *(_tree(step, inside, now) for step in inside.get(None, ())))
+    stuck_ids = {str(each.get("step")) for each in stuck}
+    return Group(headline, *(_tree(step, inside, now, stuck_ids) for step in inside.get(None, ())))
 
 
 _STYLES = {"failed": "bold red", "stuck": "bold yellow", "slow": "bold yellow", "ready": "bold green"}
 
 
-def step_line(step: Mapping[str, Any], now: float, *, with_error: bool = True) -> Text:
+def step_line(step: Mapping[str, Any], now: float, *, with_error: bool = True, is_stuck: bool = False) -> Text:
     """Return a step as one line: its outcome, title, duration, progress and error.
 
     Args:
         step: The step.
         now: The time, in seconds since the epoch.
         with_error: Whether its error is shown.
+        is_stuck: Whether it is marked as stuck.
     """
     mark, style = {"running": ("●", "yellow"), "finished": ("✓", "green")}.get(step["outcome"], ("✗", "red"))
+    if is_stuck:
+        mark, style = "!", "bold yellow"
     attributes = step.get("attributes", {})
     line = Text()
     line.append(f"{mark} ", style=style)
@@ -84,12 +88,15 @@ def step_line(step: Mapping[str, Any], now: float, *, with_error: bool = True) -
     return line
 
 
-def _tree(step: Mapping[str, Any], inside: Mapping[str | None, list[Mapping[str, Any]]], now: float) -> Tree:
+def _tree(
+    step: Mapping[str, Any], inside: Mapping[str | None, list[Mapping[str, Any]]], now: float, stuck: Collection[str]
+) -> Tree:
     shown = [each for each in inside.get(step["id"], ()) if _is_worth_a_line(step, each)]
     is_shown_inside = any(each.get("error") == step.get("error") for each in shown[-_MOST_LINES:])
-    tree = Tree(step_line(step, now, with_error=not is_shown_inside), guide_style="dim")
+    line = step_line(step, now, with_error=not is_shown_inside, is_stuck=step["id"] in stuck)
+    tree = Tree(line, guide_style="dim")
     for each in shown[-_MOST_LINES:]:
-        tree.children.append(_tree(each, inside, now))
+        tree.children.append(_tree(each, inside, now, stuck))
     if len(shown) > _MOST_LINES:
         tree.add(Text(f"and {len(shown) - _MOST_LINES} before these", style="dim"))
     return tree

@@ -6,8 +6,9 @@ import time
 
 import click
 import httpx
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from phasebus.initializer.cli.failures import reported
 from phasebus.initializer.cli.live import live_tree, step_line
@@ -34,12 +35,7 @@ def watch(url: str, *, until_ready: bool) -> None:
         if can_redraw(console):
             with Live(
                 console=console,
-                get_renderable=lambda: live_tree(
-                    dict(start.steps),
-                    time.time() + start.offset,
-                    start.remaining(time.time()),
-                    start.about.get("stuck", ()),
-                ),
+                get_renderable=lambda: _tree(start),
                 refresh_per_second=4,
             ):
                 outcome = _follow(start, None, until_ready=until_ready)
@@ -47,6 +43,13 @@ def watch(url: str, *, until_ready: bool) -> None:
             outcome = _follow(start, console, until_ready=until_ready)
     if outcome != "finished":
         raise SystemExit(1)
+
+
+def _tree(start: RemoteStart) -> RenderableType:
+    if not start.about:
+        return Text(f"Connecting to {start.url}")
+    now = time.time()
+    return live_tree(dict(start.steps), now + start.offset, start.remaining(now), start.about.get("stuck", ()))
 
 
 def _follow(start: RemoteStart, console: Console | None, *, until_ready: bool) -> str | None:

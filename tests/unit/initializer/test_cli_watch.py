@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
+from rich.text import Text
 
 from phasebus.initializer.cli import main, terminal
+from phasebus.initializer.cli import watch as watching
 from phasebus.initializer.cli.live import live_tree
 from phasebus.initializer.cli.remote import Follower, RemoteStart, WatchError, is_loopback
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
@@ -79,6 +81,23 @@ def test_an_error_is_shown_once_where_it_arose(timeline: Timeline) -> None:
         "    └── ✗ download org/llama  4 s  failed: no such bucket: models"
     ]
     assert tree[1:3] == ["✗ node n  4 s  failed", "└── ✗ download  4 s  failed"]
+
+
+def test_a_stuck_step_is_marked_in_the_tree(timeline: Timeline) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    steps = {each["id"]: each for each in timeline.state()["steps"]}
+    console.print(live_tree(steps, 110.0, None, [{"step": "c", "reason": "no byte read for 60 s"}]))
+    assert isinstance(console.file, io.StringIO)
+    marks = [line.lstrip(" │├└─")[:1] for line in console.file.getvalue().splitlines()[1:]]
+    assert marks == ["●", "●", "!"]
+
+
+def test_watch_shows_that_it_connects_until_the_service_has_answered(timeline: Timeline, service: Server) -> None:
+    timeline.close()
+    start = RemoteStart(service.url)
+    assert str(watching._tree(start)) == f"Connecting to {service.url}"
+    list(start.changes())
+    assert not isinstance(watching._tree(start), Text)
 
 
 def test_watch_prints_an_error_once(timeline: Timeline, service: Server) -> None:
