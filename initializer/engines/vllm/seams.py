@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from phasebus.initializer.engines.vllm.inside import caches, hooks, ids, ranks
+from phasebus.initializer.engines.vllm.inside.forkserver.kernels import KERNEL_SEARCH
 from phasebus.initializer.engines.vllm.inside.forkserver.patches import (
     API_SERVERS,
     MODEL_INSPECTION,
@@ -41,6 +42,7 @@ SEAMS: Final[Sequence[Seam]] = (
     *(Seam(module, "get_mp_context", "forking from a preloaded server") for module in STARTING_PROCESSES),
     Seam(*API_SERVERS, "forking API servers"),
     Seam(*MODEL_INSPECTION, "inspecting the model's class in a fork"),
+    Seam(*KERNEL_SEARCH, "the memory that a worker without Triton shares with the other processes"),
 )
 
 

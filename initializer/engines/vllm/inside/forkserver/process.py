@@ -18,6 +18,7 @@ from typing import Any
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, server
 from phasebus.initializer.engines.vllm.inside.forkserver.caller import Caller
 from phasebus.initializer.engines.vllm.inside.forkserver.imported import apply_changes, unknown_changes
+from phasebus.initializer.engines.vllm.inside.forkserver.kernels import limit_kernel_search
 
 logger = logging.getLogger("phasebus.engine")
 
@@ -86,6 +87,7 @@ class ForkedProcess(ForkServerProcess):
         if server.confirm_begun():
             self._caller.apply()
             apply_changes(os.environ)
+            limit_kernel_search()
         return super()._bootstrap(*args, **kwargs)  # type: ignore[misc]
 
 
