@@ -47,8 +47,7 @@ class FailureReport:
         self._written = error
         if self._tracebacks:
             write_err(redact("".join(traceback.format_exception(error))))
-        for line in described(error):
-            write_err(line)
+        write_err("\n".join(described(error)))  # at once, as the log of the start has a thread of its own
         if self._starts and not isinstance(error, Interrupted):
             write_termination_message(reason_of(error))
 

@@ -7,6 +7,7 @@ often signed. Ranges and validators: RFC 9110, 13 and 14.
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Mapping
 from email.message import Message
@@ -166,7 +167,14 @@ class HttpClient:
             return TransferError(f"cannot connect to {error}, which the environment names for {host}")
         if isinstance(error, TimeoutError):
             return TransferError(f"{host} did not answer for {self._settings.stall_seconds:g} s")
-        return TransferError(f"cannot connect to {host} ({type(error).__name__})")
+        return TransferError(f"cannot connect to {host}: {_cause(error)}")
+
+
+def _cause(error: Exception) -> str:
+    """Return why a connection failed: in the system's words if it has any, else the class of the error."""
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
+    return error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
 
 
 class HttpBody:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import socket
 from email.message import Message
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -116,3 +117,23 @@ def test_proxy_that_cannot_be_connected_to_is_named(monkeypatch: pytest.MonkeyPa
     )
     with pytest.raises(TransferError, match=expected):
         HttpClient(DownloadSettings()).open("http://hub.example/file", {})
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "its name cannot be resolved"),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (ConnectionResetError(), "ConnectionResetError"),
+    ],
+)
+def test_host_that_cannot_be_connected_to_is_named_with_the_cause(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, cause: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    client = HttpClient(DownloadSettings())
+    monkeypatch.setattr(client._connections, "get", fail)
+    with pytest.raises(TransferError, match=rf"^cannot connect to hub\.example: {cause}$"):
+        client.open("http://hub.example/file", {})
