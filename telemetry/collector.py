@@ -185,7 +185,11 @@ class Collector:
             return self._grpc_exporter(GrpcExporter)
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 
-        return self._http_exporter(HttpExporter)
+        from phasebus.telemetry.otel.metric_exporter import CollectorMetricExporter
+        from phasebus.telemetry.otel.rejections import Rejections
+
+        rejections = Rejections()
+        return CollectorMetricExporter(self._http_exporter(HttpExporter, rejections), rejections)
 
     def _http_exporter(self, make: Callable[..., E], rejections: Rejections | None = None) -> E:
         import requests

@@ -85,8 +85,12 @@ class MetricPush:
     def _export(self) -> None:
         from opentelemetry.sdk.metrics.export import MetricExportResult
 
+        from phasebus.telemetry.otel.rejections import RefusedError
+
         try:
             result = self._exporter.export(self._collect())
+        except RefusedError as error:
+            self._warn(str(error))
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the start-up
             self._warn(f"{type(error).__name__}: {error}")
         else:

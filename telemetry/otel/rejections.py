@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _TOO_LARGE = 413
+_MOST_CHARACTERS = 200
 _UNTRUSTED = re.compile(r"certificate verify failed: ([^(]{1,200})")
 _SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([A-Z][A-Za-z ]{1,80})")
 _TLS_ERROR = re.compile(r"\[SSL: ([A-Z0-9_]{1,80})\]")
@@ -109,6 +110,8 @@ def cause_of(error: Exception) -> str:
         return f"its certificate is rejected: {matched[1].strip()}"
     if (matched := _SYSTEM_ERROR.search(text) or _TLS_ERROR.search(text)) is not None:
         return matched[1]
+    if type(error) is OSError:
+        return text[:_MOST_CHARACTERS]  # such as a certificate that cannot be read
     return "it does not answer in time" if "Timeout" in type(error).__name__ else type(error).__name__
 
 

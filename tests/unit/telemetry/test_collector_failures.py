@@ -121,6 +121,7 @@ def test_spans_that_a_server_other_than_a_collector_answers_are_counted_and_the_
         (requests.exceptions.SSLError("[SSL: WRONG_VERSION_NUMBER] wrong version number"), "WRONG_VERSION_NUMBER"),
         (requests.exceptions.ReadTimeout("read timed out"), "it does not answer in time"),
         (requests.exceptions.InvalidURL("x"), "InvalidURL"),
+        (OSError("Could not find the TLS key file, invalid path: /gone"), "Could not find the TLS key file, invalid path: /gone"),
     ],
 )  # fmt: skip
 def test_cause_of_a_failed_request_is_named(error: Exception, cause: str) -> None:

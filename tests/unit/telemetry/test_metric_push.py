@@ -234,6 +234,21 @@ def test_the_end_does_not_wait_for_a_collector_that_does_not_answer(sink: OtlpSi
     assert len(sink.pushes) == 2
 
 
+@pytest.mark.parametrize(
+    ("status", "content_type", "why"),
+    [(308, "text/plain", "it redirects, with HTTP 308"), (200, "text/html", "it answers with a web page")],
+)
+def test_server_that_is_no_collector_is_named(
+    sink: OtlpSink, caplog: pytest.LogCaptureFixture, status: int, content_type: str, why: str
+) -> None:
+    sink.answer = lambda _: (status, {"Content-Type": content_type})
+    collector = Collector(protocol="http/protobuf", endpoint=f"{sink.url}/v1/metrics")
+    push = pushing(collector.metric_exporter(), interval=60)
+    push.start()
+    push.close()
+    assert why in caplog.text
+
+
 class Exporter:
     """An exporter that raises at first, and then rejects everything."""
 
