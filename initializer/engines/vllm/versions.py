@@ -47,6 +47,7 @@ FIRST_SERIES: Final[Mapping[str, tuple[int, int]]] = {
     "vllm.entrypoints.launchers.cli_args": (0, 29),
     "vllm.entrypoints.launchers.dp_supervisor": (0, 29),
     "vllm.entrypoints.launchers.launcher": (0, 29),
+    "vllm.triton_utils.dispatcher": (0, 31),
 }
 """By a seam's path or module: the first series that has it, where that is later than `MINIMUM`."""
 
