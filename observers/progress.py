@@ -122,7 +122,7 @@ class ProgressObserver:
             self._bars = None
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _label(event: StepEvent, *, inner: bool = False) -> str:

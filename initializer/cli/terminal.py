@@ -131,4 +131,5 @@ class _ConsoleHandler(logging.Handler):
         """Write one record."""
         if getattr(record, "reminder", False):
             return  # the status lines name the step that the start waits for
-        self._console.print(indented(self.format(record)), markup=False, highlight=False, soft_wrap=True)
+        text = indented(self.format(record))
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -67,7 +67,7 @@ def _follow(start: RemoteStart, console: Console | None, *, until_ready: bool) -
                         console.print(step_line(step, now, with_error=step.get("error") != error_shown), soft_wrap=True)
                         error_shown = step.get("error") or error_shown
                     if line := status.line(start.steps, now, start.remaining(time.time()), about.get("stuck", ())):
-                        console.print(redact(line), markup=False, soft_wrap=True)
+                        console.print(redact(line), markup=False, emoji=False, soft_wrap=True)
                 root = start.root
                 if until_ready and root is not None and root["outcome"] != "running":
                     return str(root["outcome"])

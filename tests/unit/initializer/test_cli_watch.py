@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -98,6 +99,16 @@ def test_watch_shows_that_it_connects_until_the_service_has_answered(timeline: T
     assert str(watching._tree(start)) == f"Connecting to {service.url}"
     list(start.changes())
     assert not isinstance(watching._tree(start), Text)
+
+
+def test_text_of_a_reason_and_of_a_log_line_is_printed_as_it_is(timeline: Timeline, service: Server) -> None:
+    timeline.set_stuck([{"step": "c", "reason": "waits for models:key:[red]"}])
+    timeline.close()
+    assert "waits for models:key:[red]\n" in watch(service.url).output
+    out = io.StringIO()
+    handler = terminal._ConsoleHandler(Console(file=out, width=20))
+    handler.emit(logging.makeLogRecord({"msg": "cannot read models:key:[red]"}))
+    assert out.getvalue() == "cannot read models:key:[red]\n"
 
 
 def test_watch_prints_an_error_once(timeline: Timeline, service: Server) -> None:

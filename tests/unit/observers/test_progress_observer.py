@@ -48,6 +48,13 @@ def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left() -> None:
     ]
 
 
+def test_a_name_is_printed_as_it_is() -> None:
+    observer, out = in_a_log()
+    observer.observe(progress(0, 0, name="models:key:[red]"))
+    observer.observe(StepFinished(step=MODEL, kind="download", name="models:key:[red]", seconds=4.0))
+    assert out.getvalue() == "download model models:key:[red]: done after 4 s\n"
+
+
 def test_bytes_that_were_there_at_the_start_do_not_count_as_rate() -> None:
     observer, out = in_a_log()
     observer.observe(progress(2 * GIB, 0))
