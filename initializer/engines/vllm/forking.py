@@ -14,6 +14,7 @@ from phasebus.initializer.engines.vllm.inside.forkserver.kept import client
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, AddressError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.client import ForkedCommand, NotForkedError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.commands import PythonCommand, read_python_command
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.environment import differences
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.starting import start_server
 from phasebus.initializer.ray.cluster import kills_orphans
@@ -160,7 +161,7 @@ def server_imports() -> Sequence[Mapping[str, Any]]:
 
 
 def begin_kept(environment: Mapping[str, str]) -> None:
-    """Start a server that stays, if there is none with this installation; return while it imports, and never raise.
+    """Start a server that stays, if there is none that fits; return while it imports, and never raise.
 
     In a process of Ray's, none is started if Ray would kill it with that process.
 
@@ -175,7 +176,7 @@ def begin_kept(environment: Mapping[str, str]) -> None:
             if _start(address, environment, "keep") or address.is_importing():
                 return
             state = client.ask(address, "status")
-            if state is not None and _is_outdated(state, environment):
+            if state is not None and _is_outdated(address, state, environment):
                 client.ask(address, "stop")
                 _wait_until_released(address)
                 _start(address, environment, "keep")
@@ -183,9 +184,12 @@ def begin_kept(environment: Mapping[str, str]) -> None:
         logger.warning("no fork server that stays: %s", error)
 
 
-def _is_outdated(state: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+def _is_outdated(address: Address, state: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
     """Return whether a server with this state has imported something else than a command with `environment` would."""
-    return state["fingerprint"] != fingerprint(environment) or state.get("edited_file") is not None
+    if state["fingerprint"] != fingerprint(environment) or state.get("edited_file") is not None:
+        return True
+    variables = client.ask(address, "variables") if state["imported"] else None
+    return variables is not None and bool(differences(environment, variables))
 
 
 def _wait_until_released(address: Address) -> None:
@@ -199,7 +203,7 @@ def _wait_until_released(address: Address) -> None:
 
 
 def start(idle_seconds: float | None) -> Mapping[str, Any]:
-    """Start a server that stays, if there is none with this installation; return its state.
+    """Start a server that stays, if there is none that fits this process; return its state.
 
     Raises:
         EngineError: It cannot be started.
@@ -207,7 +211,7 @@ def start(idle_seconds: float | None) -> Mapping[str, Any]:
     try:
         with client.opened() as address:
             state = client.ask(address, "status")
-            if state is not None and _is_outdated(state, os.environ):
+            if state is not None and _is_outdated(address, state, os.environ):
                 client.ask(address, "stop")
                 _wait_until_released(address)
             start_server(address, os.environ, owner=None, idle_seconds=idle_seconds)

@@ -247,6 +247,22 @@ def test_a_command_of_another_terminal_is_forked(own: Stub) -> None:
     forked.close()
 
 
+def test_a_node_replaces_a_server_with_other_variables_and_only_that(
+    own: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", raising=False)
+    torch = Path(own.folder, "modules", "torch", "__init__.py")
+    torch.write_text("import os\nos.environ.get('READ')\nos.environ['OMP_SET_BY_IMPORT'] = '1'\n")
+    own.start()
+    servers = []
+    for value in ("", "1", "1", "2"):
+        client.wait_until_imported(own.address)
+        forking.begin_kept({**own.environment, **({"READ": value} if value else {}), "OTHER": value})
+        servers.append(own.pid())
+    assert len(set(servers)) == 3
+    assert servers[1] == servers[2]
+
+
 def test_twenty_starts_at_once_share_one_server(own: Stub) -> None:
     started: list[bool] = []
     codes: list[int] = []

@@ -86,6 +86,7 @@ def test_imported_file_that_was_edited_in_place_is_named(
         (lambda variables: variables["A"], {"A"}),
         (lambda variables: variables.get("UNSET"), {"UNSET"}),
         (lambda variables: "A" in variables, {"A"}),
+        (os.get_exec_path, {"PATH"}),
         (lambda variables: variables.copy(), set()),
         (lambda variables: {**variables}, set()),
         (lambda variables: [value for name, value in variables.items() if name.startswith("X")], set()),

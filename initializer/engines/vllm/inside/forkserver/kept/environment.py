@@ -48,7 +48,8 @@ class _RecordingEnvironment(os._Environ):  # type: ignore[type-arg]  # noqa: SLF
             _copied.popleft()
         else:
             _copied.clear()
-            _read.add(name)
+            if isinstance(name, str):  # `os.get_exec_path` asks for one in bytes, which no environment has
+                _read.add(name)
         return super().__getitem__(name)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[str]:
@@ -85,17 +86,28 @@ def stop_recording() -> None:
     os.environ.__class__ = os._Environ  # noqa: SLF001
 
 
-def differences(environment: Mapping[str, str]) -> list[str]:
-    """Return the variables that the imports have read, and whose values in `environment` are others."""
-    names = {name for name in {*environment, *_initial} if name.startswith(_READ_BY_LIBRARIES)} | _read
+def imported_with() -> dict[str, str | None]:
+    """Return the variables that the imports depend on, with their values then; None for one that was not set."""
+    names = {name for name in _initial if name.startswith(_READ_BY_LIBRARIES)} | _read
+    return {name: _initial.get(name) for name in names if _is_compared(name)}
+
+
+def differences(environment: Mapping[str, str], imported: Mapping[str, str | None] | None = None) -> list[str]:
+    """Return the variables that imports depend on, and whose values in `environment` are others.
+
+    Args:
+        environment: The environment of a command.
+        imported: What `imported_with` returns in the server; None in the server itself, or in a fork of it.
+    """
+    before = imported_with() if imported is None else imported
+    names = {*before, *(name for name in environment if name.startswith(_READ_BY_LIBRARIES))}
     return sorted(
-        name
-        for name in names
-        if not is_same(name, environment.get(name), _initial.get(name))
-        and name not in _HARMLESS | _OF_ONE_PROCESS
-        and not name.startswith(_OF_ONE_START)
-        and not is_secret_name(name)
+        name for name in names if _is_compared(name) and not is_same(name, environment.get(name), before.get(name))
     )
+
+
+def _is_compared(name: str) -> bool:
+    return name not in _HARMLESS | _OF_ONE_PROCESS and not name.startswith(_OF_ONE_START) and not is_secret_name(name)
 
 
 def set_by_imports(environment: Mapping[str, str]) -> dict[str, str | None]:

@@ -186,11 +186,11 @@ class KeptServer:
                 self._waiting.append((connection, descriptors))
                 return
             messages.send(connection, {"refused": reason, "outdated": True})
-        elif request.get("request") == "stop":
-            self._stopping = True
+        elif request.get("request") in ("stop", "status"):
+            self._stopping |= request["request"] == "stop"
             messages.send(connection, self._state())
-        elif request.get("request") == "status":
-            messages.send(connection, self._state())
+        elif request.get("request") == "variables" and self._imported:
+            messages.send(connection, environment.imported_with())
         for descriptor in descriptors:
             os.close(descriptor)
         connection.close()
