@@ -32,9 +32,10 @@ def find_bytecode(names: Sequence[str] = _LARGE) -> Iterator[Finding]:
         return
     shown = ", ".join(source.parent.name for source in missing)
     folders = " ".join(dict.fromkeys(str(source.parent.parent) for source in missing))
+    is_writable = True
     if sys.dont_write_bytecode:
         cause = "PYTHONDONTWRITEBYTECODE is set, so each process compiles what it imports"
-    elif not _is_writable(_compiled(missing[0])):
+    elif not (is_writable := _is_writable(_compiled(missing[0]))):
         cause = "the folder is not writable, so each process compiles what it imports"
     else:
         cause = "the next start compiles what it imports, and in a new container each first start"
@@ -42,6 +43,8 @@ def find_bytecode(names: Sequence[str] = _LARGE) -> Iterator[Finding]:
     state = "have bytecode of other sources, by their times and sizes" if are_stale else "not compiled"
     mode = "-f --invalidation-mode unchecked-hash " if are_stale else ""  # copying into an image may change the times
     advice = f"compile once, in an image when it is built: python -m compileall -q -j 0 {mode}{folders}"
+    if not is_writable:
+        advice += "; or set PYTHONPYCACHEPREFIX to a folder on a volume"
     yield Finding("versions", "bytecode", f"{shown} {state}: {cause}", "note", advice)
 
 

@@ -65,6 +65,7 @@ def test_bytecode_of_sources_whose_times_have_changed_is_a_note_with_the_mode_th
 def test_each_process_compiles_where_nothing_may_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)
     assert "the folder is not writable, so each process compiles" in found().value
+    assert found().advice.endswith("; or set PYTHONPYCACHEPREFIX to a folder on a volume")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     assert "PYTHONDONTWRITEBYTECODE is set, so each process compiles" in found().value
 
