@@ -90,7 +90,10 @@ class Registry:
         if wanted is not None:
             names("name", wanted)
         if wanted is not None and self._taken(wanted):
-            raise OrderError(f"there is a subscriber or observer {wanted!r} on the bus {self._bus!r} already")
+            raise OrderError(
+                f"there is a subscriber or observer {wanted!r} on the bus {self._bus!r} already; "
+                "choose another name=, or unsubscribe that one first"
+            )
         stem = free = wanted or name_of(callback)
         if not self._taken(stem):
             self._last_numbers[stem] = 1  # those that were numbered may have left, so the numbers begin again
