@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 import click
 import httpx
@@ -33,16 +39,34 @@ def watch(url: str, *, until_ready: bool) -> None:
         start = RemoteStart(url if "://" in url else f"http://{url}")
         console = Console()
         if can_redraw(console):
-            with Live(
-                console=console,
-                get_renderable=lambda: _tree(start),
-                refresh_per_second=4,
+            with (
+                _signals_exit(),
+                Live(console=console, get_renderable=lambda: _tree(start), refresh_per_second=4),
             ):
                 outcome = _follow(start, None, until_ready=until_ready)
         else:
             outcome = _follow(start, console, until_ready=until_ready)
     if outcome != "finished":
         raise SystemExit(1)
+
+
+@contextmanager
+def _signals_exit() -> Iterator[None]:
+    """Exit on a signal that would end this process at once during the block, and leave the terminal without a cursor."""
+    handled = []
+    if threading.current_thread() is threading.main_thread():
+        handled = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in handled:
+        signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _tree(start: RemoteStart) -> RenderableType:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import signal
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -99,6 +100,22 @@ def test_watch_shows_that_it_connects_until_the_service_has_answered(timeline: T
     assert str(watching._tree(start)) == f"Connecting to {service.url}"
     list(start.changes())
     assert not isinstance(watching._tree(start), Text)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_that_would_end_the_process_at_once_exits_while_a_tree_is_drawn(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with watching._signals_exit():
+            handler: Any = signal.getsignal(number)
+            with pytest.raises(SystemExit, match=str(128 + number)):
+                handler(number, None)
+        assert signal.getsignal(number) is signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN)  # as below nohup
+        with watching._signals_exit():
+            assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_text_of_a_reason_and_of_a_log_line_is_printed_as_it_is(timeline: Timeline, service: Server) -> None:
