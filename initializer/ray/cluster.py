@@ -116,8 +116,26 @@ def _connect(config: RayConfig, address: str | None) -> None:
         keep_exit_codes()
     except Exception as error:
         what = f"connecting to Ray at {address!r}" if address else "starting a local Ray"
-        hint = "is the cluster up, and of the same Ray and Python version?" if address else "see /tmp/ray for its logs"
+        hint = "is the cluster up, and of the same Ray and Python version?" if address else local_hint(error)
         raise RayError(f"{what} failed ({hint}): {error}") from error
+
+
+def local_hint(error: Exception, environment: Mapping[str, str] = os.environ) -> str:
+    """Return what to do about an error of a local Ray that does not start.
+
+    Ray 2.60 puts sockets below RAY_TMPDIR, and writes a token to ``~/.ray`` (`ray/_private/authentication`).
+
+    Args:
+        error: The error.
+        environment: The environment of this process.
+    """
+    text = str(error)
+    if "AF_UNIX path length" in text:
+        return "set RAY_TMPDIR to a folder with a shorter path"
+    if isinstance(error, OSError) and "/.ray" in text:
+        return "set HOME to a folder that can be written, or RAY_AUTH_TOKEN_PATH to a file with a token"
+    folder = environment.get("RAY_TMPDIR")
+    return f"see {folder}/ray for its logs" if folder else "see /tmp/ray for its logs"
 
 
 @contextmanager

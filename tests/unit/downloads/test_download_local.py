@@ -65,6 +65,7 @@ def projected(model: Path, tmp_path: Path) -> Path:
         (model / name).symlink_to((model / "..data" / name).resolve())
     (model / ".git" / "lfs").mkdir(parents=True)
     (model / ".git" / "lfs" / "object").write_bytes(FILES["model.safetensors"])
+    (model / ".git" / "annex").symlink_to("gone")  # a broken link of a model is an error
     return model
 
 

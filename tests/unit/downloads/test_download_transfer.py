@@ -7,10 +7,13 @@ from typing import NoReturn
 
 import pytest
 
+from phasebus.initializer.downloads.download import download
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
-from phasebus.initializer.downloads.protocol import Listing, RemoteFile
+from phasebus.initializer.downloads.inventory import missing_of_inventory
+from phasebus.initializer.downloads.protocol import Listing, RemoteFile, StreamBody
 from phasebus.initializer.downloads.record import Record
 from phasebus.initializer.downloads.transfer import Transfer
+from tests.support.downloads import QUICK, tree, watched
 
 
 class Refusing:
@@ -51,3 +54,26 @@ def test_failure_that_may_pass_is_raised_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(TransferError) as caught:
         attempt(TransferError("hub.example answered 503", 3.0), tmp_path)
     assert (str(caught.value), caught.value.after) == ("hub.example answered 503", 3.0)
+
+
+class Store:
+    """A source with a copy of a clone."""
+
+    kind, display = "test", "s3://bucket/clone"
+
+    def listing(self) -> Listing:
+        return Listing(files=tuple(RemoteFile(name=name, size=2) for name in ("config.json", ".git/HEAD")))
+
+    def open(self, file: RemoteFile, start: int, validator: str | None) -> StreamBody:
+        return StreamBody(iter([b"{}"]), size=2)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.anyio
+async def test_inventory_of_a_download_has_the_files_that_were_downloaded(tmp_path: Path) -> None:
+    async with watched() as seen:
+        await download(seen.bus, Store(), "MODEL_AND_TOKENIZER", tmp_path / "there", QUICK)
+    assert tree(tmp_path / "there") == {"config.json": b"{}"}
+    assert missing_of_inventory(tmp_path / "there") == []
