@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import fcntl
 import gc
+import importlib
 import logging
 import os
 import select
@@ -23,6 +24,8 @@ from phasebus.initializer.engines.vllm.inside.forkserver.server import TITLE, Fo
 
 logger = logging.getLogger("phasebus.engine")
 
+_PLUGIN: Final = "phasebus.initializer.engines.vllm.inside.plugin"
+
 _PRELOADED: Final = (
     "vllm.model_executor.models.registry",
     "vllm.v1.engine.core",
@@ -31,7 +34,7 @@ _PRELOADED: Final = (
     "vllm.v1.engine.async_llm",
     "vllm.model_executor.layers.quantization.online.base",
     "vllm.model_executor.layers.quantization.compressed_tensors.utils",
-    "phasebus.initializer.engines.vllm.inside.plugin",
+    _PLUGIN,
 )
 
 _FRONT_END: Final = (
@@ -104,8 +107,9 @@ def _fork() -> str | None:
     requests, clients = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     result, report = os.pipe()
     owner = os.pidfd_open(os.getpid())
+    importlib.import_module(_PLUGIN)  # this process and all forks need it next
     imported.record_environment()
-    gc.freeze()  # the collector, of either process, writes to no page that both have
+    share_heap()
     if os.fork() == 0:
         _serve(requests, clients, owner, result, report)
     requests.close()
@@ -116,6 +120,17 @@ def _fork() -> str | None:
         return safety.reason_after_forking() or _answer(result)
     finally:
         os.close(result)
+
+
+def share_heap() -> None:
+    """Make this process ready to be forked: its memory is shared until it is written to.
+
+    The collector, of it and of its forks, writes to no object that exists now. Free memory is returned to the system, if
+    the C library can do that.
+    """
+    gc.freeze()
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def open_channel() -> tuple[socket.socket, socket.socket, int]:

@@ -106,7 +106,7 @@ class KeptServer:
         imported_modules = frozenset(sys.modules)
         self._files = ImportedFiles()
         gc.collect()
-        gc.freeze()  # the collector of a fork writes to no page of ours
+        begin.share_heap()
         self._address.write_state(self._lock, imported=True)
         self._imported = True
         self._last_used = time.monotonic()
