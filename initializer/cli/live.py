@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 from rich.tree import Tree
 
@@ -22,10 +23,11 @@ Steps = Mapping[str, Mapping[str, Any]]
 """Steps in the form of `Timeline.state`, by id."""
 
 
-def live_tree(
-    steps: Steps, now: float, remaining: Mapping[str, Any] | None = None, stuck: Sequence[Mapping[str, Any]] = ()
-) -> RenderableType:
-    """Return the state of a start, the step to look at, and the tree of its steps.
+class LiveTree:
+    """The state of a start, the step to look at, and the tree of its steps.
+
+    The steps that run are at the bottom, which a terminal with too few lines would not show. There the finished ones are
+    left out.
 
     Args:
         steps: The steps.
@@ -33,6 +35,31 @@ def live_tree(
         remaining: The time remaining until the start is ready; see `Timeline.expect`.
         stuck: The steps that are stuck, the one that the others wait for first.
     """
+
+    def __init__(
+        self,
+        steps: Steps,
+        now: float,
+        remaining: Mapping[str, Any] | None = None,
+        stuck: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self._draw = partial(live_tree, steps, now, remaining, stuck)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = self._draw()
+        fits = len(console.render_lines(whole, options, pad=False)) <= options.size.height
+        yield whole if fits else self._draw(with_finished=False)
+
+
+def live_tree(
+    steps: Steps,
+    now: float,
+    remaining: Mapping[str, Any] | None = None,
+    stuck: Sequence[Mapping[str, Any]] = (),
+    *,
+    with_finished: bool = True,
+) -> RenderableType:
+    """Return what `LiveTree` draws, with its finished steps or without them."""
     inside: dict[str | None, list[Mapping[str, Any]]] = {}
     for step in steps.values():
         parent = step.get("parent")
@@ -45,6 +72,11 @@ def live_tree(
     if len(nodes) > _MOST_NODES:
         return Group(headline, *_many(nodes, inside, now))
     stuck_ids = {str(each.get("step")) for each in stuck}
+    if not with_finished:
+        inside = {
+            parent: [step for step in inner if parent is None or step["outcome"] != "finished"]
+            for parent, inner in inside.items()
+        }
     return Group(headline, *(_tree(step, inside, now, stuck_ids) for step in inside.get(None, ())))
 
 

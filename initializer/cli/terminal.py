@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from phasebus.bus import Bus
-from phasebus.initializer.cli.live import live_tree, step_line
+from phasebus.initializer.cli.live import LiveTree, step_line
 from phasebus.initializer.cli.output import indented, keep_loggers_enabled
 from phasebus.initializer.cli.remote import Follower, RemoteStart
 from phasebus.initializer.cli.status_lines import StatusThread
@@ -104,7 +104,7 @@ def _wait_for_end(timeline: Timeline) -> None:
 
 def _tree(timeline: Timeline, nodes: RemoteStart | None) -> RenderableType:
     steps, remaining, stuck = _state(timeline, nodes)
-    return live_tree(steps, time.time(), remaining, stuck)
+    return LiveTree(steps, time.time(), remaining, stuck)
 
 
 def _state(

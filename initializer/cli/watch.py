@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.live import live_tree, step_line
+from phasebus.initializer.cli.live import LiveTree, step_line
 from phasebus.initializer.cli.remote import RemoteStart, WatchError
 from phasebus.initializer.cli.status_lines import StatusLines
 from phasebus.observers.redrawing import can_redraw
@@ -73,7 +73,7 @@ def _tree(start: RemoteStart) -> RenderableType:
     if not start.about:
         return Text(f"Connecting to {start.url}")
     now = time.time()
-    return live_tree(dict(start.steps), now + start.offset, start.remaining(now), start.about.get("stuck", ()))
+    return LiveTree(dict(start.steps), now + start.offset, start.remaining(now), start.about.get("stuck", ()))
 
 
 def _follow(start: RemoteStart, console: Console | None, *, until_ready: bool) -> str | None:

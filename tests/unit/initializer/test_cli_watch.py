@@ -16,7 +16,7 @@ from rich.text import Text
 
 from phasebus.initializer.cli import main, terminal
 from phasebus.initializer.cli import watch as watching
-from phasebus.initializer.cli.live import live_tree
+from phasebus.initializer.cli.live import LiveTree, live_tree
 from phasebus.initializer.cli.remote import Follower, RemoteStart, WatchError, is_loopback
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline
 from phasebus.telemetry.service import Access, Server, build_app
@@ -83,6 +83,23 @@ def test_an_error_is_shown_once_where_it_arose(timeline: Timeline) -> None:
         "    └── ✗ download org/llama  4 s  failed: no such bucket: models"
     ]
     assert tree[1:3] == ["✗ node n  4 s  failed", "└── ✗ download  4 s  failed"]
+
+
+@pytest.mark.parametrize(("height", "has_finished"), [(24, True), (8, False)])
+def test_a_low_terminal_shows_the_running_steps_without_the_finished_ones(
+    timeline: Timeline, height: int, has_finished: bool
+) -> None:
+    for number in range(10):
+        timeline.started(step(f"{number}", "a", "phase", f"early_{number}"))
+        timeline.ended(f"{number}", 102.0, "finished", None, {})
+    timeline.started(step("last", "a", "phase", "engine_init"))
+    console = Console(file=io.StringIO(), width=80, height=height)
+    console.print(LiveTree({each["id"]: each for each in timeline.state()["steps"]}, 110.0))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert "└── ● engine init  10 s" in lines
+    assert len(lines) <= height
+    assert any("✓ early 0" in line for line in lines) is has_finished
 
 
 def test_a_stuck_step_is_marked_in_the_tree(timeline: Timeline) -> None:
