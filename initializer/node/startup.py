@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -14,7 +15,7 @@ from phasebus.initializer.downloads import fetch
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource
 from phasebus.initializer.engines.optional import BeginsForkServer, announced_steps, url_of
-from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, Launch, Prepared
+from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, ForkServerUse, Launch, Prepared
 from phasebus.initializer.engines.registry import find_launcher
 from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.node.events import (
@@ -51,7 +52,7 @@ from phasebus.initializer.node.launch import launch_of
 from phasebus.initializer.node.probe import probe_engine
 from phasebus.initializer.pipeline.control_flow import errors_only
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
-from phasebus.initializer.ray.cluster import RAY, connected
+from phasebus.initializer.ray.cluster import RAY, connected, starts_ray
 from phasebus.initializer.ray.placement import default_bundles, release, reserve
 from phasebus.telemetry import Telemetry, names
 
@@ -93,6 +94,8 @@ class NodeStart:
         self._held = AsyncExitStack()
         self._prepared: Prepared | None = None
         self._ray = False
+        self._forkserver: ForkServerUse = config.forkserver
+        self._begun = ExitStack()
 
     async def run(self) -> tuple[Context, AsyncExitStack]:
         """Run the phases; return the context, and a stack that releases all resources when it is closed.
@@ -113,8 +116,8 @@ class NodeStart:
         }
         try:
             async with self._bus.step(NODE, name, parent=identity.parent, attributes=attributes):
-                await self._begin_kept_fork_server(context)
-                await run_phases(self._bus, phases, context, config, keys=NODE_KEYS)
+                with self._begun:
+                    await run_phases(self._bus, phases, context, config, keys=NODE_KEYS)
                 with errors_only():
                     await self._check_ready(context)
         except BaseException:
@@ -123,11 +126,17 @@ class NodeStart:
             raise
         return context, self._held.pop_all()
 
-    async def _begin_kept_fork_server(self, context: Context) -> None:
-        """Start a fork server that stays, if one is wanted and there is none; it imports beside Ray."""
+    async def _begin_fork_server(self, context: Context) -> None:
+        """Start a fork server that imports beside Ray, and ends with the start unless it stays."""
         launcher = self._launcher
-        if self._config.forkserver == "keep" and isinstance(launcher, BeginsForkServer):
+        if not self._config.engine_preload or not isinstance(launcher, BeginsForkServer):
+            return
+        if self._config.forkserver == "keep":
             await anyio.to_thread.run_sync(launcher.begin_kept_fork_server, self._launch(context, ""))
+        elif ENGINE not in context and PLACEMENT_GROUP not in context and starts_ray(self._config.ray):
+            server = launcher.begun_fork_server(self._launch(context, ""))
+            await anyio.to_thread.run_sync(self._begun.enter_context, server)
+            self._forkserver = "existing"
 
     def _phases(self) -> tuple[Phase, ...]:
         def is_replaced(context: Context) -> bool:
@@ -192,9 +201,10 @@ class NodeStart:
             await probe_engine(context[ENGINE])
 
     async def _check_engine(self, context: Context) -> None:
-        """Reject arguments with which the engine cannot start, before the download, which may take minutes."""
+        """Reject arguments with which the engine cannot start, before the download, which may take minutes; begin to import it."""
         if not context.get(SKIP_DEFAULT):
             self._launcher.check(context[ENGINE_ARGS])
+            await self._begin_fork_server(context)
 
     def _runs_on_ray(self, context: Context) -> bool:
         return self._launcher.workers(context[ENGINE_ARGS]) > 0
@@ -259,7 +269,8 @@ class NodeStart:
         context[ENGINE] = engine
 
     def _launch(self, context: Context, step: str) -> Launch:
-        return launch_of(self._config, context, step, self._bus, self._telemetry)
+        launch = launch_of(self._config, context, step, self._bus, self._telemetry)
+        return replace(launch, forkserver=self._forkserver)
 
     async def _connect_ray(self) -> None:
         """Connect to Ray until the node is closed; does nothing if connected."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -74,6 +75,12 @@ async def connected(config: RayConfig) -> AsyncIterator[bool]:
             ) from None
     async with held_by_a_thread(partial(_connect, config, address), ray.shutdown):
         yield not address
+
+
+def starts_ray(config: RayConfig) -> bool:
+    """Return whether `connected` starts a new local Ray, on this machine."""
+    ray = sys.modules.get("ray")
+    return not _address(config) and not (ray is not None and ray.is_initialized())
 
 
 @asynccontextmanager

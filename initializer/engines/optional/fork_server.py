@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, runtime_checkable
 
 from phasebus.bus import AttributeValue, Bus
@@ -93,7 +94,16 @@ class KeepsForkServer(Protocol):
 
 @runtime_checkable
 class BeginsForkServer(Protocol):
-    """What a launcher also has if its engine can be forked from a server that stays."""
+    """What a launcher also has if its engine can be forked from a server that was started before its process."""
+
+    def begun_fork_server(self, launch: Launch) -> AbstractContextManager[None]:
+        """Start a server, if there is none, which imports beside the block and ends after it; never raise.
+
+        Engines that were forked by then go on.
+
+        Args:
+            launch: What the engine will be started with, as far as it is known.
+        """
 
     def begin_kept_fork_server(self, launch: Launch) -> None:
         """Start a server that stays, if there is none; return while it imports, and never raise.

@@ -48,8 +48,9 @@ class EngineActor:
         """Import vLLM, unless a fork has it; blocks this process meanwhile.
 
         Args:
-            forkserver: "keep": the engine runs in a fork of a server that stays, if it can. "owned": a server imports vLLM at
-                the same time, for this process's children. None: each of them imports by itself.
+            forkserver: "existing": the engine runs in a fork of a server that is there, if it can; "keep": also of one that is
+                started, and stays. Otherwise, and with "owned", a server imports vLLM at the same time, for this process's
+                children. None: each of them imports by itself.
 
         Returns:
             The id of the process that runs the engine, and the longest imports: of the server, or of this process.
@@ -57,7 +58,7 @@ class EngineActor:
         offer_stacks()
         if self._redirection is not None:
             self._redirection.wait()
-        if forkserver == "keep" and (forked := fork_host(self._server)) is not None:
+        if forkserver in ("existing", "keep") and (forked := fork_host(self._server, forkserver)) is not None:
             self._host = forked
             return forked.pid, server_imports()
         self._host = EngineHost(self._server)

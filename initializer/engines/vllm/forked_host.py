@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from phasebus.initializer.engines.optional import ForkedCommand
-from phasebus.initializer.engines.protocol import EngineError, describe_exit
+from phasebus.initializer.engines.protocol import EngineError, ForkServerUse, describe_exit
 from phasebus.initializer.engines.vllm import host_process
 from phasebus.initializer.engines.vllm.forking import NO_SERVER, applied_later, fork_program, use_in_ray
 from phasebus.initializer.engines.vllm.host_process import FirstMessage, read_message, send_first, write_message
@@ -29,11 +29,12 @@ _EXIT_SECONDS: Final = 5.0
 _TITLE: Final = "phasebus engine"
 
 
-def fork_host(server: OpenAIServer | None) -> ForkedHost | None:
+def fork_host(server: OpenAIServer | None, use: ForkServerUse) -> ForkedHost | None:
     """Return an engine's process as a fork of a server that stays; None if it cannot be forked, and one line says why.
 
     Args:
         server: The engine's server, whose port is bound; the fork has its socket from then on.
+        use: "existing": without a server, no line is written.
     """
     ours, theirs = socket.socketpair()
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -44,17 +45,19 @@ def fork_host(server: OpenAIServer | None) -> ForkedHost | None:
     program = PythonCommand(arguments=arguments, script=None, module=host_process.__name__, name="python")
     environment, later = applied_later(os.environ)
     try:
-        use = use_in_ray(os.environ)
-        forked = fork_program(program, environment, use, title=_TITLE, descriptors=descriptors)
-        if forked is None:
+        wanted = use_in_ray(os.environ) if use == "keep" else use
+        forked = fork_program(program, environment, wanted, title=_TITLE, descriptors=descriptors)
+        if forked is None and use == "keep":
             raise NotForkedError(NO_SERVER)
     except (NotForkedError, AddressError, OSError) as error:
-        logger.warning("phasebus: the engine runs in its actor, not in a fork of a server that stays: %s", error)
-        ours.close()
-        return None
+        logger.warning("phasebus: the engine runs in its actor, not in a fork of a fork server: %s", error)
+        forked = None
     finally:
         os.close(nothing)
         theirs.close()
+    if forked is None:
+        ours.close()
+        return None
     serving = None if server is None else (server.serving, server.own_address)
     send_first(ours, FirstMessage(serving=serving, environment=later, path=sys.path))
     if server is not None:

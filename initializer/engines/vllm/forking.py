@@ -6,7 +6,8 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from phasebus.initializer.engines.protocol import EngineError, ForkServerUse
@@ -78,8 +79,13 @@ def begin_server(path: str, arguments: Sequence[str], environment: Mapping[str, 
 
 
 def _start(address: Address, environment: Mapping[str, str], use: ForkServerUse) -> bool:
-    owner, idle = (None, client.IDLE_SECONDS) if use == "keep" else (os.getpid(), None)
-    return start_server(address, environment, owner=owner, idle_seconds=idle)
+    if use == "keep":
+        return start_server(address, environment, owner=None, idle_seconds=client.IDLE_SECONDS)
+    owner = os.pidfd_open(os.getpid())
+    try:
+        return start_server(address, environment, owner=owner, idle_seconds=None)
+    finally:
+        os.close(owner)
 
 
 def fork_program(
@@ -190,6 +196,32 @@ def _is_outdated(address: Address, state: Mapping[str, Any], environment: Mappin
         return True
     variables = client.ask(address, "variables") if state["imported"] else None
     return variables is not None and bool(differences(environment, variables))
+
+
+@contextmanager
+def begun_server(environment: Mapping[str, str]) -> Iterator[None]:
+    """Start a server, if there is none with this installation, which imports beside the block, and ends after it; never raise.
+
+    Commands that were forked from it by then go on.
+
+    Args:
+        environment: What it is started with, but for secrets.
+    """
+    owner = None
+    try:
+        with client.opened(environment=environment) as address:
+            ends, owner = os.pipe()
+            try:
+                start_server(address, applied_later(environment)[0], owner=ends, idle_seconds=None)
+            finally:
+                os.close(ends)
+    except (AddressError, OSError):
+        pass  # the engine's actor starts a server of its own
+    try:
+        yield
+    finally:
+        if owner is not None:
+            os.close(owner)
 
 
 def _wait_until_released(address: Address) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +103,17 @@ class VLLM:
         indices = ",".join(map(str, bundles))
         return {"distributed_executor_backend": "ray", **args}, {"VLLM_RAY_BUNDLE_INDICES": indices, **env}
 
+    def begun_fork_server(self, launch: Launch) -> AbstractContextManager[None]:
+        """Start a fork server, if there is none, which imports beside the block and ends after it."""
+        from phasebus.initializer.engines.vllm import forking
+
+        return forking.begun_server(_environment_of_server(launch))
+
     def begin_kept_fork_server(self, launch: Launch) -> None:
         """Start a fork server that stays, if there is none, for the processes of an engine that is started later."""
         from phasebus.initializer.engines.vllm import forking
 
-        env_vars = launch.runtime_env.get("env_vars", {})
-        forking.begin_kept({**os.environ, **env_vars, **environment_of_processes(launch)})
+        forking.begin_kept(_environment_of_server(launch))
 
     async def prepare(self, launch: Launch) -> VLLMProcess:
         """Start vLLM's process and import vLLM there, which takes up to a minute on a slow machine."""
@@ -231,6 +237,11 @@ class VLLMEngine:
     async def close(self) -> None:
         """Shut vLLM down once its requests have ended; kill the rest of it `_STOP_SECONDS` after the time for them."""
         await self.actor.close("stop", _STOP_SECONDS + self._drain_seconds)
+
+
+def _environment_of_server(launch: Launch) -> Mapping[str, str]:
+    """Return the environment of a fork server for an engine, as far as it is known before its actor is started."""
+    return {**os.environ, **launch.runtime_env.get("env_vars", {}), **environment_of_processes(launch)}
 
 
 def _served_name(launch: Launch) -> Mapping[str, Any]:

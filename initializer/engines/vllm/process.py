@@ -63,7 +63,9 @@ class VLLMProcess:
                 await _listen(actor, launch.serve)
             forkserver = _forkserver(launch)
             environment = {**os.environ, **made_for["runtime_env"]["env_vars"]}
-            importing_pid = (importing_process(environment) if forkserver == "keep" else None) or actor.pid
+            importing_pid = (
+                importing_process(environment) if forkserver in ("existing", "keep") else None
+            ) or actor.pid
             own: Mapping[str, str | float] = (
                 {"pid": importing_pid} if actor.host == platform.node() else {"host": actor.host}
             )
@@ -141,7 +143,7 @@ def _forkserver(launch: Launch) -> ForkServerUse | None:
     if not launch.preload:
         return None
     on_ray = launch.args.get("distributed_executor_backend", "mp") != "mp"
-    return "keep" if launch.forkserver == "keep" and not on_ray else "owned"
+    return "owned" if on_ray else launch.forkserver
 
 
 def _resources(launch: Launch) -> Mapping[str, float]:

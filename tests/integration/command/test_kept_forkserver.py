@@ -79,7 +79,7 @@ import asyncio
 from phasebus.initializer.engines.vllm.forked_host import fork_host
 
 async def main():
-    host = fork_host(None)
+    host = fork_host(None, "keep")
     print(host.pid, flush=True)
     try:
         await host.probe()
@@ -467,19 +467,37 @@ def test_a_server_that_is_killed_before_it_forks_is_an_error_of_the_request(own:
         own.fork("exit", "0")
 
 
+def test_a_server_that_imports_ends_with_the_other_end_of_its_pipe(own: Stub) -> None:
+    (own.folder / "modules" / "vllm" / "__init__.py").write_text("import time\nwhile True: time.sleep(0.01)\n")
+    ends, pipe = os.pipe()
+    own.start(owner=ends)
+    wait_until(lambda: own.address.importing_process() is not None, "it imports")
+    server = psutil.Process(own.address.importing_process())
+    os.close(ends)
+    os.close(pipe)
+    wait_until(lambda: _has_ended(server), "it ends")
+    lock = own.address.lock()
+    assert lock is not None
+    os.close(lock)
+
+
 def _holds(process: Path, lock: Path) -> bool:
     with contextlib.suppress(OSError):
         return any(os.path.realpath(each) == str(lock) for each in Path(process, "fd").iterdir())
     return False
 
 
-@pytest.mark.parametrize("end", ["stop", "SIGTERM", "idle", "owner"])
+@pytest.mark.parametrize("end", ["stop", "SIGTERM", "idle", "owner", "pipe"])
 def test_a_server_ends_when_it_should_and_leaves_its_commands_running(own: Stub, end: str) -> None:
+    ends, pipe = os.pipe()
     with subprocess.Popen(["sleep", "1000"]) as owner:
-        own.start(owner=owner.pid if end == "owner" else None, idle_seconds=0.3 if end == "idle" else None)
+        process = os.pidfd_open(owner.pid)
+        own.start(owner={"owner": process, "pipe": ends}.get(end), idle_seconds=0.3 if end == "idle" else None)
         running = None if end == "idle" else _waiting(own)
         state = client.ask(own.address, "stop" if end == "stop" else "status")
         owner.kill()
+    for each in (ends, pipe, process):
+        os.close(each)
     if state is not None and end == "SIGTERM":
         os.kill(state["pid"], signal.SIGTERM)
     wait_until(lambda: own.address.connect() is None, "it accepts no request")

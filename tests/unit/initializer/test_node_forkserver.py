@@ -1,7 +1,9 @@
-"""A fork server that stays: when the start of a node begins one."""
+"""A fork server that is begun before a node's engine: when its start begins one, and when it ends."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -16,23 +18,59 @@ from phasebus.telemetry import Telemetry
 
 
 class Launcher(NoEngine):
-    """A launcher whose engine can be forked from a server that stays."""
+    """A launcher whose engine can be forked from a server that was started before."""
 
     def __init__(self) -> None:
-        self.begun: list[Launch] = []
+        self.begun: list[tuple[str, Launch]] = []
+        self.ended = 0
 
     def begin_kept_fork_server(self, launch: Launch) -> None:
-        self.begun.append(launch)
+        self.begun.append(("keep", launch))
+
+    @contextmanager
+    def begun_fork_server(self, launch: Launch) -> Iterator[None]:
+        self.begun.append(("owned", launch))
+        try:
+            yield
+        finally:
+            self.ended += 1
+
+
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
+    launcher = Launcher()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(startup, "find_launcher", lambda name: launcher)
+    return launcher
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("forkserver", "begins"), [("keep", True), ("owned", False)])
-async def test_node_begins_a_server_that_stays_if_it_is_configured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forkserver: Literal["keep", "owned"], begins: bool
+@pytest.mark.parametrize(("forkserver", "ended"), [("keep", 0), ("owned", 1)])
+async def test_node_begins_a_fork_server_that_ends_with_the_start_or_stays(
+    tmp_path: Path, launcher: Launcher, forkserver: Literal["keep", "owned"], ended: int
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
-    launcher = Launcher()
-    monkeypatch.setattr(startup, "find_launcher", lambda name: launcher)
     config = LLMConfig(model=str(tmp_path), engine="none", forkserver=forkserver, engine_env={"A": "1"})
     async with Bus() as bus, await initialize_node(config, telemetry=Telemetry(port=None), bus=bus):
-        assert [launch.env for launch in launcher.begun] == ([{"A": "1"}] if begins else [])
+        assert [(name, launch.env) for name, launch in launcher.begun] == [(forkserver, {"A": "1"})]
+        assert launcher.ended == ended
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("change", [{"engine_preload": False}, {"ray": {"address": "ray-head:6379"}}])
+async def test_node_begins_no_fork_server_without_preloading_or_on_another_ray(
+    tmp_path: Path, launcher: Launcher, change: dict[str, object]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    config = LLMConfig.model_validate({"model": str(tmp_path), "engine": "none", **change})
+    async with Bus() as bus, await initialize_node(config, telemetry=Telemetry(port=None), bus=bus):
+        assert launcher.begun == []
+
+
+@pytest.mark.anyio
+async def test_fork_server_ends_with_a_start_that_fails(tmp_path: Path, launcher: Launcher) -> None:
+    config = LLMConfig(model=str(tmp_path / "absent"), engine="none")
+    async with Bus() as bus:
+        with pytest.raises(Exception, match="absent"):
+            await initialize_node(config, telemetry=Telemetry(port=None), bus=bus)
+    assert (len(launcher.begun), launcher.ended) == (1, 1)

@@ -7,6 +7,7 @@ request are read in the fork. It ends at `stop`, with its owner, after an idle t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import logging
@@ -57,7 +58,7 @@ class KeptServer:
         listener: Where clients connect.
         address: The socket's folder, whose lock this process holds.
         lock: The lock's descriptor.
-        owner: The pidfd of the process that it ends with; None for none.
+        owner: The descriptor that becomes readable when it is to end; None for none.
         idle_seconds: How long it waits for a command before it ends, in seconds; None for ever.
     """
 
@@ -87,6 +88,10 @@ class KeptServer:
         signal.signal(signal.SIGTERM, self._stop_at_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        if owner is not None:  # a pipe whose other end is closed sends a signal, also during a long import
+            signal.signal(signal.SIGIO, self._stop_at_signal)
+            fcntl.fcntl(owner, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(owner, fcntl.F_SETFL, fcntl.fcntl(owner, fcntl.F_GETFL) | os.O_ASYNC)
         self._own = [self._wakeup, wakeup, lock, listener.fileno(), *([] if owner is None else [owner])]
 
     def run(self) -> Callable[[], NoReturn]:
@@ -241,7 +246,7 @@ class KeptServer:
             return -1
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            for number in (*_IGNORED, signal.SIGTERM, signal.SIGCHLD):
+            for number in (*_IGNORED, signal.SIGTERM, signal.SIGCHLD, signal.SIGIO):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for command in self._commands.values():
@@ -272,6 +277,9 @@ class KeptServer:
 
     def _stop_at_signal(self, *_: object) -> None:
         self._stopping = True
+        if not self._imported:  # nothing was forked yet, and the rest of an import would take seconds
+            self._address.remove()
+            os._exit(0)
 
     def _drain(self) -> None:
         """Accept no request any more; end once no command runs."""

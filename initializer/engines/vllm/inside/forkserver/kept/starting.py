@@ -44,7 +44,8 @@ def start_server(
     Args:
         address: Where it is found.
         environment: What it is started with, but for secrets.
-        owner: The process that it ends with; None for none.
+        owner: A descriptor that becomes readable, or whose other end is closed, when it is to end: of a process (a pidfd), or
+            of a pipe. The caller closes it. None for none.
         idle_seconds: How long it waits for a command before it ends, in seconds; None for ever.
 
     Raises:
@@ -60,7 +61,7 @@ def start_server(
         listener = address.listen()
         descriptors.append(listener.detach())
         if owner is not None:
-            descriptors.append(os.pidfd_open(owner))
+            descriptors.append(os.dup(owner))
         owner_number = descriptors[2] if owner is not None else None
         arguments = ", ".join(map(repr, [str(address.folder), descriptors[1], lock, owner_number, idle_seconds]))
         program = f"import sys; sys.path[:] = filter(None, sys.path); from {_MODULE} import main; main({arguments})"
