@@ -24,6 +24,7 @@ from phasebus.initializer.node.supervision import engine_died
 from phasebus.initializer.pipeline.wiring import available_telemetry, observe_all
 from phasebus.initializer.ray.actors import node_address
 from phasebus.initializer.ray.calls import answer
+from phasebus.printable import address_text
 from phasebus.telemetry import RunIdentity, Telemetry
 
 _DRAIN_SECONDS = 5.0
@@ -137,7 +138,7 @@ def _target(telemetry: Telemetry) -> str | None:
     if service is None:
         return None
     everywhere = service.host in ("0.0.0.0", "::")  # noqa: S104
-    return f"{node_address() if everywhere else service.host}:{service.port}"
+    return address_text(node_address() if everywhere else service.host, service.port)
 
 
 def _waiting_for(references: Sequence[Any]) -> Any:

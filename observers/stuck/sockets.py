@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from phasebus.printable import address_text
+
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 _TABLES: Final = ("tcp", "tcp6", "udp", "udp6")
 _STATES: Final[Mapping[str, str]] = {
@@ -73,4 +75,4 @@ def _address(text: str) -> str:
     words = [struct.pack("=I", int(host[at : at + 8], 16)) for at in range(0, len(host), 8)]
     family = socket.AF_INET if len(words) == 1 else socket.AF_INET6
     name = socket.inet_ntop(family, b"".join(words)).removeprefix("::ffff:")
-    return f"[{name}]:{int(port, 16)}" if ":" in name else f"{name}:{int(port, 16)}"
+    return address_text(name, int(port, 16))

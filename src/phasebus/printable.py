@@ -136,3 +136,8 @@ def _are_printable(attributes: Mapping[str, object]) -> bool:
         if type(key) is not str or not key.isprintable() or len(key) > MAX_CHARACTERS:
             return False
     return True
+
+
+def address_text(host: str, port: int | str) -> str:
+    """Return ``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

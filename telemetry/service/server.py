@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phasebus.bus import PhasebusError
+from phasebus.printable import address_text
 from phasebus.telemetry.own_threads import OWN_THREADS
 from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.service.access import Access, AccessControl
@@ -132,7 +133,7 @@ class Server:
 def url_of_address(host: str, port: int) -> str:
     """Return the URL on this machine of a server that listens on `host`, also if that stands for all addresses."""
     host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http://{address_text(host, port)}"
 
 
 def _uvicorn(build: Callable[[], Callable[..., Any]], limits: Limits) -> LimitedServer:

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.sources.wire import Wire
+from phasebus.printable import address_text
 from phasebus.telemetry.proxies import proxy_for
 
 SOCKS: Final = frozenset({"socks5", "socks5h"})
@@ -80,7 +81,7 @@ def open_tunnel(wire: Wire, proxy: SplitResult, host: str, port: int) -> None:
 
 
 def _open_http_tunnel(wire: Wire, host: str, port: int, headers: Mapping[str, str]) -> None:
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    target = address_text(host, port)
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{name}: {value}" for name, value in headers.items())]
     wire.expect_head()
     wire.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))

@@ -17,6 +17,7 @@ import httpx
 import yaml
 
 from phasebus.initializer.engines.vllm.weights import Weights
+from phasebus.printable import address_text
 from phasebus.telemetry.files import read_regular
 
 PLUGIN: Final = "phasebus"
@@ -184,7 +185,7 @@ def _health_url(options: Mapping[str, list[str]], socket: str | None) -> str | N
         return None
     host = _ANY_ADDRESS.get(host, host)
     scheme = "https" if _value(options, "ssl-certfile") or _value(options, "ssl-keyfile") else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/health"
+    return f"{scheme}://{address_text(host, port)}/health"
 
 
 def _value(options: Mapping[str, list[str]], name: str) -> str:

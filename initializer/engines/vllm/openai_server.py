@@ -22,6 +22,7 @@ from typing import Any, Final
 from phasebus.initializer.engines.protocol import EngineError, Serving
 from phasebus.initializer.engines.vllm.listener import bind, prepare_to_listen
 from phasebus.initializer.engines.vllm.server_arguments import import_first, parse_server_arguments
+from phasebus.printable import address_text
 
 APPLICATIONS: Final = ("vllm.entrypoints.launchers.app", "vllm.entrypoints.openai.api_server")
 """The modules with `build_app`: since vLLM 0.29, and before."""
@@ -158,7 +159,7 @@ class OpenAIServer:
 
     def _url(self, host: str) -> str:
         scheme = "https" if self._args.ssl_keyfile and self._args.ssl_certfile else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"{scheme}://{address_text(host, self.port)}"
 
     async def _until_it_answers(self, url: str) -> None:
         while not await asyncio.to_thread(is_healthy, f"{url}/health"):

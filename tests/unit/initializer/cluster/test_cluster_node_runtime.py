@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,3 +31,16 @@ async def test_a_node_starts_where_the_address_of_the_service_is_not_its_own(mon
     with pytest.raises(StartedError):
         await NodeRuntime(RunIdentity.fresh("n", {}), config.service).run(config, {}, (), None)
     assert [telemetry.service for telemetry in started] == [None]
+
+
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [("127.0.0.1", "127.0.0.1:9464"), ("::1", "[::1]:9464"), ("0.0.0.0", "[2001:db8::7]:9464"), (None, None)],
+)
+def test_target_for_the_hub_has_the_address_of_the_node_with_brackets_if_it_is_ipv6(
+    monkeypatch: pytest.MonkeyPatch, host: str | None, target: str | None
+) -> None:
+    monkeypatch.setattr(node_runtime, "node_address", lambda: "2001:db8::7")
+    service = None if host is None else SimpleNamespace(host=host, port=9464)
+    telemetry: Any = SimpleNamespace(service=service)
+    assert node_runtime._target(telemetry) == target
