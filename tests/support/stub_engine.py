@@ -26,7 +26,7 @@ def state():
         handlers={int(s): str(signal.getsignal(s)) for s in signal.valid_signals() if signal.getsignal(s) is not None},
         command=open("/proc/self/cmdline").read(), comm=open("/proc/self/comm").read(),
         descriptors=names, threads=threading.active_count(), encoding=sys.stdout.encoding, buffered=sys.stdout.line_buffering,
-        python=[sys.executable, sys.prefix, sys.flags.safe_path],
+        python=[sys.executable, sys.prefix, sys.flags.safe_path], torch=getattr(__import__("torch"), "threads", None),
     )
 
 def send_state(sender):
@@ -57,11 +57,26 @@ def main():
 """
 
 
+TORCH = """\
+import os
+
+threads = len(os.sched_getaffinity(0))
+
+def get_num_threads():
+    return threads
+
+def set_num_threads(number):
+    global threads
+    threads = number
+"""
+
+
 def write_stub(folder: Path) -> tuple[str, dict[str, str]]:
     """Write the stand-in; return the path of its console script, and an environment that finds it."""
     for module in ("torch", "transformers", "vllm"):
         (folder / "modules" / module).mkdir(parents=True)
         (folder / "modules" / module / "__init__.py").touch()
+    (folder / "modules" / "torch" / "__init__.py").write_text(TORCH)
     (folder / "modules" / "vllm" / "stub.py").write_text(MAIN)
     (folder / "modules" / "vllm" / "run.py").write_text("from vllm.stub import main\nmain()\n")
     script = folder / "vllm"

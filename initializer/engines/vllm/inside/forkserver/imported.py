@@ -91,6 +91,13 @@ def apply_changes(environment: Mapping[str, str]) -> None:
             setting(inductor, changed[name])
 
 
+def apply_cpus(before: int, now: int, environment: Mapping[str, str]) -> None:
+    """Give torch as many threads as it has where it is imported with `now` CPUs; it has been imported with `before`."""
+    torch = sys.modules.get("torch")
+    if before != now and torch is not None and not environment.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(max(1, torch.get_num_threads() * now // before))
+
+
 def _use_shared_metrics(environment: Mapping[str, str]) -> None:
     """Let metrics that are made from now on be shared by several API servers, as vLLM's are.
 

@@ -91,7 +91,7 @@ def _apply(body: Mapping[str, Any]) -> None:
         else:
             os.setsid()
     set_by_imports = environment.set_by_imports(body["environment"])
-    caller = body["caller"]
+    caller, cpus = body["caller"], len(os.sched_getaffinity(0))
     Caller(
         environment=body["environment"],
         limits={int(name): tuple(value) for name, value in caller["limits"].items()},
@@ -111,6 +111,7 @@ def _apply(body: Mapping[str, Any]) -> None:
             os.environ[name] = value
     imported.record_environment()
     inherited.note_fork()
+    imported.apply_cpus(cpus, len(os.sched_getaffinity(0)), os.environ)
     time.tzset()
     tempfile.tempdir = None
     multiprocessing.process.current_process().authkey = os.urandom(32)
