@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Final
 
@@ -26,6 +26,11 @@ ROUNDS = int(os.environ.get("ROUNDS", "5"))
 ENGINES: Final = 4
 KV_CACHE_MIB: Final = 1024
 """The KV cache of each engine that is measured (`VLLM_CPU_KVCACHE_SPACE`); vLLM writes to all of it."""
+
+_MEMORY_NOTES: Final = (
+    "The mark is for all memory. vLLM fills the KV cache, so it is memory in both; without it, the ratio is that of the processes.",
+    "Another vLLM of the same installation shares its libraries, which makes both sides smaller.",
+)
 
 Pairs = list[tuple[float, float]]
 """What is compared with, and what is compared, of each round."""
@@ -56,6 +61,7 @@ def _run(model: str) -> Table:
             None,
             "MiB",
         ),
+        notes=_MEMORY_NOTES,
     )
 
 
@@ -129,7 +135,7 @@ def _rounds(measure: Callable[[], tuple[float, float]]) -> Pairs:
     return pairs
 
 
-def _table(*rows: tuple[str, Pairs, float | None, str]) -> Table:
+def _table(*rows: tuple[str, Pairs, float | None, str], notes: Sequence[str] = ()) -> Table:
     """Return a table with the medians, and the median of the ratios, of pairs of starts."""
     cells: list[list[Number | str | None]] = []
     for name, pairs, mark, unit in rows:
@@ -141,7 +147,7 @@ def _table(*rows: tuple[str, Pairs, float | None, str]) -> Table:
         f"From the start of the process to the first answer, medians of {ROUNDS} interleaved rounds",
         ["", "compared with", "measured", "ratio"],
         [*cells],
-        ["On GPUs: install vLLM for them, and run the same command; nothing of this was measured there."],
+        [*notes, "On GPUs: install vLLM for them, and run the same command; nothing of this was measured there."],
     )
 
 
