@@ -57,6 +57,8 @@ def test_fixture_opens_and_closes_under_another_plugin(
     (tmp_path / "conftest.py").write_text(
         "import pytest\n\n\n@pytest.fixture(params=['asyncio', 'trio'])\ndef anyio_backend(request):\n    return request.param\n"
     )
+    settings = tmp_path / "pytest.ini"  # no others are read; pytest 9.2 refuses /dev/null
+    settings.write_text("[pytest]\n")
     command = [
         sys.executable,
         "-m",
@@ -67,7 +69,7 @@ def test_fixture_opens_and_closes_under_another_plugin(
         "-p",
         "no:cacheprovider",
         "-c",
-        "/dev/null",
+        str(settings),
         *LOOPS,
         *options,
     ]
