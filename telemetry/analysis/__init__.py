@@ -11,7 +11,7 @@ from phasebus.telemetry.analysis.nesting import PlacedStep, own_seconds, walk
 from phasebus.telemetry.analysis.page_state import page_state
 from phasebus.telemetry.analysis.perfetto import perfetto
 from phasebus.telemetry.analysis.plot import plot
-from phasebus.telemetry.analysis.replay import replay
+from phasebus.telemetry.analysis.replay import Factor, replay
 from phasebus.telemetry.analysis.stragglers import Straggler, stragglers
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Comparison",
     "CriticalPath",
     "Difference",
+    "Factor",
     "Gap",
     "Lever",
     "Link",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from phasebus.initializer.engines.vllm.compilations import compile_seconds
-from phasebus.telemetry.analysis import Lever, PlacedStep, own_seconds, shortened
+from phasebus.telemetry.analysis import Factor, Lever, PlacedStep, own_seconds, shortened
 from phasebus.telemetry.journal import RecordedStep, Run
 
 _FORKED: Final = 0.03
@@ -28,6 +28,7 @@ _COMPILE_ONCE: Final = (
     "or PYTHONPYCACHEPREFIX on a volume, filled by one start without PYTHONDONTWRITEBYTECODE"
 )
 _INSPECTED: Final = frozenset({"model_inspection"})
+_WAITS: Final = "wait_for_"
 _WAITS_FOR_FORK: Final = "wait_for_fork_server"
 
 
@@ -44,7 +45,7 @@ def levers(run: Run) -> Iterator[Lever]:
             name="keep a fork server that has vLLM imported",
             how="phasebus forkserver start, or phasebus run --forkserver keep -- …",
             cost="its memory while it stays",
-            factor=shortened(_imports, _FORKED),
+            factor=_spared(lambda at: (1.0 - _FORKED) * own_seconds(at) if _imports(at.step) else 0.0),
             around=(("forkserver", "start"), ("forkserver", "stop")),
         )
     if compiled := compile_seconds(run):
@@ -52,7 +53,7 @@ def levers(run: Run) -> Iterator[Lever]:
             name="compile the packages once",
             how=_COMPILE_ONCE,
             cost="space on the disk, about 100 MB",
-            factor=lambda at: _without_compiling(at, compiled.get(at.step.id, 0.0)),
+            factor=_spared(lambda at: (1.0 - _LOADED) * compiled.get(at.step.id, 0.0)),
             fills_caches=True,
             variables={"PYTHONPYCACHEPREFIX": "{folder}", "PYTHONDONTWRITEBYTECODE": ""},
         )
@@ -71,9 +72,35 @@ def levers(run: Run) -> Iterator[Lever]:
             )
 
 
-def _without_compiling(at: PlacedStep, seconds: float) -> float:
-    own = own_seconds(at)
-    return max(0.0, 1.0 - (1.0 - _LOADED) * seconds / own) if own > 0 else 1.0
+def _spared(seconds: Callable[[PlacedStep], float]) -> Factor:
+    """Return a factor that spares each step so many seconds of its own time, and each wait what the steps beside it are spared."""
+
+    def factor(at: PlacedStep) -> float:
+        own = own_seconds(at)
+        spared = seconds(at) or _spared_beside(at, seconds)
+        return max(0.0, 1.0 - spared / own) if own > 0 else 1.0
+
+    return factor
+
+
+def _spared_beside(at: PlacedStep, seconds: Callable[[PlacedStep], float]) -> float:
+    """Return what a process is spared that `at` waits for: of several ones, the one that is spared most."""
+    if at.outer is None or not at.step.name.startswith(_WAITS):
+        return 0.0
+    spared: dict[object, float] = {}
+    for each in at.outer.inside:
+        process = each.step.attributes.get("process")
+        if process != at.step.attributes.get("process"):
+            spared[process] = spared.get(process, 0.0) + sum(_during(at, part, seconds) for part in each.walk())
+    return max(spared.values(), default=0.0)
+
+
+def _during(wait: PlacedStep, part: PlacedStep, seconds: Callable[[PlacedStep], float]) -> float:
+    """Return what `part` is spared while `wait` lasts, in proportion to its time."""
+    overlap = min(part.end_ns, wait.end_ns) - max(part.start_ns, wait.start_ns)
+    if overlap <= 0 or not (spared := min(seconds(part), own_seconds(part))):
+        return 0.0
+    return spared * overlap / (part.end_ns - part.start_ns)
 
 
 def _imports(step: RecordedStep) -> bool:

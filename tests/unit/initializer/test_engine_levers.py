@@ -67,6 +67,23 @@ def test_no_step_saves_more_than_its_own_time() -> None:
     assert saved == pytest.approx(4.0)  # the whole wait
 
 
+def test_wait_for_a_process_is_shorter_by_what_that_process_is_spared() -> None:
+    """A process that is spawned has begun before the front end waits for it, so it is beside the wait."""
+    compiled: dict[str, Any] = {"compiled_bytes": 9, "imported_bytes": 9}
+    run = run_of(
+        step("node", 0, 30, kind="node", command="vllm serve m"),
+        step("connect_engine_core", 0, 30, "node", kind="engine_step", process="front_end"),
+        step("start_process", 0, 28, "connect_engine_core", kind="engine_step", process="EngineCore"),
+        step("import_engine", 0, 28, "start_process", kind="engine_step", process="EngineCore", **compiled),
+        step("wait_for_engine_core", 0.01, 30, "connect_engine_core", kind="engine_step", process="front_end"),
+        step("init_engine_core", 28, 31, "connect_engine_core", kind="engine_step", process="EngineCore"),
+        end=30.0,
+    )
+    found = advised(run)
+    assert found[LEVER].saved == pytest.approx(28 * 1.8 / 2.8 * 0.8, rel=0.01)
+    assert found["keep a fork server that has vLLM imported"].saved == pytest.approx(28 * 0.97, rel=0.01)
+
+
 def test_start_with_bytecode_is_not_advised_to_compile() -> None:
     assert LEVER not in advised(start(share=0))
     assert compile_seconds(start(share=0)) == {}
