@@ -37,6 +37,7 @@ def run_application(
     scaling: Mapping[str, float],
     *,
     callbacks: Sequence[str] = (),
+    forkserver: str = "owned",
     **fields: Any,
 ) -> None:
     """Start an application at the route ``/NAME``; return once it runs.
@@ -47,6 +48,7 @@ def run_application(
         otlp: The URL that its spans are exported to.
         scaling: Serve's options of its autoscaling; by default it has one replica.
         callbacks: The callbacks of phasebus.
+        forkserver: Which fork server it uses; one that stays has its socket below `folder`.
         fields: Other fields of its LLMConfig.
     """
     from ray import serve
@@ -55,6 +57,7 @@ def run_application(
     env_vars = {
         "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
         "PHASEBUS_STATE_DIR": str(folder),
+        "PHASEBUS_RUNTIME_DIR": str(folder / "runtime"),
         "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "HF_HUB_OFFLINE": "1",
@@ -73,7 +76,10 @@ def run_application(
             "dtype": "bfloat16",
             "distributed_executor_backend": "mp",
         },
-        callback_config={"callback_class": _CALLBACK, "callback_kwargs": {"callbacks": list(callbacks)}},
+        callback_config={
+            "callback_class": _CALLBACK,
+            "callback_kwargs": {"callbacks": list(callbacks), "forkserver": forkserver},
+        },
         runtime_env={"env_vars": env_vars},
         **fields,
     )

@@ -14,6 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from phasebus.initializer.engines.vllm.inside.forkserver.kept import client
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address
 from phasebus.telemetry import EngineSpan
 from phasebus.telemetry.analysis import unnamed_share
 from phasebus.telemetry.journal import JournalError, Run, read_journal
@@ -79,6 +81,15 @@ def finished_run(journal: Path, backend: OtlpBackend) -> tuple[Run, list[EngineS
     return run, backend.spans_of(run)
 
 
+def ask_fork_server(folder: Path, request: str) -> Mapping[str, Any] | None:
+    """The state of the fork server that the replicas with journals in `folder` keep; None without one."""
+    address = Address(folder / "runtime")
+    try:
+        return client.ask(address, request)
+    finally:
+        address.close()
+
+
 def is_closed(journal: Path) -> bool:
     try:
         return read_journal(journal).state == "closed"
@@ -87,9 +98,12 @@ def is_closed(journal: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def by_server(serve: int, tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Application:
+def by_server(serve: int, tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iterator[Application]:
     folder = tmp_path_factory.mktemp("server")
-    return start_application("server", serve, folder, backend, _AT_ONCE, server_cls=SERVER)
+    try:
+        yield start_application("server", serve, folder, backend, _AT_ONCE, server_cls=SERVER, forkserver="keep")
+    finally:
+        ask_fork_server(folder, "stop")
 
 
 @pytest.fixture(scope="module")
@@ -142,13 +156,22 @@ def test_the_start_of_the_replica_is_one_trace_with_the_engines_steps_in_it(appl
     assert {"load_model", "load_weights", "allocate_kv_cache"} <= steps
 
 
-def test_processes_of_the_engine_are_forked_from_the_server_of_their_replica(application: Application) -> None:
-    (journal, *_) = sorted(application.folder.glob("runs/*.jsonl"))
+def test_processes_of_the_engine_are_forked_from_the_server_of_their_replica(by_callback: Application) -> None:
+    (journal, *_) = sorted(by_callback.folder.glob("runs/*.jsonl"))
     replica = psutil.Process(json.loads(journal.read_text().partition("\n")[0])["pid"])
     parents = {each.name()[:12]: (each.parent() or replica).name() for each in replica.children(recursive=True)}
     assert parents["phasebus for"] == replica.name()
     assert parents["VLLM::Engine"].startswith("phasebus for")
     assert parents["VLLM::Worker"].startswith("phasebus for")
+
+
+def test_processes_of_the_engine_are_forked_from_a_server_that_stays(by_server: Application) -> None:
+    state = ask_fork_server(by_server.folder, "status")
+    assert state is not None
+    assert state["commands"]
+    for command in state["commands"]:  # the fork server of a replica
+        names = {each.name()[:12] for each in psutil.Process(command).children()}
+        assert {"VLLM::Engine", "VLLM::Worker"} <= names
 
 
 def test_all_replicas_of_a_start_are_in_one_trace(by_callback: Application) -> None:
@@ -183,6 +206,9 @@ def test_a_replica_that_autoscaling_adds_has_a_trace_and_metrics_of_its_own(
     for journal in (first, second):
         assert "phasebus_ready 1.0" in metrics_of(journal)
     assert by_server.complete("A start-up is").status_code == 200
+    state = ask_fork_server(by_server.folder, "status")
+    assert state is not None
+    assert (state["forks"], len(state["commands"])) == (2, 2)
 
 
 def scale_up(application: Application) -> tuple[Path, Path]:
@@ -201,8 +227,8 @@ def scale_up(application: Application) -> tuple[Path, Path]:
             wait_until(lambda: len(replica_journals(application.folder)) > 1, "a second replica starts", seconds=400)
         finally:
             enough.set()
-    for client in asked:
-        client.result()
+    for each in asked:
+        each.result()
     (second,) = (path for path in replica_journals(application.folder) if path != first)
     return first, second
 
