@@ -118,7 +118,7 @@ def count_sources(since_ns: int) -> dict[str, int]:
     Args:
         since_ns: When this process was created, in nanoseconds since the epoch.
     """
-    found = [each for name, each in _sources() if name not in inherited.modules]
+    found = _sources()
     sampled = found[::_STRIDE]
     compiled = {_package(each) for each in sampled if _was_compiled(each, since_ns)}
     if not compiled:
@@ -133,15 +133,18 @@ def count_sources(since_ns: int) -> dict[str, int]:
     return {COMPILED_MODULES: modules, COMPILED_BYTES: size, IMPORTED_BYTES: total}
 
 
-def _sources() -> Sequence[tuple[str, ModuleSpec]]:
-    """Return the modules that were loaded from sources."""
+def _sources() -> Sequence[ModuleSpec]:
+    """Return the modules that this process has loaded from sources.
+
+    Inherited ones are not read: that would copy the memory that a fork shares with its server.
+    """
     found = []
-    for name, module in list(sys.modules.items()):
+    for name in [each for each in list(sys.modules) if each not in inherited.modules]:
         with contextlib.suppress(Exception):  # anything can be in there
             # the attributes of some modules are imported when they are read
-            spec = object.__getattribute__(module, "__dict__").get("__spec__")
+            spec = object.__getattribute__(sys.modules[name], "__dict__").get("__spec__")
             if type(spec) is ModuleSpec and type(spec.loader) is SourceFileLoader and spec.origin and spec.cached:
-                found.append((name, spec))
+                found.append(spec)
     return found
 
 
