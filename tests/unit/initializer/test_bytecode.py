@@ -1,4 +1,4 @@
-"""Whether bytecode is used by an import: the states that the import system of this Python tells apart."""
+"""Whether bytecode is used by an import: the states that the import system of this Python distinguishes."""
 
 from __future__ import annotations
 
