@@ -8,10 +8,9 @@ from pathlib import Path
 
 import click
 
-from phasebus.bus import PhasebusError
-from phasebus.initializer.cli.failures import reported
+from phasebus.initializer.cli.interrupts import interruptible_imports
+from phasebus.initializer.cli.options import starting_options
 from phasebus.initializer.cli.output import write_err
-from phasebus.initializer.cli.start import start_and_serve, starting_options
 
 _PROMPT = "A start-up is"
 
@@ -24,7 +23,10 @@ def demo(prompt: str, *, once: bool, host: str | None, port: int | None, linger:
 
     The generated text is gibberish because the weights are random; everything else is real. It takes about a minute.
     """
-    from phasebus.initializer.node.config import LLMConfig
+    with interruptible_imports():  # here, so that the help of the command needs none of them
+        from phasebus.initializer.cli.failures import reported
+        from phasebus.initializer.cli.start import start_and_serve
+        from phasebus.initializer.node.config import LLMConfig
 
     with reported(tracebacks=verbose, starts=True) as report:
         config = LLMConfig(
@@ -41,6 +43,7 @@ def _tiny_model() -> Path:
 
     Another process writes it, because torch would stay loaded in this one.
     """
+    from phasebus.bus import PhasebusError
     from phasebus.initializer.cli import demo_model
 
     path = demo_model.tiny_model_path()

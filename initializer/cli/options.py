@@ -45,6 +45,17 @@ def service_options(command: C) -> C:
     return command
 
 
+def starting_options(command: C) -> C:
+    """Add the options that `up` and `demo` share to a command."""
+    for option in (
+        click.option("--verbose", "-v", is_flag=True, help="Show whole tracebacks."),
+        service_options,
+        click.option("--once", is_flag=True, help="Stop when the node is ready, instead of serving until Ctrl-C."),
+    ):
+        command = option(command)
+    return command
+
+
 def is_service_link(value: str) -> bool:
     """Return whether `value` is one that Kubernetes sets in pods: PHASEBUS_PORT for a Service with the name phasebus."""
     return value.startswith(_SERVICE_LINK)

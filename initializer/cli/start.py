@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import anyio
-import click
 
 from phasebus import __version__
 from phasebus.bus import Bus
@@ -18,7 +16,6 @@ from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import FailureReport, Interrupted, reason_of
 from phasebus.initializer.cli.history_lines import history_lines
 from phasebus.initializer.cli.linger import linger, linger_seconds
-from phasebus.initializer.cli.options import service_options
 from phasebus.initializer.cli.output import log_warnings, write_err, write_out
 from phasebus.initializer.cli.remote import RemoteStart
 from phasebus.initializer.cli.signals import restore_handlers, until_signalled
@@ -35,19 +32,6 @@ from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.formatting import format_title, format_usual
 from phasebus.telemetry.journal import read_journal
 from phasebus.telemetry.service import OWN_TOKEN, Server, build_app, url_of_address
-
-C = TypeVar("C", bound=Callable[..., Any])
-
-
-def starting_options(command: C) -> C:
-    """Add the options that `up` and `demo` share to a command."""
-    for option in (
-        click.option("--verbose", "-v", is_flag=True, help="Show whole tracebacks."),
-        service_options,
-        click.option("--once", is_flag=True, help="Stop when the node is ready, instead of serving until Ctrl-C."),
-    ):
-        command = option(command)
-    return command
 
 
 def start_and_serve(

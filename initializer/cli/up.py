@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.start import start_and_serve, starting_options
+from phasebus.initializer.cli.interrupts import interruptible_imports
+from phasebus.initializer.cli.options import starting_options
 
 
 @click.command()
@@ -34,7 +34,10 @@ def up(
     verbose: bool,
 ) -> None:
     """Start the node, or the nodes, that the YAML file CONFIG describes, and serve the metrics until Ctrl-C."""
-    from phasebus.initializer.cluster import load_cluster_config
+    with interruptible_imports():  # here, so that the help of the command needs none of them
+        from phasebus.initializer.cli.failures import reported
+        from phasebus.initializer.cli.start import start_and_serve
+        from phasebus.initializer.cluster import load_cluster_config
 
     with reported(tracebacks=verbose, starts=True) as report:
         sys.path.insert(0, str(config.parent.absolute()))  # to import callbacks from its folder, as for a script
