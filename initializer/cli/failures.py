@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from phasebus.bus import PhasebusError
 from phasebus.initializer.cli.output import indented, write_err
 from phasebus.initializer.node.termination_message import write_termination_message
-from phasebus.telemetry import redact
+from phasebus.telemetry.redaction import redact
 
 
 class Interrupted(PhasebusError):  # noqa: N818  # not a fault

@@ -10,8 +10,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 from rich.tree import Tree
 
-from phasebus.telemetry import redact
 from phasebus.telemetry.formatting import format_duration, format_progress, format_title
+from phasebus.telemetry.redaction import redact
 from phasebus.telemetry.verdict import describe, verdict
 
 _MOST_NODES = 8

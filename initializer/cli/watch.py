@@ -21,7 +21,7 @@ from phasebus.initializer.cli.live import LiveTree, step_line
 from phasebus.initializer.cli.remote import RemoteStart, WatchError
 from phasebus.initializer.cli.status_lines import StatusLines
 from phasebus.observers.redrawing import can_redraw
-from phasebus.telemetry import redact
+from phasebus.telemetry.redaction import redact
 
 _RECONNECT_SECONDS = 1.0
 

@@ -10,8 +10,8 @@ from typing import Any
 from phasebus.initializer.engines.optional import DescribesFactors
 from phasebus.initializer.engines.registry import find_launcher
 from phasebus.initializer.node.config import LLMConfig
-from phasebus.telemetry import redact
 from phasebus.telemetry.history import BUSYNESS, Configuration, busyness, machine_factors, version_factors
+from phasebus.telemetry.redaction import redact
 
 logger = logging.getLogger("phasebus.telemetry")
 

@@ -9,27 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from phasebus.initializer.cli.doctor import machine, software, variables
-from phasebus.initializer.cli.doctor.bytecode import find_bytecode
 from phasebus.initializer.cli.doctor.findings import Finding, print_and_exit
 from phasebus.telemetry.redaction import redact
-
-_CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
-    software.find_versions,
-    find_bytecode,
-    software.find_seams,
-    software.find_plugin,
-    variables.find_variables,
-    variables.find_service_links,
-    variables.find_stray_characters,
-    variables.find_proxies,
-    machine.find_ports,
-    variables.find_user,
-    machine.find_folders,
-    machine.find_collector,
-    machine.find_hardware,
-    machine.find_clock,
-)
 
 
 @click.command(short_help="Check the environment for problems.")
@@ -45,11 +26,34 @@ def doctor(*, as_data: bool) -> None:
     print_and_exit(list(examine()), as_data=as_data)
 
 
-def examine(checks: Iterable[Callable[[], Iterable[Finding]]] = _CHECKS) -> Iterator[Finding]:
-    """Run the checks and yield their findings; a check that fails becomes a finding."""
-    for check in checks:
+def examine(checks: Iterable[Callable[[], Iterable[Finding]]] | None = None) -> Iterator[Finding]:
+    """Run the checks, by default all, and yield their findings; a check that fails becomes a finding."""
+    for check in _all_checks() if checks is None else checks:
         try:
             yield from check()
         except Exception as error:  # noqa: BLE001  # the other checks still run
             name = check.__name__.removeprefix("find_")
             yield Finding(name, "check", f"failed: {type(error).__name__}: {redact(str(error))}", "note")
+
+
+def _all_checks() -> tuple[Callable[[], Iterable[Finding]], ...]:
+    """Return all checks; they are imported here, so that the help of the command needs none of them."""
+    from phasebus.initializer.cli.doctor import machine, software, variables
+    from phasebus.initializer.cli.doctor.bytecode import find_bytecode
+
+    return (
+        software.find_versions,
+        find_bytecode,
+        software.find_seams,
+        software.find_plugin,
+        variables.find_variables,
+        variables.find_service_links,
+        variables.find_stray_characters,
+        variables.find_proxies,
+        machine.find_ports,
+        variables.find_user,
+        machine.find_folders,
+        machine.find_collector,
+        machine.find_hardware,
+        machine.find_clock,
+    )

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phasebus.initializer.cli.cells import one_line
-from phasebus.telemetry import redact
+from phasebus.telemetry.redaction import redact
 
 _FILE_WIDTH = 140
 _MOST_ROWS = 1000
