@@ -85,6 +85,8 @@ class ClusterStart:
                 nodes = await self._start_nodes(seats, context, step.id)
                 merge(context, {node.name: node.changes for node in nodes}, [*NODE_KEYS, *config.keys])
                 await run_phases(self._bus, [last], context, config)
+            if self._hub is not None:
+                self._resources.callback(self._hub.mark_as_stopping.remote)  # the first that is called at the end
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._resources.aclose()

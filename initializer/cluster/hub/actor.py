@@ -73,3 +73,8 @@ class HubActor:
         """Return the steps of a node that have begun and not ended; see `ClusterState.running_steps`."""
         with self._lock:
             return self._state.running_steps(node)
+
+    def mark_as_stopping(self) -> None:
+        """Report a ready cluster as not ready: its nodes end, running requests finish, and no more should arrive."""
+        with self._lock:
+            self._state.stopping = True

@@ -56,6 +56,7 @@ class ClusterState:
         timeline: The steps of all nodes.
         nodes: Every process that sends its journal, including the driver, by name.
         cluster: The driver's entry in `nodes`; None until the journal with the step of the cluster has arrived.
+        stopping: Whether the driver has begun to end the cluster.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class ClusterState:
         self._states: Gauge = self.metrics.family(names.CLUSTER_NODES)
         self.nodes: dict[str, NodeState] = {}
         self.cluster: NodeState | None = None
+        self.stopping = False
         self._expected_nodes = 0
         self._began_ns: int | None = None
         self._warned = False
@@ -171,9 +173,11 @@ class ClusterState:
 
     @property
     def status(self) -> str:
-        """The state of the cluster: starting, ready or failed; degraded if a node of a ready cluster is not ready."""
+        """The state of the cluster: starting, ready or failed; degraded if a node of a ready cluster is not ready; stopping."""
         if self.cluster is None:
             return "starting"
+        if self.stopping and self.cluster.status == "ready":
+            return "stopping"
         ready = sum(node.status == "ready" for node in self.members())
         return "degraded" if self.cluster.status == "ready" and ready < self._expected_nodes else self.cluster.status
 

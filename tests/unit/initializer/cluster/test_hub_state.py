@@ -237,6 +237,18 @@ def test_a_ready_node_without_messages_is_lost_until_the_next_message() -> None:
     assert 'phasebus_cluster_node_ready{node="node-0"} 1.0' in client.get("/metrics").text
 
 
+def test_ready_cluster_that_ends_is_stopping_and_not_ready() -> None:
+    cluster = ClusterState()
+    client = client_of(cluster)
+    cluster.receive("driver", 0, begun(CLUSTER, "cluster", "c") + ended(CLUSTER, "cluster", "c", nodes=1))
+    cluster.receive("node-0", 0, START + END)
+    assert client.get("/readyz").status_code == 200
+    cluster.stopping = True
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "stopping")
+    assert sample(cluster, "phasebus_cluster_ready") == 0
+
+
 def test_a_node_whose_engine_died_is_failed_and_the_cluster_degraded() -> None:
     cluster = ClusterState()
     client = client_of(cluster)
