@@ -96,6 +96,7 @@ class NodeStart:
         self._ray = False
         self._forkserver: ForkServerUse = config.forkserver
         self._begun = ExitStack()
+        self._kept_begun = False
 
     async def run(self) -> tuple[Context, AsyncExitStack]:
         """Run the phases; return the context, and a stack that releases all resources when it is closed.
@@ -127,16 +128,25 @@ class NodeStart:
         return context, self._held.pop_all()
 
     async def _begin_fork_server(self, context: Context) -> None:
-        """Start a fork server that imports beside Ray, and ends with the start unless it stays."""
+        """Start a fork server that imports beside Ray and ends with the start; or one that stays, if Ray runs."""
         launcher = self._launcher
         if not self._config.engine_preload or not isinstance(launcher, BeginsForkServer):
             return
         if self._config.forkserver == "keep":
-            await anyio.to_thread.run_sync(launcher.begin_kept_fork_server, self._launch(context, ""))
+            if not starts_ray(self._config.ray):
+                await self._begin_kept_fork_server(context)
         elif ENGINE not in context and PLACEMENT_GROUP not in context and starts_ray(self._config.ray):
             server = launcher.begun_fork_server(self._launch(context, ""))
             await anyio.to_thread.run_sync(self._begun.enter_context, server)
             self._forkserver = "existing"
+
+    async def _begin_kept_fork_server(self, context: Context) -> None:
+        """Start a fork server that stays, if there is none. Its priority cannot be low, as it forks commands of all kinds."""
+        launcher = self._launcher
+        wanted = self._config.forkserver == "keep" and self._config.engine_preload and not self._kept_begun
+        if wanted and isinstance(launcher, BeginsForkServer):
+            self._kept_begun = True
+            await anyio.to_thread.run_sync(launcher.begin_kept_fork_server, self._launch(context, ""))
 
     def _phases(self) -> tuple[Phase, ...]:
         def is_replaced(context: Context) -> bool:
@@ -246,6 +256,7 @@ class NodeStart:
     async def _prepare_engine(self, context: Context) -> None:
         """Start the engine's process, which imports while the model is downloaded."""
         await self._connect_ray()
+        await self._begin_kept_fork_server(context)
         step = current_step()
         assert step is not None  # noqa: S101  # a phase's work runs in the step of the phase
         self._held.push_async_callback(self._close_prepared)

@@ -22,6 +22,9 @@ from phasebus.initializer.ray.cluster import kills_orphans
 
 logger = logging.getLogger("phasebus.engine")
 
+_WORKER_NICENESS: Final = 15
+"""By default, and what Ray's workers add to the niceness of Ray."""
+
 _REPLACE_SECONDS = 10.0
 _APPLIED_LATER: Final = ("OMP_NUM_THREADS", "RAY_")
 """The first letters of variables that Ray sets for a process. A fork can apply the first to the loaded libraries
@@ -202,17 +205,25 @@ def _is_outdated(address: Address, state: Mapping[str, Any], environment: Mappin
 def begun_server(environment: Mapping[str, str]) -> Iterator[None]:
     """Start a server, if there is none with this installation, which imports beside the block, and ends after it; never raise.
 
-    Commands that were forked from it by then go on.
+    Commands that were forked from it by then go on. It has the priority of Ray's workers, which request the forks: Ray's own
+    processes come first, as a raylet gives up if its agents do not run within 15 s (2.60, ``WaitForDashboardAgentPorts``).
 
     Args:
         environment: What it is started with, but for secrets.
     """
     owner = None
+    niceness = environment.get("RAY_worker_niceness", "")
     try:
         with client.opened(environment=environment) as address:
             ends, owner = os.pipe()
             try:
-                start_server(address, applied_later(environment)[0], owner=ends, idle_seconds=None)
+                start_server(
+                    address,
+                    applied_later(environment)[0],
+                    owner=ends,
+                    idle_seconds=None,
+                    niceness=int(niceness) if niceness.isdigit() else _WORKER_NICENESS,
+                )
             finally:
                 os.close(ends)
     except (AddressError, OSError):

@@ -42,8 +42,10 @@ class Stub:
         self.folder = folder
         self.address = Address(folder / "runtime")
 
-    def start(self, *, owner: int | None = None, idle_seconds: float | None = None) -> bool:
-        return starting.start_server(self.address, self.environment, owner=owner, idle_seconds=idle_seconds)
+    def start(self, *, owner: int | None = None, idle_seconds: float | None = None, niceness: int = 0) -> bool:
+        return starting.start_server(
+            self.address, self.environment, owner=owner, idle_seconds=idle_seconds, niceness=niceness
+        )
 
     def fork(self, *arguments: str, module: bool = False) -> client.ForkedCommand | None:
         program = [sys.executable, "-m", "vllm.run"] if module else [self.script]
@@ -485,6 +487,25 @@ def _holds(process: Path, lock: Path) -> bool:
     with contextlib.suppress(OSError):
         return any(os.path.realpath(each) == str(lock) for each in Path(process, "fd").iterdir())
     return False
+
+
+def test_command_has_its_own_priority_or_is_not_forked_from_a_server_with_a_lower_one(own: Stub) -> None:
+    own.start(niceness=3)
+    wanted = psutil.Process().nice()
+    reason = None
+    try:
+        running = _waiting(own)
+    except client.NotForkedError as error:
+        reason = str(error)
+    else:
+        assert psutil.Process(running.pid).nice() == wanted
+        running.send_signal(signal.SIGTERM)
+        assert running.wait() == 5
+    may_raise = os.geteuid() == 0
+    assert reason == (
+        None if may_raise else f"its priority is lower than the command's (a niceness of {wanted + 3}, not {wanted})"
+    )
+    assert psutil.Process(own.pid()).nice() == wanted + 3
 
 
 @pytest.mark.parametrize("end", ["stop", "SIGTERM", "idle", "owner", "pipe"])

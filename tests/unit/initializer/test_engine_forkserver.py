@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from phasebus import vllm_plugin
-from phasebus.initializer.engines.vllm.inside.forkserver import begin, imported, patches
+from phasebus.initializer.engines.vllm.inside.forkserver import begin, imported, patches, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
 from phasebus.initializer.engines.vllm.inside.variables import FORKSERVER, STEPS_URL
 from tests.support.processes import has_ended
@@ -412,3 +412,20 @@ def test_only_a_command_of_vllm_becomes_a_fork_server(
     assert callable(register)
     assert len(forked) == forks
     assert FORKSERVER not in os.environ
+
+
+def test_priority_that_cannot_be_raised_again_is_a_reason_against_forking(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    for harmless in (None, own, own + 1):
+        assert safety.reason_against_priority(harmless) is None
+    monkeypatch.setattr(os, "getpriority", lambda *_: 15)
+    changes: list[int] = []
+    monkeypatch.setattr(os, "setpriority", lambda _kind, _process, value: changes.append(value))
+    assert safety.reason_against_priority(0) is None
+    assert changes == [0, 15]
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    assert safety.reason_against_priority(0) == ("its priority is lower than the command's (a niceness of 15, not 0)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 from pathlib import Path
@@ -21,6 +22,22 @@ def reason_against_forking() -> str | None:
     if len(threads := threading.enumerate()) > 1:
         return f"the thread {threads[-1].name!r} runs after the imports"
     return touched_device()
+
+
+def reason_against_priority(wanted: object) -> str | None:
+    """Return why a fork of this process cannot have the priority `wanted`; None if it can, or if none is named.
+
+    A process without the right to do so cannot raise its priority again.
+    """
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    if not isinstance(wanted, int) or wanted >= own:
+        return None
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, wanted)
+    except OSError:
+        return f"its priority is lower than the command's (a niceness of {own}, not {wanted})"
+    os.setpriority(os.PRIO_PROCESS, 0, own)
+    return None
 
 
 def reason_after_forking() -> str | None:

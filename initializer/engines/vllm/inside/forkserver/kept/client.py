@@ -129,7 +129,8 @@ def fork_command(
     process = None
     try:
         body = _body(command, environment, title, mask, list(descriptors))
-        message = {"request": "fork", "fingerprint": fingerprint(environment)}
+        priority = os.getpriority(os.PRIO_PROCESS, 0)
+        message = {"request": "fork", "fingerprint": fingerprint(environment), "priority": priority}
         folder, file = os.open(".", os.O_PATH | os.O_CLOEXEC), messages.body_file(body)
         try:
             messages.send(connection, message, [file, folder, *descriptors.values()])

@@ -187,10 +187,12 @@ class KeptServer:
             connection.close()
             return
         if request.get("request") == "fork" and descriptors:
-            if (reason := self._reason_against(request.get("fingerprint"))) is None:
+            reason = self._reason_against(request.get("fingerprint"))
+            slower = safety.reason_against_priority(request.get("priority"))
+            if reason is None and slower is None:
                 self._waiting.append((connection, descriptors))
                 return
-            messages.send(connection, {"refused": reason, "outdated": True})
+            messages.send(connection, {"refused": reason or slower, "outdated": reason is not None})
         elif request.get("request") in ("stop", "status"):
             self._stopping |= request["request"] == "stop"
             messages.send(connection, self._state())

@@ -31,13 +31,19 @@ for number in map(int, os.listdir("/proc/self/fd")):
         except OSError:
             pass
 os.chdir("/")
-os.execv(sys.argv[2], sys.argv[2:])
+os.nice(int(sys.argv[2]))
+os.execv(sys.argv[3], sys.argv[3:])
 """
 """The program of a process between, so that the server is no child of this process and has no other of its descriptors."""
 
 
 def start_server(
-    address: Address, environment: Mapping[str, str], *, owner: int | None, idle_seconds: float | None
+    address: Address,
+    environment: Mapping[str, str],
+    *,
+    owner: int | None,
+    idle_seconds: float | None,
+    niceness: int = 0,
 ) -> bool:
     """Start a server, which imports beside this process; return False if there is one, which accepts requests.
 
@@ -47,6 +53,7 @@ def start_server(
         owner: A descriptor that becomes readable, or whose other end is closed, when it is to end: of a process (a pidfd), or
             of a pipe. The caller closes it. None for none.
         idle_seconds: How long it waits for a command before it ends, in seconds; None for ever.
+        niceness: By how much its priority is lower than that of this process.
 
     Raises:
         OSError: It cannot be started.
@@ -65,7 +72,8 @@ def start_server(
         owner_number = descriptors[2] if owner is not None else None
         arguments = ", ".join(map(repr, [str(address.folder), descriptors[1], lock, owner_number, idle_seconds]))
         program = f"import sys; sys.path[:] = filter(None, sys.path); from {_MODULE} import main; main({arguments})"
-        _start_detached([spawn.get_executable(), *_flags(), "-c", program], descriptors, environment, address.log)
+        command = [spawn.get_executable(), *_flags(), "-c", program]
+        _start_detached(command, descriptors, environment, address.log, niceness)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -73,7 +81,11 @@ def start_server(
 
 
 def _start_detached(
-    arguments: Sequence[bytes | str | None], descriptors: Sequence[int], environment: Mapping[str, str], log: Path
+    arguments: Sequence[bytes | str | None],
+    descriptors: Sequence[int],
+    environment: Mapping[str, str],
+    log: Path,
+    niceness: int,
 ) -> None:
     """Start a process in a session of its own, which is no child of this one, with the root as its working folder."""
     program = [os.fsdecode(each) for each in arguments if each is not None]
@@ -83,7 +95,7 @@ def _start_detached(
         python = os.fsdecode(spawn.get_executable())
         pid = os.posix_spawn(
             python,
-            [python, "-I", "-S", "-c", _INTERMEDIATE, ",".join(map(str, descriptors)), *program],
+            [python, "-I", "-S", "-c", _INTERMEDIATE, ",".join(map(str, descriptors)), str(niceness), *program],
             neutral_environment(environment),
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, nothing, 0),
