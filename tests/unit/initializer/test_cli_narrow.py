@@ -52,6 +52,6 @@ def test_blame_on_a_narrow_terminal_keeps_the_seconds(
     long = step("import_modules", 0, 12.34, "n", kind="engine_step", process="front_end", module=module)
     print_blame(run_of(node, long))
     row = next(line for line in screen.getvalue().splitlines() if "import modules" in line)
-    assert row.startswith("  12.34   12.34 ")
+    assert row.split()[:2] == ["12.34", "12.34"]
     assert ("█" in row) is has_bars
     assert len(row) <= columns
