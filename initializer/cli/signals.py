@@ -115,12 +115,6 @@ def handled_by(handler: Handler, numbers: Iterable[signal.Signals]) -> Iterator[
             signal.signal(number, old)
 
 
-def restore_handlers() -> None:
-    """Install the current handlers again. Ray resets signals in C when it is shut down, which Python does not notice."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.getsignal(number))
-
-
 def _called_by_the_bus(frame: FrameType | None) -> FrameType | None:
     """Return the frame of the interrupted callback; None if no callback, or one of our own, was interrupted."""
     inner = None

@@ -18,7 +18,7 @@ from phasebus.initializer.cli.history_lines import history_lines
 from phasebus.initializer.cli.linger import linger, linger_seconds
 from phasebus.initializer.cli.output import log_warnings, write_err, write_out
 from phasebus.initializer.cli.remote import RemoteStart
-from phasebus.initializer.cli.signals import restore_handlers, until_signalled
+from phasebus.initializer.cli.signals import until_signalled
 from phasebus.initializer.cli.terminal import show_progress
 from phasebus.initializer.cluster import Cluster, ClusterConfig, initialize_cluster
 from phasebus.initializer.cluster.hub.start import chosen_port
@@ -27,6 +27,7 @@ from phasebus.initializer.node.config import LLMConfig, ServiceConfig
 from phasebus.initializer.node.node import Node, initialize_node
 from phasebus.initializer.node.supervision import engine_died
 from phasebus.initializer.pipeline.wiring import available_port, available_telemetry, observe_all
+from phasebus.initializer.ray.signals import restore_handlers
 from phasebus.telemetry import PortTakenError, Telemetry, Timeline
 from phasebus.telemetry.analysis import time_to_ready
 from phasebus.telemetry.formatting import format_title, format_usual

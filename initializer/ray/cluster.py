@@ -16,6 +16,7 @@ from phasebus.bus import PhasebusError, StepKind
 from phasebus.initializer.ray.address import wait_until_it_answers
 from phasebus.initializer.ray.config import RayConfig
 from phasebus.initializer.ray.exit_codes import keep_exit_codes
+from phasebus.initializer.ray.signals import restore_handlers
 
 RAY = StepKind("ray")
 
@@ -74,6 +75,7 @@ async def connected(config: RayConfig) -> AsyncIterator[bool]:
                 f"(`ray start --head`), or correct {source}"
             ) from None
     async with held_by_a_thread(partial(_connect, config, address), ray.shutdown):
+        restore_handlers()
         yield not address
 
 

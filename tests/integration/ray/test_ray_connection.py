@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +33,22 @@ async def test_a_ray_of_our_own_lives_on_when_the_pool_retires_its_threads(monke
         await retire_the_thread_used_last()
         gone, _ = psutil.wait_procs(servers, timeout=2)
         assert gone == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_signal_reaches_the_programs_own_handler_alone_while_ray_is_connected() -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        async with connected(RayConfig(num_cpus=1)):
+            os.kill(os.getpid(), signal.SIGTERM)
+            seconds, _ = signal.getitimer(signal.ITIMER_REAL)  # minutes, if it is the timeout of this test
+            if aborts := 0 < seconds <= 3:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            assert (received, aborts) == ([signal.SIGTERM], False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
