@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Self
 
 import anyio
@@ -86,7 +86,7 @@ class ClusterStart:
                 merge(context, {node.name: node.changes for node in nodes}, [*NODE_KEYS, *config.keys])
                 await run_phases(self._bus, [last], context, config)
             if self._hub is not None:
-                self._resources.callback(self._hub.mark_as_stopping.remote)  # the first that is called at the end
+                self._resources.callback(self._mark_as_stopping)  # the first that is called at the end
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._resources.aclose()
@@ -140,6 +140,11 @@ class ClusterStart:
             hub = running_hub(service.host, port, service.trace_url, own_ray=self._own_ray, access=service.access)
             self._hub = await self._resources.enter_async_context(hub)
             await self._resources.enter_async_context(forwarding_journal(self._hub, DRIVER, journal))
+
+    def _mark_as_stopping(self) -> None:
+        """Have the hub report that the cluster is not ready; it need not answer, and may have died."""
+        with suppress(Exception):
+            self._hub.mark_as_stopping.remote()
 
     async def _place(self, context: Context) -> None:
         group = await reserve(
