@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -133,8 +134,8 @@ import os, signal, sys
 
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[-1]:
-            sys.argv.pop()
+        if name == os.environ.get("INTERRUPTED_AT"):
+            del os.environ["INTERRUPTED_AT"]
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())
@@ -147,7 +148,8 @@ main()
 def test_an_interrupt_during_the_first_imports_has_no_traceback(tmp_path: Path, model: Path, module: str) -> None:
     config = tmp_path / "node.yaml"
     config.write_text(f"model: {model}\nengine: none\nservice: {{port: 0}}\n")
-    command = [sys.executable, "-c", INTERRUPTED_IMPORT, "up", str(config), module]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, "up", str(config)]
+    environment = {**os.environ, "INTERRUPTED_AT": module}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
     assert ended.returncode == 128 + signal.SIGINT, ended.stderr
     assert "Traceback" not in ended.stderr
