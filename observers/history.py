@@ -127,7 +127,7 @@ class HistoryObserver:
 
     def _prune(self) -> None:
         identity = self._identity
-        if identity is None or (identity.member and os.path.exists(journal_path(identity.run))):  # noqa: PTH110  # Path.exists raises
+        if identity is None or (identity.member and os.path.exists(journal_path(identity.run))):
             return
         if removed := prune(keep=identity.run):
             logger.info("removed the journals of %d old runs; PHASEBUS_KEEP_RUNS keeps more", len(removed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -69,7 +70,7 @@ def advise(
         raise click.UsageError("a command is only started with --measure")
     if measure and len(runs) + bool(command) != 1:
         raise click.UsageError("--measure needs one configuration, or a command after `--`")
-    if measure and runs and not Path(runs[0]).is_file():
+    if measure and runs and not os.path.isfile(runs[0]):
         raise click.UsageError(f"there is no configuration {runs[0]}")
     with reported():
         if measure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -64,9 +65,10 @@ def series(name: str) -> Sequence[Run]:
     Raises:
         JournalError: There are none.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        journals = [path for path in sorted(folder.rglob("*.jsonl")) if not path.parent.with_suffix(".jsonl").exists()]
+    if os.path.isdir(name):
+        journals = [
+            path for path in sorted(Path(name).rglob("*.jsonl")) if not path.parent.with_suffix(".jsonl").exists()
+        ]
         return _ready([each for path in journals for each in _summary(path)], f"the folder {name}")
     found = [each for each in recorded_runs(most=10**9) if str(each.attributes.get(FINGERPRINT, "")) == name]
     return _ready(found[::-1], f"the configuration {name!r}, which is no folder either (see `phasebus runs list`),")

@@ -76,7 +76,7 @@ def new_folder(into: Path | None, prefix: str) -> Path:
         StartsError: `into` is not empty.
     """
     folder = into or Path(time.strftime(f"{prefix}-%Y%m%dT%H%M%S"))
-    if folder.exists() and any(folder.iterdir()):
+    if os.path.exists(folder) and any(folder.iterdir()):
         raise StartsError(f"the folder {folder} is not empty; choose another one with --into")
     return folder
 

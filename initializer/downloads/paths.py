@@ -25,14 +25,6 @@ def expanded(path: Path) -> Path:
         return path
 
 
-def exists(path: Path) -> bool:
-    """Return whether `path` exists; False for an invalid path."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
 def default_folder(kind: str, identity: str) -> Path:
     """Return the default destination of a source.
 

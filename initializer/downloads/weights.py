@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -26,11 +27,11 @@ def missing_shards(folder: Path) -> tuple[str, list[str]] | None:
 
     An index without any of its shards is ignored as a leftover if the folder has other weights.
     """
-    weights = {file.name for pattern in _WEIGHTS for file in folder.glob(pattern) if file.is_file()}
+    weights = {file.name for pattern in _WEIGHTS for file in folder.glob(pattern) if os.path.isfile(file)}
     for kind in ("*.safetensors", "*.bin"):
         for index in sorted(folder.glob(f"{kind}.index.json")):
             named = _shards(index)
-            missing = sorted(name for name in named - weights if not (folder / name).is_file())
+            missing = sorted(name for name in named - weights if not os.path.isfile(folder / name))
             if missing and (len(missing) < len(named) or not weights):
                 return index.name, missing
         if any(folder.glob(kind)):  # vLLM and transformers prefer safetensors, so the other index is not used
@@ -80,4 +81,4 @@ def _shards(index: Path) -> set[str]:
         shards = set(json.loads(read_regular(index, _MAX_INDEX, follow=True))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()
-    return {name for name in shards if isinstance(name, str) and name and "\0" not in name}
+    return {name for name in shards if isinstance(name, str) and name}

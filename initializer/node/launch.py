@@ -42,7 +42,7 @@ def launch_of(config: LLMConfig, context: Context, step: str, bus: Bus, telemetr
         telemetry=telemetry,
         step=step,
         model=context[MODEL] if fetched is None else str(fetched.path),
-        local=will_be_fetched or Path(context[MODEL]).exists(),
+        local=will_be_fetched or os.path.exists(context[MODEL]),
         args=context[ENGINE_ARGS],
         env=context[ENGINE_ENV],
         runtime_env=context[RUNTIME_ENV],

@@ -130,7 +130,7 @@ class ProcessSampler:
 
 def _parents() -> tuple[Mapping[int, int], tuple[tuple[int, str], ...]]:
     """Return the parent of each process of this machine, and Ray's daemons that are stopped."""
-    if not os.path.isdir("/proc/1"):  # noqa: PTH112
+    if not os.path.isdir("/proc/1"):
         return {each.pid: each.ppid() or 0 for each in psutil.process_iter()}, ()
     parents: dict[int, int] = {}
     paused = []

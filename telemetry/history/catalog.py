@@ -57,7 +57,7 @@ def find_run(name: str | None = None) -> Path:
     try:
         return find_journal(name)
     except JournalError as error:
-        if os.sep in name and os.path.exists(name):  # noqa: PTH110  # Path.exists raises for some names
+        if os.sep in name and os.path.exists(name):
             raise
         found = next((each.path for each in recorded_runs() if _means(name, each)), None)
         if found is None:

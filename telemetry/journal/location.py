@@ -40,11 +40,11 @@ def find_journal(run: str | None = None) -> Path:
     """
     if run is not None and (os.sep in run or run.endswith(".jsonl")):
         path = Path(run)
-        if not os.path.isfile(path):  # noqa: PTH113
+        if not os.path.isfile(path):
             raise JournalError(f"no journal at {run}")
         return path
     folder = runs_folder()
-    if (taken := next((each for each in (folder, folder.parent) if os.path.isfile(each)), None)) is not None:  # noqa: PTH113
+    if (taken := next((each for each in (folder, folder.parent) if os.path.isfile(each)), None)) is not None:
         raise JournalError(
             f"{taken} is a file, but the journals of runs need a folder there. Set PHASEBUS_STATE_DIR to another folder"
         )

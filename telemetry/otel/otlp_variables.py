@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from opentelemetry.util.re import parse_env_headers
@@ -99,4 +98,4 @@ def base_url(endpoint: str, findings: Findings) -> str:
 
 
 def _is_readable(path: str) -> bool:
-    return Path(path).is_file() and os.access(path, os.R_OK)
+    return os.path.isfile(path) and os.access(path, os.R_OK)

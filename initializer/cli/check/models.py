@@ -58,7 +58,7 @@ def _model(config: LLMConfig) -> tuple[str | None, Finding]:
     if (page := _HUB_PAGE.match(config.model)) is not None:
         return None, finding("a page of the hub, not a model", "fix", f"write hf://{page[1]}")
     scheme = _SCHEME_WITHOUT_SLASHES.match(config.model)
-    if scheme is not None and not Path(config.model).exists():
+    if scheme is not None and not os.path.exists(config.model):
         return None, finding("neither a path nor an address", "fix", f"write {scheme[1]}://{scheme[2]}")
     try:
         source = source_of(config.model, config.download)

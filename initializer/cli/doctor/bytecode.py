@@ -63,5 +63,5 @@ def _compiled(source: Path) -> Path:
 
 def _is_writable(file: Path) -> bool:
     """Return whether `file` can be made, in a folder that may have to be made first."""
-    folder = next(each for each in file.parents if each.exists())
+    folder = next(each for each in file.parents if os.path.exists(each))
     return os.access(folder, os.W_OK)

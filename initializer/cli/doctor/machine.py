@@ -130,8 +130,8 @@ def folder_finding(name: str, folder: Path, variable: str, little: int) -> Findi
         variable: The variable or field that names another one.
         little: The number of free bytes below which there is a note.
     """
-    there = next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110  # Path.exists raises
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    there = next(each for each in (folder, *folder.parents) if os.path.exists(each))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         return Finding("folders", name, f"{folder} cannot be written", "fix", f"set {variable} to a writable folder")
     free = shutil.disk_usage(there).free
     if free < little:

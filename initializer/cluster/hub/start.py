@@ -150,4 +150,4 @@ def _no_app() -> Any:
 
 
 def _exists(journal: Path) -> bool:
-    return os.path.exists(journal)  # noqa: PTH110  # Path.exists raises for a folder that may not be searched
+    return os.path.exists(journal)

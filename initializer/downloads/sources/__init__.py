@@ -29,7 +29,7 @@ def source_of(model: str, settings: DownloadSettings) -> Source:
         return source_factory(matched["scheme"].lower())(model, settings)
     path = Path(model).expanduser()
     looks_like_a_path = model.startswith((os.sep, "./", "../", "~")) or model in {"", ".", ".."}
-    if not looks_like_a_path and not os.path.exists(path):  # noqa: PTH110  # for a name that is too long, Path.exists raises
+    if not looks_like_a_path and not os.path.exists(path):
         from phasebus.initializer.downloads.sources.hub import REPOSITORY, guessed_hub_source
 
         if (matched := REPOSITORY.fullmatch(model)) is not None:
@@ -51,7 +51,7 @@ def repository_name(model: str) -> str | None:
     from phasebus.initializer.downloads.sources.hub import REPOSITORY
 
     scheme, separator, rest = model.rpartition("://")
-    if (separator and scheme.lower() != "hf") or (not separator and os.path.exists(model)):  # noqa: PTH110
+    if (separator and scheme.lower() != "hf") or (not separator and os.path.exists(model)):
         return None
     repository = REPOSITORY.fullmatch(rest.rstrip("/"))
     return None if repository is None else repository["repo"]

@@ -11,7 +11,6 @@ import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 _BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -40,7 +39,7 @@ def trusted_authorities(environment: Mapping[str, str] = os.environ) -> tuple[ss
                     _load(context, environment[_FILE])
             return context, ""
     context = ssl.create_default_context()
-    if (file := environment.get(_FILE)) and not Path(file).is_file():
+    if (file := environment.get(_FILE)) and not os.path.isfile(file):
         problems.append(f"{_FILE} names {file}, which is not a file")
     paths = ssl.get_default_verify_paths()
     if not context.cert_store_stats()["x509_ca"] and paths.capath is None:
@@ -62,7 +61,7 @@ def certificate_remedy(verify_code: int) -> str:
 
 
 def _load(context: ssl.SSLContext, path: str) -> None:
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         context.load_verify_locations(capath=path)
     else:
         context.load_verify_locations(cafile=path)

@@ -5,6 +5,7 @@ The layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from phasebus.initializer.downloads.inventory import missing_of_inventory
@@ -44,7 +45,7 @@ def cached_snapshot(cache: Path, repo: str, revision: str) -> Listing | None:
         if not COMMIT.fullmatch(commit):
             return None
     folder = snapshot_folder(cache, repo, commit)
-    if not folder.is_dir() or missing_of_inventory(folder):
+    if not os.path.isdir(folder) or missing_of_inventory(folder):
         return None
     return Listing(files=(), folder=folder, revision=commit, in_place=True)
 
@@ -65,7 +66,7 @@ def _snapshots(cache: Path, repo: str) -> list[Path]:
         folders = [
             folder
             for folder in (_repository_folder(cache, repo) / "snapshots").iterdir()
-            if COMMIT.fullmatch(folder.name) and folder.is_dir()
+            if COMMIT.fullmatch(folder.name) and os.path.isdir(folder)
         ]
         return sorted(folders, key=lambda each: each.stat().st_mtime, reverse=True)
     except OSError:

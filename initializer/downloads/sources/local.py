@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from phasebus.initializer.downloads.checks import MAX_POINTER, content_problem, is_model_file
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.modes import is_bookkeeping
-from phasebus.initializer.downloads.paths import STATE, exists, expanded
+from phasebus.initializer.downloads.paths import STATE, expanded
 from phasebus.initializer.downloads.protocol import Listing, RemoteFile
 from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings
 from phasebus.initializer.downloads.weights import missing_shards_problem
@@ -56,11 +56,11 @@ class LocalSource:
 
     def listing(self) -> Listing:
         """Return the files in the folder, including those behind symbolic links, or the single file."""
-        if not exists(self.path):
-            raise DownloadError(f"{self._model!r} does not exist (as {self.path}); check the path")
-        if self.path.is_file():
-            return Listing(files=(_describe(self.path, self.path.name),), single=True)
         with _readable(self.path):
+            if not _exists(self.path):
+                raise DownloadError(f"{self._model!r} does not exist (as {self.path}); check the path")
+            if os.path.isfile(self.path):
+                return Listing(files=(_describe(self.path, self.path.name),), single=True)
             return Listing(files=tuple(_describe(self.path / name, name) for name in sorted(_walk(self.path))))
 
     def check_destination(self, folder: Path) -> None:
@@ -77,7 +77,7 @@ class LocalSource:
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> LocalBody:
         """Open a file."""
-        path = self.path if self.path.is_file() else self.path / file.name
+        path = self.path if os.path.isfile(self.path) else self.path / file.name
         return LocalBody(path, start if validator == file.validator else 0, file)
 
     def close(self) -> None:
@@ -135,27 +135,44 @@ def _readable(path: Path) -> Iterator[None]:
         raise DownloadError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
 
 
+def _exists(path: Path) -> bool:
+    """Return whether `path` exists; False for a name that no file can have.
+
+    Raises:
+        PermissionError: It is in a folder that this user may not search.
+    """
+    try:
+        path.stat()
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, list[int]]:
-    if not exists(path):
+    if not _exists(path):
         raise DownloadError(
             f"there is no model at {model!r} (as {path}); give the path of a folder with a config.json, as `hf download` "
             f"makes it{'' if model.startswith(_PATHS) else ', or org/name for a model of the hub'}"
         )
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix != ".gguf":
             raise DownloadError(f"{path} is not a model: a model is a folder, or a .gguf file")
         _check_content(path, never_empty=False)
         return path, [path.stat().st_size]
     if mode == "MODEL_AND_TOKENIZER":
         for link in sorted(each for each in path.iterdir() if is_model_file(each.name) and each.is_symlink()):
-            if not exists(link):
+            if not os.path.exists(link):
                 raise DownloadError(f"{link} is a symbolic link to a file that does not exist; copy the model again")
-    if not any((path / name).is_file() for name in _CONFIGS):
+    if not any(os.path.isfile(path / name) for name in _CONFIGS):
         raise DownloadError(f"{path} is not a model: it has no config.json, and no params.json of Mistral's format")
     if mode == "MODEL_AND_TOKENIZER" and (problem := missing_shards_problem(path)) is not None:
         raise DownloadError(f"{problem}; copy the model again")
     files = [
-        file for file in path.rglob("*") if file.is_file() and not is_bookkeeping(file.relative_to(path).as_posix())
+        file
+        for file in path.rglob("*")
+        if os.path.isfile(file) and not is_bookkeeping(file.relative_to(path).as_posix())
     ]
     for file in files:
         _check_content(file, never_empty=file.parent == path and file.suffix in _NEVER_EMPTY)

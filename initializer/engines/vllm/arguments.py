@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
+import os
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -97,7 +98,7 @@ def check_weights(model: str, args: Mapping[str, Any]) -> None:
         EngineError: The model is a folder without weights, or without a shard that its index names.
     """
     folder = Path(model)
-    if not folder.is_dir() or str(args.get("load_format", "auto")) not in _FROM_FILES:
+    if not os.path.isdir(folder) or str(args.get("load_format", "auto")) not in _FROM_FILES:
         return
     names = sorted(file.name for file in folder.iterdir())
     if not any(name.endswith(_WEIGHTS) for name in names):

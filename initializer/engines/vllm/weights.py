@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def weight_files(weights: Weights, environment: Mapping[str, str]) -> Sequence[P
     if weights.load_format not in _MAPPED_FORMATS or not model:
         return ()
     folder = Path(model)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         found = _snapshot(model, weights.revision or "main", _hub_cache(environment, weights.cache))
         if found is None:
             return ()
@@ -57,7 +58,7 @@ def weight_files(weights: Weights, environment: Mapping[str, str]) -> Sequence[P
         files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("consolidated"))
     else:
         files = [folder / name for name in sorted(index) if "/" not in name]
-    return [path for path in files if path.is_file()]
+    return [path for path in files if os.path.isfile(path)]
 
 
 def _index(folder: Path) -> frozenset[str] | None:
@@ -87,4 +88,4 @@ def _snapshot(model: str, revision: str, cache: Path) -> Path | None:
     except (OSError, ValueError):
         commit = revision
     folder = repository / "snapshots" / commit
-    return folder if _COMMIT.fullmatch(commit) and folder.is_dir() else None
+    return folder if _COMMIT.fullmatch(commit) and os.path.isdir(folder) else None

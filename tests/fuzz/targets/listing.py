@@ -44,6 +44,7 @@ SEEDS = [
     ),
     b"t" + len(_TENSORS).to_bytes(8, "little") + _TENSORS + b"\0\0\0\0",
     b"i" + json.dumps({"weight_map": {"layer": "model-1.safetensors", "other": "model-2.safetensors"}}).encode(),
+    b"i" + json.dumps({"weight_map": {"layer": "model-1.safetensors", "other": "m" * 256, "odd": "a\0b"}}).encode(),
     b"u" + b"https://user:pass@host:80/m/SHA256SUMS?sig=x#f",
 ]
 TOKENS = [

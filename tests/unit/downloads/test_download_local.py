@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -242,6 +244,23 @@ async def test_folder_that_cannot_be_read_is_an_error(
 
     monkeypatch.setattr(Path, "iterdir", denied)
     monkeypatch.setattr("phasebus.initializer.downloads.sources.local.os.scandir", denied)
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match="tiny cannot be read: Permission denied"):
+            await fetch(seen.bus, str(model), destination=destination and tmp_path / destination, settings=QUICK)
+
+
+@pytest.mark.parametrize("destination", [None, "copy"])
+async def test_model_in_a_folder_that_may_not_be_searched_is_not_called_missing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, destination: str | None
+) -> None:
+    status = Path.stat
+
+    def denied(path: Path, **options: Any) -> os.stat_result:
+        if path == model:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return status(path, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
     async with watched() as seen:
         with pytest.raises(DownloadError, match="tiny cannot be read: Permission denied"):
             await fetch(seen.bus, str(model), destination=destination and tmp_path / destination, settings=QUICK)

@@ -76,6 +76,14 @@ def test_folder_without_weights_is_rejected_unless_the_format_needs_none(tmp_pat
     check_weights(str(tmp_path), {})
 
 
+def test_shard_whose_name_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    named = {"a": "a.safetensors", "b": "b" * 256, "c": "c\0"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
+    (tmp_path / "a.safetensors").touch()
+    with pytest.raises(EngineError, match=r"index\.json names bbb"):
+        check_weights(str(tmp_path), {})
+
+
 def test_missing_shard_is_an_error_before_the_engine_starts(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(
         '{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}'
@@ -86,6 +94,7 @@ def test_missing_shard_is_an_error_before_the_engine_starts(tmp_path: Path) -> N
     check_weights(str(tmp_path), {"load_format": "dummy"})
     (tmp_path / "b.safetensors").touch()
     check_weights(str(tmp_path), {})
+    check_weights("m" * 300, {})
     for shard in tmp_path.glob("*.safetensors"):
         shard.unlink()
     (tmp_path / "pytorch_model.bin").touch()

@@ -119,7 +119,7 @@ def is_same(name: str, value: str | None, other: str | None) -> bool:
 
 def _searched_folders(value: str | None) -> list[str]:
     folders = (value or "").replace(";", ":").split(":")
-    return [os.path.realpath(folder) for folder in folders if folder and Path(folder).is_dir()]
+    return [os.path.realpath(folder) for folder in folders if folder and os.path.isdir(folder)]
 
 
 def _changes(environment: Mapping[str, str]) -> dict[str, str | None]:

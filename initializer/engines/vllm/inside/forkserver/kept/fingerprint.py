@@ -33,7 +33,7 @@ def fingerprint(environment: Mapping[str, str]) -> str:
     facts: list[object] = [sys.version, sys.executable, platform.release(), platform.machine()]
     for name in sys.path:
         folder = Path(name)
-        if name and folder.is_dir() and not _is_script_folder(folder):
+        if name and os.path.isdir(folder) and not _is_script_folder(folder):
             facts.append((name, _installed(folder)))
             facts.extend((project, _newest(Path(project))) for project in _editable_projects(folder))
     given = filter(None, environment.get("PYTHONPATH", "").split(":"))

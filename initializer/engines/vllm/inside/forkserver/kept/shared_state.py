@@ -54,6 +54,6 @@ class SharedState:
         for line in Path("/proc/self/maps").read_text().splitlines():
             if line.split()[1].startswith("rw") and line.split()[1].endswith("s"):
                 return f"the imports have made shared memory, or a lock of processes ({line.split(maxsplit=5)[-1]})"
-        if folders := [folder for folder in self._folders if Path(folder).is_dir()]:
+        if folders := [folder for folder in self._folders if os.path.isdir(folder)]:
             return f"the imports have made a temporary folder ({folders[0]})"
         return None
