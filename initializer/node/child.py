@@ -24,6 +24,7 @@ from phasebus.initializer.node.execution import (
     original_mask,
     with_shell_fallback,
 )
+from phasebus.initializer.node.orphan_guard import OrphanGuard
 
 FORWARDED = frozenset(
     {
@@ -70,6 +71,7 @@ class ChildProcess:
         self._ended = threading.Event()
         self.pid: int | None = None
         self._forked: ForkedCommand | None = None
+        self._guard: OrphanGuard | None = None
         self.returncode: int | None = None
         self.stopped = False
         self.on_stop: Callable[[], None] | None = None
@@ -115,6 +117,8 @@ class ChildProcess:
                 raise CommandNotStartedError(arguments[0], error) from error
             self.returncode, self._forked = None, None
             self._ended.clear()
+        if os.getpid() != _INIT_PID:  # the kernel ends all processes of a container with its first one
+            self._guard = OrphanGuard(self.pid)
         self._spawned.set()
 
     def _spawn(self, path: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -188,6 +192,9 @@ class ChildProcess:
                 break
             os.waitpid(ended.si_pid, os.WNOHANG)
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        if self._guard is not None:  # before the pid may be reused
+            self._guard.release()
+            self._guard = None
         with self._lock:  # the pid is not reused until waitpid has returned
             _, status = os.waitpid(self.pid, 0)
             self.returncode = os.waitstatus_to_exitcode(status)

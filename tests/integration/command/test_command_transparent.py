@@ -144,6 +144,16 @@ def test_signals_reach_the_command(tmp_path: Path, name: str) -> None:
     assert (process.returncode, output) == (9, f"got {name}\n")
 
 
+def test_a_command_whose_phasebus_is_killed_gets_sigterm(tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    script = f"trap 'echo ended; exit' TERM; touch {up}; while :; do sleep 0.05; done"
+    with subprocess.Popen([*RUN, "sh", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        wait_until(up.exists, "the command is up")
+        process.kill()
+        output, _ = process.communicate(timeout=60)  # up to the end of the command
+    assert (process.returncode, output) == (-signal.SIGKILL, "ended\n")
+
+
 def test_keys_of_a_terminal_reach_the_command_once(tmp_path: Path) -> None:
     up = tmp_path / "up"
     later = 'n=0; while [ $n -lt 5 ]; do sleep 0.2; [ -n "$got" ] && n=$((n + 1)); done'  # time for a second one
