@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 import click
 
-from phasebus.initializer.cli.comparing import differing_factors, percent_option, print_comparison, series
-from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.measured_starts import (
-    Contender,
-    StartedThings,
-    arguments_of,
-    arguments_of_command,
-    new_folder,
-    start_in_turns,
-)
-from phasebus.initializer.cli.report.differences import SLOWER_EXIT_CODE
-from phasebus.telemetry import analysis
-from phasebus.telemetry.analysis import time_to_ready
-from phasebus.telemetry.formatting import format_duration
+from phasebus.initializer.cli.interrupts import interruptible_imports
+from phasebus.initializer.cli.options import StartedThings, percent_option
 
 
 @click.command(cls=StartedThings)
@@ -53,40 +39,11 @@ def bench(
     command: tuple[str, ...] = context.obj
     if not configs and not command:
         raise click.UsageError("name a configuration, or a command after `--`")
-    comparison = None
+    with interruptible_imports():  # here, so that the help of the command needs none of them
+        from phasebus.initializer.cli.failures import SLOWER_EXIT_CODE, reported
+        from phasebus.initializer.cli.measured.bench import contenders, print_starts
+
     with reported():
-        contenders = _contenders(configs, command, new_folder(into, "phasebus-bench"), assignments, cold=cold)
-        start_in_turns(contenders, starts)
-        runs = [series(str(each.folder)) for each in contenders]
-        for each, ready in zip(contenders, runs, strict=True):
-            seconds = sorted(map(time_to_ready, ready))
-            middle = format_duration(median(seconds))
-            spread = f"{format_duration(seconds[0])} to {format_duration(seconds[-1])}"
-            click.echo(f"{each.title}: ready in {middle} ({spread}; {len(seconds)} starts); journals in {each.folder}")
-        if len(contenders) == 2:
-            comparison = analysis.compare(runs[0], runs[1], percent / 100)
-            factors = differing_factors(runs[0], runs[1])
-            print_comparison(comparison, contenders[0].title, contenders[1].title, factors)
-    if comparison is not None and comparison.slower:
+        slower = print_starts(contenders(configs, command, into, assignments, cold=cold), starts, percent / 100)
+    if slower:
         context.exit(SLOWER_EXIT_CODE)
-
-
-def _contenders(
-    configs: Sequence[Path], command: Sequence[str], folder: Path, assignments: Sequence[str], *, cold: bool
-) -> Sequence[Contender]:
-    names = [config.stem for config in configs]
-    found = [
-        Contender(
-            title=str(config),
-            arguments=arguments_of(config, assignments),
-            folder=folder / (name if names.count(name) == 1 else f"{number}-{name}"),
-            cold=cold,
-        )
-        for number, (config, name) in enumerate(zip(configs, names, strict=True), 1)
-    ]
-    if command:
-        title = " ".join(command)
-        found.append(
-            Contender(title=title, arguments=arguments_of_command(command), folder=folder / "command", cold=cold)
-        )
-    return found

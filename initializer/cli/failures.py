@@ -12,6 +12,9 @@ from phasebus.initializer.cli.output import indented, write_err
 from phasebus.initializer.node.termination_message import write_termination_message
 from phasebus.telemetry.redaction import redact
 
+SLOWER_EXIT_CODE = 3
+"""The exit code of a comparison whose second side is slower; 1 is an error and 2 wrong usage."""
+
 
 class Interrupted(PhasebusError):  # noqa: N818  # not a fault
     """Raised when a signal has ended a command, after all resources were released.

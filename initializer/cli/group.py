@@ -24,7 +24,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "report": ("report:report", "Show where the time of a start went."),
     "advise": ("advise:advise", "Name what would shorten the next start, and by how much."),
     "bench": ("bench:bench", "Start configurations several times, and compare them."),
-    "compare": ("comparing:compare", "Compare two series of runs, and name the step that got slower."),
+    "compare": ("compare:compare", "Compare two series of runs, and name the step that got slower."),
     "runs": ("runs:runs", "List, show and prune the runs that are kept."),
     "doctor": ("doctor:doctor", "Check the environment for problems."),
     "events": ("events:events", "List every event, phase and key."),

@@ -16,6 +16,15 @@ _LARGEST_PORT = 65535
 LONGEST_LINGER_SECONDS = 3600.0
 _SERVICE_LINK = ("tcp://", "udp://", "sctp://")
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+percent_option = click.option(
+    "--percent",
+    type=click.FloatRange(0),
+    default=2.0,
+    show_default=True,
+    help="Smallest shift that counts, in percent of the duration before.",
+)
+
 
 def service_options(command: C) -> C:
     """Add the options of the HTTP service to a command."""
@@ -92,3 +101,15 @@ def _linger_variable() -> float | None:
         f"{LONGEST_LINGER_SECONDS:g}; it is ignored"
     )
     return None
+
+
+class StartedThings(click.Command):
+    """A command whose arguments are configurations, or after ``--`` a command as for ``phasebus run``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep what follows ``--`` as it is."""
+        ctx.obj = ()
+        if "--" in args:
+            at = args.index("--")
+            args, ctx.obj = args[:at], tuple(args[at + 1 :])
+        return super().parse_args(ctx, args)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.report.journals import described, journal_of, json_option, print_json, run_argument
+from phasebus.initializer.cli.options import json_option
+from phasebus.initializer.cli.report.journals import described, journal_of, print_json, run_argument
 from phasebus.initializer.cli.report.show import Column, print_table
 from phasebus.telemetry import analysis
 from phasebus.telemetry.formatting import format_title

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 
 import click
 
-from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.report.journals import described, json_option, plain, print_json
+from phasebus.initializer.cli.failures import SLOWER_EXIT_CODE, reported
+from phasebus.initializer.cli.options import json_option
+from phasebus.initializer.cli.report.journals import described, plain, print_json
 from phasebus.initializer.cli.report.show import Column, print_table
 from phasebus.telemetry import analysis
 from phasebus.telemetry.formatting import format_duration, format_title
 from phasebus.telemetry.history import LAST, USUAL, find_run, usual_runs
 from phasebus.telemetry.journal import Run, read_journal
-
-SLOWER_EXIT_CODE = 3
-"""The exit code of `diff` if the second run was slower; 1 is an error and 2 wrong usage."""
 
 
 @click.command()

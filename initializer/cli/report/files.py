@@ -10,7 +10,8 @@ import click
 
 from phasebus.bus import PhasebusError
 from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.report.journals import journal_of, json_option, print_json, run_argument
+from phasebus.initializer.cli.options import json_option
+from phasebus.initializer.cli.report.journals import journal_of, print_json, run_argument
 from phasebus.telemetry import analysis
 from phasebus.telemetry.history import usual_runs
 from phasebus.telemetry.journal import JournalError, Run

@@ -17,8 +17,6 @@ from phasebus.telemetry.journal import JournalError, Run, read_journal
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-
 
 def run_argument(command: C) -> C:
     """Add the argument RUN to a report."""

@@ -6,7 +6,8 @@ import click
 
 from phasebus.initializer.cli.blame import print_blame
 from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.report.journals import described, journal_of, json_option, plain, print_json, run_argument
+from phasebus.initializer.cli.options import json_option
+from phasebus.initializer.cli.report.journals import described, journal_of, plain, print_json, run_argument
 from phasebus.initializer.cli.report.show import Column, print_table
 from phasebus.telemetry import analysis
 from phasebus.telemetry.analysis import time_to_ready

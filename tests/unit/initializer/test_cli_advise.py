@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from phasebus.initializer.cli import main
-from phasebus.initializer.cli.measured_starts import Contender
+from phasebus.initializer.cli.measured.starts import Contender
 from phasebus.telemetry.history import FINGERPRINT
 from phasebus.telemetry.journal import journal_path
 from tests.support.runs import run_of, step, write_journal
@@ -115,8 +115,8 @@ def test_bytecode_is_measured_in_a_folder_that_one_start_fills_before(
         for each in list(contenders) * starts:
             start(each)
 
-    monkeypatch.setattr("phasebus.initializer.cli.advise.start_once", start)
-    monkeypatch.setattr("phasebus.initializer.cli.advise.start_in_turns", start_all)
+    monkeypatch.setattr("phasebus.initializer.cli.measured.advice.start_once", start)
+    monkeypatch.setattr("phasebus.initializer.cli.measured.advice.start_in_turns", start_all)
     shown = advise("--measure", "-n", "2", "--into", str(tmp_path / "journals"), "--", "vllm", "serve", "m")
     assert shown.exit_code == 0, shown.output
     assert "compile the packages once: ready in 12.5 s; predicted -6.4 s, measured -7.50 s" in shown.output

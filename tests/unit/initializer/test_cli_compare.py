@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from phasebus.initializer.cli import main
+from phasebus.initializer.cli.compare import compare as compare_command
+from phasebus.telemetry.analysis.comparison import SMALLEST_SHARE
 from phasebus.telemetry.history import Configuration
 from phasebus.telemetry.journal import journal_path
 from tests.support.runs import run_of, step, write_journal
@@ -40,6 +42,11 @@ def test_a_slower_series_has_exit_code_3_and_its_step_is_named(folders: tuple[st
     assert (faster.exit_code, "% faster" in faster.output) == (0, True)
     as_json = json.loads(compare(*folders, "--json").output)
     assert (as_json["slower"], as_json["whole"]["significant"], as_json["runs"]) == (True, True, [9, 9])
+
+
+def test_smallest_shift_of_the_command_is_that_of_the_analysis() -> None:
+    percent = next(each for each in compare_command.params if each.name == "percent")
+    assert percent.default == 100 * SMALLEST_SHARE
 
 
 def test_equal_series_have_exit_code_0_and_few_runs_are_reported(folders: tuple[str, str], tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 from rich.text import Text
 
-from phasebus.initializer.cli import main, terminal
-from phasebus.initializer.cli import watch as watching
+from phasebus.initializer.cli import main, terminal, watching
 from phasebus.initializer.cli.live import LiveTree, live_tree
 from phasebus.initializer.cli.remote import Follower, RemoteStart, WatchError, is_loopback
 from phasebus.telemetry import LiveStep, Metrics, RunIdentity, Status, Timeline

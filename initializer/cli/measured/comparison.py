@@ -1,4 +1,4 @@
-"""`phasebus compare`: whether the starts of one series are slower than those of another, and in which step."""
+"""Series of runs, and whether the starts of one are slower than those of another, and in which step."""
 
 from __future__ import annotations
 
@@ -11,49 +11,36 @@ from typing import Any
 
 import click
 
-from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.report.differences import SLOWER_EXIT_CODE
-from phasebus.initializer.cli.report.journals import json_option, plain
+from phasebus.initializer.cli.report.journals import plain
 from phasebus.initializer.cli.report.show import Column, print_table
 from phasebus.telemetry import analysis
-from phasebus.telemetry.analysis.comparison import FALSE_ALARMS, SMALLEST_SHARE, Comparison, Shift
+from phasebus.telemetry.analysis.comparison import FALSE_ALARMS, Comparison, Shift
 from phasebus.telemetry.formatting import format_duration, format_title
 from phasebus.telemetry.history import FINGERPRINT, Configuration, recorded_runs
 from phasebus.telemetry.journal import JournalError, Run, RunSummary, read_journal, summarize
 
 _SHOWN = 12
 
-percent_option = click.option(
-    "--percent",
-    type=click.FloatRange(0),
-    default=100 * SMALLEST_SHARE,
-    show_default=True,
-    help="Smallest shift that counts, in percent of the duration before.",
-)
 
+def print_series(before: str, after: str, smallest_share: float, *, as_json: bool) -> bool:
+    """Compare two series, print the comparison, and return whether the second one is slower.
 
-@click.command()
-@click.argument("before")
-@click.argument("after")
-@percent_option
-@json_option
-@click.pass_context
-def compare(context: click.Context, before: str, after: str, percent: float, *, as_json: bool) -> None:
-    """Compare the starts of BEFORE with those of AFTER, by a rank test for each step.
+    Args:
+        before: The name of the first series; see `series`.
+        after: The name of the second one.
+        smallest_share: The smallest shift that counts, as a share of the duration before.
+        as_json: Whether to print JSON.
 
-    Each is a folder of journals, such as `phasebus bench` writes, or a configuration's fingerprint, for all its runs in the
-    history. Starts that failed are left out. The exit code is 3 if AFTER is slower than chance explains: of 100 comparisons
-    of equal series, at most one is called slower.
+    Raises:
+        JournalError: One of them has no runs.
     """
-    with reported():
-        first, second = series(before), series(after)
-        comparison, factors = analysis.compare(first, second, percent / 100), differing_factors(first, second)
-        if as_json:
-            click.echo(json.dumps({**plain(comparison), "factors": factors}, indent=2, ensure_ascii=False))
-        else:
-            print_comparison(comparison, before, after, factors)
-    if comparison.slower:
-        context.exit(SLOWER_EXIT_CODE)
+    first, second = series(before), series(after)
+    comparison, factors = analysis.compare(first, second, smallest_share), differing_factors(first, second)
+    if as_json:
+        click.echo(json.dumps({**plain(comparison), "factors": factors}, indent=2, ensure_ascii=False))
+    else:
+        print_comparison(comparison, before, after, factors)
+    return comparison.slower
 
 
 def series(name: str) -> Sequence[Run]:

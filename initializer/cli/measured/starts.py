@@ -17,8 +17,8 @@ from typing import Any
 import click
 
 from phasebus.bus import PhasebusError
-from phasebus.initializer.cli.comparing import series
 from phasebus.initializer.cli.failures import Interrupted
+from phasebus.initializer.cli.measured.comparison import series
 from phasebus.initializer.engines.optional import CachesInFolders
 from phasebus.initializer.engines.registry import engine_names, find_launcher
 from phasebus.telemetry.analysis import time_to_ready
@@ -55,18 +55,6 @@ class Contender:
     before: Sequence[str] = ()
     after: Sequence[str] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
-
-
-class StartedThings(click.Command):
-    """A command whose arguments are configurations, or after ``--`` a command as for ``phasebus run``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep what follows ``--`` as it is."""
-        ctx.obj = ()
-        if "--" in args:
-            at = args.index("--")
-            args, ctx.obj = args[:at], tuple(args[at + 1 :])
-        return super().parse_args(ctx, args)
 
 
 def new_folder(into: Path | None, prefix: str) -> Path:

@@ -1,4 +1,4 @@
-"""`phasebus runs`: the runs that are kept, and their configurations."""
+"""The commands `phasebus runs list`, `show` and `prune`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from rich.filesize import decimal
 
 from phasebus.initializer.cli.failures import reported
-from phasebus.initializer.cli.report.journals import json_option
+from phasebus.initializer.cli.options import json_option
 from phasebus.initializer.cli.report.show import Column, print_table
 from phasebus.telemetry.formatting import format_duration
 from phasebus.telemetry.history import (
@@ -29,16 +29,7 @@ from phasebus.telemetry.history import (
 from phasebus.telemetry.journal import RunSummary, runs_folder, summarize
 
 
-@click.group()
-def runs() -> None:
-    """List, show and prune the runs that are kept: their journals, in the state folder of this user.
-
-    Runs with the same configuration (model, arguments, versions, machine) have the same fingerprint. Old runs are removed
-    at each start: beyond the last 200 (PHASEBUS_KEEP_RUNS), 90 days (PHASEBUS_KEEP_DAYS) or 1 GB.
-    """
-
-
-@runs.command("list")
+@click.command("list")
 @click.option("--number", "-n", type=click.IntRange(1), default=20, show_default=True, help="Number of runs shown.")
 @click.option("--configuration", "-c", help="Fingerprint, or the beginning of one: only its runs.")
 @json_option
@@ -58,7 +49,7 @@ def list_runs(number: int, configuration: str | None, *, as_json: bool) -> None:
         print_table(columns, [_row(each) for each in shown])
 
 
-@runs.command()
+@click.command()
 @click.argument("run", required=False)
 @json_option
 def show(run: str | None, *, as_json: bool) -> None:
@@ -107,7 +98,7 @@ def show(run: str | None, *, as_json: bool) -> None:
             )
 
 
-@runs.command("prune")
+@click.command("prune")
 @click.option(
     "--keep", type=click.IntRange(0), help="Number of runs that are kept; PHASEBUS_KEEP_RUNS or 200 by default."
 )
