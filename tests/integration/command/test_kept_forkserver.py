@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -369,6 +370,19 @@ def test_a_server_that_is_killed_leaves_its_command_running_and_the_code_known(o
     assert forked.wait() == 5
     forked.close()
     assert own.start()  # its lock was released
+
+
+def test_a_request_that_raises_in_the_server_is_refused_and_the_server_goes_on(stub: Stub) -> None:
+    stub.start()
+    state = client.wait_until_imported(stub.address)
+    connection = stub.address.connect()
+    assert connection is not None
+    with connection, Path(os.devnull).open() as file:
+        request = {"request": "fork", "fingerprint": state["fingerprint"], "priority": -(10**30)}
+        messages.send(connection, request, [file.fileno()])
+        answer, _ = messages.receive(connection, time.monotonic() + 60)
+    assert str(answer["refused"]).startswith("OverflowError: ")
+    assert stub.pid() == state["pid"]
 
 
 def test_a_server_that_hangs_is_an_error_of_the_request(own: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

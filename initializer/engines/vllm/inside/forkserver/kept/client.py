@@ -188,6 +188,8 @@ def ask(address: Address, request: str) -> Mapping[str, Any] | None:
             raise NotForkedError(str(error)) from error
         for descriptor in descriptors:
             os.close(descriptor)
+        if "refused" in state:
+            raise NotForkedError(str(state["refused"]))
         return state
 
 

@@ -178,29 +178,36 @@ class KeptServer:
             connection, _ = listener.accept()
         except OSError:
             return
-        if not is_same_user(connection):
-            connection.close()
-            return
+        descriptors: list[int] = []
         try:
-            request, descriptors = messages.receive(connection, time.monotonic() + _REQUEST_SECONDS)
+            if is_same_user(connection) and self._handle(connection, descriptors):
+                return
+        except Exception as error:  # noqa: BLE001  # of this request alone
+            _refuse(connection, error)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.close()
+
+    def _handle(self, connection: socket.socket, descriptors: list[int]) -> bool:
+        """Handle a request, and add its descriptors to `descriptors`; return whether it waits for a fork."""
+        try:
+            request, received = messages.receive(connection, time.monotonic() + _REQUEST_SECONDS)
         except messages.MessageError:
-            connection.close()
-            return
+            return False
+        descriptors += received
         if request.get("request") == "fork" and descriptors:
             reason = self._reason_against(request.get("fingerprint"))
             slower = safety.reason_against_priority(request.get("priority"))
             if reason is None and slower is None:
                 self._waiting.append((connection, descriptors))
-                return
+                return True
             messages.send(connection, {"refused": reason or slower, "outdated": reason is not None})
         elif request.get("request") in ("stop", "status"):
             self._stopping |= request["request"] == "stop"
             messages.send(connection, self._state())
         elif request.get("request") == "variables" and self._imported:
             messages.send(connection, environment.imported_with())
-        for descriptor in descriptors:
-            os.close(descriptor)
-        connection.close()
+        return False
 
     def _reason_against(self, requested: object) -> str | None:
         """Return why what has been imported is not what a command would import; None if it is."""
@@ -233,7 +240,13 @@ class KeptServer:
         if pid < 0:
             connection.close()
             return None
-        process = os.pidfd_open(pid)
+        try:
+            process = os.pidfd_open(pid)
+        except OSError as error:  # too many descriptors; it is reaped as every child
+            os.kill(pid, signal.SIGKILL)
+            _refuse(connection, error)
+            connection.close()
+            return None
         self._commands[pid] = _Command(connection, process)
         self._forks += 1
         messages.send(connection, {"pid": pid}, [process])
@@ -247,24 +260,31 @@ class KeptServer:
             messages.send(connection, {"refused": f"it cannot fork: {error.strerror}"})
             return -1
         if pid == 0:
-            signal.set_wakeup_fd(-1)
-            for number in (*_IGNORED, signal.SIGTERM, signal.SIGCHLD, signal.SIGIO):
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            for command in self._commands.values():
-                command.connection.close()
-                os.close(command.process)
-            for other, others in self._waiting:
-                other.close()
-                for descriptor in others:
-                    os.close(descriptor)
-            for descriptor in self._own:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-            self._address.close()
-            if self._listener is not None:
-                self._listener.detach()
+            try:
+                self._leave()
+            except BaseException:  # noqa: BLE001  # it must not serve; its client executes the command
+                os._exit(1)
         return pid
+
+    def _leave(self) -> None:
+        """Give up, in a fork, what belongs to the server."""
+        signal.set_wakeup_fd(-1)
+        for number in (*_IGNORED, signal.SIGTERM, signal.SIGCHLD, signal.SIGIO):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for command in self._commands.values():
+            command.connection.close()
+            os.close(command.process)
+        for other, others in self._waiting:
+            other.close()
+            for descriptor in others:
+                os.close(descriptor)
+        for descriptor in self._own:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._address.close()
+        if self._listener is not None:
+            self._listener.detach()
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -300,6 +320,13 @@ class KeptServer:
         self._waiting.clear()
         if not self._commands:
             os._exit(0)
+
+
+def _refuse(connection: socket.socket, error: Exception) -> None:
+    """Refuse a request for an error of this process; its client executes the command."""
+    reason = f"{type(error).__name__}: {error}"
+    logger.error("a request is refused: %s", reason)
+    messages.send(connection, {"refused": reason})
 
 
 def main(folder: str, listener: int, lock: int, owner: int | None, idle_seconds: float | None) -> NoReturn:
