@@ -33,13 +33,17 @@ def up(
     linger: float | None,
     verbose: bool,
 ) -> None:
-    """Start the node, or the nodes, that the YAML file CONFIG describes, and serve the metrics until Ctrl-C."""
+    """Start the node, or the nodes, that the YAML file CONFIG describes, and serve the metrics until Ctrl-C.
+
+    CONFIG may be - for standard input.
+    """
     with interruptible_imports():  # here, so that the help of the command needs none of them
         from phasebus.initializer.cli.failures import reported
         from phasebus.initializer.cli.start import start_and_serve
         from phasebus.initializer.cluster import load_cluster_config
+        from phasebus.initializer.pipeline.settings import folder_of
 
     with reported(tracebacks=verbose, starts=True) as report:
-        sys.path.insert(0, str(config.parent.absolute()))  # to import callbacks from its folder, as for a script
+        sys.path.insert(0, str(folder_of(config)))  # to import callbacks from its folder, as for a script
         service = {"host": host, "port": port, "linger_seconds": linger}
         start_and_serve(load_cluster_config(config, assignments), report, prompt=prompt, once=once, service=service)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -19,6 +19,10 @@ M = TypeVar("M", bound=BaseModel)
 
 _MOST_LINES, _MOST_CHARACTERS = 20, 200
 """Maximum number of wrong fields in a message, and maximum number of characters of a value in it."""
+
+
+STANDARD_INPUT: Final = Path("-")
+"""The path of a configuration that is read from standard input."""
 
 
 class Section(BaseModel):
@@ -50,7 +54,7 @@ def read_fields(
     """Return the fields of a YAML file.
 
     Args:
-        path: The file.
+        path: The file; `STANDARD_INPUT` for standard input.
         assignments: Fields that replace those of the file: ``name.of.field=VALUE``, with a YAML value.
         variables: The environment variables that the file may refer to.
 
@@ -60,19 +64,34 @@ def read_fields(
     """
     from phasebus.initializer.pipeline import yaml_file
 
+    name = title_of(path)
     try:
-        content = yaml_file.read(path, variables)
+        content = yaml_file.read(0 if path == STANDARD_INPUT else path, variables)
     except OSError as error:
-        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"the configuration {name} cannot be read: {error.strerror}") from error
     except VariableError as error:
-        raise ConfigError(f"{path}, {error}") from error
+        raise ConfigError(f"{name}, {error}") from error
     except ValueError as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+        raise ConfigError(f"{name} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} has no fields; the smallest configuration is one line: `model: /path/to/a/model`")
+        raise ConfigError(f"{name} has no fields; the smallest configuration is one line: `model: /path/to/a/model`")
     for assignment in assignments:
         _assign(content, assignment)
     return content
+
+
+def title_of(path: Path) -> str:
+    """Return the name of a configuration for messages."""
+    return "standard input" if path == STANDARD_INPUT else str(path)
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder from which the callbacks of a configuration are imported; the working folder if it is no file there.
+
+    ``/dev/stdin`` and ``/dev/fd/63``, as shells write ``<(…)``, are in no folder of the user.
+    """
+    folder = path.absolute().parent
+    return Path.cwd() if folder.is_relative_to("/dev") or folder.is_relative_to("/proc") else folder
 
 
 def _assign(fields: dict[str, Any], assignment: str) -> None:
@@ -129,7 +148,7 @@ def validated(path: Path, fields: dict[str, Any], model: type[M]) -> M:
     try:
         return model.model_validate(plain_texts(fields, model))
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, model)}") from error
+        raise ConfigError(f"{title_of(path)}: {explain(error, model)}") from error
 
 
 def plain_texts(value: Any, model: type[BaseModel] | None) -> Any:

@@ -52,16 +52,16 @@ _LOOKALIKES: Final = {
 _EXPANDED_TAG: Final = "!expanded"
 
 
-def read(path: Path, variables: Mapping[str, str] = os.environ) -> Any:
-    """Return the content of the file at `path`, with the references to `variables` replaced.
+def read(file: Path | int, variables: Mapping[str, str] = os.environ) -> Any:
+    """Return the content of a file, a path or a descriptor, with the references to `variables` replaced.
 
     Raises:
         OSError: It cannot be read.
         VariableError: It refers to a variable that is not set, or a reference is malformed.
         ValueError: It is not YAML, exceeds a limit, or has a mapping with a key twice.
     """
-    with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
+    with open(file, "rb", closefd=not isinstance(file, int)) as opened:
+        content = opened.read(MOST_BYTES + 1)
     value = parse(content, variables)
     if isinstance(value, str) and (found := _first_lookalike(content.decode("utf-8", "replace"))) is not None:
         raise ValueError(found)  # such as a no-break space after a colon, which makes one text of the line

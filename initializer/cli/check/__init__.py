@@ -34,7 +34,8 @@ def check(config: Path, assignments: tuple[str, ...], *, parse: bool, as_data: b
     """Check the YAML file CONFIG: fields, callbacks, model, engine arguments, resources, port, folders and credentials.
 
     It imports the callbacks, connects to no server but the Ray cluster, and starts nothing. Lines marked ! are problems that
-    would fail the start, lines marked - are possible surprises. The exit code is 1 if there is a problem.
+    would fail the start, lines marked - are possible surprises. The exit code is 1 if there is a problem. CONFIG may be -
+    for standard input.
     """
     print_and_exit(list(examine(config, assignments, parse=parse)), as_data=as_data)
 
@@ -43,13 +44,14 @@ def examine(path: Path, assignments: tuple[str, ...] = (), *, parse: bool = Fals
     """Yield the findings about a configuration.
 
     Args:
-        path: The file.
+        path: The file; ``-`` for standard input.
         assignments: Fields that replace those of the file, as for ``phasebus up --set``.
         parse: Whether the engine checks its arguments by itself.
     """
     from phasebus.initializer.cli.check import fields, models, surroundings
+    from phasebus.initializer.pipeline.settings import folder_of
 
-    with _imports_from(path.parent.absolute()):
+    with _imports_from(folder_of(path)):
         config, found = fields.read(path, assignments)
         yield from found
     if config is None:

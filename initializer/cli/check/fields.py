@@ -18,7 +18,7 @@ from phasebus.initializer.node.config import LLMConfig
 from phasebus.initializer.pipeline.callbacks import import_callbacks
 from phasebus.initializer.pipeline.errors import ConfigError
 from phasebus.initializer.pipeline.references import Expanded
-from phasebus.initializer.pipeline.settings import plain_texts, problems_of, read_fields
+from phasebus.initializer.pipeline.settings import STANDARD_INPUT, plain_texts, problems_of, read_fields, title_of
 from phasebus.telemetry.redaction import is_secret_name, learn_data, redact
 from phasebus.telemetry.service import NO_TOKEN
 
@@ -46,7 +46,8 @@ def read(path: Path, assignments: tuple[str, ...]) -> tuple[LLMConfig | ClusterC
     except ValidationError as error:
         wrong = [_finding(problem, content) for problem in problems_of(error, kind)]
         return None, [*wrong, *findings]
-    count = f"{path}, {len(models(config))} models" if isinstance(config, ClusterConfig) else str(path)
+    name = title_of(path)
+    count = f"{name}, {len(models(config))} models" if isinstance(config, ClusterConfig) else name
     return config, [Finding("configuration", "fields", count), *_without_effect(content), *findings]
 
 
@@ -61,7 +62,7 @@ def _without_effect(content: dict[str, Any]) -> Iterator[Finding]:
 
 def _literal_secrets(path: Path, content: Any) -> Iterator[Finding]:
     """Yield the fields with a secret that stands in the file itself, if other users may read the file."""
-    if not path.stat().st_mode & _READABLE_BY_OTHERS:
+    if path == STANDARD_INPUT or not path.stat().st_mode & _READABLE_BY_OTHERS:
         return
     pending = [("", content)]
     while pending:

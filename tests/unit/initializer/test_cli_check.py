@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,13 @@ from phasebus.initializer.cli import main
 from phasebus.initializer.cli.check import examine, models, surroundings
 from phasebus.initializer.cli.doctor.findings import Finding
 from phasebus.initializer.cli.schema import configuration_schema
-from phasebus.initializer.cluster import ClusterConfig
+from phasebus.initializer.cluster import ClusterConfig, load_cluster_config
 from phasebus.initializer.engines.protocol import EngineError
 from phasebus.initializer.engines.vllm.arguments import known_arguments
 from phasebus.initializer.node.config import ServeConfig
+from phasebus.initializer.pipeline.errors import ConfigError
 from phasebus.initializer.pipeline.schema import default_of, is_in_files, models_of
-from phasebus.initializer.pipeline.settings import read_fields, validated
+from phasebus.initializer.pipeline.settings import folder_of, read_fields, validated
 from tests.support.docs import ROOT, blocks
 
 
@@ -45,6 +48,21 @@ def found(folder: Path, text: str, *assignments: str) -> list[Finding]:
     return list(examine(path, assignments))
 
 
+@contextmanager
+def standard_input(text: str) -> Iterator[None]:
+    """Let the descriptor 0 read `text` in the block."""
+    before, (reading, writing) = os.dup(0), os.pipe()
+    try:
+        os.write(writing, text.encode())
+        os.close(writing)
+        os.dup2(reading, 0)
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(reading)
+
+
 def problems(findings: list[Finding]) -> list[tuple[str, str, str]]:
     return [(each.topic, each.name, each.value) for each in findings if each.level == "fix"]
 
@@ -53,6 +71,34 @@ def test_right_configuration_has_nothing_to_fix(tmp_path: Path, model: Path) -> 
     findings = found(tmp_path, f"model: {model}\nengine: none\n", "service.port=0")
     assert problems(findings) == []
     assert {"configuration", "model", "engine", "service", "folders"} <= {each.topic for each in findings}
+
+
+def test_configuration_of_standard_input_is_read_beside_the_working_folder(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("checked_stdin.py").write_text("def callback(phase, config, data): pass\n")
+    with standard_input(f"model: {model}\nengine: none\ncallbacks: [checked_stdin:callback]\n"):
+        findings = list(examine(Path("-"), ("service.port=0",)))
+    assert problems(findings) == []
+    assert ("fields", "standard input") in [(each.name, each.value) for each in findings]
+    assert ("callbacks", "checked_stdin:callback") in [(each.name, each.value) for each in findings]
+
+
+def test_wrong_field_of_standard_input_is_named() -> None:
+    with (
+        standard_input("modle: x\n"),
+        pytest.raises(ConfigError, match=r"^standard input: (.|\n)*did you mean 'model'"),
+    ):
+        load_cluster_config(Path("-"))
+
+
+@pytest.mark.parametrize("path", ["-", "node.yaml", "/dev/stdin", "/dev/fd/63", "/proc/self/fd/0"])
+def test_callbacks_of_what_is_no_file_of_a_user_are_imported_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert folder_of(Path(path)) == tmp_path
 
 
 @pytest.mark.parametrize(
