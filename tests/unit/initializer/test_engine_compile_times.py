@@ -54,7 +54,7 @@ def counted(modules: int) -> dict[str, int]:
 @pytest.fixture
 def only_these(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the count begin with the modules that a test imports: a test run has thousands, in an order of its own."""
-    monkeypatch.setattr(compile_times.inherited, "modules", frozenset(sys.modules))
+    monkeypatch.setattr(compile_times, "inherited", compile_times.Inherited(last_module=list(sys.modules)[-1]))
 
 
 @pytest.mark.usefixtures("sources")
@@ -148,12 +148,27 @@ def test_bytecode_that_is_newer_than_the_process_was_compiled_by_it(
 
 
 @pytest.mark.usefixtures("only_these", "sources")
-def test_what_a_fork_has_from_its_server_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    inherited = compile_times.Inherited()
-    monkeypatch.setattr(compile_times, "inherited", inherited)
+def test_what_a_fork_has_from_its_server_is_not_counted() -> None:
     import_all()
-    inherited.note_fork()
+    compile_times.inherited.note_fork()
     assert count_sources(time.time_ns()) == {}
+
+
+@pytest.mark.usefixtures("only_these", "sources")
+def test_sources_counted_before_a_fork_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = import_all()
+    compile_times.inherited.count_before_fork(time.time_ns())
+    for module in modules:
+        monkeypatch.setattr(module, "__spec__", None)
+    assert count_sources(time.time_ns()) == counted(4)
+
+
+@pytest.mark.usefixtures("only_these", "sources")
+def test_sources_imported_after_a_fork_are_added_to_those_before() -> None:
+    importlib.import_module(f"{PACKAGE}.a")
+    compile_times.inherited.count_before_fork(time.time_ns())
+    import_all()
+    assert count_sources(time.time_ns()) == counted(4)
 
 
 @pytest.mark.usefixtures("only_these")

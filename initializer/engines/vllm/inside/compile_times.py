@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from typing import Any, Final
+from itertools import takewhile
+from typing import Any, Final, NamedTuple
 
 from phasebus.initializer.bytecode import bytecode_of
 
@@ -38,16 +39,26 @@ _STRIDE: Final = 16
 _METHOD: Final = "source_to_code"
 
 
+class SourceCounts(NamedTuple):
+    """How many imported sources this process has compiled, their size, and that of all that were examined, in bytes."""
+
+    compiled: int = 0
+    compiled_bytes: int = 0
+    imported_bytes: int = 0
+
+
 @dataclass(slots=True)
 class Inherited:
-    """What this process has from the fork server that it was forked from.
+    """What this process shares with its fork server: reading it would copy that memory.
 
     Attributes:
-        modules: The names of the modules.
+        last_module: The name of the last module that both have; None if this process shares none.
+        counted: The sources that this process had imported before it forked its server.
         compile_seconds: How long the server compiled sources, without what it has from the process that it was forked from.
     """
 
-    modules: frozenset[str] = frozenset()
+    last_module: str | None = None
+    counted: SourceCounts | None = None
     compile_seconds: float = 0.0
 
     def add_compilation(self, nanoseconds: int, _: int) -> None:
@@ -56,7 +67,16 @@ class Inherited:
 
     def note_fork(self) -> None:
         """Note that this process has just been forked from a server."""
-        self.modules = frozenset(sys.modules)
+        self.last_module, self.counted = _last_module(), None
+
+    def count_before_fork(self, since_ns: int) -> None:
+        """Count the sources of this process, which is about to fork its server.
+
+        Args:
+            since_ns: When this process was created, in nanoseconds since the epoch.
+        """
+        self.counted = _count(since_ns, complete=True)
+        self.last_module = _last_module()
 
 
 inherited: Final = Inherited()
@@ -118,11 +138,23 @@ def count_sources(since_ns: int) -> dict[str, int]:
     Args:
         since_ns: When this process was created, in nanoseconds since the epoch.
     """
+    earlier = inherited.counted
+    later = _count(since_ns, complete=earlier is not None)
+    compiled, size, total = map(sum, zip(earlier or SourceCounts(), later, strict=True))
+    return {COMPILED_MODULES: compiled, COMPILED_BYTES: size, IMPORTED_BYTES: total} if compiled else {}
+
+
+def _count(since_ns: int, *, complete: bool) -> SourceCounts:
+    """Return the counts of the sources that this process has imported itself.
+
+    Args:
+        since_ns: When this process was created, in nanoseconds since the epoch.
+        complete: Whether the size of all sources is counted where none has been compiled.
+    """
     found = _sources()
-    sampled = found[::_STRIDE]
-    compiled = {_package(each) for each in sampled if _was_compiled(each, since_ns)}
-    if not compiled:
-        return {}
+    compiled = {_package(each) for each in found[::_STRIDE] if _was_compiled(each, since_ns)}
+    if not compiled and not complete:
+        return SourceCounts()
     modules = size = total = 0
     for each in found:
         with contextlib.suppress(OSError):
@@ -130,22 +162,28 @@ def count_sources(since_ns: int) -> dict[str, int]:
             total += own
             if _package(each) in compiled and _was_compiled(each, since_ns):
                 modules, size = modules + 1, size + own
-    return {COMPILED_MODULES: modules, COMPILED_BYTES: size, IMPORTED_BYTES: total}
+    return SourceCounts(modules, size, total)
 
 
 def _sources() -> Sequence[ModuleSpec]:
-    """Return the modules that this process has loaded from sources.
+    """Return the modules that this process has loaded from sources, in order, without those that it shares.
 
-    Inherited ones are not read: that would copy the memory that a fork shares with its server.
+    Those are not read, not even their names: that would copy their memory.
     """
+    last, modules = inherited.last_module, reversed(sys.modules)
+    names = list(modules if last is None else takewhile(last.__ne__, modules))  # at once: another thread may import
     found = []
-    for name in [each for each in list(sys.modules) if each not in inherited.modules]:
+    for name in reversed(names):
         with contextlib.suppress(Exception):  # anything can be in there
             # the attributes of some modules are imported when they are read
             spec = object.__getattribute__(sys.modules[name], "__dict__").get("__spec__")
             if type(spec) is ModuleSpec and type(spec.loader) is SourceFileLoader and spec.origin and spec.cached:
                 found.append(spec)
     return found
+
+
+def _last_module() -> str | None:
+    return next(reversed(sys.modules), None)
 
 
 def _package(spec: ModuleSpec) -> str:

@@ -19,8 +19,10 @@ from multiprocessing import spawn, util
 from pathlib import Path
 from typing import Final, NoReturn
 
+from phasebus.initializer.engines.vllm.inside import compile_times
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, imported, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.server import TITLE, ForkServer
+from phasebus.initializer.ray.process_age import creation_time_ns
 
 logger = logging.getLogger("phasebus.engine")
 
@@ -108,6 +110,8 @@ def _fork() -> str | None:
     result, report = os.pipe()
     owner = os.pidfd_open(os.getpid())
     importlib.import_module(_PLUGIN)  # this process and all forks need it next
+    with contextlib.suppress(Exception):  # it is counted later, then, which copies memory
+        compile_times.inherited.count_before_fork(creation_time_ns())
     imported.record_environment()
     share_heap()
     if os.fork() == 0:
