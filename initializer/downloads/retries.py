@@ -13,7 +13,7 @@ from phasebus.initializer.downloads.errors import CorruptError, TransferError
 from phasebus.initializer.downloads.settings import DownloadSettings
 
 _PROGRESS: Final = 2**20
-"""Number of bytes an attempt must download to reset the count of failed attempts."""
+"""Number of bytes by which an attempt must get further to reset the count of failed attempts."""
 
 _MAX_CORRUPT: Final = 3
 """Number of corrupt downloads of a file after which the source itself is considered corrupt."""
@@ -36,7 +36,8 @@ class RetryBudget:
 
         Args:
             error: The failure of the last attempt.
-            gained: The number of bytes that the attempt downloaded.
+            gained: The number of bytes by which the attempt got further than all before it. A server without ranges
+                sends the same bytes again and again, which is no progress.
         """
         settings = self._settings
         if isinstance(error, CorruptError):

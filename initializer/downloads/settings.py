@@ -50,7 +50,7 @@ class DownloadSettings(BaseModel):
     """Number of files downloaded at the same time."""
 
     attempts: int = Field(default=6, ge=1)
-    """Maximum consecutive failed attempts per file; an attempt that downloads at least 1 MiB resets the count."""
+    """Maximum consecutive failed attempts per file; an attempt that gets at least 1 MiB further than all before resets the count."""
 
     stall_seconds: float = Field(default=30.0, gt=0)
     """Maximum time for a response to begin, and for each 4 KiB of it to arrive, in seconds; otherwise the attempt fails."""

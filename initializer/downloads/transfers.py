@@ -84,18 +84,18 @@ class Transfers:
     async def _fetch_one(self, transfer: Transfer, limiter: CapacityLimiter) -> None:
         name = transfer.file.name
         async with self.bus.step(FILE, name, attributes={**self.labels, "file": name}) as step:
-            budget, retries = RetryBudget(self.settings), 0
+            budget, retries, furthest = RetryBudget(self.settings), 0, 0
             meter = self._running[transfer] = ProgressMeter(step, transfer.done)
             try:
                 while not transfer.hit:
-                    before = transfer.fetched
                     try:
                         await run_in_thread(transfer.attempt, limiter, transfer.stop)
                         break
                     except TransferError as error:
-                        pause = budget.next_pause(error, transfer.fetched - before)
+                        pause = budget.next_pause(error, transfer.done - furthest)
                         if pause is None:
                             raise DownloadError(self._failure(name, error, retries + 1)) from error
+                        furthest = max(furthest, transfer.done)
                     retries += 1
                     self.retries += 1
                     await anyio.sleep(pause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -77,3 +78,35 @@ async def test_inventory_of_a_download_has_the_files_that_were_downloaded(tmp_pa
         await download(seen.bus, Store(), "MODEL_AND_TOKENIZER", tmp_path / "there", QUICK)
     assert tree(tmp_path / "there") == {"config.json": b"{}"}
     assert missing_of_inventory(tmp_path / "there") == []
+
+
+class WithoutRanges:
+    """A source that sends a file of 4 MiB from its first byte each time, and breaks after 2 MiB."""
+
+    kind, display = "test", "https://host/model.bin"
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    def listing(self) -> Listing:
+        return Listing(files=(RemoteFile(name="model.bin", size=2**22),))
+
+    def open(self, file: RemoteFile, start: int, validator: str | None) -> StreamBody:
+        self.requests += 1
+        return StreamBody(self._blocks(), size=file.size)
+
+    def _blocks(self) -> Iterator[bytes]:
+        yield bytes(2**21)
+        raise TransferError("the connection broke")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.anyio
+async def test_bytes_that_an_earlier_attempt_received_too_are_no_progress(tmp_path: Path) -> None:
+    source, settings = WithoutRanges(), QUICK.model_copy(update={"attempts": 3})
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match=r"could not be downloaded in \d+ attempts: the connection broke"):
+            await download(seen.bus, source, "MODEL_AND_TOKENIZER", tmp_path / "there", settings)
+    assert source.requests == 3
