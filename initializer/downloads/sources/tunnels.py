@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 from base64 import b64encode
-from collections.abc import Mapping
 from http.client import HTTPResponse
 from typing import Any, Final, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from phasebus.initializer.downloads.errors import DownloadError
+from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.sources.wire import Wire
 from phasebus.printable import address_text
 from phasebus.telemetry.proxies import proxy_for
@@ -25,6 +24,7 @@ UNAUTHENTICATED: Final = "requires a user and password, or rejects those that it
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _NO_PASSWORD, _PASSWORD = 0, 2
+_SOCKS_REPLIES: Final = {3: "network unreachable", 4: "host unreachable", 5: "connection refused"}
 
 
 def proxy_of(parts: SplitResult) -> SplitResult | None:
@@ -72,17 +72,24 @@ def open_tunnel(wire: Wire, proxy: SplitResult, host: str, port: int) -> None:
 
     Raises:
         DownloadError: The proxy rejects the host, or the user and password.
+        TransferError: The proxy cannot connect to the host.
         OSError, HTTPException: The request failed.
     """
     if proxy.scheme in SOCKS:
         _open_socks_tunnel(wire, proxy, host, port)
     else:
-        _open_http_tunnel(wire, host, port, proxy_credentials(proxy))
+        _open_http_tunnel(wire, proxy, host, port)
 
 
-def _open_http_tunnel(wire: Wire, host: str, port: int, headers: Mapping[str, str]) -> None:
+def _unconnected(proxy: SplitResult, host: str, answer: str) -> TransferError:
+    address = address_text(proxy.hostname or "", proxy_port(proxy))
+    return TransferError(f"the proxy {address}, which the environment names for {host}, cannot connect to it: {answer}")
+
+
+def _open_http_tunnel(wire: Wire, proxy: SplitResult, host: str, port: int) -> None:
     target = address_text(host, port)
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{name}: {value}" for name, value in headers.items())]
+    headers = {"Host": target, **proxy_credentials(proxy)}
+    lines = [f"CONNECT {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     wire.expect_head()
     wire.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
     response = HTTPResponse(cast("Any", wire), method="CONNECT")
@@ -97,7 +104,7 @@ def _open_http_tunnel(wire: Wire, host: str, port: int, headers: Mapping[str, st
             f"the proxy refuses to connect to {host} (HTTP {response.status}); check its user and password"
         )
     if response.status != 200:
-        raise OSError(f"the proxy answered {response.status}")
+        raise _unconnected(proxy, host, str(response.status))
 
 
 def _open_socks_tunnel(wire: Wire, proxy: SplitResult, host: str, port: int) -> None:
@@ -116,7 +123,7 @@ def _open_socks_tunnel(wire: Wire, proxy: SplitResult, host: str, port: int) -> 
     if reply == 2:
         raise DownloadError(f"the proxy refuses to connect to {host}")
     if reply != 0:
-        raise OSError(f"the proxy answered {reply}")
+        raise _unconnected(proxy, host, _SOCKS_REPLIES.get(reply, str(reply)))
     _receive(wire, {1: 4, 4: 16}.get(kind) or _receive(wire, 1)[0])
     _receive(wire, 2)
 

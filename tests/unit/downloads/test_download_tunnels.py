@@ -69,7 +69,7 @@ def test_socks_tunnel_to_an_address_is_binary(host: str, address: bytes) -> None
     [
         (bytes([5, 255]), DownloadError),
         (bytes([5, 0, 5, 2, 0, 1]), DownloadError),
-        (bytes([5, 0, 5, 5, 0, 1]), OSError),
+        (bytes([5, 0, 5, 5, 0, 1]), TransferError),
         (bytes([5, 0, 5]), ConnectionResetError),
         (b"HTTP/1.1 400", DownloadError),
     ],
@@ -108,6 +108,20 @@ def test_proxy_that_requires_a_password_is_an_error_that_names_the_proxy() -> No
     error = error_of_status(StatusError(407, Message(), "hub.example", signed=False))
     assert isinstance(error, DownloadError)
     assert "the proxy refuses to connect to hub.example (HTTP 407): it requires a user and password" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "answer", "stated"),
+    [
+        ("http://me:pass@proxy:3128", b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "503"),
+        ("socks5://proxy:3128", bytes([5, 0, 5, 4, 0, 1]), "host unreachable"),
+    ],
+)
+def test_proxy_that_cannot_connect_to_a_host_is_named_with_its_answer(proxy: str, answer: bytes, stated: str) -> None:
+    with pytest.raises(TransferError) as caught:
+        open_through(proxy, answer)
+    expected = "the proxy proxy:3128, which the environment names for hub.example, cannot connect to it: "
+    assert str(caught.value) == expected + stated
 
 
 def test_proxy_that_cannot_be_connected_to_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
