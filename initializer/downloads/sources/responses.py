@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, parse_headers
 
 from phasebus.initializer.downloads.sources.wire import Wire
 
@@ -17,6 +17,17 @@ _DRAINED = 64 * 2**10
 
 _PIECE = 128 * 2**10
 """Number of bytes requested from the socket at once. At most this many are lost when a connection breaks."""
+
+
+class _FinalResponse(HTTPResponse):
+    """Skips all interim responses, such as 103 Early Hints (RFC 9110, 15.2); ``http.client`` skips 100 only."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # not in the stubs
+            if not 100 <= status < 200:
+                return version, status, reason
+            parse_headers(self.fp)
 
 
 class Response:
@@ -38,6 +49,7 @@ class Response:
         self._wire = wire
         self._started = False
         wire.expect_head()
+        connection.response_class = _FinalResponse
         self._response = connection.getresponse()
         wire.expect_body()
         self.status = self._response.status

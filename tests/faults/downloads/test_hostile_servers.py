@@ -45,12 +45,22 @@ async def failure(model: str, settings: Any = ONCE) -> str:
         (repeating(b"X", 0.05, b"HTTP/1.1 200 OK\r\nX-Long: "), r"did not answer for 0\.5 s"),
         (repeating(b"HTTP/1.1 100 Continue\r\n\r\n", 0.05), r"did not answer for 0\.5 s"),
         (repeating(b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0), r"did not answer for 0\.5 s"),
+        (repeating(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100, 0), r"did not answer for 0\.5 s"),
     ],
-    ids=["silence", "dribbled header", "interim responses", "a flood of interim responses"],
+    ids=["silence", "dribbled header", "interim responses", "a flood of interim responses", "a flood of hints"],
 )
 async def test_server_that_never_completes_a_head_counts_as_stalled(behave: Behaviour, message: str) -> None:
     with raw_server(behave) as server:
         assert message.replace("\\", "") in await failure(f"{server.url}/model.bin", HURRIED)
+
+
+async def test_interim_responses_are_skipped(tmp_path: Path) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    part, whole = response(206, b"b", Content_Range="bytes 0-0/4"), response(body=b"body")
+    with raw_server(answering(hints + part, hints + whole)) as server:
+        async with watched() as seen:
+            await fetch(seen.bus, f"{server.url}/model.bin", destination=tmp_path / "there", settings=QUICK)
+    assert tree(tmp_path / "there") == {"model.bin": b"body"}
 
 
 async def test_server_that_dribbles_a_body_counts_as_stalled() -> None:
