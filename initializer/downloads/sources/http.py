@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from email.message import Message
-from http.client import HTTPException, InvalidURL
+from http.client import BadStatusLine, HTTPException, InvalidURL, RemoteDisconnected
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -39,6 +39,10 @@ _CREDENTIAL_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-author
 _RETRYABLE: Final = frozenset({408, 425, 429})
 _PERMANENT: Final = frozenset({501, 505, 511})
 """Statuses of a server's failure that a retry does not change. The others, such as 521 of a proxy, often pass."""
+
+
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "RECORD_LAYER_FAILURE"})
+"""OpenSSL's reasons for a peer that sends no TLS records."""
 
 
 class StatusError(Exception):
@@ -140,9 +144,9 @@ class HttpClient:
                     return response, redirected
                 response.close()
                 target = urljoin(url, location)
-                same_origin = _origin(target) == _origin(url)
+                same_origin = _origin(target) in {_origin(url), _encrypted_origin(url)}
             except (OSError, HTTPException) as error:
-                raise self._connection_error(error, host) from None
+                raise self._connection_error(error, host, urlsplit(url).scheme) from None
             except ValueError:
                 raise DownloadError(f"an address or a header of {host or 'the request'} is malformed") from None
             if not same_origin:
@@ -157,10 +161,20 @@ class HttpClient:
             url = target
         raise DownloadError(f"{host} redirects more than {_MAX_REDIRECTS} times")
 
-    def _connection_error(self, error: Exception, host: str) -> Exception:
-        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            remedy = self._connections.trust_problem or certificate_remedy(getattr(error, "verify_code", 0))
+    def _connection_error(self, error: Exception, host: str, scheme: str) -> Exception:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            remedy = self._connections.trust_problem or certificate_remedy(error.verify_code)
             return DownloadError(f"the TLS connection to {host} failed: {redact(str(error))}; {redact(remedy)}")
+        if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+            return DownloadError(
+                f"{host} answers without TLS; write http:// in its address, or check its port and the proxy that leads there"
+            )
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return TransferError(f"the TLS connection to {host} failed: {redact(str(error))}")
+        if isinstance(error, BadStatusLine):
+            cause = "it closed the connection" if isinstance(error, RemoteDisconnected) else "its response is not HTTP"
+            remedy = "; if it expects TLS, write https://" if scheme == "http" else ""
+            return TransferError(f"cannot connect to {host}: {cause}{remedy}")
         if isinstance(error, InvalidURL):
             return DownloadError(f"the address of {host} is malformed")
         if isinstance(error, ProxyConnectError):
@@ -261,3 +275,9 @@ def _check_content(address: SplitResult, headers: Message) -> None:
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _encrypted_origin(url: str) -> tuple[str, str | None, int | None] | None:
+    """Return the origin that an address without TLS has with TLS; None with a port of its own."""
+    scheme, host, port = _origin(url)
+    return ("https", host, 443) if (scheme, port) == ("http", 80) else None

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import ssl
+from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
 
 import certifi
 import pytest
 
-from phasebus.initializer.downloads.errors import DownloadError
+from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.authorities import trusted_authorities
 from phasebus.initializer.downloads.sources.http import HttpClient
@@ -34,6 +35,40 @@ def test_rejected_certificate_is_reported_with_what_to_do(
     monkeypatch.setattr(client._connections, "get", fail)
     with pytest.raises(DownloadError, match=rf"the TLS connection to hub.example failed: .*; {remedy}"):
         client.read("https://hub.example/x", {}, 10)
+
+
+def tls_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}] no connection")
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("scheme", "error", "kind", "message"),
+    [
+        ("https", tls_error("WRONG_VERSION_NUMBER"), DownloadError, "answers without TLS; write http://"),
+        ("https", tls_error("TLSV1_ALERT_INTERNAL_ERROR"), TransferError, "failed: .*TLSV1_ALERT_INTERNAL_ERROR"),
+        ("http", RemoteDisconnected(""), TransferError, "it closed the connection; if it expects TLS, write https://$"),
+        ("https", RemoteDisconnected(""), TransferError, "it closed the connection$"),
+        (
+            "http",
+            BadStatusLine("\x15\x03\x01"),
+            TransferError,
+            "its response is not HTTP; if it expects TLS, write https",
+        ),
+    ],
+)
+def test_address_with_the_wrong_scheme_is_reported_without_authorities(
+    scheme: str, error: Exception, kind: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    client = HttpClient(DownloadSettings())
+    monkeypatch.setattr(client._connections, "get", fail)
+    with pytest.raises(kind, match=message) as caught:
+        client.read(f"{scheme}://hub.example/x", {}, 10)
+    assert "SSL_CERT_FILE" not in str(caught.value)
 
 
 def authorities(context: ssl.SSLContext) -> int:
