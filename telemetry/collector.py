@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,7 +14,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
-from phasebus.telemetry.otel.otlp_variables import DEFAULT_SECONDS, OtlpVariables, base_url
+from phasebus.telemetry.otel.otlp_variables import DEFAULT_SECONDS, OtlpVariables, flaw_of_endpoint, signal_url
 from phasebus.telemetry.otel.settings import Findings, MetricSettings, TraceSettings
 from phasebus.telemetry.proxies import proxy_for
 
@@ -76,7 +76,8 @@ class Collector:
         certificate: The file with the certificates of the authority that the collector's is checked against.
         client_key: The file with the private key of this client, for mutual TLS.
         client_certificate: The file with the certificates of this client.
-        insecure: For a gRPC address without a scheme, whether it is reached without TLS; None for the SDK's default.
+        insecure: Whether a gRPC address is reached without TLS; a scheme has precedence over the variable.
+        rejected: The variables that the SDK must not read, because their values have been rejected.
     """
 
     protocol: Protocol
@@ -87,7 +88,8 @@ class Collector:
     certificate: str | None = None
     client_key: str | None = None
     client_certificate: str | None = None
-    insecure: bool | None = None
+    insecure: bool = False
+    rejected: frozenset[str] = frozenset()
 
     @classmethod
     def from_environment(
@@ -118,20 +120,14 @@ class Collector:
             return None
         protocol = read.choice("PROTOCOL", ("http/protobuf", "grpc"))
         endpoint = read("ENDPOINT") or _DEFAULT_ENDPOINTS[protocol]
-        if protocol == "http/protobuf":
-            if urlsplit(endpoint).scheme not in ("http", "https"):
-                findings.reject(
-                    "OTEL_EXPORTER_OTLP_ENDPOINT",
-                    endpoint,
-                    "it does not begin with http:// or https://",
-                    "no collector",
-                )
-                return None
-            if not environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"):
-                endpoint = f"{base_url(endpoint, findings)}/v1/{signal}"
+        if (flaw := flaw_of_endpoint(endpoint, protocol)) is not None:
+            findings.reject(read.variable("ENDPOINT"), endpoint, flaw, "no collector")
+            return None
+        scheme = urlsplit(endpoint).scheme
+        if protocol == "http/protobuf" and not environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"):
+            endpoint = signal_url(endpoint, signal, findings)
         compressions = ("none", "gzip") if protocol == "grpc" else ("none", "gzip", "deflate")
-        insecure = read("INSECURE").lower()
-        return cls(
+        collector = cls(
             protocol=cast("Protocol", protocol),
             endpoint=endpoint,
             headers=read.headers(),
@@ -140,8 +136,9 @@ class Collector:
             certificate=read.file("CERTIFICATE"),
             client_key=read.file("CLIENT_KEY"),
             client_certificate=read.file("CLIENT_CERTIFICATE"),
-            insecure=None if not insecure else insecure == "true",
+            insecure=scheme == "http" or (scheme != "https" and read("INSECURE").lower() == "true"),
         )
+        return replace(collector, rejected=frozenset(findings.rejected))
 
     def wait_for_flush(self, sending: Thread) -> None:
         """Wait for `sending`, a thread that exports what is left: for 1.5 s, or 5 s if the collector can be reached.
@@ -195,7 +192,7 @@ class Collector:
         import requests
         from opentelemetry.exporter.otlp.proto.http import Compression as HttpCompression
 
-        from phasebus.telemetry.otel.sdk import without_own_metrics
+        from phasebus.telemetry.otel.sdk import without_own_metrics, without_variables
 
         session = None
         if self._is_loopback() or not any(os.environ.get(name) for name in _CREDENTIAL_PROVIDERS):
@@ -203,22 +200,23 @@ class Collector:
             session.trust_env = not self._is_loopback()
             if rejections is not None:
                 rejections.of_session(session)
-        return make(
-            endpoint=self.endpoint,
-            headers=dict(self.headers),
-            timeout=self.timeout,
-            compression=HttpCompression(self.compression),
-            certificate_file=self.certificate,
-            client_key_file=self.client_key,
-            client_certificate_file=self.client_certificate,
-            session=session,
-            **without_own_metrics(make),
-        )
+        with without_variables(self._unread()):
+            return make(
+                endpoint=self.endpoint,
+                headers=dict(self.headers),
+                timeout=self.timeout,
+                compression=HttpCompression(self.compression),
+                certificate_file=self.certificate,
+                client_key_file=self.client_key,
+                client_certificate_file=self.client_certificate,
+                session=session,
+                **without_own_metrics(make),
+            )
 
     def _grpc_exporter(self, make: Callable[..., E]) -> E:
         import grpc
 
-        from phasebus.telemetry.otel.sdk import without_own_metrics
+        from phasebus.telemetry.otel.sdk import without_own_metrics, without_variables
 
         credentials = None
         if self.certificate or self.client_certificate:
@@ -228,15 +226,25 @@ class Collector:
         more = without_own_metrics(make)
         if self._is_loopback() and "channel_options" in signature(make).parameters:  # older SDKs have none
             more["channel_options"] = (("grpc.enable_http_proxy", 0),)
-        return make(
-            endpoint=self.endpoint,
-            insecure=self.insecure,
-            credentials=credentials,
-            headers=dict(self.headers),
-            timeout=self.timeout,
-            compression=grpc.Compression.Gzip if self.compression == "gzip" else grpc.Compression.NoCompression,
-            **more,
-        )
+        with without_variables(self._unread()):
+            return make(
+                endpoint=self.endpoint,
+                insecure=self.insecure,
+                credentials=credentials,
+                headers=dict(self.headers),
+                timeout=self.timeout,
+                compression=grpc.Compression.Gzip if self.compression == "gzip" else grpc.Compression.NoCompression,
+                **more,
+            )
+
+    def _unread(self) -> Iterable[str]:
+        """Return the variables that the SDK must not read while it makes an exporter.
+
+        It reads some of them in addition to the arguments. It would raise for a value that has been rejected, or log it, and
+        that may be a secret; for an empty value, which stands for none, it raises, too.
+        """
+        empty = (name for name, value in os.environ.items() if name.startswith("OTEL_EXPORTER_OTLP_") and not value)
+        return {*self.rejected, *empty}
 
     def is_at(self, endpoint: str) -> bool:
         """Return whether `endpoint` is on this collector's host, whatever its port: collectors have one for each protocol."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.redaction import redact, redact_name
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
@@ -65,6 +65,8 @@ class MetricPush:
             self._changed.notify()
         if self._thread.ident is not None:
             self._wait_for_flush(self._thread)
+            if self._thread.is_alive():
+                self._warn("the last values were not accepted in time")
 
     def _run(self) -> None:
         from phasebus.telemetry.otel.sdk import suppressed_instrumentation
@@ -101,5 +103,7 @@ class MetricPush:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "metrics cannot be pushed to %s (%s); the start-up goes on without", redact(self._target), redact(why)
+                "metrics cannot be pushed to %s (%s); the start-up goes on without",
+                redact(self._target),
+                redact_name(why),
             )

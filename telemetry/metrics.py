@@ -40,6 +40,7 @@ MAX_ANNOUNCED: Final = 100
 
 _OF_ONE_PROCESS: Final = frozenset({"service.instance.id", "process.pid", "phasebus.run", "k8s.pod.uid"})
 _NOT_IN_LABELS: Final = re.compile(r"[^a-zA-Z0-9_]|^(?=\d)")
+_REPEATED: Final = re.compile("__+")
 
 
 class Metrics:
@@ -162,18 +163,19 @@ class Metrics:
     def describe_target(self, attributes: Mapping[str, object]) -> None:
         """Export the resource of the process as the labels of `target_info`. May be called once.
 
-        Ids that differ for every process are left out: each would be a new series. Source: OpenTelemetry specification,
+        Ids that differ for every process are left out: each would be a new series. The values of keys that become the same
+        label are joined, and a label begins with at most one underscore, as Prometheus reserves two. Source: OpenTelemetry specification,
         "Prometheus and OpenMetrics Compatibility".
 
         Args:
             attributes: The attributes of the resource, as on its spans.
         """
-        labels = {
-            _NOT_IN_LABELS.sub("_", key): redact_name(_text(redact_value(key, value)))
-            for key, value in sorted(attributes.items())
-            if key and key not in _OF_ONE_PROCESS and not key.startswith("telemetry.")
-        }
-        self.registry.set_target_info(labels)
+        labels: dict[str, list[str]] = {}
+        for key, value in sorted(attributes.items()):
+            if key and key not in _OF_ONE_PROCESS and not key.startswith("telemetry."):
+                label = _REPEATED.sub("_", _NOT_IN_LABELS.sub("_", key))
+                labels.setdefault(label, []).append(redact_name(_text(redact_value(key, value))))
+        self.registry.set_target_info({label: ";".join(values) for label, values in labels.items()})
 
     def watch_bus(self, bus: CountingBus) -> None:
         """Export what `bus` counts of its subscribers and observers; it is read at every scrape.
@@ -184,7 +186,10 @@ class Metrics:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics, and their content type, in the format an Accept header asks for."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except Exception:  # noqa: BLE001  # prometheus_client raises for a version that is no number
+            encode, content_type = choose_encoder("")
         return encode(self.registry), content_type
 
     def _named(self, family: Family) -> Family:

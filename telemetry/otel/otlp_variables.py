@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from opentelemetry.util.re import parse_env_headers
 
@@ -34,7 +35,7 @@ class OtlpVariables:
 
     def __call__(self, name: str) -> str:
         """Return the value of a variable; "" if it is not set."""
-        return self._environment.get(self._variable(name), "").strip()
+        return self._environment.get(self.variable(name), "").strip()
 
     def choice(self, name: str, known: tuple[str, ...]) -> str:
         """Return a value, which is one of those known; by default the first one."""
@@ -42,7 +43,7 @@ class OtlpVariables:
         if value in known:
             return value
         repair = None if name == "PROTOCOL" else known[0]
-        self._findings.reject(self._variable(name), value, f"it is none of {', '.join(known)}", known[0], repair)
+        self._findings.reject(self.variable(name), value, f"it is none of {', '.join(known)}", known[0], repair)
         return known[0]
 
     def seconds(self, name: str) -> float:
@@ -55,7 +56,7 @@ class OtlpVariables:
         if 0.0 < seconds < float("inf"):
             return seconds
         self._findings.reject(
-            self._variable(name), value, "it is no number of seconds above 0", f"{DEFAULT_SECONDS:g}", repair="10"
+            self.variable(name), value, "it is no number of seconds above 0", f"{DEFAULT_SECONDS:g}", repair="10"
         )
         return DEFAULT_SECONDS
 
@@ -66,9 +67,8 @@ class OtlpVariables:
             if _HEADER.fullmatch(item.strip()):
                 found |= parse_env_headers(item, liberal=True)
             elif item.strip():
-                problem = (
-                    f"item {number} of {self._variable('HEADERS')} is not NAME=VALUE in plain ASCII; it is ignored"
-                )
+                problem = f"item {number} of {self.variable('HEADERS')} is not NAME=VALUE in plain ASCII; it is ignored"
+                self._findings.rejected.add(self.variable("HEADERS"))
                 if problem not in self._findings.problems:
                     self._findings.problems.append(problem)
         return found
@@ -78,23 +78,45 @@ class OtlpVariables:
         path = self(name)
         if not path or _is_readable(path):
             return path or None
-        self._findings.reject(self._variable(name), path, "it cannot be read", "no such file")
+        self._findings.reject(self.variable(name), path, "it cannot be read", "no such file")
         return None
 
-    def _variable(self, name: str) -> str:
+    def variable(self, name: str) -> str:
+        """Return the name of the variable that is read: that of the signal if it is set, or else the general one."""
         own = f"OTEL_EXPORTER_OTLP_{self._signal}_{name}"
         return own if self._environment.get(own) else f"OTEL_EXPORTER_OTLP_{name}"
 
 
-def base_url(endpoint: str, findings: Findings) -> str:
-    """Return the URL that a signal's path is appended to, also if it has that path already, which is a common mistake."""
-    base = _SIGNAL_PATH.sub("", endpoint.rstrip("/"))
-    if base != endpoint.rstrip("/"):
+def signal_url(endpoint: str, signal: str, findings: Findings) -> str:
+    """Return the URL of a signal below `endpoint`, also if that has the path of a signal already, a common mistake.
+
+    A query, which some servers need, stays at the end.
+    """
+    url = urlsplit(endpoint)
+    path = url.path.rstrip("/")
+    base = _SIGNAL_PATH.sub("", path).rstrip("/")
+    if base != path:
+        used = redact(url._replace(path=base).geturl()[:200])
         problem = f"OTEL_EXPORTER_OTLP_ENDPOINT is {redact(endpoint[:200])!r}; the path of a signal is appended to it. "
-        problem += f"{redact(base[:200])!r} is used"
+        problem += f"{used!r} is used"
         if problem not in findings.problems:
             findings.problems.append(problem)
-    return base.rstrip("/")
+    return url._replace(path=f"{base}/v1/{signal}", fragment="").geturl()
+
+
+def flaw_of_endpoint(endpoint: str, protocol: str) -> str | None:
+    """Return why the address of a collector cannot be used, in words; None if it can.
+
+    gRPC accepts addresses without a scheme, and schemes of its own, such as ``unix:///path``.
+    """
+    try:
+        url = urlsplit(endpoint)
+        host, _ = url.hostname, url.port
+    except ValueError as error:  # brackets without an IPv6 address, a port that is no number, …
+        return f"it is no URL: {error}"
+    if url.scheme in ("http", "https"):
+        return None if host else "it names no host"
+    return None if protocol == "grpc" else "it does not begin with http:// or https://"
 
 
 def _is_readable(path: str) -> bool:

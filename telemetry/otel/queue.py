@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from phasebus.telemetry.otel.printable import printable_span
 from phasebus.telemetry.otel.rejections import CollectorExporter, RefusedError
 from phasebus.telemetry.otel.settings import SpanBatches
-from phasebus.telemetry.redaction import redact
+from phasebus.telemetry.redaction import redact, redact_name
 
 logger = logging.getLogger("phasebus.telemetry")
 
@@ -190,7 +190,9 @@ class SpanQueue:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "spans cannot be exported to %s (%s); the start-up goes on without", redact(self._target), redact(why)
+                "spans cannot be exported to %s (%s); the start-up goes on without",
+                redact(self._target),
+                redact_name(why),
             )
 
 

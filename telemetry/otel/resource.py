@@ -16,6 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.util.types import AttributeValue
 
 import phasebus.telemetry.otel.sdk  # noqa: F401  # before anything of the SDK
+from phasebus.printable import printable_attributes
 from phasebus.telemetry.run import RunIdentity
 
 SERVICE: Final = "phasebus"
@@ -59,7 +60,8 @@ def run_resource(
         "phasebus.run": identity.run,
         "phasebus.node": identity.node,
     }
-    return Resource({key: value for key, value in {**ours, **pod, **configured}.items() if value != ""})
+    known = {key: value for key, value in {**ours, **pod, **configured}.items() if value != ""}
+    return Resource(printable_attributes(known))  # bytes of a variable that are no UTF-8 cannot be encoded
 
 
 def process_resource(received: Mapping[str, AttributeValue], own: Resource, *, local: bool) -> Resource:

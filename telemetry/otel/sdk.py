@@ -9,7 +9,7 @@ the global meter provider, which OTEL_PYTHON_METER_PROVIDER names, unless they h
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any
@@ -21,11 +21,18 @@ def import_sdk() -> None:
     """Import the SDK with the variables that it rejects out of its way; afterwards they are as they were."""
     findings = Findings()
     TraceSettings.from_environment(findings=findings)
-    rejected = {name: os.environ.pop(name) for name in findings.repairs if name in os.environ}
-    try:
+    with without_variables(findings.repairs):
         import opentelemetry.sdk.trace  # noqa: F401
+
+
+@contextmanager
+def without_variables(names: Iterable[str]) -> Iterator[None]:
+    """Remove variables from the environment of this process within; afterwards they are as they were."""
+    removed = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
     finally:
-        os.environ.update(rejected)
+        os.environ.update(removed)
 
 
 def without_own_metrics(make: Callable[..., Any]) -> dict[str, Any]:

@@ -46,14 +46,17 @@ class Findings:
     Attributes:
         problems: One line each: the value, why it cannot be used, and what is used instead.
         repairs: Valid values for variables that the SDK would reject, for the environment of other processes.
+        rejected: The variables with such values, which the SDK must not read in this process either.
     """
 
     problems: list[str] = field(default_factory=list)
     repairs: dict[str, str] = field(default_factory=dict)
+    rejected: set[str] = field(default_factory=set, compare=False)
 
     def reject(self, name: str, value: str, why: str, used: str, repair: str | None = None) -> None:
         """Note that the variable `name` cannot have this value, what is used instead, and what the SDK accepts."""
         self.problems.append(f"{name} is {redact(value[:200])!r}; {why}. {used} is used")
+        self.rejected.add(name)
         if repair is not None:
             self.repairs[name] = repair
 
@@ -78,6 +81,7 @@ _LOADED: Final = {
 }
 """Variables that name an entry point, by which OpenTelemetry loads a part of itself: its group, and the default."""
 
+_FILES: Final = ("OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE")
 _COUNT_LIMIT: Final = 128
 _UNLIMITED: Final = -1
 
@@ -127,6 +131,7 @@ class TraceSettings:
     ) -> TraceSettings:
         """Return what the variables of `environment` say; what is wrong with them is added to `findings`."""
         read = _Reader(environment, findings or Findings())
+        read.configuration_file()
         read.loaded_parts()
         exporters = read.names("OTEL_TRACES_EXPORTER")
         sampler = read.sampler()
@@ -204,6 +209,14 @@ class _Reader:
             "OTEL_TRACES_SAMPLER", name, f"it is none of {', '.join(sorted(SAMPLERS))}", DEFAULT_SAMPLER
         )
         return DEFAULT_SAMPLER
+
+    def configuration_file(self) -> None:
+        """Note that a configuration file of OpenTelemetry is not read; such a file would replace all other variables."""
+        if (name := next(filter(self.text, _FILES), None)) is not None:
+            self._findings.problems.append(
+                f"{name} is set, but phasebus does not read configuration files of OpenTelemetry; "
+                "set other variables, such as OTEL_EXPORTER_OTLP_ENDPOINT"
+            )
 
     def loaded_parts(self) -> None:
         """Reject the names of parts that are not installed. OpenTelemetry raises for them, or logs a stack trace."""

@@ -218,7 +218,9 @@ async def test_a_collector_that_is_away_delays_neither_the_start_nor_for_long_th
     assert thread.is_alive()  # the exporter still tries, and the end did not wait for it
 
 
-def test_the_end_does_not_wait_for_a_collector_that_does_not_answer(sink: OtlpSink) -> None:
+def test_the_end_does_not_wait_for_a_collector_that_does_not_answer(
+    sink: OtlpSink, caplog: pytest.LogCaptureFixture
+) -> None:
     sink.answering.clear()
     collector = Collector(protocol="http/protobuf", endpoint=f"{sink.url}/v1/metrics")
     waited: list[threading.Thread] = []
@@ -229,6 +231,7 @@ def test_the_end_does_not_wait_for_a_collector_that_does_not_answer(sink: OtlpSi
     push.close()
     (thread,) = waited
     assert thread.is_alive()
+    assert "the last values were not accepted in time" in caplog.text
     sink.answering.set()
     thread.join()
     assert len(sink.pushes) == 2

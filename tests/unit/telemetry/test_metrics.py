@@ -63,6 +63,19 @@ def test_resource_is_exported_as_target_info_without_ids_and_secrets() -> None:
     assert "abcdefghijklmnop" not in text_of(metrics)
 
 
+def test_keys_that_become_one_label_are_joined_and_no_label_begins_with_two_underscores() -> None:
+    metrics = Metrics()
+    metrics.describe_target({"team.name": "a", "team_name": "b", "__name__": "x", "k8s..pod": "p"})
+    (target,) = samples(text_of(metrics), "target_info")
+    assert target.labels == {"team_name": "a;b", "_name_": "x", "k8s_pod": "p"}
+
+
+def test_metrics_are_rendered_for_an_accept_header_that_prometheus_client_raises_for() -> None:
+    body, content_type = Metrics().render("application/openmetrics-text;version=abc")
+    assert content_type.startswith("text/plain")
+    assert b"phasebus_build_info" in body
+
+
 def test_no_series_has_the_time_of_its_creation() -> None:
     metrics = Metrics()
     for kind in KINDS:

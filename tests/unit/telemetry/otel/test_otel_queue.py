@@ -123,6 +123,18 @@ def test_span_that_is_too_large_by_itself_costs_no_other_span(caplog: pytest.Log
     assert "spans cannot be exported to http://c:4318 (it answers HTTP 413)" in caplog.text
 
 
+def test_reason_of_a_collector_is_logged_in_one_bounded_line(caplog: pytest.LogCaptureFixture) -> None:
+    def accepts(_: list[str]) -> bool:
+        raise RefusedError("first\nERROR second " + "x" * 100_000)
+
+    queue = queue_to(Exporter(accepts))
+    queue.put([span("x")])
+    assert not queue.close()
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "first\\nERROR second" in message
+    assert len(message) < 1000
+
+
 def test_what_finds_no_room_is_dropped_and_counted() -> None:
     queue = queue_to(Exporter(lambda _: False), queue=5, batch=5)
     queue.put(span(str(number)) for number in range(8))

@@ -32,6 +32,11 @@ def test_the_users_attributes_win() -> None:
     assert attributes(OTEL_SERVICE_NAME="")["service.name"] == "phasebus"
 
 
+def test_bytes_that_are_no_utf8_are_escaped() -> None:
+    found = attributes(OTEL_SERVICE_NAME="a\udcffb", POD_NAME="p\udcff", OTEL_RESOURCE_ATTRIBUTES="te\udcffam=v")
+    assert (found["service.name"], found["k8s.pod.name"], found["te\\udcffam"]) == ("a\\udcffb", "p\\udcff", "v")
+
+
 def test_two_processes_of_one_node_have_different_instance_ids() -> None:
     assert attributes()["service.instance.id"] != attributes()["service.instance.id"]
 

@@ -66,6 +66,14 @@ def test_the_exporters_are_those_that_the_variable_lists(value: str, exporters: 
     assert settings_of(OTEL_TRACES_EXPORTER=value)[0].exporters == exporters
 
 
+@pytest.mark.parametrize("name", ["OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE"])
+def test_configuration_file_is_one_warning_and_the_variables_are_read(name: str) -> None:
+    settings, findings = settings_of(**{name: "/etc/otel.yaml", "OTEL_TRACES_SAMPLER": "always_on"})
+    assert settings.sampler == "always_on"
+    assert [problem.split()[0] for problem in findings.problems] == [name]
+    assert findings.repairs == {}
+
+
 @pytest.mark.parametrize("value", ["jaeger_remote", "traceidratio,0.1"])
 def test_an_unknown_sampler_is_one_warning_and_the_default(value: str) -> None:
     settings, findings = settings_of(OTEL_TRACES_SAMPLER=value)
