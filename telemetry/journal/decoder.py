@@ -182,7 +182,8 @@ def _failure(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _opened(entry: dict[str, Any], time_ns: int) -> JournalOpened:
-    version, pid, created = entry.get("format"), entry.get("pid"), entry.get("process_created")
+    version, pid = entry.get("format"), entry.get("pid")
+    created, start = entry.get("process_created"), entry.get("process_start")
     if type(version) is not int:
         raise DecodeError("'format' is not a version")
     if version > FORMAT:
@@ -198,6 +199,7 @@ def _opened(entry: dict[str, Any], time_ns: int) -> JournalOpened:
         host=_text(entry, "host", MAX_NAME_CHARACTERS) if "host" in entry else "",
         pid=pid if type(pid) is int and 0 < pid <= MAX_INTEGER else 0,
         process_created=float(created) if isinstance(created, float | int) and abs(created) <= MAX_INTEGER else None,
+        process_start=start if isinstance(start, str) else None,
     )
 
 

@@ -32,6 +32,7 @@ class JournalOpened:
         host: The name of the machine.
         pid: The process id.
         process_created: When that process was created, in seconds since the epoch; None if not recorded.
+        process_start: When it was started, as `process_start` returns it; None if not recorded.
     """
 
     run: str
@@ -43,6 +44,7 @@ class JournalOpened:
     host: str = ""
     pid: int = 0
     process_created: float | None = None
+    process_start: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

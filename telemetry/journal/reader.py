@@ -18,6 +18,7 @@ from phasebus.telemetry.files import open_regular
 from phasebus.telemetry.journal.decoder import decode_line
 from phasebus.telemetry.journal.events import DecodeError, JournalClosed, JournalEvent, JournalOpened, PhaseMoment
 from phasebus.telemetry.journal.format import JournalError
+from phasebus.telemetry.journal.process_start import process_start
 from phasebus.telemetry.stuck import StuckSteps
 
 _MAX_LINE_BYTES: Final = 1024 * 1024
@@ -295,6 +296,8 @@ def _opened(path: Path, line: bytes) -> JournalOpened:
 
 def is_writer_alive(opened: JournalOpened) -> bool:
     """Return whether the process that opened the journal still runs on this machine."""
+    if opened.process_start is not None and process_start(os.getpid()) is not None:
+        return process_start(opened.pid) == opened.process_start
     if opened.process_created is None:
         return False
     try:

@@ -20,6 +20,7 @@ from phasebus.bus import PhaseEvent, StepEvent, StepFailed, StepFinished, StepPr
 from phasebus.telemetry.files import create_folder, open_regular
 from phasebus.telemetry.journal.decoder import MAX_ATTRIBUTES
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, MAX_LINE_BYTES, JournalError
+from phasebus.telemetry.journal.process_start import process_start
 from phasebus.telemetry.redaction import printable_number, reason, redact_name, redact_value
 from phasebus.telemetry.run import RunIdentity
 from phasebus.telemetry.stuck import StuckSteps
@@ -118,6 +119,7 @@ def _header(identity: RunIdentity) -> dict[str, Any]:
         "host": platform.node(),
         "pid": process.pid,
         "process_created": process.create_time(),
+        "process_start": process_start(process.pid),
         "parent": identity.parent,
     }
 

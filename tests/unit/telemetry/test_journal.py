@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 import pytest
 
 from phasebus.bus import PhaseEvent, StepFailed, StepFinished, StepProgress, StepStarted, phase_event
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import JournalError, JournalWriter, find_journal, journal_of, journal_path, read_journal
 from phasebus.telemetry.journal.format import FORMAT, MAX_LINE_BYTES
+from phasebus.telemetry.journal.process_start import process_start
 from tests.support.foreign_files import give_away
 
 NODE, PHASE = "a" * 16, "b" * 16
@@ -86,14 +88,36 @@ def test_a_journal_that_is_still_being_written_is_read_as_far_as_it_goes(journal
     writer.close()
 
 
-def test_steps_that_ran_when_the_process_died_have_the_outcome_died(journal: Path, identity: RunIdentity) -> None:
+@pytest.mark.parametrize(
+    "created",
+    [
+        {"process_start": "4a6f5b2e-0000-4000-8000-000000000000 1"},
+        {"process_start": None, "process_created": 1.0},  # as phasebus 0.1 wrote it
+        {"process_start": 1, "process_created": None},
+    ],
+)
+def test_steps_that_ran_when_the_process_died_have_the_outcome_died(
+    journal: Path, identity: RunIdentity, created: dict[str, object]
+) -> None:
     write_start(journal, identity)
-    lines = journal.read_text().splitlines(keepends=True)
-    lines[0] = json.dumps(json.loads(lines[0]) | {"process_created": 1.0}) + "\n"  # another process had this id
-    journal.write_text("".join(lines))
+    change_header(journal, **created)  # another process had this id
     run = read_journal(journal)
     assert run.state == "died"
     assert [(step.outcome, step.error) for step in run.steps] == [("died", "its process died")] * 2
+
+
+@pytest.mark.skipif(process_start(os.getpid()) is None, reason="the system has no /proc")
+def test_process_whose_clock_was_set_since_is_still_running(journal: Path, identity: RunIdentity) -> None:
+    writer = write_start(journal, identity)
+    change_header(journal, process_created=psutil.Process().create_time() - 3600)
+    assert read_journal(journal).state == "running"
+    writer.close()
+
+
+def change_header(journal: Path, **fields: object) -> None:
+    lines = journal.read_text().splitlines(keepends=True)
+    lines[0] = json.dumps(json.loads(lines[0]) | fields) + "\n"
+    journal.write_text("".join(lines))
 
 
 def test_a_journal_cut_off_in_the_middle_of_a_line_is_read_up_to_there(journal: Path, identity: RunIdentity) -> None:
