@@ -167,6 +167,10 @@ async def _call(function: Callable[[], T], step: Step, settings: DownloadSetting
                 raise UnavailableError(
                     f"{step.name} cannot be listed: {error}; check the connection and start again"
                 ) from error
+            if not step.attributes["retries"]:
+                logger.warning(
+                    "%s is not listed yet: %s; retrying, %d times at most", step.name, error, settings.attempts - 1
+                )
             step.attributes["retries"] = int(step.attributes["retries"]) + 1
             await anyio.sleep(pause)
 

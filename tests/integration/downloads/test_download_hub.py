@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,7 @@ async def test_denied_or_missing_repository_is_an_error_with_a_remedy(hub: HubSe
     assert len(hub.of("/api/")) == 1
 
 
-async def test_busy_hub_is_retried(hub: HubServer) -> None:
+async def test_busy_hub_is_retried_with_one_warning(hub: HubServer, caplog: pytest.LogCaptureFixture) -> None:
     hub.repositories["org/name"] = Repository({"config.json": b"{}"})
     hub.answers["/api/models/org/name/revision/main"] = [(503, {}, b""), (429, {"Retry-After": "0"}, b"")]
     async with watched() as seen:
@@ -132,6 +133,9 @@ async def test_busy_hub_is_retried(hub: HubServer) -> None:
     assert result is not None
     assert result.retries == 2
     assert seen.of(DownloadFinished)[0].attributes["retries"] == 2
+    warnings = [record.message for record in caplog.records if record.name == "phasebus.downloads"]
+    assert len(warnings) == 1
+    assert re.fullmatch(r"hf://org/name is not listed yet: .*503.*; retrying, \d times at most", warnings[0])
 
 
 @pytest.mark.parametrize(
