@@ -36,6 +36,7 @@ _USED: Final = (
         *("CallbackBase.ctx", "CallbackBase.llm_config", "CallbackConfig.callback_kwargs"),
         *("CallbackCtx.worker_node_download_model", "CallbackCtx.placement_group"),
         *("CallbackCtx.runtime_env", "CallbackCtx.run_init_node"),
+        "CallbackBase.on_before_download_model_files_distributed",
     ),
     (
         _SERVE,
@@ -58,7 +59,11 @@ _USED: Final = (
         _SERVE,
         "ray.llm._internal.serve.engines.vllm.vllm_models",
         *("VLLMEngineConfig.hf_model_id", "VLLMEngineConfig.actual_hf_model_id", "VLLMEngineConfig.engine_kwargs"),
+        "VLLMEngineConfig.mirror_config",
     ),
+    (_SERVE, "ray.llm._internal.serve.engines.vllm.vllm_engine", "initialize_node"),
+    (_SERVE, "ray.llm._internal.serve.utils.node_initialization_utils", "initialize_remote_node"),
+    (_SERVE, "ray.llm._internal.common.utils.cloud_utils", "is_remote_path"),
     (_SERVE, "ray.runtime_context", "RuntimeContext.worker"),
     (_SERVE, "ray.experimental.internal_kv", "_internal_kv_put", "_internal_kv_get"),
     (

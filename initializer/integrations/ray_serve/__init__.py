@@ -1,6 +1,6 @@
 """phasebus in an unmodified Ray Serve LLM: `BusCallback` for its `callback_config`, `BusServer` for its `server_cls`.
 
-`adapter` is the only file that uses Ray's own classes; `replica` maps a replica's start to our phases. In the program that
+`adapter` has Ray's own classes, and `node_initialization` one of its functions; `replica` maps a replica's start to our phases. In the program that
 builds an application, `application` observes its start, and each replica joins that trace; without such a program one of the
 replicas does, in a `shared_trace`.
 """

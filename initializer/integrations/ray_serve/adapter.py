@@ -18,6 +18,7 @@ from ray.llm._internal.serve.core.server.llm_server import LLMServer
 
 from phasebus.bus import Bus, Context, PhasebusError, subscribe_all
 from phasebus.initializer.integrations.ray_serve.joining import join_application, observe_shared
+from phasebus.initializer.integrations.ray_serve.node_initialization import initialize_in_replica
 from phasebus.initializer.integrations.ray_serve.origin import replica_origin
 from phasebus.initializer.integrations.ray_serve.replica import DOWNLOAD, ENGINE_START, ReplicaStart, preload_engine
 from phasebus.initializer.integrations.ray_serve.status import is_driver
@@ -105,6 +106,8 @@ class BusCallback(CallbackBase):  # type: ignore[misc]  # Ray has no types
         if application is not None:  # this process is a replica
             preload_engine(forkserver)
         super().__init__(llm_config=llm_config, **ray_arguments)
+        if application is not None:
+            initialize_in_replica(self.ctx.runtime_env)
         engine = llm_config.get_engine_config()
         name, deployment = replica_name(llm_config.model_id), deployment_name()
         origin = replica_origin(name, application, deployment=deployment)

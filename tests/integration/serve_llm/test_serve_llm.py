@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray, of pydantic, while it is imported
 ]
 
-_CALLBACKS = [f"tests.support.serve_callbacks:{name}" for name in ("note_phase", "shorten", "fetch_nothing")]
-
+_CALLBACKS = [f"tests.support.serve_callbacks:{name}" for name in ("note_phase", "shorten")]
+_FETCH_NOTHING = "tests.support.serve_callbacks:fetch_nothing"
 
 _AT_ONCE = {
     "target_ongoing_requests": 1,
@@ -67,9 +67,15 @@ def serve() -> Iterator[int]:
 
 
 def start_application(
-    name: str, port: int, folder: Path, backend: OtlpBackend, scaling: Mapping[str, float], **fields: Any
+    name: str,
+    port: int,
+    folder: Path,
+    backend: OtlpBackend,
+    scaling: Mapping[str, float],
+    callbacks: Sequence[str] = (),
+    **fields: Any,
 ) -> Application:
-    run_application(name, folder, backend.http, scaling, callbacks=_CALLBACKS, **fields)
+    run_application(name, folder, backend.http, scaling, callbacks=[*_CALLBACKS, *callbacks], **fields)
     run, spans = finished_run(replica_journals(folder)[0], backend)
     return Application(url=f"http://127.0.0.1:{port}/{name}", folder=folder, run=run, spans=spans)
 
@@ -101,7 +107,9 @@ def is_closed(journal: Path) -> bool:
 def by_server(serve: int, tmp_path_factory: pytest.TempPathFactory, backend: OtlpBackend) -> Iterator[Application]:
     folder = tmp_path_factory.mktemp("server")
     try:
-        yield start_application("server", serve, folder, backend, _AT_ONCE, server_cls=SERVER, forkserver="keep")
+        yield start_application(
+            "server", serve, folder, backend, _AT_ONCE, [_FETCH_NOTHING], server_cls=SERVER, forkserver="keep"
+        )
     finally:
         ask_fork_server(folder, "stop")
 
@@ -156,9 +164,19 @@ def test_the_start_of_the_replica_is_one_trace_with_the_engines_steps_in_it(appl
     assert {"load_model", "load_weights", "allocate_kv_cache"} <= steps
 
 
+def test_a_replica_on_one_node_initializes_that_node_itself(by_callback: Application) -> None:
+    """Ray's task writes this line into the output of its own process."""
+    output = Path(f"/proc/{first_replica(by_callback).pid}/fd/2").readlink()
+    assert "No cloud storage mirror configured" in output.read_text(encoding="utf-8")
+
+
+def first_replica(application: Application) -> psutil.Process:
+    (journal, *_) = sorted(application.folder.glob("runs/*.jsonl"))
+    return psutil.Process(json.loads(journal.read_text().partition("\n")[0])["pid"])
+
+
 def test_processes_of_the_engine_are_forked_from_the_server_of_their_replica(by_callback: Application) -> None:
-    (journal, *_) = sorted(by_callback.folder.glob("runs/*.jsonl"))
-    replica = psutil.Process(json.loads(journal.read_text().partition("\n")[0])["pid"])
+    replica = first_replica(by_callback)
     parents = {each.name()[:12]: (each.parent() or replica).name() for each in replica.children(recursive=True)}
     assert parents["phasebus for"] == replica.name()
     assert parents["VLLM::Engine"].startswith("phasebus for")
