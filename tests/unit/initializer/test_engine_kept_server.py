@@ -1,14 +1,63 @@
-"""The messages of a kept fork server: what cannot be read is an error."""
+"""A kept fork server, without vLLM: its messages, and what it does with a command that cannot run or has ended."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 import time
+from typing import Any
 
 import pytest
 
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import messages
+
+PROGRAM = """\
+import json, os, select, signal, sys
+from pathlib import Path
+from phasebus.initializer.engines.vllm.inside.forkserver import begin
+from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, server
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.commands import PythonCommand
+
+begin.front_end_modules = lambda: ()
+folder = Path(sys.argv[1])
+address = Address(folder)
+lock, listener = address.lock(), address.listen()
+pid = os.fork()
+if pid == 0:
+    server.main(str(folder), listener.detach(), lock, None, None)
+listener.close()
+os.close(lock)
+client.wait_until_imported(address)
+
+def fork(number):
+    command = PythonCommand(arguments=["-m"], script=None, module="pausing", name="pausing")
+    descriptors = {0: 0, 1: 1, 2: 2, number: 2}
+    return client.fork_command(
+        command, os.environ, title="pausing", mask=frozenset(), address=address, descriptors=descriptors
+    )
+
+in_server = next(int(each) for each in os.listdir(f"/proc/{pid}/fd") if int(each) > 2)
+try:
+    fork(in_server)
+    refused = None
+except client.NotForkedError as error:
+    refused = str(error)
+command = fork(300)
+os.kill(pid, signal.SIGSTOP)
+os.waitpid(pid, os.WUNTRACED)
+os.kill(command.pid, signal.SIGKILL)
+ended = select.poll()
+ended.register(command._process, select.POLLIN)
+ended.poll()
+command.close()
+os.kill(pid, signal.SIGCONT)
+forks = client.ask(address, "stop")["forks"]
+print(json.dumps({"refused": refused, "forks": forks, "code": os.waitpid(pid, 0)[1]}))
+"""
 
 UNREADABLE = [b"", b"\xff", b"[]", b"[" * 50_000]
 
@@ -34,3 +83,24 @@ def test_body_that_is_no_object_is_an_error(content: bytes) -> None:
     with pytest.raises(messages.MessageError):
         messages.read_body(descriptor)
     os.close(descriptor)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("kept")
+    folder.chmod(0o700)
+    modules = tmp_path_factory.mktemp("modules")
+    (modules / "pausing.py").write_text("import signal; signal.pause()")
+    program = modules / "program.py"
+    program.write_text(PROGRAM)
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(modules), "PHASEBUS_STATE_DIR": str(modules)}
+    command = [sys.executable, str(program), str(folder)]
+    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120).stdout)
+
+
+def test_command_that_needs_a_descriptor_of_the_server_is_refused_with_the_reason(served: Any) -> None:
+    assert served["refused"].endswith("are in use")
+
+
+def test_server_outlives_a_command_that_ends_together_with_its_client(served: Any) -> None:
+    assert (served["forks"], served["code"]) == (2, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import logging
 import multiprocessing.process
 import os
@@ -41,7 +42,8 @@ def become(connection: socket.socket, descriptors: Sequence[int]) -> NoReturn:
             refused = {"refused": f"other values of {', '.join(changed[:5])}", "outdated": True}
             messages.send(connection, refused)
             os._exit(0)
-        connection = _own_descriptors(connection, descriptors, body["numbers"])
+        connection = _moved(connection)
+        _own_descriptors(descriptors, body["numbers"])
         _apply(body)
         run = _main(body)
     except BaseException as error:  # noqa: BLE001  # it is the whole process; its client executes the command
@@ -63,24 +65,28 @@ def become(connection: socket.socket, descriptors: Sequence[int]) -> NoReturn:
     raise SystemExit(0)
 
 
-def _own_descriptors(connection: socket.socket, descriptors: Sequence[int], numbers: Sequence[int]) -> socket.socket:
-    """Enter the working folder, and give each inherited descriptor the number it has in the client."""
-    import fcntl
+def _moved(connection: socket.socket) -> socket.socket:
+    """Return a connection with a number that no descriptor of the command has."""
+    number = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+    connection.close()
+    return socket.socket(fileno=number)
 
+
+def _own_descriptors(descriptors: Sequence[int], numbers: Sequence[int]) -> None:
+    """Enter the working folder, and give each inherited descriptor the number it has in the client."""
     body, folder, *inherited = descriptors
     os.close(body)
     os.fchdir(folder)
     os.close(folder)
-    high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for each in (connection.fileno(), *inherited)]
-    for each in (connection.detach(), *inherited):
+    high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for each in inherited]
+    for each in inherited:
         os.close(each)
     used = {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists()}
     if taken := [number for number in numbers if number > 2 and number in used]:
         raise OSError(f"the descriptors {taken} are in use")
-    for descriptor, number in zip(high[1:], numbers, strict=True):
+    for descriptor, number in zip(high, numbers, strict=True):
         os.dup2(descriptor, number, inheritable=True)
         os.close(descriptor)
-    return socket.socket(fileno=high[0])
 
 
 def _apply(body: Mapping[str, Any]) -> None:

@@ -151,7 +151,8 @@ class KeptServer:
         deserted = {each.connection.fileno(): each for each in self._commands.values() if not each.deserted}
         for descriptor in deserted:
             waiting.register(descriptor, select.POLLRDHUP)
-        for descriptor, _ in waiting.poll(self._patience() if milliseconds is None else milliseconds):
+        ready = waiting.poll(self._patience() if milliseconds is None else milliseconds)
+        for descriptor, _ in sorted(ready, key=lambda each: each[0] == self._wakeup):  # what has ended is released last
             if descriptor == self._wakeup:
                 self._reap()
             elif descriptor == self._owner:
