@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, NoReturn
+from typing import Final, Literal, NoReturn
 
 from phasebus.initializer.cli.output import write_out
 
 Level = Literal["ok", "note", "fix"]
+
+_NAME_WIDTH: Final = 36
+"""The most columns for names. A longer one, such as the path of a model, has a line of its own."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,18 @@ def as_json(findings: Sequence[Finding]) -> list[dict[str, str]]:
 
 def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
     """Yield the lines of the report: one per finding, its advice below it, and the number of problems at the end."""
-    width = max(len(finding.name) for finding in findings)
+    width = max((len(finding.name) for finding in findings if len(finding.name) <= _NAME_WIDTH), default=0)
     topic = None
     for finding in findings:
         if finding.topic != topic:
             topic = finding.topic
             yield topic
         mark = {"ok": " ", "note": "-", "fix": "!"}[finding.level]
-        yield f" {mark} {finding.name:<{width}}  {finding.value}"
+        if len(finding.name) > _NAME_WIDTH:
+            yield f" {mark} {finding.name}"
+            yield f"   {'':<{width}}  {finding.value}"
+        else:
+            yield f" {mark} {finding.name:<{width}}  {finding.value}"
         if finding.advice:
             yield f"   {'':<{width}}  {finding.advice}"
     fixes = sum(finding.level == "fix" for finding in findings)

@@ -67,6 +67,12 @@ def test_report_has_every_topic_once_and_ends_with_what_to_fix(found: list[Findi
     assert topics[-1].startswith(("nothing to fix", "to fix: "))
 
 
+def test_long_name_has_a_line_of_its_own_and_widens_no_other() -> None:
+    long = "/models/" + 300 * "x"
+    lines = list(as_lines([Finding("a", "port", "free"), Finding("a", long, "it is missing", "fix", "fetch it")]))
+    assert lines[1:5] == ["   port  free", f" ! {long}", "         it is missing", "         fetch it"]
+
+
 def test_doctor_imports_neither_vllm_nor_ray(examined: tuple[list[Finding], list[str]]) -> None:
     assert examined[1] == []
 
