@@ -64,7 +64,7 @@ def describe(modules: Iterable[str] = ()) -> dict[str, list[dict[str, Any]]]:
         "events": [
             _event(each, handlers) for each in _event_classes() if _is_within(each.__module__, ("phasebus", *modules))
         ],
-        "keys": [_key(key, module) for key, module in _keys(ours)],
+        "keys": [_key(key, constant, module) for key, constant, module in _keys(ours)],
     }
 
 
@@ -89,6 +89,7 @@ def _event(event: type, handlers: list[tuple[str, tuple[type, ...]]]) -> dict[st
     return {
         "name": event.__name__,
         "module": event.__module__,
+        "import_from": _public_module(event.__module__, event.__name__),
         "doc": _first_line(event.__doc__),
         "phase": phase if isinstance(phase := getattr(event, "phase", None), str) and phase else None,
         "bases": [base.__name__ for base in event.__bases__ if base is not object],
@@ -130,24 +131,33 @@ def _first_annotation(function: Any) -> tuple[type, ...]:
     return classes
 
 
-def _keys(modules: list[ModuleType]) -> Iterator[tuple[Any, ModuleType]]:
-    """Yield the keys in the top level of `modules`, each once, with the first module that contains it."""
+def _public_module(module: str, name: str) -> str:
+    """Return the package around `module` that exports `name`, the outermost of several; `module` if none does."""
+    parts = module.split(".")
+    packages = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return next((each for each in packages if name in getattr(sys.modules.get(each), "__all__", ())), module)
+
+
+def _keys(modules: list[ModuleType]) -> Iterator[tuple[Any, str, ModuleType]]:
+    """Yield the keys in the top level of `modules`, each once, with its constant and the first module that contains it."""
     from phasebus.bus import Key
 
     seen: set[int] = set()
     # Modules called keys or events define keys; other modules only import them.
     for module in sorted(modules, key=lambda each: not each.__name__.endswith((".keys", ".events"))):
-        for thing in list(vars(module).values()):
+        for constant, thing in list(vars(module).items()):
             if isinstance(thing, Key) and id(thing) not in seen:
                 seen.add(id(thing))
-                yield thing, module
+                yield thing, constant, module
 
 
-def _key(key: Any, module: ModuleType) -> dict[str, Any]:
+def _key(key: Any, constant: str, module: ModuleType) -> dict[str, Any]:
     value = get_args(getattr(key, "__orig_class__", None))
     return {
         "name": str(key),
+        "constant": constant,
         "module": module.__name__,
+        "import_from": _public_module(module.__name__, constant),
         "type": _type(value[0]) if value else "Any",
         "doc": key.doc,
         "on_conflict": "merge" if callable(key.on_conflict) else key.on_conflict,
@@ -189,7 +199,7 @@ def _field_docs(doc: str | None) -> dict[str, str]:
 def _lines(catalog: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     for event in catalog["events"]:
         phase = f"  phase {event['phase']}" if event["phase"] else ""
-        yield f"{event['name']}{phase}  ({event['module']})"
+        yield f"{event['name']}{phase}  ({event['import_from']})"
         yield textwrap.indent(event["doc"], "    ")
         if event["fields"]:
             yield f"    fields: {', '.join(event['fields'])}"
@@ -197,5 +207,5 @@ def _lines(catalog: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
             yield f"    handled by: {', '.join(name.rpartition('.')[2] for name in event['handled_by'])}"
     yield ""
     for key in catalog["keys"]:
-        yield f"{key['name']}: {key['type']}  ({key['module']})"
+        yield f"{key['name']}: {key['type']}  {key['constant']}  ({key['import_from']})"
         yield textwrap.indent(key["doc"], "    ")

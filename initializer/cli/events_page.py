@@ -12,7 +12,7 @@ _RULES = {"last": "the last write wins", "error": "one writer an event", "merge"
 
 
 def markdown(catalog: dict[str, list[Entry]]) -> Iterator[str]:
-    """Yield the lines of the page: the phases, the other events with their fields, and the keys, by module."""
+    """Yield the lines of the page: the phases, the other events with their fields, and the keys, by what exports them."""
     events = {event["name"]: event for event in catalog["events"]}
     yield "# Events, phases and keys"
     yield ""
@@ -21,24 +21,36 @@ def markdown(catalog: dict[str, list[Entry]]) -> Iterator[str]:
     yield "## Phases"
     yield ""
     yield from _table(
-        ("phase", "event", "meaning"),
-        ((_code(e["phase"]), _code(e["name"]), e["doc"]) for e in events.values() if e["phase"]),
+        ("phase", "event", "meaning", "import from"),
+        (
+            (_code(each["phase"]), _code(each["name"]), each["doc"], _code(each["import_from"]))
+            for _, group in _by_import(events.values())
+            for each in group
+            if each["phase"]
+        ),
     )
     yield "## Events"
     yield ""
     yield "An event has the fields of the event it is a kind of, and those listed here. Observers receive it by its class."
     yield ""
-    others = (event for event in events.values() if not event["phase"] or _own_fields(event, events))
-    for module, group in groupby(others, key=lambda event: event["module"]):
+    others = [event for event in events.values() if not event["phase"] or _own_fields(event, events)]
+    for module, group in _by_import(others):
         yield f"### `{module}`"
         yield ""
         yield from _table(("event", "kind of", "fields", "meaning"), (_event_row(event, events) for event in group))
     yield "## Keys of the context"
     yield ""
-    for module, group in groupby(catalog["keys"], key=lambda key: key["module"]):
+    yield '`context[ENGINE_ARGS]` and `context["engine_args"]` are the same entry; type checkers know the type of the first.'
+    yield ""
+    for module, group in _by_import(catalog["keys"]):
         yield f"### `{module}`"
         yield ""
-        yield from _table(("key", "type", "meaning", "rules"), map(_key_row, group))
+        yield from _table(("key", "constant", "type", "meaning", "rules"), map(_key_row, group))
+
+
+def _by_import(entries: Iterable[Entry]) -> Iterable[tuple[str, Iterable[Entry]]]:
+    """Group `entries` by the package that users import them from."""
+    return groupby(sorted(entries, key=lambda each: each["import_from"]), key=lambda each: each["import_from"])
 
 
 def _event_row(event: Entry, events: dict[str, Entry]) -> tuple[str, ...]:
@@ -58,7 +70,7 @@ def _own_fields(event: Entry, events: dict[str, Entry]) -> list[tuple[str, str, 
 
 def _key_row(key: Entry) -> tuple[str, ...]:
     rules = _RULES[key["on_conflict"]] + (", validated" if key["validated"] else "")
-    return _code(key["name"]), _code(key["type"]), key["doc"], rules
+    return _code(key["name"]), _code(key["constant"]), _code(key["type"]), key["doc"], rules
 
 
 def _code(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -74,6 +75,14 @@ def test_json_lists_every_key_with_type_doc_and_rules() -> None:
     assert [key for key in keys.values() if not key["doc"]] == []
 
 
+def test_events_and_keys_can_be_imported_from_where_the_catalog_names() -> None:
+    found = listed()
+    for entry in (*found["events"], *found["keys"]):
+        name = entry.get("constant", entry["name"])
+        assert hasattr(importlib.import_module(entry["import_from"]), name), entry
+        assert not any(part.startswith("_") for part in entry["import_from"].split(".")), entry
+
+
 def test_modules_of_the_users_own_are_listed_with_their_callbacks(module: str) -> None:
     found = listed("--module", module)
     (event,) = (each for each in found["events"] if each["module"] == module)
@@ -87,7 +96,9 @@ def test_modules_of_the_users_own_are_listed_with_their_callbacks(module: str) -
     (key,) = (each for each in found["keys"] if each["module"] == module)
     assert key == {
         "name": "limit",
+        "constant": "LIMIT",
         "module": module,
+        "import_from": module,
         "type": "int",
         "doc": "The most of them.",
         "on_conflict": "error",
@@ -99,7 +110,7 @@ def test_text_lists_the_same(module: str) -> None:
     result = CliRunner().invoke(main, ["events", "--module", module])
     assert result.exit_code == 0
     assert f"PreTakeOff  phase pre_take_off  ({module})\n    Published before taking off.\n" in result.output
-    assert f"limit: int  ({module})\n    The most of them.\n" in result.output
+    assert f"limit: int  LIMIT  ({module})\n    The most of them.\n" in result.output
 
 
 def test_module_that_cannot_be_imported_is_an_error_with_its_name() -> None:
@@ -118,6 +129,6 @@ def test_the_page_of_the_docs_is_the_output_in_markdown() -> None:
 
 def test_markdown_has_a_row_for_each_phase_field_and_key_of_a_module(module: str) -> None:
     result = CliRunner().invoke(main, ["events", "--markdown", "--module", module])
-    assert "| `pre_take_off` | `PreTakeOff` | Published before taking off. |" in result.output
+    assert "| `pre_take_off` | `PreTakeOff` | Published before taking off. | `flights_of_mine` |" in result.output
     assert "| `PreTakeOff` | `PhaseEvent` | `passengers: int` | Published before taking off. |" in result.output
-    assert "| `limit` | `int` | The most of them. | one writer an event, validated |" in result.output
+    assert "| `limit` | `LIMIT` | `int` | The most of them. | one writer an event, validated |" in result.output
