@@ -1,7 +1,7 @@
-"""Checks of a file: its digest, and the header of the formats safetensors and GGUF.
+"""Checks of a file: its digest, and that a file of weights is whole, in the formats safetensors, GGUF and PyTorch.
 
 The format of safetensors: https://huggingface.co/docs/safetensors/#format. The id of a git blob:
-https://git-scm.com/book/en/v2/Git-Internals-Git-Objects. GGUF: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+https://git-scm.com/book/en/v2/Git-Internals-Git-Objects.
 """
 
 from __future__ import annotations
@@ -16,12 +16,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from phasebus.initializer.downloads.gguf import gguf_problem
+
 _MAX_HEADER = 100_000_000
 """Maximum size of a header in bytes; the limit of the safetensors library."""
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_POINTER = 1024
 """Maximum size of a git-lfs pointer, in bytes (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md)."""
+
+_PYTORCH = (".bin", ".pt", ".pth")
+_ZIP, _END_OF_ZIP = b"PK\x03\x04", b"PK\x05\x06"
+_MAX_END_OF_ZIP = 22 + 65_535
+"""Maximum size of the record at the end of a zip archive, in bytes
+(https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.16)."""
+
+WEIGHT_SUFFIXES = (".safetensors", ".gguf", *_PYTORCH)
+"""Suffixes of files of which `content_problem` checks the format."""
 
 _MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json", ".model", ".jinja")
 
@@ -87,9 +98,17 @@ def content_problem(name: str, descriptor: int, size: int) -> str | None:
         return "it is a git-lfs pointer in place of the content; run `git lfs pull`"
     if name.endswith(".safetensors"):
         return safetensors_problem(descriptor, size)
-    if name.endswith(".gguf") and (start := os.pread(descriptor, 4, 0)) != b"GGUF":
-        return f"a GGUF file begins with 'GGUF', and this one with {start!r}"
-    return None
+    if name.endswith(".gguf"):
+        return gguf_problem(descriptor, size)
+    return _zip_problem(descriptor, size) if name.endswith(_PYTORCH) else None
+
+
+def _zip_problem(descriptor: int, size: int) -> str | None:
+    """Return the problem of an open file in the format of PyTorch; None without one, or if it is not a zip archive."""
+    if os.pread(descriptor, len(_ZIP), 0) != _ZIP:
+        return None
+    is_whole = _END_OF_ZIP in os.pread(descriptor, _MAX_END_OF_ZIP, max(0, size - _MAX_END_OF_ZIP))
+    return None if is_whole else "it is cut off: it is a zip archive, the format of PyTorch, without its end"
 
 
 def safetensors_problem(descriptor: int, size: int) -> str | None:

@@ -208,7 +208,7 @@ async def _fetch(
                 step.attributes["waited"] = True
             pending, missing = await _in_thread(lambda: _inspect(source, chosen, folder, earlier, partials))
             free = free_bytes(folder)
-            if missing + _RESERVE > free and missing:
+            if missing and free is not None and missing + _RESERVE > free:
                 raise DownloadError(
                     f"{source.display} needs {missing} bytes more in {folder}, and {free} are free; free some, or "
                     f"{ANOTHER_FOLDER}"

@@ -14,14 +14,18 @@ from phasebus.initializer.downloads.settings import DownloadMode
 
 _TOKENIZER = ("tokenizer", "config.json", "chat_template")
 
-_BOOKKEEPING = re.compile(r"(?:^|/)(?:\.git/|\.cache/huggingface/|\.\.[^/])")
+_BOOKKEEPING = re.compile(
+    r"(?:^|/)(?:\.git/|\.cache/huggingface/|\.\.[^/]|\._[^/]|\.DS_Store(?:/|$)|\.nfs[0-9a-f]{8}|\.fuse_hidden)|^lost\+found/"
+)
 
 
 def is_bookkeeping(name: str) -> bool:
     """Return whether a file is no part of a model, but of what keeps the model's folder.
 
     These are the folders of git, where git-lfs has the weights again, and of `hf download --local-dir`, with partial files;
-    and the names that begin with two dots, behind which Kubernetes has the files of a ConfigMap or a projected volume again.
+    the names that begin with two dots, behind which Kubernetes has the files of a ConfigMap or a projected volume again; the
+    files of macOS for the attributes of others (``._model.safetensors``), which are no weights; the files that NFS and FUSE
+    keep while a program has them open; and ``lost+found`` of a volume.
     """
     return _BOOKKEEPING.search(name) is not None
 

@@ -49,10 +49,17 @@ def boot_id() -> str:
         return "unknown"
 
 
-def free_bytes(folder: Path) -> int:
-    """Return the number of bytes that are free below `folder` for an ordinary user."""
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize
+def free_bytes(folder: Path) -> int | None:
+    """Return the number of bytes that are free below `folder` for an ordinary user.
+
+    Returns:
+        The number; None if it is unknown: some file systems in user space have no such call, or describe one of 0 blocks.
+    """
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize if status.f_blocks else None
 
 
 def _digest(text: str) -> str:

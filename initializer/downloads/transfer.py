@@ -272,10 +272,10 @@ class Transfer:
 
     def _disk_error(self, error: OSError) -> DownloadError:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            missing = (self.total or self.done) - self.done
+            missing, free = (self.total or self.done) - self.done, free_bytes(self._folder)
             return DownloadError(
                 f"the disk of {self._folder} is full: {self.file.name} needs {missing} bytes more, and "
-                f"{free_bytes(self._folder)} are free; free some, or {ANOTHER_FOLDER}"
+                f"{'an unknown number' if free is None else free} are free; free some, or {ANOTHER_FOLDER}"
             )
         return self._read_only_error(error.strerror or str(error))
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from phasebus.initializer.downloads.modes import is_bookkeeping
 from phasebus.telemetry.files import read_regular
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
@@ -18,6 +19,9 @@ _LOADED = (".safetensors", ".bin", ".pt")
 _SHARD = re.compile(r"(?P<stem>.+-)(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors")
 """The file name of a shard, as `huggingface_hub` and transformers write it."""
 
+_GGUF_PART = re.compile(r"(?P<stem>.+-)(?P<number>\d{5})-of-(?P<total>\d{5})\.gguf")
+"""The file name of a part, as ``gguf-split`` writes it."""
+
 _MAX_INDEX = 200 * 2**20
 """Maximum size of an index that is read, in bytes."""
 
@@ -27,14 +31,14 @@ def missing_shards(folder: Path) -> tuple[str, list[str]] | None:
 
     An index without any of its shards is ignored as a leftover if the folder has other weights.
     """
-    weights = {file.name for pattern in _WEIGHTS for file in folder.glob(pattern) if os.path.isfile(file)}
+    weights = {file.name for pattern in _WEIGHTS for file in _visible(folder, pattern) if os.path.isfile(file)}
     for kind in ("*.safetensors", "*.bin"):
-        for index in sorted(folder.glob(f"{kind}.index.json")):
+        for index in sorted(_visible(folder, f"{kind}.index.json")):
             named = _shards(index)
             missing = sorted(name for name in named - weights if not os.path.isfile(folder / name))
             if missing and (len(missing) < len(named) or not weights):
                 return index.name, missing
-        if any(folder.glob(kind)):  # vLLM and transformers prefer safetensors, so the other index is not used
+        if _visible(folder, kind):  # vLLM and transformers prefer safetensors, so the other index is not used
             return None
     return None
 
@@ -58,7 +62,41 @@ def foreign_weights(folder: Path, names: Collection[str]) -> list[str]:
     if any(name.endswith(".safetensors.index.json") for name in names):
         return []
     suffix = next((each for each in _LOADED if any(name.endswith(each) and "/" not in name for name in names)), None)
-    return [] if suffix is None else sorted({file.name for file in folder.glob(f"*{suffix}")}.difference(names))
+    return [] if suffix is None else sorted({file.name for file in _visible(folder, f"*{suffix}")}.difference(names))
+
+
+def missing_parts_problem(path: Path) -> str | None:
+    """Return a message about missing parts of a GGUF model in several files, of which `path` is one; None without any."""
+    if (part := _GGUF_PART.fullmatch(path.name)) is None:
+        return None
+    names = (f"{part['stem']}{number:05d}-of-{part['total']}.gguf" for number in range(1, int(part["total"]) + 1))
+    missing = [name for name in names if not os.path.isfile(path.with_name(name))]
+    return f"{path} is one part of a model, and {_listed(missing)} {_are(missing)} not there" if missing else None
+
+
+def unfinished_download(folder: Path) -> Path | None:
+    """Return a partial file that another downloader has left for a folder without weights; None without one.
+
+    `huggingface_hub` has partial files in ``.cache`` of a folder and in ``blobs`` of its cache, ModelScope in a folder of
+    that name.
+    """
+    found = [*folder.glob(".cache/huggingface/download/**/*.incomplete"), *folder.glob("._____temp/**/*")]
+    if folder.parent.name == "snapshots":
+        found += folder.parent.parent.glob("blobs/*.incomplete")
+    partial = next(filter(os.path.isfile, sorted(found)), None)
+    weights = (file for pattern in _WEIGHTS for file in folder.rglob(pattern))
+    if partial is None or any(not is_bookkeeping(file.relative_to(folder).as_posix()) for file in weights):
+        return None
+    return partial
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """Return the files in a folder that match a pattern, without hidden ones, which engines do not load either."""
+    return [file for file in folder.glob(pattern) if not file.name.startswith(".")]
+
+
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _listed(names: list[str]) -> str:
@@ -67,10 +105,10 @@ def _listed(names: list[str]) -> str:
 
 def _missing_numbers(folder: Path) -> list[str]:
     """Return the missing shards of a model without an index, if all its safetensors files are shards of one set."""
-    names = {file.name for file in folder.glob("*.safetensors")}
+    names = {file.name for file in _visible(folder, "*.safetensors")}
     shards = [matched for name in names if (matched := _SHARD.fullmatch(name)) is not None]
     sets = {(shard["stem"], shard["total"]) for shard in shards}
-    if len(shards) != len(names) or len(sets) != 1 or any(folder.glob("*.safetensors.index.json")):
+    if len(shards) != len(names) or len(sets) != 1 or _visible(folder, "*.safetensors.index.json"):
         return []
     ((stem, total),) = sets
     return sorted({f"{stem}{number:05d}-of-{total}.safetensors" for number in range(1, int(total) + 1)} - names)

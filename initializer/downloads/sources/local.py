@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from urllib.parse import unquote
 
-from phasebus.initializer.downloads.checks import MAX_POINTER, content_problem, is_model_file
+from phasebus.initializer.downloads.checks import MAX_POINTER, WEIGHT_SUFFIXES, content_problem, is_model_file
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.modes import is_bookkeeping
+from phasebus.initializer.downloads.names import is_remote_name
 from phasebus.initializer.downloads.paths import STATE, expanded
 from phasebus.initializer.downloads.protocol import Listing, RemoteFile
 from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings
-from phasebus.initializer.downloads.weights import missing_shards_problem
+from phasebus.initializer.downloads.weights import (
+    missing_parts_problem,
+    missing_shards_problem,
+    unfinished_download,
+)
 
 _OBJECTS = frozenset({"config.json", "params.json", "tokenizer_config.json", "generation_config.json"})
 _MAX_OBJECT = 2**20
@@ -26,6 +31,9 @@ _PATHS = ("/", "./", "../", "~", "file:")
 """What an address begins with that can only be a path."""
 
 _NEVER_EMPTY = frozenset({".json", ".model", ".bin", ".pt", ".pth"})
+
+_ARIA2 = ".aria2"
+"""The suffix of the file in which aria2 keeps what it has of another, until that is complete."""
 
 _CONFIGS = ("config.json", "params.json")
 """File names of a model's configuration, in the format of transformers and in Mistral's."""
@@ -60,8 +68,14 @@ class LocalSource:
             if not _exists(self.path):
                 raise DownloadError(f"{self._model!r} does not exist (as {self.path}); check the path")
             if os.path.isfile(self.path):
+                _check_unfinished([self.path])
                 return Listing(files=(_describe(self.path, self.path.name),), single=True)
-            return Listing(files=tuple(_describe(self.path / name, name) for name in sorted(_walk(self.path))))
+            names = sorted(_walk(self.path))
+            _check_unfinished(self.path / name for name in names)
+            return Listing(
+                files=tuple(_describe(self.path / name, name) for name in names if is_remote_name(name)),
+                skipped=tuple(name for name in names if not is_remote_name(name)),
+            )
 
     def check_destination(self, folder: Path) -> None:
         """Reject a folder inside the model, which would be copied into itself by each start.
@@ -157,26 +171,55 @@ def _inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, li
             f"makes it{'' if model.startswith(_PATHS) else ', or org/name for a model of the hub'}"
         )
     if os.path.isfile(path):
-        if path.suffix != ".gguf":
-            raise DownloadError(f"{path} is not a model: a model is a folder, or a .gguf file")
-        _check_content(path, never_empty=False)
-        return path, [path.stat().st_size]
+        return path, [_inspect_file(path)]
     if mode == "MODEL_AND_TOKENIZER":
         for link in sorted(each for each in path.iterdir() if is_model_file(each.name) and each.is_symlink()):
             if not os.path.exists(link):
                 raise DownloadError(f"{link} is a symbolic link to a file that does not exist; copy the model again")
     if not any(os.path.isfile(path / name) for name in _CONFIGS):
         raise DownloadError(f"{path} is not a model: it has no config.json, and no params.json of Mistral's format")
-    if mode == "MODEL_AND_TOKENIZER" and (problem := missing_shards_problem(path)) is not None:
-        raise DownloadError(f"{problem}; copy the model again")
+    if mode == "MODEL_AND_TOKENIZER":
+        _check_weights(path)
     files = [
         file
         for file in path.rglob("*")
         if os.path.isfile(file) and not is_bookkeeping(file.relative_to(path).as_posix())
     ]
+    _check_unfinished(files)
     for file in files:
         _check_content(file, never_empty=file.parent == path and file.suffix in _NEVER_EMPTY)
     return path, [file.stat().st_size for file in files]
+
+
+def _inspect_file(path: Path) -> int:
+    """Check a model that is one file; return its size in bytes."""
+    if path.suffix != ".gguf":
+        raise DownloadError(f"{path} is not a model: a model is a folder, or a .gguf file")
+    _check_content(path, never_empty=False)
+    _check_unfinished([path])
+    if (problem := missing_parts_problem(path)) is not None:
+        raise DownloadError(f"{problem}; copy all of its parts")
+    return path.stat().st_size
+
+
+def _check_weights(folder: Path) -> None:
+    """Reject a model of which weights are missing."""
+    if (problem := missing_shards_problem(folder)) is not None:
+        raise DownloadError(f"{problem}; copy the model again")
+    if (partial := unfinished_download(folder)) is not None:
+        raise DownloadError(
+            f"{folder} is incomplete: it has no weights, and {partial} of a download that was interrupted; download it again"
+        )
+
+
+def _check_unfinished(files: Iterable[Path]) -> None:
+    """Reject a file of a model that aria2 has not completed; it has its full size from the start, and zeros inside."""
+    for file in files:
+        if is_model_file(file.name) and os.path.isfile(f"{file}{_ARIA2}"):
+            raise DownloadError(
+                f"{file} is incomplete: {file.name}{_ARIA2} is of a download by aria2 that was interrupted; continue it, or "
+                "copy the file again"
+            )
 
 
 def _check_content(file: Path, *, never_empty: bool) -> None:
@@ -188,7 +231,7 @@ def _check_content(file: Path, *, never_empty: bool) -> None:
             json.loads(file.read_bytes())
         except (ValueError, RecursionError) as error:
             raise DownloadError(f"{file} cannot be read as JSON ({type(error).__name__}); copy it again") from None
-    if file.suffix not in {".safetensors", ".gguf"} and not (is_model_file(file.name) and size <= MAX_POINTER):
+    if file.suffix not in WEIGHT_SUFFIXES and not (is_model_file(file.name) and size <= MAX_POINTER):
         return
     with file.open("rb") as opened:
         problem = content_problem(file.name, opened.fileno(), os.fstat(opened.fileno()).st_size)
