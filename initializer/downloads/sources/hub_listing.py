@@ -17,13 +17,18 @@ COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 _OTHER_FORMATS = (
     "original/*",
+    "metal/*",
     "onnx/*",
+    "coreml/*",
+    "openvino/*",
+    "consolidated*.pth",
     "pytorch_model*.bin",
     "pytorch_model*.bin.index.json",
     "tf_model*.h5",
     "flax_model*.msgpack",
     "model.ckpt*",
     "rust_model.ot",
+    "openvino_model*",
 )
 """Names of files with the same weights for other frameworks, in repositories that also have safetensors."""
 

@@ -38,6 +38,8 @@ def test_mode_selects_its_files() -> None:
         ".cache/huggingface/download/model.safetensors.incomplete",
         "..data/config.json",
         "..2026_01_01_00_00_00.123/config.json",
+        "lost+found/#12",
+        ".fuse_hidden0000000300000001",
     ],
 )
 def test_what_keeps_the_folder_of_a_model_is_selected_by_no_mode(name: str) -> None:
@@ -55,3 +57,11 @@ def test_other_weight_formats_are_kept_without_safetensors() -> None:
     files = [RemoteFile(name=name) for name in ("config.json", "pytorch_model.bin", "original/a.pth")]
     assert without_duplicate_weights(files) == files
     assert without_duplicate_weights([*files, RemoteFile(name="model.safetensors")])[1].name == "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["metal/model.bin", "coreml/m.mlpackage/w.bin", "openvino_model.bin", "consolidated.00.pth", "onnx/m.onnx"]
+)
+def test_weights_for_other_programs_are_left_out_beside_safetensors(name: str) -> None:
+    files = [RemoteFile(name=each) for each in (name, "model-00001-of-00001.safetensors", "2_Dense/model.safetensors")]
+    assert without_duplicate_weights(files) == files[1:]
