@@ -28,7 +28,7 @@ kill -KILL "$0"
 class OrphanGuard:
     """A small process that ends a command if this process ends first: with SIGTERM, and after ten seconds with SIGKILL.
 
-    It is in a session of its own. Where it cannot be started, the command runs without it.
+    It is in a process group of its own, which a terminal does not signal. Where it cannot be started, the command runs without it.
 
     Args:
         pid: The command, a child process that has not been reaped.
@@ -36,6 +36,13 @@ class OrphanGuard:
 
     def __init__(self, pid: int) -> None:
         self._pid: int | None = None
+        self._writing: int | None = None
+        try:
+            self._start(pid)
+        except OSError as error:  # no shell, or too many processes or descriptors
+            logger.debug("the command outlives a SIGKILL of phasebus: %s", error)
+
+    def _start(self, pid: int) -> None:
         reading, self._writing = os.pipe()
         null = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
         actions = [(os.POSIX_SPAWN_DUP2, reading, 0), null, (os.POSIX_SPAWN_DUP2, 1, 2)]
@@ -45,12 +52,10 @@ class OrphanGuard:
                 ["sh", "-c", _SCRIPT, str(pid)],
                 {"PATH": os.defpath},
                 file_actions=actions,
-                setsid=True,
+                setpgroup=0,
                 setsigmask=(),
                 setsigdef=(signal.SIGPIPE,),
             )
-        except (OSError, NotImplementedError) as error:  # no shell, or too many processes
-            logger.debug("the command outlives a SIGKILL of phasebus: %s", error)
         finally:
             os.close(reading)
 
@@ -60,4 +65,5 @@ class OrphanGuard:
             with contextlib.suppress(OSError):
                 os.kill(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
-        os.close(self._writing)
+        if self._writing is not None:
+            os.close(self._writing)

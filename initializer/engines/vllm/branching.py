@@ -10,7 +10,7 @@ from typing import Final
 
 from phasebus.initializer.engines.optional import ForkedCommand
 from phasebus.initializer.engines.vllm.forking import NO_SERVER, applied_later, fork_program, use_in_ray
-from phasebus.initializer.engines.vllm.inside.forkserver import begin
+from phasebus.initializer.engines.vllm.inside.forkserver import begin, channel
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import AddressError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.client import NotForkedError
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.commands import PythonCommand
@@ -30,8 +30,12 @@ def fork_server_from_kept() -> None:
 
     Requests wait until it runs. If it cannot be forked, a line says why, and one is started as a process of its own.
     """
-    channel = begin.open_channel()
-    threading.Thread(target=_fork_or_start, args=channel, name="phasebus fork server", daemon=True).start()
+    try:
+        opened = begin.open_channel()
+    except (channel.ForkError, OSError) as error:
+        logger.warning("no fork server, so vLLM spawns its processes: %s", error)
+        return
+    threading.Thread(target=_fork_or_start, args=opened, name="phasebus fork server", daemon=True).start()
 
 
 def _fork_or_start(requests: socket.socket, clients: socket.socket, owner: int) -> None:
@@ -43,8 +47,6 @@ def _fork_or_start(requests: socket.socket, clients: socket.socket, owner: int) 
             begin.start_process(requests, clients, owner)
         except OSError as failure:
             logger.warning("no fork server, so vLLM spawns its processes: %s", failure)
-            requests.close()  # a request fails, and its process is spawned
-            os.close(owner)
     else:
         requests.close()
         os.close(owner)

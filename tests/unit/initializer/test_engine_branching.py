@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing import util
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from phasebus.initializer.engines.protocol import ForkServerUse
+from phasebus.initializer.engines.protocol import EngineError, ForkServerUse
 from phasebus.initializer.engines.vllm import branching, forking
-from phasebus.initializer.engines.vllm.inside.forkserver import begin, channel, imported
-from phasebus.initializer.engines.vllm.inside.forkserver.kept import client
+from phasebus.initializer.engines.vllm.inside.forkserver import begin, channel, imported, safety
+from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, starting
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.client import NotForkedError
 from phasebus.initializer.integrations.ray_serve.replica import preload_engine
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -81,10 +86,10 @@ def test_server_that_cannot_be_forked_is_started_or_else_requests_fail(
 
     def start(requests: socket.socket, clients: socket.socket, owner: int) -> None:
         started.set()
-        if not can_start:
-            raise OSError(12, "Cannot allocate memory")
         requests.close()
         os.close(owner)
+        if not can_start:
+            raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(branching, "_fork", refuse)
     monkeypatch.setattr(begin, "start_process", start)
@@ -98,3 +103,64 @@ def test_server_that_cannot_be_forked_is_started_or_else_requests_fail(
     assert channel._requests is not None
     with pytest.raises(BrokenPipeError):
         channel._requests.send(b"fork")
+
+
+def refuse_pidfd(pid: int) -> int:
+    raise OSError(38, "Function not implemented")
+
+
+@pytest.mark.usefixtures("restored_channel")
+@pytest.mark.parametrize("is_in_python", [True, False])
+@pytest.mark.parametrize("begin_one", [begin.start_server, branching.fork_server_from_kept])
+def test_processes_are_spawned_where_a_system_call_of_the_fork_server_is_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, begin_one: Callable[[], None], is_in_python: bool
+) -> None:
+    if is_in_python:
+        monkeypatch.setattr(os, "pidfd_open", refuse_pidfd)
+        why = "pidfd_open fails, as before Linux 5.3 and in some sandboxes: Function not implemented"
+    else:
+        monkeypatch.setattr(safety, "_CALLS", ((os, "no_such_call"),))
+        why = "this build of Python has no os.no_such_call; use a newer build, or that of the distribution"
+    with caplog.at_level(logging.WARNING):
+        begin_one()
+        with forking.begun_server({}):
+            pass  # a start goes on
+    messages = [record.getMessage().removeprefix("phasebus: ") for record in caplog.records]
+    assert messages == [f"no fork server, so vLLM spawns its processes: {why}"]
+    assert not channel.is_available()
+    with pytest.raises(EngineError, match=r"no fork server can be started: .*(pidfd_open|no_such_call)"):
+        forking.start(None)
+
+
+@pytest.mark.usefixtures("restored_channel")
+def test_processes_are_spawned_where_the_process_of_a_fork_server_cannot_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(util, "spawnv_passfds", refuse)
+    with caplog.at_level(logging.WARNING):
+        begin.start_server()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert not channel.is_available()
+
+
+def test_server_that_stays_has_a_session_of_its_own_in_each_build_of_python(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spawn = os.posix_spawn
+
+    def without_setsid(*arguments: Any, **options: Any) -> int:
+        if "setsid" in options:
+            raise NotImplementedError
+        return spawn(*arguments, **options)
+
+    monkeypatch.setattr(os, "posix_spawn", without_setsid)
+    log, nothing = tmp_path / "log", os.open(os.devnull, os.O_RDONLY)
+    program = "import os; print(os.getsid(0), os.getcwd(), flush=True)"
+    starting._start_detached([sys.executable, "-S", "-c", program], [nothing], os.environ, log, 0)
+    os.close(nothing)
+    wait_until(lambda: log.read_text().endswith("\n"), "the process has printed a line")
+    session, folder = log.read_text().split()
+    assert (int(session) == os.getsid(0), folder) == (False, "/")

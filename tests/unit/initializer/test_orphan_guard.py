@@ -26,6 +26,7 @@ def test_command_gets_sigterm_and_later_sigkill_at_the_end_of_its_starter(
         assert command.stdout is not None
         command.stdout.readline()  # it handles the signal from here on
         guard = OrphanGuard(command.pid)
+        assert guard._writing is not None
         os.close(guard._writing)  # as at the end of this process
         assert command.wait(_SECONDS) == code
     assert guard._pid is not None
@@ -47,6 +48,25 @@ def test_command_runs_where_no_guard_can_be_started(monkeypatch: pytest.MonkeyPa
     guard.release()
 
 
+def test_command_runs_where_there_are_too_many_descriptors_for_a_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pipe", refuse)
+        guard = OrphanGuard(os.getpid())
+    assert guard._pid is None
+    guard.release()
+
+
+def test_guard_gets_no_signal_that_a_terminal_sends_to_the_group_of_the_command() -> None:
+    guard = OrphanGuard(os.getpid())
+    assert guard._pid is not None
+    group = os.getpgid(guard._pid)
+    guard.release()
+    assert group == guard._pid
+
+
 def test_guard_is_not_ended_by_signals_of_a_service_manager() -> None:
     with subprocess.Popen(["sleep", "600"]) as command:
         guard = OrphanGuard(command.pid)
@@ -56,6 +76,7 @@ def test_guard_is_not_ended_by_signals_of_a_service_manager() -> None:
         while not ignored & 1 << signal.SIGTERM - 1:  # it has executed its first line
             ignored = int(started.read_text().partition("SigIgn:")[2].split()[0], 16)
         os.kill(guard._pid, signal.SIGTERM)
+        assert guard._writing is not None
         os.close(guard._writing)
         assert command.wait(_SECONDS) == -signal.SIGTERM
         os.waitpid(guard._pid, 0)

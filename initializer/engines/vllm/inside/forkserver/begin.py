@@ -94,7 +94,7 @@ def fork_server() -> None:
     The process is a command of vLLM's that has imported what its front end needs, and runs one thread.
     """
     try:
-        reason = safety.reason_against_forking() or _fork()
+        reason = safety.missing_call() or safety.reason_against_forking() or _fork()
     except Exception as error:  # noqa: BLE001  # the engine comes first
         reason = f"{type(error).__name__}: {error}"
     if reason is not None:
@@ -143,7 +143,13 @@ def open_channel() -> tuple[socket.socket, socket.socket, int]:
     Returns:
         The server's end of the socket, its clients' end, and the pidfd of this process; the first and the last are the
         caller's to close once the server has them.
+
+    Raises:
+        ForkError: This Python, or its system, lacks a call that is needed.
+        OSError: There are too many descriptors.
     """
+    if (reason := safety.missing_call()) is not None:
+        raise channel.ForkError(reason)
     requests, clients = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     owner = os.pidfd_open(os.getpid())
     imported.record_environment(executes_server=True)
@@ -152,19 +158,32 @@ def open_channel() -> tuple[socket.socket, socket.socket, int]:
 
 
 def start_server() -> None:
-    """Start a fork server as a process of its own, which imports vLLM beside this process; it ends with this process."""
-    start_process(*open_channel())
+    """Start a fork server as a process of its own, which imports vLLM beside this process; it ends with this process.
+
+    If it cannot be started, a line says why, and vLLM spawns its processes.
+    """
+    try:
+        start_process(*open_channel())
+    except (channel.ForkError, OSError) as error:
+        channel.use(None)
+        logger.warning("phasebus: no fork server, so vLLM spawns its processes: %s", error)
 
 
 def start_process(requests: socket.socket, clients: socket.socket, owner: int) -> None:
-    """Start the process of a server, and close what only it needs; the arguments are those that `open_channel` returns."""
+    """Start the process of a server, and close what only it needs; the arguments are those that `open_channel` returns.
+
+    Raises:
+        OSError: It cannot be started; a request fails, then, and its process is spawned.
+    """
     descriptors = [requests.fileno(), clients.fileno(), owner]
     program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main({descriptors})"
     python = spawn.get_executable()
     flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
-    util.spawnv_passfds(python, [python, *flags, "-c", program], descriptors)  # type: ignore[arg-type]
-    requests.close()
-    os.close(owner)
+    try:
+        util.spawnv_passfds(python, [python, *flags, "-c", program], descriptors)  # type: ignore[arg-type]
+    finally:
+        requests.close()
+        os.close(owner)
 
 
 def _use(clients: socket.socket) -> None:

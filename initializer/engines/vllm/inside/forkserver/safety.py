@@ -1,9 +1,10 @@
-"""Whether this process may be forked: no other thread, no device, no debugger."""
+"""Whether this process may be forked: no other thread, no device, no debugger; and whether a fork server can be had at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -13,6 +14,25 @@ _DEVICES: Final = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/davinci", "/dev/
 _JEMALLOC: Final = "jemalloc_bg_thd"
 """The thread of the allocator in Arrow's library."""
 _ACCELERATORS: Final = ("cuda", "xpu")
+_CALLS: Final = ((os, "pidfd_open"), (os, "memfd_create"), (signal, "pidfd_send_signal"))
+
+
+def missing_call() -> str | None:
+    """Return which system call that a fork server needs cannot be made, and why; None if all can.
+
+    Portable builds of Python, such as those that uv installs, have them since July 2026; a kernel before Linux 5.3, or a sandbox, may lack
+    them.
+    """
+    for module, name in _CALLS:
+        if not hasattr(module, name):
+            return (
+                f"this build of Python has no {module.__name__}.{name}; use a newer build, or that of the distribution"
+            )
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        return f"pidfd_open fails, as before Linux 5.3 and in some sandboxes: {error.strerror}"
+    return None
 
 
 def reason_against_forking() -> str | None:

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from phasebus.initializer.engines.vllm.inside.forkserver.safety import missing_call
 from phasebus.telemetry.files import open_regular
 from phasebus.telemetry.folders import runtime_folder
 
@@ -26,7 +27,7 @@ _CREDENTIALS: Final = struct.Struct("3i")  # ucred: pid, uid, gid
 
 
 class AddressError(Exception):
-    """Raised when the folder cannot be used."""
+    """Raised when the folder cannot be used, or no server can run here."""
 
 
 def key() -> str:
@@ -50,10 +51,12 @@ class Address:
         create: Whether it is made if it does not exist.
 
     Raises:
-        AddressError: There is no folder, it cannot be made, or others may write to it.
+        AddressError: There is no folder, it cannot be made, or others may write to it; or no server can run here.
     """
 
     def __init__(self, folder: Path | None = None, *, create: bool = True) -> None:
+        if (reason := missing_call()) is not None:
+            raise AddressError(reason)
         self.folder = folder = folder or runtime_folder()
         try:
             if create:

@@ -21,6 +21,7 @@ _POLL_SECONDS: Final = 0.005
 _MODULE: Final = "phasebus.initializer.engines.vllm.inside.forkserver.kept.server"
 _INTERMEDIATE: Final = """\
 import os, sys
+os.setsid()
 if os.fork():
     os._exit(0)
 kept = {0, 1, 2, *map(int, sys.argv[1].split(","))}
@@ -87,7 +88,10 @@ def _start_detached(
     log: Path,
     niceness: int,
 ) -> None:
-    """Start a process in a session of its own, which is no child of this one, with the root as its working folder."""
+    """Start a process in a session of its own, which is no child of this one, with the root as its working folder.
+
+    The process between makes the session: `os.posix_spawn` cannot in a Python that was built with a C library before glibc 2.26.
+    """
     program = [os.fsdecode(each) for each in arguments if each is not None]
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -103,7 +107,6 @@ def _start_detached(
                 (os.POSIX_SPAWN_DUP2, output, 2),
                 *((os.POSIX_SPAWN_DUP2, each, each) for each in descriptors),
             ],
-            setsid=True,
             setsigmask=(),
             setsigdef=[each for each in signal.valid_signals() if each not in (signal.SIGKILL, signal.SIGSTOP)],
         )
