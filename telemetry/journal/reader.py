@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 import time
@@ -104,7 +105,7 @@ class Run:
         steps: Its steps, in the order they began.
         moments: Its phase events, in order.
         stuck: The steps that were stuck each time that this changed, in order; those of members come first.
-        skipped: How many lines could not be decoded.
+        skipped: The number of lines, also of members, that could not be decoded.
     """
 
     path: Path
@@ -143,11 +144,13 @@ def read_journal(path: Path, *, until_ready: bool = False) -> Run:
     """
     steps: dict[str, RecordedStep] = {}
     stuck: list[StuckSteps] = []
+    skipped = 0
     for member in _members(path):
         with suppress(JournalError):  # the others of the run are worth reading without it
             of_member = read_journal(member, until_ready=until_ready)
             steps |= {step.id: step for step in of_member.steps}
             stuck += of_member.stuck
+            skipped += of_member.skipped
     ended = {id_: step.end_ns is not None for id_, step in steps.items()}
     # the run's own journal comes last: it records the ends of a lost member's steps
     contents = _Contents(path, steps, until_ready=until_ready)
@@ -171,7 +174,7 @@ def read_journal(path: Path, *, until_ready: bool = False) -> Run:
         steps=tuple(sorted(steps.values(), key=lambda step: step.start_ns)),
         moments=tuple(contents.moments),
         stuck=(*stuck, *contents.stuck),
-        skipped=contents.skipped,
+        skipped=skipped + contents.skipped,
     )
 
 
@@ -286,7 +289,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 def _opened(path: Path, line: bytes) -> JournalOpened:
     try:
-        opened = decode_line(line)
+        opened = decode_line(line.removeprefix(codecs.BOM_UTF8))  # some editors put it there
     except DecodeError as error:
         raise JournalError(f"{path} is not a journal that this phasebus can read: first line: {error}") from error
     if not isinstance(opened, JournalOpened):

@@ -37,12 +37,16 @@ def journal_of(context: click.Context, run: str | None = None) -> Run:
     if run is not None and context.obj is not None:
         raise JournalError(f"a report is of one run, not of {context.obj!r} and {run!r}; `diff` compares two")
     try:
-        return read_journal(find_run(wanted))
+        found = read_journal(find_run(wanted))
     except JournalError as error:
         commands = context.parent.command.list_commands(context) if context.parent else []  # type: ignore[attr-defined]
         for close in difflib.get_close_matches(wanted or "", commands, n=1):
             error.add_note(f"did you mean `phasebus report {close}`?")
         raise
+    if found.skipped:
+        lines = "1 line" if found.skipped == 1 else f"{found.skipped} lines"
+        click.echo(f"{lines} of the journal could not be read; the report lacks what they recorded", err=True)
+    return found
 
 
 def described(run: Run) -> str:

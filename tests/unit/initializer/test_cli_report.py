@@ -226,6 +226,16 @@ def test_a_file_that_is_no_journal_of_this_version_is_an_error_of_one_line(conte
     assert "Traceback" not in result.output
 
 
+def test_lines_that_cannot_be_read_are_counted_in_a_warning(journal: Path) -> None:
+    lines = journal.read_text().splitlines(keepends=True)
+    lines[0] = "\ufeff" + lines[0]
+    journal.write_text("".join([*lines[:2], '{"event": "StepSt\n', "\0" * 4096 + "\n", *lines[2:]]))
+    result = report("blame")
+    assert result.exit_code == 0
+    assert f"run {RUN}: ready in 20 s" in result.output
+    assert "2 lines of the journal could not be read; the report lacks what they recorded\n" in result.output
+
+
 def test_a_binary_file_is_no_journal(tmp_path: Path) -> None:
     path = tmp_path / "picture.jsonl"
     path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
