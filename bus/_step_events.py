@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from phasebus.bus._events import Event
+from phasebus.clock import now_ns
 from phasebus.printable import printable_amount, printable_attributes, printable_label
 
 AttributeValue = str | int | float | bool
@@ -30,7 +31,8 @@ class StepEvent(Event):
         kind: What sort of work it is: ``"phase"``, ``"download"``, ``"callback"``, …
         name: Which one of its kind: ``"engine_init"``, a model's name, a callback's name.
         attributes: What else is known of it so far.
-        time_ns: When it happened, in nanoseconds since the epoch.
+        time_ns: When it happened, in nanoseconds since the epoch; by default by a clock that continues evenly where the
+            wall clock is set.
         monotonic_ns: The same moment on the machine's monotonic clock, in nanoseconds.
         traced: Whether the process that ran the step exports its span by itself.
     """
@@ -40,7 +42,7 @@ class StepEvent(Event):
     kind: str
     name: str
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
-    time_ns: int = field(default_factory=time.time_ns)
+    time_ns: int = field(default_factory=now_ns)
     monotonic_ns: int = field(default_factory=time.monotonic_ns)
     traced: bool = False
 

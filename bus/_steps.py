@@ -16,6 +16,7 @@ import anyio
 from phasebus.bus._log import log
 from phasebus.bus._publisher import Publisher
 from phasebus.bus._step_events import AttributeValue, StepEvent, StepKind, StepOutcome
+from phasebus.clock import restart
 
 FAILURE_EVENT_SECONDS = 5.0
 """How long publishing the failure of a step may take, also when the step was cancelled, in seconds."""
@@ -90,8 +91,11 @@ class Step:
     async def __aenter__(self) -> Self:
         self._started = time.monotonic_ns()
         self.outer = current_step()
-        if self.parent is None and self.outer is not None:
-            self.parent = self.outer.id
+        if self.parent is None:
+            if self.outer is not None:
+                self.parent = self.outer.id
+            else:
+                restart()
         self._token = _current.set(self)
         try:
             await self._bus.publish(self.event(self._kind.started))

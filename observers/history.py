@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from phasebus.bus import StepEvent, StepFailed, StepFinished, StepStarted
+from phasebus.clock import now_ns
 from phasebus.telemetry import names
 from phasebus.telemetry.analysis.forecast import Remaining, Usual
 from phasebus.telemetry.history import FINGERPRINT, EarlierStarts, earlier_starts, prune
@@ -142,7 +143,7 @@ class HistoryObserver:
             for step, usual in list(self._unset_usual.items()):
                 if self._timeline.set_usual(step, plain_usual(usual)):
                     del self._unset_usual[step]
-            now = time.time()
+            now = now_ns() / 1e9
             remaining = self._forecast.remaining(int(now * 1e9))
             if remaining is None:
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from phasebus.clock import now_ns
 from phasebus.telemetry import names
 from phasebus.telemetry.families import Family, KindNames
 
@@ -129,7 +129,7 @@ class RunningSteps(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the gauges of the steps that run, or have run, and of those that are stuck."""
-        now = time.time_ns()
+        now = now_ns()
         found: dict[str, Metric] = {}
 
         def add(family: Family, values: Sequence[str], value: float) -> None:

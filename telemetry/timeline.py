@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from phasebus import __version__
+from phasebus.clock import now_ns
 from phasebus.printable import printable_value
 from phasebus.telemetry.change_log import ChangeLog
 from phasebus.telemetry.live_step import LiveStep
@@ -140,13 +140,13 @@ class Timeline:
                 unknown.
         """
         with self._lock:
-            self._remaining = time.time(), remaining
+            self._remaining = now_ns() / 1e9, remaining
             self._log.version += 1  # readers receive a change without steps
 
     @property
     def remaining(self) -> dict[str, Any] | None:
         """The time remaining until the start is ready, in the form of `expect`; None if unknown."""
-        return self._remaining_at(time.time())
+        return self._remaining_at(now_ns() / 1e9)
 
     def set_usual(self, id_: str, usual: dict[str, float] | None) -> bool:
         """Record the usual duration of a step, see `LiveStep.usual`; return whether the step is there."""
@@ -260,7 +260,7 @@ class Timeline:
         self._encoded.pop(id_, None)
 
     def _now(self) -> dict[str, Any]:
-        about = {"now": time.time(), "version": self.version, "left_out": self._left_out}
+        about = {"now": now_ns() / 1e9, "version": self.version, "left_out": self._left_out}
         return about | {
             "remaining": self._remaining_at(about["now"]),
             "stuck": self._stuck,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import anyio
 
 from phasebus.bus import Bus
+from phasebus.clock import now_ns
 from phasebus.initializer.cluster.clocks import clock_offset_seconds
 from phasebus.initializer.cluster.events import NodeLostError
 from phasebus.initializer.cluster.heartbeat import SilentError, answered_or_silent
@@ -245,6 +245,6 @@ class EngineStart:
 
 async def _journal_and_clock_offset(actor: Actor) -> tuple[Path, float | None]:
     """Return the path of a node's journal, and how far its clock is ahead, in seconds; None if that is tolerated."""
-    sent_ns = time.time_ns()
+    sent_ns = now_ns()
     journal, clock_ns = await actor.call("journal_and_clock")
-    return Path(journal), clock_offset_seconds(sent_ns, clock_ns, time.time_ns())
+    return Path(journal), clock_offset_seconds(sent_ns, clock_ns, now_ns())

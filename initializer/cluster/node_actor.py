@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any
 
 from anyio.from_thread import start_blocking_portal
 
+from phasebus.clock import now_ns
 from phasebus.initializer.cluster.node_runtime import NodeReport, NodeRuntime
 from phasebus.initializer.engines.protocol import EngineError
 from phasebus.initializer.engines.registry import find_launcher
@@ -59,7 +59,7 @@ class NodeActor:
 
     def journal_and_clock(self) -> tuple[str, int]:
         """Return the path of the node's journal, which `start` creates, and its clock in nanoseconds since the epoch."""
-        return str(journal_of(self._identity)), time.time_ns()
+        return str(journal_of(self._identity)), now_ns()
 
     def ping(self) -> None:
         """Liveness check; returns immediately."""

@@ -17,6 +17,7 @@ import psutil
 
 from phasebus import __version__
 from phasebus.bus import PhaseEvent, StepEvent, StepFailed, StepFinished, StepProgress
+from phasebus.clock import now_ns
 from phasebus.telemetry.files import create_folder, open_regular
 from phasebus.telemetry.journal.decoder import MAX_ATTRIBUTES
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, MAX_LINE_BYTES, JournalError
@@ -91,7 +92,7 @@ class JournalWriter:
             "run": identity.run,
             "node": identity.node,
             "trace": identity.trace,
-            "time_ns": time.time_ns(),
+            "time_ns": now_ns(),
             "monotonic_ns": time.monotonic_ns(),
             **line,
         }

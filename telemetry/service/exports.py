@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from phasebus.clock import now_ns
 from phasebus.printable import printable_value
 from phasebus.telemetry.files import open_regular
 from phasebus.telemetry.own_threads import OWN_THREADS
@@ -80,7 +80,7 @@ def _perfetto(timeline: Timeline) -> bytes:
     from phasebus.telemetry.analysis import perfetto
     from phasebus.telemetry.journal import RecordedStep, Run
 
-    state, now_ns = timeline.state(), time.time_ns()
+    state, now = timeline.state(), now_ns()
     steps = sorted(
         (
             RecordedStep(
@@ -105,8 +105,8 @@ def _perfetto(timeline: Timeline) -> bytes:
         node=state["node"],
         trace=state["trace"],
         phasebus=state["phasebus"],
-        start_ns=steps[0].start_ns if steps else now_ns,
-        end_ns=now_ns,
+        start_ns=steps[0].start_ns if steps else now,
+        end_ns=now,
         state="closed" if timeline.closed else "running",
         steps=tuple(steps),
         moments=(),

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from phasebus.clock import now_ns
 from phasebus.telemetry.metrics import Metrics
 from phasebus.telemetry.own_threads import OWN_THREADS
 from phasebus.telemetry.service.access import visible_status
@@ -193,7 +194,7 @@ async def stream(
             last_sent = time.monotonic()
             parts += 1
         if closed and timeline.is_resumable(version):
-            yield _event(timeline, "closed", version, json.dumps({"now": time.time()}))
+            yield _event(timeline, "closed", version, json.dumps({"now": now_ns() / 1e9}))
             return
         if time.monotonic() - last_sent > _HEARTBEAT:
             yield ": heartbeat\n\n"

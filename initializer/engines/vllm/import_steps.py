@@ -8,6 +8,7 @@ from typing import Any
 
 from phasebus.bus import AttributeValue, Bus, new_step_id
 from phasebus.initializer.engines.protocol import ENGINE_STEP, EngineStepFinished, EngineStepStarted
+from phasebus.initializer.engines.vllm.event_clock import on_event_clock
 from phasebus.initializer.engines.vllm.inside.compile_times import COMPILE_SECONDS
 from phasebus.initializer.engines.vllm.inside.imports import IMPORT_MODULES
 from phasebus.telemetry.span_names import INNER_STEPS, LONGEST
@@ -60,4 +61,4 @@ async def publish_imports(
     for *_, event in sorted(
         moments, key=lambda moment: moment[:3]
     ):  # an inner step begins after, and ends before its outer
-        await bus.publish(event)
+        await bus.publish(on_event_clock(event))

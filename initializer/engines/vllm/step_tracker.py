@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 from phasebus.bus import StepEvent, StepOutcome
+from phasebus.clock import correction_ns
 from phasebus.initializer.engines.protocol import (
     ENGINE_STEP,
     EngineError,
@@ -228,6 +229,8 @@ class StepTracker:
 
 
 def _end_of(started: EngineStepStarted, time_ns: int, attributes: dict[str, Any]) -> dict[str, Any]:
+    ended = _monotonic(time_ns)
+    took = ended - started.monotonic_ns if correction_ns() else time_ns - started.time_ns  # the clock may have been set
     return {
         "step": started.step,
         "parent": started.parent,
@@ -235,8 +238,8 @@ def _end_of(started: EngineStepStarted, time_ns: int, attributes: dict[str, Any]
         "name": started.name,
         "attributes": {**started.attributes, **attributes},
         "time_ns": time_ns,
-        "monotonic_ns": _monotonic(time_ns),
-        "seconds": max(0, time_ns - started.time_ns) / 1e9,
+        "monotonic_ns": ended,
+        "seconds": max(0, took) / 1e9,
         "traced": started.traced,
     }
 

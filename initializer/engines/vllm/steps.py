@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 
 from phasebus.bus import Bus, BusStateError, StepOutcome, outcome_of
+from phasebus.initializer.engines.vllm.event_clock import on_event_clock
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
 from phasebus.telemetry import EngineSpan, Notice, Relay, StepNotice
 
@@ -47,7 +48,7 @@ async def relayed_steps(
         while (received := arrived.get()) is not None:
             try:
                 for event in steps.events_of(received):
-                    threads.publish(event)
+                    threads.publish(on_event_clock(event))
             except BusStateError:
                 return  # the bus has closed: the start is over
             except Exception:
@@ -78,7 +79,7 @@ async def relayed_steps(
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(publisher.join, final_seconds)
             for event in steps.abandoned(outcome, why):
-                await bus.publish(event)
+                await bus.publish(on_event_clock(event))
 
 
 class _SpansOfSteps:

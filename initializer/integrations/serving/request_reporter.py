@@ -25,6 +25,7 @@ from phasebus.bus import (
     new_trace_id,
     outcome_of,
 )
+from phasebus.clock import now_ns
 from phasebus.initializer.integrations.serving.events import REQUEST_STEP
 from phasebus.initializer.integrations.serving.request import Request
 from phasebus.telemetry.run import parse_traceparent
@@ -125,7 +126,7 @@ class RequestReporter:
         step = Step(self._bus, REQUEST_STEP, self._name, caller)
         step.attributes.update(attributes, **trace, application=self._name)
         ago = int(seconds * 1e9)
-        began = {"time_ns": time.time_ns() - ago, "monotonic_ns": time.monotonic_ns() - ago}
+        began = {"time_ns": now_ns() - ago, "monotonic_ns": time.monotonic_ns() - ago}
         with self._unless_closed():
             await self._bus.publish(step.event(StepStarted, **began))
             await self._bus.publish(step.event(StepFailed, seconds=seconds, outcome=outcome_of(error), error=error))

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import anyio.to_thread
@@ -9,6 +11,8 @@ import pytest
 
 from phasebus.bus import Bus, StepEvent
 from phasebus.initializer import EngineError, EngineStepFailed, EngineStepFinished, EngineStepStarted
+from phasebus.initializer.engines.vllm import event_clock, step_tracker
+from phasebus.initializer.engines.vllm.event_clock import on_event_clock
 from phasebus.initializer.engines.vllm.inside import hooks
 from phasebus.initializer.engines.vllm.names import OTHER, OWN_STEPS, STEP_OF_SPAN, step_name
 from phasebus.initializer.engines.vllm.step_tracker import StepTracker
@@ -66,6 +70,21 @@ def test_span_of_a_step_that_notices_reported_adds_no_event() -> None:
     assert (ended.seconds, ended.attributes["bytes"]) == (2.0, 5)
     assert list(steps.events_of(span())) == []
     assert list(steps.events_of(notice("started"))) == []
+
+
+def test_step_has_its_duration_although_the_clock_is_set_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    hour, steps = 3600 * 10**9, StepTracker()
+    wall_ns, steady_ns = time.time_ns(), time.monotonic_ns()
+    clocks = SimpleNamespace(time_ns=lambda: wall_ns, monotonic_ns=lambda: steady_ns)
+    monkeypatch.setattr(step_tracker, "time", clocks)
+    (begun,) = steps.events_of(notice("started", time_ns=wall_ns))
+    clocks.time_ns, clocks.monotonic_ns = lambda: wall_ns + hour + 10**9, lambda: steady_ns + 10**9
+    monkeypatch.setattr(step_tracker, "correction_ns", lambda: -hour)
+    monkeypatch.setattr(event_clock, "correction_ns", lambda: -hour)
+    (ended,) = steps.events_of(notice("ended", began_ns=wall_ns, time_ns=wall_ns + hour + 10**9))
+    assert isinstance(ended, EngineStepFinished)
+    assert ended.seconds == 1.0
+    assert on_event_clock(ended).time_ns == begun.time_ns + 10**9
 
 
 def test_end_without_a_start_publishes_the_start_first() -> None:

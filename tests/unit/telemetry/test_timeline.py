@@ -62,7 +62,7 @@ def test_remaining_time_counts_down_from_when_it_was_recorded(
     timeline: Timeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr("phasebus.telemetry.timeline.time.time", lambda: clock[0])
+    monkeypatch.setattr("phasebus.telemetry.timeline.now_ns", lambda: int(clock[0] * 1e9))
     seen, _ = timeline.changes(timeline.version)
     timeline.expect({"seconds": 30.0, "low": 4.0, "high": 50.0, "runs": 5, "basis": "same"})
     clock[0] = 110.0
