@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -61,9 +62,18 @@ def profile_config() -> dict[str, str]:
             )
     if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")) and values.get("region"):
         config["region"] = values["region"]
-    if values.get("endpoint_url"):
-        config["endpoint"] = values["endpoint_url"]
+    if (endpoint := _endpoint(values)) is not None:
+        config["endpoint"] = endpoint
     return config
+
+
+def _endpoint(values: Mapping[str, str]) -> str | None:
+    """Return the endpoint for S3 that the section of services of a profile names, or the profile itself for all services."""
+    services = values.get("services")
+    section = _section(_file("AWS_CONFIG_FILE", "config"), f"services {services}") if services else {}
+    lines = (line.partition("=") for line in section.get("s3", "").splitlines())
+    found = {name.strip(): value.strip() for name, _, value in lines}
+    return found.get("endpoint_url") or values.get("endpoint_url")
 
 
 def _profile_name() -> str:

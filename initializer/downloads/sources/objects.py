@@ -44,7 +44,13 @@ _HOPELESS: Final = re.compile(
 
 _UNTRUSTED: Final = re.compile(r"InvalidCertificate\(\s*([A-Za-z]{1,40})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
-"""The cause that a store states with an error status."""
+_MESSAGE: Final = re.compile(r"<Message>([^<\n]{1,300})")
+"""The cause that a store states with an error status, for programs and for people."""
+
+_ARCHIVED: Final = "InvalidObjectState"
+
+_LISTING: Final = "list request"
+"""What the message of obstore has for a listing; its class is a general one then."""
 
 _RETRYABLE: Final = frozenset({408, 409, 425, 429})
 
@@ -67,6 +73,11 @@ class ObjectSource:
         bucket, _, prefix = url.partition("://")[2].partition("/")
         if not bucket:
             raise DownloadError(f"{kind}:// is followed by no bucket; write {kind}://bucket/prefix")
+        if bucket.lower().startswith("arn:"):
+            raise DownloadError(
+                f"{kind}:// is followed by an ARN; write the name of the bucket, or the alias of the access point "
+                "(…-s3alias)"
+            )
         if "@" in bucket:
             raise DownloadError(f"{kind}:// takes no user and password; credentials come from {HINTS[kind]}")
         self._prefix = prefix.removesuffix("/")
@@ -101,6 +112,8 @@ class ObjectSource:
                 found = self._without_markers(found)
         except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
             config = None
+            if self._prefix and _is_denied(error):
+                return Listing(files=(self._file(self._head(error)),), single=True)
             if self._kind == "s3" and _BAD_PATH.search(str(error)):
                 config = signing_config(self._connected().config)
             if config is None:
@@ -129,7 +142,7 @@ class ObjectSource:
 
     def error_of(self, error: Exception) -> Exception:
         """Return the error to raise for an error of obstore: a TransferError if a retry may succeed."""
-        from obstore.exceptions import PermissionDeniedError, PreconditionError, UnauthenticatedError
+        from obstore.exceptions import PreconditionError
 
         if isinstance(error, DownloadError | TransferError):
             return error
@@ -155,11 +168,14 @@ class ObjectSource:
                 f"{self.display} has the key {key!r}, which is not a file name, and the store's client cannot list it; "
                 "delete or rename it, or copy the model to another prefix"
             )
-        stated = f" ({code[1]})" if (code := _CODE.search(text)) is not None else ""
-        refused = status if "list request" in line else 0
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or refused in {401, 403}:
+        code, stated = _statement(text)
+        refused = status if _LISTING in line else 0
+        if code == _ARCHIVED:
+            return DownloadError(f"{self.display} is archived{stated}; restore it, or copy it to another storage class")
+        if _is_denied(error):
+            listing = " to its listing, for which s3:ListBucket is needed" if refused and code == "AccessDenied" else ""
             return DownloadError(
-                f"{self.display} denies access{stated}; credentials and endpoint come from {HINTS[self._kind]}"
+                f"{self.display} denies access{listing}{stated}; credentials and endpoint come from {HINTS[self._kind]}"
             )
         if isinstance(error, FileNotFoundError) or refused == 404:
             return DownloadError(f"there is nothing at {self.display}; check the bucket and the prefix")
@@ -167,9 +183,20 @@ class ObjectSource:
             return CorruptError("it was replaced during the download")
         if hopeless or isinstance(error, NotImplementedError | ValueError) or _HOPELESS.search(line):
             return DownloadError(
-                f"{self._kind} failed ({first_line(error)}); credentials and endpoint come from {HINTS[self._kind]}"
+                f"{self._kind} failed ({first_line(error)}){stated}; credentials and endpoint come from {HINTS[self._kind]}"
             )
         return TransferError(f"{self._kind} failed ({type(error).__name__}: {first_line(error)})")
+
+    def _head(self, denied: Exception) -> dict[str, Any]:
+        """Return the object with the key of the prefix. Users who may not list a bucket may be allowed to read it."""
+        import obstore
+
+        self._single = True
+        try:
+            return dict(obstore.head(self._connected(), self._prefix))
+        except Exception:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
+            self._single = False
+            raise self.error_of(denied) from None
 
     def _list(self) -> list[dict[str, Any]]:
         import obstore
@@ -246,3 +273,21 @@ class ObjectSource:
             longest = self._settings.stall_seconds + PIECE / _SLOWEST
             self._store = connect(self._kind, self._bucket, self._settings, longest)
         return self._store
+
+
+def _is_denied(error: Exception) -> bool:
+    """Return whether an error of obstore is that of missing permissions."""
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    line = str(error).partition("\n")[0]
+    refused = _STATUS.search(line) if _LISTING in line else None
+    status = refused and (refused["status"] or refused["reason"])
+    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in {"401", "403"}
+
+
+def _statement(text: str) -> tuple[str, str]:
+    """Return the code that a store states with an error, and the code with its message for the end of ours."""
+    code, message = _CODE.search(text), _MESSAGE.search(text)
+    if code is None:
+        return "", ""
+    return code[1], f" ({code[1]}{': ' + redact(message[1].strip()) if message is not None else ''})"

@@ -121,3 +121,14 @@ def test_profile_files_may_have_a_mark_and_comments(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     assert profile_config() == {"region": "eu-west-1"}
+
+
+def test_endpoint_for_s3_in_a_section_of_services_wins(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = (
+        "[services local]\ndynamodb =\n  endpoint_url = http://d.example\ns3 =\n  endpoint_url = http://s3.example\n"
+    )
+    (files / "config").write_text(f"[profile prod]\nservices = local\nendpoint_url = http://all.example\n{services}")
+    monkeypatch.setenv("AWS_PROFILE", "prod")
+    assert profile_config()["endpoint"] == "http://s3.example"
+    (files / "config").write_text(f"[profile prod]\nservices = other\nendpoint_url = http://all.example\n{services}")
+    assert profile_config()["endpoint"] == "http://all.example"

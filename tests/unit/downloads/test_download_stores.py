@@ -9,6 +9,7 @@ from pathlib import Path
 
 import certifi
 import pytest
+from obstore.exceptions import PermissionDeniedError
 
 from phasebus.initializer.downloads import DownloadError, DownloadSettings
 from phasebus.initializer.downloads.errors import TransferError
@@ -132,6 +133,31 @@ def test_secret_in_the_address_is_rejected_and_not_shown() -> None:
         ),
         (
             (
+                "Generic S3 error: Error performing list request: Error performing GET http://h/box in 2ms - Server returned "
+                "non-2xx status code: 403 Forbidden: <Error><Code>AccessDenied</Code><Message>No</Message></Error>"
+            ),
+            DownloadError,
+            r"denies access to its listing, for which s3:ListBucket is needed \(AccessDenied: No\); credentials",
+        ),
+        (
+            (
+                "Error performing GET http://h/box/x in 2ms - Server returned non-2xx status code: 403 Forbidden: <Error>\n"
+                "<Code>InvalidObjectState</Code>\n<Message>The operation is not valid for the storage class</Message></Error>"
+            ),
+            DownloadError,
+            r"^s3://box/models is archived \(InvalidObjectState: The operation is .* class\); restore it",
+        ),
+        (
+            (
+                "Generic S3 error: Error performing list request: Error performing GET http://h/box in 2ms - Server returned "
+                "non-2xx status code: 400 Bad Request: <?xml?>\n<Error><Code>AuthorizationHeaderMalformed</Code>"
+                "<Message>the region is wrong; expecting 'milkyway'.</Message></Error>"
+            ),
+            DownloadError,
+            r"\(AuthorizationHeaderMalformed: the region is wrong; expecting 'milkyway'.\); .*AWS_REGION",
+        ),
+        (
+            (
                 "Error performing GET http://h/box in 2ms - Received redirect without LOCATION, this normally indicates an "
                 "incorrectly configured region"
             ),
@@ -152,6 +178,31 @@ def test_errors_of_the_store_are_classified(text: str, kind: type[Exception], me
     error = ObjectSource("s3", "s3://box/models", DownloadSettings()).error_of(Exception(text))
     assert type(error) is kind
     assert re.search(message, str(error))
+
+
+def test_one_object_is_found_without_permission_to_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionDeniedError("list request - Server returned non-2xx status code: 403 Forbidden")
+
+    def head(_: object, key: str) -> dict[str, object]:
+        if key != "models/tiny.gguf":
+            raise FileNotFoundError(key)
+        return {"path": key, "size": 4, "e_tag": "1"}
+
+    monkeypatch.setattr("obstore.list", denied)
+    monkeypatch.setattr("obstore.head", head)
+    listing = ObjectSource("s3", "s3://box/models/tiny.gguf", DownloadSettings()).listing()
+    assert (listing.single, [file.name for file in listing.files]) == (True, ["tiny.gguf"])
+    with pytest.raises(DownloadError, match="denies access"):
+        ObjectSource("s3", "s3://box/models", DownloadSettings()).listing()
+
+
+@pytest.mark.parametrize(
+    "model", ["s3://arn:aws:s3:eu-west-1:1:accesspoint/name/models", "s3://arn:aws:s3:::box/models"]
+)
+def test_address_with_an_arn_is_an_error_that_names_the_alias(model: str) -> None:
+    with pytest.raises(DownloadError, match="is followed by an ARN; write the name of the bucket, or the alias"):
+        ObjectSource("s3", model, DownloadSettings())
 
 
 @pytest.mark.skipif(version("obstore").startswith(("0.10.", "0.11.")), reason="an obstore without that option")
