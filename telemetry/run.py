@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from platform import node as host_name
 
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from phasebus.bus import new_trace_id
+from phasebus.printable import printable_text
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+
+
+def host_name() -> str:
+    """Return the name of this machine, with an escape for each byte that is no UTF-8."""
+    return printable_text(platform.node())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +52,7 @@ class RunIdentity:
         return cls(
             run=f"{began}-{rest * 16**4 // 10**9:04x}{secrets.token_hex(4)}",  # sorted by its begin within a second, too
             trace=caller.trace if caller else new_trace_id(),
-            node=node or host_name() or "node",
+            node=printable_text(node or "") or host_name() or "node",
             parent=caller.span if caller else None,
             parent_sampled=caller.sampled if caller else None,
         )

@@ -12,7 +12,7 @@ from typing import Any, Final
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from phasebus.bus import Bus
+from phasebus.bus import Bus, BusStateError
 from phasebus.initializer.cli.live import LiveTree, step_line
 from phasebus.initializer.cli.output import indented, keep_loggers_enabled
 from phasebus.initializer.cli.remote import Follower, RemoteStart
@@ -56,22 +56,32 @@ def show_progress(bus: Bus, timeline: Timeline, nodes: RemoteStart | None = None
         timeline: The timeline of its steps.
         nodes: The steps of all nodes of a cluster, from its hub; None for a single node.
     """
-    console = Console(stderr=True)
     with ExitStack() as stack:
-        draws_tree = can_redraw(console)
-        if draws_tree:
-            _log_to(console)
-            tree = Live(console=console, get_renderable=lambda: _tree(timeline, nodes), refresh_per_second=4)
-            stack.enter_context(tree)
-        else:
-            stack.callback(log_to_stderr(bus, timeline, nodes).close)
-        if nodes is not None:
-            log = partial(_log_others, timeline, nodes)
-            follower = Follower(nodes) if draws_tree else Follower(nodes, log)
-            stack.callback(follower.close)
-        if draws_tree:
-            stack.callback(_wait_for_end, timeline)  # or the last state that is drawn would be one before the end
+        try:
+            _show(bus, timeline, nodes, stack)
+        except BusStateError:
+            raise
+        except Exception as error:  # noqa: BLE001  # such as a limit of threads; no output may prevent a start
+            logger.warning("the progress is not shown: %s", redact(str(error) or type(error).__name__))
         yield
+
+
+def _show(bus: Bus, timeline: Timeline, nodes: RemoteStart | None, stack: ExitStack) -> None:
+    """Begin to show the steps; `stack` ends that."""
+    console = Console(stderr=True)
+    draws_tree = can_redraw(console)
+    if draws_tree:
+        _log_to(console)
+        tree = Live(console=console, get_renderable=lambda: _tree(timeline, nodes), refresh_per_second=4)
+        stack.enter_context(tree)
+    else:
+        stack.callback(log_to_stderr(bus, timeline, nodes).close)
+    if nodes is not None:
+        log = partial(_log_others, timeline, nodes)
+        follower = Follower(nodes) if draws_tree else Follower(nodes, log)
+        stack.callback(follower.close)
+    if draws_tree:
+        stack.callback(_wait_for_end, timeline)  # or the last state that is drawn would be one before the end
 
 
 def _log_others(timeline: Timeline, nodes: RemoteStart, changed: list[dict[str, Any]]) -> None:

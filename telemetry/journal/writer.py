@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from phasebus.telemetry.journal.decoder import MAX_ATTRIBUTES
 from phasebus.telemetry.journal.format import FOOTER, FORMAT, HEADER, MAX_LINE_BYTES, JournalError
 from phasebus.telemetry.journal.process_start import process_start
 from phasebus.telemetry.redaction import printable_number, reason, redact_name, redact_value
-from phasebus.telemetry.run import RunIdentity
+from phasebus.telemetry.run import RunIdentity, host_name
 from phasebus.telemetry.stuck import StuckSteps
 
 _CLOSED: Final = -1
@@ -51,6 +51,9 @@ class JournalWriter:
         try:
             self._write(_header(identity))
         except OSError as error:
+            with suppress(OSError):
+                if not os.fstat(self._descriptor).st_size:
+                    path.unlink()  # an empty file would be the last run
             os.close(self._descriptor)
             raise _creation_failed(path, error.strerror or str(error)) from error
 
@@ -112,15 +115,18 @@ def _creation_failed(path: Path, why: str) -> JournalError:
 
 
 def _header(identity: RunIdentity) -> dict[str, Any]:
-    process = psutil.Process()
+    try:
+        created: float | None = psutil.Process().create_time()
+    except psutil.Error:  # without /proc
+        created = None
     return {
         "event": HEADER,
         "format": FORMAT,
         "phasebus": __version__,
-        "host": platform.node(),
-        "pid": process.pid,
-        "process_created": process.create_time(),
-        "process_start": process_start(process.pid),
+        "host": host_name(),
+        "pid": os.getpid(),
+        "process_created": created,
+        "process_start": process_start(os.getpid()),
         "parent": identity.parent,
     }
 

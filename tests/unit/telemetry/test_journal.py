@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -55,6 +56,16 @@ def test_a_journal_that_was_written_is_read_back(journal: Path, identity: RunIde
     assert run.root is not None
     assert run.root.attributes == {"model": "m", "late": True}
     assert [moment.phase for moment in run.moments] == ["pre_download"]
+
+
+def test_journal_is_written_without_proc(journal: Path, identity: RunIdentity, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(pid: int | None = None) -> None:
+        raise psutil.NoSuchProcess(pid or os.getpid())
+
+    monkeypatch.setattr(psutil, "Process", fail)
+    write_start(journal, identity).close()
+    assert json.loads(journal.read_bytes().splitlines()[0])["process_created"] is None
+    assert read_journal(journal).run == identity.run
 
 
 def test_every_line_carries_the_ids_and_both_clocks(journal: Path, identity: RunIdentity) -> None:
@@ -380,6 +391,19 @@ def test_a_full_disk_ends_the_journal_after_a_whole_line_with_one_warning(journa
     run = read_journal(journal)
     assert run.skipped == 0
     assert len(run.steps) >= 2
+
+
+def test_journal_whose_first_line_cannot_be_written_is_removed(
+    journal: Path, identity: RunIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int, content: bytes) -> int:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        with pytest.raises(JournalError, match="File too large"):
+            JournalWriter(journal, identity)
+    assert not journal.exists()
 
 
 @pytest.mark.parametrize("node", ["../../outside", "/etc/node", "a\0b", ".."])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import platform
+
 import pytest
 
 from phasebus.telemetry import RunIdentity
@@ -46,3 +48,8 @@ def test_runs_that_begin_within_a_second_are_sorted_by_their_begin(monkeypatch: 
         runs.append(RunIdentity.fresh(environment={}).run)
     assert runs == sorted(runs)
     assert len({run.partition("-")[0] for run in runs}) == 1
+
+
+def test_name_of_a_machine_that_is_no_utf8_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "node", lambda: b"rechner-\xfc".decode("utf-8", "surrogateescape"))
+    assert RunIdentity.fresh(environment={}).node == "rechner-\\udcfc"

@@ -312,3 +312,11 @@ def test_the_state_of_many_steps_arrives_whole(serve: Any, timeline: Timeline) -
     state = get(serve(), "/timeline").json()
     assert len(state["steps"]) == 3000
     assert state == {**timeline.state(), "now": state["now"]}
+
+
+def test_number_of_connections_is_the_default_where_the_limit_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(resource, "getrlimit", deny)
+    assert connection_limit() == 256

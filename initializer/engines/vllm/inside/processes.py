@@ -64,7 +64,9 @@ def process_start_step_id(pid: int, trace: str, host: str | None = None) -> str:
         trace: The trace id.
         host: The name of its machine; None for this one.
     """
-    return hashlib.sha256(f"{trace}:{host or platform.node()}:{pid}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{trace}:{host or platform.node()}:{pid}".encode("utf-8", "backslashreplace")).hexdigest()[
+        :16
+    ]
 
 
 def report_process_start(
