@@ -73,25 +73,18 @@ const ADVICE = { failed: "Look at the step that failed first:", cancelled: "Look
   slow: "Look at the step that is slower than usual:", starting: "Nothing. The start waits for:", unknown: "Look at the step that ran last:", ready: "Nothing. The longest step was:" };
 
 function drawAdvice(root, { state: found, step, stuck }) {
-  const shown = step ?? (found === "ready" ? longestLeaf() : null), button = byId("look");
+  const longest = found === "ready" ? longestLeaves()[0] : null, shown = step ?? longest?.step, button = byId("look");
   say(byId("advice"), shown || stuck ? ADVICE[found] : found === "ready" ? "Nothing" : "Wait for the next step");
   button.hidden = !shown;
   if (shown) { say(button, placeOf(shown)); button.dataset.id = shown.id; }
   const usual = shown?.usual ? `, usually ${formatUsual(shown.usual)}` : "";
   const reason = found === "failed" || found === "cancelled" ? shown?.error ?? "No reason is given"
     : stuck ? `${shown ? "" : `${stuck.name} in ${stuck.process} (pid ${stuck.pid}): `}${stuck.reason}`
-    : !shown ? "" : found === "ready" ? `${formatDuration(secondsOf(shown))}, ${Math.round(100 * secondsOf(shown) / Math.max(0.001, secondsOf(root)))} % of the start${usual}`
+    : !shown ? "" : found === "ready" ? `${formatDuration(longest.seconds)}, ${Math.round(100 * longest.seconds / Math.max(0.001, secondsOf(root)))} % of the start${usual}`
     : `${durationOf(shown, `${ticking(secondsOf(shown))} so far`)}${hasProgress(shown) ? `. ${formatProgress(shown)}` : ""}`;
   say(byId("reason"), reason);
   const next = found === "starting" && state.live ? remaining()?.following ?? [] : [];
   say(byId("following"), next.length ? `Then usually: ${next.map(step => `${titleOf(step)} (${formatDuration(step.seconds)})`).join(", ")}` : "");
-}
-
-function longestLeaf() {
-  const { inside } = makeTree();
-  let longest = null;
-  for (const step of state.steps.values()) if (!inside(step).length && !isRunning(step) && (!longest || secondsOf(step) > secondsOf(longest))) longest = step;
-  return longest;
 }
 
 // The whole start as a bar: what has passed, and in which range it is expected to be ready.

@@ -74,10 +74,9 @@ function failedLines() {
 
 // The longest steps without inner ones, of a start that is over.
 function longestLines() {
-  const { inside } = makeTree(), whole = Math.max(0.001, secondsOf(rootStep()));
-  const all = [...state.steps.values()].filter(step => !inside(step).length).sort((a, b) => secondsOf(b) - secondsOf(a));
-  return all.slice(0, 5).filter(step => secondsOf(step) > 0.005 * whole).map(step => ({ key: step.id, step, title: placeOf(step), time: formatDuration(secondsOf(step)),
-    share: secondsOf(step) / whole, note: `${Math.round(100 * secondsOf(step) / whole)} % of the start${step.usual ? ` · usually ${formatUsual(step.usual)}` : ""}` }));
+  const whole = Math.max(0.001, secondsOf(rootStep()));
+  return longestLeaves().slice(0, 5).filter(({ seconds }) => seconds > 0.005 * whole).map(({ step, seconds }) => ({ key: step.id, step, title: placeOf(step), time: formatDuration(seconds),
+    share: seconds / whole, note: `${Math.round(100 * seconds / whole)} % of the start${step.usual ? ` · usually ${formatUsual(step.usual)}` : ""}` }));
 }
 
 const changedBy = step => String(step.attributes?.changed ?? "").split(",").filter(Boolean);

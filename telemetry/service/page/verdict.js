@@ -58,6 +58,27 @@ function stepToLookAt(leaves) {
   return ofNodes.length ? ofNodes.reduce((a, b) => (b.start < a.start ? b : a)) : null;
 }
 
+// The steps without inner ones that have ended, each with what it took, the longest first. A step that only waits took the time
+// in which no other one ran on its node, as in reports (telemetry/analysis/exclusive.py).
+function longestLeaves() {
+  const { inside } = makeTree(), waits = step => step.name.startsWith("wait_for_");
+  const leaves = [...state.steps.values()].filter(step => !inside(step).length && !isRunning(step));
+  const working = new Map(grouped(leaves.filter(step => !waits(step)).sort(byStart), step => step.node).map(steps => [steps[0].node, steps]));
+  const spent = step => waits(step) ? secondsAlone(step, working.get(step.node) ?? []) : secondsOf(step);
+  return leaves.map(step => ({ step, seconds: spent(step) })).sort((a, b) => b.seconds - a.seconds);
+}
+
+// The seconds of a step in which none of the `others` ran, which are in the order of their start.
+function secondsAlone(step, others) {
+  let alone = 0, at = step.start;
+  for (const other of others) {
+    if (other.start >= endOf(step)) break;
+    alone += Math.max(0, other.start - at);
+    at = Math.max(at, endOf(other));
+  }
+  return alone + Math.max(0, endOf(step) - at);
+}
+
 const hasProgress = step => step?.done != null; // in its own unit
 
 // The step that stands for `step` in words: for a file, its download, which has the progress of all files.
