@@ -22,11 +22,13 @@ class Interrupted(PhasebusError):  # noqa: N818  # not a fault
     Args:
         number: The signal.
         callback: The name and line of the interrupted callback; None without one.
+        starts: Whether the command starts something, of which nothing is left.
     """
 
-    def __init__(self, number: int, callback: str | None = None) -> None:
+    def __init__(self, number: int, callback: str | None = None, *, starts: bool = True) -> None:
         where = f", in the callback {callback}" if callback else ""
-        super().__init__(f"ended by {signal.Signals(number).name}{where}; nothing of the start-up is left running")
+        left = "; nothing of the start-up is left running" if starts else ""
+        super().__init__(f"ended by {signal.Signals(number).name}{where}{left}")
         self.exit_code = 128 + number
 
 
@@ -67,7 +69,7 @@ def reported(*, tracebacks: bool = False, starts: bool = False) -> Iterator[Fail
     try:
         yield report
     except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001  # every error ends the command with a message
-        error = caught if isinstance(caught, Exception) else Interrupted(signal.SIGINT)
+        error = caught if isinstance(caught, Exception) else Interrupted(signal.SIGINT, starts=starts)
         report.write(error)
         raise SystemExit(error.exit_code if isinstance(error, Interrupted) else 1) from None
 

@@ -126,11 +126,14 @@ def options(arguments: list[str]) -> dict[str, object]:
     return result
 
 
-def test_a_signal_outside_of_the_start_ends_with_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended, reported():
+@pytest.mark.parametrize(("starts", "left"), [(True, "; nothing of the start-up is left running"), (False, "")])
+def test_a_signal_outside_of_the_start_ends_with_one_line_too(
+    starts: bool, left: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended, reported(starts=starts):
         raise KeyboardInterrupt
     assert ended.value.code == 128 + signal.SIGINT
-    assert capsys.readouterr().err == "phasebus: ended by SIGINT; nothing of the start-up is left running\n"
+    assert capsys.readouterr().err == f"phasebus: ended by SIGINT{left}\n"
 
 
 FORGED = "first\n<0>an emergency\nphasebus: another message\n  of two parts\n\n12:00:00  node n: ready"
