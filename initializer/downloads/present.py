@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -12,19 +13,37 @@ from phasebus.initializer.downloads.checks import Digest, hasher
 from phasebus.initializer.downloads.protocol import BLOCK, RemoteFile
 from phasebus.initializer.downloads.record import Record
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 def earlier_copies(file: RemoteFile, folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """Yield the folders that have a file with the name and the size of `file`, each with the path of that file.
+
+    A file that several of them share is yielded once, and one that the hub's cache names by another digest is not.
 
     Args:
         file: The file of the listing; without a digest it cannot be recognized.
         folders: The folders of other versions, see `Listing.earlier`.
     """
+    found = set()
     for folder in folders if file.digest is not None else ():
         path = folder / file.name
         with suppress(OSError):
-            if file.size in {None, path.stat().st_size}:
+            status = path.stat()
+            identity = (status.st_dev, status.st_ino)
+            if file.size in {None, status.st_size} and identity not in found and not _is_other_blob(path, file):
+                found.add(identity)
                 yield folder, path
+
+
+def _is_other_blob(path: Path, file: RemoteFile) -> bool:
+    """Return whether `path` links to a file of the hub's cache, ``blobs/SHA256``, with another digest than `file` has."""
+    try:
+        blob = path.readlink()
+    except OSError:  # no link
+        return False
+    named = blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) is not None
+    return named and file.digest is not None and file.digest.algorithm == "sha256" and blob.name != file.digest.value
 
 
 def matching_status(
@@ -41,7 +60,7 @@ def matching_status(
         file: The file of the listing.
         digest: The digest that it must have.
         on_read: Called with the number of bytes of each block that is read, and may raise.
-        record: A record of verified files; a file that it has is not read.
+        record: A record of verified files; a file that it has is not read, whether it is `file` or another one.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -53,6 +72,8 @@ def matching_status(
             return None
         if record is not None and record.is_verified(file, status):
             return status
+        if record is not None and record.is_other(file, status):
+            return None
         found = hasher(digest.algorithm, status.st_size)
         buffer = memoryview(bytearray(BLOCK))
         while count := os.readv(descriptor, [buffer]):

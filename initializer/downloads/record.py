@@ -45,6 +45,14 @@ class Record:
             return False
         return bool(entry["size"] == status.st_size and entry["mtime_ns"] == status.st_mtime_ns)
 
+    def is_other(self, file: RemoteFile, status: os.stat_result) -> bool:
+        """Return whether the file with this `status` was verified, perhaps before a reboot, as another one than the listed."""
+        entry = self._latest.get(file.name)
+        if entry is None or file.digest is None or entry["digest"][0] != file.digest.algorithm:
+            return False
+        is_same_file = entry["size"] == status.st_size and entry["mtime_ns"] == status.st_mtime_ns
+        return bool(is_same_file and entry["digest"][1] != file.digest.value)
+
     def expected_digest(self, file: RemoteFile) -> Digest | None:
         """Return the digest that a file under its final name must have; None if it is unknown."""
         if file.digest is not None:

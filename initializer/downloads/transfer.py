@@ -163,14 +163,19 @@ class Transfer:
         """Return whether another version of the model has the file; then it is linked."""
         for folder, path in earlier_copies(self.file, self._earlier):
             digest = cast("Digest", self.file.digest)
-            status = matching_status(path, self.file, digest, self._count_read, Record(folder))
+            self.done = 0
+            try:
+                status = matching_status(path, self.file, digest, self._count_read, Record(folder))
+            except OSError:  # of the disk: the file can be downloaded
+                continue
             if status is not None:
                 with suppress(OSError), self._writing():
                     link(path, self._partial.path.with_suffix(".link"), self._target, status)
                     self._partial.remove()
                     self._use(status, digest)
                     return True
-            self.done = 0
+                break  # no links can be made: another copy would be read in vain
+        self.done = 0
         return False
 
     def _count_read(self, count: int) -> None:

@@ -104,6 +104,42 @@ def test_other_content_of_the_same_size_is_downloaded(old: Path, new: Path) -> N
     assert (old / NAME).read_bytes() == other
 
 
+def test_files_that_are_known_to_be_others_are_not_read(old: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (old / NAME).write_bytes(other := CONTENT[:-1] + b"?")
+    (old / ".phasebus").mkdir()
+    Record(old).add(FILE, (old / NAME).stat(), Digest("sha256", hashlib.sha256(other).hexdigest()))
+    gone = old.with_name("gone")  # as huggingface_hub makes it
+    blob = gone / "blobs" / hashlib.sha256(other).hexdigest()
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(other)
+    (gone / "part").mkdir()
+    (gone / NAME).symlink_to(f"../blobs/{blob.name}")
+    monkeypatch.delattr(present_module, "hasher")
+    source = Source()
+    transfer(source, old, new)
+    assert source.requests == 1
+
+
+def test_file_that_two_versions_share_is_read_once(old: Path, new: Path) -> None:
+    (old / NAME).write_bytes(CONTENT[:-1] + b"?")
+    gone = old.with_name("gone")
+    (gone / "part").mkdir(parents=True)
+    (gone / NAME).hardlink_to(old / NAME)
+    assert [folder for folder, _ in present_module.earlier_copies(FILE, [gone, old])] == [gone]
+
+
+def test_file_is_downloaded_if_another_version_cannot_be_read(
+    old: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "readv", broken)
+    source = Source()
+    made = transfer(source, old, new)
+    assert (source.requests, made.hit, made.done) == (1, False, len(CONTENT))
+
+
 def test_file_without_a_digest_is_downloaded(old: Path, new: Path) -> None:
     source = Source()
     transfer(source, old, new, RemoteFile(name=NAME, size=len(CONTENT)))
