@@ -37,8 +37,8 @@ def runtime_folder(environment: Mapping[str, str] = os.environ) -> Path:
     Args:
         environment: The environment of the process whose folder it is.
     """
-    if folder := environment.get("PHASEBUS_RUNTIME_DIR"):
-        return Path(folder)
+    if (folder := _named("PHASEBUS_RUNTIME_DIR", environment)) is not None:
+        return folder
     base = Path(environment.get("XDG_RUNTIME_DIR") or "/")
     if base != Path("/") and base.is_absolute() and _is_ours(base, os.getuid()) and os.access(base, os.W_OK | os.X_OK):
         return base / "phasebus"
@@ -46,13 +46,19 @@ def runtime_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def _folder(variable: str, user_path: Callable[[str], Path]) -> Path:
-    if folder := os.environ.get(variable):
-        return Path(folder)
+    if (folder := _named(variable, os.environ)) is not None:
+        return folder
     try:
         path = user_path("phasebus")
     except RuntimeError:  # there is no HOME and no entry of the user
         return _temporary_folder()
     return path if _is_usable(path) else _temporary_folder()
+
+
+def _named(variable: str, environment: Mapping[str, str]) -> Path | None:
+    """Return the folder that a variable names, if any; no shell expands ``~`` and ``$NAME`` in the files of containers."""
+    value = environment.get(variable, "").strip()
+    return Path(os.path.expanduser(os.path.expandvars(value))) if value else None  # noqa: PTH111  # it raises for no user
 
 
 def _is_usable(path: Path) -> bool:

@@ -265,6 +265,8 @@ class _Contents:
             if step is None:
                 node = event.attributes["node"] if "lost" in event.attributes else self.opened.node
                 step = self._steps[event.step] = RecordedStep.of(event, str(node))
+                if isinstance(event, StepFinished | StepFailed):  # the line of its start is lost
+                    step.start_ns = max(0, event.time_ns - int(event.seconds * 1e9))
             step.update(event)
         elif isinstance(event, PhaseMoment):
             self.moments.append(event)

@@ -48,6 +48,8 @@ class JournalWriter:
             self._descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, own=True)
         except OSError as error:
             raise _creation_failed(path, error.strerror or str(error)) from error
+        self._size = 0
+        self._has_links = os.fstat(self._descriptor).st_nlink > 0  # some file systems count none
         try:
             self._write(_header(identity))
         except OSError as error:
@@ -61,8 +63,10 @@ class JournalWriter:
         """Append one event, free of secrets.
 
         Raises:
-            OSError: The file cannot be written, for example because the disk is full. Nothing of the event is in it then.
+            OSError: The file cannot be written, for example because the disk is full, or was removed. Nothing of the event is
+                in it then.
         """
+        self._check_file()
         line: dict[str, Any] = {"event": type(event).__name__}
         if isinstance(event, StepEvent):
             line |= _step(event)
@@ -88,6 +92,21 @@ class JournalWriter:
             descriptor, self._descriptor = self._descriptor, _CLOSED  # the number may become another file's
             os.close(descriptor)
 
+    def _check_file(self) -> None:
+        """Write the first line again if the file was truncated, as some programs that rotate files do it.
+
+        Raises:
+            OSError: It was removed, or the line cannot be written.
+        """
+        status = os.fstat(self._descriptor)
+        if self._has_links and status.st_nlink == 0:
+            raise OSError(errno.ENOENT, "it was removed", str(self.path))
+        if status.st_size < self._size:
+            self._size = status.st_size
+            if status.st_size:
+                self._append(b"\n")  # ends a line that was cut
+            self._write(_header(self._identity))
+
     def _write(self, line: Mapping[str, Any]) -> None:
         identity = self._identity
         whole = {
@@ -102,10 +121,14 @@ class JournalWriter:
         encoded = _encode(whole)
         if len(encoded) > MAX_LINE_BYTES and "attributes" in whole:
             encoded = _encode({**whole, "attributes": {"truncated": True}})
+        self._append(encoded)
+
+    def _append(self, encoded: bytes) -> None:
         written = os.write(self._descriptor, encoded)
         if written < len(encoded):  # the disk is full; half a line would make the next one unreadable
             os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._size += written
 
 
 def _creation_failed(path: Path, why: str) -> JournalError:

@@ -23,6 +23,30 @@ def test_folders_of_a_user_without_a_home_are_temporary(no_home: Path) -> None:
     assert folders.state_folder() == folders.cache_folder() == no_home / f"phasebus-{os.getuid()}"
 
 
+@pytest.mark.parametrize(
+    ("value", "folder"),
+    [("~/state", "state"), ("$HOME/state", "state"), ("${HOME}/state", "state"), ("~", ""), (" ~/state\r", "state")],
+)
+def test_folder_of_a_variable_is_expanded_as_a_shell_does(
+    value: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("PHASEBUS_STATE_DIR", "PHASEBUS_CACHE_DIR"):
+        monkeypatch.setenv(name, value)
+    assert folders.state_folder() == folders.cache_folder() == tmp_path / folder
+    assert folders.runtime_folder({"PHASEBUS_RUNTIME_DIR": value}) == tmp_path / folder
+
+
+def test_folder_of_a_blank_variable_or_an_unknown_user_is_not_expanded(
+    no_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHASEBUS_STATE_DIR", " ")
+    assert folders.state_folder() == no_home / f"phasebus-{os.getuid()}"
+    for value in ("$PHASEBUS_TEST_UNSET/x", "~phasebus-test-no-user/x"):
+        monkeypatch.setenv("PHASEBUS_STATE_DIR", value)
+        assert folders.state_folder() == Path(value)
+
+
 def test_folders_of_an_unknown_user_are_temporary(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: str) -> Path:
         raise RuntimeError("could not determine the home directory")

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from phasebus.bus import PhaseEvent, StepFailed, StepFinished, StepProgress, StepStarted, phase_event
+from phasebus.observers import JournalObserver
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import JournalError, JournalWriter, find_journal, journal_of, journal_path, read_journal
 from phasebus.telemetry.journal.format import FORMAT, MAX_LINE_BYTES
@@ -369,6 +370,7 @@ import logging, resource, signal, sys
 from pathlib import Path
 from phasebus.bus import StepStarted
 from phasebus.observers import JournalObserver
+from phasebus.observers import JournalObserver
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.journal import JournalWriter
 logging.basicConfig(format="%(message)s")
@@ -412,6 +414,34 @@ def test_the_journal_of_a_member_stays_in_the_folder_of_its_run(node: str, ident
     JournalWriter(journal_of(member), member).close()
     (found,) = journal_path(identity.run).with_suffix("").iterdir()
     assert find_journal(str(found)) == journal_of(member)
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_journal_that_another_program_truncates_begins_again(journal: Path, identity: RunIdentity, kept: float) -> None:
+    writer = write_start(journal, identity)
+    os.truncate(journal, int(journal.stat().st_size * kept))
+    writer.write(StepFinished(step=PHASE, parent=NODE, kind="phase", name="download", seconds=2.0))
+    writer.write(StepFinished(step=NODE, kind="node", name="node-1", seconds=3.0))
+    writer.close()
+    run = read_journal(journal)
+    assert (run.state, run.run) == ("closed", identity.run)
+    download = next(step for step in run.steps if step.id == PHASE)
+    assert download.outcome == "finished"
+    if not kept:
+        assert download.seconds(0) == pytest.approx(2.0)
+
+
+def test_journal_that_is_removed_ends_with_one_warning(
+    journal: Path, identity: RunIdentity, caplog: pytest.LogCaptureFixture
+) -> None:
+    observer = JournalObserver(write_start(journal, identity))
+    journal.unlink()
+    for _ in range(2):
+        observer.record(StepFinished(step=NODE, kind="node", name="node-1", seconds=3.0))
+    observer.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"cannot write the journal {journal}: it was removed. The run goes on without it"
+    ]
 
 
 def test_an_event_after_the_end_is_not_written_into_another_file(
