@@ -24,11 +24,13 @@ class Seam(NamedTuple):
         module: The full name of the module that has it.
         path: Its attribute there, with dots. An attribute of a class may be one that its methods set on ``self``.
         purpose: What is missing without it.
+        elsewhere: The modules that have it in older versions.
     """
 
     module: str
     path: str
     purpose: str
+    elsewhere: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.module}:{self.path}"
@@ -46,10 +48,14 @@ def missing_from(seams: Sequence[Seam], package: str, root: Path | None = None) 
     if root is None:
         return list(seams)
     trees = {}
-    for module in {seam.module for seam in seams}:
+    for module in {module for seam in seams for module in (seam.module, *seam.elsewhere)}:
         owner = module.partition(".")[0]
         trees[module] = _parsed(root if owner == package else _installed(owner), module)
-    return [seam for seam in seams if not _has(trees[seam.module], seam.path.split("."))]
+    return [
+        seam
+        for seam in seams
+        if not any(_has(trees[module], seam.path.split(".")) for module in (seam.module, *seam.elsewhere))
+    ]
 
 
 def series(release: str) -> tuple[int, ...] | None:

@@ -17,8 +17,8 @@ from phasebus.initializer.seams import parsed_source
 
 _SOURCE = Path("engine", "arg_utils.py")
 _CLASSES = ("EngineArgs", "AsyncEngineArgs")
-_SERVER_SOURCES = (Path("entrypoints", "launchers", "cli_args.py"), Path("entrypoints", "openai", "cli_args.py"))
-"""The files with the arguments of vLLM's server: since vLLM 0.29, and before."""
+_SERVER_SOURCES = tuple(Path("entrypoints", each, "cli_args.py") for each in ("common", "launchers", "openai"))
+"""The files with the arguments of vLLM's server: since vLLM 0.33, since 0.29, and before."""
 _SERVER_CLASSES = ("BaseFrontendArgs", "FrontendArgs")
 _SERVER_FIELDS = ("host", "port")
 """Arguments of the server that are fields of `serve`; the others belong into `serve.args`."""

@@ -1,6 +1,6 @@
 """Every private part of vLLM that phasebus uses, in one list, and which of them a vLLM has.
 
-The list is checked against vLLM's source, which takes a second. Read from vLLM 0.32.
+The list is checked against vLLM's source, which takes a second. Read from vLLM 0.33.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from phasebus.initializer.engines.vllm.inside.forkserver.patches import (
     MODEL_INSPECTION,
     STARTING_PROCESSES,
 )
+from phasebus.initializer.engines.vllm.openai_server import APPLICATIONS, STATES, VALIDATORS
+from phasebus.initializer.engines.vllm.server_arguments import PARSERS
 from phasebus.initializer.seams import Seam, missing_from
 
 SEAMS: Final[Sequence[Seam]] = (
@@ -23,11 +25,16 @@ SEAMS: Final[Sequence[Seam]] = (
     Seam("vllm.tracing", "instrument", "the steps that vLLM has no span for"),
     Seam("vllm.tracing", "init_tracer", "the spans of the front end"),
     Seam(ids.VLLM_TRACING, "TracerProvider", "unique span ids where a process makes a second provider"),
-    Seam("vllm.entrypoints.launchers.cli_args", "make_arg_parser", "the server of `phasebus up`"),
-    Seam("vllm.entrypoints.launchers.cli_args", "validate_parsed_serve_args", "the server of `phasebus up`"),
-    Seam("vllm.entrypoints.launchers.app", "build_app", "the server of `phasebus up`"),
-    Seam("vllm.entrypoints.launchers.api_server.app_state", "init_app_state", "the server of `phasebus up`"),
-    Seam("vllm.entrypoints.launchers.launcher", "validate_api_server_args", "the server of `phasebus up`"),
+    *(
+        Seam(modules[0], path, "the server of `phasebus up`", modules[1:])
+        for modules, path in (
+            (PARSERS, "make_arg_parser"),
+            (PARSERS, "validate_parsed_serve_args"),
+            (APPLICATIONS, "build_app"),
+            (STATES, "init_app_state"),
+            (VALIDATORS, "validate_api_server_args"),
+        )
+    ),
     *(Seam(module, path, f"the step {step}") for module, path, step in hooks.UNTRACED_FUNCTIONS),
     Seam(*hooks.LOADER, "the size of the weights"),
     Seam(*hooks.CONFIGURATION, "the name that the model is served under"),

@@ -1,6 +1,6 @@
 """The arguments of vLLM's OpenAI server, by name, through the parser of its command line: its types, its checks.
 
-Runs in the engine's process, which has imported vLLM. Read from vLLM 0.32 and 0.29; until 0.28, the parser is elsewhere.
+Runs in the engine's process, which has imported vLLM. Read from vLLM 0.33, 0.32 and 0.29.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from typing import Any, Final, NoReturn
 from phasebus.initializer.engines.protocol import EngineError
 from phasebus.initializer.engines.vllm.arguments import check_arguments
 
-PARSERS: Final = ("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args")
-"""The modules with the parser: since vLLM 0.29, and before."""
+PARSERS: Final = (
+    "vllm.entrypoints.common.cli_args",
+    "vllm.entrypoints.launchers.cli_args",
+    "vllm.entrypoints.openai.cli_args",
+)
+"""The modules with the parser: since vLLM 0.33, since 0.29, and before."""
 
 _SET_OTHERWISE: Final = frozenset(
     {"config", "grpc", "grpc_port", "headless", "help", "host", "model_tag", "port", "uds"}

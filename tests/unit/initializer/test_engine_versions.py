@@ -10,11 +10,11 @@ from phasebus.initializer.engines.vllm.versions import check_vllm
 
 @pytest.mark.parametrize("release", ["0.11.2", "0.15.1"])
 def test_vllm_below_the_minimum_is_refused_with_the_supported_versions(release: str) -> None:
-    with pytest.raises(EngineError, match=rf"vLLM {release} is not supported: .* supports vLLM 0\.16\.0 to 0\.32\.0"):
+    with pytest.raises(EngineError, match=rf"vLLM {release} is not supported: .* supports vLLM 0\.16\.0 to 0\.33\.0"):
         check_vllm(release)
 
 
-@pytest.mark.parametrize("release", ["0.16.0", "0.32.0+cpu", "0.32.5", "0.1.dev9+gabc", "dev"])
+@pytest.mark.parametrize("release", ["0.16.0", "0.33.0+cpu", "0.33.5", "0.1.dev9+gabc", "dev"])
 def test_supported_and_development_versions_pass_silently(release: str, caplog: pytest.LogCaptureFixture) -> None:
     check_vllm(release)
     assert caplog.records == []

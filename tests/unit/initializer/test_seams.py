@@ -58,6 +58,12 @@ def test_a_seam_is_found_in_the_source_of_its_module(tmp_path: Path, path: str, 
     assert missing_from([seam], "library", tmp_path) == ([] if found else [seam])
 
 
+def test_a_seam_that_an_older_version_has_in_another_module_is_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_text(SOURCE)
+    seams = [Seam("library.new", path, "nothing", ("library.older", "library.old")) for path in ("Owner", "absent")]
+    assert missing_from(seams, "library", tmp_path) == seams[1:]
+
+
 def test_a_seam_of_another_library_is_looked_up_where_that_is_installed(tmp_path: Path) -> None:
     there, absent = Seam("uvicorn.server", "Server.startup", "a"), Seam("uvicorn.server", "Server.missing", "b")
     unknown = Seam("not_installed.module", "Name", "c")
