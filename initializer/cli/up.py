@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -41,9 +40,12 @@ def up(
         from phasebus.initializer.cli.failures import reported
         from phasebus.initializer.cli.start import start_and_serve
         from phasebus.initializer.cluster import load_cluster_config
+        from phasebus.initializer.pipeline import yaml_file  # noqa: F401  # a yaml.py beside CONFIG is another module
+        from phasebus.initializer.pipeline.callbacks import importing_from
         from phasebus.initializer.pipeline.settings import folder_of
 
     with reported(tracebacks=verbose, starts=True) as report:
-        sys.path.insert(0, str(folder_of(config)))  # to import callbacks from its folder, as for a script
+        with importing_from(folder_of(config)):
+            loaded = load_cluster_config(config, assignments)
         service = {"host": host, "port": port, "linger_seconds": linger}
-        start_and_serve(load_cluster_config(config, assignments), report, prompt=prompt, once=once, service=service)
+        start_and_serve(loaded, report, prompt=prompt, once=once, service=service)

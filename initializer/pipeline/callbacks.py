@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
@@ -18,6 +20,21 @@ from phasebus.telemetry.redaction import learn_data
 
 _ALIKE = 0.85
 """The minimum similarity, as measured by difflib, of a misspelled key to a known one."""
+
+
+@contextmanager
+def importing_from(folder: Path) -> Iterator[None]:
+    """Import modules from `folder` before installed ones in the block, as for a script, and after them from then on.
+
+    A folder with ``vllm`` or ``ray.py`` in it, such as a clone of vLLM, does not replace what the start imports later.
+    """
+    entry = str(folder)
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+        sys.path.append(entry)
 
 
 def import_callback(name: str) -> Any:

@@ -49,6 +49,7 @@ def examine(path: Path, assignments: tuple[str, ...] = (), *, parse: bool = Fals
         parse: Whether the engine checks its arguments by itself.
     """
     from phasebus.initializer.cli.check import fields, models, surroundings
+    from phasebus.initializer.pipeline import yaml_file  # noqa: F401  # a yaml.py beside the file is another module
     from phasebus.initializer.pipeline.settings import folder_of
 
     with _imports_from(folder_of(path)):

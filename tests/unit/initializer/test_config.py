@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from phasebus.initializer.integrations.datasets import DatasetConfig
 from phasebus.initializer.integrations.datasets.events import DATASET_KEYS
 from phasebus.initializer.integrations.serving import ServingConfig
 from phasebus.initializer.integrations.training import TrainingConfig
-from phasebus.initializer.pipeline.callbacks import import_callback
+from phasebus.initializer.pipeline.callbacks import import_callback, importing_from
 
 
 def written(folder: Path, text: str) -> Path:
@@ -279,3 +280,20 @@ def test_a_token_is_long_or_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"service.token: .*at least 8 characters") as raised:
         token_of("sh0rt")
     assert "sh0rt" not in str(raised.value)
+
+
+def test_modules_beside_a_configuration_come_first_only_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("installed", "beside"):
+        (tmp_path / folder).mkdir()
+        for name in ("of_both_early", "of_both_late"):
+            (tmp_path / folder / f"{name}.py").write_text(f"where = {folder!r}\n")
+    (tmp_path / "beside" / "of_one.py").write_text("where = 'beside'\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "installed"), *sys.path])
+    with importing_from(tmp_path / "beside"):
+        found = [import_module("of_both_early").where]
+    found += [import_module(name).where for name in ("of_both_late", "of_one")]
+    for name in ("of_both_early", "of_both_late", "of_one"):
+        monkeypatch.delitem(sys.modules, name)
+    assert found == ["beside", "installed", "beside"]
