@@ -26,7 +26,7 @@ from tests.support.processes import has_ended
 from tests.support.waiting import wait_until
 
 PROGRAM = """\
-import gc, itertools, json, logging, multiprocessing, os, random, resource, signal, sys, threading, time
+import gc, itertools, json, logging, multiprocessing, os, random, resource, select, signal, socket, sys, threading, time
 from phasebus.initializer.engines.vllm.inside.forkserver import begin, channel, process, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.process import ForkContext
 
@@ -177,14 +177,32 @@ def test_a_server_released_by_its_owner_reports_exit_codes_and_forks_no_more(tmp
             each.join()
         ended.join()
         show(codes=[each.exitcode for each in (*processes, ended)], method=ended._popen.method, server=server(), later=ask(), frozen=frozen,
-            descriptors=sorted(os.listdir(f"/proc/{server()}/fd"), key=int))
+            descriptors=sorted(os.listdir(f"/proc/{server()}/fd"), key=int),
+            folders=open(f"/proc/{server()}/environ").read().count("LD_LIBRARY_PATH=/no/such/folder"))
         """,
+        env=os.environ | {"LD_LIBRARY_PATH": "/no/such/folder"},
     )
+    assert shown["folders"] == 1
     assert shown["codes"] == [-signal.SIGKILL, -signal.SIGKILL, 7]
     assert (shown["method"], shown["later"]["method"], shown["later"]["code"]) == ("forkserver", "spawn", 0)
     assert shown["frozen"] > 1000
     assert len(shown["descriptors"]) == 4  # the standard streams, and its owner
     assert lines == []
+
+
+def test_a_server_closes_the_descriptors_of_a_request_that_lacks_some(tmp_path: Path) -> None:
+    shown, _ = run(
+        tmp_path,
+        """
+        begin.fork_server()
+        reading, writing = os.pipe()
+        socket.send_fds(channel._requests, [b"fork"], [writing])
+        os.close(writing)
+        show(readable=select.select([reading], [], [], 60)[0] == [reading], later=ask())
+        """,
+    )
+    assert shown["readable"]
+    assert shown["later"]["method"] == "forkserver"
 
 
 def test_a_fork_has_no_descriptor_that_the_command_was_started_with(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn
 
 from phasebus.initializer.engines.vllm.inside.compile_times import after_compilation, inherited
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, remainder
-from phasebus.initializer.engines.vllm.inside.forkserver.imported import record_environment
+from phasebus.initializer.engines.vllm.inside.forkserver.imported import LIBRARY_PATH, record_environment
 from phasebus.initializer.engines.vllm.inside.forkserver.safety import flush_output, touched_device
 
 _LEFT_TO_OWNER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -119,7 +119,9 @@ class ForkServer:
             return
         if message == channel.RELEASE and not self._ends_forks:
             self._release()
-        if len(descriptors) < 3:
+        if len(descriptors) < 3:  # no request, or one of which this process has no number left for the rest
+            for descriptor in descriptors:
+                os.close(descriptor)
             return
         data, status, tracker, *others = descriptors
         flush_output()
@@ -145,6 +147,8 @@ class ForkServer:
         # its title is not that of a file, so Python cannot find its library by it
         arguments = [TITLE, "-S", "-s", "-P", remainder.__file__, *map(str, numbers)]
         environment = {"PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}"}
+        if folders := os.environ.get(LIBRARY_PATH):  # some Pythons find their own library there alone
+            environment[LIBRARY_PATH] = folders
         try:
             for each in descriptors:
                 os.set_inheritable(each, True)
