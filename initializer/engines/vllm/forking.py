@@ -222,7 +222,7 @@ def begun_server(environment: Mapping[str, str]) -> Iterator[None]:
                     applied_later(environment)[0],
                     owner=ends,
                     idle_seconds=None,
-                    niceness=int(niceness) if niceness.isdigit() else _WORKER_NICENESS,
+                    niceness=int(niceness) if niceness.isdecimal() else _WORKER_NICENESS,
                 )
             finally:
                 os.close(ends)

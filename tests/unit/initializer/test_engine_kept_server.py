@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import messages
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address
 
 PROGRAM = """\
 import json, os, select, signal, sys
@@ -83,6 +86,32 @@ def test_body_that_is_no_object_is_an_error(content: bytes) -> None:
     with pytest.raises(messages.MessageError):
         messages.read_body(descriptor)
     os.close(descriptor)
+
+
+def test_folder_of_a_file_system_without_locks_or_sockets_is_an_error_and_nothing_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    address, tried = Address(tmp_path), []
+
+    def refuse(first: Any, *_: Any) -> None:
+        tried.append(first)
+        raise OSError(95, "Operation not supported")
+
+    class Socket(socket.socket):
+        bind = refuse
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", refuse)
+        patched.setattr(socket, "socket", Socket)
+        with pytest.raises(OSError, match="not supported"):
+            address.lock()
+        with pytest.raises(OSError, match="not supported"):
+            address.listen()
+    address.close()
+    lock, listener = tried
+    assert not os.path.realpath(f"/proc/self/fd/{lock}").startswith(str(tmp_path))
+    assert listener.fileno() == -1
 
 
 @pytest.fixture(scope="module")

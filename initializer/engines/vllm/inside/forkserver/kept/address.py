@@ -99,10 +99,13 @@ class Address:
         descriptor = open_regular(f"{self._base}.lock", os.O_RDWR | os.O_CREAT, own=True)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
         except BlockingIOError:
             os.close(descriptor)
             return None
-        os.ftruncate(descriptor, 0)
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            raise
         return descriptor
 
     def is_listening(self) -> bool:
@@ -129,12 +132,16 @@ class Address:
         """Return the listening socket of a new server; the lock is held."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         name, beginning = Path(f"{self._base}.sock"), Path(f"{self._base}.new")
-        name.unlink(missing_ok=True)
-        beginning.unlink(missing_ok=True)
-        listener.bind(str(beginning))
-        beginning.chmod(0o600)
-        listener.listen(128)
-        beginning.rename(name)  # a socket with the name is one that can be connected to
+        try:
+            name.unlink(missing_ok=True)
+            beginning.unlink(missing_ok=True)
+            listener.bind(str(beginning))
+            beginning.chmod(0o600)
+            listener.listen(128)
+            beginning.rename(name)  # a socket with the name is one that can be connected to
+        except OSError:  # a file system without sockets, or without space
+            listener.close()
+            raise
         return listener
 
     def remove(self) -> None:

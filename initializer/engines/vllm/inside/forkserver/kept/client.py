@@ -172,7 +172,7 @@ def wait_for_process(address: Address, seconds: float = 10.0) -> int | None:
 
 
 def ask(address: Address, request: str) -> Mapping[str, Any] | None:
-    """Return the state of the server after a request, "status" or "stop"; None if there is no server.
+    """Return the answer of the server: its state after "status" or "stop", or its "variables"; None if there is no server.
 
     Raises:
         NotForkedError: It does not answer.
@@ -212,7 +212,7 @@ def wait_until_imported(address: Address, seconds: float = _BEGIN_SECONDS) -> Ma
 
 def _last_line(log: Path) -> str:
     lines = read_regular(log, 1_000_000).decode(errors="replace").splitlines()
-    return lines[-1] if lines else "without a word"
+    return lines[-1] if lines else "its log is empty"
 
 
 @contextmanager
