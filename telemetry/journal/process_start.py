@@ -10,9 +10,14 @@ from pathlib import Path
 
 
 def process_start(pid: int) -> str | None:
-    """Return the boot of the machine and the clock ticks after it at which a process was started; None if not known."""
+    """Return the boot of the machine and the clock ticks after it at which a process was started; None if not known.
+
+    A process that has ended, and that its parent does not wait for, as in a container without an init, has no start either.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        if fields[0] in ("Z", "X"):
+            return None
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {int(fields[19])}"
     except (OSError, ValueError, IndexError):

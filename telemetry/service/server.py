@@ -186,4 +186,5 @@ def _listen_error(name: str, host: str, port: int, error: OSError) -> PortTakenE
     advice = (
         "; name an address of this machine alone, such as 0.0.0.0 or ::" if isinstance(error, socket.gaierror) else ""
     )
-    return PortTakenError(f"the {name} cannot listen on {host}:{port}: {error.strerror or error}{advice}")
+    address = address_text(host, port)
+    return PortTakenError(f"the {name} cannot listen on {address}: {error.strerror or error}{advice}")

@@ -119,6 +119,13 @@ def test_steps_that_ran_when_the_process_died_have_the_outcome_died(
 
 
 @pytest.mark.skipif(process_start(os.getpid()) is None, reason="the system has no /proc")
+def test_process_that_has_ended_and_is_not_waited_for_has_no_start() -> None:
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert process_start(process.pid) is None
+
+
+@pytest.mark.skipif(process_start(os.getpid()) is None, reason="the system has no /proc")
 def test_process_whose_clock_was_set_since_is_still_running(journal: Path, identity: RunIdentity) -> None:
     writer = write_start(journal, identity)
     change_header(journal, process_created=psutil.Process().create_time() - 3600)

@@ -82,7 +82,7 @@ def test_address_of_ipv6_is_named_where_the_kernel_has_none(monkeypatch: pytest.
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
     monkeypatch.setattr(socket, "socket", unsupported)
-    with pytest.raises(PortTakenError, match="the service cannot listen on :::9464: Address family not supported"):
+    with pytest.raises(PortTakenError, match=r"the service cannot listen on \[::\]:9464: Address family not supported"):
         server._bound("service", "::", 9464)
 
 
