@@ -34,6 +34,7 @@ def demo(prompt: str, *, once: bool, host: str | None, port: int | None, linger:
             engine_args={"max_model_len": 256, "enforce_eager": True, "dtype": "bfloat16"},
             engine_env={"VLLM_CPU_KVCACHE_SPACE": "1"},
         )
+        write_err("The model is tiny and its weights are random: the text that it generates has no meaning")
         service = {"host": host, "port": port, "linger_seconds": linger}
         start_and_serve(config, report, prompt=prompt, once=once, service=service)
 

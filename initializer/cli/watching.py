@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from phasebus.observers.redrawing import can_redraw
 from phasebus.telemetry.redaction import redact
 
 _RECONNECT_SECONDS = 1.0
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
 def follow(url: str, *, until_ready: bool) -> bool:
@@ -94,8 +96,9 @@ def _follow(start: RemoteStart, console: Console | None, *, until_ready: bool) -
                     return str(root["outcome"])
         except httpx.TransportError as error:
             if not connected:
+                reason = _ERRNO.sub("", str(error)) or type(error).__name__
                 raise WatchError(
-                    f"cannot connect to {start.url}: {error}. Is this the URL printed by `phasebus up`?"
+                    f"cannot connect to {start.url}: {reason}. Is this the URL printed by `phasebus up`?"
                 ) from error
             if start.root is not None and start.root["outcome"] != "running":
                 return str(start.root["outcome"])

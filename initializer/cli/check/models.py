@@ -11,7 +11,7 @@ from pathlib import Path
 
 from phasebus.initializer.cli.doctor.findings import Finding
 from phasebus.initializer.cli.doctor.machine import folder_finding
-from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, is_taken, listen_error, reason_of
+from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, free_text, is_taken, listen_error, reason_of
 from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.local import LocalSource, inspect_model
@@ -71,7 +71,7 @@ def _model(config: LLMConfig) -> tuple[str | None, Finding]:
             source.close()
     except DownloadError as error:
         return None, finding(redact(str(error)), "fix")
-    return str(path), finding(f"{len(sizes)} files, {sum(sizes):,} bytes")
+    return str(path), finding(f"{len(sizes)} file{'' if len(sizes) == 1 else 's'}, {sum(sizes):,} bytes")
 
 
 def _folders(config: LLMConfig) -> Iterator[Finding]:
@@ -165,7 +165,7 @@ def _server(config: LLMConfig) -> Iterator[Finding]:
     if serve.exact and serve.port == config.service.port:
         yield Finding("server", "port", f"{serve.port} is also service.port", "fix", "name another serve.port, or 0")
     elif (error := listen_error(serve.host, serve.port)) is None:
-        yield Finding("server", "port", f"{where} is free")
+        yield Finding("server", "port", free_text(serve.host, serve.port))
     elif not (is_taken(error) or isinstance(error, PermissionError)):
         alone = address_alone(serve.host)
         advice = "serve.host is an address of this machine, or 0.0.0.0 or :: for all of them"

@@ -10,7 +10,8 @@ from typing import Final
 
 from phasebus.initializer.cli.doctor.findings import Finding
 from phasebus.initializer.cli.doctor.machine import find_folders
-from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, is_taken, listen_error, reason_of
+from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, free_text, is_taken, listen_error, reason_of
+from phasebus.initializer.cli.options import port_of
 from phasebus.initializer.cluster.config import ClusterConfig
 from phasebus.initializer.node.config import LLMConfig, ServiceConfig
 from phasebus.initializer.ray.address import host_and_port
@@ -37,28 +38,31 @@ FILE_VARIABLES: Final = (
 
 def examine(config: LLMConfig | ClusterConfig, environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     """Yield the findings about what surrounds a configuration."""
-    yield from _service(config.service)
+    yield from _service(config.service, environment)
     yield from _ray(config.ray.address or environment.get("RAY_ADDRESS"))
     yield from find_folders()
     yield from find_files(environment)
 
 
-def _service(service: ServiceConfig) -> Iterator[Finding]:
-    if service.port is None:
+def _service(service: ServiceConfig, environment: Mapping[str, str]) -> Iterator[Finding]:
+    variable = port_of(environment.get("PHASEBUS_PORT", ""))
+    port = service.port if variable is None else variable
+    if port is None:
         yield Finding("service", "port", "no /metrics and no page: service.port is null")
         return
-    where = endpoint(service.host, service.port)
-    if (error := listen_error(service.host, service.port)) is None:
-        yield Finding("service", "port", f"{where} is free")
+    host = environment.get("PHASEBUS_HOST") or service.host
+    where = endpoint(host, port)
+    if (error := listen_error(host, port)) is None:
+        yield Finding("service", "port", free_text(host, port))
     elif is_taken(error):
         advice = "the start uses the next free port, and prints it"
         yield Finding("service", "port", f"cannot listen on {where}: {reason_of(error)}", "note", advice)
     else:
         advice = "the start has no /metrics, no probes and no page then"
-        if (alone := address_alone(service.host)) is not None:
+        if (alone := address_alone(host)) is not None:
             advice = f"{advice}; the port is a field of its own: service.host: {alone}, and service.port"
         yield Finding("service", "host", f"cannot listen on {where}: {reason_of(error)}", "note", advice)
-    if service.access.token is None and service.host not in ("127.0.0.1", "localhost", "::1"):
+    if service.access.token is None and host not in ("127.0.0.1", "localhost", "::1"):
         advice = "set service.token or PHASEBUS_TOKEN for the page and its data"
         yield Finding("service", "token", "none: other machines get the probes and /metrics only", "note", advice)
 

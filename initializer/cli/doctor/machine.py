@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from rich.filesize import decimal
 
 from phasebus.initializer.cli.doctor.findings import Finding
-from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, is_taken, listen_error, reason_of
+from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, free_text, is_taken, listen_error, reason_of
 from phasebus.initializer.cli.options import is_service_link, port_of
 from phasebus.telemetry.collector import Collector
 from phasebus.telemetry.folders import cache_folder
@@ -62,7 +62,7 @@ def find_ports() -> Iterator[Finding]:
     host = os.environ.get("PHASEBUS_HOST") or "127.0.0.1"
     where = endpoint(host, port)
     if (error := listen_error(host, port)) is None:
-        yield Finding("ports", "/metrics", f"{where} is free")
+        yield Finding("ports", "/metrics", free_text(host, port))
         return
     if is_taken(error):
         advice = "phasebus uses the next free port and prints it; --port or PHASEBUS_PORT selects another"

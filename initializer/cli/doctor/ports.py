@@ -29,6 +29,11 @@ def reason_of(error: OSError) -> str:
     return str(error.strerror or error).partition(" (while ")[0]
 
 
+def free_text(host: str, port: int) -> str:
+    """Return that the port of this address is free, or will be: with 0, the system picks one."""
+    return f"a free port of {host} is picked" if port == 0 else f"{endpoint(host, port)} is free"
+
+
 def endpoint(host: str, port: int) -> str:
     """Return the address and the port in one text, as in a URL."""
     return f"[{host}]:{port}" if _is_address(host) and ":" in host else f"{host}:{port}"

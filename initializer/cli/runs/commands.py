@@ -83,7 +83,9 @@ def show(run: str | None, *, as_json: bool) -> None:
             "journal": summary.path,
             "began": _local_time(summary),
             "outcome": f"{summary.outcome or summary.state}{_after(summary.seconds)}",
-            "usual": f"{format_duration(median(ready))}, the median of {len(ready)} other runs" if ready else "unknown",
+            "usual": f"{format_duration(median(ready))}, the median of {len(ready)} other run{'' if len(ready) == 1 else 's'}"
+            if ready
+            else "unknown",
             "configuration": configuration.fingerprint if configuration else "not recorded",
         }
         for name, value in lines.items():

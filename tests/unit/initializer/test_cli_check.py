@@ -283,6 +283,14 @@ def test_taken_port_and_missing_token_are_possible_surprises(model: Path) -> Non
     ]
 
 
+def test_variables_of_the_service_come_before_its_fields(model: Path) -> None:
+    config = LLMConfig.model_validate({"model": str(model), "service": {"port": 1}})
+    found = list(surroundings.examine(config, {"PHASEBUS_HOST": "0.0.0.0", "PHASEBUS_PORT": "0"}))
+    shown = {each.name: each.value for each in found if each.topic == "service"}
+    assert shown["port"] == "a free port of 0.0.0.0 is picked"
+    assert "token" in shown
+
+
 @pytest.mark.parametrize(("exact", "level"), [(True, "fix"), (False, "note")])
 def test_taken_port_of_the_engine_server_fails_the_start_only_if_configured(
     monkeypatch: pytest.MonkeyPatch, model: Path, exact: bool, level: str

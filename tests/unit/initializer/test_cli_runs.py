@@ -47,7 +47,7 @@ def test_a_run_is_shown_with_what_has_changed_and_what_is_usual() -> None:
     assert SHORT.fingerprint in shown
     assert f"changed since {RUNS[0]}" in shown
     assert "args.max_model_len" in shown
-    assert "usual          12 s, the median of 1 other runs" in shown
+    assert "usual          12 s, the median of 1 other run\n" in shown
     as_json = json.loads(phasebus("runs", "show", "--json").output)
     assert (as_json["run"], as_json["usual_seconds"], as_json["changed"]) == (RUNS[2], 10.0, {})
 

@@ -241,7 +241,7 @@ def test_watch_ends_when_the_start_closes(timeline: Timeline, service: Server) -
 def test_a_url_that_cannot_be_reached_is_named() -> None:
     result = watch("127.0.0.1:1")
     assert result.exit_code == 1
-    assert "cannot connect to http://127.0.0.1:1" in result.output
+    assert "cannot connect to http://127.0.0.1:1: Connection refused. " in result.output
     assert "Traceback" not in result.output
 
 
