@@ -46,6 +46,8 @@ class Connections:
         self._closed = False
         self._open: set[Wire] = set()
         self._idle: dict[tuple[str, str], list[HTTPConnection]] = defaultdict(list)
+        # where IPv6 leads nowhere, only the first connection waits for it
+        self._silent: set[tuple[Any, ...]] = set()
         self._proxies: dict[tuple[str, str], SplitResult | None] = {}
         self._trust: ssl.SSLContext | None = None
         self.trust_problem = ""
@@ -133,13 +135,15 @@ class Connections:
     def _dial(self, host: str, port: int) -> Wire:
         """Return a connection to the first address of `host` that accepts one."""
         failure: OSError = OSError(f"{host} has no address")
-        for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, *_, address in sorted(addresses, key=lambda each: each[-1] in self._silent):
             wire = Wire(family, self._settings.stall_seconds, self._forget)
             try:
                 self._remember(wire)
                 wire.connect(address, self._settings.connect_seconds)
             except TimeoutError:
                 wire.close()
+                self._silent.add(address)
                 failure = ConnectTimeoutError()
             except OSError as error:
                 wire.close()

@@ -1,12 +1,14 @@
-"""Parsing and validating the headers of a response (RFC 9110). They are untrusted."""
+"""Parsing and validating the headers of a response (RFC 9110), which are untrusted; the header of a user and password."""
 
 from __future__ import annotations
 
 import re
 import time
+from base64 import b64encode
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import Final
+from urllib.parse import SplitResult, unquote
 
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 
@@ -14,7 +16,9 @@ _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 _RATE_LIMIT: Final = re.compile(r";\s*t=([0-9]{1,18})\b")
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,254}"')
-_UNENCODED: Final = frozenset({"", "identity"})
+_RESETS: Final = ("RateLimit-Reset", "X-RateLimit-Reset")
+_EPOCH: Final = 10**9
+"""A limit of requests is reset after a number of seconds below this, or at a time since 1970 above it."""
 
 
 def content_length(headers: Message) -> int | None:
@@ -61,9 +65,17 @@ def strong_etag(headers: Message) -> str | None:
 
 
 def content_encoding(headers: Message) -> str | None:
-    """Return the content encoding of a body; None without one."""
+    """Return the encoding of a body in lower case; None without one."""
     value = headers.get("Content-Encoding", "").strip().lower()
-    return None if value in _UNENCODED else value[:40]
+    return None if value in {"", "identity"} else value[:40]
+
+
+def basic_credentials(parts: SplitResult, header: str = "Authorization") -> dict[str, str]:
+    """Return the header with the user and password of an address; none if it has no user."""
+    if parts.username is None:
+        return {}
+    plain = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {header: f"Basic {b64encode(plain.encode()).decode()}"}
 
 
 def is_web_page(headers: Message) -> bool:
@@ -75,13 +87,14 @@ def retry_after(headers: Message) -> float | None:
     """Return the pause that a server requests, in seconds; None if it requests none.
 
     It is a number or a date in Retry-After, or the time until requests are allowed again in RateLimit, which the hub sends
-    (https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/).
+    (https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/), or in the headers that were used before it.
     """
     value = headers.get("Retry-After", "").strip()
     if not value and (matched := _RATE_LIMIT.search(headers.get("RateLimit", ""))) is not None:
         value = matched[1]
+    value = value or next(filter(None, (headers.get(name, "").strip() for name in _RESETS)), "")
     if _NUMBER.fullmatch(value):
-        return float(value)
+        return max(0.0, float(value) - (time.time() if int(value) > _EPOCH else 0))
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):

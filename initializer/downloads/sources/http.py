@@ -19,15 +19,10 @@ from phasebus.initializer.downloads.errors import DownloadError, TransferError
 from phasebus.initializer.downloads.protocol import BLOCK
 from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.authorities import certificate_remedy
+from phasebus.initializer.downloads.sources.bodies import HttpBody
 from phasebus.initializer.downloads.sources.connections import Connections, ProxyConnectError
-from phasebus.initializer.downloads.sources.headers import (
-    content_encoding,
-    content_length,
-    content_range,
-    is_web_page,
-    retry_after,
-    strong_etag,
-)
+from phasebus.initializer.downloads.sources.encodings import is_supported
+from phasebus.initializer.downloads.sources.headers import content_encoding, is_web_page, retry_after
 from phasebus.initializer.downloads.sources.nearness import is_nearer
 from phasebus.initializer.downloads.sources.responses import Response
 from phasebus.initializer.downloads.sources.tunnels import UNAUTHENTICATED
@@ -105,6 +100,9 @@ class HttpClient:
                 raise StatusError(response.status, response.headers, host, signed=redirected)
             if response.status != 416:
                 _check_content(urlsplit(url), response.headers)
+            if start and response.status == 206 and content_encoding(response.headers) is not None:
+                response.close()
+                return self.request(url, headers)  # the range is one of the compressed bytes
             return HttpBody(response, start, self._settings.stall_seconds)
         except BaseException:
             response.close()
@@ -191,51 +189,6 @@ def _cause(error: Exception) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
 
 
-class HttpBody:
-    """The body of a response; see `Body`."""
-
-    def __init__(self, response: Response, start: int, stall: float) -> None:
-        self._response = response
-        self._stall = stall
-        self._received = 0
-        self._expected: int | None
-        self.start = 0
-        self.size: int | None
-        self.validator = strong_etag(response.headers)
-        if response.status == 200:
-            self.size = self._expected = content_length(response.headers)
-            return
-        content_length(response.headers)
-        self.start, self._expected, self.size = content_range(response.headers)
-        if response.status == 416 and self.size == start:
-            self.start, self._expected = start, 0
-        if self._expected is None or self.start != start:
-            raise TransferError(f"the bytes from {start} on were requested, and the server sends others")
-
-    def receive(self, room: memoryview) -> memoryview:
-        """Receive the next bytes into `room` and return them; an empty view at the end."""
-        if self._response.status == 416:
-            return room[:0]
-        try:
-            count = self._response.receive(room)
-        except TimeoutError:
-            raise TransferError(f"next to no bytes arrived for {self._stall:g} s") from None
-        except (OSError, HTTPException, ValueError) as error:
-            raise TransferError(f"the connection broke ({type(error).__name__})") from None
-        self._received += count
-        if not count and self._expected is not None and self._received != self._expected:
-            raise TransferError(f"the connection ended after {self._received} of {self._expected} bytes")
-        return room[:count]
-
-    def stop(self) -> None:
-        """End the transfer, from any thread."""
-        self._response.stop()
-
-    def close(self) -> None:
-        """Close the connection, or keep it for further requests if the body was read."""
-        self._response.close()
-
-
 def error_of_status(error: StatusError) -> Exception:
     """Return the error to raise for an error status: a TransferError if it may succeed when retried."""
     host, status = error.host, error.status
@@ -255,7 +208,7 @@ def _check_content(address: SplitResult, headers: Message) -> None:
     """Reject a body that is not the content of the file.
 
     Raises:
-        DownloadError: It is a web page, or encoded.
+        DownloadError: It is a web page, or in an encoding that is not supported.
     """
     name = address.path.rpartition("/")[2]
     if is_web_page(headers) and not name.endswith((".html", ".htm")):
@@ -265,7 +218,7 @@ def _check_content(address: SplitResult, headers: Message) -> None:
             else "it may ask for a login: give credentials, or the address of the file itself"
         )
         raise DownloadError(f"{address.hostname} answered with a web page in place of {name!r}; {remedy}")
-    if (encoding := content_encoding(headers)) is not None:
+    if (encoding := content_encoding(headers)) is not None and not is_supported(encoding):
         raise DownloadError(
             f"{address.hostname} sends {name!r} in the encoding {encoding!r}, although identity was requested; "
             "switch off compression for it on the server"

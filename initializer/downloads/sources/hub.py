@@ -15,14 +15,16 @@ from collections.abc import Mapping
 from email.message import Message
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from phasebus.initializer.downloads.errors import DownloadError, TransferError, UnavailableError
 from phasebus.initializer.downloads.names import is_remote_name
 from phasebus.initializer.downloads.paths import expanded
 from phasebus.initializer.downloads.protocol import Listing, RemoteFile
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, StatusError, error_of_status
+from phasebus.initializer.downloads.sources.bodies import HttpBody
+from phasebus.initializer.downloads.sources.headers import basic_credentials
+from phasebus.initializer.downloads.sources.http import HttpClient, StatusError, error_of_status
 from phasebus.initializer.downloads.sources.hub_cache import (
     cached_commits,
     cached_snapshot,
@@ -39,6 +41,9 @@ logger = logging.getLogger("phasebus.downloads")
 REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 """The form of a repository: ``org/name`` or ``org/name@revision``."""
 
+_ADDRESS = re.compile(r"(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?")
+"""The form of a repository behind ``hf://``; the oldest ones, such as ``gpt2``, are known without their organization, too."""
+
 _REPO_PART = re.compile(r"(?![.-])(?!.*(--|\.\.))[A-Za-z0-9._-]{1,96}(?<![.-])")
 _MAX_LISTING = 128 * 2**20
 _MODELSCOPE = "VLLM_USE_MODELSCOPE"
@@ -48,7 +53,7 @@ _MOST_COMMITS = 3
 
 def hub_source(model: str, settings: DownloadSettings) -> HubSource:
     """Return the source of ``hf://org/name`` or ``hf://org/name@revision``."""
-    if (repository := REPOSITORY.fullmatch(model.partition("://")[2].rstrip("/"))) is None:
+    if (repository := _ADDRESS.fullmatch(model.partition("://")[2].rstrip("/"))) is None:
         raise DownloadError(f"{model!r} names no repository; write hf://org/name or hf://org/name@revision")
     return HubSource(repository["repo"], repository["revision"], settings)
 
@@ -113,7 +118,7 @@ class HubSource:
                 raise
             logger.warning("%s; using %s from the cache %s", error, self.display, cached.folder)
             return cached
-        self._address = f"{_endpoint()}/{self._repo}/resolve/{repository.commit}"
+        self._address = f"{_endpoint()[0]}/{self._repo}/resolve/{repository.commit}"
         return Listing(
             files=tuple(without_duplicate_weights(repository.files)),
             folder=snapshot_folder(cache, self._repo, repository.commit),
@@ -154,7 +159,13 @@ class HubSource:
             raise DownloadError(
                 "the token of the hub has characters that no token has; correct HF_TOKEN or the file of HF_TOKEN_PATH"
             )
-        url = f"{_endpoint()}/api/models/{self._repo}/revision/{quote(self._revision, safe='')}?blobs=true"
+        endpoint, password = _endpoint()
+        if password:
+            self._headers = {
+                **{name: value for name, value in self._headers.items() if name.lower() != "authorization"},
+                **password,
+            }
+        url = f"{endpoint}/api/models/{self._repo}/revision/{quote(self._revision, safe='')}?blobs=true"
         try:
             content = self._client.read(url, self._headers, _MAX_LISTING)
         except StatusError as error:
@@ -171,10 +182,7 @@ class HubSource:
                 f"of that account{stated}"
             )
         if not code and error.status == 401 and any(name.lower() == "authorization" for name in self._headers):
-            return _RejectedTokenError(
-                f"{_endpoint()} rejects the token that is sent for {self.display}; it may have expired: set HF_TOKEN to "
-                f"another one, or remove it if the repository is public{stated}"
-            )
+            return _RejectedTokenError(f"{self._rejection(error)}{stated}")
         if code == "RevisionNotFound":
             return DownloadError(f"{self._repo!r} has no revision {self._revision!r}; name a branch, a tag or a commit")
         if code == "DisabledRepo":
@@ -182,11 +190,26 @@ class HubSource:
         if code == "RepoNotFound" or (not code and error.status in {401, 404}):
             folder = self._guessed_from and f", nor is there a folder {Path(self._guessed_from).absolute()}"
             return DownloadError(
-                f"there is no repository {self._repo!r} on {_endpoint()}{folder or ''}, or it is private: check the name, or "
+                f"there is no repository {self._repo!r} on {_endpoint()[0]}{folder or ''}, or it is private: check the name, or "
                 "set HF_TOKEN to a token that may read it"
             )
         other = error_of_status(error)
         return DownloadError(f"{other}{stated}") if isinstance(other, DownloadError) else other
+
+    def _rejection(self, error: StatusError) -> str:
+        """Return a message about credentials that the hub rejects, or that a redirect of it does not get."""
+        endpoint, password = _endpoint()
+        if error.signed:
+            return (
+                f"{endpoint} redirects to another address, which denies access to {self.display}, and to which no token is "
+                "sent; name that address in HF_ENDPOINT"
+            )
+        if password:
+            return f"{endpoint} rejects the user and password of HF_ENDPOINT for {self.display}; correct them"
+        return (
+            f"{endpoint} rejects the token that is sent for {self.display}; it may have expired: set HF_TOKEN to another one, "
+            "or remove it if the repository is public"
+        )
 
 
 def _statement(headers: Message) -> str:
@@ -231,9 +254,19 @@ def _offline_variable() -> str:
     return other if other in os.environ and "HF_HUB_OFFLINE" not in os.environ else "HF_HUB_OFFLINE"
 
 
-def _endpoint() -> str:
+def _endpoint() -> tuple[str, Mapping[str, str]]:
+    """Return the address of the hub without a user and password, and the header with those; none without them."""
     constants = _constants()
     endpoint: str = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).strip()
     if not endpoint.lower().startswith(("http://", "https://")):
         raise DownloadError(f"HF_ENDPOINT is {redact(endpoint)!r}; it has to begin with https:// or http://")
-    return endpoint.rstrip("/")
+    try:
+        parts = urlsplit(endpoint.rstrip("/"))
+        is_cut = "@" in f"{parts.path}{parts.query}{parts.fragment}" or parts.port == 0
+    except ValueError:
+        is_cut = True
+    if is_cut:
+        raise DownloadError(
+            "HF_ENDPOINT is malformed; write '/', '#', '?' and '@' in its password as %2F, %23, %3F and %40"
+        )
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), basic_credentials(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -29,6 +30,9 @@ _MAX_OBJECT = 2**20
 
 _PATHS = ("/", "./", "../", "~", "file:")
 """What an address begins with that can only be a path."""
+
+_WORD = re.compile(r"[\w.-]+")
+"""A name without an organization, as the hub has for its oldest models."""
 
 _NEVER_EMPTY = frozenset({".json", ".model", ".bin", ".pt", ".pth"})
 
@@ -66,7 +70,9 @@ class LocalSource:
         """Return the files in the folder, including those behind symbolic links, or the single file."""
         with _readable(self.path):
             if not _exists(self.path):
-                raise DownloadError(f"{self._model!r} does not exist (as {self.path}); check the path")
+                raise DownloadError(
+                    f"{self._model!r} does not exist (as {self.path}); check the path{_hub_hint(self._model)}"
+                )
             if os.path.isfile(self.path):
                 _check_unfinished([self.path])
                 return Listing(files=(_describe(self.path, self.path.name),), single=True)
@@ -164,11 +170,18 @@ def _exists(path: Path) -> bool:
     return True
 
 
+def _hub_hint(model: str) -> str:
+    """Return how a model of the hub is written, as the end of a message; empty if `model` can only be a path."""
+    if model.startswith(_PATHS):
+        return ""
+    return f", or {f'hf://{model}' if _WORD.fullmatch(model) else 'org/name'} for a model of the hub"
+
+
 def _inspect_model(model: str, path: Path, mode: DownloadMode) -> tuple[Path, list[int]]:
     if not _exists(path):
         raise DownloadError(
             f"there is no model at {model!r} (as {path}); give the path of a folder with a config.json, as `hf download` "
-            f"makes it{'' if model.startswith(_PATHS) else ', or org/name for a model of the hub'}"
+            f"makes it{_hub_hint(model)}"
         )
     if os.path.isfile(path):
         return path, [_inspect_file(path)]

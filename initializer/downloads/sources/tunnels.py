@@ -6,12 +6,12 @@ Sources: RFC 9110, 9.3.6 (CONNECT); RFC 1928 and RFC 1929 (SOCKS5, with a user a
 from __future__ import annotations
 
 import ipaddress
-from base64 import b64encode
 from http.client import HTTPResponse
 from typing import Any, Final, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
+from phasebus.initializer.downloads.sources.headers import basic_credentials
 from phasebus.initializer.downloads.sources.wire import Wire
 from phasebus.printable import address_text
 from phasebus.telemetry.proxies import proxy_for
@@ -61,10 +61,7 @@ def proxy_port(proxy: SplitResult) -> int:
 
 def proxy_credentials(proxy: SplitResult) -> dict[str, str]:
     """Return the header with the user and password of an HTTP proxy; empty without them."""
-    if proxy.username is None:
-        return {}
-    plain = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {b64encode(plain.encode()).decode()}"}
+    return basic_credentials(proxy, "Proxy-Authorization")
 
 
 def open_tunnel(wire: Wire, proxy: SplitResult, host: str, port: int) -> None:

@@ -7,7 +7,6 @@ with ``sha256sum * > SHA256SUMS``. An address that ends in a slash or in SHA256S
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -17,7 +16,9 @@ from phasebus.initializer.downloads.errors import DownloadError
 from phasebus.initializer.downloads.names import remote_parts
 from phasebus.initializer.downloads.protocol import Listing, RemoteFile, Source
 from phasebus.initializer.downloads.settings import DownloadSettings
-from phasebus.initializer.downloads.sources.http import HttpBody, HttpClient, StatusError, error_of_status
+from phasebus.initializer.downloads.sources.bodies import HttpBody
+from phasebus.initializer.downloads.sources.headers import basic_credentials
+from phasebus.initializer.downloads.sources.http import HttpClient, StatusError, error_of_status
 
 SUMS = "SHA256SUMS"
 _LINE = re.compile(r"(?P<digest>[0-9A-Fa-f]{64}) [ *](?:\./)?(?P<name>.+)")
@@ -60,19 +61,20 @@ class WebSource:
             raise DownloadError(f"{address.scheme}:// is followed by no host; write https://host/path")
         self._settings = settings
         self._client = HttpClient(settings)
-        self._headers = {"User-Agent": f"phasebus/{__version__}", **_credentials(address)}
+        self._headers = {"User-Agent": f"phasebus/{__version__}", **basic_credentials(address)}
         netloc = address.netloc.rpartition("@")[2]
         self._query = f"?{address.query}" if address.query else ""
         path = address.path or "/"
         self._is_folder = path.endswith(("/", f"/{SUMS}"))
         self._base = f"{address.scheme}://{netloc}{path.rpartition('/')[0]}/"
-        self._name = unquote(path.rpartition("/")[2])
+        self._quoted = path.rpartition("/")[2]
+        self._name = unquote(self._quoted).rpartition("/")[2]
         self.display = self._base if self._is_folder else f"{address.scheme}://{netloc}{path}"
 
     def listing(self) -> Listing:
         """Return the files that SHA256SUMS lists, with their sizes from the server; or the single file."""
         if not self._is_folder:
-            size, validator = self._client.size(self._url(self._name), self._headers)
+            size, validator = self._client.size(self._file_url(), self._headers)
             return Listing(files=(RemoteFile(name=self._name, size=size, validator=validator),), single=True)
         digests = self._digests()
         with ThreadPoolExecutor(self._settings.concurrency) as threads:
@@ -80,11 +82,16 @@ class WebSource:
 
     def open(self, file: RemoteFile, start: int, validator: str | None) -> HttpBody:
         """Request a file from the server."""
-        return self._client.open(self._url(file.name), self._headers, start, validator)
+        url = self._url(file.name) if self._is_folder else self._file_url()
+        return self._client.open(url, self._headers, start, validator)
 
     def close(self) -> None:
         """Abort running requests and close the connections."""
         self._client.close()
+
+    def _file_url(self) -> str:
+        """Return the address of the file, quoted as it was: with %2F in place of a slash, it is another address."""
+        return f"{self._base}{self._quoted}{self._query}"
 
     def _url(self, name: str) -> str:
         return f"{self._base}{quote(name)}{self._query}"
@@ -127,10 +134,3 @@ def read_digests(content: bytes, display: str) -> dict[str, str]:
         remote_parts(matched["name"], "a file")
         digests[matched["name"]] = matched["digest"].lower()
     return digests
-
-
-def _credentials(parts: SplitResult) -> dict[str, str]:
-    if parts.username is None:
-        return {}
-    plain = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return {"Authorization": f"Basic {b64encode(plain.encode()).decode()}"}

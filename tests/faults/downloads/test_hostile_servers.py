@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from phasebus.initializer import DownloadError
 from phasebus.initializer.downloads import fetch
+from phasebus.initializer.downloads.sources.http import HttpClient
 from phasebus.initializer.downloads.sources.nearness import is_nearer
 from tests.support.downloads import QUICK, STALLING, tree, watched
 from tests.support.raw_server import Behaviour, RawServer, answering, raw_server, repeating, response
@@ -63,6 +66,28 @@ async def test_interim_responses_are_skipped(tmp_path: Path) -> None:
     assert tree(tmp_path / "there") == {"model.bin": b"body"}
 
 
+async def test_body_that_a_proxy_compresses_is_decoded(tmp_path: Path) -> None:
+    compressed = gzip.compress(b"body" * 100_000)
+    part = response(206, compressed[:1], Content_Range=f"bytes 0-0/{len(compressed)}", Content_Encoding="gzip")
+    whole = response(body=compressed, Content_Encoding="gzip", ETag='"1"')
+    with raw_server(answering(part, whole)) as server:
+        async with watched() as seen:
+            await fetch(seen.bus, f"{server.url}/model.bin", destination=tmp_path / "there", settings=QUICK)
+    assert tree(tmp_path / "there") == {"model.bin": b"body" * 100_000}
+
+
+async def test_rest_of_compressed_bytes_is_not_taken_for_that_of_a_file() -> None:
+    rest = response(206, b"y", Content_Range="bytes 1-1/2", Content_Encoding="gzip")
+    whole = response(body=gzip.compress(b"xyz"), Content_Encoding="gzip")
+    with (
+        raw_server(answering(rest, whole)) as server,
+        closing(HttpClient(QUICK)) as client,
+        closing(client.open(f"{server.url}/a", {}, 1, '"1"')) as body,
+    ):
+        assert (body.start, body.size, body.validator) == (0, None, None)
+        assert bytes(body.receive(memoryview(bytearray(10)))) == b"xyz"
+
+
 async def test_server_that_dribbles_a_body_counts_as_stalled() -> None:
     start = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
     with raw_server(repeating(b"x", 0.05, start)) as server:
@@ -73,7 +98,9 @@ async def test_server_that_dribbles_a_body_counts_as_stalled() -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (response(body=b"x", Content_Encoding="gzip"), "in the encoding 'gzip'"),
+        (response(body=b"x", Content_Encoding="br"), "in the encoding 'br'"),
+        (response(body=b"plain", Content_Encoding="gzip"), "the compressed bytes are damaged"),
+        (response(body=gzip.compress(b"x" * 99)[:-9], Content_Encoding="gzip"), "the compressed bytes end too early"),
         (response(body=b"x", Content_Length="1, 2"), "two different lengths"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", "two different lengths"),
         (
@@ -161,7 +188,7 @@ def test_redirect_to_this_machine_is_recognized(target: str, origin: str, nearer
 
 
 async def test_what_a_retry_does_not_change_is_requested_once() -> None:
-    with raw_server(answering(response(body=b"x", Content_Encoding="gzip"))) as server:
+    with raw_server(answering(response(body=b"x", Content_Encoding="br"))) as server:
         await failure(f"{server.url}/model.bin", QUICK)
         assert len(server.heads) == 1
 

@@ -55,6 +55,42 @@ def test_expired_token_is_named_as_the_cause(hub: Hub) -> None:
     assert "https://hub.example rejects the token that is sent for hf://org/name; it may have expired" in error_of(hub)
 
 
+def test_password_of_the_endpoint_is_sent_and_not_printed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, dict[str, str]]] = []
+
+    def read(_: HttpClient, url: str, headers: dict[str, str], __: int) -> bytes:
+        sent.append((url, headers))
+        raise StatusError(401, Message(), "hub.example", signed=False)
+
+    monkeypatch.setattr(HttpClient, "read", read)
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:p%40ss@hub.example/repository/hf/")
+    message = error_of(hub)
+    assert message == (
+        "https://hub.example/repository/hf rejects the user and password of HF_ENDPOINT for hf://org/name; correct them"
+    )
+    ((url, headers),) = sent
+    assert url.startswith("https://hub.example/repository/hf/api/models/org/name/")
+    assert [value for name, value in headers.items() if name.lower() == "authorization"] == ["Basic bWU6cEBzcw=="]
+
+
+@pytest.mark.parametrize("endpoint", ["https://me:p@ss/word@hub.example", "https://me:12/34@hub.example"])
+def test_endpoint_with_unquoted_characters_is_an_error_without_its_password(
+    hub: Hub, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    message = error_of(hub)
+    assert message.startswith("HF_ENDPOINT is malformed; write '/', '#', '?' and '@' in its password as %2F")
+    assert not any(part in message for part in ("ss/w", "12", "34", "me:"))
+
+
+def test_redirect_that_loses_the_token_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object) -> bytes:
+        raise StatusError(401, Message(), "hub.example", signed=True)
+
+    monkeypatch.setattr(HttpClient, "read", read)
+    assert "https://hub.example redirects to another address, which denies access to hf://org/name" in error_of(hub)
+
+
 @pytest.mark.parametrize("token", ['"hf_secret"', "'hf_secret'"])
 def test_quotes_around_the_token_are_named(hub: Hub, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.utils.build_hf_headers", lambda: {"authorization": f"Bearer {token}"})

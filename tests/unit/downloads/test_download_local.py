@@ -343,9 +343,9 @@ async def test_destination_inside_the_model_is_rejected_and_the_model_itself_is_
     assert {name: content for name, content in tree(model).items() if not name.startswith(".phasebus")} == FILES
 
 
-@pytest.mark.parametrize(("name", "hint"), [("gpt2", True), ("datasets/org/name", True), ("./gpt2", False)])
-async def test_name_that_is_no_folder_may_be_meant_for_the_hub(name: str, hint: bool) -> None:
+@pytest.mark.parametrize(("name", "hint"), [("gpt2", "hf://gpt2"), ("datasets/org/name", "org/name"), ("./gpt2", "")])
+async def test_name_that_is_no_folder_may_be_meant_for_the_hub(name: str, hint: str) -> None:
     async with watched() as seen:
         with pytest.raises(DownloadError) as caught:
             await fetch(seen.bus, name)
-    assert str(caught.value).endswith("or org/name for a model of the hub") is hint
+    assert str(caught.value).endswith(f", or {hint} for a model of the hub") is bool(hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from email.message import Message
 from email.utils import format_datetime
 
@@ -83,6 +84,14 @@ def test_rate_limit_of_the_hub_is_obeyed_without_retry_after() -> None:
     assert retry_after(headers_of(RateLimit='"api";r=0;t=55')) == 55
     assert retry_after(headers_of(RateLimit='"api";r=0;t=55', Retry_After="7")) == 7
     assert retry_after(headers_of(RateLimit='"api";r=0')) is None
+
+
+@pytest.mark.parametrize("name", ["RateLimit-Reset", "X-RateLimit-Reset"])
+def test_reset_of_a_rate_limit_is_seconds_or_a_time(name: str) -> None:
+    assert retry_after(headers_of(**{name: "55"})) == 55
+    assert 50 < (retry_after(headers_of(**{name: str(int(time.time()) + 60)})) or 0) <= 61
+    assert retry_after(headers_of(**{name: "1000000001"})) == 0
+    assert retry_after(headers_of(**{name: "soon"})) is None
 
 
 @pytest.mark.parametrize("value", ["", "presently", "²", "-1", "9" * 400, "Mon, 01 Jan 99999 00:00:00 GMT"])

@@ -9,6 +9,7 @@ import pytest
 from phasebus.initializer import DownloadError
 from phasebus.initializer.downloads import DownloadSettings
 from phasebus.initializer.downloads.sources import repository_name, source_of
+from phasebus.initializer.downloads.sources.http import HttpClient
 
 SETTINGS = DownloadSettings()
 
@@ -20,6 +21,8 @@ SETTINGS = DownloadSettings()
         ("org/name@refs/pr/1", "hf", "hf://org/name@refs/pr/1"),
         ("hf://org/name", "hf", "hf://org/name"),
         ("hf://org/name@v1.0", "hf", "hf://org/name@v1.0"),
+        ("hf://gpt2", "hf", "hf://gpt2"),
+        ("hf://gpt2@main", "hf", "hf://gpt2@main"),
         ("https://huggingface.co/org/name", "hf", "hf://org/name"),
         ("https://huggingface.co/org/name/tree/dev", "hf", "hf://org/name@dev"),
         ("huggingface.co/org/name", "hf", "hf://org/name"),
@@ -65,7 +68,7 @@ def test_display_has_no_credentials_and_no_query(model: str) -> None:
     ("model", "message"),
     [
         ("ftp://host/x", r"installed for ftp://; .*hf://, s3://"),
-        ("hf://name", "hf://org/name@revision"),
+        ("hf://", "hf://org/name@revision"),
         ("org/name:Q4_K_M", "one quantization of a repository.*resolve/main/FILE.gguf"),
         ("hf://a/b/c", "names no repository"),
         ("https:///path", "followed by no host"),
@@ -75,6 +78,29 @@ def test_display_has_no_credentials_and_no_query(model: str) -> None:
 def test_malformed_address_is_an_error(model: str, message: str) -> None:
     with pytest.raises(DownloadError, match=message):
         source_of(model, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("address", "requested"),
+    [
+        ("/v0/b/app/o/models%2Fv1%2Ftiny.gguf?alt=media", "/v0/b/app/o/models%2Fv1%2Ftiny.gguf?alt=media"),
+        ("/p/a%20b%2Bc(1)%7E.gguf", "/p/a%20b%2Bc(1)%7E.gguf"),
+    ],
+)
+def test_address_of_a_file_is_requested_as_it_is_quoted(
+    address: str, requested: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    def size(_: HttpClient, url: str, __: object) -> tuple[None, None]:
+        sent.append(url)
+        return None, None
+
+    monkeypatch.setattr(HttpClient, "size", size)
+    (file,) = source_of(f"https://host{address}", SETTINGS).listing().files
+    assert sent == [f"https://host{requested}"]
+    assert "/" not in file.name
+    assert file.name.endswith(".gguf")
 
 
 def test_endpoint_without_a_scheme_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
