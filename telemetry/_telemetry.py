@@ -17,7 +17,8 @@ from phasebus.telemetry.collector import Collector
 from phasebus.telemetry.exporters import metric_pushes, span_queues
 from phasebus.telemetry.metric_push import MetricPush
 from phasebus.telemetry.metrics import Metrics
-from phasebus.telemetry.otel.settings import Findings, MetricSettings, TraceSettings
+from phasebus.telemetry.otel.findings import Findings
+from phasebus.telemetry.otel.settings import MetricSettings, TraceSettings
 from phasebus.telemetry.proxies import without_proxy
 from phasebus.telemetry.redaction import learn_environment, learn_secret
 from phasebus.telemetry.relay import Relay, SpanForwarder

@@ -14,8 +14,9 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
+from phasebus.telemetry.otel.findings import Findings
 from phasebus.telemetry.otel.otlp_variables import DEFAULT_SECONDS, OtlpVariables, flaw_of_endpoint, signal_url
-from phasebus.telemetry.otel.settings import Findings, MetricSettings, TraceSettings
+from phasebus.telemetry.otel.settings import MetricSettings, TraceSettings
 from phasebus.telemetry.proxies import proxy_for
 
 if TYPE_CHECKING:

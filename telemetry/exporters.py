@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from phasebus.telemetry.collector import SHUTDOWN_FLUSH_SECONDS, Collector
 from phasebus.telemetry.metric_push import MetricPush
 from phasebus.telemetry.otel import MetricSettings, SpanQueue, TraceSettings
-from phasebus.telemetry.otel.settings import Findings
+from phasebus.telemetry.otel.findings import Findings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData

@@ -13,11 +13,14 @@ from urllib.parse import urlsplit
 
 from opentelemetry.util.re import parse_env_headers
 
-from phasebus.telemetry.otel.settings import Findings
+from phasebus.telemetry.otel.findings import Findings
 from phasebus.telemetry.redaction import redact
 
 DEFAULT_SECONDS: Final = 10.0
 """How long a request may take, in seconds."""
+
+_SHORTEST_SECONDS: Final = 0.001
+_LONGEST_SECONDS: Final = 2_147_483.0  # as milliseconds they fit into 31 bits, as sockets need
 
 _SIGNAL_PATH: Final = re.compile("/v1/(traces|metrics|logs)$")
 
@@ -53,10 +56,14 @@ class OtlpVariables:
             seconds = float(value or DEFAULT_SECONDS)
         except ValueError:
             seconds = 0.0
-        if 0.0 < seconds < float("inf"):
+        if _SHORTEST_SECONDS <= seconds <= _LONGEST_SECONDS:
             return seconds
         self._findings.reject(
-            self.variable(name), value, "it is no number of seconds above 0", f"{DEFAULT_SECONDS:g}", repair="10"
+            self.variable(name),
+            value,
+            "it is no number of seconds from 0.001 to 2147483",
+            f"{DEFAULT_SECONDS:g}",
+            repair="10",
         )
         return DEFAULT_SECONDS
 

@@ -42,7 +42,7 @@ class Rejections:
     """Counts rejected spans, from the responses to an exporter.
 
     Attributes:
-        refusal: Why the last HTTP request was not accepted, without a response or with one; None if it was.
+        refusal: Why the last request was not accepted, without a response or with one; None if it was.
     """
 
     def __init__(self) -> None:
@@ -125,6 +125,16 @@ def _refusal_of(response: Response) -> RefusedError | None:
     return None
 
 
+def _refusal_of_grpc(error: Any) -> RefusedError | None:
+    """Return why gRPC could not deliver a request; None if `error` is none of gRPC's."""
+    try:
+        code, details = str(error.code().name), str(error.details() or "")[:_MOST_CHARACTERS]
+    except AttributeError:
+        return None
+    too_large = code == "RESOURCE_EXHAUSTED" and "larger than max" in details
+    return RefusedError(f"{code}: {details}" if details else code, too_large=too_large)
+
+
 class CollectorExporter(SpanExporter):
     """An exporter to a collector, together with what the collector has rejected.
 
@@ -170,6 +180,13 @@ class _ReadingStub:
         self._rejections = rejections
 
     def Export(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802  # the name in OTLP's service
-        response = self._stub.Export(*args, **kwargs)
+        try:
+            response = self._stub.Export(*args, **kwargs)
+        except Exception as error:
+            self._rejections.refusal = refusal = _refusal_of_grpc(error)
+            if refusal is not None and refusal.too_large:  # the exporter would only try again
+                raise refusal from error
+            raise
+        self._rejections.refusal = None
         self._rejections.read(response)
         return response

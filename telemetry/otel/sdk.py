@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
-from phasebus.telemetry.otel.settings import Findings, TraceSettings
+from phasebus.telemetry.otel.findings import Findings
+from phasebus.telemetry.otel.settings import TraceSettings
 
 
 def import_sdk() -> None:

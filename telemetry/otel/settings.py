@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import Final
 from urllib.parse import unquote
 
+from phasebus.telemetry.otel.findings import Findings
 from phasebus.telemetry.redaction import redact
 
 SAMPLERS: Final = frozenset(
@@ -39,28 +40,6 @@ METRIC_INTERVAL_MILLISECONDS: Final = 60_000
 _TEMPORALITY: Final = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 
 
-@dataclass(slots=True)
-class Findings:
-    """What is wrong with the variables of an environment.
-
-    Attributes:
-        problems: One line each: the value, why it cannot be used, and what is used instead.
-        repairs: Valid values for variables that the SDK would reject, for the environment of other processes.
-        rejected: The variables with such values, which the SDK must not read in this process either.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    repairs: dict[str, str] = field(default_factory=dict)
-    rejected: set[str] = field(default_factory=set, compare=False)
-
-    def reject(self, name: str, value: str, why: str, used: str, repair: str | None = None) -> None:
-        """Note that the variable `name` cannot have this value, what is used instead, and what the SDK accepts."""
-        self.problems.append(f"{name} is {redact(value[:200])!r}; {why}. {used} is used")
-        self.rejected.add(name)
-        if repair is not None:
-            self.repairs[name] = repair
-
-
 _COUNT_LIMITS: Final = {
     "OTEL_ATTRIBUTE_COUNT_LIMIT": "max_attributes",
     "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "max_span_attributes",
@@ -81,6 +60,8 @@ _LOADED: Final = {
 }
 """Variables that name an entry point, by which OpenTelemetry loads a part of itself: its group, and the default."""
 
+_EXPORTERS: Final = frozenset({"otlp", "console", "none", "prometheus"})
+_MOST_MILLISECONDS: Final = 2**31 - 1  # a thread cannot wait for much longer
 _FILES: Final = ("OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE")
 _COUNT_LIMIT: Final = 128
 _UNLIMITED: Final = -1
@@ -199,7 +180,8 @@ class _Reader:
         return self._environment.get(name, "").strip()
 
     def names(self, name: str) -> tuple[str, ...]:
-        return tuple(part.strip() for part in self.text(name).split(",") if part.strip())
+        parts = (part.strip() for part in self.text(name).split(","))
+        return tuple(part.lower() if part.lower() in _EXPORTERS else part for part in parts if part)
 
     def sampler(self) -> str:
         name = self.text("OTEL_TRACES_SAMPLER").lower() or DEFAULT_SAMPLER
@@ -242,8 +224,10 @@ class _Reader:
         batch = self._number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_SPANS, least=1, repair="512")
         room_for_a_batch = str(min(max(2048, batch), QUEUE_SPANS))
         queue = self._number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SPANS, least=1, repair=room_for_a_batch)
-        delay = self._number("OTEL_BSP_SCHEDULE_DELAY", DELAY_MILLISECONDS, least=1, repair="5000")
-        self._number("OTEL_BSP_EXPORT_TIMEOUT", 30_000, least=1, repair="30000")
+        delay = self._number(
+            "OTEL_BSP_SCHEDULE_DELAY", DELAY_MILLISECONDS, least=1, most=_MOST_MILLISECONDS, repair="5000"
+        )
+        self._milliseconds("OTEL_BSP_EXPORT_TIMEOUT", 30_000)
         if batch > queue:
             self._findings.problems.append(
                 f"OTEL_BSP_MAX_QUEUE_SIZE is {queue}, fewer spans than a batch of {batch}; batches are {queue} spans"
@@ -252,9 +236,7 @@ class _Reader:
         return SpanBatches(queue=queue, batch=min(batch, queue), delay=delay / 1000)
 
     def metric_interval(self) -> float:
-        default = METRIC_INTERVAL_MILLISECONDS
-        milliseconds = self._number("OTEL_METRIC_EXPORT_INTERVAL", default, least=1, repair=str(default))
-        return milliseconds / 1000
+        return self._milliseconds("OTEL_METRIC_EXPORT_INTERVAL", METRIC_INTERVAL_MILLISECONDS) / 1000
 
     def limits(self) -> dict[str, int]:
         limits = {
@@ -283,7 +265,19 @@ class _Reader:
             attributes["service.name"] = name
         return {key: value for key, value in attributes.items() if value}
 
-    def _number(self, name: str, default: int, *, least: int, repair: str, empty: int | None = None) -> int:
+    def _milliseconds(self, name: str, default: int) -> int:
+        return self._number(name, default, least=1, most=_MOST_MILLISECONDS, repair=str(default))
+
+    def _number(
+        self,
+        name: str,
+        default: int,
+        *,
+        least: int,
+        repair: str,
+        most: float = float("inf"),
+        empty: int | None = None,
+    ) -> int:
         text = self.text(name)
         if not text:
             return default if empty is None else empty
@@ -291,8 +285,8 @@ class _Reader:
             number = int(text)
         except ValueError:
             number = least - 1
-        if number >= least:
+        if least <= number <= most:
             return number
-        why = f"it is no whole number of at least {least}"
+        why = f"it is no whole number of at least {least}" + (f" and at most {most:g}" if number > most else "")
         self._findings.reject(name, text, why, "no limit" if default < 0 else str(default), repair=repair)
         return default

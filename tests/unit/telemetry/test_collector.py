@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext
 
 from phasebus.telemetry import Collector
-from phasebus.telemetry.otel.settings import Findings
+from phasebus.telemetry.otel.findings import Findings
 from tests.support.otlp import Authority, otlp_sink
 
 SPAN = ReadableSpan("x", SpanContext(1, 1, False), start_time=1, end_time=2)
@@ -99,6 +99,9 @@ def test_a_header_that_is_none_is_one_warning_without_its_value(value: str, capl
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon", "http/protobuf"),
         ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "soon", "10"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1", "10"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "0.000001", "10"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1e300", "10"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "nan", "10"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "none"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/missing.pem", "no such file"),
     ],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,25 +175,73 @@ def test_a_success_with_any_other_content_rejects_no_span(sink: OtlpSink, conten
     assert telemetry.tracing.dropped == 0
 
 
-def test_spans_that_a_collector_rejects_over_grpc_are_counted() -> None:
-    requests: list[Any] = []
+@contextmanager
+def grpc_collector(
+    answer: Callable[[Any, Any], ExportTraceServiceResponse], most_bytes: int = -1
+) -> Iterator[Callable[[], Telemetry]]:
+    """A collector that answers each request over gRPC; returns what exports to it.
+
+    Args:
+        answer: Called with a request and its context.
+        most_bytes: The size of a request that is accepted; -1 for any size.
+    """
 
     class Service(trace_service_pb2_grpc.TraceServiceServicer):
         def Export(self, request: Any, context: Any) -> ExportTraceServiceResponse:  # noqa: N802
-            requests.append(request)
-            return partial_success(1, "too old")
+            return answer(request, context)
 
-    server = grpc.server(futures.ThreadPoolExecutor(1))
+    limit = [("grpc.max_receive_message_length", most_bytes)]
+    server = grpc.server(futures.ThreadPoolExecutor(1), options=limit)
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        telemetry = telemetry_to(f"http://127.0.0.1:{port}", OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
-        run_steps(telemetry, 9)
-        assert not telemetry.tracing.close()
+        variables = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "100"}
+        yield lambda: telemetry_to(f"http://127.0.0.1:{port}", **variables)
     finally:
         server.stop(None).wait()
+
+
+def test_spans_that_a_collector_rejects_over_grpc_are_counted() -> None:
+    requests: list[Any] = []
+
+    def answer(request: Any, _: Any) -> ExportTraceServiceResponse:
+        requests.append(request)
+        return partial_success(1, "too old")
+
+    with grpc_collector(answer) as telemetry_to_it:
+        telemetry = telemetry_to_it()
+        run_steps(telemetry, 9)
+        assert not telemetry.tracing.close()
     assert telemetry.tracing.dropped == len(requests) > 0
+
+
+def test_reason_of_a_collector_over_grpc_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    def answer(_: Any, context: Any) -> ExportTraceServiceResponse:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "the key has expired")
+        raise AssertionError("abort raises")
+
+    with grpc_collector(answer) as telemetry_to_it:
+        telemetry = telemetry_to_it()
+        run_steps(telemetry, 3)
+        assert not telemetry.tracing.close()
+    assert "(UNAUTHENTICATED: the key has expired)" in caplog.text
+
+
+def test_spans_that_are_too_many_for_a_request_over_grpc_are_exported_in_smaller_ones() -> None:
+    received: list[str] = []
+
+    def answer(request: Any, _: Any) -> ExportTraceServiceResponse:
+        received.extend(
+            span.name for each in request.resource_spans for scope in each.scope_spans for span in scope.spans
+        )
+        return ExportTraceServiceResponse()
+
+    with grpc_collector(answer, most_bytes=4000) as telemetry_to_it:
+        telemetry = telemetry_to_it()
+        run_steps(telemetry, 100)
+        assert telemetry.tracing.close()
+    assert len(received) == 101
 
 
 @exports_since(1, 45, "wait as long as Retry-After asks")

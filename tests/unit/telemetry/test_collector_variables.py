@@ -6,7 +6,7 @@ import pytest
 
 from phasebus.telemetry import Collector
 from phasebus.telemetry.otel import MetricSettings
-from phasebus.telemetry.otel.settings import Findings
+from phasebus.telemetry.otel.findings import Findings
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}

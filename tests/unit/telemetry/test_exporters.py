@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanContext
 from phasebus.telemetry import Collector, RunIdentity, Tracing
 from phasebus.telemetry.exporters import span_queues
 from phasebus.telemetry.otel import SpanQueue, TraceSettings
-from phasebus.telemetry.otel.settings import Findings
+from phasebus.telemetry.otel.findings import Findings
 from tests.support.otlp import otlp_sink
 
 SPAN = ReadableSpan("Load weights", SpanContext(1, 1, False), start_time=1, end_time=2)

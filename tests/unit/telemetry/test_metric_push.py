@@ -17,7 +17,7 @@ from phasebus.observers import MetricsObserver
 from phasebus.telemetry import Collector, Metrics, RunIdentity, Telemetry, names
 from phasebus.telemetry.metric_push import MetricPush
 from phasebus.telemetry.otel import MetricSettings
-from phasebus.telemetry.otel.settings import Findings
+from phasebus.telemetry.otel.findings import Findings
 from phasebus.telemetry.otlp_metrics import metrics_data
 from tests.support.otel_version import exports_since
 from tests.support.otlp import OtlpSink, Push, otlp_sink

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from phasebus.telemetry.otel.settings import Findings, SpanBatches, TraceSettings
+from phasebus.telemetry.otel.findings import Findings
+from phasebus.telemetry.otel.settings import SpanBatches, TraceSettings
 
 _NAMES = (
     "OTEL_TRACES_EXPORTER",
@@ -52,6 +53,18 @@ def test_a_limit_that_is_no_whole_number_is_one_warning_and_the_default(name: st
     assert findings.repairs == {name: "128"}
 
 
+@pytest.mark.parametrize("value", ["99999999999999999999", str(2**31)])
+@pytest.mark.parametrize("name", ["OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_EXPORT_TIMEOUT"])
+def test_duration_that_no_thread_can_wait_is_one_warning_and_the_default(name: str, value: str) -> None:
+    settings, findings = settings_of(**{name: value})
+    assert settings.batches == SpanBatches()
+    assert len(findings.problems) == 1
+    assert list(findings.repairs) == [name]
+    limits = settings_of(OTEL_ATTRIBUTE_COUNT_LIMIT=value, OTEL_BSP_MAX_QUEUE_SIZE=value)
+    assert limits[0].limits == {"max_attributes": int(value)}
+    assert limits[1].problems == []
+
+
 def test_an_empty_limit_means_no_limit() -> None:
     settings, findings = settings_of(OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="", OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT="")
     assert settings.limits == {"max_span_attributes": -1, "max_span_attribute_length": -1}
@@ -60,7 +73,14 @@ def test_an_empty_limit_means_no_limit() -> None:
 
 @pytest.mark.parametrize(
     ("value", "exporters"),
-    [("none", ()), ("console", ("console",)), ("otlp, console", ("otlp", "console")), ("", ("otlp",))],
+    [
+        ("none", ()),
+        ("None", ()),
+        ("console", ("console",)),
+        ("OTLP, Console", ("otlp", "console")),
+        ("otlp,Own", ("otlp", "Own")),
+        ("", ("otlp",)),
+    ],
 )
 def test_the_exporters_are_those_that_the_variable_lists(value: str, exporters: tuple[str, ...]) -> None:
     assert settings_of(OTEL_TRACES_EXPORTER=value)[0].exporters == exporters
