@@ -67,6 +67,14 @@ def reason_after_forking() -> str | None:
     return None
 
 
+def reason_after_trial_fork() -> str | None:
+    """Fork once, as libraries end their threads for that; return why no fork of this process must be used."""
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return reason_after_forking()
+
+
 def threads_of(process: object) -> list[str]:
     """Return the names of a process's threads, without the one of an allocator that prepares itself for forks.
 

@@ -18,7 +18,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -27,6 +26,8 @@ from phasebus.initializer.engines.vllm.inside.forkserver.kept import environment
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.address import Address, is_same_user
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.fingerprint import fingerprint
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.imported_files import ImportedFiles
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.request import Request
+from phasebus.initializer.engines.vllm.inside.forkserver.kept.running import RunningCommands
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.shared_state import SharedState
 from phasebus.initializer.engines.vllm.inside.import_times import ImportTimes
 
@@ -40,15 +41,6 @@ TITLE: Final = "phasebus kept fork server"
 
 _REQUEST_SECONDS: Final = 5.0
 _IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-
-
-@dataclass(slots=True)
-class _Command:
-    """A command that runs: its connection, its pidfd, and whether its client has gone."""
-
-    connection: socket.socket
-    process: int
-    deserted: bool = False
 
 
 class KeptServer:
@@ -70,15 +62,14 @@ class KeptServer:
         self._lock = lock
         self._owner = owner
         self._idle_seconds = idle_seconds
-        self._since = time.time()
-        self._last_used = time.monotonic()
+        self._since, self._last_used = time.time(), time.monotonic()
         self._fingerprint = fingerprint(os.environ)
         self._imported = False
         self._files, self._shared = ImportedFiles(), SharedState()
         self._forks = 0
         self._imports, self._import_seconds = ImportTimes(), 0.0
-        self._waiting: list[tuple[socket.socket, list[int]]] = []
-        self._commands: dict[int, _Command] = {}
+        self._waiting: list[Request] = []
+        self._commands = RunningCommands()
         self._wakeup, wakeup = os.pipe()
         for descriptor in (self._wakeup, wakeup):
             os.set_blocking(descriptor, False)
@@ -116,26 +107,20 @@ class KeptServer:
         self._imported = True
         self._last_used = time.monotonic()
         while True:
-            for connection, descriptors in self._waiting[:]:
-                self._waiting.remove((connection, descriptors))
-                if (become := self._fork(connection, descriptors)) is not None:
+            while self._waiting:
+                if (become := self._fork(self._waiting.pop(0))) is not None:
                     return become
             self._serve(None)
 
     def _check(self) -> None:
         """End this process unless it is safe to fork, and what it has imported is what is installed."""
-        if os.fork() == 0:  # libraries end their threads for a fork
-            os._exit(0)
-        os.wait()
-        own = {*self._own}  # and those of the requests that wait: a command may inherit any
-        for connection, descriptors in self._waiting:
-            own.update((connection.fileno(), *descriptors))
-        reason = safety.reason_against_forking() or safety.reason_after_forking() or self._shared.found(own)
+        own = set(self._own).union(*(each.numbers for each in self._waiting))  # a command may inherit any
+        reason = safety.reason_against_forking() or safety.reason_after_trial_fork() or self._shared.found(own)
         if reason is None and fingerprint(os.environ) != self._fingerprint:
             reason = "a package was installed meanwhile"
         if reason is not None:
-            for connection, _ in self._waiting:
-                messages.send(connection, {"refused": reason})
+            for request in self._waiting:
+                request.refuse(reason)
             logger.error("no fork server: %s", reason)
             self._address.remove()
             os._exit(1)
@@ -148,9 +133,7 @@ class KeptServer:
             waiting.register(self._listener, select.POLLIN)
         if self._owner is not None:
             waiting.register(self._owner, select.POLLIN)
-        deserted = {each.connection.fileno(): each for each in self._commands.values() if not each.deserted}
-        for descriptor in deserted:
-            waiting.register(descriptor, select.POLLRDHUP)
+        clients = self._commands.register_clients(waiting)
         ready = waiting.poll(self._patience() if milliseconds is None else milliseconds)
         for descriptor, _ in sorted(ready, key=lambda each: each[0] == self._wakeup):  # what has ended is released last
             if descriptor == self._wakeup:
@@ -158,10 +141,8 @@ class KeptServer:
             elif descriptor == self._owner:
                 self._owner = None
                 self._stopping = True
-            elif descriptor in deserted:
-                deserted[descriptor].deserted = True
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(deserted[descriptor].process, signal.SIGTERM)
+            elif descriptor in clients:
+                clients[descriptor].end()
             elif self._listener is not None:
                 self._accept(self._listener)
         idle = self._patience()
@@ -179,35 +160,33 @@ class KeptServer:
             connection, _ = listener.accept()
         except OSError:
             return
-        descriptors: list[int] = []
+        request = Request(connection)
         try:
-            if is_same_user(connection) and self._handle(connection, descriptors):
+            if is_same_user(connection) and self._handle(request):
                 return
         except Exception as error:  # noqa: BLE001  # of this request alone
-            _refuse(connection, error)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        connection.close()
+            _refuse(request, error)
+        request.close()
 
-    def _handle(self, connection: socket.socket, descriptors: list[int]) -> bool:
-        """Handle a request, and add its descriptors to `descriptors`; return whether it waits for a fork."""
+    def _handle(self, request: Request) -> bool:
+        """Handle a request that has been accepted; return whether it waits for a fork."""
         try:
-            request, received = messages.receive(connection, time.monotonic() + _REQUEST_SECONDS)
+            message, request.descriptors = messages.receive(request.connection, time.monotonic() + _REQUEST_SECONDS)
         except messages.MessageError:
             return False
-        descriptors += received
-        if request.get("request") == "fork" and descriptors:
-            reason = self._reason_against(request.get("fingerprint"))
-            slower = safety.reason_against_priority(request.get("priority"))
+        wanted = message.get("request")
+        if wanted == "fork" and request.descriptors:
+            reason = self._reason_against(message.get("fingerprint"))
+            slower = safety.reason_against_priority(message.get("priority"))
             if reason is None and slower is None:
-                self._waiting.append((connection, descriptors))
+                self._waiting.append(request)
                 return True
-            messages.send(connection, {"refused": reason or slower, "outdated": reason is not None})
-        elif request.get("request") in ("stop", "status"):
-            self._stopping |= request["request"] == "stop"
-            messages.send(connection, self._state())
-        elif request.get("request") == "variables" and self._imported:
-            messages.send(connection, environment.imported_with())
+            request.refuse(reason or slower or "", outdated=reason is not None)
+        elif wanted in ("stop", "status"):
+            self._stopping |= wanted == "stop"
+            messages.send(request.connection, self._state())
+        elif wanted == "variables" and self._imported:
+            messages.send(request.connection, environment.imported_with())
         return False
 
     def _reason_against(self, requested: object) -> str | None:
@@ -223,7 +202,7 @@ class KeptServer:
             "since": self._since,
             "imported": self._imported,
             "forks": self._forks,
-            "commands": sorted(self._commands),
+            "commands": list(self._commands.pids),
             "idle_seconds": self._idle_seconds,
             "fingerprint": self._fingerprint,
             "edited_file": self._files.changed(),
@@ -231,34 +210,28 @@ class KeptServer:
             "import_seconds": round(self._import_seconds, 3),
         }
 
-    def _fork(self, connection: socket.socket, descriptors: list[int]) -> Callable[[], NoReturn] | None:
+    def _fork(self, request: Request) -> Callable[[], NoReturn] | None:
         """Fork a process for a request; return in the fork what makes it the command."""
-        pid = -1 if messages.has_gone(connection) else self._fork_process(connection)
+        pid = -1 if messages.has_gone(request.connection) else self._fork_process(request)
         if pid == 0:
-            return lambda: front_end.become(connection, descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if pid < 0:
-            connection.close()
-            return None
+            return lambda: front_end.become(request.connection, request.descriptors)
+        request.close_descriptors()
         try:
-            process = os.pidfd_open(pid)
-        except OSError as error:  # too many descriptors; it is reaped as every child
-            os.kill(pid, signal.SIGKILL)
-            _refuse(connection, error)
-            connection.close()
-            return None
-        self._commands[pid] = _Command(connection, process)
-        self._forks += 1
-        messages.send(connection, {"pid": pid}, [process])
+            if pid > 0:
+                self._commands.add(pid, request.connection)
+                self._forks += 1
+                return None
+        except OSError as error:
+            _refuse(request, error)
+        request.connection.close()
         return None
 
-    def _fork_process(self, connection: socket.socket) -> int:
+    def _fork_process(self, request: Request) -> int:
         safety.flush_output()
         try:
             pid = os.fork()
         except OSError as error:  # no memory, or too many processes
-            messages.send(connection, {"refused": f"it cannot fork: {error.strerror}"})
+            request.refuse(f"it cannot fork: {error.strerror}")
             return -1
         if pid == 0:
             try:
@@ -273,13 +246,9 @@ class KeptServer:
         for number in (*_IGNORED, signal.SIGTERM, signal.SIGCHLD, signal.SIGIO):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for command in self._commands.values():
-            command.connection.close()
-            os.close(command.process)
-        for other, others in self._waiting:
+        self._commands.close()
+        for other in self._waiting:
             other.close()
-            for descriptor in others:
-                os.close(descriptor)
         for descriptor in self._own:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -290,13 +259,8 @@ class KeptServer:
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup, 65536)
-        with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                if (command := self._commands.pop(ended[0], None)) is not None:
-                    messages.send(command.connection, {"ended": os.waitstatus_to_exitcode(ended[1])})
-                    command.connection.close()
-                    os.close(command.process)
-                    self._last_used = time.monotonic()
+        if self._commands.reap():
+            self._last_used = time.monotonic()
 
     def _stop_at_signal(self, *_: object) -> None:
         self._stopping = True
@@ -313,21 +277,19 @@ class KeptServer:
             self._listener.close()
             self._listener = None
             os.close(self._lock)
-        for connection, descriptors in self._waiting:
-            messages.send(connection, {"refused": "it has been stopped"})
-            for descriptor in descriptors:
-                os.close(descriptor)
-            connection.close()
+        for request in self._waiting:
+            request.refuse("it has been stopped")
+            request.close()
         self._waiting.clear()
         if not self._commands:
             os._exit(0)
 
 
-def _refuse(connection: socket.socket, error: Exception) -> None:
-    """Refuse a request for an error of this process; its client executes the command."""
+def _refuse(request: Request, error: Exception) -> None:
+    """Refuse a request for an error of this process."""
     reason = f"{type(error).__name__}: {error}"
     logger.error("a request is refused: %s", reason)
-    messages.send(connection, {"refused": reason})
+    request.refuse(reason)
 
 
 def main(folder: str, listener: int, lock: int, owner: int | None, idle_seconds: float | None) -> NoReturn:
