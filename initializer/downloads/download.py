@@ -16,6 +16,7 @@ from anyio import CapacityLimiter
 from phasebus.bus import Bus, Step
 from phasebus.initializer.downloads.errors import DownloadError, TransferError, UnavailableError
 from phasebus.initializer.downloads.events import DOWNLOAD, LISTING, DownloadResult
+from phasebus.initializer.downloads.inspection import inspect_model
 from phasebus.initializer.downloads.inventory import missing_of_inventory, write_inventory
 from phasebus.initializer.downloads.locks import exclusive_access
 from phasebus.initializer.downloads.modes import select_files
@@ -27,7 +28,7 @@ from phasebus.initializer.downloads.record import Record
 from phasebus.initializer.downloads.retries import RetryBudget
 from phasebus.initializer.downloads.settings import DownloadMode, DownloadSettings
 from phasebus.initializer.downloads.sources.hub_cache import MAX_REF
-from phasebus.initializer.downloads.sources.local import LocalSource, inspect_model
+from phasebus.initializer.downloads.sources.local import LocalSource
 from phasebus.initializer.downloads.threads import run_in_thread
 from phasebus.initializer.downloads.transfer import Transfer
 from phasebus.initializer.downloads.transfers import Transfers

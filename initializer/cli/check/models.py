@@ -13,8 +13,9 @@ from phasebus.initializer.cli.doctor.findings import Finding
 from phasebus.initializer.cli.doctor.machine import folder_finding
 from phasebus.initializer.cli.doctor.ports import address_alone, endpoint, free_text, is_taken, listen_error, reason_of
 from phasebus.initializer.downloads.errors import DownloadError
+from phasebus.initializer.downloads.inspection import inspect_model
 from phasebus.initializer.downloads.sources import source_of
-from phasebus.initializer.downloads.sources.local import LocalSource, inspect_model
+from phasebus.initializer.downloads.sources.local import LocalSource
 from phasebus.initializer.engines.optional import ParsingLauncher
 from phasebus.initializer.engines.protocol import EngineError, Launcher
 from phasebus.initializer.engines.registry import NO_ENGINE, find_launcher

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -45,6 +46,7 @@ _LOCK = threading.Lock()
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 """The variable of Google's own libraries for an emulator, to which they send no credentials."""
 
+
 _CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 
 _ADDRESS = re.compile(r"(Error performing [A-Z]+ [a-z]+://[^\s/]+/)\S+")
@@ -71,7 +73,7 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
     if kind == "s3":
         profile = profile_config()
         endpoint = endpoint or profile.pop("endpoint", None)
-        config |= profile
+        config |= profile | _metadata_services()
     if kind == "gs" and not endpoint and (emulator := os.environ.get(_EMULATOR)):
         endpoint = emulator if "://" in emulator else f"http://{emulator}"
         config["skip_signature"] = True
@@ -104,6 +106,31 @@ def connect(kind: StoreKind, bucket: str, settings: DownloadSettings, longest: f
         raise DownloadError(
             f"{kind}://{bucket}: {first_line(error)}; credentials and endpoint come from {HINTS[kind]}"
         ) from None
+
+
+def _metadata_services() -> dict[str, str]:
+    """Return obstore's settings for Amazon's services of credentials, from variables that it does not read itself.
+
+    These are the address of the service of machines, and the token for that of containers, which obstore reads from a file.
+    """
+    found = {}
+    if os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") and not os.environ.get(
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
+    ):
+        found["container_authorization_token_file"] = _file_of(os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", ""))
+    if address := os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "").strip():
+        found["metadata_endpoint"] = address.rstrip("/")
+    elif os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").strip().lower() == "ipv6":
+        found["metadata_endpoint"] = "http://[fd00:ec2::254]"
+    return found
+
+
+@cache
+def _file_of(secret: str) -> str:
+    """Return the path of a file in memory with a secret; only this process can read it."""
+    descriptor = os.memfd_create("token")
+    os.write(descriptor, secret.strip().encode())
+    return f"/proc/self/fd/{descriptor}"
 
 
 def _authorities() -> bytes | None:

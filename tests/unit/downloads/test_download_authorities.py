@@ -120,3 +120,13 @@ def test_machine_without_authorities_gets_those_of_certifi(monkeypatch: pytest.M
     none = ssl.get_default_verify_paths()._replace(capath=None)  # type: ignore[arg-type]
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: none)
     assert authorities(trusted_authorities({})[0]) > 1
+
+
+def test_authorities_need_no_key_identifiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.13 rejects those without, which other programs accept."""
+    strict = ssl.create_default_context()
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT
+    monkeypatch.setattr(ssl, "create_default_context", lambda: strict)
+    context, _ = trusted_authorities({})
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert context.verify_mode is ssl.CERT_REQUIRED

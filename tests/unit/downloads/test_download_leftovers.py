@@ -6,13 +6,16 @@ import io
 import logging
 import os
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from phasebus.initializer import DownloadError
 from phasebus.initializer.downloads import fetch
+from phasebus.initializer.downloads.errors import CorruptError
 from phasebus.initializer.downloads.paths import free_bytes
+from phasebus.initializer.downloads.sources.local import LocalSource
 from tests.support.downloads import QUICK, safetensors, tree, watched
 
 pytestmark = pytest.mark.anyio
@@ -135,3 +138,45 @@ def test_free_space_of_a_file_system_without_blocks_is_unknown(
     assert free_bytes(tmp_path) is not None
     monkeypatch.setattr(os, "statvfs", statvfs)
     assert free_bytes(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "message"),
+    [
+        ("lora", "adapter_config.json", "is not a model: it is an adapter; name the model that it adapts"),
+        (
+            "models--org--my--name",
+            "snapshots/c0ffee/config.json",
+            "folder of the hub's cache; write hf://org/my--name, or",
+        ),
+        ("empty", "README.md", "is not a model: it has no config.json"),
+    ],
+)
+async def test_folder_that_is_no_model_is_an_error_that_names_what_it_is(
+    folder: str, file: str, message: str, tmp_path: Path
+) -> None:
+    write(tmp_path / folder, {file: b"{}"})
+    assert message in await failure(tmp_path / folder)
+
+
+async def test_folder_of_diffusers_is_a_model(tmp_path: Path) -> None:
+    write(tmp_path, {"model_index.json": b"{}", "transformer/diffusion_pytorch_model.safetensors": safetensors(5)})
+    async with watched() as seen:
+        assert await fetch(seen.bus, str(tmp_path))
+
+
+def test_file_that_is_written_to_while_it_is_copied_is_copied_again(tmp_path: Path) -> None:
+    path, room = tmp_path / "model.bin", memoryview(bytearray(4))
+    path.write_bytes(b"old!" * 2)
+    os.utime(path, ns=(0, 0))
+    source = LocalSource(str(tmp_path), tmp_path)
+    (file,) = source.listing().files
+    with closing(source.open(file, 0, None)) as body:
+        assert bytes(body.receive(room)) == b"old!"
+        with path.open("r+b") as opened:
+            opened.write(b"new!" * 2)
+        assert bytes(body.receive(room)) == b"new!"
+        with pytest.raises(CorruptError, match="was changed while it was copied"):
+            body.receive(room)
+    with closing(source.open(file, 0, None)) as again:
+        assert b"".join(bytes(again.receive(room)) for _ in range(3)) == b"new!new!"

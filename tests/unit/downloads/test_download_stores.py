@@ -224,6 +224,35 @@ def test_secrets_are_read_without_the_spaces_around_them(monkeypatch: pytest.Mon
     assert {name: os.environ[name] for name in variables} == variables
 
 
+@pytest.mark.parametrize("token", ["token", ""])
+def test_token_of_a_container_is_read_from_a_file_in_memory(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("obstore.store.S3Store", lambda *_, config, **__: config)
+    assert "container_authorization_token_file" not in connect("s3", "box", DownloadSettings(), 1)
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9911/credentials")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", f"{token}\n")
+    path = connect("s3", "box", DownloadSettings(), 1)["container_authorization_token_file"]
+    assert Path(path).read_text(encoding="utf-8") == token
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/var/run/token")
+    assert "container_authorization_token_file" not in connect("s3", "box", DownloadSettings(), 1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        ({"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://10.0.0.1:1338/"}, "http://10.0.0.1:1338"),
+        ({"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE": "IPv6"}, "http://[fd00:ec2::254]"),
+        ({}, None),
+    ],
+)
+def test_metadata_service_of_a_machine_is_the_one_that_is_named(
+    variables: dict[str, str], address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("obstore.store.S3Store", lambda *_, config, **__: config)
+    assert connect("s3", "box", DownloadSettings(), 1).get("metadata_endpoint") == address
+
+
 def test_older_client_without_bundles_is_used_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     options: list[dict[str, object]] = []
 
