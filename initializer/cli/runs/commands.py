@@ -44,8 +44,8 @@ def list_runs(number: int, configuration: str | None, *, as_json: bool) -> None:
         if not shown:
             click.echo(f"no runs in {runs_folder()}")
             return
-        columns = [Column("run", "id"), Column("began"), Column("outcome", "id"), Column("seconds", "s")]
-        columns += [Column("configuration"), Column("what"), Column("model")]
+        columns = [Column("run", "id"), Column("began", "id", 4), Column("outcome", "id"), Column("seconds", "s")]
+        columns += [Column("configuration", "id", 1), Column("what", dropped=3), Column("model", dropped=2)]
         print_table(columns, [_row(each) for each in shown])
 
 

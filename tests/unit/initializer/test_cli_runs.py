@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from phasebus.initializer.cli import main
+from phasebus.initializer.cli.report import show
 from phasebus.telemetry.history import Configuration
 from phasebus.telemetry.journal import journal_path, runs_folder
 from tests.support.runs import run_of, step, write_journal
@@ -40,6 +41,18 @@ def test_the_runs_are_listed_with_their_fingerprints_the_newest_first() -> None:
     assert len(phasebus("runs", "list", "-n", "1").output.splitlines()) == 2
     as_json = json.loads(phasebus("runs", "list", "--json", "-c", LONG.fingerprint[:6]).output)
     assert [(each["run"], each["seconds"]) for each in as_json] == [(RUNS[0], 20.0)]
+
+
+@pytest.mark.parametrize(("width", "lacks"), [(140, ""), (72, "began"), (50, "configuration")])
+def test_narrow_list_lacks_columns_and_cuts_no_fingerprint(
+    monkeypatch: pytest.MonkeyPatch, width: int, lacks: str
+) -> None:
+    monkeypatch.setattr(show, "_FILE_WIDTH", width)
+    heading, first, *_ = phasebus("runs", "list").output.splitlines()
+    assert lacks == "" or lacks not in heading
+    assert all(each in first.split() for each in (RUNS[2], "finished", "12.00"))
+    assert (SHORT.fingerprint in first.split()) == ("configuration" in heading)
+    assert max(len(heading), len(first)) <= width
 
 
 def test_a_run_is_shown_with_what_has_changed_and_what_is_usual() -> None:
