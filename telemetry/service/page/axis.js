@@ -70,7 +70,7 @@ function drawAxis() {
       : [1, 2, 5, 10].map(each => each * power).find(each => each >= rough);
     for (let at = Math.ceil((start - origin) / step - 1e-9) * step; at < end - origin; at += step) {
       const share = (origin + at - start) / (end - start);
-      if (share <= 0.97) marks.push([share, at > step / 2 ? formatDuration(+at.toFixed(6)).replace(/\.0+ s$/, " s") : "0", clock(origin + at, step < 1 ? 3 : 0)]);
+      if (share <= 0.97) marks.push([share, at > step / 2 ? formatDuration(+at.toFixed(6)).replace(/\.0+ s$/, " s") : "0", narrow && step < 1 && marks.length ? "" : clock(origin + at, step < 1 ? 3 : 0)]);
     }
   }
   const running = !log && state.live && isRunning(rootStep()) ? (now() - start) / (end - start) : -1;

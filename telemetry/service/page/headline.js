@@ -73,11 +73,11 @@ const ADVICE = { failed: "Look at the step that failed first:", cancelled: "Look
   slow: "Look at the step that is slower than usual:", starting: "Nothing. The start waits for:", unknown: "Look at the step that ran last:", ready: "Nothing. The longest step was:" };
 
 function drawAdvice(root, { state: found, step, stuck }) {
-  const longest = found === "ready" ? longestLeaves()[0] : null, shown = step ?? longest?.step, button = byId("look");
+  const longest = found === "ready" ? longestSteps()[0] : null, shown = step ?? longest?.step, button = byId("look");
   say(byId("advice"), shown || stuck ? ADVICE[found] : found === "ready" ? "Nothing" : "Wait for the next step");
   button.hidden = !shown;
   if (shown) { say(button, placeOf(shown)); button.dataset.id = shown.id; }
-  const usual = shown?.usual ? `, usually ${formatUsual(shown.usual)}` : "";
+  const usual = shown?.usual && (!longest || longest.seconds === secondsOf(shown)) ? `, usually ${formatUsual(shown.usual)}` : "";
   const reason = found === "failed" || found === "cancelled" ? shown?.error ?? "No reason is given"
     : stuck ? `${shown ? "" : `${stuck.name} in ${stuck.process} (pid ${stuck.pid}): `}${stuck.reason}`
     : !shown ? "" : found === "ready" ? `${formatDuration(longest.seconds)}, ${Math.round(100 * longest.seconds / Math.max(0.001, secondsOf(root)))} % of the start${usual}`

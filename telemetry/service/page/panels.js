@@ -72,11 +72,11 @@ function failedLines() {
     time: clock(steps[0].end), note: steps[0].error ?? "no reason given" }));
 }
 
-// The longest steps without inner ones, of a start that is over.
+// The steps with the most time of their own, of a start that is over.
 function longestLines() {
   const whole = Math.max(0.001, secondsOf(rootStep()));
-  return longestLeaves().slice(0, 5).filter(({ seconds }) => seconds > 0.005 * whole).map(({ step, seconds }) => ({ key: step.id, step, title: placeOf(step), time: formatDuration(seconds),
-    share: seconds / whole, note: `${Math.round(100 * seconds / whole)} % of the start${step.usual ? ` · usually ${formatUsual(step.usual)}` : ""}` }));
+  return longestSteps().slice(0, 5).filter(({ seconds }) => seconds > 0.005 * whole).map(({ step, seconds }) => ({ key: step.id, step, title: placeOf(step), time: formatDuration(seconds),
+    share: seconds / whole, note: `${Math.round(100 * seconds / whole)} % of the start${step.usual && seconds === secondsOf(step) ? ` · usually ${formatUsual(step.usual)}` : ""}` }));
 }
 
 const changedBy = step => String(step.attributes?.changed ?? "").split(",").filter(Boolean);

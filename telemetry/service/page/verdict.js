@@ -58,14 +58,13 @@ function stepToLookAt(leaves) {
   return ofNodes.length ? ofNodes.reduce((a, b) => (b.start < a.start ? b : a)) : null;
 }
 
-// The steps without inner ones that have ended, each with what it took, the longest first. A step that only waits took the time
-// in which no other one ran on its node, as in reports (telemetry/analysis/exclusive.py).
-function longestLeaves() {
-  const { inside } = makeTree(), waits = step => step.name.startsWith("wait_for_");
-  const leaves = [...state.steps.values()].filter(step => !inside(step).length && !isRunning(step));
-  const working = new Map(grouped(leaves.filter(step => !waits(step)).sort(byStart), step => step.node).map(steps => [steps[0].node, steps]));
-  const spent = step => waits(step) ? secondsAlone(step, working.get(step.node) ?? []) : secondsOf(step);
-  return leaves.map(step => ({ step, seconds: spent(step) })).sort((a, b) => b.seconds - a.seconds);
+// The steps that have ended, each with its own seconds, in which none of its inner steps ran, the longest first. Those of a step
+// that only waits are the ones in which no other step ran on its node.
+function longestSteps() {
+  const { inside } = makeTree(), waits = step => step.name.startsWith("wait_for_"), ended = [...state.steps.values()].filter(step => !isRunning(step));
+  const working = grouped(ended.filter(step => !inside(step).length && !waits(step)).sort(byStart), step => step.node);
+  const ofNodes = new Map(working.map(steps => [steps[0].node, steps]));
+  return ended.map(step => ({ step, seconds: secondsAlone(step, waits(step) ? ofNodes.get(step.node) ?? [] : inside(step)) })).sort((a, b) => b.seconds - a.seconds);
 }
 
 // The seconds of a step in which none of the `others` ran, which are in the order of their start.

@@ -153,12 +153,14 @@ function drawTook(row, step, segments, scaled, width, found) {
   const unusual = usual && !hasFailed(step) && Math.abs(seconds - usual.seconds) >= RULES.notableSeconds && (found === "slow" || found === "stuck" || (!isRunning(step) && (seconds > usual.high || seconds < usual.low)));
   const texts = [running, isRunning(step) ? ticking(seconds) : formatDuration(seconds), unusual ? `usually ${formatDuration(usual.seconds)}` : "",
     step.done != null && isRunning(step) && step.total ? `${Math.floor(100 * step.done / step.total)} %` : "", hasFailed(step) ? step.outcome.replace("_", " ") : ""];
-  say(row.took, texts.filter(Boolean).join(" · "));
   const begins = scaled.at(step), ends = scaled.at(step, Math.max(seconds, usual?.high ?? 0)), outside = ends < 0 || begins > 1;
-  const room = width ? (row.took.textContent.length * 7 + 14) / width : 0.2;
+  const placed = count => { const room = width ? (count * 7 + 14) / width : 0.2; return ends + room < 1 ? "" : begins > room ? "left" : "in"; };
+  const whole = texts.filter(Boolean).join(" · "), short = texts.slice(0, -1).filter(Boolean).join(" · ");
+  const text = placed(whole.length) === "in" ? short : whole, place = placed(text.length); // the name has the mark of a failure
+  say(row.took, text);
   row.took.hidden = outside;
-  row.took.className = `took num${ends + room < 1 ? "" : begins > room ? " left" : " in"}`;
-  row.took.style.left = `${100 * (ends + room < 1 ? ends : begins > room ? begins : Math.min(1, ends))}%`;
+  row.took.className = `took num ${place}`;
+  row.took.style.left = `${100 * (place === "in" ? Math.min(1, ends) : place === "left" ? begins : ends)}%`;
   row.took.style.zIndex = segments.length + 1;
 }
 

@@ -24,13 +24,13 @@ def waiting(service: Service) -> Service:
     return service
 
 
-def test_time_of_a_wait_is_that_of_the_step_that_ran_beside_it(waiting: Service, page: Page) -> None:
+def test_own_times_of_steps_sum_up_and_a_wait_has_only_what_no_other_step_has(waiting: Service, page: Page) -> None:
     page.goto(waiting.url)
     expect(page.locator("#status")).to_have_text("Ready")
     expect(page.locator("#look")).to_have_text("import engine · EngineCore")
     expect(page.locator("#reason")).to_have_text("19 s, 63 % of the start")
-    expect(page.locator("#running .line .time")).to_have_text(["19 s", "6.5 s", "2 s"])
-    expect(page.locator("#running .line").last).to_contain_text("wait for engine core · front_end")
+    expect(page.locator("#running .line .time")).to_have_text(["19 s", "6.5 s", "2 s", "1.5 s", "1 s"])
+    expect(page.locator("#running .line").nth(2)).to_contain_text("wait for engine core · front_end")
 
 
 def test_process_of_a_step_can_be_read_on_a_phone(waiting: Service, browser: Browser) -> None:
