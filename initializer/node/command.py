@@ -8,24 +8,22 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from phasebus.bus import Bus, Context
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.engines.optional import (
     NO_FORKSERVER,
     CommandObserver,
-    ForksCommands,
     NamesWeights,
     announced_steps,
 )
-from phasebus.initializer.engines.protocol import ENGINE_INIT, ENGINE_STEP, ForkServerUse, describe_exit
+from phasebus.initializer.engines.protocol import ENGINE_INIT, ForkServerUse, describe_exit
 from phasebus.initializer.node.child import ChildProcess
+from phasebus.initializer.node.command_process import start_process
 from phasebus.initializer.node.deaths import EngineDeaths
 from phasebus.initializer.node.events import (
     ENGINE_RESTART,
@@ -37,7 +35,7 @@ from phasebus.initializer.node.events import (
     PreEngineInit,
     PreInitialization,
 )
-from phasebus.initializer.node.execution import executable, original_environment, printable
+from phasebus.initializer.node.execution import original_environment, printable
 from phasebus.initializer.node.factors import described_configuration, engine_factors
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
 from phasebus.initializer.node.read_ahead import reading_ahead
@@ -45,7 +43,7 @@ from phasebus.initializer.node.readiness import wait_until_ready
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
 from phasebus.telemetry import Telemetry
 from phasebus.telemetry.redaction import redact_arguments
-from phasebus.telemetry.span_names import INNER_STEPS, LINKED_TO, LONGEST
+from phasebus.telemetry.span_names import LINKED_TO
 
 logger = logging.getLogger("phasebus.node")
 
@@ -246,7 +244,14 @@ class CommandStart:
                 began_ns = time.time_ns()
                 environment = self._environment(step.id)
                 with reading_ahead(self._weights(environment)):
-                    await self._start_process(environment)
+                    await start_process(
+                        self._child,
+                        self._command.arguments,
+                        environment,
+                        observer=self._observer,
+                        use=self._command.forkserver,
+                        bus=self._bus,
+                    )
                     pid = self._child.pid
                     assert pid is not None  # noqa: S101  # it has been started
                     started = self._observer.process_started(pid, began_ns, telemetry.identity.trace, step.id)
@@ -264,35 +269,6 @@ class CommandStart:
         except Exception as error:  # noqa: BLE001  # the command loads them by itself
             logger.warning("the weights are not read ahead: %s: %s", type(error).__name__, error)
             return ()
-
-    async def _start_process(self, environment: Mapping[str, str]) -> None:
-        """Start the command: as a fork of a server that stays if possible, else by executing it.
-
-        Raises:
-            CommandNotStartedError: It cannot be executed.
-        """
-        command, observer = self._command, self._observer
-        if command.forkserver is not None and isinstance(observer, ForksCommands):
-            path, use = executable(command.arguments[0]), command.forkserver
-            begin = partial(observer.begin_fork_server, path, command.arguments, environment, use)
-            fork = partial(observer.fork, path, command.arguments, environment, self._child.mask, use)
-            importing = await anyio.to_thread.run_sync(begin)
-            if importing is None:
-                forked = await anyio.to_thread.run_sync(fork)
-                if forked is not None:
-                    self._child.adopt(forked)
-            else:
-                attributes: dict[str, str | int] = {"process": "front_end", "pid": importing}
-                longest = attributes | {INNER_STEPS: LONGEST}
-                async with self._bus.step(ENGINE_STEP, "import_engine", attributes=longest) as step:
-                    since_ns = time.time_ns()
-                    forked = await anyio.to_thread.run_sync(fork)
-                    if forked is not None:
-                        self._child.adopt(forked)
-                    await observer.publish_imports(self._bus, step=step.id, since_ns=since_ns, attributes=attributes)
-            if forked is not None:
-                return
-        self._child.start(command.arguments, environment)
 
     def _environment(self, step: str) -> Mapping[str, str]:
         """Return the command's environment, in which its steps are reported below the step with the id `step`."""
