@@ -147,8 +147,8 @@ def _check_no_event_class(thing: object) -> None:
 
 def _does_not_fit(callback: Callback, parameters: list[inspect.Parameter]) -> str:
     return (
-        f"{name_of(callback)!r} takes ({', '.join(map(str, parameters))}); "
-        "a callback takes (event), (event, context) or (phase, config, data)"
+        f"{name_of(callback)!r} takes {inspect.Signature(parameters)}; "
+        "a callback takes (event), (event, context) or (phase, config, data), by position"
     )
 
 

@@ -160,6 +160,14 @@ def test_callback_of_no_known_form_is_refused(callback: Any) -> None:
         Bus().subscribe(Ping, callback)
 
 
+def test_refusal_shows_which_parameters_are_by_keyword_only() -> None:
+    def on_ping(event, *, context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        return context
+
+    with pytest.raises(CallbackSignatureError, match=r"'on_ping' takes \(event, \*, context\); .*, by position$"):
+        Bus().subscribe(Ping, on_ping)
+
+
 async def test_decorated_function_stays_the_function_and_its_subscriptions_are_found() -> None:
     bus, other = Bus(), Bus()
 
