@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from opentelemetry import trace
+from opentelemetry.trace import TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from phasebus.bus import new_trace_id
@@ -82,6 +83,18 @@ class Caller:
     trace: str
     span: str
     sampled: bool
+
+
+def parse_tracestate(environment: Mapping[str, str], trace_id: str) -> TraceState:
+    """Return what vendors have added to the trace of the caller, in TRACESTATE; nothing if TRACEPARENT names another one.
+
+    Source: W3C Trace Context, "Tracestate Header".
+    """
+    caller, state = parse_traceparent(environment.get("TRACEPARENT", "")), environment.get("TRACESTATE", "")
+    if caller is None or caller.trace != trace_id or not state:
+        return TraceState()
+    extracted = _PROPAGATOR.extract({"traceparent": environment["TRACEPARENT"], "tracestate": state})
+    return trace.get_current_span(extracted).get_span_context().trace_state
 
 
 def parse_traceparent(header: str) -> Caller | None:

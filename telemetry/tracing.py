@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, TraceFlags, Tracer
 
 from phasebus.telemetry.collector import SHUTDOWN_FLUSH_SECONDS
-from phasebus.telemetry.run import RunIdentity
+from phasebus.telemetry.run import RunIdentity, parse_tracestate
 from phasebus.telemetry.switches import is_on
 
 AttributeValue = str | int | float | bool
@@ -44,7 +44,7 @@ class Tracing:
         wait_for_flush: Waits at the end for the thread that exports what is left, and returns after a deadline.
         queues: The exporters' queues, in place of `exporter`, `delay` and `wait_for_flush`.
         settings: What the OTEL_* variables say: which traces are kept, the limits of spans, the resource.
-        environment: Where the variables of Kubernetes' downward API are read from.
+        environment: Where TRACESTATE and the variables of Kubernetes' downward API are read from.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Tracing:
         self._identity = identity
         self._sampler = TraceSampler(settings)
         self._keeps_run = self._sampler.keeps(int(identity.trace, 16), identity.parent_sampled)
+        self._state = parse_tracestate(environment, identity.trace)
         self._queues = list(queues)
         if exporter is not None:
             self._queues.append(SpanQueue(exporter, "the collector", SpanBatches(delay=delay), wait_for_flush))
@@ -134,7 +135,8 @@ class Tracing:
             parent = parent or self._identity.parent
         context = Context()
         if outer_id := _number(parent, digits=16):
-            outer = SpanContext(number, outer_id, True, TraceFlags(TraceFlags.SAMPLED))
+            state = None if foreign else self._state
+            outer = SpanContext(number, outer_id, True, TraceFlags(TraceFlags.SAMPLED), state)
             context = trace.set_span_in_context(NonRecordingSpan(outer), context)
         with self._ids.use(span_id, number):
             return self._tracer_of(process).start_span(

@@ -24,6 +24,9 @@ ACCEPTED_AT_ONCE: Final = 16
 _POLL_SECONDS = 0.005
 """Time between two checks whether all connections have closed, in seconds."""
 
+_LAST_RESPONSE_SECONDS = 2.0
+"""Maximum duration of the response to a client that sends no more, in seconds."""
+
 _LAST_ROUNDS = 6
 """Rounds of the event loop before the server closes, so that open connections are accepted, registered and read."""
 
@@ -157,6 +160,7 @@ class LimitedProtocol(H11Protocol):
         others: uvicorn's arguments.
     """
 
+    _is_last = False
     _head_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
 
@@ -177,6 +181,22 @@ class LimitedProtocol(H11Protocol):
             self._cancel_head_timer()
         elif self._head_timer is None:
             self._await_head(self.loop.time())
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection open for the response to a client that sends no more, but not for a stream.
+
+        A client that is gone ends what it sends, too.
+        """
+        self._is_last = self.has_request
+        if self._is_last:
+            self.loop.call_later(_LAST_RESPONSE_SECONDS, self.transport.abort)
+        return self._is_last
+
+    def on_response_complete(self) -> None:
+        """Close the connection of a client that sends no more."""
+        super().on_response_complete()
+        if self._is_last and not self.has_request:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """Stop writing: the client does not read."""

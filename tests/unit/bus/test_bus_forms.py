@@ -165,7 +165,7 @@ def test_refusal_shows_which_parameters_are_by_keyword_only() -> None:
         return context
 
     with pytest.raises(CallbackSignatureError, match=r"'on_ping' takes \(event, \*, context\); .*, by position$"):
-        Bus().subscribe(Ping, on_ping)
+        Bus().subscribe(Ping, on_ping)  # type: ignore[arg-type]
 
 
 async def test_decorated_function_stays_the_function_and_its_subscriptions_are_found() -> None:

@@ -6,7 +6,10 @@ import threading
 import time
 import weakref
 from contextlib import ExitStack
+from typing import Any
 
+import anyio.lowlevel
+import anyio.to_thread
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
@@ -121,6 +124,27 @@ def test_requests_that_arrived_before_the_close_are_answered() -> None:
         for client in clients:
             client.settimeout(60)
             assert b" 200 " in client.recv(1000)
+
+
+def test_client_that_sends_no_more_receives_the_response_and_the_end() -> None:
+    ended = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await anyio.to_thread.run_sync(ended.wait)
+        for _ in range(20):  # the server reads the end
+            await anyio.lowlevel.checkpoint()
+        await PlainTextResponse("here")(scope, receive, send)
+
+    service = server.Server(lambda: app)
+    service.start()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        ended.set()
+        received = b"".join(iter(lambda: client.recv(1000), b""))
+    service.close()
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(b"here")
 
 
 async def test_a_service_that_cannot_start_refuses_connections_with_one_warning(

@@ -43,6 +43,29 @@ def test_the_outermost_span_hangs_under_what_caused_the_run() -> None:
     assert f"{span.parent.span_id:016x}" == "d" * 16
 
 
+@pytest.mark.parametrize(
+    ("state", "expected"), [("vendor=1, other=2", "vendor=1,other=2"), ("no member", ""), ("", ""), (None, "")]
+)
+def test_spans_of_the_run_inherit_the_trace_state_of_the_caller(state: str | None, expected: str) -> None:
+    environment = {"TRACEPARENT": f"00-{'c' * 32}-{'d' * 16}-01"} | ({} if state is None else {"TRACESTATE": state})
+    assert state_of_span(environment, environment) == expected
+
+
+def test_trace_state_without_its_trace_is_not_used() -> None:
+    caller = {"TRACEPARENT": f"00-{'c' * 32}-{'d' * 16}-01", "TRACESTATE": "vendor=1"}
+    assert state_of_span({}, caller) == state_of_span({}, {"TRACESTATE": "vendor=1"}) == ""
+
+
+def state_of_span(of_identity: dict[str, str], environment: dict[str, str]) -> str:
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(RunIdentity.fresh("n", of_identity), exporter, environment=environment)
+    tracing.start("node init", step=STEP, parent=None, time_ns=1, attributes={}).end(2)
+    tracing.close()
+    (span,) = exporter.get_finished_spans()
+    assert span.context is not None
+    return str(span.context.trace_state.to_header())
+
+
 def test_the_global_provider_is_left_alone() -> None:
     before = trace.get_tracer_provider()
     Tracing(RunIdentity.fresh(environment={}), InMemorySpanExporter()).close()
