@@ -23,6 +23,8 @@ KERNEL_SEARCH: Final = ("vllm.triton_utils.dispatcher", "_rebind_kernels")
 """The function that looks for kernels: as the attributes of modules, and as the attribute `kernel` of those."""
 
 _MODULE_KEYS: Final = frozenset({"__name__", "__spec__", "__loader__"})
+_FROZEN_BY_PYTHON: Final = 1000
+"""Python 3.12 has frozen 375 objects when it starts, 3.11 and 3.13 none."""
 
 
 def limit_kernel_search() -> None:
@@ -59,7 +61,7 @@ def modules_referring_to(kernels: Sequence[object]) -> dict[str, Any]:
     Raises:
         LookupError: The namespace of a module is not that of the module with its name.
     """
-    frozen, enabled = gc.get_freeze_count(), gc.isenabled()
+    frozen, enabled = gc.get_freeze_count() > _FROZEN_BY_PYTHON, gc.isenabled()
     gc.disable()
     try:
         if frozen:  # only what is not frozen is searched
