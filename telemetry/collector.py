@@ -147,11 +147,10 @@ class Collector:
         The last spans are the outermost ones, without which a trace has no root, so a slow collector gets more time; a
         collector that is away must not delay the end, and gets 0.8 s if it refuses connections.
         """
-        reached = Event()
-        probe = Thread(target=self._reach, args=(reached,), name="phasebus collector probe", daemon=True)
-        probe.start()
+        reached, probed = Event(), Event()
+        Thread(target=self._reach, args=(reached, probed), name="phasebus collector probe", daemon=True).start()
         sending.join(_REFUSED_SECONDS)
-        if sending.is_alive() and (reached.is_set() or probe.is_alive()):
+        if sending.is_alive() and (reached.is_set() or not probed.is_set()):
             sending.join(SHUTDOWN_FLUSH_SECONDS - _REFUSED_SECONDS)
         if sending.is_alive() and reached.is_set():
             sending.join(_MORE_SECONDS)
@@ -260,13 +259,14 @@ class Collector:
         except ValueError:
             return False
 
-    def _reach(self, reached: Event) -> None:
-        """Connect to the collector, or to the proxy that leads there."""
+    def _reach(self, reached: Event, probed: Event) -> None:
+        """Connect to the collector, or to the proxy that leads there; set `probed` at the end."""
         with suppress(OSError, ValueError):
             scheme, host, port = _address(self.endpoint)
             proxy = None if self._is_loopback() else _proxy(scheme, host, port)
             socket.create_connection(proxy or (host, port), timeout=SHUTDOWN_FLUSH_SECONDS).close()
             reached.set()
+        probed.set()
 
 
 def _address(endpoint: str) -> tuple[str, str, int]:

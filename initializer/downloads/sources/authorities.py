@@ -16,6 +16,7 @@ from typing import Final
 _BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _FILE: Final = "SSL_CERT_FILE"
 _WRONG_TIME: Final = frozenset({9, 10})  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+_NOT_STRICT: Final = frozenset(range(79, 94))  # X509_V_ERR_INVALID_CA to X509_V_ERR_EXTENSIONS_REQUIRE_VERSION_3
 _OTHER_HOST: Final = frozenset({62, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
@@ -59,6 +60,11 @@ def certificate_remedy(verify_code: int) -> str:
         return f"the clock of this machine is at {now} UTC; correct it, or renew the certificate"
     if verify_code in _OTHER_HOST:
         return "its certificate is that of another host; check the address, and the proxy that leads there"
+    if verify_code in _NOT_STRICT:
+        return (
+            "Python 3.13 and newer accept only certificates that are complete by RFC 5280: issue it, or that of its "
+            "authority, again with what is missing"
+        )
     return "if its certificate is of your own authority, name that in SSL_CERT_FILE"
 
 

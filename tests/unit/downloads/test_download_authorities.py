@@ -19,6 +19,7 @@ from phasebus.initializer.downloads.sources.http import HttpClient
         (9, r"the clock of this machine is at \d{4}-\d\d-\d\d \d\d:\d\d UTC; correct it"),
         (10, "the clock of this machine is at .*, or renew the certificate"),
         (62, "its certificate is that of another host; check the address, and the proxy"),
+        (92, "Python 3.13 and newer accept only certificates that are complete by RFC 5280: issue it, or that of its"),
         (20, "if its certificate is of your own authority, name that in SSL_CERT_FILE"),
     ],
 )
