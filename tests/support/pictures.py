@@ -23,7 +23,7 @@ _WIDE, _PHONE = (1280, 800), (390, 844)
 
 
 def recorded(folder: Path, run: str | None = None) -> None:
-    """Write timeline.svg and the page's pictures in light, in dark and on a phone into `folder`."""
+    """Write timeline.svg and the page's pictures, in light and in dark on a phone, into `folder`."""
     journal = read_journal(find_run(run))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "timeline.svg").write_text(plot(journal), encoding="utf-8")
@@ -33,7 +33,7 @@ def recorded(folder: Path, run: str | None = None) -> None:
         earlier = ()
     document = page_of(page_state(journal, earlier))
     with chromium() as browser:
-        for name, size, dark in (("page-light", _WIDE, False), ("page-dark", _WIDE, True), ("phone", _PHONE, True)):
+        for name, size, dark in (("page-ready", _WIDE, False), ("page-phone", _PHONE, True)):
             page = _opened(browser, size, dark=dark)
             page.set_content(document)
             _take(page, folder / f"{name}.png")
