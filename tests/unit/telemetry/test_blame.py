@@ -54,6 +54,13 @@ def test_steps_that_ran_side_by_side_are_not_counted_twice() -> None:
     assert {row.step.name: row.own for row in rows}["node"] == pytest.approx(3.0)
 
 
+def test_a_wait_owns_only_the_time_in_which_no_other_step_ran() -> None:
+    waits = [step("wait_for_engine_core", 2, 8, "node"), step("wait_for_peers", 3, 7.5, "node")]
+    rows = blame(run_of(step("node", 0, 10), *waits, step("import", 1, 4, "node"), step("load", 6, 9, "node")))
+    own = {row.step.name: row.own for row in rows}
+    assert own == {"node": 2.0, "load": 3.0, "import": 3.0, "wait_for_engine_core": 2.0, "wait_for_peers": 2.0}
+
+
 def test_a_step_that_still_runs_counts_up_to_now() -> None:
     run = run_of(step("node", 0, None), end=7.0)
     assert time_to_ready(run) == 7.0
@@ -65,8 +72,10 @@ def test_a_run_without_steps_has_no_rows() -> None:
     assert time_to_ready(run_of()) == 0.0
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=12))
-def test_own_time_is_never_negative_and_never_more_than_the_whole(intervals: list[tuple[int, int]]) -> None:
-    steps = [step(str(i), min(a, b), max(a, b)) for i, (a, b) in enumerate(intervals)]
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.booleans()), max_size=12))
+def test_own_time_is_never_negative_and_never_more_than_the_whole(intervals: list[tuple[int, int, bool]]) -> None:
+    steps = [
+        step(f"wait_for_{i}" if waits else str(i), min(a, b), max(a, b)) for i, (a, b, waits) in enumerate(intervals)
+    ]
     for row in blame(run_of(*steps)):
         assert -1e-9 <= row.own <= row.seconds + 1e-9
