@@ -63,6 +63,8 @@ class PreloadsEngine(Protocol):
     def preload(self, environment: Mapping[str, str]) -> None:
         """Begin to import, beside this process, what the engine's processes need. It returns at once.
 
+        A replica calls it at its first line, and again once it has imported the engine itself.
+
         Args:
             environment: The environment of this process.
         """

@@ -49,9 +49,17 @@ class VLLMObserver:
     """The step that contains the whole start, as the plugin names it."""
 
     def preload(self, environment: Mapping[str, str]) -> None:
-        """Start a fork server beside this process, or use one that stays; if neither is possible, vLLM spawns its processes."""
+        """Start a fork server beside this process, or use one that stays; if neither is possible, vLLM spawns its processes.
+
+        If this process has one, it has imported the same beside it.
+        """
         use = environment.get(FORKSERVER)
         if is_off(use):
+            return
+        from phasebus.initializer.engines.vllm.inside.forkserver import channel, imported
+
+        if channel.is_available():
+            imported.record_environment()  # with what the imports have set, as they have in the server
             return
         from phasebus.initializer.engines.vllm.branching import fork_server_from_kept
         from phasebus.initializer.engines.vllm.inside.forkserver.begin import start_server

@@ -5,10 +5,16 @@ builds an application, `application` observes its start, and each replica joins 
 replicas does, in a `shared_trace`.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from phasebus.initializer.integrations.ray_serve import first_line as first_line
 from phasebus.lazy import names_of_public
+
+if first_line.BEGINS_FORKSERVER in os.environ:
+    from phasebus.initializer.integrations.ray_serve.preloading import preload_early
+
+    preload_early()
 
 if TYPE_CHECKING:
     from phasebus.initializer.integrations.ray_serve._public import *  # noqa: F403

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from ray import __version__ as ray_version
@@ -20,7 +20,8 @@ from phasebus.bus import Bus, Context, PhasebusError, subscribe_all
 from phasebus.initializer.integrations.ray_serve.joining import join_application, observe_shared
 from phasebus.initializer.integrations.ray_serve.node_initialization import initialize_in_replica
 from phasebus.initializer.integrations.ray_serve.origin import replica_origin
-from phasebus.initializer.integrations.ray_serve.replica import DOWNLOAD, ENGINE_START, ReplicaStart, preload_engine
+from phasebus.initializer.integrations.ray_serve.preloading import early_preloading, preload_engine
+from phasebus.initializer.integrations.ray_serve.replica import DOWNLOAD, ENGINE_START, ReplicaStart
 from phasebus.initializer.integrations.ray_serve.status import is_driver
 from phasebus.initializer.node.events import PrePlacementGroup
 from phasebus.initializer.node.keys import (
@@ -40,6 +41,8 @@ from phasebus.initializer.pipeline.callbacks import import_callbacks
 logger = logging.getLogger("phasebus.serve")
 
 _IMPORTED_NS: Final = time.time_ns()
+
+_PACKAGE: Final = "phasebus.initializer.integrations.ray_serve"
 
 READ_FROM: Final = "2.60"
 _SEAMS: Final = (
@@ -208,20 +211,33 @@ class BusServer(LLMServer):  # type: ignore[misc]  # Ray has no types
             )
             options["placement_group_bundles"] = context[PLACEMENT_BUNDLES]
             options["placement_group_strategy"] = context[PLACEMENT_STRATEGY]
+        _add_variables(options, _early_preloading(llm_config))
         _join_application(llm_config, options)
         return options
+
+
+def _early_preloading(llm_config: Any) -> Mapping[str, str]:
+    """Return the variables by which replicas begin their fork server early; empty if another class decides on it."""
+    configured = llm_config.callback_config
+    is_ours = configured.callback_class in (BusCallback, f"{_PACKAGE}.{BusCallback.__name__}")
+    return early_preloading(configured.callback_kwargs) if is_ours else {}
 
 
 def _join_application(llm_config: Any, options: dict[str, Any]) -> None:
     """Make the replicas of a deployment join the trace of the application that this program builds."""
     if not is_driver():  # a task of Ray's that builds an application ends before the application runs
         return
-    runtime_env = options["ray_actor_options"]["runtime_env"]
-    env_vars = runtime_env.get("env_vars", {})
     name = options.get("name") or llm_config.model_id.replace("/", "--").replace(".", "_")
-    joined = join_application(name, llm_config.model_id, env_vars)
-    if joined:
-        options["ray_actor_options"]["runtime_env"] = {**runtime_env, "env_vars": {**env_vars, **joined}}
+    environment = options["ray_actor_options"]["runtime_env"].get("env_vars", {})
+    _add_variables(options, join_application(name, llm_config.model_id, environment))
+
+
+def _add_variables(options: dict[str, Any], variables: Mapping[str, str]) -> None:
+    """Add variables to the environment of the replicas of a deployment."""
+    if variables:
+        actor = options["ray_actor_options"]
+        runtime_env = actor["runtime_env"]
+        actor["runtime_env"] = {**runtime_env, "env_vars": {**runtime_env.get("env_vars", {}), **variables}}
 
 
 def publish_placement(callbacks: Sequence[Any], context: Context) -> None:

@@ -16,8 +16,8 @@ import anyio
 from anyio.from_thread import start_blocking_portal
 
 from phasebus.bus import Bus, Context, subscribe_all
-from phasebus.initializer.engines.optional import FORKSERVER, PreloadsEngine, announced_steps
-from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError, ForkServerUse
+from phasebus.initializer.engines.optional import announced_steps
+from phasebus.initializer.engines.protocol import ENGINE_INIT, EngineError
 from phasebus.initializer.engines.registry import find_observer
 from phasebus.initializer.integrations.ray_serve.application import SERVE
 from phasebus.initializer.integrations.ray_serve.first_line import FIRST_LINE_NS
@@ -45,17 +45,6 @@ from phasebus.telemetry.span_names import LINKED_TO
 
 DOWNLOAD: Final = "download"
 ENGINE_START: Final = "engine_init"
-
-
-def preload_engine(use: ForkServerUse | None = None) -> None:
-    """Begin the imports of the engine's processes, beside Ray's download.
-
-    Args:
-        use: The fork server that they are forked from; None for the one that the environment names.
-    """
-    observer = find_observer()
-    if isinstance(observer, PreloadsEngine):
-        observer.preload({**os.environ, **({} if use is None else {FORKSERVER: use})})
 
 
 class ReplicaStart:

@@ -1,4 +1,7 @@
-"""What Serve knows of its applications. Read from Ray 2.60 (`ray.serve.status`, public; the mode of a worker, private)."""
+"""What Serve knows of its applications, and what this process is in them.
+
+Read from Ray 2.60: `ray.serve.status` is public; the mode of a worker and the names of Serve's actors are private.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from typing import Final
 
 _STATUS_SECONDS: Final = 5.0
 """The longest wait for Serve's controller, in seconds."""
+
+_REPLICA: Final = "SERVE_REPLICA::"
+"""How the name of a replica's actor begins."""
 
 HEALTHY: Final = "HEALTHY"
 DEPLOYING: Final = "DEPLOYING"
@@ -43,6 +49,15 @@ def is_driver() -> bool:
         return False
     worker = getattr(ray.get_runtime_context(), "worker", None)
     return bool(getattr(worker, "mode", None) == ray.SCRIPT_MODE)
+
+
+def is_replica() -> bool:
+    """Return whether this process is a replica, also while Serve loads what it runs."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized() or is_driver():
+        return False
+    name = ray.get_runtime_context().get_actor_name()
+    return name is not None and str(name).startswith(_REPLICA)
 
 
 def applications() -> Sequence[ApplicationState] | None:

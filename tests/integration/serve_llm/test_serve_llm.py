@@ -192,6 +192,14 @@ def test_processes_of_the_engine_are_forked_from_a_server_that_stays(by_server: 
         assert {"VLLM::Engine", "VLLM::Worker"} <= names
 
 
+def test_the_fork_server_of_a_bus_server_begins_before_ray_serve_llm_is_imported(by_server: Application) -> None:
+    state = ask_fork_server(by_server.folder, "status")
+    assert state is not None
+    (imports,) = (step for step in by_server.run.steps if step.name == "import_serve_llm")
+    assert imports.end_ns is not None
+    assert psutil.Process(state["pid"]).create_time() < imports.end_ns / 1e9
+
+
 def test_all_replicas_of_a_start_are_in_one_trace(by_callback: Application) -> None:
     replicas = [span for span in by_callback.spans if span.name == "serve replica"]
     assert len(replicas) == 2

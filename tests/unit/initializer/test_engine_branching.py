@@ -19,7 +19,7 @@ from phasebus.initializer.engines.vllm import branching, forking
 from phasebus.initializer.engines.vllm.inside.forkserver import begin, channel, imported, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.kept import client, starting
 from phasebus.initializer.engines.vllm.inside.forkserver.kept.client import NotForkedError
-from phasebus.initializer.integrations.ray_serve.replica import preload_engine
+from phasebus.initializer.integrations.ray_serve.preloading import preload_engine
 from tests.support.waiting import wait_until
 
 
@@ -51,8 +51,25 @@ def test_replica_uses_the_fork_server_of_its_option_or_else_of_the_variable(
         monkeypatch.setenv("PHASEBUS_FORKSERVER", variable)
     monkeypatch.setattr(branching, "fork_server_from_kept", lambda: begun.append("keep"))
     monkeypatch.setattr(begin, "start_server", lambda: begun.append("owned"))
+    monkeypatch.setattr(channel, "_requests", None)
     preload_engine(option)
     assert begun == ([] if used is None else [used])
+
+
+@pytest.mark.usefixtures("restored_channel")
+def test_replica_that_has_a_fork_server_begins_no_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    monkeypatch.delenv("PHASEBUS_FORKSERVER", raising=False)
+    monkeypatch.delenv("HF_SET_BY_AN_IMPORT", raising=False)
+    monkeypatch.setattr(begin, "start_server", lambda: begun.append("owned"))
+    requests, _, owner = begin.open_channel()
+    requests.close()
+    os.close(owner)
+    monkeypatch.setenv("HF_SET_BY_AN_IMPORT", "1")
+    assert imported.unknown_changes(os.environ) == ["HF_SET_BY_AN_IMPORT"]
+    preload_engine()
+    assert begun == []
+    assert imported.unknown_changes(os.environ) == []
 
 
 @pytest.mark.parametrize(("kills", "use"), [("true", "existing"), ("1", "existing"), ("false", "keep"), (None, "keep")])
