@@ -25,6 +25,7 @@ def source_of(model: str, settings: DownloadSettings) -> Source:
     Raises:
         DownloadError: No source is installed for the scheme, or the address is malformed.
     """
+    model = _without_line_end(model)
     if (matched := _SCHEME.fullmatch(model)) is not None:
         return source_factory(matched["scheme"].lower())(model, settings)
     path = Path(model).expanduser()
@@ -50,8 +51,16 @@ def repository_name(model: str) -> str | None:
     """Return the ``org/name`` of a repository of the hub, without scheme and revision; None for any other model."""
     from phasebus.initializer.downloads.sources.hub import REPOSITORY
 
-    scheme, separator, rest = model.rpartition("://")
+    scheme, separator, rest = _without_line_end(model).rpartition("://")
     if (separator and scheme.lower() != "hf") or (not separator and os.path.exists(model)):
         return None
     repository = REPOSITORY.fullmatch(rest.rstrip("/"))
     return None if repository is None else repository["repo"]
+
+
+def _without_line_end(model: str) -> str:
+    """Return an address without spaces before it and line ends behind it, as a folded value of YAML or a secret has them.
+
+    A path that exists stays as it is.
+    """
+    return model if os.path.lexists(model) else model.lstrip().rstrip("\r\n")

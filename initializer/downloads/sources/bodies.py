@@ -12,9 +12,23 @@ from phasebus.initializer.downloads.sources.responses import Response
 
 
 class HttpBody:
-    """The body of a response; see `Body`."""
+    """The body of a response; see `Body`.
+
+    Args:
+        response: The response.
+        start: The first byte that was requested.
+        stall: The time limit, for messages.
+
+    Attributes:
+        headers: The headers of the response.
+
+    Raises:
+        TransferError: The response has other bytes than the requested ones.
+        DownloadError: It states an impossible length.
+    """
 
     def __init__(self, response: Response, start: int, stall: float) -> None:
+        self.headers = response.headers
         self._response = response
         self._stall = stall
         self._received = 0
@@ -23,7 +37,7 @@ class HttpBody:
         self.size: int | None
         self.validator = strong_etag(response.headers)
         encoding = content_encoding(response.headers)
-        self._decoder = None if encoding is None else Decoder(encoding)
+        self._decoder = None if encoding is None or response.status == 416 else Decoder(encoding)
         if response.status == 200:
             self.size = self._expected = content_length(response.headers)
             self._drop_encoded_size()
@@ -32,7 +46,7 @@ class HttpBody:
         self.start, self._expected, self.size = content_range(response.headers)
         if response.status == 416 and self.size == start:
             self.start, self._expected = start, 0
-        if self._expected is None or self.start != start:
+        if self._expected is None or self.start != start or (start and encoding is not None):
             raise TransferError(f"the bytes from {start} on were requested, and the server sends others")
         self._drop_encoded_size()
 

@@ -8,13 +8,14 @@ from base64 import b64encode
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import Final
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from phasebus.initializer.downloads.errors import DownloadError, TransferError
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 _RATE_LIMIT: Final = re.compile(r";\s*t=([0-9]{1,18})\b")
+_NEXT_PAGE: Final = re.compile(r"<([^<>]{1,4096})>[^<>]{0,1024}?;\s*rel=\"?next\b", re.IGNORECASE)
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,254}"')
 _RESETS: Final = ("RateLimit-Reset", "X-RateLimit-Reset")
 _EPOCH: Final = 10**9
@@ -76,6 +77,24 @@ def basic_credentials(parts: SplitResult, header: str = "Authorization") -> dict
         return {}
     plain = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return {header: f"Basic {b64encode(plain.encode()).decode()}"}
+
+
+def location(headers: Message) -> str | None:
+    """Return the address of a redirect; None without one. Some servers send it in UTF-8, and not quoted."""
+    value = headers.get("Location")
+    try:
+        return value if value is None else value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
+
+
+def next_query(headers: Message) -> str | None:
+    """Return the query of the address of the next page that a Link header names (RFC 8288); None without one."""
+    matched = _NEXT_PAGE.search(headers.get("Link", ""))
+    try:
+        return None if matched is None else urlsplit(matched[1]).query
+    except ValueError:
+        return None
 
 
 def is_web_page(headers: Message) -> bool:

@@ -22,7 +22,13 @@ from phasebus.initializer.downloads.sources.authorities import certificate_remed
 from phasebus.initializer.downloads.sources.bodies import HttpBody
 from phasebus.initializer.downloads.sources.connections import Connections, ProxyConnectError
 from phasebus.initializer.downloads.sources.encodings import is_supported
-from phasebus.initializer.downloads.sources.headers import content_encoding, is_web_page, retry_after
+from phasebus.initializer.downloads.sources.headers import (
+    content_encoding,
+    is_web_page,
+    location,
+    next_query,
+    retry_after,
+)
 from phasebus.initializer.downloads.sources.nearness import is_nearer
 from phasebus.initializer.downloads.sources.responses import Response
 from phasebus.initializer.downloads.sources.tunnels import UNAUTHENTICATED
@@ -100,10 +106,12 @@ class HttpClient:
                 raise StatusError(response.status, response.headers, host, signed=redirected)
             if response.status != 416:
                 _check_content(urlsplit(url), response.headers)
-            if start and response.status == 206 and content_encoding(response.headers) is not None:
-                response.close()
-                return self.request(url, headers)  # the range is one of the compressed bytes
             return HttpBody(response, start, self._settings.stall_seconds)
+        except TransferError:
+            response.close()
+            if not start:
+                raise
+            return self.request(url, headers)  # the rest cannot be had, also not from a retry
         except BaseException:
             response.close()
             raise
@@ -118,13 +126,17 @@ class HttpClient:
 
     def read(self, url: str, headers: Mapping[str, str], limit: int) -> bytes:
         """Return the content of a small file at `url`, of `limit` bytes at most; raises the errors of `request`."""
+        return self.read_page(url, headers, limit)[0]
+
+    def read_page(self, url: str, headers: Mapping[str, str], limit: int) -> tuple[bytes, str | None]:
+        """Like `read`, with the query of the address of the next page; None at the last one."""
         with contextlib.closing(self.request(url, headers)) as body:
             content, room = bytearray(), memoryview(bytearray(BLOCK))
             while block := body.receive(room):
                 content += block
                 if len(content) > limit:
                     raise DownloadError(f"{redact(url)} is longer than the {limit} bytes expected of it")
-            return bytes(content)
+            return bytes(content), next_query(body.headers)
 
     def close(self) -> None:
         """Abort running requests and close the connections. Called from any thread, possibly twice."""
@@ -137,11 +149,11 @@ class HttpClient:
             host = urlsplit(url).hostname or ""
             try:
                 response = self._connections.get(url, headers)
-                location = response.headers.get("Location")
-                if response.status not in _REDIRECTS or location is None:
+                target = location(response.headers)
+                if response.status not in _REDIRECTS or target is None:
                     return response, redirected
                 response.close()
-                target = urljoin(url, location)
+                target = urljoin(url, target)
                 same_origin = _origin(target) in {_origin(url), _encrypted_origin(url)}
             except (OSError, HTTPException) as error:
                 raise self._connection_error(error, host, urlsplit(url).scheme) from None

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,12 @@ from phasebus.initializer.downloads.sources.hub_cache import (
     refs_of,
     snapshot_folder,
 )
-from phasebus.initializer.downloads.sources.hub_listing import HubRepository, read_repository, without_duplicate_weights
+from phasebus.initializer.downloads.sources.hub_listing import (
+    HubRepository,
+    read_repository,
+    read_tree,
+    without_duplicate_weights,
+)
 from phasebus.telemetry.folders import cache_folder
 from phasebus.telemetry.redaction import redact
 
@@ -49,6 +55,7 @@ _MAX_LISTING = 128 * 2**20
 _MODELSCOPE = "VLLM_USE_MODELSCOPE"
 _WHOLE_NUMBERS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 _MOST_COMMITS = 3
+_MOST_PAGES = 1000
 
 
 def hub_source(model: str, settings: DownloadSettings) -> HubSource:
@@ -170,7 +177,21 @@ class HubSource:
             content = self._client.read(url, self._headers, _MAX_LISTING)
         except StatusError as error:
             raise self._error_of(error) from None
-        return read_repository(content, self.display)
+        repository = read_repository(content, self.display)
+        return repository if repository.files else HubRepository(repository.commit, self._tree(repository.commit))
+
+    def _tree(self, commit: str) -> tuple[RemoteFile, ...]:
+        """Return the files of a commit from the hub's tree, page by page; none if the hub has no such list."""
+        address, query = f"{_endpoint()[0]}/api/models/{self._repo}/tree/{commit}", "recursive=true"
+        files: list[RemoteFile] = []
+        with suppress(StatusError):
+            for _ in range(_MOST_PAGES):
+                content, following = self._client.read_page(f"{address}?{query}", self._headers, _MAX_LISTING)
+                files += read_tree(content, self.display)
+                if following is None:
+                    break
+                query = following
+        return tuple(files)
 
     def _error_of(self, error: StatusError) -> Exception:
         """Return the error to raise for a status; the header X-Error-Code names the cause."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ class HubRepository:
 
     Attributes:
         commit: Its commit.
-        files: Its files.
+        files: Its files; empty if the response lists none, as that of some mirrors.
     """
 
     commit: str
@@ -52,19 +53,36 @@ def read_repository(content: bytes, display: str) -> HubRepository:
     Raises:
         DownloadError: It does not describe a repository, or its commit, which names a folder of the cache, is invalid.
     """
-    try:
+    with _validated(display):
         described = json.loads(content)
         commit = described["sha"]
-        files = tuple(map(_file, described["siblings"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DownloadError(
-            f"the response for {display} is no listing of the hub ({type(error).__name__}); check HF_ENDPOINT"
-        ) from None
+        files = tuple(map(_file, described.get("siblings", ())))
     if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise DownloadError(
             f"the hub names {str(commit)[:80]!r} as the commit of {display}, which is not a commit; check HF_ENDPOINT"
         )
     return HubRepository(commit, files)
+
+
+def read_tree(content: bytes, display: str) -> list[RemoteFile]:
+    """Parse and validate a page of the hub's tree of a revision, and return its files.
+
+    Raises:
+        DownloadError: It is no such page.
+    """
+    with _validated(display):
+        return [_file(_sibling(entry)) for entry in json.loads(content) if entry["type"] == "file"]
+
+
+@contextmanager
+def _validated(display: str) -> Iterator[None]:
+    """Raise an error of the block, which reads the hub's response, as a `DownloadError`."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DownloadError(
+            f"the response for {display} is no listing of the hub ({type(error).__name__}); check HF_ENDPOINT"
+        ) from None
 
 
 def without_duplicate_weights(files: Iterable[RemoteFile]) -> list[RemoteFile]:
@@ -73,6 +91,12 @@ def without_duplicate_weights(files: Iterable[RemoteFile]) -> list[RemoteFile]:
     if not any(file.name.endswith(".safetensors") and "/" not in file.name for file in files):
         return files
     return [file for file in files if not any(fnmatch.fnmatchcase(file.name, each) for each in _OTHER_FORMATS)]
+
+
+def _sibling(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry of a tree in the form of a sibling."""
+    lfs = entry.get("lfs") and {"size": entry["lfs"]["size"], "sha256": entry["lfs"]["oid"]}
+    return {"rfilename": entry["path"], "size": entry.get("size"), "blobId": entry.get("oid"), "lfs": lfs}
 
 
 def _file(sibling: dict[str, Any]) -> RemoteFile:

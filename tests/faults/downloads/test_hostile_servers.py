@@ -88,6 +88,25 @@ async def test_rest_of_compressed_bytes_is_not_taken_for_that_of_a_file() -> Non
         assert bytes(body.receive(memoryview(bytearray(10)))) == b"xyz"
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        response(206, b"body"[1:], Content_Range="bytes 1-3/4", ETag='"1"'),
+        response(416, Content_Range="bytes */1", ETag='"1"'),
+        response(206, b"dy", ETag='"1"'),
+    ],
+    ids=["earlier bytes", "a shorter file", "no range"],
+)
+async def test_file_is_requested_whole_where_its_rest_is_not_sent(rest: bytes) -> None:
+    with (
+        raw_server(answering(rest, response(body=b"body"))) as server,
+        closing(HttpClient(QUICK)) as client,
+        closing(client.open(f"{server.url}/a", {}, 2, '"1"')) as body,
+    ):
+        assert (body.start, body.size) == (0, 4)
+        assert bytes(body.receive(memoryview(bytearray(10)))) == b"body"
+
+
 async def test_server_that_dribbles_a_body_counts_as_stalled() -> None:
     start = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
     with raw_server(repeating(b"x", 0.05, start)) as server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from email.message import Message
 from pathlib import Path
@@ -89,6 +90,31 @@ def test_redirect_that_loses_the_token_is_named(hub: Hub, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(HttpClient, "read", read)
     assert "https://hub.example redirects to another address, which denies access to hf://org/name" in error_of(hub)
+
+
+@pytest.mark.parametrize("siblings", [{}, {"siblings": []}])
+def test_hub_that_lists_no_files_is_asked_for_its_tree(
+    hub: Hub, siblings: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lfs = {"oid": "b" * 64, "size": 3}
+    pages = {
+        "recursive=true": ([{"type": "file", "path": "a.bin", "size": 3, "oid": "a" * 40, "lfs": lfs}], "cursor=2"),
+        "cursor=2": ([{"type": "directory", "path": "sub"}, {"type": "file", "path": "sub/b", "size": 1}], None),
+    }
+
+    def read_page(client: HttpClient, url: str, *rest: object) -> tuple[bytes, str | None]:
+        address, _, query = url.partition("?")
+        assert address == f"https://hub.example/api/models/org/name/tree/{COMMIT}"
+        entries, following = pages[query]
+        return json.dumps(entries).encode(), following
+
+    monkeypatch.setattr(HttpClient, "read", lambda *_: json.dumps({"sha": COMMIT, **siblings}).encode())
+    monkeypatch.setattr(HttpClient, "read_page", read_page)
+    files = HubSource("org/name", None, DownloadSettings()).listing().files
+    assert [(file.name, file.size, file.digest and file.digest.value) for file in files] == [
+        ("a.bin", 3, "b" * 64),
+        ("sub/b", 1, None),
+    ]
 
 
 @pytest.mark.parametrize("token", ['"hf_secret"', "'hf_secret'"])

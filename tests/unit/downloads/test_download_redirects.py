@@ -1,4 +1,4 @@
-"""The headers that a request still has after a redirect."""
+"""Redirects and links to further pages: their addresses, and the headers that a request still has."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from phasebus.initializer.downloads import DownloadSettings
+from phasebus.initializer.downloads.sources.headers import location, next_query
 from phasebus.initializer.downloads.sources.http import HttpClient, StatusError
 
 
@@ -41,3 +42,35 @@ def test_credentials_follow_a_redirect_to_the_same_host_with_tls_only(
         client.request(url, {"Authorization": "Bearer token"})
     assert ("Authorization" in requests[1]) is sent
     assert caught.value.signed is not sent
+
+
+@pytest.mark.parametrize(
+    ("sent", "followed"),
+    [
+        ("/模型/é a.gguf".encode().decode("latin-1"), "/模型/é a.gguf"),
+        ("/caf\xe9.gguf", "/caf\xe9.gguf"),
+        ("/%E6%A8%A1.gguf", "/%E6%A8%A1.gguf"),
+    ],
+    ids=["UTF-8", "Latin-1", "quoted"],
+)
+def test_address_of_a_redirect_may_be_in_utf_8(sent: str, followed: str) -> None:
+    headers = Message()
+    headers["Location"] = sent
+    assert location(headers) == followed
+    assert location(Message()) is None
+
+
+@pytest.mark.parametrize(
+    ("link", "query"),
+    [
+        ('<https://hub.example/api?a=1&cursor=x%3D>; rel="next"', "a=1&cursor=x%3D"),
+        ('<https://h/?p=0>; rel="prev", <https://h/?p=2>; title="b"; rel=next', "p=2"),
+        ('<https://hub.example/api?p=1>; rel="prev"', None),
+        ("<http://[>; rel=next", None),
+        ("", None),
+    ],
+)
+def test_next_page_is_that_of_the_link_header(link: str, query: str | None) -> None:
+    headers = Message()
+    headers["Link"] = link
+    assert next_query(headers) == query

@@ -44,6 +44,21 @@ def test_address_selects_its_source(model: str, kind: str, display: str) -> None
     assert (source.kind, source.display) == (kind, display)
 
 
+@pytest.mark.parametrize(
+    ("model", "display"),
+    [("hf://org/name\n", "hf://org/name"), (" org/name\r\n", "hf://org/name"), ("s3://box/a \n", "s3://box/a ")],
+)
+def test_line_end_of_a_folded_value_is_no_part_of_an_address(model: str, display: str) -> None:
+    assert source_of(model, SETTINGS).display == display
+
+
+def test_path_that_exists_is_used_with_its_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / " odd\n").mkdir()
+    assert source_of(" odd\n", SETTINGS).display == " odd\n"
+    assert source_of("/models/tiny\n", SETTINGS).display == "/models/tiny"
+
+
 def test_existing_folder_takes_precedence_over_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert source_of("org/name", SETTINGS).kind == "hf"

@@ -64,6 +64,9 @@ def test_any_response_of_a_store_is_a_listing_or_an_error(content: bytes) -> Non
         (headers_module.content_encoding, "Content-Encoding"),
         (headers_module.is_web_page, "Content-Type"),
         (headers_module.retry_after, "Retry-After"),
+        (headers_module.retry_after, "X-RateLimit-Reset"),
+        (headers_module.location, "Location"),
+        (headers_module.next_query, "Link"),
     ],
 )
 @given(value=st.text(st.characters(codec="latin-1"), max_size=40) | st.from_regex(r"bytes [0-9]*-[0-9]*/[0-9*]*"))
