@@ -95,9 +95,9 @@ def start_and_serve(
             async with started as node:
                 await _print_text(node, prompt)
                 _print_times(journal, time.monotonic() - began, telemetry.timeline)
-                _print_servers(node)
                 ready = True
                 if not once:
+                    _print_servers(node)
                     write_err("serving metrics until Ctrl-C")
                     with _ready_until_it_stops(telemetry):
                         if isinstance(node, Node):
