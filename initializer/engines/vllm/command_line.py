@@ -10,15 +10,17 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio.to_thread
-import httpx
 import yaml
 
 from phasebus.initializer.engines.vllm.weights import Weights
 from phasebus.printable import address_text
 from phasebus.telemetry.files import read_regular
+
+if TYPE_CHECKING:
+    import httpx
 
 PLUGIN: Final = "phasebus"
 """The name of our entry point in the group `vllm.general_plugins`."""
@@ -66,14 +68,19 @@ class ServerCommand:
         if self.health_url is None:
             return False
         # a probe on this machine; the first one imports for 0.3 s, while other tasks of this event loop work
-        transport = await anyio.to_thread.run_sync(
-            lambda: httpx.AsyncHTTPTransport(uds=self.socket, verify=False, trust_env=False)
-        )
+        transport = await anyio.to_thread.run_sync(self._open_transport)
+        import httpx
+
         async with httpx.AsyncClient(transport=transport, timeout=seconds, trust_env=False) as client:
             try:
                 return (await client.get(self.health_url)).status_code in _ANSWERS
             except (httpx.HTTPError, httpx.InvalidURL, OSError):
                 return False
+
+    def _open_transport(self) -> httpx.AsyncHTTPTransport:
+        import httpx  # 3 MiB, for a server without our plugin only
+
+        return httpx.AsyncHTTPTransport(uds=self.socket, verify=False, trust_env=False)
 
 
 def read_command(arguments: Sequence[str]) -> ServerCommand | None:
