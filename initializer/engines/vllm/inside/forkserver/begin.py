@@ -21,6 +21,7 @@ from typing import Final, NoReturn
 
 from phasebus.initializer.engines.vllm.inside import compile_times
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, imported, safety
+from phasebus.initializer.engines.vllm.inside.forkserver.loggers import limit_logger_visits
 from phasebus.initializer.engines.vllm.inside.forkserver.server import TITLE, ForkServer
 from phasebus.initializer.ray.process_age import creation_time_ns
 
@@ -129,9 +130,11 @@ def _fork() -> str | None:
 def share_heap() -> None:
     """Make this process ready to be forked: its memory is shared until it is written to.
 
-    The collector, of it and of its forks, writes to no object that exists now. Free memory is returned to the system, if
-    the C library can do that.
+    The collector, of it and of its forks, writes to no object that exists now, and a configuration of logging to few. Free
+    memory is returned to the system, if the C library can do that.
     """
+    with contextlib.suppress(Exception):  # then it writes to all loggers
+        limit_logger_visits()
     gc.freeze()
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 from phasebus.initializer.engines.vllm.inside.compile_times import after_compilation, inherited
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, remainder
 from phasebus.initializer.engines.vllm.inside.forkserver.imported import LIBRARY_PATH, record_environment
+from phasebus.initializer.engines.vllm.inside.forkserver.loggers import limit_logger_visits
 from phasebus.initializer.engines.vllm.inside.forkserver.safety import flush_output, touched_device
 
 _LEFT_TO_OWNER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -75,6 +76,8 @@ class ForkServer:
             self._serve(0)
         if touched_device() is not None:
             os._exit(1)
+        with contextlib.suppress(Exception):  # then a configuration of logging writes to all loggers
+            limit_logger_visits()
         while True:
             self._serve(None)
 
