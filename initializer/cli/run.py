@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from phasebus.allocator import use_one_arena
 from phasebus.initializer.cli.options import service_options
 from phasebus.initializer.cli.output import log_warnings, write_err
 from phasebus.telemetry.switches import is_off
@@ -60,6 +61,7 @@ def run(
     such as a free port or a writable folder, it prints one warning, and the command runs without it. If the command fails
     before its engine answers, the metrics stay up for --linger seconds before phasebus ends like it.
     """
+    use_one_arena()  # before threads begin
     from phasebus.initializer.node.child import ChildProcess
     from phasebus.initializer.node.execution import CommandNotStartedError, executable, original_mask
     from phasebus.initializer.node.termination_message import write_termination_message

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 
+from phasebus.allocator import return_free_memory
 from phasebus.bus import Bus, Context
 from phasebus.initializer.downloads import fetch
 from phasebus.initializer.engines.optional import (
@@ -136,6 +137,7 @@ class CommandStart:
             if self._download_failed:
                 await self._terminate()
             raise
+        return_free_memory()
 
     async def run_again(self, cause: str, attempt: int, pause: Callable[[], Awaitable[object]]) -> None:
         """Start the command again after it has failed; return once its engine answers. Meanwhile it is not ready.

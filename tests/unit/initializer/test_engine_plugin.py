@@ -103,6 +103,7 @@ def test_plugin_imports_no_other_room_of_phasebus() -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert ended.stderr.strip() == str(
         [
+            "phasebus.allocator",
             "phasebus.initializer",
             "phasebus.initializer.bytecode",
             "phasebus.initializer.engines",

@@ -19,6 +19,7 @@ from multiprocessing import spawn, util
 from pathlib import Path
 from typing import Final, NoReturn
 
+from phasebus.allocator import return_free_memory
 from phasebus.initializer.engines.vllm.inside import compile_times
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, imported, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.loggers import limit_logger_visits
@@ -136,8 +137,7 @@ def share_heap() -> None:
     with contextlib.suppress(Exception):  # then it writes to all loggers
         limit_logger_visits()
     gc.freeze()
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    return_free_memory()
 
 
 def open_channel() -> tuple[socket.socket, socket.socket, int]:
