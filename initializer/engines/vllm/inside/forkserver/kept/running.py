@@ -20,16 +20,16 @@ class RunningCommand:
     Attributes:
         connection: The connection to its client.
         process: Its pidfd.
-        deserted: Whether its client has gone.
+        has_client: Whether its client is there.
     """
 
     connection: socket.socket
     process: int
-    deserted: bool = False
+    has_client: bool = True
 
     def end(self) -> None:
         """Send it SIGTERM: its client has gone."""
-        self.deserted = True
+        self.has_client = False
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.process, signal.SIGTERM)
 
@@ -73,7 +73,7 @@ class RunningCommands:
 
     def register_clients(self, waiting: select.poll) -> Mapping[int, RunningCommand]:
         """Have `waiting` notice clients that go away; return the commands by the descriptors of their connections."""
-        found = {each.connection.fileno(): each for each in self._commands.values() if not each.deserted}
+        found = {each.connection.fileno(): each for each in self._commands.values() if each.has_client}
         for descriptor in found:
             waiting.register(descriptor, select.POLLRDHUP)
         return found
