@@ -206,6 +206,8 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
             message = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "model_type":
                 message = _fields_of(model, [*problem["loc"]])
+            if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+                message = f"{message}; write it in quotes"  # such as `on`, `no` or 1.10
             value = "" if problem["type"] == "missing" else f" (it is {_shown(name, problem['input'])})"
             lines.append(f"{where}: {message}{value}")
     if len(problems) > len(lines):

@@ -72,7 +72,13 @@ def _ray(address: str | None) -> Iterator[Finding]:
         return
     found = host_and_port(address)
     if found is None:
-        yield Finding("ray", "address", redact(address))
+        if (reason := _reason_against(address)) is None:
+            yield Finding("ray", "address", redact(address))
+        else:
+            advice = (
+                "write HOST:PORT of the cluster's head node; `ray start --head` prints it, with port 6379 by default"
+            )
+            yield Finding("ray", "address", f"{redact(address)}: {reason}", "fix", advice)
         return
     try:
         with socket.create_connection(found, _CONNECT_SECONDS):
@@ -82,6 +88,15 @@ def _ray(address: str | None) -> Iterator[Finding]:
         yield Finding(
             "ray", "address", f"cannot connect to {redact(address)}: {error.strerror or error}", "fix", advice
         )
+
+
+def _reason_against(address: str) -> str | None:
+    """Return why Ray would reject an address without a host and a port; None if it may accept it."""
+    if address.startswith(("http://", "https://")):
+        return "the address of a dashboard, for `ray job`; the start needs that of the cluster"
+    if address in ("auto", "local") or "://" in address:  # other schemes are those of plugins
+        return None
+    return "it names no host and port"
 
 
 def find_files(environment: Mapping[str, str]) -> Iterator[Finding]:

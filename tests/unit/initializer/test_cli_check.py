@@ -119,6 +119,8 @@ def test_callbacks_of_what_is_no_file_of_a_user_are_imported_from_the_working_fo
         ),
         ("model: x/y\ndownload_destination: /dev/null/x\n", "downloads", "download_destination", "cannot be written"),
         ("model: x/y\nray: {address: '127.0.0.1:1'}\n", "ray", "address", "cannot connect to 127.0.0.1:1"),
+        ("model: x/y\nray: {address: 'http://head:8265'}\n", "ray", "address", "the address of a dashboard"),
+        ("model: x/y\nray: {address: head}\n", "ray", "address", "it names no host and port"),
     ],
 )
 def test_problem_is_found_without_a_start(tmp_path: Path, text: str, topic: str, name: str, value: str) -> None:

@@ -38,6 +38,8 @@ def test_the_smallest_configuration_is_one_line(tmp_path: Path) -> None:
         ("model: x\nzzz: 1\n", r"zzz: there is no such field \(there are model, name"),
         ("model: x\nservice:\n  port: 99999\n", r"service.port: .* \(it is 99999\)"),
         ("engine: vllm\n", "model: Field required"),
+        ("model: x\nname: on\n", r"name: Input should be a valid string; write it in quotes \(it is True\)"),
+        ("model: x\nengine_env: {A: 1.10}\n", "engine_env.A: .*; write it in quotes"),
         ("model: x\nplacement: {bundles: [{CPU: -1}]}\n", r"placement.bundles.0.CPU: .*greater than or equal to 0"),
         ("model: x\nengine: tgi\n", "engine: .*no engine 'tgi' is installed; there are 'none', 'vllm'"),
         ("a: [1\n", "cannot be read as YAML"),
