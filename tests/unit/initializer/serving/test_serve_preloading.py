@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from phasebus.initializer.engines.protocol import ForkServerUse
+from phasebus.initializer.engines.protocol import EngineError, ForkServerUse
 from phasebus.initializer.integrations.ray_serve import preloading, status
 from phasebus.initializer.integrations.ray_serve.first_line import BEGINS_FORKSERVER
-from phasebus.initializer.integrations.ray_serve.preloading import early_preloading, preload_early
+from phasebus.initializer.integrations.ray_serve.preloading import early_preloading, preload_early, preload_engine
 
 REPLICA = "SERVE_REPLICA::app#BusServer:tiny#abcd"
 
@@ -75,3 +76,17 @@ def test_only_a_replica_begins_a_fork_server(
     preload_early({BEGINS_FORKSERVER: "owned"})
     assert preloaded == []
     assert not status.is_replica()
+
+
+def test_replica_starts_without_an_observer_that_cannot_preload(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise EngineError("the engine acme cannot be imported")
+
+    monkeypatch.setattr(preloading, "find_observer", fail)
+    with caplog.at_level(logging.WARNING):
+        preload_engine()
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "EngineError: the engine acme cannot be imported"
+    ]
