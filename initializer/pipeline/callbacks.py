@@ -6,7 +6,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +33,8 @@ def importing_from(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(entry)
+        with suppress(ValueError):  # a callback's module has removed it, or replaced the list
+            sys.path.remove(entry)
         sys.path.append(entry)
 
 

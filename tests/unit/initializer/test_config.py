@@ -299,3 +299,13 @@ def test_modules_beside_a_configuration_come_first_only_while_it_is_read(
     for name in ("of_both_early", "of_both_late", "of_one"):
         monkeypatch.delitem(sys.modules, name)
     assert found == ["beside", "installed", "beside"]
+
+
+def test_start_goes_on_if_a_callback_has_removed_the_folder_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(sys.path)
+    monkeypatch.setattr(sys, "path", list(before))
+    with importing_from(tmp_path):
+        sys.path.remove(str(tmp_path))
+    assert sys.path == [*before, str(tmp_path)]
