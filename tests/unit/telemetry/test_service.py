@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 
 from phasebus.bus import StepStarted, SubscriberStats
 from phasebus.telemetry import Metrics, PortTakenError, RunIdentity, Status, Telemetry
-from phasebus.telemetry.service import server
+from phasebus.telemetry.service import protocol, server
 from tests.support.counting import CountingBus
 from tests.support.sockets import sends_small_packets_at_once
 from tests.support.waiting import wait_until
@@ -126,7 +126,8 @@ def test_requests_that_arrived_before_the_close_are_answered() -> None:
             assert b" 200 " in client.recv(1000)
 
 
-def test_client_that_sends_no_more_receives_the_response_and_the_end() -> None:
+def test_client_that_sends_no_more_receives_the_response_and_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_LAST_RESPONSE_SECONDS", 60.0)
     ended = threading.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
