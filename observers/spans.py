@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import phasebus.telemetry.otel.sdk  # noqa: F401  # isort: skip  # before anything of OpenTelemetry
 from opentelemetry.trace import Link, Span, SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
+from itertools import filterfalse
 from typing import Any, Final
 
 import prometheus_client
@@ -40,6 +41,9 @@ MAX_ANNOUNCED: Final = 100
 
 _OF_ONE_PROCESS: Final = frozenset({"service.instance.id", "process.pid", "phasebus.run", "k8s.pod.uid"})
 _NOT_IN_LABELS: Final = re.compile(r"[^a-zA-Z0-9_]|^(?=\d)")
+_EXCLUDED: Final = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)", re.IGNORECASE)
+"""A format in an Accept header that is not accepted, which prometheus_client would choose."""
+
 _REPEATED: Final = re.compile("__+")
 
 
@@ -187,7 +191,7 @@ class Metrics:
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics, and their content type, in the format an Accept header asks for."""
         try:
-            encode, content_type = choose_encoder(accept)
+            encode, content_type = choose_encoder(",".join(filterfalse(_EXCLUDED.search, accept.split(","))))
         except Exception:  # noqa: BLE001  # prometheus_client raises for a version that is no number
             encode, content_type = choose_encoder("")
         return encode(self.registry), content_type

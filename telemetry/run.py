@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-from opentelemetry import trace
-from opentelemetry.trace import TraceState
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from typing import Final
 
 from phasebus.bus import new_trace_id
 from phasebus.printable import printable_text
 
-_PROPAGATOR = TraceContextTextMapPropagator()
+_TRACEPARENT: Final = re.compile(
+    "(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?"
+)
 
 
 def host_name() -> str:
@@ -85,21 +85,16 @@ class Caller:
     sampled: bool
 
 
-def parse_tracestate(environment: Mapping[str, str], trace_id: str) -> TraceState:
-    """Return what vendors have added to the trace of the caller, in TRACESTATE; nothing if TRACEPARENT names another one.
-
-    Source: W3C Trace Context, "Tracestate Header".
-    """
-    caller, state = parse_traceparent(environment.get("TRACEPARENT", "")), environment.get("TRACESTATE", "")
-    if caller is None or caller.trace != trace_id or not state:
-        return TraceState()
-    extracted = _PROPAGATOR.extract({"traceparent": environment["TRACEPARENT"], "tracestate": state})
-    return trace.get_current_span(extracted).get_span_context().trace_state
-
-
 def parse_traceparent(header: str) -> Caller | None:
-    """Return the span that a W3C traceparent names; None if the header is not valid."""
-    context = trace.get_current_span(_PROPAGATOR.extract({"traceparent": header})).get_span_context()
-    if not context.is_valid:
+    """Return the span that a W3C traceparent names; None if the header is not valid.
+
+    OpenTelemetry has such a function, too, but its import reads variables and takes a while, and every command needs this one.
+
+    Source: W3C Trace Context, "Traceparent Header" and "Versioning of traceparent".
+    """
+    matched = _TRACEPARENT.fullmatch(header.strip())
+    if matched is None or matched["version"] == "ff" or (matched["version"] == "00" and matched["more"]):
         return None
-    return Caller(trace=f"{context.trace_id:032x}", span=f"{context.span_id:016x}", sampled=context.trace_flags.sampled)
+    if not int(matched["trace"], 16) or not int(matched["span"], 16):
+        return None
+    return Caller(trace=matched["trace"], span=matched["span"], sampled=bool(int(matched["flags"], 16) & 1))

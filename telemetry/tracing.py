@@ -24,12 +24,14 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, TraceFlags, Tracer
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, TraceFlags, Tracer, TraceState
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from phasebus.telemetry.collector import SHUTDOWN_FLUSH_SECONDS
-from phasebus.telemetry.run import RunIdentity, parse_tracestate
+from phasebus.telemetry.run import RunIdentity, parse_traceparent
 from phasebus.telemetry.switches import is_on
 
+_PROPAGATOR = TraceContextTextMapPropagator()
 AttributeValue = str | int | float | bool
 
 
@@ -63,7 +65,7 @@ class Tracing:
         self._identity = identity
         self._sampler = TraceSampler(settings)
         self._keeps_run = self._sampler.keeps(int(identity.trace, 16), identity.parent_sampled)
-        self._state = parse_tracestate(environment, identity.trace)
+        self._state = _state_of_caller(environment, identity.trace)
         self._queues = list(queues)
         if exporter is not None:
             self._queues.append(SpanQueue(exporter, "the collector", SpanBatches(delay=delay), wait_for_flush))
@@ -185,6 +187,19 @@ class Tracing:
         """Export what is left, each queue by its own deadline; return whether everything was exported."""
         with ThreadPoolExecutor(max_workers=max(1, len(self._queues))) as threads:
             return all(list(threads.map(SpanQueue.close, self._queues)))
+
+
+def _state_of_caller(environment: Mapping[str, str], trace_id: str) -> TraceState:
+    """Return what vendors have added to the trace of the caller, in TRACESTATE; nothing if TRACEPARENT names another one.
+
+    Source: W3C Trace Context, "Tracestate Header".
+    """
+    traceparent = environment.get("TRACEPARENT", "")
+    caller = parse_traceparent(traceparent)
+    if caller is None or caller.trace != trace_id:
+        return TraceState()
+    headers = {"traceparent": traceparent, "tracestate": environment.get("TRACESTATE", "")}
+    return trace.get_current_span(_PROPAGATOR.extract(headers, Context())).get_span_context().trace_state
 
 
 class _ToQueues(SpanProcessor):

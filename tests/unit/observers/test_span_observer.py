@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import anyio
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -252,3 +256,10 @@ def test_step_that_names_a_related_span_has_a_link_to_it() -> None:
         (int("a" * 32, 16), int("b" * 16, 16))
     ]
     assert "phasebus.linked_to" not in (span.attributes or {})
+
+
+def test_observers_import_opentelemetry_with_its_rejected_variables_out_of_the_way() -> None:
+    command = [sys.executable, "-c", "import phasebus.observers; phasebus.observers.SpanObserver"]
+    environment = {**os.environ, "OTEL_PYTHON_CONTEXT": "no_such_context"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert "Traceback" not in ended.stderr

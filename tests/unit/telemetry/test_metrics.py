@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import platform
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -68,6 +69,18 @@ def test_keys_that_become_one_label_are_joined_and_no_label_begins_with_two_unde
     metrics.describe_target({"team.name": "a", "team_name": "b", "__name__": "x", "k8s..pod": "p"})
     (target,) = samples(text_of(metrics), "target_info")
     assert target.labels == {"team_name": "a;b", "_name_": "x", "k8s_pod": "p"}
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("application/openmetrics-text;version=1.0.0;q=0, text/plain", "text/plain"),
+        ("application/openmetrics-text; q=0.000 ;version=1.0.0", "text/plain"),
+        ("application/openmetrics-text;version=1.0.0;q=0.05", "application/openmetrics-text"),
+    ],
+)
+def test_format_of_quality_0_is_not_chosen(accept: str, content_type: str) -> None:
+    assert Metrics().render(accept)[1].startswith(content_type)
 
 
 def test_metrics_are_rendered_for_an_accept_header_that_prometheus_client_raises_for() -> None:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from phasebus.telemetry import RunIdentity
 from phasebus.telemetry.run import Caller, parse_traceparent
@@ -31,6 +36,39 @@ def test_an_invalid_traceparent_is_as_good_as_none(header: str) -> None:
     identity = RunIdentity.fresh(environment={"TRACEPARENT": header})
     assert len(identity.trace) == 32
     assert (identity.parent, identity.parent_sampled) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        f"00-{TRACE}-{SPAN}-01",
+        f" 00-{TRACE}-{SPAN}-01\t",
+        f"00-{TRACE}-{SPAN}-ff",
+        f"00-{TRACE}-{SPAN}-02",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"01-{TRACE}-{SPAN}-01",
+        f"cc-{TRACE}-{SPAN}-01-of-the-future",
+        f"cc-{TRACE}-{SPAN}-01.of-the-future",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-1",
+        f"00-{TRACE}-{SPAN}-0x",
+        f"00-{TRACE[:-1]}\uff11-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01,00-{TRACE}-{SPAN}-01",
+    ],
+)
+def test_traceparent_is_parsed_as_by_opentelemetry(header: str) -> None:
+    extracted = TraceContextTextMapPropagator().extract({"traceparent": header}, Context())
+    context = trace.get_current_span(extracted).get_span_context()
+    expected = (context.trace_id, context.span_id, context.trace_flags.sampled) if context.is_valid else None
+    parsed = parse_traceparent(header)
+    assert (parsed and (int(parsed.trace, 16), int(parsed.span, 16), parsed.sampled)) == expected
+
+
+def test_reading_a_journal_imports_nothing_of_opentelemetry() -> None:
+    """Its import reads variables, and logs a stack trace for some values, before they are checked."""
+    script = "import sys, phasebus.telemetry.journal; sys.exit('opentelemetry' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
 
 
 def test_two_runs_have_different_ids() -> None:
