@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPSConnection
@@ -20,6 +21,10 @@ from phasebus.initializer.downloads.sources.wire import Wire
 
 _KEPT_AS_IS = "%/:=&?~+!$,;'@()*[]"
 """Characters of an address that are not quoted."""
+
+
+_IDLE_SECONDS = 30.0
+"""Time after which a kept connection is not used again, in seconds: NAT and load balancers drop idle ones, some silently."""
 
 
 class ConnectTimeoutError(OSError):
@@ -45,7 +50,7 @@ class Connections:
         self._guard = threading.Lock()
         self._closed = False
         self._open: set[Wire] = set()
-        self._idle: dict[tuple[str, str], list[HTTPConnection]] = defaultdict(list)
+        self._idle: dict[tuple[str, str], list[tuple[float, HTTPConnection]]] = defaultdict(list)
         # where IPv6 leads nowhere, only the first connection waits for it
         self._silent: set[tuple[Any, ...]] = set()
         self._proxies: dict[tuple[str, str], SplitResult | None] = {}
@@ -77,7 +82,7 @@ class Connections:
         """Abort every connection, including those in use. Called from any thread, possibly twice."""
         with self._guard:
             self._closed = True
-            idle = [each for kept in self._idle.values() for each in kept]
+            idle = [each for kept in self._idle.values() for _, each in kept]
             self._idle.clear()
             for wire in self._open:
                 wire.abort()
@@ -97,13 +102,20 @@ class Connections:
     def _keep(self, key: tuple[str, str], connection: HTTPConnection) -> None:
         with self._guard:
             if not self._closed:
-                self._idle[key].append(connection)
+                self._idle[key].append((time.monotonic(), connection))
                 return
         connection.close()
 
     def _take_idle(self, key: tuple[str, str]) -> HTTPConnection | None:
+        """Return the connection that was kept last; None without one. If that is too old, all of them are closed."""
         with self._guard:
-            return self._idle[key].pop() if self._idle[key] else None
+            kept = self._idle[key]
+            if kept and time.monotonic() - kept[-1][0] < _IDLE_SECONDS:
+                return kept.pop()[1]
+            self._idle[key] = []
+        for _, connection in kept:
+            connection.close()
+        return None
 
     def _connect(self, parts: SplitResult, proxy: SplitResult | None) -> HTTPConnection:
         """Return a new connection for `parts`, through a proxy if there is one."""

@@ -29,7 +29,6 @@ _OTHER_FORMATS = (
     "flax_model*.msgpack",
     "model.ckpt*",
     "rust_model.ot",
-    "openvino_model*",
 )
 """Names of files with the same weights for other frameworks, in repositories that also have safetensors."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 
 from phasebus.initializer.downloads import DownloadSettings
+from phasebus.initializer.downloads.sources import connections as connections_module
 from phasebus.initializer.downloads.sources.connections import Connections
 from phasebus.initializer.downloads.sources.wire import Wire
 
@@ -29,3 +31,19 @@ def test_address_that_did_not_answer_is_attempted_last_from_then_on(monkeypatch:
     for _ in range(2):
         connections._dial("hub.example", 80).close()
     assert attempts == [SILENT, ANSWERING, ANSWERING]
+
+
+def test_connections_that_were_idle_for_long_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections, key = Connections(DownloadSettings()), ("https", "hub.example")
+    kept = [HTTPConnection("hub.example") for _ in range(3)]
+    closed: list[HTTPConnection] = []
+    monkeypatch.setattr(HTTPConnection, "close", lambda each: closed.append(each))  # noqa: PLW0108  # a method of it
+    for each in kept:
+        connections._keep(key, each)
+    assert connections._take_idle(key) is kept[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(connections_module, "_IDLE_SECONDS", 0.0)
+        assert connections._take_idle(key) is None
+    assert closed == kept[:2]
+    connections._keep(key, kept[2])
+    assert connections._take_idle(key) is kept[2]

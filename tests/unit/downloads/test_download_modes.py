@@ -60,7 +60,14 @@ def test_other_weight_formats_are_kept_without_safetensors() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["metal/model.bin", "coreml/m.mlpackage/w.bin", "openvino_model.bin", "consolidated.00.pth", "onnx/m.onnx"]
+    "name",
+    [
+        "metal/model.bin",
+        "coreml/m.mlpackage/w.bin",
+        "openvino/openvino_model.bin",
+        "consolidated.00.pth",
+        "onnx/m.onnx",
+    ],
 )
 def test_weights_for_other_programs_are_left_out_beside_safetensors(name: str) -> None:
     files = [RemoteFile(name=each) for each in (name, "model-00001-of-00001.safetensors", "2_Dense/model.safetensors")]
