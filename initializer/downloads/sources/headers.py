@@ -102,16 +102,21 @@ def is_web_page(headers: Message) -> bool:
     return headers.get("Content-Type", "").partition(";")[0].strip().lower() in {"text/html", "application/xhtml+xml"}
 
 
-def retry_after(headers: Message) -> float | None:
+def retry_after(headers: Message, *, is_limited: bool = True) -> float | None:
     """Return the pause that a server requests, in seconds; None if it requests none.
 
     It is a number or a date in Retry-After, or the time until requests are allowed again in RateLimit, which the hub sends
     (https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/), or in the headers that were used before it.
+
+    Args:
+        headers: The headers.
+        is_limited: Whether the server has refused a request for its limits. Others have the headers of limits, too.
     """
     value = headers.get("Retry-After", "").strip()
-    if not value and (matched := _RATE_LIMIT.search(headers.get("RateLimit", ""))) is not None:
-        value = matched[1]
-    value = value or next(filter(None, (headers.get(name, "").strip() for name in _RESETS)), "")
+    if is_limited and not value:
+        matched = _RATE_LIMIT.search(headers.get("RateLimit", ""))
+        resets = (headers.get(name, "").strip() for name in _RESETS)
+        value = matched[1] if matched is not None else next(filter(None, resets), "")
     if _NUMBER.fullmatch(value):
         return max(0.0, float(value) - (time.time() if int(value) > _EPOCH else 0))
     try:

@@ -206,7 +206,7 @@ def error_of_status(error: StatusError) -> Exception:
     host, status = error.host, error.status
     passing = status in _RETRYABLE or (status >= 500 and status not in _PERMANENT)
     if passing or (error.signed and status in {400, 401, 403}):
-        return TransferError(f"{host} answered {status}", retry_after(error.headers))
+        return TransferError(f"{host} answered {status}", retry_after(error.headers, is_limited=status == 429))
     if status == 407:
         return DownloadError(f"the proxy refuses to connect to {host} (HTTP 407): it {UNAUTHENTICATED}")
     if status in {401, 403}:

@@ -86,6 +86,18 @@ def test_rate_limit_of_the_hub_is_obeyed_without_retry_after() -> None:
     assert retry_after(headers_of(RateLimit='"api";r=0')) is None
 
 
+@pytest.mark.parametrize(
+    "headers", [{"RateLimit": '"resolvers";r=4990;t=200'}, {"X-RateLimit-Reset": "200"}, {"RateLimit-Reset": "200"}]
+)
+@pytest.mark.parametrize(("status", "pause"), [(429, 200.0), (503, None), (500, None)])
+def test_only_a_refusal_for_a_rate_limit_waits_for_its_reset(
+    headers: dict[str, str], status: int, pause: float | None
+) -> None:
+    failed = error_of_status(StatusError(status, headers_of(**headers), "host", signed=False))
+    assert isinstance(failed, TransferError)
+    assert failed.after == pause
+
+
 @pytest.mark.parametrize("name", ["RateLimit-Reset", "X-RateLimit-Reset"])
 def test_reset_of_a_rate_limit_is_seconds_or_a_time(name: str) -> None:
     assert retry_after(headers_of(**{name: "55"})) == 55
