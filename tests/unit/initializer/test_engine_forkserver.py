@@ -297,12 +297,16 @@ def test_a_process_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
         ("sys.settrace(lambda *_: None)", "a debugger is attached"),
         ("torch.cuda.is_initialized = lambda: True", "a device is initialized (cuda)"),
         (
-            "own = os.getpid(); torch.cuda._is_in_bad_fork = lambda: os.getpid() != own",
+            "own = os.getpid(); torch.cuda._is_in_bad_fork = lambda: os.getpid() != own; safety._CUDA_DEVICES = ('/',)",
             "a device is initialized (cuda)",
+        ),
+        (
+            "safety._loaded = lambda name: types.SimpleNamespace(cuDeviceGetCount=lambda _: 0) if 'cuda' in name else None",
+            "a device is initialized (the driver of CUDA)",
         ),
         ("safety._DEVICES = ('/dev/zero',); device = open('/dev/zero')", "a device is open (/dev/zero)"),
     ],
-    ids=["thread", "native thread", "debugger", "device", "device seen in the fork", "device file"],
+    ids=["thread", "native thread", "debugger", "device", "device seen in the fork", "driver", "device file"],
 )
 def test_a_process_that_is_not_safe_to_fork_gets_no_server_and_one_line(
     tmp_path: Path, before: str, reason: str
@@ -321,6 +325,34 @@ def test_a_process_that_is_not_safe_to_fork_gets_no_server_and_one_line(
     )
     assert shown == {"available": False}
     assert [line.partition(reason)[1] for line in lines] == [reason]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "own = os.getpid(); torch.cuda._is_in_bad_fork = lambda: os.getpid() != own; safety._CUDA_DEVICES = ()",
+        "safety._loaded = lambda name: types.SimpleNamespace(cuDeviceGetCount=lambda _: 3) if 'cuda' in name else None",
+        """
+        import re
+        safety._DEVICES, safety._MANAGED = ("/dev/zero",), re.compile("/dev/zero")
+        device, safety._NVML = open("/dev/zero"), "libc.so.6"
+        """,
+    ],
+    ids=["counted without one", "driver that is only loaded", "held by the management library"],
+)
+def test_a_process_that_only_counted_devices_gets_a_server(tmp_path: Path, before: str) -> None:
+    shown, lines = run(
+        tmp_path,
+        f"""
+        import types
+        torch = sys.modules["torch"] = types.SimpleNamespace(cuda=types.SimpleNamespace())
+        {before}
+        begin.fork_server()
+        show(available=channel.is_available())
+        os._exit(0)
+        """,
+    )
+    assert (shown, lines) == ({"available": True}, [])
 
 
 def test_openmp_and_inductor_get_the_changed_values_in_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:

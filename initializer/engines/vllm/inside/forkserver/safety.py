@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,6 +15,13 @@ from typing import Final
 _DEVICES: Final = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/davinci", "/dev/accel", "/dev/vfio", "/dev/neuron")
 _JEMALLOC: Final = "jemalloc_bg_thd"
 """The thread of the allocator in Arrow's library."""
+_CUDA_DEVICES: Final = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvmap")
+"""What CUDA, or ROCm under its name, needs: of NVIDIA's driver, of AMD's, of WSL's, and of Tegra's."""
+_MANAGED: Final = re.compile(r"/dev/nvidia(ctl|\d+|-caps/.*)")
+"""What NVML opens. A process that computes opens /dev/nvidia-uvm as well."""
+_NVML: Final = "libnvidia-ml.so.1"
+_CUDA_DRIVER: Final = "libcuda.so.1"
+_NOT_INITIALIZED: Final = 3  # CUDA_ERROR_NOT_INITIALIZED
 _ACCELERATORS: Final = ("cuda", "xpu")
 _CALLS: Final = ((os, "pidfd_open"), (os, "memfd_create"), (signal, "pidfd_send_signal"))
 
@@ -85,21 +94,46 @@ def threads_of(process: object) -> list[str]:
 
 
 def touched_device() -> str | None:
-    """Return which device has been initialized in this process, or in the one it was forked from; None if none has."""
+    """Return which device has been initialized in this process, or in the one it was forked from; None if none has.
+
+    Counting NVIDIA's devices by NVML, their management library, initializes none, although NVML keeps them open: torch and vLLM
+    do it when they are imported, and fork afterwards. Source: PyTorch, "Poison fork in multiprocessing".
+    """
     torch = sys.modules.get("torch")
     for name in _ACCELERATORS:
         module = getattr(torch, name, None)
         for check in ("is_initialized", "_is_in_bad_fork"):
-            if (asked := getattr(module, check, None)) is not None and asked():
+            if (asked := getattr(module, check, None)) is not None and asked() and not _counted_none(name, check):
                 return f"a device is initialized ({name})"
+    if _cuda_driver_is_initialized():
+        return "a device is initialized (the driver of CUDA)"
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
             target = str(descriptor.readlink())
         except OSError:
             continue
-        if target.startswith(_DEVICES):
+        if target.startswith(_DEVICES) and not (_MANAGED.fullmatch(target) and _loaded(_NVML) is not None):
             return f"a device is open ({target})"
     return None
+
+
+def _counted_none(name: str, check: str) -> bool:
+    """Return whether torch only counted the devices of CUDA before it was forked, by the driver, where there is none."""
+    return name == "cuda" and check == "_is_in_bad_fork" and not any(map(os.path.exists, _CUDA_DEVICES))
+
+
+def _cuda_driver_is_initialized() -> bool:
+    """Return whether this process has initialized the driver, with or without torch (newer versions of Triton do)."""
+    driver = _loaded(_CUDA_DRIVER)
+    return driver is not None and driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) != _NOT_INITIALIZED
+
+
+def _loaded(library: str) -> ctypes.CDLL | None:
+    """Return a library if this process has loaded it; None otherwise, or if that cannot be seen."""
+    try:
+        return ctypes.CDLL(library, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+    except OSError:
+        return None
 
 
 def flush_output() -> None:
