@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, NoReturn
 
-from phasebus.initializer.cli.output import write_out
+from phasebus.initializer.cli.output import indented, write_out
+from phasebus.printable import printable_text
 
 Level = Literal["ok", "note", "fix"]
 
@@ -57,7 +58,15 @@ def as_json(findings: Sequence[Finding]) -> list[dict[str, str]]:
 
 
 def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield the lines of the report: one per finding, its advice below it, and the number of problems at the end."""
+    """Yield the lines of the report: one per finding, its advice below it, and the number of problems at the end.
+
+    Names and values may be those of a file or the environment, so a control character is escaped, and a further line indented.
+    """
+    for line in _lines(findings):
+        yield indented(printable_text(line), 4)
+
+
+def _lines(findings: Sequence[Finding]) -> Iterator[str]:
     width = max((len(finding.name) for finding in findings if len(finding.name) <= _NAME_WIDTH), default=0)
     topic = None
     for finding in findings:

@@ -229,3 +229,13 @@ def test_every_library_below_its_floor_is_to_fix(monkeypatch: pytest.MonkeyPatch
     findings = {finding.name: finding for finding in software.find_versions()}
     assert findings["anyio"].level == "fix"
     assert findings["anyio"].advice.startswith("pip install 'anyio>=4")
+
+
+def test_report_has_no_control_characters_of_a_value_and_no_line_of_it_looks_like_a_finding() -> None:
+    lines = list(as_lines([Finding("variables", "A\x1b[2J", "x\x1b]0;t\x07\nnothing to fix", "note", "\u202e")]))
+    assert lines == [
+        "variables",
+        " - A\\x1b[2J  x\\x1b]0;t\\x07\n    nothing to fix",
+        f"   {'':<5}  \\u202e",
+        "nothing to fix",
+    ]
