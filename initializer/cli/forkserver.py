@@ -91,7 +91,7 @@ def _show(state: Mapping[str, Any]) -> None:
     running = len(state["commands"])
     click.echo(f"It has forked {state['forks']} commands, of which {running} run.")
     click.echo(f"Its imports took {format_duration(state['import_seconds'])}, the longest were:")
-    for each in state["imports"]:
+    for each in sorted(state["imports"], key=lambda each: -each["seconds"]):
         click.echo(f"  {format_duration(each['seconds']):>8}  {each['module']}")
 
 
