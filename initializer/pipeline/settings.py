@@ -21,6 +21,12 @@ _MOST_LINES, _MOST_CHARACTERS = 20, 200
 """Maximum number of wrong fields in a message, and maximum number of characters of a value in it."""
 
 
+_FORMS: Final = {
+    "dict_type": "write each as `name: value`, without a dash",
+    "list_type": "write each in a line of its own, after a dash",
+}
+"""How the values of a field are written that has several."""
+
 STANDARD_INPUT: Final = Path("-")
 """The path of a configuration that is read from standard input."""
 
@@ -208,6 +214,8 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
                 message = _fields_of(model, [*problem["loc"]])
             if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
                 message = f"{message}; write it in quotes"  # such as `on`, `no` or 1.10
+            elif (form := _FORMS.get(problem["type"])) is not None:
+                message = f"{message}; {form}"
             value = "" if problem["type"] == "missing" else f" (it is {_shown(name, problem['input'])})"
             lines.append(f"{where}: {message}{value}")
     if len(problems) > len(lines):

@@ -39,6 +39,8 @@ def test_the_smallest_configuration_is_one_line(tmp_path: Path) -> None:
         ("model: x\nservice:\n  port: 99999\n", r"service.port: .* \(it is 99999\)"),
         ("engine: vllm\n", "model: Field required"),
         ("model: x\nname: on\n", r"name: Input should be a valid string; write it in quotes \(it is True\)"),
+        ("model: x\nengine_args: [--max-model-len, 4096]\n", "engine_args: .*; write each as `name: value`"),
+        ("model: x\ncallbacks: a:b\n", "callbacks: .*; write each in a line of its own, after a dash"),
         ("model: x\nengine_env: {A: 1.10}\n", "engine_env.A: .*; write it in quotes"),
         ("model: x\nplacement: {bundles: [{CPU: -1}]}\n", r"placement.bundles.0.CPU: .*greater than or equal to 0"),
         ("model: x\nengine: tgi\n", "engine: .*no engine 'tgi' is installed; there are 'none', 'vllm'"),
