@@ -55,6 +55,7 @@ MEANINGS: Final[Mapping[str, str]] = {
 }
 
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_USER_NAMES: Final = ("LOGNAME", "USER", "LNAME", "USERNAME")
 _LOOPBACK: Final = ("localhost", "127.0.0.1")
 
 
@@ -108,11 +109,17 @@ def find_proxies(environment: Mapping[str, str] = os.environ) -> Iterator[Findin
 
 
 def find_user(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
-    """Yield the user of this process and their home folder."""
+    """Yield the user of this process and their home folder, and whether a library may look up a name in vain.
+
+    Source: `getpass.getuser`, which torch before 2.13 calls for the folder of its compiler.
+    """
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         name = "without a name"
+        if not any(environment.get(each) for each in _USER_NAMES):
+            advice = "set USER to any name: torch before 2.13, and so vLLM, fails without one"
+            yield Finding("folders", "user name", f"none for the uid {os.getuid()}", "note", advice)
     home = environment.get("HOME")
     value = f"{os.getuid()} ({name}), HOME={home or 'not set'}"
     if home and os.access(home, os.W_OK):

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -218,9 +220,21 @@ def test_proxy_that_catches_loopback_is_noted(environment: dict[str, str], level
     assert set(levels(variables.find_proxies(environment)).values()) == {level}
 
 
-def test_user_without_a_home_is_noted(tmp_path: Path) -> None:
+def test_user_without_a_home_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="name"))
     assert levels(variables.find_user({})) == {"user": "note"}
     assert levels(variables.find_user({"HOME": str(tmp_path)})) == {"user": "ok"}
+
+
+def test_user_without_a_name_is_noted_unless_a_variable_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", fail)
+    assert levels(variables.find_user({"HOME": str(tmp_path)})) == {"user name": "note", "user": "ok"}
+    assert levels(variables.find_user({"HOME": str(tmp_path), "USER": "any"})) == {"user": "ok"}
 
 
 def test_every_library_below_its_floor_is_to_fix(monkeypatch: pytest.MonkeyPatch) -> None:
