@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from phasebus.telemetry.redaction import redact
+
 if TYPE_CHECKING:
     from requests import Response, Session
 
@@ -76,7 +78,7 @@ class Rejections:
                 return request(*args, **kwargs)
             except Exception as error:
                 self.refusal = RefusedError(cause_of(error))
-                raise
+                raise _without_secrets(error) from None
 
         session.request = observed  # type: ignore[method-assign]
         return session
@@ -101,6 +103,15 @@ class Rejections:
                 self.read(Parse(response.content, ExportTraceServiceResponse(), ignore_unknown_fields=True))
             else:
                 self.read(ExportTraceServiceResponse.FromString(response.content))
+
+
+def _without_secrets(error: Exception) -> Exception:
+    """Return an error of `requests` whose text, which the exporter logs, shows no secret in the query of the address."""
+    from requests import RequestException
+
+    text = str(error)
+    redacted = redact(text)
+    return type(error)(redacted) if redacted != text and isinstance(error, RequestException) else error
 
 
 def cause_of(error: Exception) -> str:

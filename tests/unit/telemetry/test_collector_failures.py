@@ -138,6 +138,15 @@ def test_request_without_a_response_is_a_refusal_with_its_cause() -> None:
     assert str(rejections.refusal) == "Connection refused"
 
 
+def test_error_of_a_request_shows_no_secret_in_the_query_of_the_address() -> None:
+    with Rejections().of_session(requests.Session()) as session:
+        session.trust_env = False
+        with pytest.raises(requests.ConnectionError) as raised:
+            session.post(f"http://127.0.0.1:{free_port()}/v1/traces?api-key=hunter2secret", b"")
+    assert "Connection refused" in str(raised.value)
+    assert "hunter2secret" not in str(raised.value)
+
+
 def partial_success(rejected: int, why: str) -> ExportTraceServiceResponse:
     response = ExportTraceServiceResponse()
     response.partial_success.rejected_spans = rejected
