@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _TOO_LARGE = 413
 _MOST_CHARACTERS = 200
+_IDLE_SECONDS = 30.0
+"""Time without a request after which a kept connection is not used again: load balancers drop those without a word."""
+
 _UNTRUSTED = re.compile(r"certificate verify failed: ([^(]{1,200})")
 _SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([A-Z][A-Za-z ]{1,80})")
 _TLS_ERROR = re.compile(r"\[SSL: ([A-Z0-9_]{1,80})\]")
@@ -72,11 +76,16 @@ class Rejections:
         """Return `session`, after whose requests the responses and the errors are read."""
         session.hooks["response"].append(self._read_http)
         request = session.request
+        last = time.monotonic()
 
         def observed(*args: Any, **kwargs: Any) -> Response:
+            nonlocal last
+            idle, last = time.monotonic() - last, time.monotonic()
+            if idle > _IDLE_SECONDS:
+                session.close()  # of its connections alone: a new one is opened
             try:
                 return request(*args, **kwargs)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # raised again
                 self.refusal = RefusedError(cause_of(error))
                 raise _without_secrets(error) from None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -136,6 +137,18 @@ def test_request_without_a_response_is_a_refusal_with_its_cause() -> None:
         with pytest.raises(requests.ConnectionError):
             session.post(f"http://127.0.0.1:{free_port()}", b"")
     assert str(rejections.refusal) == "Connection refused"
+
+
+def test_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, closed = [0.0], []
+    monkeypatch.setattr("phasebus.telemetry.otel.rejections.time", SimpleNamespace(monotonic=lambda: now[0]))
+    session: Any = SimpleNamespace(
+        hooks={"response": []}, request=lambda: "response", close=lambda: closed.append(now[0])
+    )
+    Rejections().of_session(session)
+    for now[0] in (10.0, 39.0, 70.0, 99.0):
+        assert session.request() == "response"
+    assert closed == [70.0]
 
 
 def test_error_of_a_request_shows_no_secret_in_the_query_of_the_address() -> None:
