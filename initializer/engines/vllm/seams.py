@@ -37,6 +37,7 @@ SEAMS: Final[Sequence[Seam]] = (
     ),
     *(Seam(module, path, f"the step {step}") for module, path, step in hooks.UNTRACED_FUNCTIONS),
     Seam(*hooks.LOADER, "the size of the weights"),
+    *(Seam(module, path, "returning free memory after the start") for module, path in hooks.LAST_STEPS),
     Seam(*hooks.CONFIGURATION, "the name that the model is served under"),
     Seam(*caches.MODEL_INSPECTION, "whether the model's class was inspected before"),
     Seam(*caches.COMPILED_MODEL, "whether the model was compiled before"),

@@ -17,6 +17,7 @@ from typing import Any, Final
 import wrapt
 from opentelemetry import trace
 
+from phasebus.allocator import return_free_memory
 from phasebus.initializer.engines.vllm.inside.caches import report_caches
 from phasebus.initializer.engines.vllm.inside.forkserver.begin import release_server
 from phasebus.initializer.engines.vllm.inside.ranks import this_process
@@ -54,6 +55,14 @@ LOADER: Final = ("vllm.model_executor.model_loader.default_loader", "DefaultMode
 COLLECTION: Final = ("gc", "collect")
 """Collecting garbage takes up to a second in a process that has imported vLLM, and vLLM does it several times."""
 
+LAST_STEPS: Final = (
+    ("vllm.v1.engine.core", "freeze_gc_heap"),
+    ("vllm.v1.worker.gpu_worker", "Worker.compile_or_warm_up_model"),
+    ("vllm.v1.worker.cpu_worker", "CPUWorker.compile_or_warm_up_model"),
+    ("vllm.entrypoints.launchers.utils.server_utils", "freeze_gc_heap"),
+)
+"""What an engine core, a worker and an API server each call last in their starts."""
+
 CONFIGURATION: Final = ("vllm.engine.arg_utils", "EngineArgs.create_engine_config")
 """The function that makes the configuration, which has the name that the model is served under."""
 
@@ -80,8 +89,10 @@ def instrument_functions() -> None:
     """Give every function in `UNTRACED_FUNCTIONS` a span, in the modules that are imported and in those that will be."""
     from vllm.tracing import instrument
 
-    # before the others: it sets an attribute on the span that the function gets below
+    # before the others: it sets an attribute on the span that the function gets below, and memory is returned inside one
     _replace_when_imported(*CONFIGURATION, _with_model)
+    for module, path in LAST_STEPS:
+        _replace_when_imported(module, path, _and_return_memory)
     for module, path, step in UNTRACED_FUNCTIONS:
         _replace_when_imported(module, path, instrument(span_name=step))
     _replace_when_imported(*LOADER, _with_size)
@@ -202,6 +213,18 @@ def _with_size(load_weights: Callable[..., Any]) -> Callable[..., Any]:
             initial_attributes.reset(token)
 
     return sized
+
+
+def _and_return_memory(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return free memory to the system after `call`: a start frees what it has compiled and loaded."""
+
+    @functools.wraps(call)
+    def call_and_return(*args: Any, **kwargs: Any) -> Any:
+        result = call(*args, **kwargs)
+        return_free_memory()
+        return result
+
+    return call_and_return
 
 
 def _inside_steps(collect: Callable[..., int]) -> Callable[..., int]:

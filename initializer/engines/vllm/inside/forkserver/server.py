@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from multiprocessing import forkserver, resource_tracker, spawn, util
 from typing import Any, Final, NoReturn
 
+from phasebus.allocator import return_free_memory
 from phasebus.initializer.engines.vllm.inside.compile_times import after_compilation, inherited
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, remainder
 from phasebus.initializer.engines.vllm.inside.forkserver.imported import LIBRARY_PATH, record_environment
@@ -78,6 +79,7 @@ class ForkServer:
             os._exit(1)
         with contextlib.suppress(Exception):  # then a configuration of logging writes to all loggers
             limit_logger_visits()
+        return_free_memory()
         while True:
             self._serve(None)
 
