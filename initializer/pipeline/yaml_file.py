@@ -203,10 +203,22 @@ class _Loader(yaml.SafeLoader):
         node.value = str(value)
 
     def get_single_node(self) -> yaml.Node | None:
-        node: yaml.Node | None = super().get_single_node()
-        if node is not None and _expanded(node, {}) > MOST_VALUES:
+        """Return the only document; empty ones, such as one after a ``---`` at the end, are skipped."""
+        found: yaml.Node | None = None
+        self.get_event()  # type: ignore[no-untyped-call]  # the begin of the stream
+        while not self.check_event(yaml.StreamEndEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            node: yaml.Node | None = self.compose_document()
+            if isinstance(node, yaml.ScalarNode) and not node.value and node.style is None:
+                continue
+            if found is not None:
+                expected = "expected a single document in the stream"
+                raise yaml.composer.ComposerError(expected, found.start_mark, "but found another document", mark)
+            found = node
+        self.get_event()  # type: ignore[no-untyped-call]
+        if found is not None and _expanded(found, {}) > MOST_VALUES:
             raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} keys and values")
-        return node
+        return found
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[tuple[str, str]] = set()

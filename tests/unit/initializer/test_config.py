@@ -286,6 +286,16 @@ def test_a_token_is_long_or_none(tmp_path: Path) -> None:
     assert "sh0rt" not in str(raised.value)
 
 
+@pytest.mark.parametrize("text", ["model: x\n---\n", "---\nmodel: x\n...\n---\n# the end\n", "---\n---\nmodel: x\n"])
+def test_empty_documents_around_a_configuration_are_skipped(tmp_path: Path, text: str) -> None:
+    assert load_config(written(tmp_path, text)).model == "x"
+
+
+def test_second_document_of_a_configuration_is_an_error_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="line 2, column 1: but found another document"):
+        load_config(written(tmp_path, "model: x\n---\nmodel: y\n"))
+
+
 def test_modules_beside_a_configuration_come_first_only_while_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
