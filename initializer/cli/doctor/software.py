@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import site
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from phasebus.initializer.engines.registry import engine_names, find_launcher
 from phasebus.initializer.ray import versions as ray
 from phasebus.initializer.seams import Seam, missing_from, series
 
+_MOST_HIDDEN = 5
 _FLOOR = re.compile(r"([\w.-]+)(?:\[[^\]]*\])?\s*>=\s*([\d.]+)$")
 
 
@@ -25,6 +27,7 @@ def find_versions() -> Iterator[Finding]:
     """Yield what runs here, and in which versions."""
     yield Finding("versions", "phasebus", f"{phasebus.__version__} in {Path(phasebus.__file__).parent}")
     yield from _duplicates()
+    yield from _of_user()
     yield Finding("versions", "python", f"{platform.python_version()} at {sys.executable}")
     yield Finding("versions", "system", f"{platform.system()} {platform.release()} {platform.machine()}")
     for launcher in _inspectable():
@@ -73,6 +76,21 @@ def _duplicates() -> Iterator[Finding]:
     elif any(each != next(iter(found.values())) for each in found.values()):
         folders = ", ".join(found)
         yield Finding("versions", "metadata", "differs between two installations", "fix", f"keep one of {folders}")
+
+
+def _of_user() -> Iterator[Finding]:
+    """Yield the packages in the user's own folder that hide another version: Apptainer mounts it into containers."""
+    folder = site.getusersitepackages() if site.ENABLE_USER_SITE else ""
+    own = {each.name: each.version for each in distributions(path=[folder])} if folder in sys.path else {}
+    if not own:
+        return
+    others = {each.name: each.version for each in distributions(path=[each for each in sys.path if each != folder])}
+    hidden = sorted(name for name, release in own.items() if others.get(name, release) != release)
+    if hidden:
+        named = ", ".join(f"{name} {own[name]} (not {others[name]})" for name in hidden[:_MOST_HIDDEN])
+        more = f" and {len(hidden) - _MOST_HIDDEN} more" if len(hidden) > _MOST_HIDDEN else ""
+        advice = "set PYTHONNOUSERSITE=1 to use those of this environment"
+        yield Finding("versions", "user's packages", f"{folder} has {named}{more}", "note", advice)
 
 
 def _supported(versions: Versions) -> Finding:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import site
 import socket
 import subprocess
 import sys
@@ -224,6 +225,27 @@ def test_user_without_a_home_is_noted(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="name"))
     assert levels(variables.find_user({})) == {"user": "note"}
     assert levels(variables.find_user({"HOME": str(tmp_path)})) == {"user": "ok"}
+
+
+def test_packages_of_the_user_that_hide_those_of_the_environment_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, name, release in (
+        ("user", "hub", "1.16"),
+        ("image", "hub", "0.36"),
+        ("user", "alone", "1"),
+        ("image", "same", "2"),
+    ):
+        metadata = tmp_path / folder / f"{name}-{release}.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n")
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
+    monkeypatch.setattr(site, "getusersitepackages", lambda: str(tmp_path / "user"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "user"), str(tmp_path / "image")])
+    (found,) = software._of_user()
+    assert (found.level, found.value) == ("note", f"{tmp_path / 'user'} has hub 1.16 (not 0.36)")
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", False)
+    assert list(software._of_user()) == []
 
 
 def test_user_without_a_name_is_noted_unless_a_variable_has_one(
