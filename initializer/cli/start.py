@@ -218,7 +218,8 @@ def _print_servers(node: Node | Cluster) -> None:
 
 
 def _print_where(telemetry: Telemetry, journal: Path, url: str | None) -> None:
-    write_err(f"phasebus {__version__}, run {telemetry.identity.run}, trace {telemetry.identity.trace}")
+    write_err(f"phasebus {__version__}, run {telemetry.identity.run}")
+    write_err(f"trace    {telemetry.identity.trace}")
     write_err(f"journal  {journal}")
     if url is not None:
         write_err(f"metrics  {url}/metrics")
