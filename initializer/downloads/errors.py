@@ -19,11 +19,13 @@ class TransferError(Exception):
     Args:
         message: The failure, without any address, because an address may be signed.
         after: The pause that the server requested, in seconds; None without one.
+        is_busy: Whether the server refused the request because it has too many.
     """
 
-    def __init__(self, message: str, after: float | None = None) -> None:
+    def __init__(self, message: str, after: float | None = None, *, is_busy: bool = False) -> None:
         super().__init__(message)
         self.after = after
+        self.is_busy = is_busy
 
 
 class CorruptError(TransferError):

@@ -42,6 +42,8 @@ class Transfers:
     settings: DownloadSettings
     retries: int = 0
     _running: dict[Transfer, ProgressMeter] = field(default_factory=dict)
+    _waiting: int = 0
+    _ended: anyio.Event = field(default_factory=anyio.Event)
 
     @property
     def done(self) -> int:
@@ -84,17 +86,20 @@ class Transfers:
     async def _fetch_one(self, transfer: Transfer, limiter: CapacityLimiter) -> None:
         name = transfer.file.name
         async with self.bus.step(FILE, name, attributes={**self.labels, "file": name}) as step:
-            budget, retries, furthest = RetryBudget(self.settings), 0, 0
+            budget, first, retries, furthest = RetryBudget(self.settings), 0, 0, 0
             meter = self._running[transfer] = ProgressMeter(step, transfer.done)
             try:
                 while not transfer.hit:
+                    ended = self._ended
                     try:
                         await run_in_thread(transfer.attempt, limiter, transfer.stop)
                         break
                     except TransferError as error:
                         pause = budget.next_pause(error, transfer.done - furthest)
+                        if pause is None and error.is_busy and await self._wait_for_another(ended):
+                            budget, first, pause = RetryBudget(self.settings), retries + 1, 0.0
                         if pause is None:
-                            raise DownloadError(self._failure(name, error, retries + 1)) from error
+                            raise DownloadError(self._failure(name, error, retries + 1 - first)) from error
                         furthest = max(furthest, transfer.done)
                     retries += 1
                     self.retries += 1
@@ -102,9 +107,31 @@ class Transfers:
             finally:
                 transfer.close()
                 del self._running[transfer]
+                self._ended.set()
+                self._ended = anyio.Event()
                 step.attributes |= {"bytes": transfer.fetched, "retries": retries, "resumed": transfer.resumed}
                 step.attributes["bytes_per_second"] = meter.average(transfer.fetched)
             step.attributes["outcome"] = "cache_hit" if transfer.hit else "resumed" if transfer.resumed else "fetched"
+
+    async def _wait_for_another(self, ended: anyio.Event) -> bool:
+        """Wait until another transfer has ended: a server may allow fewer connections than `DownloadSettings.concurrency`.
+
+        Args:
+            ended: The event of the next end when the attempt began.
+
+        Returns:
+            Whether one has; False if no other transfer is running, or all others wait as well.
+        """
+        if ended.is_set():
+            return True
+        if self._waiting + 1 >= len(self._running):
+            return False
+        self._waiting += 1
+        try:
+            await self._ended.wait()
+        finally:
+            self._waiting -= 1
+        return True
 
     async def _report(self, whole: ProgressMeter) -> None:
         while True:

@@ -38,6 +38,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 10
 _CREDENTIAL_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 _RETRYABLE: Final = frozenset({408, 425, 429})
+_BUSY: Final = frozenset({429, 503})
 _PERMANENT: Final = frozenset({501, 505, 511})
 """Statuses of a server's failure that a retry does not change. The others, such as 521 of a proxy, often pass."""
 
@@ -206,7 +207,8 @@ def error_of_status(error: StatusError) -> Exception:
     host, status = error.host, error.status
     passing = status in _RETRYABLE or (status >= 500 and status not in _PERMANENT)
     if passing or (error.signed and status in {400, 401, 403}):
-        return TransferError(f"{host} answered {status}", retry_after(error.headers, is_limited=status == 429))
+        pause = retry_after(error.headers, is_limited=status == 429)
+        return TransferError(f"{host} answered {status}", pause, is_busy=status in _BUSY)
     if status == 407:
         return DownloadError(f"the proxy refuses to connect to {host} (HTTP 407): it {UNAUTHENTICATED}")
     if status in {401, 403}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -110,3 +111,49 @@ async def test_bytes_that_an_earlier_attempt_received_too_are_no_progress(tmp_pa
         with pytest.raises(DownloadError, match=r"could not be downloaded in \d+ attempts: the connection broke"):
             await download(seen.bus, source, "MODEL_AND_TOKENIZER", tmp_path / "there", settings)
     assert source.requests == 3
+
+
+class Limited:
+    """A source that serves one file at a time, and refuses the others as a busy server does."""
+
+    kind, display = "test", "https://host/"
+
+    def __init__(self, number: int, *, broken: bool = False) -> None:
+        self.number, self.broken = number, broken
+        self.guard = threading.Lock()
+        self.refused = threading.Event()
+
+    def listing(self) -> Listing:
+        return Listing(files=tuple(RemoteFile(name=f"{each}.bin", size=4) for each in range(self.number)))
+
+    def open(self, file: RemoteFile, start: int, validator: str | None) -> StreamBody:
+        if self.broken or not self.guard.acquire(blocking=False):
+            self.refused.set()
+            raise TransferError("host answered 503", is_busy=True)
+        return StreamBody(self._blocks(), size=file.size)
+
+    def _blocks(self) -> Iterator[bytes]:
+        try:
+            self.refused.wait(20)  # until another file was refused; the last one has none
+            yield b"file"
+        finally:
+            self.guard.release()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.anyio
+async def test_file_that_a_busy_server_refuses_waits_for_the_others(tmp_path: Path) -> None:
+    settings = QUICK.model_copy(update={"attempts": 1})
+    async with watched() as seen:
+        await download(seen.bus, Limited(4), "MODEL_AND_TOKENIZER", tmp_path / "there", settings)
+    assert tree(tmp_path / "there") == {f"{each}.bin": b"file" for each in range(4)}
+
+
+@pytest.mark.anyio
+async def test_files_that_a_server_refuses_all_are_an_error(tmp_path: Path) -> None:
+    settings = QUICK.model_copy(update={"attempts": 1})
+    async with watched() as seen:
+        with pytest.raises(DownloadError, match="could not be downloaded in 1 attempts: host answered 503"):
+            await download(seen.bus, Limited(4, broken=True), "MODEL_AND_TOKENIZER", tmp_path / "there", settings)
