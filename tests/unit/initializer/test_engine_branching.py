@@ -150,7 +150,7 @@ def test_processes_are_spawned_where_a_system_call_of_the_fork_server_is_missing
 
 
 @pytest.mark.usefixtures("restored_channel")
-def test_processes_are_spawned_where_the_process_of_a_fork_server_cannot_be_started(
+def test_processes_are_spawned_where_no_fork_server_can_be_started(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> int:
@@ -163,7 +163,7 @@ def test_processes_are_spawned_where_the_process_of_a_fork_server_cannot_be_star
     assert not channel.is_available()
 
 
-def test_server_that_stays_has_a_session_of_its_own_in_each_build_of_python(
+def test_server_that_stays_has_its_own_session_in_each_build_of_python(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     spawn = os.posix_spawn

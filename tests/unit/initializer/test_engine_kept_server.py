@@ -88,7 +88,7 @@ def test_body_that_is_no_object_is_an_error(content: bytes) -> None:
     os.close(descriptor)
 
 
-def test_folder_of_a_file_system_without_locks_or_sockets_is_an_error_and_nothing_stays_open(
+def test_folder_without_locks_or_sockets_is_an_error_and_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o700)
