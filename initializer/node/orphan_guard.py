@@ -19,14 +19,14 @@ _SCRIPT: Final = """\
 trap '' HUP INT QUIT TERM
 read -r nothing
 kill -TERM "$0" || exit
-for second in 1 2 3 4 5 6 7 8 9 10; do sleep 1; kill -0 "$0" || exit; done
+while [ "$((seconds += 1))" -le 30 ]; do sleep 1; kill -0 "$0" || exit; done
 kill -KILL "$0"
 """
 """It reads the end of the file once the starter has ended."""
 
 
 class OrphanGuard:
-    """A small process that ends a command if this process ends first: with SIGTERM, and after ten seconds with SIGKILL.
+    """A small process that ends a command if this process ends first: with SIGTERM, and after 30 seconds with SIGKILL.
 
     It is in a process group of its own, which a terminal does not signal. Where it cannot be started, the command runs without it.
 

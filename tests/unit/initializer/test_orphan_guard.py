@@ -13,15 +13,16 @@ from phasebus.initializer.node.orphan_guard import OrphanGuard
 _SECONDS = 60.0
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphan_guard, "_SCRIPT", orphan_guard._SCRIPT.replace("sleep 1", "sleep 0.005"))
+
+
 @pytest.mark.parametrize(
     ("script", "code"),
     [("trap 'exit 3' TERM; echo; while :; do sleep 0.01; done", 3), ("trap '' TERM; echo; exec sleep 600", -9)],
 )
-def test_command_gets_sigterm_and_later_sigkill_at_the_end_of_its_starter(
-    monkeypatch: pytest.MonkeyPatch, script: str, code: int
-) -> None:
-    at_once = orphan_guard._SCRIPT.replace("sleep 1", "sleep 0.02")
-    monkeypatch.setattr(orphan_guard, "_SCRIPT", at_once)
+def test_command_gets_sigterm_and_later_sigkill_at_the_end_of_its_starter(script: str, code: int) -> None:
     with subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE) as command:
         assert command.stdout is not None
         command.stdout.readline()  # it handles the signal from here on
