@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -181,3 +182,33 @@ def test_server_that_stays_has_its_own_session_in_each_build_of_python(
     wait_until(lambda: log.read_text().endswith("\n"), "the process has printed a line")
     session, folder = log.read_text().split()
     assert (int(session) == os.getsid(0), folder) == (False, "/")
+
+
+SERVER = """\
+import os
+def main(folder, *descriptors):
+    links = [os.readlink(f"/proc/self/fd/{each}") for each in descriptors[:2]]
+    print([link.partition(":")[0].rpartition(".")[2] for link in links], flush=True)
+"""
+
+
+def test_server_is_started_by_a_process_the_standard_streams_of_which_are_closed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "server.py").write_text(SERVER)
+    (tmp_path / "starts.py").write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        f"from {starting.__name__} import Address, start_server\n"
+        f"import {starting.__name__} as starting\n"
+        "starting._MODULE = 'server'\n"
+        "address = Address(Path(sys.argv[1]))\n"
+        "for number in range(3):\n"
+        "    os.close(number)\n"
+        "start_server(address, os.environ, owner=None, idle_seconds=None)\n"
+        "os._exit(0)\n"
+    )
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, tmp_path / "starts.py", tmp_path], env=environment, check=True, timeout=60)
+    (log,) = tmp_path.glob("*.log")
+    wait_until(lambda: log.read_text().endswith("\n"), "the server has printed a line")
+    assert log.read_text() == "['socket', 'lock']\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import time
@@ -64,14 +65,16 @@ def start_server(
         if address.is_listening() or time.monotonic() > deadline:
             return False
         time.sleep(_POLL_SECONDS)
-    descriptors = [lock]
+    descriptors = [_moved(lock)]
     try:
         listener = address.listen()
-        descriptors.append(listener.detach())
+        descriptors.append(_moved(listener.detach()))
         if owner is not None:
-            descriptors.append(os.dup(owner))
+            descriptors.append(_moved(os.dup(owner)))
         owner_number = descriptors[2] if owner is not None else None
-        arguments = ", ".join(map(repr, [str(address.folder), descriptors[1], lock, owner_number, idle_seconds]))
+        arguments = ", ".join(
+            map(repr, [str(address.folder), descriptors[1], descriptors[0], owner_number, idle_seconds])
+        )
         program = f"import sys; sys.path[:] = filter(None, sys.path); from {_MODULE} import main; main({arguments})"
         command = [spawn.get_executable(), *_flags(), "-c", program]
         _start_detached(command, descriptors, environment, address.log, niceness)
@@ -79,6 +82,16 @@ def start_server(
         for descriptor in descriptors:
             os.close(descriptor)
     return True
+
+
+def _moved(descriptor: int) -> int:
+    """Return a descriptor above those of the standard streams: where one is closed, a new one gets its number."""
+    if descriptor > 2:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
 
 
 def _start_detached(
@@ -93,8 +106,8 @@ def _start_detached(
     The process between makes the session: `os.posix_spawn` cannot in a Python that was built with a C library before glibc 2.26.
     """
     program = [os.fsdecode(each) for each in arguments if each is not None]
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    output = _moved(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    nothing = _moved(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     try:
         python = os.fsdecode(spawn.get_executable())
         pid = os.posix_spawn(
