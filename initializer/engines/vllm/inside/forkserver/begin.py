@@ -23,6 +23,7 @@ from phasebus.allocator import return_free_memory
 from phasebus.initializer.engines.vllm.inside import compile_times
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, imported, safety
 from phasebus.initializer.engines.vllm.inside.forkserver.loggers import limit_logger_visits
+from phasebus.initializer.engines.vllm.inside.forkserver.module_walks import limit_module_walks
 from phasebus.initializer.engines.vllm.inside.forkserver.server import TITLE, ForkServer
 from phasebus.initializer.ray.process_age import creation_time_ns
 
@@ -131,11 +132,12 @@ def _fork() -> str | None:
 def share_heap() -> None:
     """Make this process ready to be forked: its memory is shared until it is written to.
 
-    The collector, of it and of its forks, writes to no object that exists now, and a configuration of logging to few. Free
-    memory is returned to the system, if the C library can do that.
+    The collector, of it and of its forks, writes to no object that exists now; a configuration of logging, and `inspect`, write
+    to few. Free memory is returned to the system, if the C library can do that.
     """
-    with contextlib.suppress(Exception):  # then it writes to all loggers
+    with contextlib.suppress(Exception):  # then more is copied
         limit_logger_visits()
+        limit_module_walks()
     gc.freeze()
     return_free_memory()
 

@@ -23,6 +23,7 @@ from phasebus.initializer.engines.vllm.inside.compile_times import after_compila
 from phasebus.initializer.engines.vllm.inside.forkserver import channel, remainder
 from phasebus.initializer.engines.vllm.inside.forkserver.imported import LIBRARY_PATH, record_environment
 from phasebus.initializer.engines.vllm.inside.forkserver.loggers import limit_logger_visits
+from phasebus.initializer.engines.vllm.inside.forkserver.module_walks import limit_module_walks
 from phasebus.initializer.engines.vllm.inside.forkserver.safety import flush_output, touched_device
 
 _LEFT_TO_OWNER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -77,8 +78,9 @@ class ForkServer:
             self._serve(0)
         if touched_device() is not None:
             os._exit(1)
-        with contextlib.suppress(Exception):  # then a configuration of logging writes to all loggers
+        with contextlib.suppress(Exception):  # then forks copy more
             limit_logger_visits()
+            limit_module_walks()
         return_free_memory()
         while True:
             self._serve(None)
