@@ -45,6 +45,8 @@ def test_free_memory_is_returned(calls: list[tuple[int, ...]]) -> None:
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    other = SimpleNamespace()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: other)
     use_one_arena()
     return_free_memory()
+    assert vars(other) == {}
