@@ -51,18 +51,20 @@ class VLLMObserver:
     def preload(self, environment: Mapping[str, str]) -> None:
         """Start a fork server beside this process, or use one that stays; if neither is possible, vLLM spawns its processes.
 
-        If this process has one, it has imported the same beside it.
+        Nothing happens if this process has one, unless a variable that its imports read has changed since.
         """
         use = environment.get(FORKSERVER)
         if is_off(use):
             return
-        from phasebus.initializer.engines.vllm.inside.forkserver import channel, imported
+        from phasebus.initializer.engines.vllm.inside.forkserver import channel
+        from phasebus.initializer.engines.vllm.inside.forkserver.begin import release_server, start_server
+        from phasebus.initializer.engines.vllm.inside.forkserver.imported import unknown_changes
 
         if channel.is_available():
-            imported.record_environment()  # with what the imports have set, as they have in the server
-            return
+            if not unknown_changes(environment):
+                return
+            release_server()  # vLLM would spawn its processes
         from phasebus.initializer.engines.vllm.branching import fork_server_from_kept
-        from phasebus.initializer.engines.vllm.inside.forkserver.begin import start_server
 
         try:
             if use == "keep":

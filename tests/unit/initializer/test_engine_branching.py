@@ -58,19 +58,24 @@ def test_replica_uses_the_fork_server_of_its_option_or_else_of_the_variable(
 
 
 @pytest.mark.usefixtures("restored_channel")
-def test_replica_that_has_a_fork_server_begins_no_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[str] = []
-    monkeypatch.delenv("PHASEBUS_FORKSERVER", raising=False)
-    monkeypatch.delenv("HF_SET_BY_AN_IMPORT", raising=False)
-    monkeypatch.setattr(begin, "start_server", lambda: begun.append("owned"))
+@pytest.mark.parametrize(("changed", "begun"), [("PLAIN_VARIABLE", []), ("HF_READ_BY_AN_IMPORT", ["owned"])])
+def test_replica_begins_another_fork_server_only_if_its_imports_would_differ(
+    monkeypatch: pytest.MonkeyPatch, changed: str, begun: list[str]
+) -> None:
+    started: list[str] = []
+    for name in ("PHASEBUS_FORKSERVER", changed):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(begin, "start_server", lambda: started.append("owned"))
     requests, _, owner = begin.open_channel()
-    requests.close()
     os.close(owner)
-    monkeypatch.setenv("HF_SET_BY_AN_IMPORT", "1")
-    assert imported.unknown_changes(os.environ) == ["HF_SET_BY_AN_IMPORT"]
+    monkeypatch.setenv(changed, "1")
     preload_engine()
-    assert begun == []
-    assert imported.unknown_changes(os.environ) == []
+    assert started == begun
+    assert channel.is_available() == (not begun)
+    requests.setblocking(False)
+    if begun:
+        assert requests.recv(100) == channel.RELEASE
+    requests.close()
 
 
 @pytest.mark.parametrize(("kills", "use"), [("true", "existing"), ("1", "existing"), ("false", "keep"), (None, "keep")])
