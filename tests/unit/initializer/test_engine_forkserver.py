@@ -319,11 +319,11 @@ def test_a_process_that_is_not_safe_to_fork_gets_no_server_and_one_line(
         {before}
         begin.fork_server()
         sys.settrace(None)
-        show(available=channel.is_available())
+        show(available=channel.is_available(), children=open("/proc/thread-self/children").read())
         os._exit(0)
         """,
     )
-    assert shown == {"available": False}
+    assert shown == {"available": False, "children": ""}
     assert [line.partition(reason)[1] for line in lines] == [reason]
 
 

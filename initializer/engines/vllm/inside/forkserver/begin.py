@@ -117,16 +117,30 @@ def _fork() -> str | None:
         compile_times.inherited.count_before_fork(creation_time_ns())
     imported.record_environment()
     share_heap()
-    if os.fork() == 0:
+    if (server := os.fork()) == 0:
         _serve(requests, clients, owner, result, report)
     requests.close()
     os.close(report)
     os.close(owner)
-    _use(clients)
+    is_used = False
     try:
-        return safety.reason_after_forking() or _answer(result)
+        reason = safety.reason_after_forking() or _answer(result)
+        is_used = reason is None
     finally:
         os.close(result)
+        if not is_used:
+            clients.close()
+            _kill(server)
+    if is_used:
+        _use(clients)
+    return reason
+
+
+def _kill(server: int) -> None:
+    """End a fork that is of no use: it would keep its memory as long as this process lives."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(server, signal.SIGKILL)
+        os.waitpid(server, 0)
 
 
 def share_heap() -> None:
