@@ -337,10 +337,17 @@ def test_a_process_that_is_not_safe_to_fork_gets_no_server_and_one_line(
         safety._DEVICES, safety._MANAGED = ("/dev/zero",), re.compile("/dev/zero")
         device, safety._NVML = open("/dev/zero"), "libc.so.6"
         """,
+        """
+        import subprocess
+        building = subprocess.Popen(["cat"], stdin=subprocess.PIPE)  # it ends with this process
+        threading.Thread(target=building.wait, name="reaper", daemon=True).start()
+        while not safety._waiting_for_children(threading.enumerate()):
+            time.sleep(0.01)
+        """,
     ],
-    ids=["counted without one", "driver that is only loaded", "held by the management library"],
+    ids=["counted without one", "driver that is only loaded", "held by the management library", "reaper of a build"],
 )
-def test_a_process_that_only_counted_devices_gets_a_server(tmp_path: Path, before: str) -> None:
+def test_a_process_that_only_counted_devices_or_reaps_a_child_gets_a_server(tmp_path: Path, before: str) -> None:
     shown, lines = run(
         tmp_path,
         f"""

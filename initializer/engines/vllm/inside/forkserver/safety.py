@@ -7,9 +7,13 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 _DEVICES: Final = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/davinci", "/dev/accel", "/dev/vfio", "/dev/neuron")
@@ -48,8 +52,9 @@ def reason_against_forking() -> str | None:
     """Return why this process must not be forked, as far as that can be seen before; None if nothing is against it."""
     if sys.gettrace() is not None or _tracer() != 0:
         return "a debugger is attached"
-    if len(threads := threading.enumerate()) > 1:
-        return f"the thread {threads[-1].name!r} runs after the imports"
+    others = set(threading.enumerate()) - {threading.current_thread()}
+    if running := others - _waiting_for_children(others):
+        return f"the thread {running.pop().name!r} runs after the imports"
     return touched_device()
 
 
@@ -71,7 +76,8 @@ def reason_against_priority(wanted: object) -> str | None:
 
 def reason_after_forking() -> str | None:
     """Return why the fork of this process must not be used: a thread that did not end for it; called in the parent."""
-    if (number := len(threads_of("self")) - 1) > 0:
+    waiting = _waiting_for_children(threading.enumerate())
+    if (number := len(threads_of("self")) - 1 - len(waiting)) > 0:
         return f"{number} native threads run after the imports"
     return None
 
@@ -91,6 +97,25 @@ def threads_of(process: object) -> list[str]:
     """
     names = [path.read_text().strip() for path in Path(f"/proc/{process}/task").glob("*/comm")]
     return [name for name in names if name != _JEMALLOC]
+
+
+def _waiting_for_children(threads: Iterable[threading.Thread]) -> set[threading.Thread]:
+    """Return the threads that do nothing but wait for a child process, and hold nothing that a fork needs meanwhile.
+
+    Libraries of kernels compile in the background when they are imported, in processes that such threads reap. Source:
+    humming, utils/jit.py (``popen_and_reap``).
+    """
+    frames = sys._current_frames()  # noqa: SLF001  # the documented way to see another thread's stack
+    return {each for each in threads if _only_waits(frames.get(each.ident or 0))}
+
+
+def _only_waits(frame: FrameType | None) -> bool:
+    if frame is None or (frame.f_code.co_name, frame.f_code.co_filename) != ("_try_wait", subprocess.__file__):
+        return False
+    return {each.f_code.co_filename for each, _ in traceback.walk_stack(frame)} == {
+        subprocess.__file__,
+        threading.__file__,
+    }
 
 
 def touched_device() -> str | None:
