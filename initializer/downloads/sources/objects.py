@@ -17,6 +17,7 @@ from phasebus.initializer.downloads.settings import DownloadSettings
 from phasebus.initializer.downloads.sources.aws_profile import unsupported_profile
 from phasebus.initializer.downloads.sources.http import HttpClient, StatusError, error_of_status
 from phasebus.initializer.downloads.sources.s3_listing import list_keys, signing_config
+from phasebus.initializer.downloads.sources.store_errors import LISTING, STATUS, is_denied, statement
 from phasebus.initializer.downloads.sources.stores import HINTS, StoreKind, connect, first_line
 from phasebus.telemetry.redaction import redact
 
@@ -25,9 +26,6 @@ PIECE: Final = 64 * 2**20
 
 _SLOWEST: Final = 2 * 2**20
 """Minimum expected speed of a connection, in bytes per second."""
-
-_STATUS: Final = re.compile(r"status code: (?P<status>\d{3})\b|\b(?P<reason>\d{3}) [A-Z][A-Za-z ]+:")
-"""The HTTP status in the message of an obstore error; obstore has error classes for the most common statuses only."""
 
 _CREDENTIALS: Final = re.compile(r"token request|token file|performing [A-Z]+ http://169\.254\.")
 """The message of obstore for a failed request for credentials, to a configured service or to the cloud's own."""
@@ -43,14 +41,13 @@ _HOPELESS: Final = re.compile(
 """Failures without a response for which a retry does not help."""
 
 _UNTRUSTED: Final = re.compile(r"InvalidCertificate\(\s*([A-Za-z]{1,40})")
-_CODE: Final = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
-_MESSAGE: Final = re.compile(r"<Message>([^<\n]{1,300})")
-"""The cause that a store states with an error status, for programs and for people."""
+_FULL: Final = frozenset({999, 1000})
+"""Numbers of objects of a full page of a listing, of which obstore removes the prefix itself."""
+
+_UNORDERED: Final = "--x-s3"
+"""The end of the name of a directory bucket, whose listing has no order."""
 
 _ARCHIVED: Final = "InvalidObjectState"
-
-_LISTING: Final = "list request"
-"""What the message of obstore has for a listing; its class is a general one then."""
 
 _RETRYABLE: Final = frozenset({408, 409, 425, 429})
 
@@ -104,7 +101,7 @@ class ObjectSource:
         import obstore
 
         try:
-            found = self._list()
+            found = self._complete(self._list())
             if self._prefix and not any(each["path"] != self._prefix for each in found):
                 found = [dict(obstore.head(self._connected(), self._prefix))]
                 self._single = True
@@ -112,7 +109,7 @@ class ObjectSource:
                 found = self._without_markers(found)
         except Exception as error:  # noqa: BLE001  # obstore raises its own errors, and built-in ones
             config = None
-            if self._prefix and _is_denied(error):
+            if self._prefix and is_denied(error):
                 return Listing(files=(self._file(self._head(error)),), single=True)
             if self._kind == "s3" and _BAD_PATH.search(str(error)):
                 config = signing_config(self._connected().config)
@@ -148,7 +145,7 @@ class ObjectSource:
             return error
         text = str(error)
         line = text.partition("\n")[0]
-        matched = _STATUS.search(line)
+        matched = STATUS.search(line)
         status = int(matched["status"] or matched["reason"]) if matched else 0
         hopeless = 300 <= status < 500 and status not in _RETRYABLE
         if _CREDENTIALS.search(line):
@@ -168,11 +165,11 @@ class ObjectSource:
                 f"{self.display} has the key {key!r}, which is not a file name, and the store's client cannot list it; "
                 "delete or rename it, or copy the model to another prefix"
             )
-        code, stated = _statement(text)
-        refused = status if _LISTING in line else 0
+        code, stated = statement(text)
+        refused = status if LISTING in line else 0
         if code == _ARCHIVED:
             return DownloadError(f"{self.display} is archived{stated}; restore it, or copy it to another storage class")
-        if _is_denied(error):
+        if is_denied(error):
             listing = " to its listing, for which s3:ListBucket is needed" if refused and code == "AccessDenied" else ""
             return DownloadError(
                 f"{self.display} denies access{listing}{stated}; credentials and endpoint come from {HINTS[self._kind]}"
@@ -203,6 +200,31 @@ class ObjectSource:
 
         pages = obstore.list(self._connected(), prefix=self._prefix or None, chunk_size=1000)
         return [dict(each) for page in pages for each in page]
+
+    def _complete(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return a listing, or all objects if the store's client got its first page only.
+
+        A store without ListObjectsV2 names no token for the next page, and ignores the key to begin behind.
+        """
+        import obstore
+
+        if self._kind != "s3" or len(found) not in _FULL or self._bucket.endswith(_UNORDERED):
+            return found
+        store, prefix = self._connected(), self._prefix or None
+        last = max(each["path"] for each in found)
+        while rest := [dict(each) for page in obstore.list(store, prefix=prefix, offset=last) for each in page]:
+            if any(each["path"] <= last for each in rest):
+                return self._list_older()
+            found, last = found + rest, max(each["path"] for each in rest)
+        return found
+
+    def _list_older(self) -> list[dict[str, Any]]:
+        if (config := signing_config(self._connected().config)) is None:
+            raise DownloadError(
+                f"the store of {self.display} lists a part of it only, as it does not support ListObjectsV2; set an access key, "
+                "with which phasebus requests the rest"
+            )
+        return self._list_all_keys(config)
 
     def _list_all_keys(self, config: dict[str, str]) -> list[dict[str, Any]]:
         """Return all objects, including those with keys that obstore rejects, without the markers of folders."""
@@ -273,21 +295,3 @@ class ObjectSource:
             longest = self._settings.stall_seconds + PIECE / _SLOWEST
             self._store = connect(self._kind, self._bucket, self._settings, longest)
         return self._store
-
-
-def _is_denied(error: Exception) -> bool:
-    """Return whether an error of obstore is that of missing permissions."""
-    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
-
-    line = str(error).partition("\n")[0]
-    refused = _STATUS.search(line) if _LISTING in line else None
-    status = refused and (refused["status"] or refused["reason"])
-    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in {"401", "403"}
-
-
-def _statement(text: str) -> tuple[str, str]:
-    """Return the code that a store states with an error, and the code with its message for the end of ours."""
-    code, message = _CODE.search(text), _MESSAGE.search(text)
-    if code is None:
-        return "", ""
-    return code[1], f" ({code[1]}{': ' + redact(message[1].strip()) if message is not None else ''})"

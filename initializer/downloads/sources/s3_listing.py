@@ -1,8 +1,9 @@
-"""Listing a bucket that contains keys the store's client rejects (``a//b``, ``a/../b``).
+"""Listing a bucket where the store's client does not: with keys that it rejects (``a//b``, ``a/../b``), or in parts.
 
-One such key makes obstore reject the whole listing. This module sends the same request, ListObjectsV2, signed with an
-access key (https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html), and returns all keys
-unchanged. It supports access keys only; obstore supports other kinds of credentials.
+One such key makes obstore reject the whole listing, and from a store that knows only the older request for a list it gets
+the first page alone. This module sends the same request, ListObjectsV2, signed with an access key
+(https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html), or continues with the older one, and returns
+all keys unchanged. It supports access keys only; obstore supports other kinds of credentials.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def list_keys(client: HttpClient, config: Mapping[str, str], bucket: str, prefix
     """
     region = str(config.get("region") or "us-east-1")
     endpoint = str(config.get("endpoint") or f"https://s3.{region}.amazonaws.com").rstrip("/")
-    query = {"encoding-type": "url", "list-type": "2", "prefix": f"{prefix}/" if prefix else ""}
+    below = {"encoding-type": "url", "prefix": f"{prefix}/" if prefix else ""}
+    query = {**below, "list-type": "2"}
     found: list[dict[str, Any]] = []
     while True:
         path = f"{urlsplit(endpoint).path}/{quote(bucket, safe='')}"
@@ -71,11 +73,12 @@ def list_keys(client: HttpClient, config: Mapping[str, str], bucket: str, prefix
         found += objects
         if following is None:
             return found
-        query["continuation-token"] = following
+        query = {**below, **following}
 
 
-def _read_page(content: bytes) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the objects of a page, and the token of the next page; None at the end."""
+def _read_page(content: bytes) -> tuple[list[dict[str, Any]], dict[str, str] | None]:
+    """Return the objects of a page, and the parameters of the request for the next page; None at the end."""
+    objects: list[dict[str, Any]]
     try:
         if b"<!DOCTYPE" in content:
             raise ValueError
@@ -92,8 +95,12 @@ def _read_page(content: bytes) -> tuple[list[dict[str, Any]], str | None]:
         ]
     except (ValueError, ET.ParseError):
         raise DownloadError("the store's response is no listing") from None
-    is_truncated = root.findtext("IsTruncated") == "true"
-    return objects, (root.findtext("NextContinuationToken") if is_truncated else None)
+    if root.findtext("IsTruncated") != "true":
+        return objects, None
+    if token := root.findtext("NextContinuationToken"):
+        return objects, {"list-type": "2", "continuation-token": token}
+    marker = unquote_plus(root.findtext("NextMarker", "")) or (objects[-1]["path"] if objects else "")
+    return objects, {"marker": marker} if marker else None
 
 
 def signed_headers(

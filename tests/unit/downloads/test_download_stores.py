@@ -13,6 +13,7 @@ from obstore.exceptions import PermissionDeniedError
 
 from phasebus.initializer.downloads import DownloadError, DownloadSettings
 from phasebus.initializer.downloads.errors import TransferError
+from phasebus.initializer.downloads.sources import objects as objects_module
 from phasebus.initializer.downloads.sources import source_of
 from phasebus.initializer.downloads.sources.objects import ObjectSource
 from phasebus.initializer.downloads.sources.stores import StoreKind, connect
@@ -195,6 +196,24 @@ def test_one_object_is_found_without_permission_to_list(monkeypatch: pytest.Monk
     assert (listing.single, [file.name for file in listing.files]) == (True, ["tiny.gguf"])
     with pytest.raises(DownloadError, match="denies access"):
         ObjectSource("s3", "s3://box/models", DownloadSettings()).listing()
+
+
+@pytest.mark.parametrize("answers_older_request_only", [True, False])
+def test_listing_of_which_a_store_sends_a_part_is_completed(
+    answers_older_request_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = [{"path": f"models/{number:04d}", "size": 1, "e_tag": "1"} for number in range(1000)]
+    added = {"path": "models/9999", "size": 1, "e_tag": "1"}
+
+    def listed(*_: object, offset: str | None = None, **__: object) -> list[list[dict[str, object]]]:
+        assert offset in {None, "models/0999"}
+        return [page] if offset is None or answers_older_request_only else []
+
+    monkeypatch.setattr("obstore.list", listed)
+    monkeypatch.setattr(objects_module, "list_keys", lambda *_: [*page, added])
+    source = ObjectSource("s3", "s3://box/models", DownloadSettings())
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    assert len(source.listing().files) == (1001 if answers_older_request_only else 1000)
 
 
 @pytest.mark.parametrize(

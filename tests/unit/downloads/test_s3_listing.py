@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from phasebus.initializer.downloads import DownloadError
-from phasebus.initializer.downloads.sources.s3_listing import _read_page, signed_headers, signing_config
+from phasebus.initializer.downloads import DownloadError, DownloadSettings
+from phasebus.initializer.downloads.sources.http import HttpClient
+from phasebus.initializer.downloads.sources.s3_listing import _read_page, list_keys, signed_headers, signing_config
 
 
 def test_signature_is_that_of_amazons_own_example() -> None:
@@ -49,7 +51,38 @@ def test_page_of_a_listing_has_keys_as_they_are_and_the_next_token() -> None:
     content = b"""<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><IsTruncated>true</IsTruncated>
       <Contents><Key>m%2F%2Fa+b%23c</Key><Size>3</Size><ETag>&quot;1&quot;</ETag></Contents>
       <NextContinuationToken>next</NextContinuationToken></ListBucketResult>"""
-    assert _read_page(content) == ([{"path": "m//a b#c", "size": 3, "e_tag": '"1"'}], "next")
+    following = {"list-type": "2", "continuation-token": "next"}
+    assert _read_page(content) == ([{"path": "m//a b#c", "size": 3, "e_tag": '"1"'}], following)
+
+
+@pytest.mark.parametrize(
+    ("end", "following"),
+    [
+        (b"<IsTruncated>true</IsTruncated><NextMarker>m%2Fb+c</NextMarker>", {"marker": "m/b c"}),
+        (b"<IsTruncated>true</IsTruncated>", {"marker": "m/a"}),
+        (b"<IsTruncated>false</IsTruncated><NextMarker>m%2Fb</NextMarker>", None),
+    ],
+)
+def test_page_without_a_token_is_followed_by_the_older_request(end: bytes, following: dict[str, str] | None) -> None:
+    content = b"<ListBucketResult><Contents><Key>m%2Fa</Key><Size>3</Size></Contents>" + end + b"</ListBucketResult>"
+    assert _read_page(content)[1] == following
+
+
+def test_pages_are_requested_until_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, sent = [f"m/{number}" for number in range(5)], []
+
+    def read(_: HttpClient, url: str, *__: object) -> bytes:
+        query = dict(parse_qsl(urlsplit(url).query))
+        sent.append(sorted(query))
+        rest = [key for key in keys if key > query.get("marker", "")]
+        page = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in rest[:2])
+        return f"<a><IsTruncated>{str(len(rest) > 2).lower()}</IsTruncated>{page}</a>".encode()
+
+    monkeypatch.setattr(HttpClient, "read", read)
+    config = {"skip_signature": "true", "endpoint": "http://store.example"}
+    found = list_keys(HttpClient(DownloadSettings()), config, "box", "m")
+    assert [each["path"] for each in found] == keys
+    assert sent == [["encoding-type", "list-type", "prefix"], *[["encoding-type", "marker", "prefix"]] * 2]
 
 
 @pytest.mark.parametrize(
