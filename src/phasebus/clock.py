@@ -62,7 +62,10 @@ class EventClock:
         return self._correction
 
     def restart(self) -> None:
-        """Follow the wall clock again, with all changes until now: nothing is running that they could tear apart."""
+        """Follow the wall clock again, with all changes until now: an outermost step begins.
+
+        Another one that runs beside it, and began before such a change, has its end at the time of the wall clock.
+        """
         self._offset, self._correction = self._wall() - self._steady(), 0
 
     def forked(self) -> None:
