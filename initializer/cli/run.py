@@ -145,7 +145,6 @@ async def _observe(
     from phasebus.bus import Bus
     from phasebus.initializer.cli.failures import FailureReport
     from phasebus.initializer.cli.linger import linger, linger_seconds
-    from phasebus.initializer.cli.terminal import log_to_stderr
     from phasebus.initializer.downloads import DownloadError
     from phasebus.initializer.engines.protocol import EngineError
     from phasebus.initializer.node.command import CommandStart
@@ -157,6 +156,8 @@ async def _observe(
         journal = observe_all(bus, telemetry)
         child.on_stop = telemetry.mark_as_stopping
         if verbose:
+            from phasebus.initializer.cli.terminal import log_to_stderr
+
             log_to_stderr(bus, telemetry.timeline)
         if (verbose or sys.stderr.isatty()) and telemetry.service is not None:
             write_err(f"phasebus: metrics at {telemetry.service.url}/metrics, journal {journal}")

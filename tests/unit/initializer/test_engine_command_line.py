@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from phasebus.initializer.engines.vllm.command_line import plugin_environment, read_command
+from phasebus.initializer.engines.vllm.command_line import ServerCommand, plugin_environment, read_command
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,10 @@ async def test_server_is_healthy_when_its_health_answers(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("command", ["vllm serve m --port 9", "vllm serve m --headless", "vllm serve m --uds /none"])
-async def test_server_that_cannot_be_asked_is_not_healthy(command: str) -> None:
+async def test_server_that_cannot_be_asked_is_not_healthy(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[ServerCommand] = []
+    monkeypatch.setattr(ServerCommand, "_open_transport", opened.append)  # which imports HTTPX
     read = read_command(shlex.split(command))
     assert read is not None
     assert not await read.is_healthy()
+    assert opened == []
