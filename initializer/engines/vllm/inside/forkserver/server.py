@@ -78,10 +78,6 @@ class ForkServer:
             self._serve(0)
         if touched_device() is not None:
             os._exit(1)
-        with contextlib.suppress(Exception):  # then forks copy more
-            limit_logger_visits()
-            limit_module_walks()
-        return_free_memory()
         while True:
             self._serve(None)
 
@@ -132,7 +128,7 @@ class ForkServer:
             return
         data, status, tracker, *others = descriptors
         flush_output()
-        gc.freeze()  # a fork's collector neither visits what the server has, up to a second each time, nor writes to its pages
+        _share_memory()
         try:
             pid = os.fork()
         except OSError:  # no memory, or too many processes: its client reads the end of the pipe
@@ -188,6 +184,18 @@ class ForkServer:
             sys.stderr.flush()
         finally:
             os._exit(code)
+
+
+def _share_memory() -> None:
+    """Let a fork write to few pages of this process.
+
+    Its collector does not visit what this process has, which would take up to a second each time.
+    """
+    with contextlib.suppress(Exception):  # then the fork copies more
+        limit_logger_visits()
+        limit_module_walks()
+    gc.freeze()
+    return_free_memory()
 
 
 def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
