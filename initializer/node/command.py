@@ -39,6 +39,7 @@ from phasebus.initializer.node.events import (
 from phasebus.initializer.node.execution import original_environment, printable
 from phasebus.initializer.node.factors import described_configuration, engine_factors
 from phasebus.initializer.node.keys import DOWNLOAD_RESULT, MODEL, NODE_KEYS
+from phasebus.initializer.node.leftovers import Leftovers
 from phasebus.initializer.node.read_ahead import reading_ahead
 from phasebus.initializer.node.readiness import wait_until_ready
 from phasebus.initializer.pipeline.phases import Phase, phase_names, run_phases
@@ -87,6 +88,7 @@ class CommandStart:
 
     Attributes:
         deaths: The processes of its engine that have died.
+        leftovers: Those that outlive it.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class CommandStart:
         self._download_failed = False
         self._engine_step: str | None = None
         self.deaths = EngineDeaths(telemetry.relay, observer, original_environment())
+        self.leftovers = Leftovers(telemetry.relay)
         self._model = printable(observer.model) or command.download or ""
 
     async def run(self) -> None:

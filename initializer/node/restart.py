@@ -82,7 +82,7 @@ async def keep_running(
     """
     attempt = failures = restarts = 0
     begin: Callable[[], Awaitable[None]] = start.run
-    with start.deaths.recorded():
+    with start.deaths.recorded(), start.leftovers.recorded():
         while True:
             error: EngineError | None = None
             try:
@@ -98,6 +98,8 @@ async def keep_running(
                 if cause is not None:
                     raise GaveUpError(f"{cause}; it is not started again after {attempt} restarts in a row")
                 return
+            if left := await start.leftovers.end():
+                warn(f"{', '.join(left)} had outlived the command, and {'was' if len(left) == 1 else 'were'} ended")
             settled = error is None and (restarts == 0 or clock() - began >= policy.settled_seconds)
             attempt, restarts, failures = attempt + 1, restarts + 1, 0 if settled else failures + 1
             seconds = policy.pause(failures)

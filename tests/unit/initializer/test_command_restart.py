@@ -18,6 +18,14 @@ class Start:
     """Starts that end as listed: whether the engine answered, and why it failed then."""
 
     deaths = SimpleNamespace(recorded=nullcontext)
+    left: tuple[str, ...] = ()
+
+    @property
+    def leftovers(self) -> Any:
+        async def end() -> tuple[str, ...]:
+            return self.left
+
+        return SimpleNamespace(recorded=nullcontext, end=end)
 
     def __init__(self, *ends: tuple[bool, str | None], seconds: float = 0.0) -> None:
         self._ends = list(ends)
@@ -65,6 +73,13 @@ async def test_pauses_double_unless_an_engine_has_answered_for_long() -> None:
     assert warnings[:2] == ["a; it is started again at once", "b; it is started again in 1 s"]
     start = Start((False, "a"), (True, "b"), (True, "c"), (True, None), seconds=60.0)
     assert await run(start, RestartPolicy()) == [1.0, 0.0, 0.0]
+
+
+async def test_processes_that_outlived_the_command_are_ended_before_it_is_started_again() -> None:
+    start, warnings = Start((True, "a"), (True, None)), list[str]()
+    start.left = ("EngineCore", "Worker")
+    await run(start, RestartPolicy(), warnings)
+    assert warnings == ["EngineCore, Worker had outlived the command, and were ended", "a; it is started again at once"]
 
 
 async def test_a_command_is_ended_with_its_engine_only_if_it_is_started_again() -> None:
