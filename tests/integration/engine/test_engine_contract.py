@@ -15,12 +15,13 @@ from phasebus.initializer.engines.vllm.names import STEP_OF_FUNCTION, STEP_OF_SP
 from phasebus.initializer.engines.vllm.seams import SEAMS, missing_seams
 
 LOOK = """
-import importlib, inspect
+import inspect
 from phasebus.initializer.engines.vllm.inside import hooks
 from phasebus.initializer.engines.vllm.seams import SEAMS
+from phasebus.initializer.engines.vllm.server_arguments import import_first
 missing = []
 for seam in SEAMS:
-    found = hooks.resolved(importlib.import_module(seam.module), seam.path)
+    found = hooks.resolved(import_first((seam.module, *seam.elsewhere)), seam.path)
     if found is None or not (inspect.ismodule(found[2]) or callable(getattr(found[2], "__func__", found[2]))):
         missing.append(str(seam))
 assert missing == []
