@@ -44,6 +44,7 @@ FIRST_SERIES: Final[Mapping[str, tuple[int, int]]] = {
     "run_api_server_worker_proc": (0, 19),
     "vllm.entrypoints.launchers.api_server.entry": (0, 29),
     "vllm.entrypoints.launchers.dp_supervisor": (0, 29),
+    "vllm.entrypoints.launchers.utils.server_utils": (0, 29),
     "vllm.triton_utils.dispatcher": (0, 31),
 }
 """By a seam's path or module: the first series that has it, where that is later than `MINIMUM`."""
