@@ -161,12 +161,14 @@ class Collector:
         A collector on loopback is reached directly, whatever the proxy variables say.
         """
         from phasebus.telemetry.otel import CollectorExporter, Rejections
+        from phasebus.telemetry.otel.sdk import without_fork_handlers
 
         rejections = Rejections()
         if self.protocol == "grpc":
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+            with without_fork_handlers():
+                from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-            exporter: SpanExporter = self._grpc_exporter(GrpcExporter)
+                exporter: SpanExporter = self._grpc_exporter(GrpcExporter)
             rejections.of_grpc(exporter)
         else:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
@@ -177,9 +179,12 @@ class Collector:
     def metric_exporter(self) -> MetricExporter:
         """Return the SDK's exporter of metrics to this collector, which is reached as by `exporter`."""
         if self.protocol == "grpc":
-            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+            from phasebus.telemetry.otel.sdk import without_fork_handlers
 
-            return self._grpc_exporter(GrpcExporter)
+            with without_fork_handlers():
+                from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+
+                return self._grpc_exporter(GrpcExporter)
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 
         from phasebus.telemetry.otel.metric_exporter import CollectorMetricExporter

@@ -12,10 +12,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any
+from typing import Any, Final
 
 from phasebus.telemetry.otel.findings import Findings
 from phasebus.telemetry.otel.settings import TraceSettings
+
+_GRPC_FORKS: Final = "GRPC_ENABLE_FORK_SUPPORT"
 
 
 def import_sdk() -> None:
@@ -34,6 +36,23 @@ def without_variables(names: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(removed)
+
+
+@contextmanager
+def without_fork_handlers() -> Iterator[None]:
+    """Initialize gRPC within, if it is the first time, without its handlers of forks; an environment that names them comes first.
+
+    In a process with a channel, gRPC's handler for the child may abort it before it executes a program: Ray's raylet, for
+    example, which Ray then waits for. Such a child uses no channel. Source: grpc, doc/environment_variables.md.
+    """
+    if _GRPC_FORKS in os.environ:
+        yield
+        return
+    os.environ[_GRPC_FORKS] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(_GRPC_FORKS, None)
 
 
 def without_own_metrics(make: Callable[..., Any]) -> dict[str, Any]:

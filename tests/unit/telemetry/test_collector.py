@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent import futures
@@ -203,6 +206,32 @@ def test_grpc_export_uses_headers_and_certificates(
     assert exporter.export([SPAN]) is SpanExportResult.SUCCESS
     exporter.shutdown()
     assert [metadata["api-key"] for metadata in received] == ["k"]
+
+
+@pytest.mark.parametrize("wanted", [None, "1"])
+def test_grpc_has_no_part_in_the_forks_of_this_process_unless_its_variable_is_set(wanted: str | None) -> None:
+    code = """
+import contextlib, os, subprocess, sys
+from phasebus.telemetry.collector import Collector
+exporter = Collector(protocol="grpc", endpoint="127.0.0.1:1", insecure=True).exporter()
+print(os.environ.get("GRPC_ENABLE_FORK_SUPPORT"))
+import grpc
+with contextlib.suppress(grpc.FutureTimeoutError):  # a call, which would keep the handlers from running, and log that
+    grpc.channel_ready_future(grpc.insecure_channel("127.0.0.1:1")).result(timeout=0.3)
+print(subprocess.run([sys.executable, "-c", ""], preexec_fn=lambda: None).returncode)
+os._exit(0)
+"""
+    environment = {**os.environ, "GRPC_VERBOSITY": "debug", "GRPC_TRACE": "fork"}
+    environment.pop("GRPC_ENABLE_FORK_SUPPORT", None)
+    if wanted is not None:
+        environment["GRPC_ENABLE_FORK_SUPPORT"] = wanted
+    ended = subprocess.run(
+        [sys.executable, "-u", "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.split()[0] == str(wanted)
+    if wanted is None:
+        assert ended.stdout.split()[1] == "0"
+        assert "fork() handlers" not in ended.stderr
 
 
 @pytest.fixture
