@@ -64,9 +64,9 @@ class Leftovers:
 
 
 def _is_older(start: str) -> bool:
-    """Return whether a process is older than this one, as a fork server that stays may be: it is not the command's."""
+    """Return whether a process is not younger than this one, as a fork server that stays may be: it is not the command's."""
     own = process_start(os.getpid())
-    return own is None or int(start.rsplit(maxsplit=1)[-1]) < int(own.split()[-1])
+    return own is None or int(start.rsplit(maxsplit=1)[-1]) <= int(own.split()[-1])
 
 
 def _send(pids: list[int], number: signal.Signals) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from phasebus.initializer.node.leftovers import Leftovers
+from phasebus.initializer.node.leftovers import Leftovers, _is_older
 from phasebus.telemetry import StepNotice
 from phasebus.telemetry.journal.process_start import process_start
 from tests.support.waiting import wait_until
@@ -74,9 +74,10 @@ async def test_process_that_reported_a_step_and_still_runs_is_ended(
 
 async def test_processes_that_are_not_the_commands_are_left_alone(orphan: Callable[[str], int]) -> None:
     pid = orphan(ENDS)
-    leftovers = reported(notice(os.getpid()), notice(os.getppid()), "no notice", notice(2**31 - 1))
+    leftovers = reported(notice(os.getpid()), "no notice", notice(2**31 - 1))
     assert await leftovers.end() == []
     assert process_start(pid) is not None
+    assert [_is_older(process_start(each) or "") for each in (os.getpid(), pid)] == [True, False]
 
 
 async def test_process_that_has_the_id_of_one_that_ended_is_left_alone(orphan: Callable[[str], int]) -> None:
